@@ -1,0 +1,45 @@
+"""The ledger's table. It stores ids and words, so that history outlives what it speaks of."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Index, Text, text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
+from sqlalchemy.dialects.postgresql import UUID as PgUUID
+from sqlalchemy.orm import Mapped, mapped_column
+
+from webapp.db import Base
+
+Timestamp = TIMESTAMP(timezone=True)
+
+
+class AuditEventRow(Base):
+    """One event: the canonical bytes are the record; the columns are what it is searched by."""
+
+    __tablename__ = "audit_events"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    tenant_id: Mapped[UUID | None]
+    """The tenant looked at; null for a look at all of them."""
+    occurred_at: Mapped[datetime] = mapped_column(Timestamp)
+    committed_at: Mapped[datetime] = mapped_column(
+        Timestamp, server_default=text("clock_timestamp()")
+    )
+    kind: Mapped[str] = mapped_column(Text)
+    actor_id: Mapped[UUID]
+    actor_email: Mapped[str] = mapped_column(Text)
+    surface: Mapped[str] = mapped_column(Text)
+    reason_code: Mapped[str | None] = mapped_column(Text)
+    ticket: Mapped[str | None] = mapped_column(Text)
+    scope_kind: Mapped[str] = mapped_column(Text)
+    effect: Mapped[str] = mapped_column(Text)
+    outcome: Mapped[str] = mapped_column(Text)
+    request_id: Mapped[str] = mapped_column(Text)
+    excluded_tenant_ids: Mapped[list[UUID]] = mapped_column(ARRAY(PgUUID(as_uuid=True)))
+    event: Mapped[dict[str, Any]] = mapped_column(JSONB)
+
+    __table_args__ = (
+        Index(None, "tenant_id", "occurred_at", "id"),
+        Index(None, "occurred_at", "id"),
+    )

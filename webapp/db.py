@@ -1,0 +1,140 @@
+"""The database: the declarative base, and a session whose transactions run in exactly one scope.
+
+PostgreSQL's row level security is the boundary between tenants. A session without a scope refuses
+to begin a transaction; with one, a single statement sets the role and the settings that the
+policies read, for that transaction only. A later transaction of the same session sets them again.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+from uuid import UUID
+
+from sqlalchemy import Connection, MetaData, event, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.orm import DeclarativeBase, Session, SessionTransaction
+
+from webapp.scope.scopes import GlobalScope, IdentityScope, LedgerScope, Scope, TenantScope
+
+
+class UnscopedSession(RuntimeError):
+    """A query was about to run outside every scope: a programming error, never an answer."""
+
+
+class UnsafeLoginRole(RuntimeError):
+    """The application's login role could step around row level security."""
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {}
+
+
+class ScopedSession(Session):
+    """A session that belongs to one scope at a time."""
+
+    @property
+    def scope(self) -> Scope | None:
+        scope: Scope | None = self.info.get("scope")
+        return scope
+
+    def enter(self, scope: Scope | None) -> None:
+        """End what was open and continue in `scope`: objects loaded before are forgotten, so that
+        a warm identity map cannot carry a row from one scope into another."""
+        self.close()
+        self.info["scope"] = scope
+
+    @contextmanager
+    def scoped(self, scope: Scope) -> Iterator[None]:
+        """Run a block in `scope`, then return to the scope before it."""
+        before = self.scope
+        self.enter(scope)
+        try:
+            yield
+        finally:
+            self.enter(before)
+
+
+_SET_SCOPE = text(
+    "select set_config('role', :role, true),"
+    " set_config('sightline.tenant_id', :tenant_id, true),"
+    " set_config('sightline.look', :look, true),"
+    " set_config('sightline.excluded', :excluded, true)"
+)
+
+
+@event.listens_for(ScopedSession, "after_begin")
+def _set_scope(session: ScopedSession, _: SessionTransaction, connection: Connection) -> None:
+    if session.scope is None:
+        raise UnscopedSession("this session has no scope; enter one through webapp.scope.service")
+    connection.execute(_SET_SCOPE, _settings_of(session.scope))
+
+
+def _settings_of(scope: Scope) -> dict[str, str]:
+    match scope:
+        case TenantScope(tenant_id):
+            return _parameters("sightline_tenant", tenant_id=tenant_id)
+        case GlobalScope(look_id, excluded):
+            return _parameters("sightline_global", look=look_id, excluded=excluded)
+        case IdentityScope():
+            return _parameters("sightline_identity")
+        case LedgerScope():
+            return _parameters("sightline_ledger")
+
+
+def _parameters(
+    role: str,
+    *,
+    tenant_id: UUID | None = None,
+    look: UUID | None = None,
+    excluded: frozenset[UUID] = frozenset(),
+) -> dict[str, str]:
+    return {
+        "role": role,
+        "tenant_id": str(tenant_id or ""),
+        "look": str(look or ""),
+        "excluded": ",".join(sorted(str(tenant) for tenant in excluded)),
+    }
+
+
+_LOGIN_ROLE_PROBLEMS = """
+select 'is a superuser' from pg_roles where rolname = session_user and rolsuper
+union all
+select 'has BYPASSRLS' from pg_roles where rolname = session_user and rolbypassrls
+union all
+select 'has CREATEROLE' from pg_roles where rolname = session_user and rolcreaterole
+union all
+select 'inherits ' || g.rolname from pg_auth_members m
+  join pg_roles g on g.oid = m.roleid join pg_roles u on u.oid = m.member
+  where u.rolname = session_user and m.inherit_option
+union all
+select 'may become ' || g.rolname from pg_roles g
+  where (g.rolsuper or g.rolbypassrls or g.oid in (select relowner from pg_class
+         where relnamespace = 'public'::regnamespace))
+    and g.rolname <> session_user and pg_has_role(session_user, g.oid, 'MEMBER')
+union all
+select 'owns ' || c.relname from pg_class c join pg_roles u on u.oid = c.relowner
+  where u.rolname = session_user
+    and c.relnamespace not in (select oid from pg_namespace where nspname like 'pg\\_%')
+"""
+
+
+def refuse_unsafe_login_role(connection: DBAPIConnection) -> None:
+    """Raise `UnsafeLoginRole` unless the login role owns nothing and only lends itself to scopes."""
+    cursor = connection.cursor()
+    try:
+        cursor.execute(_LOGIN_ROLE_PROBLEMS)
+        problems = sorted({row[0] for row in cursor.fetchall()})
+    finally:
+        cursor.close()
+        connection.rollback()
+    if problems:
+        raise UnsafeLoginRole(f"the database's login role {', '.join(problems)}")

@@ -1,0 +1,40 @@
+"""Who is asking: the authenticated principal, as a value."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+TenantRole = Literal["member", "admin"]
+PlatformRole = Literal["support", "engineer", "auditor", "owner"]
+
+TENANT_ROLES: tuple[TenantRole, ...] = ("member", "admin")
+PLATFORM_ROLES: tuple[PlatformRole, ...] = ("support", "engineer", "auditor", "owner")
+
+
+@dataclass(frozen=True)
+class Membership:
+    tenant_id: UUID
+    tenant: str
+    """The tenant's slug."""
+    role: TenantRole
+
+
+@dataclass(frozen=True)
+class Principal:
+    id: UUID
+    email: str
+    platform_roles: frozenset[PlatformRole]
+    memberships: tuple[Membership, ...]
+    token_id: UUID
+    expires_at: datetime | None
+    """When the presented token ends; `None` for one that does not."""
+
+    def membership(self, slug: str) -> Membership | None:
+        return next((m for m in self.memberships if m.tenant == slug), None)
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Every role held, tenants' as `slug:role`, sorted."""
+        own = (f"{m.tenant}:{m.role}" for m in self.memberships)
+        return (*sorted(self.platform_roles), *sorted(own))

@@ -1,0 +1,258 @@
+"""Who is asking, and the administration of tenants, principals, memberships and tokens.
+
+A verified token is remembered in the process together with the generation of everything that
+identity rests on, and counts only while that generation is the current one: a revocation ends it
+in every process with the transaction that made it.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from threading import Lock
+from typing import Any, TypeVar, cast
+from uuid import UUID
+
+from cachetools import LRUCache
+from flask import current_app
+from sqlalchemy import select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from webapp.caching import invalidate, read_generations
+from webapp.errors import Conflict, NotFound, Unauthenticated
+from webapp.extensions import db
+from webapp.identity.models import (
+    ApiToken,
+    MembershipRow,
+    PlatformRoleRow,
+    PrincipalRow,
+    Tenant,
+)
+from webapp.identity.principal import Membership, PlatformRole, Principal, TenantRole
+from webapp.scope.scopes import IdentityScope
+
+TAG = "identity"
+TOKEN_PREFIX = "slt_"  # noqa: S105 - the public prefix that every token has
+REMEMBERED = 10_000
+
+Row = TypeVar("Row", Tenant, PrincipalRow)
+
+
+class Remembered:
+    """What this process knows of identity, each entry good for one generation only."""
+
+    def __init__(self) -> None:
+        self._entries: LRUCache[object, tuple[int, Any]] = LRUCache(REMEMBERED)
+        self._lock = Lock()
+
+    def get(self, key: object) -> tuple[int, Any] | None:
+        with self._lock:
+            return self._entries.get(key)
+
+    def put(self, key: object, generation: int, value: object) -> None:
+        with self._lock:
+            self._entries[key] = (generation, value)
+
+
+@dataclass(frozen=True)
+class NewToken:
+    id: UUID
+    secret: str
+    """The token itself: shown once, kept nowhere."""
+
+
+def _remembered() -> Remembered:
+    remembered: Remembered = current_app.extensions["identity"]
+    return remembered
+
+
+def verify(token: str, also_read: Iterable[str] = ()) -> Principal:
+    """The principal that a bearer token stands for; raises `Unauthenticated`.
+
+    `also_read` are cache tags that the request will need, fetched in the same round trip.
+    """
+    digest = hashlib.sha256(token.encode()).digest()
+    generation = read_generations({TAG, *also_read})[TAG]
+    known = _remembered().get(digest)
+    if known is not None and known[0] == generation:
+        principal = cast(Principal, known[1])
+    else:
+        with db.session.scoped(IdentityScope()):
+            principal = _load_principal(db.session, digest)
+        _remembered().put(digest, generation, principal)
+    if principal.expires_at is not None and principal.expires_at <= datetime.now(UTC):
+        raise Unauthenticated("The token has expired.")
+    return principal
+
+
+def recall(token: str) -> Principal | None:
+    """The principal that the token stood for when last verified here: a hint, never an answer."""
+    known = _remembered().get(hashlib.sha256(token.encode()).digest())
+    return cast(Principal, known[1]) if known is not None else None
+
+
+def _load_principal(session: Session, digest: bytes) -> Principal:
+    token = session.scalar(
+        select(ApiToken).where(ApiToken.token_hash == digest, ApiToken.revoked_at.is_(None))
+    )
+    if token is None:
+        raise Unauthenticated("The token is unknown or was revoked.")
+    row = session.get_one(PrincipalRow, token.principal_id)
+    roles = session.scalars(
+        select(PlatformRoleRow.role).where(PlatformRoleRow.principal_id == row.id)
+    )
+    memberships = session.execute(
+        select(MembershipRow.tenant_id, Tenant.slug, MembershipRow.role)
+        .join(Tenant, Tenant.id == MembershipRow.tenant_id)
+        .where(MembershipRow.principal_id == row.id)
+        .order_by(Tenant.slug)
+    )
+    return Principal(
+        id=row.id,
+        email=row.email,
+        platform_roles=frozenset(cast(Iterable[PlatformRole], roles)),
+        memberships=tuple(
+            Membership(tenant_id, slug, cast(TenantRole, role))
+            for tenant_id, slug, role in memberships
+        ),
+        token_id=token.id,
+        expires_at=token.expires_at,
+    )
+
+
+def find_tenant_id(slug: str) -> UUID | None:
+    """The id of the tenant with this slug, from this process's memory while it is current."""
+    generation = read_generations({TAG})[TAG]
+    known = _remembered().get(("tenant", slug))
+    if known is not None and known[0] == generation:
+        return cast(UUID | None, known[1])
+    with db.session.scoped(IdentityScope()):
+        tenant_id = db.session.scalar(select(Tenant.id).where(Tenant.slug == slug))
+    if tenant_id is not None:
+        _remembered().put(("tenant", slug), generation, tenant_id)
+    return tenant_id
+
+
+def create_tenant(slug: str, name: str) -> Tenant:
+    return _add(Tenant(slug=slug, name=name), f"There is a tenant {slug} already.")
+
+
+def create_user(email: str, platform_roles: Iterable[PlatformRole] = ()) -> PrincipalRow:
+    user = _add(PrincipalRow(email=email), f"There is a user {email} already.")
+    for role in platform_roles:
+        db.session.add(PlatformRoleRow(principal_id=user.id, role=role))
+    db.session.flush()
+    return user
+
+
+def set_membership(email: str, slug: str, role: TenantRole) -> None:
+    user, tenant = get_user(email), get_tenant(slug)
+    membership = db.session.get(MembershipRow, (tenant.id, user.id))
+    if membership is None:
+        membership = MembershipRow(tenant_id=tenant.id, principal_id=user.id)
+        db.session.add(membership)
+    membership.role = role
+    _changed()
+
+
+def end_membership(email: str, slug: str) -> None:
+    user, tenant = get_user(email), get_tenant(slug)
+    membership = db.session.get(MembershipRow, (tenant.id, user.id))
+    if membership is None:
+        raise NotFound(f"{email} is no member of {slug}.")
+    db.session.delete(membership)
+    _changed()
+
+
+def set_platform_role(email: str, role: PlatformRole, *, held: bool) -> None:
+    user = get_user(email)
+    row = db.session.get(PlatformRoleRow, (user.id, role))
+    if held and row is None:
+        db.session.add(PlatformRoleRow(principal_id=user.id, role=role))
+    elif not held and row is not None:
+        db.session.delete(row)
+    _changed()
+
+
+def create_token(email: str, name: str, expires_at: datetime | None = None) -> NewToken:
+    user = get_user(email)
+    secret = TOKEN_PREFIX + secrets.token_urlsafe(32)
+    digest = hashlib.sha256(secret.encode()).digest()
+    token = ApiToken(principal_id=user.id, name=name, token_hash=digest, expires_at=expires_at)
+    db.session.add(token)
+    _changed()
+    return NewToken(token.id, secret)
+
+
+def revoke_token(token_id: UUID) -> None:
+    """Ends the token from the next request in every process; raises `NotFound`."""
+    revoked = db.session.execute(
+        update(ApiToken)
+        .where(ApiToken.id == token_id, ApiToken.revoked_at.is_(None))
+        .values(revoked_at=datetime.now(UTC))
+        .returning(ApiToken.id)
+    )
+    if revoked.first() is None:
+        raise NotFound("There is no such token, or it was revoked before.")
+    _changed()
+
+
+def touch_token(token_id: UUID, used_at: datetime) -> None:
+    """Note the last use; it never moves back, since such notes may arrive out of order."""
+    db.session.execute(
+        update(ApiToken)
+        .where(
+            ApiToken.id == token_id,
+            ApiToken.last_used_at.is_(None) | (ApiToken.last_used_at < used_at),
+        )
+        .values(last_used_at=used_at)
+    )
+
+
+def get_user(email: str) -> PrincipalRow:
+    user = db.session.scalar(select(PrincipalRow).where(PrincipalRow.email == email))
+    if user is None:
+        raise NotFound(f"There is no user {email}.")
+    return user
+
+
+def get_tenant(slug: str) -> Tenant:
+    tenant = db.session.scalar(select(Tenant).where(Tenant.slug == slug))
+    if tenant is None:
+        raise NotFound(f"There is no tenant {slug}.")
+    return tenant
+
+
+def list_tenants() -> list[Tenant]:
+    return list(db.session.scalars(select(Tenant).order_by(Tenant.slug)))
+
+
+def list_users() -> list[PrincipalRow]:
+    return list(db.session.scalars(select(PrincipalRow).order_by(PrincipalRow.email)))
+
+
+def list_tokens(email: str | None = None) -> list[tuple[ApiToken, str]]:
+    """Tokens with their owners' addresses, newest first."""
+    query = select(ApiToken, PrincipalRow.email).join(
+        PrincipalRow, PrincipalRow.id == ApiToken.principal_id
+    )
+    if email is not None:
+        query = query.where(PrincipalRow.email == email)
+    rows = db.session.execute(query.order_by(ApiToken.created_at.desc(), ApiToken.id))
+    return [(token, owner) for token, owner in rows]
+
+
+def _add(row: Row, taken: str) -> Row:
+    db.session.add(row)
+    try:
+        _changed()
+    except IntegrityError as error:
+        raise Conflict(taken) from error
+    return row
+
+
+def _changed() -> None:
+    db.session.flush()
+    invalidate(TAG)

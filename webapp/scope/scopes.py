@@ -1,0 +1,64 @@
+"""The scopes a unit of work may run in. Values only: which rows each one sees is PostgreSQL's
+row level security, entered by `webapp.db` when a transaction begins."""
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from uuid import UUID
+
+
+@dataclass(frozen=True)
+class TenantScope:
+    """One tenant's rows, its own principal's or a foreign one's."""
+
+    tenant_id: UUID
+
+    @property
+    def visibility(self) -> str:
+        """What distinguishes the rows seen from those of any other scope; part of cache keys."""
+        return f"tenant:{self.tenant_id}"
+
+    @property
+    def tag(self) -> str:
+        """Names the rows whose change ends what this scope has cached."""
+        return self.visibility
+
+
+@dataclass(frozen=True)
+class GlobalScope:
+    """The platform's rows and every tenant's, but for those left out of the look."""
+
+    look_id: UUID
+    """The audit event's id. Without one the database shows no row at all."""
+    excluded: frozenset[UUID] = frozenset()
+
+    @property
+    def visibility(self) -> str:
+        """The same for two looks that see the same tenants, whatever their ids."""
+        if not self.excluded:
+            return "global"
+        digest = blake2b(digest_size=16)
+        for tenant_id in sorted(self.excluded):
+            digest.update(tenant_id.bytes)
+        return f"global-{digest.hexdigest()}"
+
+    @property
+    def tag(self) -> str:
+        """Names the rows whose change ends what this scope has cached: anybody's."""
+        return "global"
+
+
+@dataclass(frozen=True)
+class IdentityScope:
+    """Principals, memberships and tokens: only to find out who is asking, and to administer them."""
+
+    visibility: str = "identity"
+
+
+@dataclass(frozen=True)
+class LedgerScope:
+    """May append audit events and see nothing else."""
+
+    visibility: str = "ledger"
+
+
+Scope = TenantScope | GlobalScope | IdentityScope | LedgerScope

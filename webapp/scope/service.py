@@ -1,0 +1,108 @@
+"""The only doors to a scope: decide, record, enter."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID, uuid4
+
+from webapp.audit import event as audit
+from webapp.audit import recorder
+from webapp.errors import ApprovalRequired, ElevationDenied, Forbidden, NotFound, ReasonRequired
+from webapp.extensions import db
+from webapp.identity.principal import Principal
+from webapp.scope.policy import (
+    Allowed,
+    Decision,
+    Denied,
+    GlobalTarget,
+    NeedsApproval,
+    NeedsReason,
+    Surface,
+    Target,
+    TenantTarget,
+    decide,
+)
+from webapp.scope.reason import Reason
+from webapp.scope.scopes import GlobalScope, Scope, TenantScope
+
+
+@contextmanager
+def enter_scope(
+    principal: Principal, surface: Surface, target: Target, reason: Reason | None
+) -> Iterator[Scope]:
+    """Run a block in the scope that `target` names, once the policy has allowed it.
+
+    An elevation, and any use of a surface that changes something, is noted with the recorder,
+    allowed or not, before the block begins.
+
+    Raises `Forbidden` in one's own tenant; `ReasonRequired`, `ElevationDenied`, `ApprovalRequired`
+    beyond it; `NotFound` for a tenant that is not there, told only to those who may look.
+    """
+    decision = decide(principal, surface, target, reason)
+    if isinstance(decision, NeedsReason):
+        raise ReasonRequired("Say why in the header Sightline-Reason.")
+    event_id = None
+    if surface.changes or _is_elevation(decision):
+        event_id = recorder.note(_look(principal, surface, target, reason, decision))
+    _raise_unless_allowed(decision)
+    scope = _scope(target, event_id)
+    with db.session.scoped(scope):
+        yield scope
+
+
+def _is_elevation(decision: Decision) -> bool:
+    return isinstance(decision, NeedsApproval) or (
+        isinstance(decision, (Allowed, Denied)) and decision.elevated
+    )
+
+
+def _raise_unless_allowed(decision: Decision) -> None:
+    match decision:
+        case NeedsApproval(detail, rules):
+            raise ApprovalRequired(detail, rules=rules)
+        case Denied(True, detail, rules):
+            raise ElevationDenied(detail, rules=rules)
+        case Denied(False, detail):
+            raise Forbidden(detail)
+
+
+def _scope(target: Target, event_id: UUID | None) -> Scope:
+    match target:
+        case GlobalTarget():
+            return GlobalScope(look_id=event_id or uuid4())
+        case TenantTarget(None):
+            raise NotFound("There is no such tenant.")
+        case TenantTarget(UUID() as tenant_id):
+            return TenantScope(tenant_id)
+    raise TypeError(target)
+
+
+def _look(
+    principal: Principal,
+    surface: Surface,
+    target: Target,
+    reason: Reason | None,
+    decision: Decision,
+) -> recorder.Look:
+    return recorder.Look(
+        kind="change" if surface.changes else "look",
+        actor=audit.Actor(principal.id, principal.email, principal.roles, principal.token_id),
+        surface=surface.name,
+        reason=audit.Reason(reason.code, reason.ticket, reason.note) if reason else None,
+        scope=_event_scope(target),
+        decision=_event_decision(decision),
+    )
+
+
+def _event_scope(target: Target) -> audit.EventScope:
+    if isinstance(target, GlobalTarget):
+        return audit.EventScope("global", None, None)
+    return audit.EventScope("tenant", target.tenant_id, target.slug)
+
+
+def _event_decision(decision: Decision) -> audit.EventDecision:
+    match decision:
+        case Denied(rules=rules):
+            return audit.EventDecision("denied", rule_ids=rules)
+        case NeedsApproval(rules=rules):
+            return audit.EventDecision("approval_required", rule_ids=rules)
+    return audit.EventDecision("allowed")

@@ -1,0 +1,132 @@
+"""`@surface`: a view's declaration of where it looks and who may use it.
+
+The decorated view runs inside the scope that the request asked for, or not at all. `make
+lint-scope` refuses a route that declares neither a surface nor `@public`.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from flask import g, request
+
+from webapp.errors import Invalid, ReasonRequired, Unauthenticated
+from webapp.identity import service as identity
+from webapp.identity.principal import PlatformRole, Principal, TenantRole
+from webapp.scope.policy import GlobalTarget, Surface, Target, TenantTarget
+from webapp.scope.reason import (
+    HeaderError,
+    Reason,
+    Wanted,
+    WantedGlobal,
+    WantedTenant,
+    parse_reason,
+    parse_scope,
+)
+from webapp.scope.scopes import Scope
+from webapp.scope.service import enter_scope
+
+SCOPE_HEADER = "Sightline-Scope"
+REASON_HEADER = "Sightline-Reason"
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def surface(
+    name: str,
+    *,
+    tenant_roles: Iterable[TenantRole],
+    platform_roles: Iterable[PlatformRole],
+    changes: bool = False,
+    caches: tuple[str, ...] = (),
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Declare a view to be the surface `name`; the fields are those of `policy.Surface`."""
+    declared = Surface(name, frozenset(tenant_roles), frozenset(platform_roles), changes, caches)
+
+    def decorate(view: Callable[P, R]) -> Callable[P, R]:
+        @wraps(view)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+            g.surface = declared
+            g.principal = principal = _authenticate(declared)
+            target = _target(principal, _wanted())
+            with enter_scope(principal, declared, target, _reason()) as g.scope:
+                return view(*args, **kwargs)
+
+        guarded.__surface__ = declared  # type: ignore[attr-defined]  # read back by the lint
+        return guarded
+
+    return decorate
+
+
+def current_scope() -> Scope:
+    """The scope of the surface that runs now."""
+    scope: Scope = g.scope
+    return scope
+
+
+def current_principal() -> Principal:
+    principal: Principal = g.principal
+    return principal
+
+
+def current_surface() -> Surface:
+    declared: Surface = g.surface
+    return declared
+
+
+def _authenticate(declared: Surface) -> Principal:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token.startswith(identity.TOKEN_PREFIX):
+        raise Unauthenticated("Send an API token: `Authorization: Bearer slt_…`.")
+    return identity.verify(token, also_read=_expected_tags(token, declared))
+
+
+def _expected_tags(token: str, declared: Surface) -> list[str]:
+    """Guess the cache tags that this request will ask for, so that they come with the token's.
+
+    A guess costs nothing when it is wrong: the reader then fetches what it needs.
+    """
+    if not declared.caches:
+        return []
+    if request.headers.get(SCOPE_HEADER) == "global":
+        return [f"{kind}:global" for kind in declared.caches]
+    hint = identity.recall(token)
+    if hint is None or len(hint.memberships) != 1:
+        return []
+    return [f"{kind}:tenant:{hint.memberships[0].tenant_id}" for kind in declared.caches]
+
+
+def _wanted() -> Wanted | None:
+    header = request.headers.get(SCOPE_HEADER)
+    if header is None:
+        return None
+    try:
+        return parse_scope(header)
+    except HeaderError as error:
+        raise Invalid(f"The header {SCOPE_HEADER} {error}.", {SCOPE_HEADER: [str(error)]}) from error
+
+
+def _reason() -> Reason | None:
+    header = request.headers.get(REASON_HEADER)
+    if header is None:
+        return None
+    try:
+        return parse_reason(header)
+    except HeaderError as error:
+        raise ReasonRequired(f"The header {REASON_HEADER} {error}.") from error
+
+
+def _target(principal: Principal, wanted: Wanted | None) -> Target:
+    match wanted:
+        case WantedGlobal():
+            return GlobalTarget()
+        case WantedTenant(slug):
+            membership = principal.membership(slug)
+            tenant_id = membership.tenant_id if membership else identity.find_tenant_id(slug)
+            return TenantTarget(tenant_id, slug)
+    if len(principal.memberships) != 1:
+        needed = "required: you have no tenant that is your only one"
+        raise Invalid(f"The header {SCOPE_HEADER} is {needed}.", {SCOPE_HEADER: [needed]})
+    own = principal.memberships[0]
+    return TenantTarget(own.tenant_id, own.tenant)

@@ -1,0 +1,167 @@
+"""Settings: the environment, read once into a frozen value and refused when missing or weak."""
+
+from collections import Counter
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal, get_args
+from urllib.parse import urlsplit
+
+from environs import Env, EnvError
+
+Environment = Literal["development", "qa", "production"]
+
+STACK_FILE = "stack.env"
+"""Written under SIGHTLINE_HOME by the development stack; read in development only."""
+
+MIN_SECRET_BYTES = 32
+MIN_DISTINCT_CHARACTERS = 12
+
+
+class SettingsError(Exception):
+    """Every problem found in the environment, so that one boot shows them all."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = tuple(problems)
+        lines = "".join(f"\n  - {problem}" for problem in problems)
+        super().__init__(f"Sightline cannot start with these settings:{lines}")
+
+
+@dataclass(frozen=True)
+class Settings:
+    env: Environment
+    home: Path
+    secret_key: str
+    """Keys cursors and cache envelopes (each through a derived key)."""
+    audit_mac_key: str
+    """Keys the MAC that an audit event carries from the web process to the ledger."""
+    database_url: str
+    """The application's login role: owns nothing, may assume the scope roles."""
+    database_owner_url: str | None
+    """The owner of the tables; only `flask db` uses it."""
+    redis_url: str
+    celery_broker_url: str
+    audit_timeout: float
+    """Seconds that recording may hold a request."""
+    cache_ttl: int
+    """Seconds until a cached value expires, changed or not."""
+    cache_timeout: float
+    """Seconds that one call to Redis may take before the database answers instead."""
+
+    @property
+    def deployed(self) -> bool:
+        return self.env != "development"
+
+    def __repr__(self) -> str:
+        """Name the fields only: most of the values are secrets or carry one."""
+        return f"Settings({', '.join(field.name for field in fields(self))})"
+
+
+def read_settings() -> Settings:
+    """Read and check the environment.
+
+    Raises `SettingsError` naming every missing, malformed or weak value at once.
+    """
+    env = Env()
+    name = env.str("SIGHTLINE_ENV", "development")
+    if name not in get_args(Environment):
+        choices = ", ".join(get_args(Environment))
+        raise SettingsError([f"SIGHTLINE_ENV is {name!r}; it must be one of {choices}"])
+    home = Path(env.str("SIGHTLINE_HOME", ".sightline")).resolve()
+    if name == "development" and not env.str("DATABASE_URL", ""):
+        env.read_env(str(home / STACK_FILE), recurse=False)
+
+    problems: list[str] = []
+    values = {
+        variable: env.str(variable, "")
+        for variable in ("SECRET_KEY", "AUDIT_MAC_KEY", "DATABASE_URL", "REDIS_URL")
+    }
+    for variable, value in values.items():
+        if not value:
+            hint = "" if name != "development" else " (`make run` starts a private stack)"
+            problems.append(f"{variable} is not set{hint}")
+    owner_url = env.str("DATABASE_OWNER_URL", "") or None
+    broker_url = env.str("CELERY_BROKER_URL", "") or values["REDIS_URL"]
+    numbers = {
+        "AUDIT_TIMEOUT": _positive(env, "AUDIT_TIMEOUT", 2.0, problems),
+        "CACHE_TTL": _positive(env, "CACHE_TTL", 300, problems),
+        "CACHE_TIMEOUT": _positive(env, "CACHE_TIMEOUT", 0.25, problems),
+    }
+    problems += _url_problems("DATABASE_URL", values["DATABASE_URL"], ("postgresql",))
+    problems += _url_problems("DATABASE_OWNER_URL", owner_url or "", ("postgresql",))
+    problems += _url_problems("REDIS_URL", values["REDIS_URL"], ("redis", "rediss"))
+    problems += _url_problems("CELERY_BROKER_URL", broker_url, ("redis", "rediss", "amqp", "amqps"))
+    if name != "development":
+        problems += _weak_secrets(values["SECRET_KEY"], values["AUDIT_MAC_KEY"])
+        problems += _weak_passwords(values["DATABASE_URL"], owner_url or "")
+    if problems:
+        raise SettingsError(problems)
+    return Settings(
+        env=name,  # type: ignore[arg-type]  # checked against the Literal's values above
+        home=home,
+        secret_key=values["SECRET_KEY"],
+        audit_mac_key=values["AUDIT_MAC_KEY"],
+        database_url=_with_driver(values["DATABASE_URL"]),
+        database_owner_url=_with_driver(owner_url) if owner_url else None,
+        redis_url=values["REDIS_URL"],
+        celery_broker_url=broker_url,
+        audit_timeout=numbers["AUDIT_TIMEOUT"],
+        cache_ttl=int(numbers["CACHE_TTL"]),
+        cache_timeout=numbers["CACHE_TIMEOUT"],
+    )
+
+
+def _positive(env: Env, variable: str, default: float, problems: list[str]) -> float:
+    try:
+        value = env.float(variable, default)
+    except EnvError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        problems.append(f"{variable} must be a number of seconds above 0")
+    return value
+
+
+def _url_problems(variable: str, value: str, schemes: tuple[str, ...]) -> list[str]:
+    """Say what is wrong with a URL without repeating it: it may carry a password."""
+    if not value:
+        return []
+    try:
+        scheme = urlsplit(value).scheme.partition("+")[0]
+    except ValueError:
+        return [f"{variable} is not a URL"]
+    if scheme not in schemes:
+        return [f"{variable} must start with {' or '.join(f'{s}://' for s in schemes)}"]
+    return []
+
+
+def _weak_secrets(secret_key: str, audit_mac_key: str) -> list[str]:
+    problems = [
+        f"{variable} is weak: give it at least {MIN_SECRET_BYTES} random bytes "
+        "(`python -c 'import secrets; print(secrets.token_urlsafe(48))'`)"
+        for variable, secret in (("SECRET_KEY", secret_key), ("AUDIT_MAC_KEY", audit_mac_key))
+        if secret
+        and (len(secret.encode()) < MIN_SECRET_BYTES or len(Counter(secret)) < MIN_DISTINCT_CHARACTERS)
+    ]
+    if secret_key and secret_key == audit_mac_key:
+        problems.append("SECRET_KEY and AUDIT_MAC_KEY are the same; each needs a value of its own")
+    return problems
+
+
+def _weak_passwords(database_url: str, owner_url: str) -> list[str]:
+    problems = []
+    try:
+        app, owner = urlsplit(database_url), urlsplit(owner_url)
+    except ValueError:
+        return []
+    if app.username and app.username == owner.username:
+        problems.append("DATABASE_URL and DATABASE_OWNER_URL name the same role")
+    problems += [
+        f"{variable} has its user's name as the password"
+        for variable, url in (("DATABASE_URL", app), ("DATABASE_OWNER_URL", owner))
+        if url.password and url.password == url.username
+    ]
+    return problems
+
+
+def _with_driver(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{scheme.partition('+')[0]}+psycopg2://{rest}"
