@@ -1,8 +1,22 @@
 """What every HTTP surface shares: the base schema, cursors, entity tags, conditional answers."""
 
+import base64
+import binascii
+import hmac
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from typing import Any, ClassVar
+from uuid import UUID
 
 import marshmallow as ma
+import orjson
+from flask import Response, request
+
+from webapp.errors import Invalid, PreconditionRequired, Stale
+from webapp.extensions import current_settings
+
+MAX_LIMIT = 200
+_MAC_BYTES = 16
 
 
 class Schema(ma.Schema):
@@ -26,3 +40,98 @@ class TupleOf(ma.fields.List):
 
     def _deserialize(self, *args: Any, **kwargs: Any) -> Any:
         return tuple(super()._deserialize(*args, **kwargs))
+
+
+class Text(ma.fields.String):
+    """A string that PostgreSQL can hold: no NUL, no lone surrogate."""
+
+    def _deserialize(self, *args: Any, **kwargs: Any) -> Any:
+        value = super()._deserialize(*args, **kwargs)
+        if "\x00" in value:
+            raise ma.ValidationError("Must not contain NUL.")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise ma.ValidationError("Must be valid Unicode.") from error
+        return value
+
+
+class PageQuerySchema(Schema):
+    """The part that all lists have; each adds its sort keys and filters."""
+
+    limit = ma.fields.Integer(load_default=50, validate=ma.validate.Range(1, MAX_LIMIT))
+    cursor = ma.fields.String(load_default=None, validate=ma.validate.Length(1, 4096))
+
+
+def encode_cursor(position: Sequence[Any], listing: str) -> str:
+    """An opaque cursor for the row at `position` (its sort values, its id last).
+
+    `listing` names the list, sort, filters and visibility that it continues: a cursor is refused
+    anywhere else.
+    """
+    payload = orjson.dumps(list(position), option=orjson.OPT_UTC_Z)
+    return base64.urlsafe_b64encode(_cursor_mac(payload, listing) + payload).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str, listing: str) -> tuple[Any, ...]:
+    """The position inside a cursor; raises `Invalid` unless it was made here for this list."""
+    try:
+        raw = base64.b64decode(
+            cursor.encode("ascii") + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True
+        )
+    except (ValueError, binascii.Error):
+        raw = b""
+    mac, payload = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
+    if not hmac.compare_digest(mac, _cursor_mac(payload, listing)):
+        problem = "is not a cursor of this list"
+        raise Invalid(f"The cursor {problem}.", {"cursor": [problem]})
+    return tuple(orjson.loads(payload))
+
+
+def _cursor_mac(payload: bytes, listing: str) -> bytes:
+    key = blake2b(current_settings().secret_key.encode(), person=b"sightline-cursor").digest()
+    keyed = blake2b(digest_size=_MAC_BYTES, key=key)
+    keyed.update(len(payload).to_bytes(4, "big") + payload + listing.encode())
+    return keyed.digest()
+
+
+def json_response(body: bytes, etag: str | None = None, status: int = 200) -> Response:
+    """JSON as it is; 304 without a body when the client's `If-None-Match` has its entity tag."""
+    if etag is not None and _client_has(etag):
+        return Response(status=304, headers={"ETag": etag})
+    response = Response(body, status=status, mimetype="application/json")
+    if etag is not None:
+        response.headers["ETag"] = etag
+    return response
+
+
+def respond(schema: ma.Schema, value: Any, *, etag: str | None = None, status: int = 200) -> Response:
+    return json_response(orjson.dumps(schema.dump(value)), etag, status)
+
+
+def row_etag(row_id: UUID, version: int) -> str:
+    return f'"{row_id.hex}.{version}"'
+
+
+def required_version(row_id: UUID) -> Callable[[int], None]:
+    """Check the client's `If-Match` against a row's version.
+
+    Raises `PreconditionRequired` at once when the header is missing; the function returned raises
+    `Stale` unless the header names the version it is given.
+    """
+    if not request.headers.get("If-Match"):
+        raise PreconditionRequired("Send If-Match with the ETag that you last saw.")
+    tags = request.if_match
+
+    def check(version: int) -> None:
+        if not tags.contains(row_etag(row_id, version).strip('"')):
+            raise Stale("It was changed since; read it again.")
+
+    return check
+
+
+def _client_has(etag: str) -> bool:
+    header = request.headers.get("If-None-Match")
+    if header is None:
+        return False
+    return header == etag or request.if_none_match.contains_weak(etag.strip('"'))

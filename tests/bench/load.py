@@ -1,0 +1,119 @@
+"""Load by wrk: one run against one target, its answers counted or, in a run apart, all checked."""
+
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.bench.machine import Cores
+
+CONNECTIONS = 16
+
+MISSING = """wrk is not on the PATH, and nothing here can be measured without it.
+  Debian, Ubuntu: apt-get install wrk (`make bench` does it where it is root)
+  macOS: brew install wrk
+  otherwise: https://github.com/wg/wrk"""
+
+_DONE = """
+done = function(summary, latency, requests)
+  local errors, bad = summary.errors, 0
+  for _, thread in ipairs(threads) do bad = bad + (thread:get("bad") or 0) end
+  io.write(string.format('\\nRESULT {"requests":%d,"microseconds":%d,"p50_us":%d,"p99_us":%d,'
+    .. '"bad_status":%d,"broken":%d,"bad":%d}\\n', summary.requests, summary.duration,
+    latency:percentile(50), latency:percentile(99), errors.status,
+    errors.connect + errors.read + errors.write + errors.timeout, bad))
+end
+"""
+
+_CHECK = """
+init = function()
+  local file = io.open([==[{body}]==], "rb")
+  expected = file:read("*a")
+  file:close()
+end
+response = function(status, headers, body)
+  local lower = {{}}
+  for name, value in pairs(headers) do lower[string.lower(name)] = value end
+  local good = status == {status} and body == expected
+  if status == 200 and lower["content-type"] ~= "application/json" then good = false end
+  for _, name in ipairs({{ {required} }}) do
+    if (lower[name] or "") == "" then good = false end
+  end
+  if not good then bad = bad + 1 end
+end
+"""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One request that is sent over and over, and what its answer has to be."""
+
+    name: str
+    url: str
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+    status: int = 200
+    requires: tuple[str, ...] = ()
+    """Response headers, in lower case, that each answer must have."""
+
+
+@dataclass(frozen=True)
+class Run:
+    requests: int
+    seconds: float
+    p50_ms: float
+    p99_ms: float
+    wrong: int
+    """Answers of another status, or none, or, in a checked run, with another body or header."""
+
+    @property
+    def rate(self) -> float:
+        return self.requests / self.seconds
+
+
+class WrkMissing(Exception):
+    pass
+
+
+def find_wrk() -> str:
+    path = shutil.which("wrk")
+    if path is None:
+        raise WrkMissing(MISSING)
+    return path
+
+
+def run(target: Target, cores: Cores, seconds: float, *, check: bool = False) -> Run:
+    """One run of wrk; `check` compares every answer, which costs wrk too much to be timed."""
+    with tempfile.TemporaryDirectory() as directory:
+        body = Path(directory, "body")
+        body.write_bytes(target.body)
+        script = Path(directory, "run.lua")
+        script.write_text(_script(target, body if check else None))
+        options = ["-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", "-s", str(script)]
+        command = cores.pin_rest([find_wrk(), *options, target.url])
+        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    [result] = [line for line in shown.splitlines() if line.startswith("RESULT ")]
+    counted = json.loads(result.removeprefix("RESULT "))
+    return Run(
+        requests=counted["requests"],
+        seconds=counted["microseconds"] / 1e6,
+        p50_ms=counted["p50_us"] / 1e3,
+        p99_ms=counted["p99_us"] / 1e3,
+        wrong=counted["bad_status"] + counted["broken"] + counted["bad"],
+    )
+
+
+def _script(target: Target, body: Path | None) -> str:
+    headers = "".join(
+        f"wrk.headers[ [==[{name}]==] ] = [==[{value}]==]\n"
+        for name, value in target.headers.items()
+    )
+    setup = "threads = {}\nbad = 0\nsetup = function(thread) table.insert(threads, thread) end\n"
+    check = ""
+    if body is not None:
+        required = ", ".join(f'"{name}"' for name in target.requires)
+        check = _CHECK.format(body=body, status=target.status, required=required)
+    return headers + setup + check + _DONE

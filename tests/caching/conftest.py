@@ -1,0 +1,94 @@
+"""The sample application on servers of its own, which its tests stop, kill and wipe."""
+
+from collections.abc import Callable, Iterator
+from uuid import uuid4
+
+import pytest
+from flask import Flask
+from sqlalchemy import create_engine, text
+
+from tests.caching.sample import create_app, probe
+from tests.caching.servers import PostgresServer, RedisServer
+from tests.caching.unit import caching
+from webapp.caching.models import CacheGeneration
+from webapp.caching.result import REQUESTS
+from webapp.db import Base
+from webapp.extensions import db
+from webapp.scope.scopes import TenantScope
+
+ROLES = ("sightline_tenant", "sightline_global", "sightline_identity", "sightline_ledger")
+
+Counted = Callable[[str, str], float]
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    server = PostgresServer(tmp_path_factory.mktemp("postgres"))
+    engine = create_engine(server.url)
+    with engine.begin() as connection:
+        Base.metadata.create_all(connection, [CacheGeneration.__table__])  # type: ignore[list-item]  # typed as FromClause
+        connection.execute(text("create table things (visibility text, title text)"))
+        for role in ROLES:
+            connection.execute(text(f"create role {role} nologin"))
+            connection.execute(text(f"grant all on all tables in schema public to {role}"))
+    engine.dispose()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.client.close()
+    server.resume()
+    server.kill()
+
+
+@pytest.fixture
+def make_app(
+    postgres_server: PostgresServer, redis_server: RedisServer
+) -> Iterator[Callable[..., Flask]]:
+    """Makes applications that stand for processes: each has its own memory and connections."""
+    apps: list[Flask] = []
+
+    def make(**settings: str) -> Flask:
+        apps.append(create_app(postgres_server.url, redis_server.url, **settings))
+        return apps[-1]
+
+    engine = create_engine(postgres_server.url)
+    with engine.begin() as connection:
+        connection.execute(text("truncate things, cache_generations"))
+    engine.dispose()
+    probe.reset()
+    yield make
+    for app in apps:
+        caching(app).store.client.close()
+        with app.app_context():
+            db.engine.dispose()
+
+
+@pytest.fixture
+def app(make_app: Callable[..., Flask]) -> Flask:
+    return make_app()
+
+
+@pytest.fixture
+def other_app(make_app: Callable[..., Flask]) -> Flask:
+    return make_app()
+
+
+@pytest.fixture
+def scope() -> TenantScope:
+    return TenantScope(uuid4())
+
+
+@pytest.fixture
+def counted() -> Counted:
+    """How often a function's calls came out so, in this test process."""
+
+    def count(function: str, outcome: str) -> float:
+        name = f"tests.caching.sample.{function}"
+        return REQUESTS.labels(name, outcome)._value.get()
+
+    return count

@@ -1,0 +1,163 @@
+"""A small application around the cache: one table, and cached functions of every shape."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+from uuid import UUID
+
+import marshmallow as ma
+from flask import Flask
+from sqlalchemy import text
+
+from webapp.caching import cache_cli, cache_result, init_app
+from webapp.extensions import db
+from webapp.http import Schema, TupleOf
+from webapp.scope.scopes import Scope, TenantScope
+from webapp.settings import Settings
+
+TITLES = text("select title from things where visibility = :visibility order by title")
+
+
+class Colour(Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+@dataclass(frozen=True)
+class Part:
+    name: str
+    parent: "Part | None" = None
+
+
+@dataclass(frozen=True)
+class Thing:
+    id: UUID
+    title: str
+    count: int
+    colour: Colour
+    seen_at: datetime
+    note: str | None
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Page:
+    titles: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Query:
+    text: str | None = None
+    limit: int = 50
+
+
+class ThingSchema(Schema):
+    """Refers to a schema that is defined after it, which refers to itself."""
+
+    model = Thing
+
+    id = ma.fields.UUID(required=True)
+    title = ma.fields.String(required=True)
+    count = ma.fields.Integer(required=True, strict=True)
+    colour = ma.fields.Enum(Colour, required=True)
+    seen_at = ma.fields.AwareDateTime(required=True, format="iso")
+    note = ma.fields.String(required=True, allow_none=True)
+    parts = TupleOf(ma.fields.Nested("PartSchema"), required=True)
+
+
+class PartSchema(Schema):
+    model = Part
+
+    name = ma.fields.String(required=True)
+    parent = ma.fields.Nested("PartSchema", required=True, allow_none=True)
+
+
+class PageSchema(Schema):
+    model = Page
+
+    titles = TupleOf(ma.fields.String(), required=True)
+
+
+class Probe:
+    """Counts what is computed, and runs what a test wants in the middle of it."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.loads = 0
+        self.before_read: Callable[[], object] = lambda: None
+        self.after_read: Callable[[], object] = lambda: None
+        self.thing: Thing | None = None
+        self.things: tuple[Thing, ...] = ()
+
+
+probe = Probe()
+
+
+def tag(scope: Scope) -> str:
+    return f"things:{scope.visibility}"
+
+
+def tags(scope: Scope, *_: object) -> list[str]:
+    return [tag(scope)]
+
+
+def everything() -> list[tuple[Scope, Query]]:
+    return [(TenantScope(UUID(int=1)), Query()), (TenantScope(UUID(int=2)), Query())]
+
+
+@cache_result(schema=PageSchema, tags=tags, warm=everything)
+def list_titles(scope: Scope, query: Query) -> Page:
+    probe.loads += 1
+    probe.before_read()
+    rows = db.session.scalars(TITLES, {"visibility": scope.visibility})
+    page = Page(tuple(rows)[: query.limit])
+    probe.after_read()
+    return page
+
+
+@cache_result(schema=PageSchema, tags=tags, ttl=60, soft_ttl=0)
+def list_always_soft(scope: Scope) -> Page:
+    return list_titles.uncached(scope, Query())
+
+
+@cache_result(schema=PageSchema, tags=tags, ttl=0)
+def list_already_expired(scope: Scope) -> Page:
+    return list_titles.uncached(scope, Query())
+
+
+@cache_result(schema=ThingSchema, tags=tags)
+def find_thing(_scope: Scope, _name: str) -> Thing | None:
+    probe.loads += 1
+    return probe.thing
+
+
+@cache_result(schema=ThingSchema, many=True, tags=tags)
+def find_things(_scope: Scope, _name: str) -> tuple[Thing, ...]:
+    probe.loads += 1
+    return probe.things
+
+
+def create_app(database_url: str, redis_url: str, secret_key: str = "k" * 40) -> Flask:  # noqa: S107 - a test's
+    app = Flask("sample")
+    app.config["SQLALCHEMY_ENGINES"] = {"default": {"url": database_url, "pool_size": 4}}
+    app.extensions["settings"] = Settings(
+        env="development",
+        home=Path(),
+        secret_key=secret_key,
+        audit_mac_key="",
+        database_url=database_url,
+        database_owner_url=None,
+        redis_url=redis_url,
+        celery_broker_url=redis_url,
+        audit_timeout=2,
+        cache_ttl=300,
+        cache_timeout=0.25,
+    )
+    db.init_app(app)
+    init_app(app)
+    app.cli.add_command(cache_cli)
+    return app

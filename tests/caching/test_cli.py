@@ -1,0 +1,90 @@
+"""`flask cache`."""
+
+from uuid import UUID
+
+import orjson
+from click.testing import Result
+from flask import Flask
+
+from tests.caching.sample import Query, find_thing, list_titles, probe
+from tests.caching.servers import RedisServer
+from tests.caching.test_cache_rehydration import in_turn
+from tests.caching.unit import caching, inside
+from webapp.extensions import db
+from webapp.scope.scopes import TenantScope
+
+
+def run(app: Flask, *arguments: str) -> Result:
+    return app.test_cli_runner().invoke(args=["cache", *arguments])
+
+
+def test_stats(app: Flask, scope: TenantScope) -> None:
+    in_turn((app, app), scope, find_thing, "x")
+    result = run(app, "stats", "--json")
+    assert result.exit_code == 0
+    functions = {row["function"]: row for row in orjson.loads(result.output)["functions"]}
+    found = functions["tests.caching.sample.find_thing"]
+    assert found["keys"] == 1
+    assert found["bytes"] > 50
+    assert found["outcomes"]["hit_local"] >= 1
+    assert functions["tests.caching.sample.list_titles"]["keys"] == 0
+    table = run(app, "stats")
+    assert table.exit_code == 0
+    assert "find_thing" in table.output
+
+
+def test_clear_forgets_in_every_process_and_nothing_else(
+    app: Flask, other_app: Flask, scope: TenantScope, redis_server: RedisServer
+) -> None:
+    redis_server.client.set("sightline:qa:cache:value:f:0", "another environment's")
+    redis_server.client.set("celery", "another program's")
+    in_turn((app, app, other_app), scope, find_thing, "x")
+    result = run(app, "clear", "--json")
+    assert result.exit_code == 0
+    assert orjson.loads(result.output)["removed"] >= 1
+    assert redis_server.client.exists("sightline:qa:cache:value:f:0", "celery") == 2
+    for each, outcome in ((other_app, "miss"), (app, "hit")):
+        with inside(each, scope):
+            assert find_thing(scope, "x").outcome == outcome
+    assert probe.loads == 2
+
+
+def test_clear_one_function(app: Flask, other_app: Flask, scope: TenantScope) -> None:
+    in_turn((app, other_app), scope, find_thing, "x")
+    with inside(app, scope):
+        list_titles(scope, Query())
+    result = run(app, "clear", "--function", find_thing.name)
+    assert result.exit_code == 0
+    assert "1 keys removed" in result.output
+    with inside(other_app, scope):
+        assert find_thing(scope, "x").outcome == "miss"
+        assert list_titles(scope, Query()).outcome == "hit"
+
+
+def test_warm(app: Flask, other_app: Flask) -> None:
+    result = run(app, "warm", "--json")
+    assert result.exit_code == 0, result.output
+    assert orjson.loads(result.output) == {"calls": 2, "outcomes": {"miss": 2}}
+    first = TenantScope(UUID(int=1))
+    with inside(other_app, first):
+        assert list_titles(first, Query()).outcome == "hit"
+    with app.app_context():
+        assert db.session.scope is None
+    assert run(app, "warm").exit_code == 0
+
+
+def test_warm_fails_with_the_function(app: Flask) -> None:
+    def fail() -> None:
+        raise LookupError
+
+    probe.before_read = fail
+    assert run(app, "warm").exit_code != 0
+
+
+def test_redis_down_is_said_and_no_success(app: Flask, redis_server: RedisServer) -> None:
+    redis_server.kill()
+    for command in (("stats",), ("stats", "--json"), ("clear",), ("warm",)):
+        result = run(app, *command)
+        assert result.exit_code == 1
+        assert "Redis does not answer" in result.output
+    assert caching(app).store.client is not None

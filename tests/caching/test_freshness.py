@@ -1,0 +1,326 @@
+"""G10: after a change has committed, nobody gets the list from before it."""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from flask import Flask, request
+from sqlalchemy import text
+
+from tests.caching.sample import Page, Query, list_titles, probe, tag
+from tests.caching.servers import RedisServer
+from tests.caching.unit import caching, inside
+from webapp.caching import invalidate, read_generations
+from webapp.caching.generations import LEASE, now_ms
+from webapp.extensions import db
+from webapp.scope.scopes import TenantScope
+
+HANG = 15
+
+
+def add(scope: TenantScope, title: str) -> None:
+    db.session.execute(
+        text("insert into things values (:visibility, :title)"),
+        {"visibility": scope.visibility, "title": title},
+    )
+    invalidate(tag(scope))
+
+
+def write(app: Flask, scope: TenantScope, title: str) -> None:
+    with inside(app, scope):
+        add(scope, title)
+        db.session.commit()
+
+
+def read(app: Flask, scope: TenantScope) -> tuple[str, ...]:
+    with inside(app, scope):
+        return list_titles(scope, Query()).value.titles
+
+
+def test_a_write_ends_the_value_in_every_process(
+    app: Flask, other_app: Flask, scope: TenantScope
+) -> None:
+    for number in range(5):
+        assert len(read(app, scope)) == len(read(other_app, scope)) == number
+        write(app, scope, f"title {number}")
+    assert probe.loads == 5
+
+
+def test_a_slow_reader_brings_nothing_back(
+    app: Flask, other_app: Flask, scope: TenantScope
+) -> None:
+    has_read, may_finish = threading.Event(), threading.Event()
+
+    def pause() -> None:
+        probe.after_read = lambda: None
+        has_read.set()
+        assert may_finish.wait(HANG)
+
+    probe.after_read = pause
+    reader = threading.Thread(target=read, args=(app, scope))
+    reader.start()
+    assert has_read.wait(HANG)
+    write(other_app, scope, "new")
+    may_finish.set()
+    reader.join(HANG)
+    assert read(app, scope) == read(other_app, scope) == ("new",)
+
+
+def test_a_rollback_invalidates_nothing(app: Flask, scope: TenantScope) -> None:
+    write(app, scope, "old")
+    assert read(app, scope) == ("old",)
+    with inside(app, scope):
+        before = dict(read_generations([tag(scope)]))
+        add(scope, "never")
+        db.session.rollback()
+        db.session.execute(text("select 1"))
+        db.session.commit()
+        assert read_generations([tag(scope)]) == before
+        assert list_titles(scope, Query()).outcome == "hit_local"
+
+
+def test_closing_the_session_invalidates_nothing(app: Flask, scope: TenantScope) -> None:
+    with inside(app, scope):
+        before = dict(read_generations([tag(scope)]))
+        add(scope, "never")
+        db.session.enter(scope)
+        db.session.execute(text("select 1"))
+        db.session.commit()
+        assert read_generations([tag(scope)]) == before
+
+
+@pytest.mark.parametrize("released_inside", [True, False])
+def test_a_savepoint_forgets_its_own_notes_only(
+    app: Flask, scope: TenantScope, released_inside: bool
+) -> None:
+    with inside(app, scope):
+        before = dict(read_generations(["outer", "inner", "kept"]))
+        invalidate("outer")
+        savepoint = db.session.begin_nested()
+        invalidate("inner")
+        if released_inside:
+            with db.session.begin_nested():
+                invalidate("inner")
+        savepoint.rollback()
+        with db.session.begin_nested():
+            invalidate("kept")
+        assert read_generations(["outer", "inner", "kept"]) == before
+        db.session.commit()
+        after = read_generations(["outer", "inner", "kept"])
+    assert after["inner"] == before["inner"]
+    assert after["outer"] > before["outer"]
+    assert after["kept"] > before["kept"]
+
+
+def test_generations_of_concurrent_writers_all_count(app: Flask, scope: TenantScope) -> None:
+    def write_some(number: int) -> None:
+        for step in range(5):
+            with inside(app, scope):
+                invalidate(*[f"t{(number + step + i) % 4}" for i in range(3)])
+                add(scope, f"{number}.{step}")
+                db.session.commit()
+
+    writers = [threading.Thread(target=write_some, args=(number,)) for number in range(6)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(HANG)
+    assert len(read(app, scope)) == 30
+
+
+def test_uncommitted_rows_reach_nobody_else(
+    app: Flask, other_app: Flask, scope: TenantScope
+) -> None:
+    with inside(app, scope):
+        db.session.execute(
+            text("insert into things values (:visibility, 'mine')"),
+            {"visibility": scope.visibility},
+        )
+        before_note = list_titles(scope, Query())
+        assert (before_note.outcome, before_note.value) == ("bypass", Page(("mine",)))
+        invalidate(tag(scope))
+        assert list_titles(scope, Query()).outcome == "bypass"
+        assert read(other_app, scope) == ()
+        db.session.rollback()
+        assert list_titles(scope, Query()).value.titles == ()
+
+
+def test_a_snapshot_of_its_own_stores_nothing(
+    app: Flask, other_app: Flask, scope: TenantScope
+) -> None:
+    with inside(app, scope):
+        db.session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+        db.session.execute(text("select count(*) from things"))
+        write(other_app, scope, "new")
+        caching(app).store.client.flushall()
+        assert list_titles(scope, Query()).value.titles == ()
+        assert read(other_app, scope) == ("new",)
+    assert read(app, scope) == ("new",)
+
+
+def test_a_request_reads_generations_once_and_again_after_its_own_commit(
+    app: Flask, other_app: Flask, scope: TenantScope
+) -> None:
+    with app.test_request_context():
+        db.session.enter(scope)
+        first = read_generations([tag(scope)])
+        with ThreadPoolExecutor() as elsewhere:
+            elsewhere.submit(write, other_app, scope, "theirs").result(HANG)
+        assert read_generations([tag(scope)]) == first
+        add(scope, "mine")
+        db.session.commit()
+        assert list_titles(scope, Query()).value.titles == ("mine", "theirs")
+    with app.test_request_context():
+        assert "sightline.generations" not in request.environ
+
+
+def test_a_write_while_redis_hangs_is_seen_by_all_when_it_returns(
+    app: Flask, other_app: Flask, scope: TenantScope, redis_server: RedisServer
+) -> None:
+    assert read(app, scope) == read(other_app, scope) == ()
+    redis_server.pause()
+    write(app, scope, "new")
+    redis_server.resume()
+    assert read(app, scope) == read(other_app, scope) == ("new",)
+
+
+def test_a_write_that_hangs_holds_no_connection(
+    app: Flask, scope: TenantScope, redis_server: RedisServer
+) -> None:
+    read(app, scope)
+    redis_server.pause()
+    writer = threading.Thread(target=write, args=(app, scope, "new"))
+    writer.start()
+    deadline = time.monotonic() + HANG
+    with app.app_context():
+        pool = db.engine.pool
+    while writer.is_alive() and time.monotonic() < deadline:
+        with inside(app, scope):
+            seen = db.session.scalar(text("select count(*) from things"))
+        if seen:
+            break
+    assert writer.is_alive()
+    time.sleep(0.1)
+    assert pool.checkedout() == 0  # type: ignore[attr-defined]  # a QueuePool's
+    redis_server.resume()
+    writer.join(HANG)
+
+
+def test_redis_may_be_killed_between_write_and_read(
+    app: Flask, other_app: Flask, scope: TenantScope, redis_server: RedisServer
+) -> None:
+    assert read(app, scope) == ()
+    redis_server.kill()
+    write(app, scope, "new")
+    assert read(app, scope) == read(other_app, scope) == ("new",)
+    redis_server.restart()
+    assert read(app, scope) == read(other_app, scope) == ("new",)
+
+
+def test_leases_restored_from_disk_are_not_believed(
+    app: Flask, other_app: Flask, scope: TenantScope, redis_server: RedisServer
+) -> None:
+    assert read(app, scope) == read(other_app, scope) == ()
+    redis_server.save()
+    write(app, scope, "new")
+    redis_server.kill()
+    redis_server.restart()
+    name = f"{caching(app).store.prefix}gen:{tag(scope)}"
+    assert redis_server.client.get(name), "the old lease was not restored in time"
+    assert read(app, scope) == read(other_app, scope) == ("new",)
+
+
+def test_wiping_redis_brings_nothing_back(
+    app: Flask, other_app: Flask, scope: TenantScope, redis_server: RedisServer
+) -> None:
+    read(app, scope)
+    write(app, scope, "new")
+    redis_server.wipe()
+    assert read(app, scope) == read(other_app, scope) == ("new",)
+
+
+def test_late_leases_lose(app: Flask, scope: TenantScope, redis_server: RedisServer) -> None:
+    """Commands that a client had sent before the write, and Redis runs after it."""
+    with inside(app, scope):
+        old = dict(read_generations([tag(scope)]))
+    asked = now_ms()
+    write(app, scope, "new")
+    with inside(app, scope):
+        new = dict(read_generations([tag(scope)]))
+        caching(app).generations.publish(old, asked)
+        assert read_generations([tag(scope)]) == new
+    redis_server.wipe()
+    caching(app).generations.publish(old, asked - int(LEASE * 1000) - 1)
+    with inside(app, scope):
+        assert read_generations([tag(scope)]) == new
+
+
+def replace_lease(
+    app: Flask, scope: TenantScope, redis_server: RedisServer, damage: Callable[[bytes], bytes]
+) -> None:
+    name = f"{caching(app).store.prefix}gen:{tag(scope)}"
+    lease = redis_server.client.get(name)
+    assert isinstance(lease, bytes)
+    redis_server.client.set(name, damage(lease))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda _: b"",
+        lambda _: b"garbage",
+        lambda _: b"9|9",
+        lambda _: b"\xff" * 40,
+        lambda lease: b"9" + lease,
+        lambda lease: lease[:-1],
+        lambda lease: lease + b"0",
+        lambda lease: b"99999999999999999|" + lease.partition(b"|")[2],
+    ],
+)
+def test_damaged_leases_are_ignored_and_replaced(
+    app: Flask,
+    other_app: Flask,
+    scope: TenantScope,
+    redis_server: RedisServer,
+    damage: Callable[[bytes], bytes],
+) -> None:
+    write(app, scope, "new")
+    with inside(app, scope):
+        right = dict(read_generations([tag(scope)]))
+    replace_lease(app, scope, redis_server, damage)
+    with inside(app, scope):
+        assert read_generations([tag(scope)]) == right
+    # and what replaced it is good: another process believes it without the database
+    lease = redis_server.client.get(f"{caching(app).store.prefix}gen:{tag(scope)}")
+    assert isinstance(lease, bytes)
+    generations = caching(other_app).generations
+    assert generations._read_lease(tag(scope), lease, now_ms()) == right[tag(scope)]
+
+
+def test_a_lease_of_another_tag_is_ignored(
+    app: Flask, scope: TenantScope, redis_server: RedisServer
+) -> None:
+    write(app, scope, "new")
+    prefix = caching(app).store.prefix
+    with inside(app, scope):
+        right = dict(read_generations([tag(scope), "never raised"]))
+        foreign = redis_server.client.get(f"{prefix}gen:never raised")
+        assert isinstance(foreign, bytes)
+        redis_server.client.set(f"{prefix}gen:{tag(scope)}", foreign)
+        assert read_generations([tag(scope), "never raised"]) == right
+
+
+@pytest.mark.parametrize("shift", [-LEASE - 0.001, 1.0, 3600.0])
+def test_leases_are_believed_neither_after_nor_long_before_their_end(
+    app: Flask, other_app: Flask, scope: TenantScope, shift: float
+) -> None:
+    """A signed lease of the wrong time, as a machine with a wrong clock would write it."""
+    caching(app).store.client.flushall()
+    write(app, scope, "new")
+    caching(app).store.client.flushall()
+    wrong = {tag(scope): 5, "cache": 0}
+    caching(app).generations.publish(wrong, now_ms() + int(shift * 1000))
+    with inside(other_app, scope):
+        assert read_generations([tag(scope)])[tag(scope)] > 5

@@ -1,0 +1,88 @@
+"""Redis down, hanging or wrong: right answers from the database, within a bounded time."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from flask import Flask
+
+from tests.caching.sample import Query, list_titles, probe
+from tests.caching.servers import RedisServer
+from tests.caching.test_freshness import read, write
+from tests.caching.unit import caching, inside
+from webapp.caching import read_generations
+from webapp.scope.scopes import TenantScope
+
+HANG = 5
+
+
+def test_redis_down(app: Flask, scope: TenantScope, redis_server: RedisServer) -> None:
+    write(app, scope, "old")
+    redis_server.kill()
+    with inside(app, scope):
+        cached = list_titles(scope, Query())
+        assert (cached.outcome, cached.value.titles) == ("unavailable", ("old",))
+        again = list_titles(scope, Query())
+        assert (again.outcome, again.value.titles) == ("hit_local", ("old",))
+    redis_server.restart()
+    time.sleep(0.6)  # Redis is left alone for half a second
+    assert read(app, scope) == ("old",)
+    with inside(app, scope):
+        assert list_titles(scope, Query(text="other")).outcome == "miss"
+
+
+def test_redis_hangs(
+    app: Flask, other_app: Flask, scope: TenantScope, redis_server: RedisServer
+) -> None:
+    write(app, scope, "old")
+    read(app, scope)
+    redis_server.pause()
+    started = time.monotonic()
+    with ThreadPoolExecutor(8) as threads:
+        pages = list(threads.map(lambda _: read(app, scope), range(40)))
+    assert read(other_app, scope) == ("old",)
+    assert time.monotonic() - started < HANG
+    assert set(pages) == {("old",)}
+    redis_server.resume()
+    assert read(app, scope) == ("old",)
+
+
+def test_redis_hangs_in_the_middle_of_a_fill(
+    app: Flask, scope: TenantScope, redis_server: RedisServer
+) -> None:
+    probe.before_read = redis_server.pause
+    assert read(app, scope) == ()
+    redis_server.resume()
+    probe.before_read = lambda: None
+    write(app, scope, "new")
+    assert read(app, scope) == ("new",)
+
+
+def test_redis_refuses_to_store(
+    app: Flask, other_app: Flask, scope: TenantScope, redis_server: RedisServer
+) -> None:
+    redis_server.client.config_set("maxmemory", "1")
+    write(app, scope, "new")
+    assert read(app, scope) == read(other_app, scope) == ("new",)
+    assert redis_server.client.keys("*value:*") == []
+
+
+def test_a_failure_is_paid_for_once(
+    app: Flask, scope: TenantScope, redis_server: RedisServer
+) -> None:
+    read(app, scope)
+    redis_server.pause()
+    with inside(app, scope):
+        read_generations(["a"])
+        started = time.monotonic()
+        for number in range(20):
+            read_generations([f"b{number}"])
+        spent = time.monotonic() - started
+    redis_server.resume()
+    assert spent < 20 * 0.25 / 2, "every call waited for Redis"
+
+
+def test_the_client_is_bounded_and_does_not_retry(app: Flask) -> None:
+    client = caching(app).store.client
+    arguments = client.connection_pool.connection_kwargs
+    assert arguments["socket_timeout"] == arguments["socket_connect_timeout"] == 0.25
+    assert arguments["retry"].get_retries() == 0

@@ -1,0 +1,66 @@
+"""Two tenants with the same kinds of rows, made by the application's own scopes."""
+
+from collections.abc import Iterator
+from uuid import UUID, uuid4
+
+import pytest
+from flask import Flask
+from sqlalchemy import Engine, NullPool, create_engine, text
+from uuid_utils.compat import uuid7
+
+from tests.isolation.rows import Owned, add_rows
+from webapp.db import ScopedSession
+from webapp.extensions import db
+from webapp.scope.scopes import TenantScope
+
+
+@pytest.fixture
+def session(app: Flask) -> Iterator[ScopedSession]:
+    """The application's session, in no scope yet."""
+    with app.app_context():
+        yield db.session
+
+
+@pytest.fixture
+def ours(session: ScopedSession) -> Owned:
+    return add_rows(session, f"ours-{uuid4().hex}")
+
+
+@pytest.fixture
+def theirs(session: ScopedSession) -> Owned:
+    return add_rows(session, f"theirs-{uuid4().hex}")
+
+
+@pytest.fixture
+def inside(session: ScopedSession, ours: Owned, theirs: Owned) -> ScopedSession:
+    """The session in our scope; their rows exist."""
+    assert ours.tenant_id != theirs.tenant_id
+    session.enter(TenantScope(ours.tenant_id))
+    return session
+
+
+@pytest.fixture
+def never() -> UUID:
+    """An id that no row has."""
+    return uuid7()
+
+
+@pytest.fixture
+def owner_engine(app: Flask) -> Engine:
+    """Connections as the tables' owner, who may plant what the application may not."""
+    url = app.extensions["settings"].database_owner_url
+    return create_engine(url, poolclass=NullPool, connect_args={"options": "-c lock_timeout=5s"})
+
+
+@pytest.fixture
+def rules_view(inside: ScopedSession, owner_engine: Engine) -> Iterator[str]:
+    """A view over the rules that asks with the rights of whoever reads it."""
+    name = f"rules_view_{uuid4().hex}"
+    with owner_engine.begin() as connection:
+        options = "with (security_invoker = true)"
+        connection.execute(text(f"create view {name} {options} as table rules"))
+        connection.execute(text(f"grant select, update on {name} to sightline_tenant"))
+    yield name
+    inside.close()  # what still reads the view would hold up its end
+    with owner_engine.begin() as connection:
+        connection.execute(text(f"drop view {name}"))

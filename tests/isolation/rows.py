@@ -1,0 +1,136 @@
+"""One row in every table that holds tenants' rows."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import insert, inspect, select
+from sqlalchemy.orm import Session
+from uuid_utils.compat import uuid7
+
+from webapp.audit.models import AuditEventRow
+from webapp.db import Base, ScopedSession
+from webapp.identity.models import MembershipRow, PrincipalRow, Tenant
+from webapp.rules.models import RuleRow, RuleVersionRow
+from webapp.scope.scopes import IdentityScope, LedgerScope, TenantScope
+
+TENANT_MODELS: tuple[type[Base], ...] = (
+    Tenant,
+    MembershipRow,
+    RuleRow,
+    RuleVersionRow,
+    AuditEventRow,
+)
+
+
+@dataclass(frozen=True)
+class Owned:
+    """A tenant and one row of each kind that it has."""
+
+    tenant_id: UUID
+    slug: str
+    principal_id: UUID
+    rule_id: UUID
+    event_id: UUID
+
+    def key(self, model: type[Base]) -> Any:
+        """The primary key of its row."""
+        keys: dict[type[Base], Any] = {
+            Tenant: self.tenant_id,
+            MembershipRow: (self.tenant_id, self.principal_id),
+            RuleRow: self.rule_id,
+            RuleVersionRow: (self.rule_id, 1),
+            AuditEventRow: self.event_id,
+        }
+        return keys[model]
+
+
+def rule(tenant_id: UUID | None, **changes: Any) -> RuleRow:
+    values: dict[str, Any] = {
+        "id": uuid7(),
+        "tenant_id": tenant_id,
+        "name": f"rule {uuid4()}",
+        "description": "",
+        "effect": "deny",
+        "subjects": {},
+        "surfaces": [],
+        "reasons": [],
+        "ticket": None,
+        "windows": [],
+        "networks": [],
+        "mfa": False,
+        "min_approvals": 0,
+        "approver_roles": [],
+        "enabled": True,
+        "version": 1,
+        "created_by": "test",
+        "updated_by": "test",
+    }
+    return RuleRow(**(values | changes))
+
+
+def rule_version(tenant_id: UUID | None, rule_id: UUID, version: int) -> RuleVersionRow:
+    return RuleVersionRow(
+        rule_id=rule_id,
+        version=version,
+        tenant_id=tenant_id,
+        change="updated",
+        changed_by="test",
+        snapshot={},
+    )
+
+
+def add_event(session: Session, tenant_id: UUID | None) -> UUID:
+    """Append an event as the ledger does, which may insert but not read what it inserted."""
+    values: dict[str, Any] = {
+        "id": uuid7(),
+        "tenant_id": tenant_id,
+        "occurred_at": datetime.now(UTC),
+        "kind": "look",
+        "actor_id": uuid4(),
+        "actor_email": "test@example.org",
+        "surface": "rules.list",
+        "scope_kind": "tenant" if tenant_id else "global",
+        "effect": "allowed",
+        "outcome": "served",
+        "request_id": "test",
+        "excluded_tenant_ids": [],
+        "event": {},
+    }
+    session.execute(insert(AuditEventRow.__table__).values(values))
+    event_id: UUID = values["id"]
+    return event_id
+
+
+def add_rows(session: ScopedSession, slug: str) -> Owned:
+    """Commit a new tenant with its rows, each in the scope that may write it."""
+    tenant = Tenant(id=uuid7(), slug=slug, name=f"name of {slug}")
+    member = PrincipalRow(id=uuid7(), email=f"{slug}@example.org")
+    kept = rule(tenant.id)
+    tenant_id, principal_id, rule_id = tenant.id, member.id, kept.id
+    with session.scoped(IdentityScope()):
+        session.add_all([tenant, member])
+        session.flush()
+        session.add(MembershipRow(tenant_id=tenant_id, principal_id=principal_id, role="admin"))
+        session.commit()
+    with session.scoped(TenantScope(tenant_id)):
+        session.add(kept)
+        session.flush()
+        session.add(rule_version(tenant_id, rule_id, 1))
+        session.commit()
+    with session.scoped(LedgerScope()):
+        event_id = add_event(session, tenant_id)
+        session.commit()
+    return Owned(tenant_id, slug, principal_id, rule_id, event_id)
+
+
+def snapshot(session: ScopedSession, owned: Owned) -> dict[str, list[tuple[Any, ...]]]:
+    """All the rows that a tenant sees as its own, by table."""
+    with session.scoped(TenantScope(owned.tenant_id)):
+        return {
+            model.__tablename__: sorted(
+                (tuple(map(str, row)) for row in session.execute(select(*inspect(model).columns))),
+            )
+            for model in TENANT_MODELS
+        }

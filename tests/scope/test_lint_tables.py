@@ -1,0 +1,218 @@
+"""Each fault planted in the migrated database, in a transaction that is rolled back."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from flask import Flask
+from sqlalchemy import Connection, NullPool, create_engine, make_url, text
+
+from webapp.scope.lint.catalog import read_tables
+from webapp.scope.lint.shapes import SHAPES
+from webapp.scope.lint.tables import check_tables
+
+Plant = Callable[[str], set[tuple[str, str]]]
+
+OWN = "tenant_id = (select nullif(current_setting('sightline.tenant_id', true), '')::uuid)"
+LOOKED_AT = (
+    "(select coalesce(current_setting('sightline.look', true), '')) <> '' and tenant_id not in"
+    " (select unnest(string_to_array(current_setting('sightline.excluded', true), ',')::uuid[]))"
+)
+SCRATCH = f"""
+create table scratch (
+  id uuid primary key,
+  tenant_id uuid not null references tenants (id),
+  name text not null,
+  unique (tenant_id, id)
+);
+alter table scratch enable row level security;
+alter table scratch force row level security;
+create policy own on scratch to sightline_tenant using ({OWN}) with check ({OWN});
+create policy looked_at on scratch to sightline_global using ({LOOKED_AT}) with check ({LOOKED_AT});
+grant select, insert, update, delete on scratch to sightline_tenant, sightline_global;
+create table plain (id uuid primary key);
+"""
+
+
+@pytest.fixture
+def owner(app: Flask) -> Iterator[Connection]:
+    """A transaction of the tables' owner, in which a table as it should be stands ready."""
+    url = app.extensions["settings"].database_owner_url
+    engine = create_engine(url, poolclass=NullPool, connect_args={"options": "-c lock_timeout=5s"})
+    with engine.connect() as connection:
+        connection.execute(text(SCRATCH))
+        yield connection
+
+
+@pytest.fixture
+def login_role(app: Flask) -> str:
+    return make_url(app.extensions["settings"].database_url).username or ""
+
+
+@pytest.fixture
+def plant(owner: Connection, login_role: str) -> Plant:
+    """Runs a statement and returns what is found since, each as a table and a rule."""
+    before = found(owner, login_role)
+
+    def planted(statement: str) -> set[tuple[str, str]]:
+        owner.execute(text(statement.format(login_role=login_role)))
+        return found(owner, login_role) - before
+
+    return planted
+
+
+def found(owner: Connection, login_role: str) -> set[tuple[str, str]]:
+    findings = check_tables(read_tables(owner), login_role)
+    return {(finding.subject.removeprefix("table "), finding.rule) for finding in findings}
+
+
+def test_the_tables_as_they_are_pass(owner: Connection, login_role: str) -> None:
+    assert check_tables(read_tables(owner), login_role) == []
+
+
+FAULTS = [
+    ("not-secured", "alter table scratch disable row level security"),
+    ("not-forced", "alter table scratch no force row level security"),
+    ("no-policy", "drop policy own on scratch"),
+    ("no-policy", "drop policy looked_at on scratch"),
+    ("other-policy", "create policy wide on scratch to sightline_tenant using (true)"),
+    ("other-policy", "create policy wide on scratch to sightline_global using (true)"),
+    ("other-policy", "create policy wide on scratch to sightline_identity using (true)"),
+    ("other-policy", "create policy wide on scratch as restrictive to sightline_tenant"),
+    ("policy-role", "create policy wide on scratch using (false)"),
+    ("policy-role", "create policy wide on scratch to current_user using (false)"),
+    ("policy-role", "create policy wide on scratch to {login_role} using (false)"),
+    ("grant", "grant select on scratch to public"),
+    ("grant", "grant select (name) on scratch to public"),
+    ("grant", "grant select on scratch to {login_role}"),
+    ("grant", "grant update (name) on scratch to {login_role}"),
+    ("grant", "grant truncate on scratch to sightline_tenant"),
+    ("grant", "grant references on scratch to sightline_global"),
+    ("view", "create view shown as select * from scratch"),
+    ("view", "create view shown with (security_invoker = false) as select * from scratch"),
+    ("view", "create materialized view shown as select * from scratch"),
+    (
+        "view",
+        "create view inner_view with (security_invoker = true) as select * from scratch;"
+        " create view outer_view as select * from inner_view",
+    ),
+    (
+        "view",
+        "create view inner_view with (security_invoker = true) as select * from scratch;"
+        " create materialized view outer_view as select * from inner_view",
+    ),
+    ("no-index", "alter table scratch drop constraint scratch_tenant_id_id_key"),
+    (
+        "no-index",
+        "alter table scratch drop constraint scratch_tenant_id_id_key;"
+        " create index on scratch (tenant_id) where name <> '';"
+        " create index on scratch (name, tenant_id)",
+    ),
+    ("unique", "alter table scratch add unique (name)"),
+    ("unique", "create unique index on scratch (lower(name))"),
+    ("unique", "alter table scratch add exclude using btree (name with =)"),
+    (
+        "unique",
+        "alter table scratch drop constraint scratch_pkey;"
+        " alter table scratch add primary key (name)",
+    ),
+    (
+        "reference",
+        "alter table scratch add column other uuid references scratch (id)",
+    ),
+    (
+        "reference",
+        "alter table scratch add column other uuid;"
+        " alter table scratch add foreign key (other, id) references scratch (tenant_id, id)",
+    ),
+    (
+        "reference",
+        "alter table scratch add column other uuid references tenants (id)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("rule", "fault"), FAULTS)
+def test_a_fault_is_found_on_its_table(plant: Plant, rule: str, fault: str) -> None:
+    findings = plant(fault)
+    assert ("scratch", rule) in findings
+    assert {table for table, _ in findings} == {"scratch"}
+
+
+GOOD = [
+    "create view shown with (security_invoker = true) as select * from scratch",
+    "create view shown as select * from plain",
+    "create unique index on scratch (tenant_id, lower(name))",
+    "create unique index on scratch (name, tenant_id)",
+    "alter table scratch add column other uuid;"
+    " alter table scratch add foreign key (tenant_id, other) references scratch (tenant_id, id)",
+    "alter table scratch add column plain_id uuid references plain (id)",
+    "create index on scratch (tenant_id, name) where name <> ''",
+]
+
+
+@pytest.mark.parametrize("change", GOOD)
+def test_what_keeps_tenants_apart_is_not_found(plant: Plant, change: str) -> None:
+    assert plant(change) == set()
+
+
+OTHER_WORDS = {
+    "a bare setting": "nullif(current_setting('sightline.tenant_id', true), '')::uuid = tenant_id",
+    "another setting": OWN.replace("sightline.tenant_id", "sightline.tenant"),
+    "a way around": f"({OWN}) or name = 'shared'",
+    "everything": "true",
+}
+
+
+@pytest.mark.parametrize("words", OTHER_WORDS)
+@pytest.mark.parametrize("clause", ["using", "with check"])
+def test_a_policy_in_other_words_is_found(plant: Plant, clause: str, words: str) -> None:
+    expected = {("scratch", "no-policy"), ("scratch", "other-policy")}
+    if words == "a bare setting":
+        expected.add(("scratch", "bare-setting"))
+    assert plant(f"alter policy own on scratch {clause} ({OTHER_WORDS[words]})") == expected
+
+
+def test_a_policy_without_a_check_is_found(plant: Plant) -> None:
+    policy = f"create policy own on scratch to sightline_tenant using ({OWN})"
+    expected = {("scratch", "no-policy"), ("scratch", "other-policy")}
+    assert plant(f"drop policy own on scratch; {policy}") == expected
+
+
+def test_a_nullable_tenant_asks_for_the_platforms_rows(plant: Plant) -> None:
+    nullable = plant("alter table scratch alter tenant_id drop not null")
+    assert nullable == {("scratch", "no-policy"), ("scratch", "other-policy")}
+    look, excluded = LOOKED_AT.split(" and ")
+    wider = f"{look} and (tenant_id is null or {excluded})"
+    assert plant(f"alter policy looked_at on scratch using ({wider}) with check ({wider})") == set()
+
+
+def test_a_table_without_tenants_is_watched_for_grants(plant: Plant) -> None:
+    assert plant("grant select on plain to {login_role}") == {("plain", "grant")}
+
+
+def test_a_reference_out_of_a_table_without_tenants_is_found(plant: Plant) -> None:
+    added = plant("alter table plain add column other uuid references scratch (id)")
+    assert added == {("plain", "reference")}
+
+
+def test_an_owner_that_the_application_logs_in_as_is_found(owner: Connection) -> None:
+    whoever = owner.scalar(text("select current_user"))
+    assert ("scratch", "owner") in found(owner, str(whoever))
+
+
+LEDGER_FAULTS = [
+    "grant update on audit_events to sightline_ledger",
+    "grant update (outcome) on audit_events to sightline_global",
+    "grant delete on audit_events to sightline_tenant",
+    "grant truncate on audit_events to sightline_ledger",
+    "alter table audit_events disable trigger user",
+]
+
+
+@pytest.mark.parametrize("fault", LEDGER_FAULTS)
+def test_a_ledger_that_can_be_rewritten_is_found(plant: Plant, fault: str) -> None:
+    assert ("audit_events", "append-only") in plant(fault)
+
+
+def test_every_table_declared_is_there(owner: Connection) -> None:
+    assert SHAPES.keys() <= {table.name for table in read_tables(owner)}

@@ -1,0 +1,40 @@
+"""Typed results that are cached across processes and never out of date.
+
+    @cache_result(schema=PageSchema, tags=lambda scope, query: [f"rules:{scope.tag}"])
+    def list_rules(scope: Scope, query: RuleQuery) -> Page: ...
+
+    cached = list_rules(scope, query)   # cached.value, cached.json, cached.etag, cached.outcome
+    invalidate("rules:global")          # in the transaction that changes rows
+
+`generations` argues why nothing outdated is served, `envelope` says what is stored.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from webapp.caching.cli import cache_cli
+from webapp.caching.function import CachedFunction, cache_result
+from webapp.caching.invalidation import invalidate
+from webapp.caching.models import CacheGeneration
+from webapp.caching.result import Cached, Outcome, WrongScope
+from webapp.caching.state import current_caching, init_app
+
+__all__ = [
+    "CacheGeneration",
+    "Cached",
+    "CachedFunction",
+    "Outcome",
+    "WrongScope",
+    "cache_cli",
+    "cache_result",
+    "init_app",
+    "invalidate",
+    "read_generations",
+]
+
+
+def read_generations(tags: Iterable[str]) -> Mapping[str, int]:
+    """The current generations of `tags` (0 for one never invalidated), in one round trip.
+
+    A request reads each once: ask early for all the tags that it will need.
+    """
+    return current_caching().generations.look(tags).generations

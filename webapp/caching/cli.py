@@ -1,0 +1,151 @@
+"""`flask cache`: what is cached, forgetting it, and filling it ahead of the first caller."""
+
+import os
+from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import click
+import orjson
+from flask.cli import AppGroup
+from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client.multiprocess import MultiProcessCollector
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Column, Table
+
+from webapp.caching.function import CachedFunction, registry
+from webapp.caching.generations import EPOCH
+from webapp.caching.invalidation import invalidate
+from webapp.caching.keys import function_of
+from webapp.caching.state import current_caching
+from webapp.caching.store import Unavailable
+from webapp.extensions import db
+from webapp.scope.scopes import IdentityScope
+
+cache_cli = AppGroup("cache", help="Typed results that are cached in Redis.")
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
+
+class RedisDown(click.ClickException):
+    def __init__(self) -> None:
+        super().__init__("Redis does not answer; see REDIS_URL and `flask doctor`.")
+
+
+@dataclass(frozen=True)
+class FunctionStats:
+    function: str
+    keys: int
+    bytes: int
+    """In Redis, its own overhead included."""
+    outcomes: dict[str, int]
+
+
+@cache_cli.command("stats")
+@as_json
+def stats(*, as_json: bool) -> None:
+    """Show keys and bytes for each function, and how its calls came out."""
+    try:
+        sizes = _sizes()
+    except Unavailable as error:
+        raise RedisDown from error
+    counted = _outcomes()
+    rows = [
+        FunctionStats(name, len(held), sum(held), counted.get(name, {}))
+        for name in sorted({*registry, *sizes, *counted})
+        for held in [sizes.get(name, [])]
+    ]
+    if as_json:
+        _print_json({"functions": rows})
+        return
+    table = Table(Column("function", no_wrap=True), "keys", "bytes", "outcomes")
+    for row in rows:
+        outcomes = ", ".join(f"{outcome} {count}" for outcome, count in row.outcomes.items())
+        table.add_row(row.function, f"{row.keys:,}", f"{row.bytes:,}", outcomes)
+    Console().print(table)
+
+
+@cache_cli.command("clear")
+@click.option("--function", help="Only what this function has cached, by its full name.")
+@as_json
+def clear(*, function: str | None, as_json: bool) -> None:
+    """Forget what is cached, in Redis and in the memory of every process."""
+    store = current_caching().store
+    removed = 0
+    try:
+        for keys in store.scan("" if function is None else "value:"):
+            chosen = [key for key in keys if function is None or function_of(key) == function]
+            removed += store.unlink(chosen) if chosen else 0
+    except Unavailable as error:
+        raise RedisDown from error
+    with db.session.scoped(IdentityScope()):
+        invalidate(EPOCH)
+        db.session.commit()
+    if as_json:
+        _print_json({"removed": removed})
+    else:
+        Console().print(f"{removed:,} keys removed")
+
+
+@cache_cli.command("warm")
+@as_json
+def warm(*, as_json: bool) -> None:
+    """Call the cached functions that say with which arguments."""
+    try:
+        current_caching().store.check()
+    except Unavailable as error:
+        raise RedisDown from error
+    calls = [
+        (function, arguments)
+        for function in registry.values()
+        if function.warm is not None
+        for arguments in function.warm()
+    ]
+    outcomes: Counter[str] = Counter()
+    progress = Progress(console=Console(stderr=True))
+    shown: AbstractContextManager[Any] = nullcontext() if as_json else progress
+    with shown:
+        task = progress.add_task("warming", total=len(calls))
+        for function, arguments in calls:
+            outcomes[_call(function, arguments)] += 1
+            progress.advance(task)
+    if as_json:
+        _print_json({"calls": len(calls), "outcomes": outcomes})
+    else:
+        Console().print(f"{len(calls):,} calls: {dict(outcomes)}")
+
+
+def _call(function: CachedFunction[Any, ..., Any], arguments: tuple[Any, ...]) -> str:
+    with db.session.scoped(arguments[0]):
+        return function(*arguments).outcome
+
+
+def _sizes() -> dict[str, list[int]]:
+    store = current_caching().store
+    sizes: dict[str, list[int]] = {}
+    for keys in store.scan("value:"):
+        for key, size in zip(keys, store.sizes(keys), strict=True):
+            sizes.setdefault(function_of(key), []).append(size)
+    return sizes
+
+
+def _outcomes() -> dict[str, dict[str, int]]:
+    """Counted by all web processes where they share their metrics, or else by this one."""
+    collected = REGISTRY
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        collected = CollectorRegistry()
+        MultiProcessCollector(collected)  # type: ignore[no-untyped-call]  # it has no annotations
+    outcomes: dict[str, dict[str, int]] = {}
+    for metric in collected.collect():
+        for sample in metric.samples:
+            if sample.name == "sightline_cache_requests_total":
+                labels = sample.labels
+                counts = outcomes.setdefault(labels["function"], {})
+                counts[labels["outcome"]] = int(sample.value)
+    return outcomes
+
+
+def _print_json(value: object) -> None:
+    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2))

@@ -1,0 +1,111 @@
+"""The bytes that a cached value is stored as.
+
+    magic | version | codec | fingerprint | created | soft | hard | length of tags
+    | MAC | tags | payload
+
+The MAC is keyed and covers everything else *and the name that the envelope is stored under*: bytes
+changed anywhere, made by anybody without the key, or copied to another tenant's key are refused
+before a single one of them is interpreted.
+"""
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from hmac import compare_digest
+from struct import Struct
+from typing import Literal
+
+import orjson
+
+MAGIC = b"SLCV"
+VERSION = 1
+MAC_BYTES = 16
+COMPRESS_ABOVE = 4096
+COMPRESSED_AT_MOST = 0.8
+"""Compression is kept only where it saves a fifth: unpacking costs every first reader."""
+
+_PREFIX = Struct(">4sB")
+_HEADER = Struct(">4sBB16sQQQI")
+_RAW, _ZLIB = 0, 1
+
+Defect = Literal["corrupt", "forged", "version"]
+
+
+class Rejected(Exception):
+    """These bytes are no envelope of ours; `defect` says why."""
+
+    def __init__(self, defect: Defect) -> None:
+        super().__init__(defect)
+        self.defect: Defect = defect
+
+
+@dataclass(frozen=True)
+class Envelope:
+    fingerprint: bytes
+    """Of the schema that dumped the payload: 16 bytes."""
+    created: int
+    soft: int
+    """From here on one caller should refresh the value."""
+    hard: int
+    """From here on nobody may use it. All three in milliseconds since the epoch."""
+    generations: Mapping[str, int]
+    """Those of the value's tags, read before the value was."""
+    payload: bytes
+
+
+def seal(envelope: Envelope, key: bytes, name: str) -> bytes:
+    """Pack `envelope` for storage under `name`."""
+    codec, payload = _pack(envelope.payload)
+    tags = orjson.dumps(envelope.generations, option=orjson.OPT_SORT_KEYS)
+    header = _HEADER.pack(
+        MAGIC,
+        VERSION,
+        codec,
+        envelope.fingerprint,
+        envelope.created,
+        envelope.soft,
+        envelope.hard,
+        len(tags),
+    )
+    body = tags + payload
+    return header + _mac(key, name, header, body) + body
+
+
+def unseal(stored: bytes, key: bytes, name: str) -> Envelope:
+    """Unpack what was stored under `name`; raises `Rejected`."""
+    if len(stored) < _PREFIX.size or not stored.startswith(MAGIC):
+        raise Rejected("corrupt")
+    if stored[_PREFIX.size - 1] != VERSION:
+        raise Rejected("version")
+    if len(stored) < _HEADER.size + MAC_BYTES:
+        raise Rejected("corrupt")
+    header, body = stored[: _HEADER.size], stored[_HEADER.size + MAC_BYTES :]
+    mac = stored[_HEADER.size : _HEADER.size + MAC_BYTES]
+    if not compare_digest(mac, _mac(key, name, header, body)):
+        raise Rejected("forged")
+    _, _, codec, fingerprint, created, soft, hard, length = _HEADER.unpack(header)
+    return Envelope(
+        fingerprint,
+        created,
+        soft,
+        hard,
+        orjson.loads(body[:length]),
+        zlib.decompress(body[length:]) if codec == _ZLIB else body[length:],
+    )
+
+
+def _pack(payload: bytes) -> tuple[int, bytes]:
+    if len(payload) > COMPRESS_ABOVE:
+        packed = zlib.compress(payload, 1)
+        if len(packed) <= len(payload) * COMPRESSED_AT_MOST:
+            return _ZLIB, packed
+    return _RAW, payload
+
+
+def _mac(key: bytes, name: str, header: bytes, body: bytes) -> bytes:
+    bound = name.encode()
+    mac = blake2b(len(bound).to_bytes(4) + bound, key=key, digest_size=MAC_BYTES, person=b"value")
+    mac.update(header)
+    mac.update(body)
+    return mac.digest()

@@ -1,0 +1,187 @@
+"""Generations: numbers that say whether what was cached under a tag is still current.
+
+The truth is the table `cache_generations`. A transaction that changes rows raises their tags'
+generations in itself, so both become visible together; a cached value names the generations read
+*before* its rows were, and is served only while they are the current ones. So a slow reader can
+store an old value but nobody will take it, and a rollback invalidates nothing.
+
+Asking the database each time would cost what the cache saves. Redis therefore holds a *lease* of
+each generation: a signed statement that it was current at most LEASE seconds before its expiry.
+Why nobody gets a list from before an acknowledged write:
+
+1. A lease of generation n expires LEASE after a moment before n was read from the database, by its
+   signed content, which readers check by their own clocks (SKEW apart at most), and by PXAT. So a
+   lease of n is worthless LEASE + SKEW after n+1 was committed, whoever kept or delayed it.
+2. A write returns only when Redis has taken the lease of n+1, which no lease of n can replace
+   (the script only ever writes a greater generation, or the same for longer); or, if Redis did not
+   confirm, when LEASE + SKEW have passed since the commit.
+3. If Redis loses n+1, a reader finds no lease and asks the database. If it restarts and restores
+   n from its disk, leases are ignored until those from before the start have expired
+   (`Store._connected`). What is forged, garbage or valid for longer than LEASE is no lease.
+
+What is left: after a failover to a replica of Redis that lags behind, n may be believed until its
+lease ends, LEASE at most. Cached functions must read the primary database, as generations do.
+"""
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import blake2b
+from hmac import compare_digest
+from time import time
+
+from flask import has_request_context, request
+from sqlalchemy import text
+
+from webapp.caching.store import Store, Unavailable
+from webapp.db import ScopedSession
+from webapp.extensions import db
+from webapp.scope.scopes import IdentityScope
+
+LEASE = 2.0
+SKEW = 0.1
+"""Seconds by which the clocks of two machines may differ."""
+
+EPOCH = "cache"
+"""The tag of everything that processes hold in their memory; `flask cache clear` ends it."""
+
+MAC_BYTES = 16
+
+_MEMO = "sightline.generations"
+
+_READ = text(
+    "select tag, coalesce(generation, 0), current_setting('transaction_isolation')"
+    " from unnest(cast(:tags as text[])) wanted(tag) left join cache_generations using (tag)"
+)
+_READS_COMMITTED_ONLY = text(
+    "select pg_current_xact_id_if_assigned() is null"
+    " and current_setting('transaction_isolation') = 'read committed'"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one round trip found."""
+
+    generations: Mapping[str, int]
+    """Of the tags asked for and EPOCH."""
+    stored: bytes | None
+    reachable: bool
+
+
+class Generations:
+    """The current generations, by their leases or from the database."""
+
+    def __init__(self, store: Store, key: bytes) -> None:
+        self._store = store
+        self._key = key
+
+    def look(self, tags: Iterable[str], key: str | None = None, *, fresh: bool = False) -> Look:
+        """The generations of `tags` and the bytes stored under `key`, in one round trip.
+
+        Within a request, generations are read once unless a `fresh` look is asked for.
+        """
+        memo = _memo()
+        wanted = {EPOCH, *tags}
+        unknown = [tag for tag in wanted if fresh or tag not in memo]
+        if not unknown and key is None:
+            return Look({tag: memo[tag] for tag in wanted}, None, reachable=True)
+        names = [f"gen:{tag}" for tag in unknown]
+        if key is not None:
+            names.append(key)
+        try:
+            stored = self._store.get_many(*names)
+            reachable = True
+        except Unavailable:
+            stored = [None] * len(names)
+            reachable = False
+        found = self._read_leases(unknown, stored)
+        missing = [tag for tag in unknown if tag not in found]
+        if missing:
+            found |= self._from_database(missing)
+        memo.update(found)
+        current = {tag: memo[tag] for tag in wanted}
+        return Look(current, stored[-1] if key is not None else None, reachable)
+
+    def publish(self, generations: Mapping[str, int], now: int, *, at_once: bool = False) -> None:
+        """Lease `generations`, current at the time `now` (in ms), to every reader."""
+        expires = now + int(LEASE * 1000)
+        leases = {}
+        for tag, generation in generations.items():
+            body = b"%d|%d|" % (generation, expires)
+            leases[f"gen:{tag}"] = (generation, expires, body + self._mac(tag, body))
+        self._store.publish(leases, at_once=at_once)
+
+    def _read_leases(self, tags: list[str], stored: list[bytes | None]) -> dict[str, int]:
+        if not self._store.trusted:
+            return {}
+        now = now_ms()
+        found = {}
+        for tag, lease in zip(tags, stored, strict=False):
+            generation = self._read_lease(tag, lease, now) if lease else None
+            if generation is not None:
+                found[tag] = generation
+        return found
+
+    def _read_lease(self, tag: str, lease: bytes, now: int) -> int | None:
+        body = lease[:-MAC_BYTES]
+        if not compare_digest(lease[-MAC_BYTES:], self._mac(tag, body)):
+            return None
+        generation, expires, _ = body.split(b"|")
+        left = int(expires) - now
+        return int(generation) if 0 < left <= (LEASE + SKEW) * 1000 else None
+
+    def _mac(self, tag: str, body: bytes) -> bytes:
+        content = tag.encode() + b"|" + body
+        return blake2b(content, key=self._key, digest_size=MAC_BYTES, person=b"lease").digest()
+
+    def _from_database(self, tags: list[str]) -> dict[str, int]:
+        now = now_ms()
+        rows = _select(db.session, tags)
+        generations = {tag: generation for tag, generation, _ in rows}
+        # A transaction with a snapshot of its own may see what was current long ago.
+        if rows[0][2] == "read committed":
+            with suppress(Unavailable):
+                self.publish(generations, now)
+        return generations
+
+
+def now_ms() -> int:
+    return int(time() * 1000)
+
+
+def forget() -> None:
+    """Have the current request read generations anew."""
+    _memo().clear()
+
+
+def _memo() -> dict[str, int]:
+    # Kept with the request, not in `g`: that outlives the request where a context is pushed
+    # around several, as tests do.
+    if not has_request_context():
+        return {}
+    memo: dict[str, int] = request.environ.setdefault(_MEMO, {})
+    return memo
+
+
+def _select(session: ScopedSession, tags: list[str]) -> list[tuple[str, int, str]]:
+    """Read generations in the transaction that is open, or in one that is ended again."""
+    if session.scope is None:
+        with session.scoped(IdentityScope()):
+            return _rows(session, tags)
+    opened = not session.in_transaction()
+    try:
+        return _rows(session, tags)
+    finally:
+        if opened:
+            session.rollback()
+
+
+def _rows(session: ScopedSession, tags: list[str]) -> list[tuple[str, int, str]]:
+    return [(row[0], row[1], row[2]) for row in session.execute(_READ, {"tags": tags})]
+
+
+def reads_committed_only(session: ScopedSession) -> bool:
+    """Whether the open transaction sees what every other sees now: it has written nothing itself,
+    and keeps no older snapshot."""
+    return bool(session.scalar(_READS_COMMITTED_ONLY))

@@ -1,0 +1,94 @@
+"""`invalidate`, and the session's events that carry it out with the transaction."""
+
+from time import monotonic, sleep
+
+from sqlalchemy import event, text
+from sqlalchemy.orm import SessionTransaction
+
+from webapp.caching.generations import LEASE, SKEW, forget, now_ms
+from webapp.caching.state import current_caching
+from webapp.caching.store import Unavailable
+from webapp.db import ScopedSession
+from webapp.extensions import db
+
+_NOTES, _RAISED, _COMMITTED = "cache.notes", "cache.raised", "cache.committed"
+
+# The clock keeps a generation from coming back after the table was emptied or restored.
+_RAISE = text(
+    "insert into cache_generations (tag, generation)"
+    " select tag, extract(epoch from clock_timestamp()) * 1000000"
+    " from unnest(cast(:tags as text[])) raised(tag)"
+    " on conflict (tag) do update"
+    " set generation = greatest(cache_generations.generation + 1, excluded.generation)"
+    " returning tag, generation"
+)
+
+
+def invalidate(*tags: str) -> None:
+    """End everything cached under `tags` when the current transaction commits.
+
+    Until then this session's cached functions with one of them compute, and store nothing. A
+    rollback, also of the savepoint that this was called in, forgets it. The commit returns when
+    no process can serve what it ended any more: at once, or while Redis does not answer after
+    the longest that a process may believe what it knows.
+    """
+    session = db.session
+    if not session.in_transaction():
+        session.begin()
+    transaction = session.get_nested_transaction() or session.get_transaction()
+    session.info.setdefault(_NOTES, []).extend((tag, transaction) for tag in tags)
+
+
+def is_noted(session: ScopedSession, tags: frozenset[str]) -> bool:
+    """Whether the open transaction is about to end what is cached under one of `tags`."""
+    return any(tag in tags for tag, _ in session.info.get(_NOTES, ()))
+
+
+@event.listens_for(ScopedSession, "before_commit")
+def _raise_generations(session: ScopedSession) -> None:
+    if session.in_nested_transaction():
+        return
+    session.flush()
+    if notes := session.info.get(_NOTES):
+        # Late, since it locks the rows until the commit; sorted, so that two cannot deadlock.
+        tags = sorted({tag for tag, _ in notes})
+        rows = session.execute(_RAISE, {"tags": tags})
+        session.info[_RAISED] = {row.tag: row.generation for row in rows}
+
+
+@event.listens_for(ScopedSession, "after_commit")
+def _remember_commit(session: ScopedSession) -> None:
+    if raised := session.info.pop(_RAISED, None):
+        session.info[_COMMITTED] = raised, monotonic()
+
+
+@event.listens_for(ScopedSession, "after_soft_rollback")
+def _forget_rolled_back(session: ScopedSession, ended: SessionTransaction) -> None:
+    if ended.nested and (notes := session.info.get(_NOTES)):
+        notes[:] = [note for note in notes if not _is_within(note[1], ended)]
+
+
+@event.listens_for(ScopedSession, "after_transaction_end")
+def _end(session: ScopedSession, ended: SessionTransaction) -> None:
+    """Publish what was committed; by now the connection is back in the pool."""
+    if ended.parent is not None:
+        return
+    session.info.pop(_NOTES, None)
+    session.info.pop(_RAISED, None)
+    if committed := session.info.pop(_COMMITTED, None):
+        _publish(*committed)
+
+
+def _publish(raised: dict[str, int], committed: float) -> None:
+    forget()
+    try:
+        current_caching().generations.publish(raised, now_ms(), at_once=True)
+    except Unavailable:
+        # Leases of what was current before may be out there: let the last of them expire.
+        sleep(max(0.0, committed + LEASE + SKEW - monotonic()))
+
+
+def _is_within(transaction: SessionTransaction | None, outer: SessionTransaction) -> bool:
+    while transaction is not None and transaction is not outer:
+        transaction = transaction.parent
+    return transaction is outer

@@ -1,0 +1,101 @@
+"""What a process keeps in its own memory: values that are still good, and who is filling which."""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from hashlib import blake2b
+from threading import Event, Lock
+from typing import Any
+
+from cachetools import LRUCache
+
+from webapp.caching.envelope import Envelope
+
+MEMORY = 16 * 2**20
+LEAST_WEIGHT = 4096
+OBJECTS_PER_BYTE = 4
+"""What a payload's objects weigh, roughly, beside its JSON."""
+
+
+class Unloadable(Exception):
+    """The schema refuses the payload."""
+
+
+class Entry:
+    """A value in memory: its JSON, and the objects once somebody has asked for them."""
+
+    def __init__(
+        self, envelope: Envelope, generations: Mapping[str, int], load: Callable[[bytes], Any]
+    ) -> None:
+        self.json = envelope.payload
+        self.soft = envelope.soft
+        self.hard = envelope.hard
+        self.generations = generations
+        self._load = load
+        self._lock = Lock()
+
+    @cached_property
+    def etag(self) -> str:
+        return f'"{blake2b(self.json, digest_size=16).hexdigest()}"'
+
+    @cached_property
+    def _value(self) -> Any:
+        try:
+            return self._load(self.json)
+        except Exception as error:  # validators and models are free to raise what they like
+            raise Unloadable from error
+
+    @property
+    def value(self) -> Any:
+        """The payload through the schema: one and the same object for every caller."""
+        with self._lock:
+            return self._value
+
+    @property
+    def weight(self) -> int:
+        return LEAST_WEIGHT + (1 + OBJECTS_PER_BYTE) * len(self.json)
+
+
+class Entries:
+    """The most recently used entries. Each weighs LEAST_WEIGHT at least, so that the one bound
+    limits both their number and their bytes."""
+
+    def __init__(self) -> None:
+        self._entries: LRUCache[str, Entry] = LRUCache(MEMORY, getsizeof=lambda e: e.weight)
+        self._lock = Lock()
+
+    def get(self, key: str) -> Entry | None:
+        with self._lock:
+            return self._entries.get(key)
+
+    def put(self, key: str, entry: Entry) -> None:
+        if entry.weight <= MEMORY:
+            with self._lock:
+                self._entries[key] = entry
+
+    def drop(self, key: str) -> None:
+        with self._lock:
+            self._entries.pop(key, None)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._entries.clear()
+
+
+class Flights:
+    """Lets one thread at a time fill a key."""
+
+    def __init__(self) -> None:
+        self._flights: dict[str, Event] = {}
+        self._lock = Lock()
+
+    def board(self, key: str) -> Event | None:
+        """None for the one who flies and must `land`; for the others what the landing sets."""
+        with self._lock:
+            landing = self._flights.get(key)
+            if landing is None:
+                self._flights[key] = Event()
+            return landing
+
+    def land(self, key: str) -> None:
+        with self._lock:
+            self._flights.pop(key).set()

@@ -1,0 +1,166 @@
+"""Redis, as far as the cache uses it: every call bounded, every failure an `Unavailable`.
+
+After a connection fails or hangs, Redis is left alone for a moment, so that a request does not pay
+the timeout more than once. The database answers meanwhile.
+"""
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from time import monotonic
+from typing import Any
+
+import redis
+from cachelib.serializers import BaseSerializer
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from webapp.extensions import cache
+
+SKIP = 0.5
+"""Seconds that Redis is left alone after it failed."""
+
+FLIGHT = 5.0
+"""Seconds after which another process may fill a value, should the one that began have died."""
+
+_PUBLISH = """
+for i, key in ipairs(KEYS) do
+  local generation, expires = tonumber(ARGV[3 * i - 1]), tonumber(ARGV[3 * i])
+  local held, left, g, e = redis.pcall('GET', key), redis.call('PTTL', key), nil, nil
+  if type(held) == 'string' then g, e = string.match(held, '^(%d+)|(%d+)|') end
+  if not g or left < 0 or left > tonumber(ARGV[1]) or generation > tonumber(g)
+      or (generation == tonumber(g) and expires > tonumber(e)) then
+    redis.call('SET', key, ARGV[3 * i + 1], 'PXAT', expires)
+  end
+end
+"""
+
+_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end"
+
+
+class Unavailable(Exception):
+    """Redis failed, or did so a moment ago."""
+
+
+class Verbatim(BaseSerializer):
+    """Bytes as they are: envelopes come sealed, and nothing here is ever unpickled."""
+
+    def dumps(self, value: bytes, protocol: int = 0) -> bytes:
+        return value
+
+    def loads(self, bvalue: bytes) -> bytes:
+        return bvalue
+
+
+class Store:
+    def __init__(self, url: str, prefix: str, timeout: float, lease: float) -> None:
+        self.prefix = prefix
+        self._lease = lease
+        self._skip_until = 0.0
+        self._restored_until = 0.0
+        self.client = redis.Redis.from_url(
+            url,
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
+            retry=Retry(NoBackoff(), 0),
+            redis_connect_func=self._connected,
+        )
+        self._publish = self.client.register_script(_PUBLISH)
+        self._release = self.client.register_script(_RELEASE)
+
+    @property
+    def trusted(self) -> bool:
+        """Whether no lease in Redis can be one from before its last start (see `_connected`)."""
+        return monotonic() >= self._restored_until
+
+    def get_many(self, *keys: str) -> list[bytes | None]:
+        stored: list[bytes | None] = self._call(cache.get_many, *keys)
+        return stored
+
+    def set(self, key: str, value: bytes, seconds: int) -> None:
+        self._call(cache.set, key, value, timeout=seconds)
+
+    def publish(
+        self, leases: Mapping[str, tuple[int, int, bytes]], *, at_once: bool = False
+    ) -> None:
+        """Write leases (generation, expiry in ms, bytes), none over a newer one. `at_once` tries
+        even while Redis is being left alone."""
+        arguments = [part for lease in leases.values() for part in lease]
+        keys = [self.prefix + key for key in leases]
+        call = self._attempt if at_once else self._call
+        call(self._publish, keys=keys, args=[int(self._lease * 1000), *arguments])
+
+    def take_off(self, key: str) -> bytes | None:
+        """A token for the flight that fills `key`, or None while another process flies it. Without
+        Redis every process flies for itself."""
+        token = secrets.token_bytes(16)
+        name = self.prefix + _flight(key)
+        try:
+            taken = self._call(self.client.set, name, token, nx=True, px=int(FLIGHT * 1000))
+        except Unavailable:
+            return token
+        return token if taken else None
+
+    def land(self, key: str, token: bytes) -> None:
+        try:
+            self._call(self._release, keys=[self.prefix + _flight(key)], args=[token])
+        except Unavailable:
+            return  # the flight ends by itself after FLIGHT seconds
+
+    def check(self) -> None:
+        """Raise `Unavailable` unless Redis answers."""
+        self._attempt(self.client.ping)
+
+    def scan(self, prefix: str) -> Iterator[list[str]]:
+        """The names of all keys that begin so, in batches and without the store's own prefix."""
+        cursor = 0
+        while True:
+            cursor, names = self._attempt(
+                self.client.scan, cursor, match=f"{self.prefix}{prefix}*", count=1000
+            )
+            if names:
+                yield [name.decode(errors="replace").removeprefix(self.prefix) for name in names]
+            if cursor == 0:
+                return
+
+    def sizes(self, keys: list[str]) -> list[int]:
+        """The bytes that each of the keys takes in Redis."""
+        pipeline = self.client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.memory_usage(self.prefix + key)
+        return [size or 0 for size in self._attempt(pipeline.execute)]
+
+    def unlink(self, keys: list[str]) -> int:
+        removed: int = self._attempt(self.client.unlink, *[self.prefix + key for key in keys])
+        return removed
+
+    def _call(self, command: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if monotonic() < self._skip_until:
+            raise Unavailable
+        return self._attempt(command, *args, **kwargs)
+
+    def _attempt(self, command: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            self._skip_until = monotonic() + SKIP
+            raise Unavailable from error
+        except redis.RedisError as error:
+            raise Unavailable from error
+
+    def _connected(self, connection: Any) -> None:
+        """Greet a new connection, and distrust the leases of a Redis that started just now: it may
+        have restored them from a disk that had not yet seen a newer generation. Every start breaks
+        every connection, so no process can miss one."""
+        connection.on_connect()
+        connection.send_command("INFO", "server")
+        try:
+            info = connection.read_response()
+        except redis.ResponseError:
+            info = b"uptime_in_seconds:0"  # not allowed to ask: assume the worst
+        uptime = int(info.partition(b"uptime_in_seconds:")[2].split(b"\r")[0])
+        if uptime <= self._lease + 1:
+            self._restored_until = monotonic() + self._lease
+
+
+def _flight(key: str) -> str:
+    return f"flight:{key}"

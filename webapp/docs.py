@@ -1,0 +1,111 @@
+"""The API's description at /openapi.json, and Swagger UI at /docs from the files of its wheel."""
+
+from typing import Any, Final
+
+import flask_smorest
+from flask import Blueprint, Flask, Response, abort, send_from_directory
+from swagger_ui_bundle import swagger_ui_path
+from werkzeug.exceptions import HTTPException
+
+from webapp.errors import PROBLEM_TYPE, ProblemSchema, problem_of_http
+from webapp.scope.declare import public
+
+CONFIG: Final = {
+    "API_TITLE": "Sightline",
+    "API_VERSION": "v1",
+    "API_SPEC_OPTIONS": {
+        "components": {
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer", "description": "`slt_…`"}
+            }
+        },
+        "security": [{"token": []}],
+    },
+    "OPENAPI_VERSION": "3.0.3",
+    "OPENAPI_URL_PREFIX": "/",
+    "OPENAPI_JSON_PATH": "openapi.json",
+}
+
+ASSETS: Final = frozenset({"swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png"})
+
+CONTENT_SECURITY_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
+    " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+PAGE: Final = """<!doctype html>
+<html lang="en">
+  <head>
+    <meta charset="utf-8">
+    <meta name="viewport" content="width=device-width, initial-scale=1">
+    <title>Sightline API</title>
+    <link rel="icon" type="image/png" href="/docs/favicon-32x32.png">
+    <link rel="stylesheet" href="/docs/swagger-ui.css">
+  </head>
+  <body>
+    <div id="swagger-ui"></div>
+    <script src="/docs/swagger-ui-bundle.js"></script>
+    <script src="/docs/start.js"></script>
+  </body>
+</html>
+"""
+
+START: Final = """SwaggerUIBundle({
+  url: "/openapi.json",
+  dom_id: "#swagger-ui",
+  deepLinking: true,
+  validatorUrl: null,
+});
+"""
+
+blueprint = Blueprint("docs", __name__, url_prefix="/docs")
+
+
+class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest ships no types
+    """flask-smorest's, with our configuration, our errors and a description that is public."""
+
+    ERROR_SCHEMA = ProblemSchema
+
+    def init_app(self, app: Flask, **options: Any) -> None:
+        app.config.from_mapping({**CONFIG, **app.config})
+        super().init_app(app, **options)
+
+    def handle_http_exception(self, error: HTTPException) -> Response:
+        """flask-smorest registers this method; what it answers is ours, whoever registers last."""
+        return problem_of_http(error)
+
+    def _register_responses(self) -> None:
+        self.DEFAULT_RESPONSE_CONTENT_TYPE = PROBLEM_TYPE  # that of errors, for this call only
+        super()._register_responses()
+        del self.DEFAULT_RESPONSE_CONTENT_TYPE
+
+    @public("describes routes and shapes, which are no secret")
+    def _openapi_json(self) -> Response:
+        description: Response = super()._openapi_json()
+        return description
+
+
+def init_app(app: Flask) -> None:
+    app.register_blueprint(blueprint)
+
+
+@blueprint.get("/", strict_slashes=False)
+@public("shows /openapi.json, which is public")
+def page() -> Response:
+    response = Response(PAGE, mimetype="text/html")
+    response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+    return response
+
+
+@blueprint.get("/start.js")
+@public("part of the public page")
+def start() -> Response:
+    return Response(START, mimetype="text/javascript")
+
+
+@blueprint.get("/<name>")
+@public("files of Swagger UI, as anybody may download them")
+def asset(name: str) -> Response:
+    if name not in ASSETS:
+        abort(404)
+    return send_from_directory(swagger_ui_path, name)

@@ -1,0 +1,291 @@
+"""Every answer that is not a success: the exceptions that stand for one, and the only handlers.
+
+A body is RFC 9457 `application/problem+json`. It says what we wrote for it and nothing else: never
+an exception's text, a stack or SQL.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+from urllib.parse import quote
+
+import marshmallow as ma
+import orjson
+import structlog
+from flask import Flask, Response, g, request
+from sqlalchemy import exc as sql
+from werkzeug.exceptions import HTTPException, InternalServerError, default_exceptions
+
+PROBLEM_TYPE = "application/problem+json"
+RETRY_AFTER = 5
+"""Seconds, where we cannot know when it will work again."""
+
+MAX_FIELDS = 100
+MAX_FIELD_NAME = 200
+
+Errors = Mapping[str, Sequence[str]]
+"""What is wrong, by field."""
+
+log = structlog.get_logger()
+
+
+class AppError(Exception):
+    """An answer other than success, to be raised anywhere below a view.
+
+    `detail` is for the client to read; `extra` are further members of the body.
+    """
+
+    status = 500
+    code = "internal"
+    title = "Something went wrong here"
+
+    def __init__(
+        self,
+        detail: str | None = None,
+        errors: Errors | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(detail or self.title)
+        self.detail = detail
+        self.errors = errors
+        self.headers = dict(headers or {})
+        self.extra = dict(extra or {})
+
+
+class Unauthenticated(AppError):
+    status = 401
+    code = "unauthenticated"
+    title = "Say who you are"
+
+    def __init__(self, detail: str | None = None) -> None:
+        super().__init__(detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+class ReasonRequired(AppError):
+    status = 400
+    code = "reason_required"
+    title = "An elevation needs a reason"
+
+
+class ElevationDenied(AppError):
+    status = 403
+    code = "elevation_denied"
+    title = "The rules do not allow this elevation"
+
+    def __init__(self, detail: str | None = None, *, rules: Sequence[object] = ()) -> None:
+        """`rules` are the ids of the rules that said so."""
+        super().__init__(detail, extra={"rules": [str(rule) for rule in rules]})
+
+
+class ApprovalRequired(AppError):
+    status = 403
+    code = "approval_required"
+    title = "Somebody has to approve this first"
+
+    def __init__(
+        self, detail: str | None = None, *, rules: Sequence[object] = (), ask: str | None = None
+    ) -> None:
+        """`ask` is the path to ask at; `rules` are the ids of the rules that want an approval."""
+        where = {} if ask is None else {"ask": ask}
+        super().__init__(detail, extra={"rules": [str(rule) for rule in rules], **where})
+
+
+class Forbidden(AppError):
+    status = 403
+    code = "forbidden"
+    title = "Your role may not do this"
+
+
+class NotFound(AppError):
+    status = 404
+    code = "not_found"
+    title = "There is no such thing"
+
+
+class Conflict(AppError):
+    status = 409
+    code = "conflict"
+    title = "It is in the way of something that exists"
+
+
+class Stale(AppError):
+    status = 412
+    code = "stale"
+    title = "It was changed meanwhile"
+
+
+class Invalid(AppError):
+    status = 422
+    code = "invalid"
+    title = "The request is not valid"
+
+
+class PreconditionRequired(AppError):
+    status = 428
+    code = "precondition_required"
+    title = "Say which version you mean"
+
+
+class RateLimited(AppError):
+    status = 429
+    code = "rate_limited"
+    title = "Too many requests"
+
+    def __init__(self, detail: str | None = None, *, retry_after: int = RETRY_AFTER) -> None:
+        super().__init__(detail, headers={"Retry-After": str(retry_after)})
+
+
+class Unavailable(AppError):
+    status = 503
+    code = "unavailable"
+    title = "Not available now"
+
+    def __init__(self, detail: str | None = None) -> None:
+        super().__init__(detail, headers={"Retry-After": str(RETRY_AFTER)})
+
+
+class AuditUnavailable(Unavailable):
+    code = "audit_unavailable"
+    title = "The look could not be recorded, so nothing is shown"
+
+
+class DatabaseUnavailable(Unavailable):
+    code = "database_unavailable"
+    title = "The database does not answer"
+
+
+class ProblemSchema(ma.Schema):
+    """The body of every error, for the API's description."""
+
+    type = ma.fields.String(required=True, metadata={"example": "urn:sightline:problem:invalid"})
+    title = ma.fields.String(required=True)
+    status = ma.fields.Integer(required=True)
+    detail = ma.fields.String()
+    instance = ma.fields.String(required=True, metadata={"description": "The request's path."})
+    code = ma.fields.String(required=True, metadata={"example": "invalid"})
+    request_id = ma.fields.String(required=True, allow_none=True)
+    errors = ma.fields.Dict(
+        keys=ma.fields.String(),
+        values=ma.fields.List(ma.fields.String()),
+        metadata={"description": "What is wrong, by field."},
+    )
+    rules = ma.fields.List(
+        ma.fields.String(), metadata={"description": "The ids of the rules that decided."}
+    )
+    ask = ma.fields.String(metadata={"description": "Where to ask for an approval."})
+
+
+def init_app(app: Flask) -> None:
+    app.register_error_handler(AppError, problem)
+    app.register_error_handler(HTTPException, problem_of_http)
+    app.register_error_handler(sql.DBAPIError, _database)
+    app.register_error_handler(sql.TimeoutError, _database)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def problem(error: AppError) -> Response:
+    """The answer that `error` stands for, for those who cannot raise it."""
+    body: dict[str, Any] = {
+        "type": f"urn:sightline:problem:{error.code}",
+        "title": error.title,
+        "status": error.status,
+        "instance": quote(request.path),
+        "code": error.code,
+        "request_id": g.get("request_id"),
+    }
+    if error.detail is not None:
+        body["detail"] = _encodable(error.detail)
+    if error.errors is not None:
+        body["errors"] = {
+            _encodable(field): [_encodable(message) for message in messages]
+            for field, messages in islice(error.errors.items(), MAX_FIELDS)
+        }
+    return Response(
+        orjson.dumps(body | error.extra),
+        status=error.status,
+        headers=error.headers,
+        content_type=PROBLEM_TYPE,
+    )
+
+
+def problem_of_http(error: HTTPException) -> Response:
+    """Flask has logged what lies behind an `InternalServerError`."""
+    return problem(AppError() if isinstance(error, InternalServerError) else _of_http(error))
+
+
+def _of_http(error: HTTPException) -> AppError:
+    """Our own error for one of werkzeug's, whose description may repeat an exception's text."""
+    standard = default_exceptions.get(error.code or 500, HTTPException)
+    data: Mapping[str, Any] = getattr(error, "data", None) or {}
+    headers = {k: v for k, v in error.get_headers() if k.lower() != "content-type"}
+    messages = data.get("messages")
+    translated = AppError(
+        standard.description,
+        None if messages is None else _flatten(messages),
+        headers=headers | (data.get("headers") or {}),
+    )
+    ours = _OURS.get(error.code or 500)
+    translated.status = error.code or 500
+    translated.title = ours.title if ours else error.name
+    translated.code = ours.code if ours else error.name.lower().replace(" ", "_")
+    return translated
+
+
+_OURS: dict[int, type[AppError]] = {
+    kind.status: kind
+    for kind in (
+        Unauthenticated,
+        Forbidden,
+        NotFound,
+        Conflict,
+        Stale,
+        Invalid,
+        PreconditionRequired,
+        RateLimited,
+        Unavailable,
+    )
+}
+
+
+def _database(error: sql.SQLAlchemyError) -> Response:
+    lost = isinstance(error, sql.DBAPIError) and error.connection_invalidated
+    if not lost and not isinstance(error, (sql.OperationalError, sql.TimeoutError)):
+        return _unexpected(error)
+    log.error("database_unavailable", exc_info=error)
+    return problem(DatabaseUnavailable())
+
+
+def _unexpected(error: Exception) -> Response:
+    log.error("unexpected_error", exc_info=error)
+    return problem(AppError())
+
+
+def _flatten(messages: Mapping[str, Any]) -> dict[str, list[str]]:
+    """webargs' messages, nested by place in the request and then by field, as `a.0.b`.
+
+    What is wrong with a place as a whole comes under the place's name.
+    """
+    flat: dict[str, list[str]] = {}
+    for place, nested in messages.items():
+        for path, message in _leaves(nested, ()):
+            field = ".".join(path)[:MAX_FIELD_NAME] or place
+            flat.setdefault(field, []).append(message)
+    return flat
+
+
+def _leaves(nested: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    if isinstance(nested, Mapping):
+        for key, inner in nested.items():
+            yield from _leaves(inner, path if key == ma.exceptions.SCHEMA else (*path, str(key)))
+    elif isinstance(nested, (list, tuple)):
+        for inner in nested:
+            yield from _leaves(inner, path)
+    else:
+        yield path, str(nested)
+
+
+def _encodable(text: str) -> str:
+    """Names of unknown fields come from the client, lone surrogates and all."""
+    return text.encode("utf-8", "replace").decode()

@@ -1,0 +1,15 @@
+"""gunicorn's own lines, from the master's first on, in the same form as all others."""
+
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
+
+from webapp.observability import logs
+from webapp.settings import read_settings
+
+
+class GunicornLogger(Logger):  # type: ignore[misc]  # gunicorn ships no types
+    """For `logger_class` in gunicorn.conf.py."""
+
+    def setup(self, cfg: Config) -> None:
+        super().setup(cfg)
+        logs.configure(read_settings().env)

@@ -1,0 +1,123 @@
+"""Structured logs on stderr, ours and every library's, through one formatter.
+
+JSON where we are deployed, readable lines in development.
+"""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, MutableMapping
+from contextlib import suppress
+from typing import Any, cast
+
+import orjson
+import structlog
+from celery import signals
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+from webapp.observability.redaction import redact
+from webapp.settings import Environment
+
+LIBRARIES = ("celery", "gunicorn.error", "gunicorn.access", "sqlalchemy")
+
+Render = Callable[[WrappedLogger, str, MutableMapping[str, Any]], str]
+
+
+class Stderr:
+    """Looks stderr up at each line, since tests and servers replace it."""
+
+    def msg(self, line: str) -> None:
+        # Whoever read our logs may be gone; that is no reason to answer 500.
+        with suppress(OSError, ValueError):
+            sys.stderr.write(line + "\n")
+
+    debug = info = warning = error = critical = msg
+
+
+def configure(env: Environment) -> None:
+    """Set up structlog and the standard library's logging; may be called again."""
+    render = render_pretty if env == "development" else render_json
+    ours: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    last: list[Processor] = [structlog.processors.format_exc_info, _redact, render]
+    structlog.configure(
+        processors=[*ours, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=lambda *_: Stderr(),
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[*ours, structlog.stdlib.add_logger_name],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+    )
+    _adopt_standard_logging(formatter)
+    signals.setup_logging.connect(_keep_ours)
+
+
+def fast_logger(env: Environment) -> FilteringBoundLogger:
+    """A logger for lines of known fields that hold no secret: without redaction or context."""
+    render = render_pretty if env == "development" else render_json
+    logger = structlog.wrap_logger(
+        Stderr(),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            render,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    )
+    return cast(FilteringBoundLogger, logger.bind())
+
+
+class _Handler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            Stderr().msg(self.format(record))
+        except Exception:
+            self.handleError(record)
+
+
+def _adopt_standard_logging(formatter: logging.Formatter) -> None:
+    handler = _Handler()
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    for old in [old for old in root.handlers if isinstance(old, _Handler)]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    for name in LIBRARIES:
+        library = logging.getLogger(name)
+        library.handlers.clear()
+        library.propagate = True
+    # Its line for each request repeats ours, and holds the query string.
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+
+
+def _keep_ours(loglevel: int | None = None, **_: object) -> None:
+    """Celery sets up logging of its own unless somebody receives this signal."""
+    logging.getLogger().setLevel(loglevel or logging.INFO)
+
+
+def _redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    return redact(event)
+
+
+def render_json(_: WrappedLogger, __: str, event: EventDict) -> str:
+    try:
+        return orjson.dumps(event, option=orjson.OPT_UTC_Z).decode()
+    except TypeError:  # a lone surrogate, or an integer of more than 64 bits
+        return json.dumps(event, default=str)
+
+
+_console = structlog.dev.ConsoleRenderer(
+    colors=sys.stderr.isatty() and "NO_COLOR" not in os.environ,
+    exception_formatter=structlog.dev.plain_traceback,
+)
+
+
+def render_pretty(logger: WrappedLogger, name: str, event: EventDict) -> str:
+    rendered = _console(logger, name, event)
+    return rendered if isinstance(rendered, str) else rendered.decode()

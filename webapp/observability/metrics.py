@@ -1,0 +1,51 @@
+"""Metrics for Prometheus, of all processes together where `PROMETHEUS_MULTIPROC_DIR` is set.
+
+Other modules define their own counters beside what they count; they come out here by themselves.
+"""
+
+import os
+from typing import Final
+
+from flask import Response
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
+
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+REQUESTS = Counter(
+    "sightline_http_requests_total",
+    "Requests answered, by method, route and status.",
+    ("method", "route", "status"),
+)
+SECONDS = Histogram(
+    "sightline_http_request_seconds",
+    "Seconds until the answer began, by route.",
+    ("route",),
+    buckets=BUCKETS,
+)
+
+
+def count_request(method: str, route: str, status: int, seconds: float) -> None:
+    """Clients choose the method, so that only the known ones get a label of their own."""
+    REQUESTS.labels(method if method in METHODS else "other", route, str(status)).inc()
+    SECONDS.labels(route).observe(seconds)
+
+
+def expose() -> Response:
+    return Response(generate_latest(_registry()), content_type=CONTENT_TYPE_LATEST)
+
+
+def _registry() -> CollectorRegistry:
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return REGISTRY
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # it ships none for this
+    return registry

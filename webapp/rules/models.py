@@ -1,0 +1,80 @@
+"""Rules and their history. A null tenant is the platform's own."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, Text, text
+from sqlalchemy import UniqueConstraint
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+from uuid_utils.compat import uuid7
+
+from webapp.db import Base
+from webapp.identity.models import NOW, Timestamp
+
+
+class RuleRow(Base):
+    __tablename__ = "rules"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    tenant_id: Mapped[UUID | None] = mapped_column(ForeignKey("tenants.id"))
+    name: Mapped[str] = mapped_column(Text)
+    description: Mapped[str] = mapped_column(Text)
+    effect: Mapped[str] = mapped_column(Text)
+    subjects: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    surfaces: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    reasons: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    ticket: Mapped[str | None] = mapped_column(Text)
+    windows: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)
+    networks: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    mfa: Mapped[bool]
+    max_minutes: Mapped[int | None]
+    min_approvals: Mapped[int]
+    approver_roles: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    enabled: Mapped[bool]
+    starts_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    ends_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    version: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=NOW)
+    created_by: Mapped[str] = mapped_column(Text)
+    updated_at: Mapped[datetime] = mapped_column(Timestamp, server_default=NOW)
+    updated_by: Mapped[str] = mapped_column(Text)
+    deleted_at: Mapped[datetime | None] = mapped_column(Timestamp)
+
+    __table_args__ = (
+        CheckConstraint("effect in ('allow', 'deny', 'require_approval')", name="effect"),
+        CheckConstraint("version > 0", name="version"),
+        # Rows that refer to a rule name its tenant too, so that none can point across tenants.
+        UniqueConstraint("tenant_id", "id", postgresql_nulls_not_distinct=True),
+        Index(
+            "uq_rules_tenant_id_name",
+            "tenant_id",
+            "name",
+            unique=True,
+            postgresql_where=text("deleted_at is null"),
+            postgresql_nulls_not_distinct=True,
+        ),
+        Index(None, "tenant_id", "updated_at", "id", postgresql_where=text("deleted_at is null")),
+        Index(None, "name", "id", postgresql_where=text("deleted_at is null")),
+    )
+
+
+class RuleVersionRow(Base):
+    """What a rule was after each change; never updated, never deleted."""
+
+    __tablename__ = "rule_versions"
+
+    rule_id: Mapped[UUID] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True)
+    tenant_id: Mapped[UUID | None]
+    change: Mapped[str] = mapped_column(Text)
+    changed_at: Mapped[datetime] = mapped_column(Timestamp, server_default=NOW)
+    changed_by: Mapped[str] = mapped_column(Text)
+    snapshot: Mapped[dict[str, Any]] = mapped_column(JSONB)
+
+    __table_args__ = (
+        CheckConstraint("change in ('created', 'updated', 'deleted')", name="change"),
+        ForeignKeyConstraint(["tenant_id", "rule_id"], ["rules.tenant_id", "rules.id"]),
+        Index(None, "tenant_id", "rule_id", "version"),
+    )

@@ -1,0 +1,164 @@
+"""Rules on the wire and in the cache: every shape loads into its frozen dataclass."""
+
+import ipaddress
+import zoneinfo
+from typing import Any, get_args
+
+from marshmallow import ValidationError, fields, validate, validates_schema
+
+from webapp.http import PageQuerySchema, Schema, Text, TupleOf
+from webapp.identity.principal import PLATFORM_ROLES, TENANT_ROLES
+from webapp.rules.rule import (
+    Change,
+    Day,
+    Effect,
+    Rule,
+    RuleHistory,
+    RulePage,
+    RuleQuery,
+    RuleVersion,
+    SortKey,
+    Subjects,
+    Window,
+)
+from webapp.scope.reason import REASON_CODES
+
+MAX_ENTRIES = 100
+SLUG = validate.Regexp(r"^[a-z0-9][a-z0-9-]{0,62}\Z", error="Must be a tenant's slug.")
+SURFACE = validate.Regexp(
+    r"^(\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?)\Z", error="Must be a surface, or a prefix and `.*`."
+)
+CLOCK = validate.Regexp(r"^([01]\d|2[0-3]):[0-5]\d\Z", error="Must be a time as HH:MM.")
+FEW = validate.Length(max=MAX_ENTRIES)
+
+
+def _is_network(value: str) -> None:
+    try:
+        ipaddress.ip_network(value)
+    except ValueError as error:
+        raise ValidationError("Must be a network in CIDR notation, host bits zero.") from error
+
+
+def _is_time_zone(value: str) -> None:
+    try:
+        zoneinfo.ZoneInfo(value)
+    except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError) as error:
+        raise ValidationError("Must be an IANA time zone.") from error
+
+
+class SubjectsSchema(Schema):
+    model = Subjects
+
+    roles = TupleOf(
+        fields.String(validate=validate.OneOf((*PLATFORM_ROLES, *TENANT_ROLES))),
+        load_default=(),
+        validate=FEW,
+    )
+    users = TupleOf(Text(validate=validate.Length(1, 320)), load_default=(), validate=FEW)
+
+
+class WindowSchema(Schema):
+    model = Window
+
+    days = TupleOf(
+        fields.String(validate=validate.OneOf(get_args(Day))),
+        required=True,
+        validate=validate.Length(1, 7),
+    )
+    begins = fields.String(required=True, data_key="from", validate=CLOCK)
+    ends = fields.String(required=True, data_key="to", validate=CLOCK)
+    tz = fields.String(required=True, validate=[validate.Length(1, 64), _is_time_zone])
+
+
+class RuleDraftSchema(Schema):
+    """What a client may write. Loads into a dict, so that a patch can tell absent from null."""
+
+    name = Text(required=True, validate=validate.Length(1, 200))
+    description = Text(load_default="", validate=validate.Length(max=4000))
+    effect = fields.String(required=True, validate=validate.OneOf(get_args(Effect)))
+    subjects = fields.Nested(SubjectsSchema, load_default=Subjects((), ()))
+    surfaces = TupleOf(
+        fields.String(validate=[validate.Length(1, 200), SURFACE]),
+        required=True,
+        validate=validate.Length(1, MAX_ENTRIES),
+    )
+    reasons = TupleOf(
+        fields.String(validate=validate.OneOf(REASON_CODES)), load_default=(), validate=FEW
+    )
+    ticket = Text(load_default=None, allow_none=True, validate=validate.Length(1, 128))
+    windows = TupleOf(fields.Nested(WindowSchema), load_default=(), validate=FEW)
+    networks = TupleOf(
+        fields.String(validate=[validate.Length(1, 64), _is_network]), load_default=(), validate=FEW
+    )
+    mfa = fields.Boolean(load_default=False)
+    max_minutes = fields.Integer(
+        load_default=None, allow_none=True, validate=validate.Range(1, 7 * 24 * 60)
+    )
+    min_approvals = fields.Integer(load_default=1, validate=validate.Range(1, 10))
+    approver_roles = TupleOf(
+        fields.String(validate=validate.OneOf((*PLATFORM_ROLES, *TENANT_ROLES))),
+        load_default=(),
+        validate=FEW,
+    )
+    enabled = fields.Boolean(load_default=True)
+    starts_at = fields.AwareDateTime(load_default=None, allow_none=True)
+    ends_at = fields.AwareDateTime(load_default=None, allow_none=True)
+
+    @validates_schema
+    def _ends_after_it_starts(self, data: dict[str, Any], **_: Any) -> None:
+        starts_at, ends_at = data.get("starts_at"), data.get("ends_at")
+        if starts_at and ends_at and ends_at <= starts_at:
+            raise ValidationError("Must be after starts_at.", "ends_at")
+
+
+class RuleCreateSchema(RuleDraftSchema):
+    tenant = fields.String(allow_none=True, validate=SLUG)
+
+
+class RuleSchema(RuleDraftSchema):
+    model = Rule
+
+    id = fields.UUID(required=True)
+    tenant = fields.String(required=True, allow_none=True)
+    version = fields.Integer(required=True)
+    created_at = fields.AwareDateTime(required=True)
+    created_by = fields.String(required=True)
+    updated_at = fields.AwareDateTime(required=True)
+    updated_by = fields.String(required=True)
+
+
+class RulePageSchema(Schema):
+    model = RulePage
+
+    items = TupleOf(fields.Nested(RuleSchema), required=True)
+    next_cursor = fields.String(required=True, allow_none=True)
+    total = fields.Integer(required=True)
+
+
+class RuleVersionSchema(Schema):
+    model = RuleVersion
+
+    version = fields.Integer(required=True)
+    change = fields.String(required=True, validate=validate.OneOf(get_args(Change)))
+    changed_at = fields.AwareDateTime(required=True)
+    changed_by = fields.String(required=True)
+    rule = fields.Nested(RuleSchema, required=True)
+
+
+class RuleHistorySchema(Schema):
+    model = RuleHistory
+
+    items = TupleOf(fields.Nested(RuleVersionSchema), required=True)
+    next_cursor = fields.String(required=True, allow_none=True)
+    total = fields.Integer(required=True)
+
+
+class RuleQuerySchema(PageQuerySchema):
+    model = RuleQuery
+
+    sort = fields.String(load_default="name", validate=validate.OneOf(get_args(SortKey)))
+    tenant = fields.String(load_default=None, validate=SLUG)
+    effect = fields.String(load_default=None, validate=validate.OneOf(get_args(Effect)))
+    surface = fields.String(load_default=None, validate=[validate.Length(1, 200), SURFACE])
+    enabled = fields.Boolean(load_default=None)
+    q = Text(load_default=None, validate=validate.Length(1, 200))

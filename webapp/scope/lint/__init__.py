@@ -1,0 +1,95 @@
+"""`make lint-scope`: proves of routes, tables and sources that no way leads around the scopes."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from flask import Flask
+from sqlalchemy import NullPool, create_engine, make_url
+
+from webapp.db import Base
+from webapp.extensions import current_settings
+from webapp.scope.lint.catalog import Table, read_tables
+from webapp.scope.lint.doors import DOORS, check_doors, keep_refused
+from webapp.scope.lint.exceptions import (
+    FILE,
+    RULE,
+    ExceptionsError,
+    apply_exceptions,
+    check_growth,
+    parse_exceptions,
+    read_committed,
+)
+from webapp.scope.lint.finding import Finding
+from webapp.scope.lint.routes import check_routes
+from webapp.scope.lint.source import check_source
+from webapp.scope.lint.tables import check_tables, tenant_keys
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found, and how much was looked at to find it."""
+
+    findings: tuple[Finding, ...]
+    routes: int
+    tables: int
+    files: int
+
+
+def lint(app: Flask, root: Path = ROOT) -> Report:
+    """Check the application's routes, the database it is set up for, and the sources in `root`."""
+    settings = current_settings()
+    tables = _read_tables(settings.database_owner_url or settings.database_url)
+    login_role = make_url(settings.database_url).username or ""
+    keys = tenant_keys(tables)
+    files = sorted(source_files(root))
+    found = [finding for path in files for finding in check_source(path, root, tenant_names(keys))]
+    refused, used = keep_refused(found)
+    findings = [
+        *check_routes(app),
+        *check_tables(tables, login_role),
+        *check_doors(DOORS, used),
+        *refused,
+    ]
+    return Report(
+        findings=tuple(sorted(_except(findings, root), key=str)),
+        routes=sum(1 for _ in app.url_map.iter_rules()),
+        tables=len(keys),
+        files=len(files),
+    )
+
+
+def source_files(root: Path) -> Iterator[Path]:
+    for folder in ("webapp", "tasks"):
+        yield from (root / folder).rglob("*.py")
+    yield root / "wsgi.py"
+
+
+def tenant_names(tables: Iterable[str]) -> frozenset[str]:
+    """The tenant tables' names, and the names of the models mapped to them."""
+    names = set(tables)
+    models = {
+        m.class_.__name__
+        for m in Base.registry.mappers
+        if m.persist_selectable.description in names
+    }
+    return frozenset(names | models)
+
+
+def _read_tables(url: str) -> list[Table]:
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.connect() as connection:
+        return read_tables(connection)
+
+
+def _except(findings: list[Finding], root: Path) -> list[Finding]:
+    path = root / FILE
+    try:
+        listed = parse_exceptions(path.read_text(encoding="utf-8") if path.exists() else "")
+        committed = read_committed(root)
+        before = parse_exceptions(committed) if committed is not None else listed
+    except ExceptionsError as error:
+        return [*findings, Finding(FILE, None, RULE, str(error))]
+    return [*apply_exceptions(findings, listed), *check_growth(listed, before)]

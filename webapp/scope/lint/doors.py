@@ -1,0 +1,55 @@
+"""The declared doors: the few files that may do what the rules on source refuse, and why.
+
+A door stands for good. What ought to go away one day belongs in `scope-lint-exceptions.toml`.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from webapp.scope.lint import source
+from webapp.scope.lint.finding import Finding
+
+
+@dataclass(frozen=True)
+class Door:
+    """`files` is a path from the project's root, or a pattern with a `*` in it."""
+
+    files: str
+    rule: str
+    reason: str
+
+    def admits(self, finding: Finding) -> bool:
+        return finding.rule == self.rule and fnmatchcase(finding.subject, self.files)
+
+
+DOORS: tuple[Door, ...] = (
+    Door("webapp/*views.py", source.COMMIT, "a request's work ends in its view"),
+    Door("webapp/*cli.py", source.COMMIT, "a command is a unit of work"),
+    Door("webapp/*cli.py", source.SCOPE_DOOR, "an operator at the machine is past the policy"),
+    Door("tasks/*", source.COMMIT, "a task is a unit of work"),
+    Door("tasks/*", source.SCOPE_DOOR, "a task has no principal whom a policy could judge"),
+    Door("webapp/*models.py", source.RAW_SQL, "defaults and partial indexes, which nobody runs"),
+)
+
+
+def keep_refused(
+    findings: Iterable[Finding], doors: Collection[Door] = DOORS
+) -> tuple[list[Finding], set[Door]]:
+    """The findings that no door admits, and the doors that admitted any."""
+    refused, used = [], set()
+    for finding in findings:
+        admitting = {door for door in doors if door.admits(finding)}
+        used |= admitting
+        if not admitting:
+            refused.append(finding)
+    return refused, used
+
+
+def check_doors(doors: Collection[Door], used: Collection[Door]) -> list[Finding]:
+    """A door of a single file that nothing goes through any more is to be closed."""
+    return [
+        Finding(door.files, None, "unused-door", f"needs no door for {door.rule} any more")
+        for door in doors
+        if "*" not in door.files and door not in used
+    ]

@@ -1,0 +1,100 @@
+"""Every route declares itself public, or is guarded by the real `@surface` and recorded."""
+
+import re
+from collections.abc import Callable, Iterator
+from types import CodeType
+from typing import Any
+
+from flask import Flask
+from werkzeug.routing import Rule
+
+from webapp.audit.recorder import settle
+from webapp.scope.lint.finding import Finding
+from webapp.scope.policy import Surface
+from webapp.scope.surface import surface
+
+View = Callable[..., Any]
+
+UNDECLARED_PUBLIC: dict[str, str] = {}
+"""Endpoints of libraries, which nobody here can decorate, each with why it may be public."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
+_AUTOMATIC = frozenset({"HEAD", "OPTIONS"})
+
+
+def check_routes(app: Flask) -> list[Finding]:
+    findings = list(_check_recording(app))
+    surfaces: dict[str, Surface] = {}
+    for rule in app.url_map.iter_rules():
+        for subject, view in _views(app, rule):
+            findings += [
+                Finding(subject, None, name, message)
+                for name, message in _check_view(rule.endpoint, view, surfaces)
+            ]
+    return findings
+
+
+def _check_recording(app: Flask) -> Iterator[Finding]:
+    """Without `settle` no event that a surface noted would ever leave the request."""
+    times = app.after_request_funcs.get(None, []).count(settle)
+    if times != 1:
+        message = f"audit.settle must run after each request once, not {times} times"
+        yield Finding("app", None, "unrecorded", message)
+
+
+def _views(app: Flask, rule: Rule) -> Iterator[tuple[str, View]]:
+    """A route's view functions: one, or one a method where the view is a class."""
+    methods = sorted((rule.methods or set()) - _AUTOMATIC)
+    view = app.view_functions[rule.endpoint]
+    view_class = getattr(view, "view_class", None)
+    if view_class is None:
+        yield f"route {','.join(methods)} {rule.rule}", view
+        return
+    for method in methods:
+        yield f"route {method} {rule.rule}", getattr(view_class, method.lower())
+
+
+def _check_view(
+    endpoint: str, view: View, surfaces: dict[str, Surface]
+) -> Iterator[tuple[str, str]]:
+    declared: Surface | None = getattr(view, "__surface__", None)
+    public = getattr(view, "__public__", None)
+    if declared is None:
+        if public is None and endpoint not in UNDECLARED_PUBLIC:
+            yield "undeclared", f"{endpoint} declares neither @surface nor @public"
+        elif public is not None and not (isinstance(public, str) and public.strip()):
+            yield "no-reason", f"{endpoint} is public without a reason"
+        return
+    if public is not None:
+        yield "undecided", f"{endpoint} declares both @surface and @public"
+    if not _NAME.fullmatch(declared.name):
+        yield "surface-name", f"{declared.name!r} is not dotted lower-case"
+    if surfaces.setdefault(declared.name, declared) != declared:
+        yield "surface-twice", f"{declared.name} is declared elsewhere with other roles or flags"
+    guards = _guards(view)
+    if not guards:
+        yield "unguarded", f"{endpoint} carries a surface but not the guard of @surface"
+    elif guards != [declared]:
+        yield "other-guard", f"{endpoint} is not guarded by the surface that it declares"
+
+
+def _guards(view: View) -> list[Surface]:
+    """The surfaces whose guards a call of the view passes through, outermost first."""
+    found = []
+    step: Any = view
+    while step is not None:
+        if getattr(step, "__code__", None) is _GUARD:
+            names = step.__code__.co_freevars
+            found.append(step.__closure__[names.index("declared")].cell_contents)
+        step = getattr(step, "__wrapped__", None)
+    return found
+
+
+def _guard_code() -> CodeType:
+    """The code that all guards share, read from one: closures differ, their code is the same."""
+    guarded: Any = surface("lint.reference", tenant_roles=(), platform_roles=())(lambda: None)
+    code: CodeType = guarded.__code__
+    return code
+
+
+_GUARD = _guard_code()
