@@ -16,6 +16,9 @@ from sqlalchemy.orm import DeclarativeBase, Session, SessionTransaction
 
 from webapp.scope.scopes import GlobalScope, IdentityScope, LedgerScope, Scope, TenantScope
 
+SCOPE_ROLES = ("sightline_tenant", "sightline_global", "sightline_identity", "sightline_ledger")
+"""What a transaction runs as, one for each kind of scope; the login role may become them all."""
+
 
 class UnscopedSession(RuntimeError):
     """A query was about to run outside every scope: a programming error, never an answer."""
@@ -128,7 +131,7 @@ select 'owns ' || c.relname from pg_class c join pg_roles u on u.oid = c.relowne
 
 
 def refuse_unsafe_login_role(connection: DBAPIConnection) -> None:
-    """Raise `UnsafeLoginRole` unless the login role owns nothing and only lends itself to scopes."""
+    """Raise `UnsafeLoginRole` unless the login role owns nothing and only enters scopes."""
     cursor = connection.cursor()
     try:
         cursor.execute(_LOGIN_ROLE_PROBLEMS)

@@ -1,14 +1,18 @@
 """The API's description at /openapi.json, and Swagger UI at /docs from the files of its wheel."""
 
-from typing import Any, Final
+from collections.abc import Iterable
+from typing import Any, ClassVar, Final
 
 import flask_smorest
+from apispec import APISpec, BasePlugin
 from flask import Blueprint, Flask, Response, abort, send_from_directory
 from swagger_ui_bundle import swagger_ui_path
 from werkzeug.exceptions import HTTPException
 
+from webapp.audit.recorder import RECEIPT_HEADER
 from webapp.errors import PROBLEM_TYPE, ProblemSchema, problem_of_http
 from webapp.scope.declare import public
+from webapp.scope.surface import REASON_HEADER, SCOPE_HEADER
 
 CONFIG: Final = {
     "API_TITLE": "Sightline",
@@ -24,6 +28,22 @@ CONFIG: Final = {
     "OPENAPI_VERSION": "3.0.3",
     "OPENAPI_URL_PREFIX": "/",
     "OPENAPI_JSON_PATH": "openapi.json",
+}
+
+SCOPE: Final = {
+    "description": "`global` for all tenants, or `tenant:<slug>`; needed where it is not your one"
+    " and only tenant. Anything but your own tenant is an elevation.",
+    "schema": {"type": "string"},
+    "example": "tenant:acme",
+}
+REASON: Final = {
+    "description": "Why, as a structured field (RFC 9651); needed for an elevation.",
+    "schema": {"type": "string"},
+    "example": 'incident;ticket="INC-4711";note="login fails for all"',
+}
+RECEIPT: Final = {
+    "description": "The ids of the audit events that this answer caused.",
+    "schema": {"type": "string"},
 }
 
 ASSETS: Final = frozenset({"swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png"})
@@ -61,6 +81,41 @@ START: Final = """SwaggerUIBundle({
 blueprint = Blueprint("docs", __name__, url_prefix="/docs")
 
 
+class Surfaces(BasePlugin):
+    """Describes the headers of every view with a `@surface`: its scope, its reason and its receipt,
+    and the entity tags by which one reads again and changes."""
+
+    CONDITIONS: ClassVar = {"get": "IF_NONE_MATCH", "patch": "IF_MATCH", "delete": "IF_MATCH"}
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+
+    def init_spec(self, spec: APISpec) -> None:
+        super().init_spec(spec)
+        spec.components.parameter("SCOPE", "header", {"name": SCOPE_HEADER, **SCOPE}, lazy=True)
+        spec.components.parameter("REASON", "header", {"name": REASON_HEADER, **REASON}, lazy=True)
+        spec.components.header("RECEIPT", RECEIPT, lazy=True)
+
+    def operation_helper(
+        self, path: str | None = None, operations: Any = None, **options: Any
+    ) -> None:
+        view = self._app.view_functions[options["rule"].endpoint]
+        if not hasattr(view, "__surface__"):
+            return
+        for method, operation in operations.items():
+            condition = [self.CONDITIONS[method]] if method in self.CONDITIONS else []
+            operation.setdefault("parameters", []).extend(["SCOPE", "REASON", *condition])
+            responses = operation["responses"]
+            for response in responses.values():
+                if "content" in response:
+                    response["headers"] = {"ETag": "ETAG", **response.get("headers", {})}
+            if method == "get":
+                responses["304"] = {"description": "What you have is what there is"}
+            for response in responses.values():
+                if isinstance(response, dict):
+                    response["headers"] = {RECEIPT_HEADER: "RECEIPT", **response.get("headers", {})}
+
+
 class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest ships no types
     """flask-smorest's, with our configuration, our errors and a description that is public."""
 
@@ -68,7 +123,7 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest ships no ty
 
     def init_app(self, app: Flask, **options: Any) -> None:
         app.config.from_mapping({**CONFIG, **app.config})
-        super().init_app(app, **options)
+        super().init_app(app, spec_kwargs={"extra_plugins": [Surfaces(app)]}, **options)
 
     def handle_http_exception(self, error: HTTPException) -> Response:
         """flask-smorest registers this method; what it answers is ours, whoever registers last."""
@@ -85,7 +140,12 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest ships no ty
         return description
 
 
-def init_app(app: Flask) -> None:
+def init_app(app: Flask, blueprints: Iterable[flask_smorest.Blueprint]) -> None:
+    """Register the API's blueprints, and the pages that describe them."""
+    api = Api()  # one for each application: flask-smorest keeps the description in it
+    api.init_app(app)
+    for described in blueprints:
+        api.register_blueprint(described)
     app.register_blueprint(blueprint)
 
 

@@ -1,16 +1,37 @@
 """Extensions, unbound until `create_app` binds them to an application."""
 
+from inspect import iscoroutinefunction
 from typing import Any
 
-import marshmallow as ma
 from celery import Celery, Task
 from flask import Flask, current_app
 from flask_caching import Cache
-from flask_smorest import Api
 from flask_sqlalchemy_lite import SQLAlchemy
+from sqlalchemy import event, literal, select
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from webapp.db import ScopedSession, refuse_unsafe_login_role
 from webapp.settings import Settings
+
+POOL = {
+    "pool_size": 8,
+    "max_overflow": 8,
+    "pool_timeout": 5,
+    "pool_recycle": 1800,
+    "pool_pre_ping": True,
+}
+CONNECT = {
+    "connect_timeout": 3,
+    "application_name": "sightline",
+    # A statement that hangs must give its connection back; a request left idle in its transaction
+    # must not hold row locks for ever.
+    "options": "-c statement_timeout=15s -c idle_in_transaction_session_timeout=60s",
+    # Ends connections to a server that is gone without a word.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
 
 
 class Database(SQLAlchemy):
@@ -25,9 +46,56 @@ class Database(SQLAlchemy):
 
 db = Database(session_options={"class_": ScopedSession})
 cache = Cache()
-api = Api()
 
 
 def current_settings() -> Settings:
     settings: Settings = current_app.extensions["settings"]
     return settings
+
+
+def init_db(app: Flask) -> None:
+    """Bind the database; its first connection is refused unless the login role is harmless."""
+    settings: Settings = app.extensions["settings"]
+    engine = {"url": settings.database_url, "connect_args": CONNECT, **POOL}
+    app.config["SQLALCHEMY_ENGINES"] = {"default": engine}
+    db.init_app(app)
+    # Flask-SQLAlchemy-Lite's end of sessions that nobody here has: it starts a thread a request.
+    app.teardown_appcontext_funcs = [
+        function for function in app.teardown_appcontext_funcs if not iscoroutinefunction(function)
+    ]
+    with app.app_context():
+        event.listen(db.engine, "first_connect", _refuse_unsafe_login_role)
+
+
+def reach_database() -> None:
+    """Raises `UnsafeLoginRole`, or what SQLAlchemy raises when the database does not answer."""
+    with db.engine.connect() as connection:
+        connection.execute(select(literal(1)))
+
+
+def _refuse_unsafe_login_role(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+    refuse_unsafe_login_role(connection)
+
+
+def init_celery(app: Flask) -> None:
+    """Set up Celery by `celeryconfig`; its tasks run in an application context of their own."""
+    settings: Settings = app.extensions["settings"]
+
+    class ContextTask(Task):
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            with app.app_context():
+                return self.run(*args, **kwargs)
+
+    celery = Celery(app.name, task_cls=ContextTask, set_as_current=False)
+    celery.config_from_object("celeryconfig")
+    celery.conf.broker_url = settings.celery_broker_url
+    if settings.celery_broker_url.startswith("redis"):
+        celery.conf.broker_transport_options = {
+            "socket_timeout": settings.audit_timeout,
+            "socket_connect_timeout": settings.audit_timeout,
+            "retry_on_timeout": False,
+            "max_retries": 0,
+            "visibility_timeout": 60,
+        }
+    celery.set_default()
+    app.extensions["celery"] = celery

@@ -139,7 +139,10 @@ def _weak_secrets(secret_key: str, audit_mac_key: str) -> list[str]:
         "(`python -c 'import secrets; print(secrets.token_urlsafe(48))'`)"
         for variable, secret in (("SECRET_KEY", secret_key), ("AUDIT_MAC_KEY", audit_mac_key))
         if secret
-        and (len(secret.encode()) < MIN_SECRET_BYTES or len(Counter(secret)) < MIN_DISTINCT_CHARACTERS)
+        and (
+            len(secret.encode()) < MIN_SECRET_BYTES
+            or len(Counter(secret)) < MIN_DISTINCT_CHARACTERS
+        )
     ]
     if secret_key and secret_key == audit_mac_key:
         problems.append("SECRET_KEY and AUDIT_MAC_KEY are the same; each needs a value of its own")

@@ -24,7 +24,7 @@ Counted = Callable[[str, str], float]
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     server = PostgresServer(tmp_path_factory.mktemp("postgres"))
-    engine = create_engine(server.url)
+    engine = create_engine(server.superuser_url)
     with engine.begin() as connection:
         Base.metadata.create_all(connection, [CacheGeneration.__table__])  # type: ignore[list-item]  # typed as FromClause
         connection.execute(text("create table things (visibility text, title text)"))
@@ -53,10 +53,10 @@ def make_app(
     apps: list[Flask] = []
 
     def make(**settings: str) -> Flask:
-        apps.append(create_app(postgres_server.url, redis_server.url, **settings))
+        apps.append(create_app(postgres_server.superuser_url, redis_server.url, **settings))
         return apps[-1]
 
-    engine = create_engine(postgres_server.url)
+    engine = create_engine(postgres_server.superuser_url)
     with engine.begin() as connection:
         connection.execute(text("truncate things, cache_generations"))
     engine.dispose()

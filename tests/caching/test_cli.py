@@ -3,6 +3,7 @@
 from uuid import UUID
 
 import orjson
+import pytest
 from click.testing import Result
 from flask import Flask
 
@@ -10,8 +11,16 @@ from tests.caching.sample import Query, find_thing, list_titles, probe
 from tests.caching.servers import RedisServer
 from tests.caching.test_cache_rehydration import in_turn
 from tests.caching.unit import caching, inside
+from webapp.caching.function import registry
 from webapp.extensions import db
 from webapp.scope.scopes import TenantScope
+
+
+@pytest.fixture(autouse=True)
+def _only_the_samples_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The product's own are registered in this process too, but not set up in this application."""
+    samples = {name: f for name, f in registry.items() if name.startswith("tests.")}
+    monkeypatch.setattr("webapp.caching.cli.registry", samples)
 
 
 def run(app: Flask, *arguments: str) -> Result:

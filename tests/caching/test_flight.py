@@ -38,7 +38,7 @@ def test_64_concurrent_callers_load_once(
     processes: int,
 ) -> None:
     write(app, scope, "title")
-    arguments = [postgres_server.url, redis_server.url, str(scope.tenant_id)]
+    arguments = [postgres_server.superuser_url, redis_server.url, str(scope.tenant_id)]
     callers = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.caching.caller", *arguments, str(64 // processes), "0.2"],

@@ -32,6 +32,7 @@ class Owned:
     slug: str
     principal_id: UUID
     rule_id: UUID
+    version_id: UUID
     event_id: UUID
 
     def key(self, model: type[Base]) -> Any:
@@ -40,7 +41,7 @@ class Owned:
             Tenant: self.tenant_id,
             MembershipRow: (self.tenant_id, self.principal_id),
             RuleRow: self.rule_id,
-            RuleVersionRow: (self.rule_id, 1),
+            RuleVersionRow: self.version_id,
             AuditEventRow: self.event_id,
         }
         return keys[model]
@@ -117,12 +118,15 @@ def add_rows(session: ScopedSession, slug: str) -> Owned:
     with session.scoped(TenantScope(tenant_id)):
         session.add(kept)
         session.flush()
-        session.add(rule_version(tenant_id, rule_id, 1))
+        version = rule_version(tenant_id, rule_id, 1)
+        session.add(version)
+        session.flush()
+        version_id = version.id
         session.commit()
     with session.scoped(LedgerScope()):
         event_id = add_event(session, tenant_id)
         session.commit()
-    return Owned(tenant_id, slug, principal_id, rule_id, event_id)
+    return Owned(tenant_id, slug, principal_id, rule_id, version_id, event_id)
 
 
 def snapshot(session: ScopedSession, owned: Owned) -> dict[str, list[tuple[Any, ...]]]:

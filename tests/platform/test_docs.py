@@ -10,8 +10,7 @@ from webapp import docs
 @pytest.fixture
 def client() -> FlaskClient:
     app = Flask("docs")
-    docs.Api(app)
-    docs.init_app(app)
+    docs.init_app(app, [])
     return app.test_client()
 
 

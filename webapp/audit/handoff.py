@@ -1,14 +1,13 @@
 """The hand-off: events leave the request for the worker that commits them.
 
-A task for each event would cost the request more than the look itself. Threads that wait at the
-same time share one send: whoever finds the door free carries everything that waits, and the others
-find theirs done.
+A task for each event would cost the request more than the look itself. So one thread of the process
+sends whatever waits at the moment, and the requests await it, none longer than its time: what
+hangs is that thread, never a request.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from threading import Lock
+from threading import Condition, Event, Thread
 
 from webapp.audit.event import AuditEvent, dump_event, event_mac
 
@@ -17,23 +16,23 @@ SealedEvent = tuple[str, str]
 
 
 class HandOffFailed(Exception):
-    """The events were not accepted within the time allowed: nothing may be served on them."""
+    """The events were not known to be accepted in time: nothing may be served on them."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Parcel:
-    """One thread's events, and what became of them."""
+    """One request's events, and what became of them."""
 
     events: Sequence[SealedEvent]
-    sent: bool = False
-    error: Exception | None = field(default=None)
+    settled: Event = field(default_factory=Event)
+    error: Exception | None = None
 
 
 class HandOff:
     """Hands events over in batches; safe to call from many threads.
 
-    `send` delivers a batch and raises when it was not accepted. `timeout` is in seconds and bounds
-    the wait for the door; `send` bounds itself.
+    `send` delivers a batch and raises when it was not accepted; it is never called twice at a time.
+    `timeout` is in seconds and bounds the wait, whatever `send` does.
     """
 
     def __init__(
@@ -42,24 +41,24 @@ class HandOff:
         self._send = send
         self._key = key
         self._timeout = timeout
-        self._door = Lock()
+        self._changed = Condition()
         self._waiting: list[_Parcel] = []
-        self._waiting_lock = Lock()
+        self._thread: Thread | None = None
 
     def hand_off(self, events: Sequence[AuditEvent]) -> None:
-        """Return once every event is accepted; raises `HandOffFailed`."""
+        """Return once every event is accepted; raises `HandOffFailed`.
+
+        Events that were being sent when the time was over may be committed nevertheless: what was
+        refused may stand in the ledger, what was served always does.
+        """
         parcel = _Parcel([self._seal(event) for event in events])
-        deadline = time.monotonic() + self._timeout
-        with self._waiting_lock:
+        with self._changed:
+            self._ensure_thread()
             self._waiting.append(parcel)
-        if not self._door.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            self._changed.notify()
+        if not parcel.settled.wait(self._timeout):
             self._withdraw(parcel)
-            raise HandOffFailed("the hand-off is held up")
-        try:
-            if not parcel.sent and parcel.error is None:
-                self._carry_all()
-        finally:
-            self._door.release()
+            raise HandOffFailed("the broker did not accept the events in time")
         if parcel.error is not None:
             raise HandOffFailed("the broker did not accept the events") from parcel.error
 
@@ -67,19 +66,30 @@ class HandOff:
         data = dump_event(event)
         return data.decode(), event_mac(data, self._key)
 
-    def _carry_all(self) -> None:
-        with self._waiting_lock:
-            parcels, self._waiting = self._waiting, []
+    def _ensure_thread(self) -> None:
+        """At the first hand-off: a process that forks after it made the application has none."""
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = Thread(target=self._carry, name="audit-hand-off", daemon=True)
+            self._thread.start()
+
+    def _carry(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting)
+                parcels, self._waiting = self._waiting, []
+            self._deliver(parcels)
+
+    def _deliver(self, parcels: Sequence[_Parcel]) -> None:
+        error: Exception | None = None
         try:
             self._send([event for parcel in parcels for event in parcel.events])
-        except Exception as error:  # each waiting thread raises it as its own
-            for parcel in parcels:
-                parcel.error = error
-        else:
-            for parcel in parcels:
-                parcel.sent = True
+        except Exception as raised:  # each waiting request raises it as its own
+            error = raised
+        for parcel in parcels:
+            parcel.error = error
+            parcel.settled.set()
 
     def _withdraw(self, parcel: _Parcel) -> None:
-        with self._waiting_lock:
+        with self._changed:
             if parcel in self._waiting:
                 self._waiting.remove(parcel)

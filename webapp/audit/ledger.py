@@ -1,6 +1,6 @@
 """The ledger: committed events. Appending is idempotent by event id; nothing is ever rewritten."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import orjson
 import structlog
@@ -9,7 +9,6 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from webapp.audit.event import AuditEvent, EventError, dump_event, has_valid_mac, load_event
-from webapp.audit.handoff import SealedEvent
 from webapp.audit.models import AuditEventRow
 
 log = structlog.get_logger()
@@ -19,37 +18,56 @@ DUPLICATES = Counter("sightline_audit_duplicates_total", "Events delivered again
 REJECTED = Counter("sightline_audit_rejected_total", "Deliveries that were no event of ours.")
 
 
-def open_sealed(sealed: Iterable[SealedEvent], key: bytes) -> list[AuditEvent]:
-    """The events whose MAC holds. The others raise an alarm and hold nothing up."""
+def open_sealed(delivery: object, key: bytes) -> list[AuditEvent]:
+    """The events of a delivery whose MAC holds. What else is in it raises an alarm, and holds
+    nothing up: it would be no better at the next attempt."""
     events = []
-    for text, mac in sealed:
-        data = text.encode()
+    for item in delivery if isinstance(delivery, list) else [delivery]:
         try:
-            if not has_valid_mac(data, mac, key):
-                raise EventError("the MAC does not match")
-            events.append(load_event(data))
+            events.append(_open(item, key))
         except EventError as error:
             REJECTED.inc()
-            log.error("audit_event_rejected", problem=str(error), bytes=len(data))
+            log.error("audit_event_rejected", problem=str(error))
     return events
 
 
+def _open(item: object, key: bytes) -> AuditEvent:
+    match item:
+        case [str() as text, str() as mac]:
+            data = text.encode(errors="replace")  # a lone surrogate, which no MAC of ours covers
+        case _:
+            raise EventError("not an event and its MAC")
+    if not has_valid_mac(data, mac, key):
+        raise EventError("the MAC does not match")
+    return load_event(data)
+
+
 def append(session: Session, events: Sequence[AuditEvent]) -> int:
-    """Append what is not there yet and return how many that were. The caller commits."""
+    """Append what is not there yet and return how many that were. The caller commits, and then
+    says so to `count_committed`."""
     if not events:
         return 0
-    rows = [_row(event) for event in events]
-    result = session.execute(insert(AuditEventRow).values(rows).on_conflict_do_nothing())
+    result = session.execute(
+        insert(AuditEventRow).on_conflict_do_nothing(),
+        # In one order, so that two deliveries of the same events do not lock each other out.
+        [_row(event) for event in sorted(events, key=lambda event: event.id)],
+        # As Core's: the ORM's bulk insert does not say how many rows there were.
+        execution_options={"dml_strategy": "raw", "preserve_rowcount": True},
+    )
     appended: int = result.rowcount  # type: ignore[attr-defined]  # a cursor result, as for any DML
-    COMMITTED.inc(appended)
-    DUPLICATES.inc(len(rows) - appended)
     return appended
+
+
+def count_committed(appended: int, delivered: int) -> None:
+    COMMITTED.inc(appended)
+    DUPLICATES.inc(delivered - appended)
 
 
 def _row(event: AuditEvent) -> dict[str, object]:
     return {
         "id": event.id,
         "tenant_id": event.scope.tenant_id,
+        "tenant": event.scope.tenant,
         "occurred_at": event.occurred_at,
         "kind": event.kind,
         "actor_id": event.actor.id,

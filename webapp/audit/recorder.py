@@ -2,7 +2,8 @@
 
 `flask.g` holds one event for each (actor, surface, reason). Entering the same surface again counts
 as a repeat. When the answer is known, `settle` gives every event its outcome and hands them off;
-the answer carries their ids. What becomes of the request's own transaction changes nothing.
+the answer carries their ids. What becomes of the request's own transaction changes nothing. A
+request that ends without an answer has its looks recorded as interrupted.
 """
 
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import structlog
+from celery import Celery
 from flask import Flask, Response, current_app, g, request
 from prometheus_client import Counter
 from uuid_utils.compat import uuid7
@@ -24,10 +26,12 @@ from webapp.audit.event import (
     Outcome,
     Reason,
 )
-from webapp.audit.handoff import HandOff, HandOffFailed
+from webapp.audit.handoff import HandOff, SealedEvent
 from webapp.errors import AuditUnavailable, problem
+from webapp.settings import Settings
 
 RECEIPT_HEADER = "Sightline-Audit"
+COMMIT_TASK = "audit.commit"
 MAX_PATH = 2048
 MAX_USER_AGENT = 512
 
@@ -37,7 +41,7 @@ LOOKS = Counter(
     "sightline_audit_looks_total", "Looks recorded, by surface and outcome.", ("surface", "outcome")
 )
 REFUSED = Counter(
-    "sightline_audit_refused_total", "Answers withheld because their looks were not accepted."
+    "sightline_audit_refused_total", "Requests left without an answer as their looks were refused."
 )
 
 
@@ -63,6 +67,7 @@ class _Noted:
 
 
 _Key = tuple[UUID, str, Reason | None]
+_Notes = dict[_Key, _Noted]
 
 
 class ScopeChanged(RuntimeError):
@@ -70,13 +75,29 @@ class ScopeChanged(RuntimeError):
     single record cannot tell both. Give the second look a surface of its own."""
 
 
-def init_app(app: Flask, hand_off: HandOff) -> None:
-    app.extensions["audit"] = hand_off
+class TooLate(RuntimeError):
+    """A surface was entered after the answer had been vouched for, by a stream for one: a
+    programming error, since what it shows would leave without a record."""
+
+
+def init_app(app: Flask) -> None:
+    """Set up by `app.extensions["settings"]` and `["celery"]`; sends nothing yet."""
+    settings: Settings = app.extensions["settings"]
+    celery: Celery = app.extensions["celery"]
+
+    def send(batch: list[SealedEvent]) -> None:
+        celery.send_task(COMMIT_TASK, args=[batch], ignore_result=True, retry=False)
+
+    key = settings.audit_mac_key.encode()
+    app.extensions["audit"] = HandOff(send, key, settings.audit_timeout)
     app.after_request(settle)
+    app.teardown_request(_settle_interrupted)
 
 
 def note(look: Look) -> UUID:
     """Record a look, or count it as a repeat of one noted in this request; returns its event id."""
+    if "audit_settled" in g:
+        raise TooLate(look.surface)
     noted = _noted()
     key: _Key = (look.actor.id, look.surface, look.reason)
     before = noted.get(key)
@@ -99,31 +120,50 @@ def count_rows(surface: str, rows: int) -> None:
 
 def settle(response: Response) -> Response:
     """Hand the request's events off, or answer 503 in place of what they would have vouched for."""
-    noted = _noted()
+    noted = g.pop("audit", None)
+    g.audit_settled = True
     if not noted:
         return response
-    events = [_event(entry, response.status_code) for entry in noted.values()]
-    hand_off: HandOff = current_app.extensions["audit"]
-    try:
-        hand_off.hand_off(events)
-    except HandOffFailed:
-        log.exception("audit_hand_off_failed", events=[str(event.id) for event in events])
-        REFUSED.inc()
+    events = _hand_off(noted, response.status_code)
+    if events is None:
+        response.close()
         return problem(AuditUnavailable())
-    for event in events:
-        LOOKS.labels(event.surface, event.outcome).inc()
     response.headers[RECEIPT_HEADER] = ", ".join(str(event.id) for event in events)
     return response
 
 
-def _noted() -> dict[_Key, _Noted]:
+def _settle_interrupted(_: BaseException | None) -> None:
+    """Hand off what no answer was made for; and leave `g` to the next request, should both run in
+    an application context that somebody else has pushed."""
+    noted = g.pop("audit", None)
+    g.pop("audit_settled", None)
+    if noted:
+        _hand_off(noted, None)
+
+
+def _hand_off(noted: _Notes, status: int | None) -> list[AuditEvent] | None:
+    """The events of what was noted, once they are accepted; `None` where they are not."""
+    hand_off: HandOff = current_app.extensions["audit"]
+    try:
+        events = [_event(entry, status) for entry in noted.values()]
+        hand_off.hand_off(events)
+    except Exception:  # whatever it is, what was not recorded is not shown
+        log.exception("audit_hand_off_failed", events=[str(entry.id) for entry in noted.values()])
+        REFUSED.inc()
+        return None
+    for event in events:
+        LOOKS.labels(event.surface, event.outcome).inc()
+    return events
+
+
+def _noted() -> _Notes:
     if "audit" not in g:
         g.audit = {}
-    noted: dict[_Key, _Noted] = g.audit
+    noted: _Notes = g.audit
     return noted
 
 
-def _event(noted: _Noted, status: int) -> AuditEvent:
+def _event(noted: _Noted, status: int | None) -> AuditEvent:
     look = noted.look
     return AuditEvent(
         id=noted.id,
@@ -148,9 +188,11 @@ def _event(noted: _Noted, status: int) -> AuditEvent:
     )
 
 
-def _outcome(look: Look, status: int) -> Outcome:
+def _outcome(look: Look, status: int | None) -> Outcome:
     if look.decision.effect != "allowed":
         return "denied"
+    if status is None:
+        return "interrupted"
     return "served" if status < 400 else "failed"
 
 

@@ -6,6 +6,7 @@ in every process with the transaction that made it.
 """
 
 import hashlib
+import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,14 +16,16 @@ from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from cachetools import LRUCache
-from flask import current_app
+from celery import Celery
+from flask import Flask, current_app
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from webapp.caching import invalidate, read_generations
-from webapp.errors import Conflict, NotFound, Unauthenticated
+from webapp.errors import Conflict, Invalid, NotFound, Unauthenticated
 from webapp.extensions import db
+from webapp.identity.last_use import TOUCH_TASK, LastUse
 from webapp.identity.models import (
     ApiToken,
     MembershipRow,
@@ -36,6 +39,11 @@ from webapp.scope.scopes import IdentityScope
 TAG = "identity"
 TOKEN_PREFIX = "slt_"  # noqa: S105 - the public prefix that every token has
 REMEMBERED = 10_000
+MAX_NAME = 200
+MAX_EMAIL = 320
+
+_SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_EMAIL = re.compile(r"[^\s@]+@[^\s@]+")
 
 Row = TypeVar("Row", Tenant, PrincipalRow)
 
@@ -63,16 +71,36 @@ class NewToken:
     """The token itself: shown once, kept nowhere."""
 
 
+def init_app(app: Flask) -> None:
+    """Set up by `app.extensions["celery"]`; sends nothing yet."""
+    celery: Celery = app.extensions["celery"]
+
+    def send(token_id: UUID, used_at: datetime) -> None:
+        arguments = [str(token_id), used_at.isoformat()]
+        celery.send_task(TOUCH_TASK, args=arguments, ignore_result=True, retry=False)
+
+    app.extensions["identity"] = Remembered()
+    app.extensions["identity.last_use"] = LastUse(send)
+
+
 def _remembered() -> Remembered:
     remembered: Remembered = current_app.extensions["identity"]
     return remembered
 
 
 def verify(token: str, also_read: Iterable[str] = ()) -> Principal:
-    """The principal that a bearer token stands for; raises `Unauthenticated`.
+    """The principal that a bearer token stands for, and a use of it; raises `Unauthenticated`.
 
     `also_read` are cache tags that the request will need, fetched in the same round trip.
     """
+    principal = check_token(token, also_read)
+    last_use: LastUse = current_app.extensions["identity.last_use"]
+    last_use.note(principal.token_id)
+    return principal
+
+
+def check_token(token: str, also_read: Iterable[str] = ()) -> Principal:
+    """As `verify`, but no use."""
     digest = hashlib.sha256(token.encode()).digest()
     generation = read_generations({TAG, *also_read})[TAG]
     known = _remembered().get(digest)
@@ -136,12 +164,17 @@ def find_tenant_id(slug: str) -> UUID | None:
 
 
 def create_tenant(slug: str, name: str) -> Tenant:
-    return _add(Tenant(slug=slug, name=name), f"There is a tenant {slug} already.")
+    if not _SLUG.fullmatch(slug):
+        raise _invalid("slug", "must be 1 to 63 of a-z, 0-9 and -, and not begin with -")
+    return _add(Tenant(slug=slug, name=_name(name)), f"There is a tenant {slug} already.")
 
 
 def create_user(email: str, platform_roles: Iterable[PlatformRole] = ()) -> PrincipalRow:
+    email = email.lower()
+    if not (_EMAIL.fullmatch(email) and email.isprintable() and len(email) <= MAX_EMAIL):
+        raise _invalid("email", "must be an e-mail address")
     user = _add(PrincipalRow(email=email), f"There is a user {email} already.")
-    for role in platform_roles:
+    for role in set(platform_roles):
         db.session.add(PlatformRoleRow(principal_id=user.id, role=role))
     db.session.flush()
     return user
@@ -171,7 +204,9 @@ def set_platform_role(email: str, role: PlatformRole, *, held: bool) -> None:
     row = db.session.get(PlatformRoleRow, (user.id, role))
     if held and row is None:
         db.session.add(PlatformRoleRow(principal_id=user.id, role=role))
-    elif not held and row is not None:
+    elif not held:
+        if row is None:
+            raise NotFound(f"{email} does not have the role {role}.")
         db.session.delete(row)
     _changed()
 
@@ -180,7 +215,9 @@ def create_token(email: str, name: str, expires_at: datetime | None = None) -> N
     user = get_user(email)
     secret = TOKEN_PREFIX + secrets.token_urlsafe(32)
     digest = hashlib.sha256(secret.encode()).digest()
-    token = ApiToken(principal_id=user.id, name=name, token_hash=digest, expires_at=expires_at)
+    token = ApiToken(
+        principal_id=user.id, name=_name(name), token_hash=digest, expires_at=expires_at
+    )
     db.session.add(token)
     _changed()
     return NewToken(token.id, secret)
@@ -212,7 +249,7 @@ def touch_token(token_id: UUID, used_at: datetime) -> None:
 
 
 def get_user(email: str) -> PrincipalRow:
-    user = db.session.scalar(select(PrincipalRow).where(PrincipalRow.email == email))
+    user = db.session.scalar(select(PrincipalRow).where(PrincipalRow.email == email.lower()))
     if user is None:
         raise NotFound(f"There is no user {email}.")
     return user
@@ -225,34 +262,25 @@ def get_tenant(slug: str) -> Tenant:
     return tenant
 
 
-def list_tenants() -> list[Tenant]:
-    return list(db.session.scalars(select(Tenant).order_by(Tenant.slug)))
-
-
-def list_users() -> list[PrincipalRow]:
-    return list(db.session.scalars(select(PrincipalRow).order_by(PrincipalRow.email)))
-
-
-def list_tokens(email: str | None = None) -> list[tuple[ApiToken, str]]:
-    """Tokens with their owners' addresses, newest first."""
-    query = select(ApiToken, PrincipalRow.email).join(
-        PrincipalRow, PrincipalRow.id == ApiToken.principal_id
-    )
-    if email is not None:
-        query = query.where(PrincipalRow.email == email)
-    rows = db.session.execute(query.order_by(ApiToken.created_at.desc(), ApiToken.id))
-    return [(token, owner) for token, owner in rows]
-
-
 def _add(row: Row, taken: str) -> Row:
     db.session.add(row)
-    try:
-        _changed()
-    except IntegrityError as error:
-        raise Conflict(taken) from error
+    _changed(taken)
     return row
 
 
-def _changed() -> None:
-    db.session.flush()
+def _changed(taken: str = "Somebody made the same change just now.") -> None:
+    try:
+        db.session.flush()
+    except IntegrityError as error:
+        raise Conflict(taken) from error
     invalidate(TAG)
+
+
+def _name(name: str) -> str:
+    if not (name.isprintable() and 0 < len(name) <= MAX_NAME):
+        raise _invalid("name", f"must be 1 to {MAX_NAME} printable characters")
+    return name
+
+
+def _invalid(field: str, problem: str) -> Invalid:
+    return Invalid(f"The {field} {problem}.", {field: [problem]})

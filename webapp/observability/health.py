@@ -3,29 +3,28 @@
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cache, partial
-from pathlib import Path
 
 import orjson
 import redis
-from alembic.script import ScriptDirectory
 from celery import Celery
 from flask import Blueprint, Flask, Response, current_app
-from sqlalchemy import String, column, literal, select, table
+from sqlalchemy import String, column, select, table
 
-from webapp.extensions import current_settings, db
+from webapp import migrate
+from webapp.extensions import current_settings, db, reach_database
 from webapp.observability import metrics
 from webapp.observability.probes import LIMIT, CheckFailed, Probe, look
 from webapp.scope.declare import public
+from webapp.scope.scopes import IdentityScope
 
 PROBES = "sightline.probes"
-MIGRATIONS = Path(__file__).parents[2] / "migrations"
 
 blueprint = Blueprint("observability", __name__)
 
 
 def init_app(app: Flask) -> None:
     checks: dict[str, Callable[[], None]] = {
-        "database": _check_database,
+        "database": reach_database,
         "migrations": _check_migrations,
         "cache": _check_cache,
         "broker": _check_broker,
@@ -68,22 +67,17 @@ def _in_context(app: Flask, check: Callable[[], None]) -> None:
         check()
 
 
-def _check_database() -> None:
-    with db.engine.connect() as connection:
-        connection.execute(select(literal(1)))
-
-
 def _check_migrations() -> None:
     version = select(column("version_num", String)).select_from(table("alembic_version"))
-    with db.engine.connect() as connection:
-        current = set(connection.scalars(version))
+    with db.session.scoped(IdentityScope()):
+        current = set(db.session.scalars(version))
     if current != _heads():
         raise CheckFailed("the database is not at this version's schema")
 
 
 @cache
 def _heads() -> frozenset[str]:
-    return frozenset(ScriptDirectory(MIGRATIONS).get_heads())
+    return migrate.heads()
 
 
 def _check_cache() -> None:

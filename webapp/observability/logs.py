@@ -94,6 +94,7 @@ def _adopt_standard_logging(formatter: logging.Formatter) -> None:
         library.propagate = True
     # Its line for each request repeats ours, and holds the query string.
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def _keep_ours(loglevel: int | None = None, **_: object) -> None:

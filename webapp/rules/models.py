@@ -4,14 +4,23 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, Text, text
-from sqlalchemy import UniqueConstraint
+from sqlalchemy import (
+    CheckConstraint,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Text,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
 from webapp.db import Base
 from webapp.identity.models import NOW, Timestamp
+
+NAME_IS_UNIQUE = "uq_rules_tenant_id_name"
 
 
 class RuleRow(Base):
@@ -48,15 +57,19 @@ class RuleRow(Base):
         # Rows that refer to a rule name its tenant too, so that none can point across tenants.
         UniqueConstraint("tenant_id", "id", postgresql_nulls_not_distinct=True),
         Index(
-            "uq_rules_tenant_id_name",
+            NAME_IS_UNIQUE,
             "tenant_id",
             "name",
             unique=True,
             postgresql_where=text("deleted_at is null"),
             postgresql_nulls_not_distinct=True,
         ),
+        Index(None, "tenant_id", "created_at", "id", postgresql_where=text("deleted_at is null")),
         Index(None, "tenant_id", "updated_at", "id", postgresql_where=text("deleted_at is null")),
+        # The global list's: it begins with no tenant.
         Index(None, "name", "id", postgresql_where=text("deleted_at is null")),
+        Index(None, "created_at", "id", postgresql_where=text("deleted_at is null")),
+        Index(None, "updated_at", "id", postgresql_where=text("deleted_at is null")),
     )
 
 
@@ -65,8 +78,9 @@ class RuleVersionRow(Base):
 
     __tablename__ = "rule_versions"
 
-    rule_id: Mapped[UUID] = mapped_column(primary_key=True)
-    version: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    rule_id: Mapped[UUID]
+    version: Mapped[int]
     tenant_id: Mapped[UUID | None]
     change: Mapped[str] = mapped_column(Text)
     changed_at: Mapped[datetime] = mapped_column(Timestamp, server_default=NOW)
@@ -76,5 +90,5 @@ class RuleVersionRow(Base):
     __table_args__ = (
         CheckConstraint("change in ('created', 'updated', 'deleted')", name="change"),
         ForeignKeyConstraint(["tenant_id", "rule_id"], ["rules.tenant_id", "rules.id"]),
-        Index(None, "tenant_id", "rule_id", "version"),
+        UniqueConstraint("tenant_id", "rule_id", "version", postgresql_nulls_not_distinct=True),
     )

@@ -81,6 +81,12 @@ class RuleHistory:
 
 
 @dataclass(frozen=True)
+class HistoryQuery:
+    limit: int = 50
+    cursor: str | None = None
+
+
+@dataclass(frozen=True)
 class RuleQuery:
     """What the list is asked for; `cursor` is opaque until `webapp.http` has checked it."""
 
@@ -92,3 +98,10 @@ class RuleQuery:
     surface: str | None = None
     enabled: bool | None = None
     q: str | None = None
+
+
+def surfaces_covering(surface: str) -> tuple[str, ...]:
+    """What a rule may say to cover `surface`: its name, a prefix of it and `.*`, or `*`."""
+    parts = surface.split(".")
+    prefixes = (".".join(parts[:length]) for length in range(1, len(parts)))
+    return (surface, *(f"{prefix}.*" for prefix in prefixes), "*")

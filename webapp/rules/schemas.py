@@ -1,10 +1,15 @@
-"""Rules on the wire and in the cache: every shape loads into its frozen dataclass."""
+"""Rules on the wire and in the cache: every shape loads into its frozen dataclass.
+
+What clients write is judged by the draft's schemas. What is read back is not judged again, so that
+a rule from before a check was tightened can still be listed.
+"""
 
 import ipaddress
 import zoneinfo
+from datetime import datetime
 from typing import Any, get_args
 
-from marshmallow import ValidationError, fields, validate, validates_schema
+from marshmallow import ValidationError, fields, missing, validate
 
 from webapp.http import PageQuerySchema, Schema, Text, TupleOf
 from webapp.identity.principal import PLATFORM_ROLES, TENANT_ROLES
@@ -12,6 +17,7 @@ from webapp.rules.rule import (
     Change,
     Day,
     Effect,
+    HistoryQuery,
     Rule,
     RuleHistory,
     RulePage,
@@ -24,19 +30,23 @@ from webapp.rules.rule import (
 from webapp.scope.reason import REASON_CODES
 
 MAX_ENTRIES = 100
-SLUG = validate.Regexp(r"^[a-z0-9][a-z0-9-]{0,62}\Z", error="Must be a tenant's slug.")
+# The patterns are shown to clients too: `$(?!\n)` ends a string in Python as in JavaScript.
+SLUG = validate.Regexp(r"^[a-z0-9][a-z0-9-]{0,62}$(?!\n)", error="Must be a tenant's slug.")
 SURFACE = validate.Regexp(
-    r"^(\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?)\Z", error="Must be a surface, or a prefix and `.*`."
+    r"^(\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?)$(?!\n)",
+    error="Must be a surface, or a prefix and `.*`.",
 )
-CLOCK = validate.Regexp(r"^([01]\d|2[0-3]):[0-5]\d\Z", error="Must be a time as HH:MM.")
+CLOCK = validate.Regexp(r"^([01][0-9]|2[0-3]):[0-5][0-9]$(?!\n)", error="Must be a time as HH:MM.")
 FEW = validate.Length(max=MAX_ENTRIES)
 
 
 def _is_network(value: str) -> None:
     try:
-        ipaddress.ip_network(value)
+        network = ipaddress.ip_network(value)
     except ValueError as error:
         raise ValidationError("Must be a network in CIDR notation, host bits zero.") from error
+    if getattr(network.network_address, "scope_id", None) is not None:
+        raise ValidationError("Must have no zone.")
 
 
 def _is_time_zone(value: str) -> None:
@@ -46,80 +56,49 @@ def _is_time_zone(value: str) -> None:
         raise ValidationError("Must be an IANA time zone.") from error
 
 
+def _is_near(value: datetime) -> None:
+    """Far enough from the ends of both calendars, Python's and PostgreSQL's, for any offset."""
+    if not 1970 <= value.year < 9000:
+        raise ValidationError("Must be between the years 1970 and 9000.")
+
+
 class SubjectsSchema(Schema):
     model = Subjects
 
-    roles = TupleOf(
-        fields.String(validate=validate.OneOf((*PLATFORM_ROLES, *TENANT_ROLES))),
-        load_default=(),
-        validate=FEW,
-    )
-    users = TupleOf(Text(validate=validate.Length(1, 320)), load_default=(), validate=FEW)
+    roles = TupleOf(fields.String(), required=True)
+    users = TupleOf(fields.String(), required=True)
 
 
 class WindowSchema(Schema):
     model = Window
 
-    days = TupleOf(
-        fields.String(validate=validate.OneOf(get_args(Day))),
-        required=True,
-        validate=validate.Length(1, 7),
-    )
-    begins = fields.String(required=True, data_key="from", validate=CLOCK)
-    ends = fields.String(required=True, data_key="to", validate=CLOCK)
-    tz = fields.String(required=True, validate=[validate.Length(1, 64), _is_time_zone])
+    days = TupleOf(fields.String(), required=True)
+    begins = fields.String(required=True, data_key="from")
+    ends = fields.String(required=True, data_key="to")
+    tz = fields.String(required=True)
 
 
-class RuleDraftSchema(Schema):
-    """What a client may write. Loads into a dict, so that a patch can tell absent from null."""
-
-    name = Text(required=True, validate=validate.Length(1, 200))
-    description = Text(load_default="", validate=validate.Length(max=4000))
-    effect = fields.String(required=True, validate=validate.OneOf(get_args(Effect)))
-    subjects = fields.Nested(SubjectsSchema, load_default=Subjects((), ()))
-    surfaces = TupleOf(
-        fields.String(validate=[validate.Length(1, 200), SURFACE]),
-        required=True,
-        validate=validate.Length(1, MAX_ENTRIES),
-    )
-    reasons = TupleOf(
-        fields.String(validate=validate.OneOf(REASON_CODES)), load_default=(), validate=FEW
-    )
-    ticket = Text(load_default=None, allow_none=True, validate=validate.Length(1, 128))
-    windows = TupleOf(fields.Nested(WindowSchema), load_default=(), validate=FEW)
-    networks = TupleOf(
-        fields.String(validate=[validate.Length(1, 64), _is_network]), load_default=(), validate=FEW
-    )
-    mfa = fields.Boolean(load_default=False)
-    max_minutes = fields.Integer(
-        load_default=None, allow_none=True, validate=validate.Range(1, 7 * 24 * 60)
-    )
-    min_approvals = fields.Integer(load_default=1, validate=validate.Range(1, 10))
-    approver_roles = TupleOf(
-        fields.String(validate=validate.OneOf((*PLATFORM_ROLES, *TENANT_ROLES))),
-        load_default=(),
-        validate=FEW,
-    )
-    enabled = fields.Boolean(load_default=True)
-    starts_at = fields.AwareDateTime(load_default=None, allow_none=True)
-    ends_at = fields.AwareDateTime(load_default=None, allow_none=True)
-
-    @validates_schema
-    def _ends_after_it_starts(self, data: dict[str, Any], **_: Any) -> None:
-        starts_at, ends_at = data.get("starts_at"), data.get("ends_at")
-        if starts_at and ends_at and ends_at <= starts_at:
-            raise ValidationError("Must be after starts_at.", "ends_at")
-
-
-class RuleCreateSchema(RuleDraftSchema):
-    tenant = fields.String(allow_none=True, validate=SLUG)
-
-
-class RuleSchema(RuleDraftSchema):
+class RuleSchema(Schema):
     model = Rule
 
     id = fields.UUID(required=True)
     tenant = fields.String(required=True, allow_none=True)
+    name = fields.String(required=True)
+    description = fields.String(required=True)
+    effect = fields.String(required=True, validate=validate.OneOf(get_args(Effect)))
+    subjects = fields.Nested(SubjectsSchema, required=True)
+    surfaces = TupleOf(fields.String(), required=True)
+    reasons = TupleOf(fields.String(), required=True)
+    ticket = fields.String(required=True, allow_none=True)
+    windows = TupleOf(fields.Nested(WindowSchema), required=True)
+    networks = TupleOf(fields.String(), required=True)
+    mfa = fields.Boolean(required=True)
+    max_minutes = fields.Integer(required=True, allow_none=True)
+    min_approvals = fields.Integer(required=True)
+    approver_roles = TupleOf(fields.String(), required=True)
+    enabled = fields.Boolean(required=True)
+    starts_at = fields.AwareDateTime(required=True, allow_none=True)
+    ends_at = fields.AwareDateTime(required=True, allow_none=True)
     version = fields.Integer(required=True)
     created_at = fields.AwareDateTime(required=True)
     created_by = fields.String(required=True)
@@ -153,6 +132,77 @@ class RuleHistorySchema(Schema):
     total = fields.Integer(required=True)
 
 
+class SubjectsDraftSchema(Schema):
+    model = Subjects
+
+    roles = TupleOf(
+        fields.String(validate=validate.OneOf((*PLATFORM_ROLES, *TENANT_ROLES))),
+        load_default=(),
+        validate=FEW,
+    )
+    users = TupleOf(Text(validate=validate.Length(1, 320)), load_default=(), validate=FEW)
+
+
+class WindowDraftSchema(Schema):
+    model = Window
+
+    days = TupleOf(
+        fields.String(validate=validate.OneOf(get_args(Day))),
+        required=True,
+        validate=validate.Length(1, 7),
+    )
+    begins = fields.String(required=True, data_key="from", validate=CLOCK)
+    ends = fields.String(required=True, data_key="to", validate=CLOCK)
+    tz = fields.String(required=True, validate=[validate.Length(1, 64), _is_time_zone])
+
+
+class RuleDraftSchema(Schema):
+    """What a client may write of a rule. Loads into a dict, since a patch has only parts of it."""
+
+    name = Text(required=True, validate=validate.Length(1, 200))
+    description = Text(load_default="", validate=validate.Length(max=4000))
+    effect = fields.String(required=True, validate=validate.OneOf(get_args(Effect)))
+    subjects = fields.Nested(SubjectsDraftSchema, load_default=Subjects((), ()))
+    surfaces = TupleOf(
+        fields.String(validate=[validate.Length(1, 200), SURFACE]),
+        required=True,
+        validate=validate.Length(1, MAX_ENTRIES),
+    )
+    reasons = TupleOf(
+        fields.String(validate=validate.OneOf(REASON_CODES)), load_default=(), validate=FEW
+    )
+    ticket = Text(load_default=None, allow_none=True, validate=validate.Length(1, 128))
+    windows = TupleOf(fields.Nested(WindowDraftSchema), load_default=(), validate=FEW)
+    networks = TupleOf(
+        fields.String(validate=[validate.Length(1, 64), _is_network]), load_default=(), validate=FEW
+    )
+    mfa = fields.Boolean(load_default=False)
+    max_minutes = fields.Integer(
+        load_default=None, allow_none=True, validate=validate.Range(1, 7 * 24 * 60)
+    )
+    min_approvals = fields.Integer(load_default=1, validate=validate.Range(1, 10))
+    approver_roles = TupleOf(
+        fields.String(validate=validate.OneOf((*PLATFORM_ROLES, *TENANT_ROLES))),
+        load_default=(),
+        validate=FEW,
+    )
+    enabled = fields.Boolean(load_default=True)
+    starts_at = fields.AwareDateTime(load_default=None, allow_none=True, validate=_is_near)
+    ends_at = fields.AwareDateTime(load_default=None, allow_none=True, validate=_is_near)
+
+
+class RuleCreateSchema(RuleDraftSchema):
+    tenant = fields.String(allow_none=True, validate=SLUG)
+
+
+class RulePatchSchema(RuleDraftSchema):
+    """A field that is absent stays as it is; one that is there is replaced as a whole."""
+
+    def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
+        field_obj.required = False
+        field_obj.load_default = missing
+
+
 class RuleQuerySchema(PageQuerySchema):
     model = RuleQuery
 
@@ -162,3 +212,7 @@ class RuleQuerySchema(PageQuerySchema):
     surface = fields.String(load_default=None, validate=[validate.Length(1, 200), SURFACE])
     enabled = fields.Boolean(load_default=None)
     q = Text(load_default=None, validate=validate.Length(1, 200))
+
+
+class HistoryQuerySchema(PageQuerySchema):
+    model = HistoryQuery

@@ -49,7 +49,7 @@ class GlobalScope:
 
 @dataclass(frozen=True)
 class IdentityScope:
-    """Principals, memberships and tokens: only to find out who is asking, and to administer them."""
+    """Principals, memberships and tokens: to find out who is asking, and to administer them."""
 
     visibility: str = "identity"
 

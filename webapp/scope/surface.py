@@ -104,7 +104,9 @@ def _wanted() -> Wanted | None:
     try:
         return parse_scope(header)
     except HeaderError as error:
-        raise Invalid(f"The header {SCOPE_HEADER} {error}.", {SCOPE_HEADER: [str(error)]}) from error
+        raise Invalid(
+            f"The header {SCOPE_HEADER} {error}.", {SCOPE_HEADER: [str(error)]}
+        ) from error
 
 
 def _reason() -> Reason | None:

@@ -24,6 +24,7 @@ from webapp.scope.lint.finding import Finding
 from webapp.scope.lint.routes import check_routes
 from webapp.scope.lint.source import check_source
 from webapp.scope.lint.tables import check_tables, tenant_keys
+from webapp.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -41,15 +42,14 @@ class Report:
 def lint(app: Flask, root: Path = ROOT) -> Report:
     """Check the application's routes, the database it is set up for, and the sources in `root`."""
     settings = current_settings()
-    tables = _read_tables(settings.database_owner_url or settings.database_url)
-    login_role = make_url(settings.database_url).username or ""
+    tables = _read_tables(settings)
     keys = tenant_keys(tables)
     files = sorted(source_files(root))
     found = [finding for path in files for finding in check_source(path, root, tenant_names(keys))]
     refused, used = keep_refused(found)
     findings = [
         *check_routes(app),
-        *check_tables(tables, login_role),
+        *check_tables(tables, _login_role(settings)),
         *check_doors(DOORS, used),
         *refused,
     ]
@@ -59,6 +59,11 @@ def lint(app: Flask, root: Path = ROOT) -> Report:
         tables=len(keys),
         files=len(files),
     )
+
+
+def check_database(settings: Settings) -> list[Finding]:
+    """What is wrong with the tables of the database that the settings name."""
+    return check_tables(_read_tables(settings), _login_role(settings))
 
 
 def source_files(root: Path) -> Iterator[Path]:
@@ -78,10 +83,15 @@ def tenant_names(tables: Iterable[str]) -> frozenset[str]:
     return frozenset(names | models)
 
 
-def _read_tables(url: str) -> list[Table]:
+def _read_tables(settings: Settings) -> list[Table]:
+    url = settings.database_owner_url or settings.database_url
     engine = create_engine(url, poolclass=NullPool)
     with engine.connect() as connection:
         return read_tables(connection)
+
+
+def _login_role(settings: Settings) -> str:
+    return make_url(settings.database_url).username or ""
 
 
 def _except(findings: list[Finding], root: Path) -> list[Finding]:

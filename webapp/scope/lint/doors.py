@@ -30,6 +30,25 @@ DOORS: tuple[Door, ...] = (
     Door("tasks/*", source.COMMIT, "a task is a unit of work"),
     Door("tasks/*", source.SCOPE_DOOR, "a task has no principal whom a policy could judge"),
     Door("webapp/*models.py", source.RAW_SQL, "defaults and partial indexes, which nobody runs"),
+    Door("webapp/db.py", source.RAW_SQL, "the statement that enters a scope"),
+    Door("webapp/db.py", source.CONNECTION, "asks the catalog what the login role may do"),
+    Door("webapp/extensions.py", source.CONNECTION, "asks whether the database answers"),
+    Door("webapp/caching/generations.py", source.RAW_SQL, "reads generations, which no tenant has"),
+    Door("webapp/caching/generations.py", source.SCOPE_DOOR, "reads them where no scope is yet"),
+    Door("webapp/caching/invalidation.py", source.RAW_SQL, "raises generations"),
+    Door("webapp/identity/service.py", source.SCOPE_DOOR, "finds out who asks, before any scope"),
+    Door("webapp/observability/health.py", source.SCOPE_DOOR, "reads the schema's revision"),
+    Door("webapp/scope/service.py", source.SCOPE_DOOR, "the door that a decision opens"),
+    Door("webapp/scope/lint/__init__.py", source.CONNECTION, "reads the catalog"),
+    Door("webapp/scope/lint/catalog.py", source.RAW_SQL, "reads the catalog"),
+    *(
+        Door("webapp/migrate.py", rule, "works as the tables' owner, on the schema")
+        for rule in (source.RAW_SQL, source.CONNECTION, source.COMMIT)
+    ),
+    *(
+        Door("webapp/stack/servers.py", rule, "makes the development database")
+        for rule in (source.RAW_SQL, source.CONNECTION)
+    ),
 )
 
 

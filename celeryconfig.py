@@ -1,0 +1,29 @@
+"""How Celery works here; the broker's address comes from the settings."""
+
+from kombu import Exchange, Queue
+
+task_serializer = "json"
+accept_content = ["json"]
+task_ignore_result = True
+
+# A task that a killed worker held is delivered again: every task is idempotent.
+task_acks_late = True
+task_reject_on_worker_lost = True
+worker_prefetch_multiplier = 1
+
+task_default_queue = "default"
+task_queues = (
+    Queue("default", Exchange("default"), routing_key="default"),
+    Queue("audit", Exchange("audit"), routing_key="audit"),
+)
+task_routes = {"audit.*": {"queue": "audit", "routing_key": "audit"}}
+task_publish_retry = False
+
+broker_connection_retry_on_startup = True
+broker_connection_max_retries = None
+worker_hijack_root_logger = False
+worker_send_task_events = False
+worker_enable_remote_control = False
+worker_redirect_stdouts = False
+enable_utc = True
+timezone = "UTC"

@@ -1,0 +1,19 @@
+"""What requests leave to the worker about identity."""
+
+from datetime import datetime
+from uuid import UUID
+
+from celery import shared_task
+
+from webapp.extensions import db
+from webapp.identity import service
+from webapp.identity.last_use import TOUCH_TASK
+from webapp.scope.scopes import IdentityScope
+
+
+@shared_task(name=TOUCH_TASK, ignore_result=True)
+def touch_token(token_id: str, used_at: str) -> None:
+    """Note when a token was last used."""
+    with db.session.scoped(IdentityScope()):
+        service.touch_token(UUID(token_id), datetime.fromisoformat(used_at))
+        db.session.commit()

@@ -1,0 +1,56 @@
+"""Tenants and accounts for tests, each new: no two tests share one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from uuid import UUID, uuid4
+
+from flask import Flask
+
+from webapp.extensions import db
+from webapp.identity import service as identity
+from webapp.identity.principal import PlatformRole, TenantRole
+from webapp.scope.scopes import IdentityScope
+
+INCIDENT = 'incident;ticket="INC-1"'
+
+
+@dataclass(frozen=True)
+class MadeTenant:
+    id: UUID
+    slug: str
+
+
+@dataclass(frozen=True)
+class Account:
+    id: UUID
+    email: str
+    token_id: UUID
+    token: str
+
+    def headers(self, scope: str | None = None, reason: str | None = None) -> dict[str, str]:
+        """The request headers of somebody who asks for a scope, for a reason."""
+        asked = {"Sightline-Scope": scope, "Sightline-Reason": reason}
+        sent = {name: value for name, value in asked.items() if value is not None}
+        return {"Authorization": f"Bearer {self.token}", **sent}
+
+
+def add_tenant(app: Flask, slug: str | None = None) -> MadeTenant:
+    slug = slug or f"t-{uuid4().hex}"
+    with app.app_context(), db.session.scoped(IdentityScope()):
+        made = MadeTenant(identity.create_tenant(slug, f"Tenant {slug}").id, slug)
+        db.session.commit()
+    return made
+
+
+def add_account(
+    app: Flask, *platform_roles: PlatformRole, member_of: Mapping[str, TenantRole] | None = None
+) -> Account:
+    """Somebody with these platform roles, and with these roles in the tenants of these slugs."""
+    email = f"{uuid4().hex}@example.org"
+    with app.app_context(), db.session.scoped(IdentityScope()):
+        user_id = identity.create_user(email, platform_roles).id
+        for slug, role in (member_of or {}).items():
+            identity.set_membership(email, slug, role)
+        token = identity.create_token(email, "test")
+        db.session.commit()
+    return Account(user_id, email, token.id, token.secret)

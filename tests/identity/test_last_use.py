@@ -1,0 +1,186 @@
+"""A token's last use reaches the database, and no request waits for it."""
+
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from queue import SimpleQueue
+from threading import Event
+from uuid import UUID, uuid4
+
+import pytest
+from flask import Flask
+
+from tests.factories import add_account, add_tenant
+from webapp import create_app
+from webapp.extensions import db
+from webapp.identity import directory, last_use, service
+from webapp.identity.last_use import INTERVAL, LastUse
+from webapp.scope.scopes import IdentityScope
+
+PATIENCE = 30
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Sent:
+    """What was sent, by the thread that sends it."""
+
+    def __init__(self) -> None:
+        self.tokens: SimpleQueue[UUID] = SimpleQueue()
+        self.fail = False
+
+    def __call__(self, token_id: UUID, used_at: datetime) -> None:
+        self.tokens.put(token_id)
+        if self.fail:
+            raise ConnectionError
+
+    def next(self) -> UUID:
+        return self.tokens.get(timeout=PATIENCE)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def last_used(app: Flask, token_id: UUID) -> datetime | None:
+    with app.app_context(), db.session.scoped(IdentityScope()):
+        return next(t.last_used_at for t in directory.list_tokens() if t.id == token_id)
+
+
+def test_once_in_an_interval_for_each_token() -> None:
+    clock, sent = Clock(), Sent()
+    notes = LastUse(sent, clock)
+    first, second, mark = uuid4(), uuid4(), uuid4()
+    for token_id in (first, first, second, first):
+        notes.note(token_id)
+    assert [sent.next(), sent.next()] == [first, second]
+    clock.now += INTERVAL
+    notes.note(first)
+    notes.note(first)
+    notes.note(mark)
+    assert [sent.next(), sent.next()] == [first, mark]
+
+
+def test_after_a_failure_the_broker_is_left_alone_for_an_interval() -> None:
+    clock, sent = Clock(), Sent()
+    notes = LastUse(sent, clock)
+    sent.fail = True
+    notes.note(uuid4())
+    sent.next()
+    until(lambda: notes._resume > clock.now)
+    sent.fail = False
+    for _ in range(5):
+        notes.note(uuid4())
+    assert notes._waiting.empty()
+    clock.now += INTERVAL
+    mark = uuid4()
+    notes.note(mark)
+    assert sent.next() == mark
+    assert sent.tokens.empty()
+
+
+def test_what_waited_at_the_failure_is_dropped() -> None:
+    clock = Clock()
+    entered, leave = Event(), Event()
+    sent: list[UUID] = []
+
+    def send(token_id: UUID, used_at: datetime) -> None:
+        sent.append(token_id)
+        entered.set()
+        if len(sent) == 1:
+            leave.wait(PATIENCE)
+            raise ConnectionError
+
+    notes = LastUse(send, clock)
+    first, mark = uuid4(), uuid4()
+    notes.note(first)
+    assert entered.wait(PATIENCE)
+    for _ in range(3):
+        notes.note(uuid4())
+    leave.set()
+    until(lambda: notes._waiting.empty() and notes._resume > clock.now)
+    clock.now += INTERVAL
+    notes.note(mark)
+    until(lambda: len(sent) == 2)
+    assert sent == [first, mark]
+
+
+def test_a_send_that_hangs_holds_no_request_up_and_no_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(last_use, "WAITING", 3)
+    leave = Event()
+
+    def hang(token_id: UUID, used_at: datetime) -> None:
+        leave.wait(PATIENCE)
+
+    notes = LastUse(hang, Clock())
+    for _ in range(10):
+        notes.note(uuid4())
+    assert notes._waiting.qsize() <= 3
+    assert notes._resume == INTERVAL
+    leave.set()
+
+
+def test_a_broker_that_hangs_holds_no_request_up(app: Flask) -> None:
+    tenant = add_tenant(app)
+    account = add_account(app, member_of={tenant.slug: "member"})
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        # Were it sent within the request, the test would run into its own timeout.
+        settings = replace(app.extensions["settings"], celery_broker_url=url, audit_timeout=3600.0)
+        other = create_app(settings)
+        for _ in range(2):
+            answer = other.test_client().get("/admin/api/rules", headers=account.headers())
+            assert answer.status_code == 200
+        silent.settimeout(PATIENCE)
+        connection, _ = silent.accept()  # the notes' thread does try
+        connection.close()
+        until(lambda: other.extensions["identity.last_use"]._resume > time.monotonic())
+    with other.app_context():
+        db.engine.dispose()
+
+
+@pytest.mark.usefixtures("worker")
+def test_the_worker_notes_the_last_use(app: Flask) -> None:
+    tenant = add_tenant(app)
+    account = add_account(app, member_of={tenant.slug: "member"})
+    assert last_used(app, account.token_id) is None
+    before = datetime.now(UTC)
+    answer = app.test_client().get("/admin/api/rules", headers=account.headers())
+    assert answer.status_code == 200
+    until(lambda: last_used(app, account.token_id) is not None)
+    used_at = last_used(app, account.token_id)
+    assert used_at is not None
+    assert before <= used_at <= datetime.now(UTC)
+
+
+def test_a_refused_token_was_not_used(app: Flask) -> None:
+    account = add_account(app)
+    notes = app.extensions["identity.last_use"]
+    with app.app_context(), db.session.scoped(IdentityScope()):
+        service.revoke_token(account.token_id)
+        db.session.commit()
+    app.test_client().get("/admin/api/rules", headers=account.headers())
+    assert account.token_id not in notes._due
+
+
+def test_a_note_that_comes_late_moves_nothing_back(app: Flask) -> None:
+    account = add_account(app)
+    now = datetime.now(UTC)
+    for used_at in (now, now - timedelta(minutes=5)):
+        with app.app_context(), db.session.scoped(IdentityScope()):
+            service.touch_token(account.token_id, used_at)
+            db.session.commit()
+    assert last_used(app, account.token_id) == now

@@ -1,0 +1,92 @@
+"""The product's own processes, as the Procfile starts them."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sysconfig
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+
+from webapp.stack.servers import free_port
+
+ROOT = Path(__file__).parents[1]
+STARTUP = 60
+PATIENCE = 30
+
+
+@dataclass(frozen=True)
+class Web:
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+def command_of(name: str) -> list[str]:
+    """What the Procfile says of a process."""
+    lines = (ROOT / "Procfile").read_text().splitlines()
+    commands = dict(line.split(": ", 1) for line in lines)
+    return shlex.split(commands[name])
+
+
+@contextmanager
+def started(
+    command: list[str], environment: Mapping[str, str], log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process, and at the end all that it has started in its turn."""
+    path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | {"PATH": path, **environment},
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@contextmanager
+def run_worker(environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with started(command_of("worker"), environment, log) as process:
+        _await(process, log, lambda: b"ready." in log.read_bytes())
+        yield process
+
+
+@contextmanager
+def run_web(environment: Mapping[str, str], log: Path) -> Iterator[Web]:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with started(command_of("web"), {**environment, "PORT": str(port)}, log) as process:
+        _await(process, log, lambda: _answers(url))
+        yield Web(url, process, log)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(f"{url}/readyz", timeout=5).status_code == 200
+    except requests.RequestException:
+        return False
+
+
+def _await(process: subprocess.Popen[bytes], log: Path, ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + STARTUP
+    while not ready():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"{process.args!r} did not start:\n{log.read_text()[-4000:]}")
+        time.sleep(0.05)

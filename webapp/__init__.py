@@ -1,0 +1,28 @@
+"""Sightline: every look across tenants decided by rules, served fast, recorded exactly once."""
+
+from flask import Flask
+
+from webapp import caching, cli, docs, errors, observability
+from webapp.audit import recorder
+from webapp.audit.views import blueprint as audits
+from webapp.extensions import init_celery, init_db
+from webapp.identity import service as identity
+from webapp.rules.views import blueprint as rules
+from webapp.settings import Settings, read_settings
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """An application for `settings`, by default the environment's; connects to nothing yet."""
+    app = Flask("webapp", static_folder=None)
+    app.extensions["settings"] = settings or read_settings()
+    app.config["MAX_CONTENT_LENGTH"] = 2**20
+    errors.init_app(app)
+    observability.init_app(app)
+    init_db(app)
+    init_celery(app)
+    caching.init_app(app)
+    identity.init_app(app)
+    recorder.init_app(app)
+    docs.init_app(app, [rules, audits])
+    cli.init_app(app)
+    return app

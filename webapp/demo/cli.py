@@ -1,0 +1,105 @@
+"""`flask demo`: something to look at, and a first look. In development only."""
+
+from dataclasses import replace
+
+import click
+from uuid_utils.compat import uuid7
+
+from webapp.commands import Commands, as_json, print_json
+from webapp.demo import accounts, client
+from webapp.demo.credentials import FILE, Credentials, read_credentials, write_credentials
+from webapp.demo.drafts import CUSTOMERS, PLATFORM_RULES, tenant_rules
+from webapp.demo.rules import add_rules
+from webapp.errors import Unauthenticated
+from webapp.extensions import current_settings, db
+from webapp.identity import service as identity
+from webapp.scope.scopes import GlobalScope, IdentityScope, TenantScope
+
+group = Commands("demo", help="Three tenants to try things on, and a first look across them.")
+
+
+@group.command("seed")
+@click.option(
+    "--port", envvar="PORT", default=8000, show_envvar=True, type=click.IntRange(1, 65535)
+)
+def seed_command(*, port: int) -> None:
+    """Fill an empty database; write the accounts' tokens where they are missing or have ended."""
+    with db.session.scoped(IdentityScope()):
+        empty = accounts.may_seed()
+    if empty:
+        _fill()
+        click.echo("Seeded three tenants with their rules, and the platform's.")
+    else:
+        click.echo("There are tenants already: nothing to seed.")
+    with db.session.scoped(IdentityScope()):
+        seeded = accounts.is_seeded()
+    if seeded:
+        _keep_credentials(f"http://127.0.0.1:{port}")
+
+
+@group.command("look")
+@as_json
+def look_command(*, as_json: bool) -> None:
+    """Look at all tenants' rules as the engineer, and show the record that this leaves."""
+    credentials = read_credentials(current_settings().home)
+    if credentials is None:
+        raise click.ClickException(f"There is no {FILE}: run `flask demo seed`.")
+    try:
+        answer = client.look(credentials)
+        event = client.find_event(credentials, answer.receipt) if answer.receipt else None
+    except client.NoAnswer as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        print_json({"status": answer.status, "receipt": answer.receipt, "event": event})
+    else:
+        click.echo(f"status   {answer.status}")
+        click.echo(f"receipt  {answer.receipt}")
+        click.echo("event    " + ("not committed" if event is None else ""))
+        if event is not None:
+            print_json(event)
+    if answer.status != 200 or event is None:
+        raise click.ClickException("The look was not answered and recorded as it should be.")
+
+
+def _fill() -> None:
+    """Seed scope by scope, what others refer to first; the accounts make it complete."""
+    with db.session.scoped(IdentityScope()):
+        accounts.add_tenants()
+        db.session.commit()
+        ids = {slug: identity.get_tenant(slug).id for slug in CUSTOMERS}
+    for slug, tenant_id in ids.items():
+        own = TenantScope(tenant_id)
+        with db.session.scoped(own):
+            add_rules(own, tenant_rules(slug), accounts.email_of(f"{slug}-admin"))
+            db.session.commit()
+    everywhere = GlobalScope(look_id=uuid7())
+    with db.session.scoped(everywhere):
+        add_rules(everywhere, PLATFORM_RULES, accounts.email_of("owner"))
+        db.session.commit()
+    with db.session.scoped(IdentityScope()):
+        accounts.add_accounts()
+        db.session.commit()
+
+
+def _keep_credentials(base_url: str) -> None:
+    home = current_settings().home
+    kept = read_credentials(home)
+    if kept is not None and _are_good(kept):
+        path = write_credentials(home, replace(kept, base_url=base_url))
+    else:
+        with db.session.scoped(IdentityScope()):
+            tokens = accounts.mint_tokens()
+            db.session.commit()
+        path = write_credentials(home, Credentials(base_url, tokens))
+    click.echo(f"The accounts' tokens are in {path}")
+
+
+def _are_good(kept: Credentials) -> bool:
+    """Whether each account has a token in the file that stands for it."""
+    try:
+        return all(
+            identity.check_token(kept.tokens[account.name]).email == account.email
+            for account in accounts.ACCOUNTS
+        )
+    except (KeyError, Unauthenticated):
+        return False

@@ -1,0 +1,301 @@
+"""Rules: the cached list, one at a time, and changes, each with the version it leaves behind.
+
+Everything runs in the scope that the session is in; nothing here commits.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import orjson
+import psycopg2
+from sqlalchemy import ColumnElement, Select, func, literal, or_, select, tuple_
+from sqlalchemy.exc import IntegrityError
+from uuid_utils.compat import uuid7
+
+from webapp.caching import cache_result, invalidate
+from webapp.errors import Conflict, Invalid, NotFound
+from webapp.extensions import db
+from webapp.http import decode_cursor, encode_cursor
+from webapp.identity.models import Tenant
+from webapp.rules.models import NAME_IS_UNIQUE, RuleRow, RuleVersionRow
+from webapp.rules.rule import (
+    Change,
+    HistoryQuery,
+    Rule,
+    RuleHistory,
+    RulePage,
+    RuleQuery,
+    RuleVersion,
+    Subjects,
+    Window,
+    surfaces_covering,
+)
+from webapp.rules.schemas import RulePageSchema, RuleSchema, WindowSchema
+from webapp.scope.scopes import GlobalScope, Scope, TenantScope
+
+KIND = "rules"
+"""What the cache tags of rules begin with."""
+
+
+@cache_result(
+    schema=RulePageSchema,
+    tags=lambda scope, _: [f"{KIND}:{scope.tag}"],
+    warm=lambda: [(GlobalScope(look_id=uuid4()), RuleQuery())],
+)
+def list_rules(scope: Scope, query: RuleQuery) -> RulePage:
+    """The page of the scope's rules that `query` asks for; raises `Invalid` for its cursor."""
+    key, descending = query.sort.removeprefix("-"), query.sort.startswith("-")
+    listing = _listing(scope, replace(query, limit=0, cursor=None))
+    column = getattr(RuleRow, key)
+    order = tuple_(column, RuleRow.id)
+    page = (
+        _with_tenant()
+        .where(*_filters(query))
+        .order_by(*((column.desc(), RuleRow.id.desc()) if descending else (column, RuleRow.id)))
+        .limit(query.limit + 1)
+    )
+    if query.cursor is not None:
+        value, last_id = decode_cursor(query.cursor, listing)
+        last = tuple_(
+            literal(value if key == "name" else datetime.fromisoformat(value), column.type),
+            literal(UUID(last_id), RuleRow.id.type),
+        )
+        page = page.where(order < last if descending else order > last)
+    rows = db.session.execute(page).all()
+    shown = rows[: query.limit]
+    next_cursor = None
+    if len(rows) > query.limit:
+        last_row = shown[-1][0]
+        next_cursor = encode_cursor([getattr(last_row, key), last_row.id], listing)
+    total = select(func.count()).select_from(RuleRow).where(*_filters(query))
+    return RulePage(
+        items=tuple(_rule(row, tenant) for row, tenant in shown),
+        next_cursor=next_cursor,
+        total=db.session.scalars(total).one(),
+    )
+
+
+def get_rule(rule_id: UUID) -> Rule:
+    return _rule(*_find(_one(rule_id)))
+
+
+def list_history(scope: Scope, rule_id: UUID, query: HistoryQuery) -> RuleHistory:
+    """The versions of a rule, deleted ones' too, the newest first."""
+    rule = db.session.get(RuleRow, rule_id)
+    if rule is None:
+        raise NotFound("There is no such rule.")
+    listing = _listing(scope, rule_id)
+    page = (
+        select(RuleVersionRow)
+        .where(RuleVersionRow.rule_id == rule_id)
+        .order_by(RuleVersionRow.version.desc())
+        .limit(query.limit + 1)
+    )
+    if query.cursor is not None:
+        (last_version,) = decode_cursor(query.cursor, listing)
+        page = page.where(RuleVersionRow.version < last_version)
+    rows = db.session.scalars(page).all()
+    shown = rows[: query.limit]
+    return RuleHistory(
+        items=tuple(map(_version, shown)),
+        next_cursor=encode_cursor([shown[-1].version], listing) if len(rows) > len(shown) else None,
+        total=rule.version,
+    )
+
+
+def create_rule(scope: Scope, draft: Mapping[str, Any], by: str) -> Rule:
+    """Add a rule of the tenant whose scope this is, or else of the one that the draft names, or of
+    the platform."""
+    tenant_id, tenant = _owner(scope, draft)
+    now = datetime.now(UTC)
+    row = RuleRow(id=uuid7(), tenant_id=tenant_id, version=1, created_at=now, created_by=by)
+    _write(row, draft)
+    db.session.add(row)
+    return _record(row, tenant, "created", by, now)
+
+
+def update_rule(
+    rule_id: UUID, check: Callable[[int], None], changes: Mapping[str, Any], by: str
+) -> Rule:
+    """Change the fields given. `check` is told the version there is and raises to refuse it.
+
+    What changes nothing leaves no version.
+    """
+    row, tenant = _find(_one(rule_id).with_for_update(of=RuleRow))
+    check(row.version)
+    _write(row, changes)
+    if not db.session.is_modified(row):
+        return _rule(row, tenant)
+    row.version += 1
+    return _record(row, tenant, "updated", by, datetime.now(UTC))
+
+
+def delete_rule(rule_id: UUID, check: Callable[[int], None], by: str) -> None:
+    """Take a rule out of use; its history stays. `check` as for `update_rule`."""
+    row, tenant = _find(_one(rule_id).with_for_update(of=RuleRow))
+    check(row.version)
+    now = datetime.now(UTC)
+    row.version += 1
+    row.deleted_at = now
+    _record(row, tenant, "deleted", by, now)
+
+
+def _listing(scope: Scope, asked: object) -> str:
+    """Names a list for its cursors: what is asked for, and which rows are seen."""
+    return orjson.dumps([KIND, scope.visibility, asked]).decode()
+
+
+def _filters(query: RuleQuery) -> Iterator[ColumnElement[bool]]:
+    yield RuleRow.deleted_at.is_(None)
+    if query.tenant is not None:
+        of_slug = select(Tenant.id).where(Tenant.slug == query.tenant).scalar_subquery()
+        yield RuleRow.tenant_id == of_slug
+    if query.effect is not None:
+        yield RuleRow.effect == query.effect
+    if query.surface is not None:
+        yield RuleRow.surfaces.overlap(list(surfaces_covering(query.surface)))
+    if query.enabled is not None:
+        yield RuleRow.enabled.is_(query.enabled)
+    if query.q is not None:
+        yield or_(
+            RuleRow.name.icontains(query.q, autoescape=True),
+            RuleRow.description.icontains(query.q, autoescape=True),
+        )
+
+
+def _with_tenant() -> Select[RuleRow, str | None]:
+    return select(RuleRow, Tenant.slug).outerjoin(Tenant, Tenant.id == RuleRow.tenant_id)
+
+
+def _one(rule_id: UUID) -> Select[RuleRow, str | None]:
+    return _with_tenant().where(RuleRow.id == rule_id, RuleRow.deleted_at.is_(None))
+
+
+def _find(statement: Select[RuleRow, str | None]) -> tuple[RuleRow, str | None]:
+    found = db.session.execute(statement.execution_options(populate_existing=True)).one_or_none()
+    if found is None:
+        raise NotFound("There is no such rule.")
+    row, tenant = found
+    return row, tenant
+
+
+def _owner(scope: Scope, draft: Mapping[str, Any]) -> tuple[UUID | None, str | None]:
+    """The tenant of a new rule, by id and slug; none for the platform's."""
+    match scope:
+        case TenantScope(tenant_id):
+            own = db.session.scalars(select(Tenant.slug).where(Tenant.id == tenant_id)).one()
+            if draft.get("tenant", own) != own:
+                raise _invalid("tenant", "must be the tenant whose scope this is")
+            return tenant_id, own
+        case GlobalScope():
+            slug: str | None = draft.get("tenant")
+            if slug is None:
+                return None, None
+            found = db.session.scalar(select(Tenant.id).where(Tenant.slug == slug))
+            if found is None:
+                raise _invalid("tenant", "is none that you can see")
+            return found, slug
+    raise TypeError(scope)
+
+
+def _write(row: RuleRow, values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        match name:
+            case "tenant":
+                continue
+            case "subjects":
+                stored: Any = {kind: list(names) for kind, names in asdict(value).items()}
+            case "windows":
+                stored = WindowSchema(many=True).dump(value)
+            case _:
+                stored = list(value) if isinstance(value, tuple) else value
+        setattr(row, name, stored)
+    if row.starts_at and row.ends_at and row.ends_at <= row.starts_at:
+        raise _invalid("ends_at", "must be after starts_at")
+
+
+def _invalid(field: str, problem: str) -> Invalid:
+    return Invalid(f"The rule's {field} {problem}.", {field: [problem]})
+
+
+def _record(row: RuleRow, tenant: str | None, change: Change, by: str, at: datetime) -> Rule:
+    """Keep what a change made of a rule, and end the lists from before it."""
+    row.updated_at, row.updated_by = at, by
+    rule = _rule(row, tenant)
+    db.session.add(
+        RuleVersionRow(
+            rule_id=row.id,
+            version=row.version,
+            tenant_id=row.tenant_id,
+            change=change,
+            changed_at=at,
+            changed_by=by,
+            snapshot=RuleSchema().dump(rule),
+        )
+    )
+    try:
+        db.session.flush()
+    except IntegrityError as error:
+        if _constraint(error) != NAME_IS_UNIQUE:
+            raise
+        problem = "is that of another rule"
+        raise Conflict(f"The rule's name {problem}.", {"name": [problem]}) from error
+    invalidate(*_tags(row.tenant_id))
+    return rule
+
+
+def _constraint(error: IntegrityError) -> str | None:
+    """The constraint that was violated, by name."""
+    return error.orig.diag.constraint_name if isinstance(error.orig, psycopg2.Error) else None
+
+
+def _tags(tenant_id: UUID | None) -> list[str]:
+    return [f"{KIND}:global", *([f"{KIND}:tenant:{tenant_id}"] if tenant_id else [])]
+
+
+def _version(row: RuleVersionRow) -> RuleVersion:
+    return RuleVersion(
+        version=row.version,
+        change=row.change,  # type: ignore[arg-type]  # the table's constraint names the Literal's
+        changed_at=row.changed_at,
+        changed_by=row.changed_by,
+        rule=RuleSchema().load(row.snapshot),
+    )
+
+
+def _rule(row: RuleRow, tenant: str | None) -> Rule:
+    return Rule(
+        id=row.id,
+        tenant=tenant,
+        name=row.name,
+        description=row.description,
+        effect=row.effect,  # type: ignore[arg-type]  # the table's constraint names the Literal's
+        subjects=Subjects(tuple(row.subjects["roles"]), tuple(row.subjects["users"])),
+        surfaces=tuple(row.surfaces),
+        reasons=tuple(row.reasons),
+        ticket=row.ticket,
+        windows=tuple(
+            Window(tuple(window["days"]), window["from"], window["to"], window["tz"])
+            for window in row.windows
+        ),
+        networks=tuple(row.networks),
+        mfa=row.mfa,
+        max_minutes=row.max_minutes,
+        min_approvals=row.min_approvals,
+        approver_roles=tuple(row.approver_roles),
+        enabled=row.enabled,
+        starts_at=_in_utc(row.starts_at),
+        ends_at=_in_utc(row.ends_at),
+        version=row.version,
+        created_at=row.created_at.astimezone(UTC),
+        created_by=row.created_by,
+        updated_at=row.updated_at.astimezone(UTC),
+        updated_by=row.updated_by,
+    )
+
+
+def _in_utc(instant: datetime | None) -> datetime | None:
+    return instant.astimezone(UTC) if instant else None

@@ -1,0 +1,117 @@
+"""The rules over HTTP: /admin/api/rules."""
+
+from typing import Any
+from uuid import UUID
+
+from flask import Response, url_for
+
+from webapp.audit import recorder
+from webapp.extensions import db
+from webapp.http import Blueprint, json_response, required_version, respond, row_etag
+from webapp.identity.principal import PLATFORM_ROLES, TENANT_ROLES
+from webapp.rules import service
+from webapp.rules.rule import HistoryQuery, Rule, RuleQuery
+from webapp.rules.schemas import (
+    HistoryQuerySchema,
+    RuleCreateSchema,
+    RuleHistorySchema,
+    RulePageSchema,
+    RulePatchSchema,
+    RuleQuerySchema,
+    RuleSchema,
+)
+from webapp.scope.surface import current_principal, current_scope, current_surface, surface
+
+blueprint = Blueprint(
+    "rules", __name__, url_prefix="/admin/api/rules", description="What the rules say, and said."
+)
+
+
+@blueprint.route("")
+@surface(
+    "admin.rules.list",
+    tenant_roles=TENANT_ROLES,
+    platform_roles=PLATFORM_ROLES,
+    caches=(service.KIND,),
+)
+@blueprint.arguments(RuleQuerySchema, location="query")
+@blueprint.response(200, RulePageSchema)
+def index(query: RuleQuery) -> Response:
+    """List the rules that the scope sees"""
+    page = service.list_rules(current_scope(), query)
+    _shows(len(page.value.items))
+    return json_response(page.json, page.etag)
+
+
+@blueprint.route("", methods=["POST"])
+@surface("admin.rules.create", tenant_roles=("admin",), platform_roles=("owner",), changes=True)
+@blueprint.arguments(RuleCreateSchema)
+@blueprint.response(201, RuleSchema)
+def create(draft: dict[str, Any]) -> Response:
+    """Add a rule
+
+    In a tenant's scope it is that tenant's. In the global scope `tenant` says whose it is: null, or
+    absent, stands for the platform.
+    """
+    rule = service.create_rule(current_scope(), draft, current_principal().email)
+    db.session.commit()
+    response = _answer(rule, 201)
+    response.headers["Location"] = url_for("rules.read", rule_id=rule.id)
+    return response
+
+
+@blueprint.route("/<uuid:rule_id>")
+@surface("admin.rules.read", tenant_roles=TENANT_ROLES, platform_roles=PLATFORM_ROLES)
+@blueprint.response(200, RuleSchema)
+def read(rule_id: UUID) -> Response:
+    """Read a rule"""
+    return _answer(service.get_rule(rule_id))
+
+
+@blueprint.route("/<uuid:rule_id>", methods=["PATCH"])
+@surface("admin.rules.update", tenant_roles=("admin",), platform_roles=("owner",), changes=True)
+@blueprint.arguments(RulePatchSchema)
+@blueprint.response(200, RuleSchema)
+def update(changes: dict[str, Any], rule_id: UUID) -> Response:
+    """Change a rule
+
+    A field that is absent stays as it is. `If-Match` names the version that is changed.
+    """
+    rule = service.update_rule(
+        rule_id, required_version(rule_id), changes, current_principal().email
+    )
+    db.session.commit()
+    return _answer(rule)
+
+
+@blueprint.route("/<uuid:rule_id>", methods=["DELETE"])
+@surface("admin.rules.delete", tenant_roles=("admin",), platform_roles=("owner",), changes=True)
+@blueprint.response(204)
+def delete(rule_id: UUID) -> Response:
+    """Take a rule out of use
+
+    Its history stays. `If-Match` names the version that is deleted.
+    """
+    service.delete_rule(rule_id, required_version(rule_id), current_principal().email)
+    db.session.commit()
+    return Response(status=204)
+
+
+@blueprint.route("/<uuid:rule_id>/history")
+@surface("admin.rules.history", tenant_roles=TENANT_ROLES, platform_roles=PLATFORM_ROLES)
+@blueprint.arguments(HistoryQuerySchema, location="query")
+@blueprint.response(200, RuleHistorySchema)
+def history(query: HistoryQuery, rule_id: UUID) -> Response:
+    """List what a rule was after each change, the newest first"""
+    versions = service.list_history(current_scope(), rule_id, query)
+    _shows(len(versions.items))
+    return respond(RuleHistorySchema(), versions)
+
+
+def _answer(rule: Rule, status: int = 200) -> Response:
+    _shows(1)
+    return respond(RuleSchema(), rule, etag=row_etag(rule.id, rule.version), status=status)
+
+
+def _shows(rows: int) -> None:
+    recorder.count_rows(current_surface().name, rows)

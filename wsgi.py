@@ -1,0 +1,11 @@
+"""The composition root: `gunicorn wsgi:app`, `celery -A wsgi.celery worker`, `flask --app wsgi`."""
+
+import tasks  # noqa: F401 - registers the tasks
+from webapp import create_app
+from webapp.settings import SettingsError
+
+try:
+    app = create_app()
+except SettingsError as error:
+    raise SystemExit(str(error)) from None
+celery = app.extensions["celery"]
