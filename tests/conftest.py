@@ -9,24 +9,16 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from tests.processes import Web, run_web, run_worker
+from tests.processes import Web, no_settings_of_the_caller, run_web, run_worker
 from webapp import create_app, migrate
 from webapp.extensions import db
 from webapp.settings import read_settings
 from webapp.stack.home import open_stack, running
 
-SETTINGS = {
-    *("SIGHTLINE_ENV", "SIGHTLINE_HOME", "SECRET_KEY", "AUDIT_MAC_KEY", "PORT", "WEB_CONCURRENCY"),
-    *("DATABASE_URL", "DATABASE_OWNER_URL", "REDIS_URL", "CELERY_BROKER_URL"),
-    *("AUDIT_TIMEOUT", "CACHE_TTL", "CACHE_TIMEOUT", "PROMETHEUS_MULTIPROC_DIR"),
-}
-
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_settings_of_the_caller() -> Iterator[None]:
-    """`make test` passes whatever the shell that it is called from has set."""
-    kept = {name: value for name, value in os.environ.items() if name not in SETTINGS}
-    with mock.patch.dict(os.environ, kept, clear=True):
+    with no_settings_of_the_caller():
         yield
 
 

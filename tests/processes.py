@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import requests
 
@@ -18,6 +19,19 @@ from webapp.stack.servers import free_port
 ROOT = Path(__file__).parents[1]
 STARTUP = 60
 PATIENCE = 30
+SETTINGS = {
+    *("SIGHTLINE_ENV", "SIGHTLINE_HOME", "SECRET_KEY", "AUDIT_MAC_KEY", "PORT", "WEB_CONCURRENCY"),
+    *("DATABASE_URL", "DATABASE_OWNER_URL", "REDIS_URL", "CELERY_BROKER_URL"),
+    *("AUDIT_TIMEOUT", "CACHE_TTL", "CACHE_TIMEOUT", "PROMETHEUS_MULTIPROC_DIR"),
+}
+
+
+@contextmanager
+def no_settings_of_the_caller() -> Iterator[None]:
+    """Whatever the shell has set that this was called from, it does not reach the product."""
+    kept = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+    with mock.patch.dict(os.environ, kept, clear=True):
+        yield
 
 
 @dataclass(frozen=True)
@@ -70,16 +84,25 @@ def run_worker(environment: Mapping[str, str], log: Path) -> Iterator[subprocess
 
 @contextmanager
 def run_web(environment: Mapping[str, str], log: Path) -> Iterator[Web]:
+    with run_server(command_of("web"), "/readyz", environment, log) as web:
+        yield web
+
+
+@contextmanager
+def run_server(
+    command: list[str], ready: str, environment: Mapping[str, str], log: Path
+) -> Iterator[Web]:
+    """A web server on the PORT that it is given, once the path `ready` answers 200."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    with started(command_of("web"), {**environment, "PORT": str(port)}, log) as process:
-        _await(process, log, lambda: _answers(url))
+    with started(command, {**environment, "PORT": str(port)}, log) as process:
+        _await(process, log, lambda: _answers(url + ready))
         yield Web(url, process, log)
 
 
 def _answers(url: str) -> bool:
     try:
-        return requests.get(f"{url}/readyz", timeout=5).status_code == 200
+        return requests.get(url, timeout=5).status_code == 200
     except requests.RequestException:
         return False
 

@@ -32,6 +32,7 @@ from webapp.settings import Settings
 
 RECEIPT_HEADER = "Sightline-Audit"
 COMMIT_TASK = "audit.commit"
+_SETTLED = "sightline.audit_settled"
 MAX_PATH = 2048
 MAX_USER_AGENT = 512
 
@@ -96,7 +97,7 @@ def init_app(app: Flask) -> None:
 
 def note(look: Look) -> UUID:
     """Record a look, or count it as a repeat of one noted in this request; returns its event id."""
-    if "audit_settled" in g:
+    if _SETTLED in request.environ:
         raise TooLate(look.surface)
     noted = _noted()
     key: _Key = (look.actor.id, look.surface, look.reason)
@@ -121,7 +122,7 @@ def count_rows(surface: str, rows: int) -> None:
 def settle(response: Response) -> Response:
     """Hand the request's events off, or answer 503 in place of what they would have vouched for."""
     noted = g.pop("audit", None)
-    g.audit_settled = True
+    request.environ[_SETTLED] = True
     if not noted:
         return response
     events = _hand_off(noted, response.status_code)
@@ -136,7 +137,6 @@ def _settle_interrupted(_: BaseException | None) -> None:
     """Hand off what no answer was made for; and leave `g` to the next request, should both run in
     an application context that somebody else has pushed."""
     noted = g.pop("audit", None)
-    g.pop("audit_settled", None)
     if noted:
         _hand_off(noted, None)
 

@@ -34,17 +34,17 @@ def look(credentials: Credentials, *, limit: int = 5) -> Answer:
 
 
 def find_event(credentials: Credentials, event_id: str) -> dict[str, Any] | None:
-    """The committed event, once the worker has it, as the auditor sees it."""
+    """The event as the auditor sees it once it is committed; `None` if that takes too long."""
     deadline = monotonic() + PATIENCE
     while True:
-        page = _get(credentials, "auditor", "/admin/api/audits", sort="-occurred_at", limit="50")
-        if page.status != http.client.OK:
-            raise NoAnswer(f"The audits answered {page.status}: {page.body}")
-        found: dict[str, Any] | None = next(
-            (item for item in page.body["items"] if item["id"] == event_id), None
-        )
-        if found is not None or monotonic() >= deadline:
-            return found
+        answer = _get(credentials, "auditor", f"/admin/api/audits/{event_id}")
+        if answer.status == http.client.OK:
+            event: dict[str, Any] = answer.body
+            return event
+        if answer.status != http.client.NOT_FOUND:
+            raise NoAnswer(f"The audits answered {answer.status}: {answer.body}")
+        if monotonic() >= deadline:
+            return None
         sleep(0.2)
 
 

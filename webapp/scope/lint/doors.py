@@ -30,6 +30,7 @@ DOORS: tuple[Door, ...] = (
     Door("tasks/*", source.COMMIT, "a task is a unit of work"),
     Door("tasks/*", source.SCOPE_DOOR, "a task has no principal whom a policy could judge"),
     Door("webapp/*models.py", source.RAW_SQL, "defaults and partial indexes, which nobody runs"),
+    Door("webapp/audit/ledger.py", source.TENANT_DML, "appends, in the scope that may do no more"),
     Door("webapp/db.py", source.RAW_SQL, "the statement that enters a scope"),
     Door("webapp/db.py", source.CONNECTION, "asks the catalog what the login role may do"),
     Door("webapp/extensions.py", source.CONNECTION, "asks whether the database answers"),

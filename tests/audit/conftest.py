@@ -1,0 +1,26 @@
+"""An engineer, an application whose surfaces misbehave, and the worker that commits its looks."""
+
+from collections.abc import Iterator
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from tests.audit.looks import looking_app
+from tests.factories import Account, add_account
+
+
+@pytest.fixture(scope="session")
+def looks_app(app: Flask) -> Iterator[Flask]:
+    with looking_app(app.extensions["settings"]) as made:
+        yield made
+
+
+@pytest.fixture
+def looks(looks_app: Flask, worker: None) -> FlaskClient:
+    return looks_app.test_client()
+
+
+@pytest.fixture
+def engineer(app: Flask) -> Account:
+    return add_account(app, "engineer")

@@ -1,0 +1,87 @@
+"""Audit events out of nothing."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from hypothesis import strategies as st
+from uuid_utils.compat import uuid7
+
+from webapp.audit.event import (
+    Actor,
+    AuditEvent,
+    EventDecision,
+    EventRequest,
+    EventScope,
+    Reason,
+)
+
+
+def make_event(**changes: Any) -> AuditEvent:
+    event = AuditEvent(
+        id=uuid7(),
+        occurred_at=datetime.now(UTC),
+        kind="look",
+        actor=Actor(uuid4(), "engineer@example.org", ("engineer",), uuid4()),
+        surface="looks.things",
+        reason=Reason("incident", "INC-1", None),
+        scope=EventScope("global", None, None),
+        decision=EventDecision("allowed"),
+        outcome="served",
+        http_status=200,
+        rows=3,
+        repeats=1,
+        request=EventRequest(uuid4().hex, "GET", "/admin/looks/things", "127.0.0.1", None),
+    )
+    return replace(event, **changes)
+
+
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\x00"))
+counts = st.integers(0, 2**53 - 1)
+uuid_tuples = st.lists(st.uuids(), max_size=3).map(tuple)
+moments = st.datetimes(timezones=st.just(UTC))
+
+events = st.builds(
+    AuditEvent,
+    id=st.uuids(),
+    occurred_at=moments,
+    kind=st.sampled_from(["look", "change"]),
+    actor=st.builds(
+        Actor,
+        id=st.uuids(),
+        email=texts,
+        roles=st.lists(texts, max_size=3).map(tuple),
+        token_id=st.none() | st.uuids(),
+    ),
+    surface=texts,
+    reason=st.none() | st.builds(Reason, texts, st.none() | texts, st.none() | texts),
+    scope=st.builds(
+        EventScope, st.sampled_from(["tenant", "global"]), st.none() | st.uuids(), st.none() | texts
+    ),
+    decision=st.builds(
+        EventDecision,
+        effect=st.sampled_from(["allowed", "denied", "approval_required"]),
+        rule_ids=uuid_tuples,
+        excluded_tenant_ids=uuid_tuples,
+    ),
+    outcome=st.sampled_from(["served", "denied", "failed", "interrupted"]),
+    http_status=st.none() | counts,
+    rows=st.none() | counts,
+    repeats=counts,
+    request=st.builds(EventRequest, texts, texts, texts, st.none() | texts, st.none() | texts),
+)
+
+
+def as_json(value: Any) -> Any:
+    """The event as RFC 8785's own implementation takes it."""
+    match value:
+        case UUID():
+            return str(value)
+        case datetime():
+            return value.isoformat().replace("+00:00", "Z")
+        case dict():
+            return {key: as_json(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [as_json(inner) for inner in value]
+    return value

@@ -1,0 +1,147 @@
+"""Whatever becomes of the request and its transaction, a real worker commits the record, once."""
+
+import socket
+import struct
+from threading import Thread
+from uuid import uuid4
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from uuid_utils.compat import uuid7
+from werkzeug.serving import make_server
+
+from tests.audit.receipts import (
+    committed,
+    committed_of_request,
+    events_of_request,
+    receipt,
+    second_connection,
+)
+from tests.factories import INCIDENT, Account, add_tenant
+from webapp.audit.recorder import TooLate
+from webapp.rules.models import RuleRow
+
+
+def headers(who: Account, request_id: str = "") -> dict[str, str]:
+    return {**who.headers("global", INCIDENT), "X-Request-ID": request_id or uuid4().hex}
+
+
+def test_it_survives_a_forced_rollback(app: Flask, looks: FlaskClient, engineer: Account) -> None:
+    rule_id = uuid7()
+    answer = looks.get(f"/admin/looks/rolled-back/{rule_id}", headers=headers(engineer))
+    assert answer.status_code == 200
+    (event,) = committed(app, *receipt(answer))
+    assert (event["outcome"], event["http_status"]) == ("served", 200)
+    with second_connection(app) as session:
+        assert session.get(RuleRow, rule_id) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("raises", 500), ("breaks-transaction", 500), ("not-found", 404)]
+)
+def test_it_survives_a_failure_after_the_look(
+    app: Flask, looks: FlaskClient, engineer: Account, path: str, status: int
+) -> None:
+    answer = looks.get(f"/admin/looks/{path}", headers=headers(engineer))
+    assert answer.status_code == status
+    (event,) = committed(app, *receipt(answer))
+    assert (event["outcome"], event["http_status"]) == ("failed", status)
+
+
+def test_it_survives_the_end_of_the_thread(
+    app: Flask, looks: FlaskClient, engineer: Account
+) -> None:
+    request_id = uuid4().hex
+    with pytest.raises(SystemExit):
+        looks.get("/admin/looks/exits", headers=headers(engineer, request_id))
+    (event,) = committed_of_request(app, request_id)
+    assert (event["outcome"], event["http_status"]) == ("interrupted", None)
+
+
+def test_it_survives_a_hook_that_fails(app: Flask, looks: FlaskClient, engineer: Account) -> None:
+    """No answer that `settle` has seen leaves the request."""
+    request_id = uuid4().hex
+    answer = looks.get("/admin/looks/hook", headers=headers(engineer, request_id))
+    assert answer.status_code == 500
+    assert b"shown" not in answer.data
+    (event,) = committed_of_request(app, request_id)
+    assert (event["outcome"], event["http_status"]) == ("interrupted", None)
+
+
+def test_a_look_after_the_answer_is_refused(
+    app: Flask, looks: FlaskClient, engineer: Account
+) -> None:
+    """Its rows would leave without a record."""
+    request_id = uuid4().hex
+    with pytest.raises(TooLate, match="looks.late.again"):
+        looks.get("/admin/looks/late", headers=headers(engineer, request_id), buffered=True)
+    events = committed_of_request(app, request_id)
+    assert [event["surface"] for event in events] == ["looks.late"]
+
+
+def test_a_denied_look_is_on_record(app: Flask, looks: FlaskClient, engineer: Account) -> None:
+    answer = looks.get("/admin/api/audits", headers=headers(engineer))
+    assert answer.status_code == 403
+    (event,) = committed(app, *receipt(answer))
+    assert (event["outcome"], event["http_status"]) == ("denied", 403)
+    assert event["decision"]["effect"] == "denied"
+    assert event["actor"]["roles"] == ["engineer"]
+
+
+def test_a_look_at_no_tenant_is_on_record(
+    app: Flask, looks: FlaskClient, engineer: Account
+) -> None:
+    slug = f"no-{uuid4().hex}"
+    answer = looks.get("/admin/api/rules", headers=engineer.headers(f"tenant:{slug}", INCIDENT))
+    assert answer.status_code == 404
+    (event,) = committed(app, *receipt(answer))
+    assert (event["outcome"], event["http_status"]) == ("failed", 404)
+    assert event["scope"] == {"kind": "tenant", "tenant_id": None, "tenant": slug}
+
+
+def test_what_needs_no_record_leaves_none(
+    app: Flask, looks: FlaskClient, engineer: Account
+) -> None:
+    request_id = uuid4().hex
+    answer = looks.get("/admin/looks/raises", headers={"X-Request-ID": request_id})
+    assert answer.status_code == 401
+    assert receipt(answer) == []
+    committed(app, *receipt(looks.get("/admin/looks/raises", headers=headers(engineer))))
+    assert events_of_request(app, request_id) == []
+
+
+def test_it_survives_a_client_that_hangs_up(
+    app: Flask, looks_app: Flask, worker: None, engineer: Account
+) -> None:
+    """In the middle of an answer that is larger than what lies between the two."""
+    request_id = uuid4().hex
+    server = make_server("127.0.0.1", 0, looks_app, threaded=True)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as client:
+            sent = "".join(f"{k}: {v}\r\n" for k, v in headers(engineer, request_id).items())
+            client.sendall(f"GET /admin/looks/streams HTTP/1.1\r\nHost: x\r\n{sent}\r\n".encode())
+            assert client.recv(12) == b"HTTP/1.1 200"
+            # Closes with a reset instead of waiting for what is still on its way.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        (event,) = committed_of_request(app, request_id)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert (event["outcome"], event["surface"]) == ("served", "looks.streams")
+
+
+def test_a_tenants_slug_is_on_record(app: Flask, looks: FlaskClient, engineer: Account) -> None:
+    tenant = add_tenant(app)
+    answer = looks.get(
+        "/admin/api/rules", headers=engineer.headers(f"tenant:{tenant.slug}", INCIDENT)
+    )
+    (event,) = committed(app, *receipt(answer))
+    assert event["scope"] == {
+        "kind": "tenant",
+        "tenant_id": str(tenant.id),
+        "tenant": tenant.slug,
+    }

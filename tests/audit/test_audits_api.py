@@ -1,0 +1,373 @@
+"""The ledger over HTTP, /admin/api/audits: who may look, at what, and with which filters."""
+
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from uuid_utils.compat import uuid7
+from werkzeug.test import TestResponse
+
+from tests.audit.receipts import committed, receipt
+from tests.factories import INCIDENT, Account, MadeTenant, add_account, add_tenant
+
+PATH = "/admin/api/audits"
+RULES = "/admin/api/rules"
+AUDITING = 'legal;ticket="AUDIT"'
+
+
+@pytest.fixture
+def client(app: Flask, worker: None) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture
+def auditor(app: Flask) -> Account:
+    return add_account(app, "auditor")
+
+
+@pytest.fixture
+def tenant(app: Flask) -> MadeTenant:
+    return add_tenant(app)
+
+
+@pytest.fixture
+def admin(app: Flask, tenant: MadeTenant) -> Account:
+    return add_account(app, member_of={tenant.slug: "admin"})
+
+
+class Looks:
+    """Looks at the rules by one engineer, each known to be committed."""
+
+    def __init__(self, app: Flask, client: FlaskClient, who: Account) -> None:
+        self._app, self._client, self.who = app, client, who
+
+    def at(self, scope: str = "global", reason: str = INCIDENT, path: str = RULES) -> str:
+        headers = {**self.who.headers(scope, reason), "X-Request-ID": uuid4().hex}
+        answer = self._client.get(path, headers=headers)
+        (event,) = committed(self._app, *receipt(answer))
+        event_id: str = event["id"]
+        return event_id
+
+
+@pytest.fixture
+def looks(app: Flask, client: FlaskClient, engineer: Account) -> Looks:
+    return Looks(app, client, engineer)
+
+
+def audits(client: FlaskClient, who: Account, scope: str | None = "global", **query: Any) -> Any:
+    """The body of the list, as this account is shown it in this scope."""
+    reason = AUDITING if scope else None
+    answer = client.get(PATH, query_string=query, headers=who.headers(scope, reason))
+    assert answer.status_code == 200, answer.text
+    return answer.get_json()
+
+
+def ids(body: Any) -> list[str]:
+    return [item["id"] for item in body["items"]]
+
+
+def read(
+    client: FlaskClient, who: Account, event_id: str, scope: str | None = None
+) -> TestResponse:
+    reason = AUDITING if scope else None
+    return client.get(f"{PATH}/{event_id}", headers=who.headers(scope, reason))
+
+
+class TestWho:
+    def test_an_auditor_sees_every_look(
+        self, client: FlaskClient, looks: Looks, auditor: Account, tenant: MadeTenant
+    ) -> None:
+        made = [looks.at(), looks.at(f"tenant:{tenant.slug}"), looks.at(path=PATH)]
+        assert ids(audits(client, auditor, actor=looks.who.email)) == made[::-1]
+
+    def test_an_auditors_look_is_on_record_too(
+        self, app: Flask, client: FlaskClient, looks: Looks, auditor: Account
+    ) -> None:
+        seen = looks.at()
+        query = {"actor": looks.who.email}
+        answer = client.get(PATH, query_string=query, headers=auditor.headers("global", AUDITING))
+        one = read(client, auditor, seen, "global")
+        listed, single = committed(app, *receipt(answer), *receipt(one))
+        assert (listed["surface"], listed["rows"]) == ("admin.audits.list", 1)
+        assert (single["surface"], single["rows"]) == ("admin.audits.read", 1)
+        assert listed["actor"]["email"] == single["actor"]["email"] == auditor.email
+        assert ids(audits(client, auditor, actor=auditor.email, surface="admin.audits.read")) == [
+            single["id"]
+        ]
+
+    def test_an_auditor_says_why(self, client: FlaskClient, auditor: Account) -> None:
+        answer = client.get(PATH, headers=auditor.headers("global"))
+        assert (answer.status_code, answer.get_json(force=True)["code"]) == (400, "reason_required")
+
+    def test_a_tenants_admin_sees_the_looks_at_that_tenant_only(
+        self, app: Flask, client: FlaskClient, looks: Looks, tenant: MadeTenant, admin: Account
+    ) -> None:
+        own = looks.at(f"tenant:{tenant.slug}")
+        looks.at(f"tenant:{add_tenant(app).slug}")
+        looks.at()
+        body = audits(client, admin, None)
+        assert (ids(body), body["total"]) == ([own], 1)
+
+    @pytest.mark.parametrize("role", ["support", "engineer"])
+    def test_no_other_platform_role_does(
+        self, app: Flask, client: FlaskClient, tenant: MadeTenant, role: Any
+    ) -> None:
+        who = add_account(app, role)
+        for scope in ("global", f"tenant:{tenant.slug}"):
+            answer = client.get(PATH, headers=who.headers(scope, AUDITING))
+            assert answer.status_code == 403
+            assert answer.get_json(force=True)["code"] == "elevation_denied"
+            (event,) = committed(app, *receipt(answer))
+            assert (event["outcome"], event["surface"]) == ("denied", "admin.audits.list")
+
+    def test_a_member_does_not(self, app: Flask, client: FlaskClient, tenant: MadeTenant) -> None:
+        member = add_account(app, member_of={tenant.slug: "member"})
+        answer = client.get(PATH, headers=member.headers())
+        assert (answer.status_code, answer.get_json(force=True)["code"]) == (403, "forbidden")
+
+    def test_an_admin_does_not_see_another_tenants(
+        self, app: Flask, client: FlaskClient, admin: Account
+    ) -> None:
+        other = add_tenant(app)
+        answer = client.get(PATH, headers=admin.headers(f"tenant:{other.slug}", AUDITING))
+        assert answer.status_code == 403
+
+    def test_nobody_without_a_token_does(self, client: FlaskClient) -> None:
+        assert client.get(PATH).status_code == 401
+        assert client.get(f"{PATH}/{uuid7()}").status_code == 401
+
+
+class TestOne:
+    def test_it_is_the_one_in_the_list(
+        self, app: Flask, client: FlaskClient, looks: Looks, auditor: Account
+    ) -> None:
+        event_id = looks.at(reason='fraud;ticket="F-1";note="odd logins"')
+        (item,) = audits(client, auditor, actor=looks.who.email)["items"]
+        assert read(client, auditor, event_id, "global").get_json() == item
+        (event,) = committed(app, UUID(event_id))
+        committed_at = datetime.fromisoformat(item.pop("committed_at"))
+        assert item == event
+        assert datetime.now(UTC) >= committed_at >= datetime.fromisoformat(item["occurred_at"])
+        assert item["reason"] == {"code": "fraud", "ticket": "F-1", "note": "odd logins"}
+        assert item["actor"] == {
+            "id": str(looks.who.id),
+            "email": looks.who.email,
+            "roles": ["engineer"],
+            "token_id": str(looks.who.token_id),
+        }
+        assert item["request"]["path"] == RULES
+
+    def test_an_admin_reads_a_look_at_the_own_tenant(
+        self, client: FlaskClient, looks: Looks, tenant: MadeTenant, admin: Account
+    ) -> None:
+        event_id = looks.at(f"tenant:{tenant.slug}")
+        answer = read(client, admin, event_id)
+        assert answer.status_code == 200
+        assert answer.get_json()["id"] == event_id
+        assert receipt(answer) == []
+
+    def test_another_tenants_is_as_if_it_never_was(
+        self, app: Flask, client: FlaskClient, looks: Looks, admin: Account
+    ) -> None:
+        strange = [looks.at(f"tenant:{add_tenant(app).slug}"), looks.at(), str(uuid7())]
+        answers = [read(client, admin, event_id) for event_id in strange]
+        assert [answer.status_code for answer in answers] == [404] * 3
+        problems = [answer.get_json(force=True) for answer in answers]
+        told = [
+            {k: v for k, v in p.items() if k not in ("request_id", "instance")} for p in problems
+        ]
+        assert told[0] == told[1] == told[2]
+        assert told[0]["code"] == "not_found"
+
+    def test_an_id_that_is_none(self, client: FlaskClient, auditor: Account) -> None:
+        assert read(client, auditor, "no-id", "global").status_code == 404
+
+
+class TestFilters:
+    @pytest.mark.parametrize(
+        ("query", "expected"),
+        [
+            ({"surface": "admin.rules.list"}, {"list"}),
+            ({"surface": "admin.rules.*"}, {"list", "read"}),
+            ({"surface": "admin.*"}, {"list", "read", "denied"}),
+            ({"surface": "*"}, {"list", "read", "denied"}),
+            ({"surface": "admin.rule.*"}, set()),
+            ({"surface": "admin_rules.*"}, set()),
+            ({"surface": "admin.rules"}, set()),
+            ({"reason": "fraud"}, {"read"}),
+            ({"ticket": "T-1"}, {"list", "denied"}),
+            ({"ticket": "T-_"}, set()),
+            ({"effect": "denied"}, {"denied"}),
+            ({"effect": "allowed"}, {"list", "read"}),
+            ({"outcome": "failed"}, {"read"}),
+            ({"outcome": "served"}, {"list"}),
+            ({"kind": "look"}, {"list", "read", "denied"}),
+            ({"kind": "change"}, set()),
+            ({"ticket": "T-1", "effect": "allowed"}, {"list"}),
+            ({"tenant": "nobody-has-this"}, set()),
+        ],
+    )
+    def test_each(
+        self,
+        client: FlaskClient,
+        looks: Looks,
+        auditor: Account,
+        query: dict[str, str],
+        expected: set[str],
+    ) -> None:
+        made = {
+            looks.at(reason='incident;ticket="T-1"'): "list",
+            looks.at(reason='fraud;ticket="T-2"', path=f"{RULES}/{uuid7()}"): "read",
+            looks.at(reason='incident;ticket="T-1"', path=PATH): "denied",
+        }
+        body = audits(client, auditor, actor=looks.who.email, **query)
+        assert {made[event_id] for event_id in ids(body)} == expected
+        assert body["total"] == len(expected)
+
+    def test_tenant(
+        self, client: FlaskClient, looks: Looks, auditor: Account, tenant: MadeTenant
+    ) -> None:
+        """Also one that is not there: somebody wanted to look at it."""
+        missing = f"no-{uuid4().hex}"
+        for slug in (tenant.slug, missing):
+            made = looks.at(f"tenant:{slug}")
+            assert ids(audits(client, auditor, tenant=slug)) == [made]
+
+    def test_request(self, client: FlaskClient, looks: Looks, auditor: Account) -> None:
+        made = looks.at()
+        looks.at()
+        request_id = read(client, auditor, made, "global").get_json()["request"]["id"]
+        assert ids(audits(client, auditor, request_id=request_id)) == [made]
+
+    def test_moments(self, client: FlaskClient, looks: Looks, auditor: Account) -> None:
+        """`from` is included, `to` is not, in whatever time zone they are said."""
+        first, second, third = looks.at(), looks.at(), looks.at()
+        body = audits(client, auditor, actor=looks.who.email, sort="occurred_at")
+        at = [datetime.fromisoformat(item["occurred_at"]) for item in body["items"]]
+        asked = {"actor": looks.who.email, "sort": "occurred_at"}
+        since = audits(client, auditor, **asked, **{"from": at[1].isoformat()})
+        assert ids(since) == [second, third]
+        until = audits(client, auditor, **asked, to=at[1].isoformat())
+        assert ids(until) == [first]
+        zone = timezone(timedelta(hours=5, minutes=30))
+        east = [moment.astimezone(zone).isoformat() for moment in at]
+        both = audits(client, auditor, **asked, **{"from": east[1], "to": east[2]})
+        assert ids(both) == [second]
+        later = (at[2] + timedelta(microseconds=1)).isoformat()
+        assert ids(audits(client, auditor, **asked, **{"from": later})) == []
+
+    @pytest.mark.parametrize(
+        ("query", "field"),
+        [
+            ({"limit": "0"}, "limit"),
+            ({"limit": "201"}, "limit"),
+            ({"sort": "actor"}, "sort"),
+            ({"effect": "served"}, "effect"),
+            ({"outcome": "allowed"}, "outcome"),
+            ({"kind": "read"}, "kind"),
+            ({"surface": "admin*"}, "surface"),
+            ({"surface": "*.rules"}, "surface"),
+            ({"actor": "a\x00b"}, "actor"),
+            ({"from": "2026-01-02T03:04:05"}, "from"),
+            ({"to": "yesterday"}, "to"),
+            ({"cursor": "made-up"}, "cursor"),
+            ({"unknown": "1"}, "unknown"),
+        ],
+    )
+    def test_what_is_wrong_is_said_by_field(
+        self, client: FlaskClient, admin: Account, query: dict[str, str], field: str
+    ) -> None:
+        answer = client.get(PATH, query_string=query, headers=admin.headers())
+        assert answer.status_code == 422
+        assert list(answer.get_json(force=True)["errors"]) == [field]
+
+
+class TestPaging:
+    @pytest.mark.parametrize("sort", ["-occurred_at", "occurred_at"])
+    @pytest.mark.parametrize("limit", [1, 2, 5])
+    def test_every_event_comes_once_and_in_order(
+        self, client: FlaskClient, looks: Looks, auditor: Account, sort: str, limit: int
+    ) -> None:
+        made = [looks.at() for _ in range(5)]
+        shown: list[str] = []
+        query: dict[str, Any] = {"actor": looks.who.email, "sort": sort, "limit": limit}
+        while True:
+            body = audits(client, auditor, **query)
+            assert len(body["items"]) <= limit
+            assert body["total"] == 5
+            shown += ids(body)
+            if body["next_cursor"] is None:
+                break
+            query["cursor"] = body["next_cursor"]
+        assert shown == (made[::-1] if sort.startswith("-") else made)
+
+    def test_what_comes_meanwhile_moves_nothing(
+        self, client: FlaskClient, looks: Looks, auditor: Account
+    ) -> None:
+        made = [looks.at() for _ in range(3)]
+        query: dict[str, Any] = {"actor": looks.who.email, "limit": 2}
+        first = audits(client, auditor, **query)
+        looks.at()
+        rest = audits(client, auditor, cursor=first["next_cursor"], **query)
+        assert ids(first) + ids(rest) == made[::-1]
+
+    def test_a_cursor_is_good_for_its_list_only(
+        self, app: Flask, client: FlaskClient, looks: Looks, auditor: Account, tenant: MadeTenant
+    ) -> None:
+        scope = f"tenant:{tenant.slug}"
+        for _ in range(3):
+            looks.at(scope)
+        query: dict[str, Any] = {"tenant": tenant.slug, "limit": 1}
+        cursor = audits(client, auditor, **query)["next_cursor"]
+        assert audits(client, auditor, **{**query, "limit": 2}, cursor=cursor)["items"]
+        for changed in (
+            {**query, "sort": "occurred_at"},
+            {**query, "effect": "allowed"},
+            {"limit": 1},
+        ):
+            answer = client.get(
+                PATH,
+                query_string={**changed, "cursor": cursor},
+                headers=auditor.headers("global", AUDITING),
+            )
+            assert answer.status_code == 422
+        admin = add_account(app, member_of={tenant.slug: "admin"})
+        answer = client.get(PATH, query_string={**query, "cursor": cursor}, headers=admin.headers())
+        assert answer.status_code == 422
+
+
+class TestNotModified:
+    def test_it_is_answered_and_on_record(
+        self, app: Flask, client: FlaskClient, looks: Looks, auditor: Account
+    ) -> None:
+        event_id = looks.at()
+        for path in (f"{PATH}?actor={looks.who.email}", f"{PATH}/{event_id}"):
+            headers = auditor.headers("global", AUDITING)
+            first = client.get(path, headers=headers)
+            again = client.get(path, headers={**headers, "If-None-Match": first.headers["ETag"]})
+            assert (again.status_code, again.data) == (304, b"")
+            one, other = committed(app, *receipt(first), *receipt(again))
+            assert one["id"] != other["id"]
+            assert (other["http_status"], other["outcome"], other["rows"]) == (304, "served", 1)
+
+    def test_a_new_event_is_a_new_answer(
+        self, client: FlaskClient, looks: Looks, tenant: MadeTenant, admin: Account
+    ) -> None:
+        looks.at(f"tenant:{tenant.slug}")
+        first = client.get(PATH, headers=admin.headers())
+        headers = {**admin.headers(), "If-None-Match": first.headers["ETag"]}
+        assert client.get(PATH, headers=headers).status_code == 304
+        looks.at(f"tenant:{tenant.slug}")
+        assert client.get(PATH, headers=headers).status_code == 200
+
+    def test_who_may_not_look_is_not_told(
+        self, app: Flask, client: FlaskClient, looks: Looks, auditor: Account
+    ) -> None:
+        path = f"{PATH}/{looks.at()}"
+        etag = client.get(path, headers=auditor.headers("global", AUDITING)).headers["ETag"]
+        support = add_account(app, "support")
+        headers = {**support.headers("global", AUDITING), "If-None-Match": etag}
+        assert client.get(path, headers=headers).status_code == 403

@@ -1,0 +1,204 @@
+"""The event's canonical bytes: RFC 8785, there and back, and nothing else is taken for one."""
+
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import orjson
+import pytest
+import rfc8785
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.audit.events import as_json, events, make_event
+from webapp.audit.event import (
+    AuditEvent,
+    EventError,
+    EventRequest,
+    dump_event,
+    event_mac,
+    has_valid_mac,
+    load_event,
+)
+
+KEY = b"k" * 32
+WHOLE_SECOND = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+@given(events)
+def test_there_and_back(event: AuditEvent) -> None:
+    assert load_event(dump_event(event)) == event
+
+
+@given(events)
+def test_the_bytes_are_those_of_rfc_8785(event: AuditEvent) -> None:
+    assert dump_event(event) == rfc8785.dumps(as_json(asdict(event)))
+
+
+@pytest.mark.parametrize("text", ['\b\t\n\f\r"\\/', "\x00\x01\x1f\x7f\x80", "é\u2028😀\ufeff"])
+def test_texts_are_escaped_as_rfc_8785_says(text: str) -> None:
+    event = make_event(request=EventRequest(text, text, text, text, text))
+    assert dump_event(event) == rfc8785.dumps(as_json(asdict(event)))
+
+
+@given(events, events)
+def test_different_events_have_different_bytes(one: AuditEvent, other: AuditEvent) -> None:
+    assert (dump_event(one) == dump_event(other)) == (one == other)
+
+
+def test_a_mac_holds_for_its_event_and_key_only() -> None:
+    data, other = dump_event(make_event()), dump_event(make_event())
+    mac = event_mac(data, KEY)
+    assert has_valid_mac(data, mac, KEY)
+    assert not has_valid_mac(other, mac, KEY)
+    assert not has_valid_mac(data, mac, b"other" * 8)
+    for wrong in ("", mac[:-1], mac + "0", mac.upper() + "ä", "\ud800", mac[:-1] + "é"):
+        assert not has_valid_mac(data, wrong, KEY)
+
+
+@given(events, st.data())
+def test_a_mac_covers_every_byte(event: AuditEvent, data: st.DataObject) -> None:
+    dumped = dump_event(event)
+    position = data.draw(st.integers(0, len(dumped) - 1))
+    flipped = bytearray(dumped)
+    flipped[position] ^= 1
+    assert not has_valid_mac(bytes(flipped), event_mac(dumped, KEY), KEY)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"null", b"7", b'"text"', b"[]", b"{}", b"\xff", b"[" * 5000, b"{}x"],
+)
+def test_what_is_no_event_is_refused(data: bytes) -> None:
+    with pytest.raises(EventError):
+        load_event(data)
+
+
+@given(st.binary())
+def test_no_bytes_raise_anything_else(data: bytes) -> None:
+    with pytest.raises(EventError):
+        load_event(data)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(events, st.data())
+def test_whatever_stands_in_a_field_no_other_error_is_raised(
+    event: AuditEvent, data: st.DataObject
+) -> None:
+    """And what is taken for an event is one whose every field the ledger can hold."""
+    raw = orjson.loads(dump_event(event))
+    where = data.draw(st.sampled_from([raw, *(v for v in raw.values() if isinstance(v, dict))]))
+    where[data.draw(st.sampled_from(sorted(where)))] = data.draw(json_values)
+    try:
+        dumped = rfc8785.dumps(raw)
+    except (ValueError, rfc8785.CanonicalizationError):
+        return
+    try:
+        loaded = load_event(dumped)
+    except EventError:
+        return
+    assert dump_event(loaded) == dumped
+
+
+def _set(raw: dict[str, Any], path: str, value: Any) -> None:
+    *parents, name = path.split(".")
+    for parent in parents:
+        raw = raw[parent]
+    raw[name] = value
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("id", "not-a-uuid"),
+        ("id", 7),
+        ("occurred_at", "2026-01-02T03:04:05"),
+        ("occurred_at", "2026-01-02T04:04:05+01:00"),
+        ("occurred_at", "0001-01-01T00:00:00+14:00"),
+        ("occurred_at", 0),
+        ("kind", "other"),
+        ("kind", ["look"]),
+        ("surface", None),
+        ("surface", ["a"]),
+        ("surface", {"a": 1}),
+        ("surface", "a\x00b"),
+        ("actor", None),
+        ("actor.email", 7),
+        ("actor.roles", "ab"),
+        ("actor.roles", [7]),
+        ("actor.token_id", ""),
+        ("actor.more", "than there is"),
+        ("reason", {}),
+        ("reason", []),
+        ("reason.ticket", 7),
+        ("reason.note", "\x00"),
+        ("scope.kind", "identity"),
+        ("scope.tenant", True),
+        ("decision.effect", "served"),
+        ("decision.rule_ids", None),
+        ("decision.rule_ids", ["x"]),
+        ("outcome", "allowed"),
+        ("http_status", "200"),
+        ("http_status", 200.5),
+        ("http_status", True),
+        ("rows", -1),
+        ("rows", 2**53),
+        ("repeats", None),
+        ("request.path", None),
+        ("request.more", "than there is"),
+        ("more", "than there is"),
+    ],
+)
+def test_a_field_of_another_kind_is_refused(path: str, value: Any) -> None:
+    raw = orjson.loads(dump_event(make_event()))
+    _set(raw, path, value)
+    with pytest.raises(EventError):
+        load_event(orjson.dumps(raw, option=orjson.OPT_SORT_KEYS))
+
+
+@pytest.mark.parametrize("path", ["id", "actor", "actor.email", "reason", "rows", "request.ip"])
+def test_a_field_that_is_missing_is_refused(path: str) -> None:
+    raw = orjson.loads(dump_event(make_event()))
+    *parents, name = path.split(".")
+    part = raw
+    for parent in parents:
+        part = part[parent]
+    del part[name]
+    with pytest.raises(EventError):
+        load_event(orjson.dumps(raw, option=orjson.OPT_SORT_KEYS))
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        lambda data: b" " + data,
+        lambda data: data + b"\n",
+        lambda data: data.replace(b":", b": ", 1),
+        lambda data: data.replace(b"looks", b"\\u006cooks", 1),
+        lambda data: orjson.dumps(dict(reversed(orjson.loads(data).items()))),
+        lambda data: data.replace(b'"rows":3', b'"rows":3.0'),
+        lambda data: data.replace(b'"rows":3', b'"rows":3,"rows":3'),
+        lambda data: data.replace(b":05Z", b":05.000000Z"),
+        lambda data: data.replace(b"a", b"A", 1),
+    ],
+)
+def test_another_spelling_of_the_same_is_refused(spell: Any) -> None:
+    data = dump_event(make_event(occurred_at=WHOLE_SECOND))
+    assert load_event(data)
+    assert spell(data) != data
+    with pytest.raises(EventError):
+        load_event(spell(data))
+
+
+def test_moments_are_in_utc_whatever_zone_they_came_in() -> None:
+    east = timezone(timedelta(hours=5, minutes=30))
+    event = make_event(occurred_at=WHOLE_SECOND)
+    elsewhere = replace(event, occurred_at=WHOLE_SECOND.astimezone(east))
+    with pytest.raises(EventError):
+        load_event(dump_event(elsewhere))

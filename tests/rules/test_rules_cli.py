@@ -1,0 +1,55 @@
+"""`flask rules list`, as an operator runs it."""
+
+import json
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from tests.factories import INCIDENT, Account, MadeTenant
+from tests.rules.calls import add_rule
+from webapp.rules import cli
+
+
+def _run(app: Flask, *arguments: str) -> str:
+    result = app.test_cli_runner().invoke(args=["rules", "list", *arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_it_shows_every_tenants_rules_and_the_platforms(
+    app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account, owner: Account
+) -> None:
+    word = tenant.slug
+    own = add_rule(client, admin.headers(), f"{word} [red]own[/red]", surfaces=["a", "b.*"])
+    platforms = add_rule(client, owner.headers("global", INCIDENT), f"{word} platform's")
+
+    items = json.loads(_run(app, "--q", word, "--json"))["items"]
+    assert items == [own, platforms]
+    assert json.loads(_run(app, "--tenant", word, "--json"))["items"] == [own]
+    lines = _run(app, "--q", word).splitlines()
+    (line,) = [line for line in lines if "own" in line]
+    assert [cell.strip() for cell in line.strip("│").split("│")] == [
+        own["name"],
+        tenant.slug,
+        "deny",
+        "a, b.*",
+        "yes",
+        "1",
+    ]
+
+
+def test_it_goes_on_past_a_page(
+    app: Flask,
+    client: FlaskClient,
+    tenant: MadeTenant,
+    admin: Account,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cli, "MAX_LIMIT", 2)
+    made = [add_rule(client, admin.headers(), f"rule {number}") for number in range(5)]
+    assert json.loads(_run(app, "--tenant", tenant.slug, "--json"))["items"] == made
+
+
+def test_nothing_to_show_is_no_error(app: Flask) -> None:
+    assert json.loads(_run(app, "--tenant", "no-such-tenant", "--json")) == {"items": []}

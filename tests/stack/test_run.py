@@ -1,0 +1,130 @@
+"""`make run`, as a new user meets it: an empty directory, a ready line, Ctrl-C, and again."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from webapp.stack.servers import free_port
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 60
+
+
+@dataclass(frozen=True)
+class Running:
+    process: subprocess.Popen[str]
+    home: Path
+
+    @property
+    def demo(self) -> dict[str, dict[str, str]]:
+        content: dict[str, dict[str, str]] = json.loads((self.home / "demo.json").read_text())
+        return content
+
+    def list_rules(self, account: str) -> requests.Response:
+        token = self.demo["tokens"][account]
+        url = f"{self.demo['base_url']}/admin/api/rules"
+        return requests.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+
+    def family(self) -> list[psutil.Process]:
+        """The process and all that it has started."""
+        itself = psutil.Process(self.process.pid)
+        return [itself, *itself.children(recursive=True)]
+
+
+def _start(home: Path, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "webapp.stack"],
+        cwd=ROOT,
+        env=os.environ | {"SIGHTLINE_HOME": str(home), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@contextmanager
+def run(home: Path) -> Iterator[Running]:
+    """Up and ready; ended by Ctrl-C, of which nothing may be left."""
+    process = _start(home, PORT=str(free_port()))
+    assert process.stdout is not None
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if "Sightline is ready" in line:
+            break
+    assert "Sightline is ready" in said[-1], "".join(said)
+    running = Running(process, home)
+    family = running.family()
+    yield running
+    process.send_signal(signal.SIGINT)
+    said.append(process.communicate(timeout=PATIENCE)[0])
+    assert process.returncode == 0, "".join(said)
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert alive == []
+
+
+def test_it_comes_up_ends_and_comes_up_with_the_same_data(tmp_path: Path) -> None:
+    home = tmp_path / "not there yet"
+    with run(home) as first:
+        answer = first.list_rules("acme-member")
+        assert answer.status_code == 200
+        total = answer.json()["total"]
+        assert total > 50
+        tokens = first.demo["tokens"]
+        for name in ("demo.json", "stack.env", "stack.secrets"):
+            assert (home / name).stat().st_mode & 0o777 == 0o600
+    with run(home) as second:
+        assert second.demo["tokens"] == tokens
+        assert second.list_rules("acme-member").json()["total"] == total
+
+
+def test_servers_that_a_killed_run_left_behind_are_ended_and_started_again(tmp_path: Path) -> None:
+    killed = _run_and_kill(tmp_path)
+    servers = [process for process in killed if process.is_running()]
+    assert servers
+    with run(tmp_path) as again:
+        assert again.list_rules("acme-member").status_code == 200
+        _, alive = psutil.wait_procs(servers, timeout=10)
+        assert alive == []
+
+
+def _run_and_kill(home: Path) -> list[psutil.Process]:
+    """Kill all but the servers, in whose stead nobody could do anything; returns those killed and
+    the servers."""
+    process = _start(home, PORT=str(free_port()))
+    assert process.stdout is not None
+    while "Sightline is ready" not in process.stdout.readline():
+        assert process.poll() is None
+    family = Running(process, home).family()
+    for member in family:
+        if member.name() not in ("postgres", "redis-server"):
+            member.kill()
+    process.communicate(timeout=PATIENCE)
+    return family
+
+
+@pytest.mark.parametrize("port", ["0", "eighty", "70000"])
+def test_a_port_that_is_none_is_said(tmp_path: Path, port: str) -> None:
+    process = _start(tmp_path, PORT=port)
+    assert "must be a number from 1 to 65535" in process.communicate(timeout=PATIENCE)[0]
+    assert process.returncode == 1
+
+
+def test_a_busy_port_is_said(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        process = _start(tmp_path, PORT=port)
+        assert f"port {port} is in use" in process.communicate(timeout=PATIENCE)[0]
+        assert process.returncode == 1
