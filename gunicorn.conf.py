@@ -3,6 +3,9 @@
 import os
 import tempfile
 
+from gunicorn.arbiter import Arbiter
+from gunicorn.workers.base import Worker
+
 development = os.environ.get("SIGHTLINE_ENV", "development") == "development"
 # Numbers of all web processes together; it has to be there before prometheus_client is imported.
 os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="sightline-metrics-"))
@@ -19,13 +22,13 @@ control_socket_disable = True
 logger_class = "webapp.observability.gunicorn.GunicornLogger"
 
 
-def post_worker_init(worker):  # type: ignore[no-untyped-def]  # gunicorn ships no types
+def post_worker_init(worker: Worker) -> None:
     from webapp.boot import check_database
 
     check_database(worker.app.callable)
 
 
-def child_exit(server, worker):  # type: ignore[no-untyped-def]  # gunicorn ships no types
+def child_exit(_: Arbiter, worker: Worker) -> None:
     from prometheus_client.multiprocess import mark_process_dead
 
-    mark_process_dead(worker.pid)
+    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]  # it ships none for this

@@ -2,6 +2,7 @@
 
 import tasks  # noqa: F401 - registers the tasks
 from webapp import create_app
+from webapp.boot import check_database_in_worker
 from webapp.settings import SettingsError
 
 try:
@@ -9,3 +10,4 @@ try:
 except SettingsError as error:
     raise SystemExit(str(error)) from None
 celery = app.extensions["celery"]
+check_database_in_worker(app)

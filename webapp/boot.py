@@ -3,11 +3,12 @@
 import sys
 
 import structlog
+from celery.signals import worker_init
 from flask import Flask
 from sqlalchemy.exc import OperationalError
 
 from webapp.db import UnsafeLoginRole
-from webapp.extensions import reach_database
+from webapp.extensions import db, reach_database
 
 APP_LOAD_ERROR = 4
 """The exit code of a worker that makes gunicorn stop instead of starting another."""
@@ -28,3 +29,14 @@ def check_database(app: Flask) -> None:
             sys.exit(APP_LOAD_ERROR)
         except OperationalError:
             log.warning("database_unavailable_at_start")
+
+
+def check_database_in_worker(app: Flask) -> None:
+    """Have a Celery worker of this process check, before it forks those that run its tasks."""
+
+    def check(**_: object) -> None:
+        check_database(app)
+        with app.app_context():
+            db.engine.dispose()  # or its connection would be shared by all of them
+
+    worker_init.connect(check, weak=False)

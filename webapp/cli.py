@@ -65,7 +65,8 @@ def roles() -> None:
     login = make_url(current_settings().database_url).username or ""
     for statement in migrate.role_statements(login):
         click.echo(f"{statement};")
-    click.echo(f"-- then, in psql, the password that DATABASE_URL has:  \\password {login}")
+    quoted = migrate.identifier(login)
+    click.echo(f"-- then, in psql, the password that DATABASE_URL has:  \\password {quoted}")
 
 
 @click.command("doctor")

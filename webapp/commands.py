@@ -1,7 +1,7 @@
 """What every command group shares: errors without a traceback, tables, and JSON for programs."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import exc as sql
 
+from webapp.db import UnsafeLoginRole
 from webapp.errors import AppError
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class Commands(AppGroup):
             return super().invoke(ctx)
         except AppError as error:
             raise click.ClickException(str(error)) from error
+        except UnsafeLoginRole as error:
+            raise click.ClickException(f"Refused: {error}; see DATABASE_URL.") from error
         except (sql.OperationalError, sql.TimeoutError) as error:
             raise click.ClickException("The database does not answer; see DATABASE_URL.") from error
 
@@ -72,4 +75,6 @@ def _cell(value: object) -> str:
             return value.astimezone(UTC).isoformat(sep=" ", timespec="seconds")[:-6] + "Z"
         case tuple() | list():
             return ", ".join(map(str, value))
+        case Mapping():
+            return ", ".join(f"{name} {inner}" for name, inner in value.items())
     return str(value)

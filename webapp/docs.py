@@ -45,6 +45,10 @@ RECEIPT: Final = {
     "description": "The ids of the audit events that this answer caused.",
     "schema": {"type": "string"},
 }
+LOCATION: Final = {
+    "description": "The path of what was made.",
+    "schema": {"type": "string"},
+}
 
 ASSETS: Final = frozenset({"swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png"})
 
@@ -95,6 +99,7 @@ class Surfaces(BasePlugin):
         spec.components.parameter("SCOPE", "header", {"name": SCOPE_HEADER, **SCOPE}, lazy=True)
         spec.components.parameter("REASON", "header", {"name": REASON_HEADER, **REASON}, lazy=True)
         spec.components.header("RECEIPT", RECEIPT, lazy=True)
+        spec.components.header("LOCATION", LOCATION, lazy=True)
 
     def operation_helper(
         self, path: str | None = None, operations: Any = None, **options: Any
@@ -110,7 +115,10 @@ class Surfaces(BasePlugin):
                 if "content" in response:
                     response["headers"] = {"ETag": "ETAG", **response.get("headers", {})}
             if method == "get":
-                responses["304"] = {"description": "What you have is what there is"}
+                unchanged = {"description": "What you have is what there is"}
+                responses["304"] = {**unchanged, "headers": {"ETag": "ETAG"}}
+            if 201 in responses:
+                responses[201].setdefault("headers", {})["Location"] = "LOCATION"
             for response in responses.values():
                 if isinstance(response, dict):
                     response["headers"] = {RECEIPT_HEADER: "RECEIPT", **response.get("headers", {})}
@@ -133,6 +141,9 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest ships no ty
         self.DEFAULT_RESPONSE_CONTENT_TYPE = PROBLEM_TYPE  # that of errors, for this call only
         super()._register_responses()
         del self.DEFAULT_RESPONSE_CONTENT_TYPE
+
+    def _register_pagination_header(self) -> None:
+        """Our lists have cursors; flask-smorest would describe its numbered pages all the same."""
 
     @public("describes routes and shapes, which are no secret")
     def _openapi_json(self) -> Response:

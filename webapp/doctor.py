@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from celery import Celery
 from flask import Flask, current_app
 
 from webapp import migrate
+from webapp.db import UnsafeLoginRole
 from webapp.extensions import current_settings, reach_database
 from webapp.observability.health import PROBES
 from webapp.observability.probes import look
@@ -47,7 +49,10 @@ def _run(name: str, check: Callable[[], str]) -> Diagnosis:
 
 
 def _check_login_role() -> str:
-    reach_database()
+    try:
+        reach_database()
+    except UnsafeLoginRole as error:
+        return str(error)
     return ""
 
 
@@ -63,8 +68,9 @@ def _check_drift() -> str:
 def _check_backlog() -> str:
     celery: Celery = current_app.extensions["celery"]
     with celery.connection_for_read() as broker:
+        channel: Any = broker.default_channel  # its type has only what all transports share
         try:
-            waiting = broker.default_channel.queue_declare("audit", passive=True).message_count
+            waiting = channel.queue_declare("audit", passive=True).message_count
         except broker.channel_errors:  # Redis has no queue where nothing waits
             return ""
     return f"{waiting} batches wait in the broker" if waiting > MAX_BACKLOG else ""

@@ -81,14 +81,14 @@ def init_celery(app: Flask) -> None:
     """Set up Celery by `celeryconfig`; its tasks run in an application context of their own."""
     settings: Settings = app.extensions["settings"]
 
-    class ContextTask(Task):
+    class ContextTask(Task[Any, Any]):
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             with app.app_context():
                 return self.run(*args, **kwargs)
 
     celery = Celery(app.name, task_cls=ContextTask, set_as_current=False)
     celery.config_from_object("celeryconfig")
-    celery.conf.broker_url = settings.celery_broker_url
+    celery.conf.update(broker_url=settings.celery_broker_url)
     if settings.celery_broker_url.startswith("redis"):
         celery.conf.broker_transport_options = {
             "socket_timeout": settings.audit_timeout,

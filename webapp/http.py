@@ -5,6 +5,7 @@ import base64
 import binascii
 import hmac
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from functools import lru_cache, wraps
 from hashlib import blake2b
 from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
@@ -137,6 +138,16 @@ class Text(ma.fields.String):
         except UnicodeEncodeError as error:
             raise ma.ValidationError("Must be valid Unicode.") from error
         return value
+
+
+class Instant(ma.fields.AwareDateTime):
+    """A moment in UTC: an offset beyond 15:59, which Python has, PostgreSQL does not read."""
+
+    def _deserialize(self, *args: Any, **kwargs: Any) -> datetime:
+        try:
+            return super()._deserialize(*args, **kwargs).astimezone(UTC)
+        except OverflowError as error:
+            raise ma.ValidationError("Must be between the years 1 and 9999 in UTC.") from error
 
 
 class PageQuerySchema(Schema):

@@ -13,7 +13,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, NullPool, create_engine, literal, make_url, text
+from psycopg2.extensions import encrypt_password
+from sqlalchemy import URL, Connection, NullPool, create_engine, make_url, text
 from sqlalchemy.dialects import postgresql
 
 from webapp.db import SCOPE_ROLES, Base
@@ -26,6 +27,8 @@ _DIALECT = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-cal
 _MAY_MAKE_ROLES = text(
     "select rolsuper or rolcreaterole from pg_roles where rolname = current_user"
 )
+_TAKE_TURNS = text("select pg_advisory_lock(5741639220415837001)")
+"""With any number that nobody else takes; it is held until the connection's end."""
 _LENT = text(
     "select g.rolname from pg_auth_members m join pg_roles g on g.oid = m.roleid"
     " join pg_roles u on u.oid = m.member where u.rolname = :login and m.set_option"
@@ -55,6 +58,7 @@ def heads() -> frozenset[str]:
 def upgrade(settings: Settings) -> tuple[str, ...]:
     """Make the roles that are missing and run what is pending; returns the revisions run."""
     with _owner(settings) as connection:
+        connection.execute(_TAKE_TURNS)
         _make_roles(connection, make_url(settings.database_url))
         connection.commit()
         pending = _pending(connection)
@@ -78,7 +82,7 @@ def check(settings: Settings) -> Drift:
 
 def role_statements(login_role: str) -> list[str]:
     """What makes the roles; each statement does nothing where it has been run before."""
-    login = _identifier(login_role)
+    login = identifier(login_role)
     roles = [
         _create_role(role, "nologin nosuperuser nobypassrls noinherit") for role in SCOPE_ROLES
     ]
@@ -89,16 +93,18 @@ def role_statements(login_role: str) -> list[str]:
 
 def _create_role(role: str, attributes: str) -> str:
     missing = f"not exists (select from pg_roles where rolname = {_literal(role)})"
-    create = f"create role {_identifier(role)} {attributes}"
+    create = f"create role {identifier(role)} {attributes}"
     return f"do $make$ begin if {missing} then {create}; end if; end $make$"
 
 
-def _identifier(name: str) -> str:
+def identifier(name: str) -> str:
+    """A name as SQL and psql's commands read it."""
     return _DIALECT.identifier_preparer.quote(name)
 
 
 def _literal(value: str) -> str:
-    return str(literal(value).compile(dialect=_DIALECT, compile_kwargs={"literal_binds": True}))
+    doubled = value.replace("'", "''")
+    return f"'{doubled}'"
 
 
 def _make_roles(connection: Connection, login: URL) -> None:
@@ -112,11 +118,14 @@ def _make_roles(connection: Connection, login: URL) -> None:
         raise NotMigrated(
             "DATABASE_OWNER_URL may not create roles: have a DBA run what `flask db roles` prints"
         )
-    for statement in role_statements(name):
-        connection.exec_driver_sql(statement)
+    statements = role_statements(name)
     if name not in existing and login.password is not None:
-        password = _literal(str(login.password))
-        connection.exec_driver_sql(f"alter role {_identifier(name)} password {password}")
+        # As psql's \password does it: no statement, and so no error or log, has the password.
+        driver = connection.connection.driver_connection
+        password = encrypt_password(str(login.password), name, scope=driver)
+        statements.append(f"alter role {identifier(name)} password {_literal(password)}")
+    for statement in statements:
+        connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
 
 
 def _pending(connection: Connection) -> tuple[str, ...]:

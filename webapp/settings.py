@@ -2,11 +2,14 @@
 
 from collections import Counter
 from dataclasses import dataclass, fields
+from math import ceil
 from pathlib import Path
 from typing import Literal, get_args
 from urllib.parse import urlsplit
 
 from environs import Env, EnvError
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 Environment = Literal["development", "qa", "production"]
 
@@ -62,15 +65,14 @@ def read_settings() -> Settings:
     Raises `SettingsError` naming every missing, malformed or weak value at once.
     """
     env = Env()
+    problems: list[str] = []
     name = env.str("SIGHTLINE_ENV", "development")
     if name not in get_args(Environment):
-        choices = ", ".join(get_args(Environment))
-        raise SettingsError([f"SIGHTLINE_ENV is {name!r}; it must be one of {choices}"])
+        problems.append(f"SIGHTLINE_ENV must be one of {', '.join(get_args(Environment))}")
     home = Path(env.str("SIGHTLINE_HOME", ".sightline")).resolve()
     if name == "development" and not env.str("DATABASE_URL", ""):
         env.read_env(str(home / STACK_FILE), recurse=False)
 
-    problems: list[str] = []
     values = {
         variable: env.str(variable, "")
         for variable in ("SECRET_KEY", "AUDIT_MAC_KEY", "DATABASE_URL", "REDIS_URL")
@@ -80,7 +82,7 @@ def read_settings() -> Settings:
             hint = "" if name != "development" else " (`make run` starts a private stack)"
             problems.append(f"{variable} is not set{hint}")
     owner_url = env.str("DATABASE_OWNER_URL", "") or None
-    broker_url = env.str("CELERY_BROKER_URL", "") or values["REDIS_URL"]
+    broker_url = env.str("CELERY_BROKER_URL", "")
     numbers = {
         "AUDIT_TIMEOUT": _positive(env, "AUDIT_TIMEOUT", 2.0, problems),
         "CACHE_TTL": _positive(env, "CACHE_TTL", 300, problems),
@@ -103,9 +105,9 @@ def read_settings() -> Settings:
         database_url=_with_driver(values["DATABASE_URL"]),
         database_owner_url=_with_driver(owner_url) if owner_url else None,
         redis_url=values["REDIS_URL"],
-        celery_broker_url=broker_url,
+        celery_broker_url=broker_url or values["REDIS_URL"],
         audit_timeout=numbers["AUDIT_TIMEOUT"],
-        cache_ttl=int(numbers["CACHE_TTL"]),
+        cache_ttl=ceil(numbers["CACHE_TTL"]),
         cache_timeout=numbers["CACHE_TIMEOUT"],
     )
 
@@ -126,10 +128,12 @@ def _url_problems(variable: str, value: str, schemes: tuple[str, ...]) -> list[s
         return []
     try:
         scheme = urlsplit(value).scheme.partition("+")[0]
-    except ValueError:
+        if scheme not in schemes:
+            return [f"{variable} must start with {' or '.join(f'{s}://' for s in schemes)}"]
+        # As those do it who use it later: their errors would repeat a part of it.
+        _ = make_url(value) if scheme == "postgresql" else urlsplit(value).port
+    except (ArgumentError, ValueError):
         return [f"{variable} is not a URL"]
-    if scheme not in schemes:
-        return [f"{variable} must start with {' or '.join(f'{s}://' for s in schemes)}"]
     return []
 
 
@@ -150,18 +154,25 @@ def _weak_secrets(secret_key: str, audit_mac_key: str) -> list[str]:
 
 
 def _weak_passwords(database_url: str, owner_url: str) -> list[str]:
-    problems = []
     try:
-        app, owner = urlsplit(database_url), urlsplit(owner_url)
-    except ValueError:
-        return []
-    if app.username and app.username == owner.username:
-        problems.append("DATABASE_URL and DATABASE_OWNER_URL name the same role")
-    problems += [
+        urls = {
+            variable: make_url(value)
+            for variable, value in (
+                ("DATABASE_URL", database_url),
+                ("DATABASE_OWNER_URL", owner_url),
+            )
+            if value
+        }
+    except (ArgumentError, ValueError):
+        return []  # said above
+    problems = [
         f"{variable} has its user's name as the password"
-        for variable, url in (("DATABASE_URL", app), ("DATABASE_OWNER_URL", owner))
+        for variable, url in urls.items()
         if url.password and url.password == url.username
     ]
+    users = [url.username for url in urls.values() if url.username]
+    if len(users) > len(set(users)):
+        problems.append("DATABASE_URL and DATABASE_OWNER_URL name the same role")
     return problems
 
 

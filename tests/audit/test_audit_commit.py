@@ -2,8 +2,9 @@
 
 import socket
 import struct
+from collections.abc import Sequence
 from threading import Thread
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from flask import Flask
@@ -19,6 +20,8 @@ from tests.audit.receipts import (
     second_connection,
 )
 from tests.factories import INCIDENT, Account, add_tenant
+from webapp.audit.event import AuditEvent
+from webapp.audit.handoff import HandOff
 from webapp.audit.recorder import TooLate
 from webapp.rules.models import RuleRow
 
@@ -57,6 +60,26 @@ def test_it_survives_the_end_of_the_thread(
         looks.get("/admin/looks/exits", headers=headers(engineer, request_id))
     (event,) = committed_of_request(app, request_id)
     assert (event["outcome"], event["http_status"]) == ("interrupted", None)
+
+
+def test_what_was_answered_is_handed_off_once(
+    looks_app: Flask, looks: FlaskClient, engineer: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second time, as interrupted, the ledger would ignore it, unless it came first."""
+    hand_off: HandOff = looks_app.extensions["audit"]
+    accepted: list[UUID] = []
+
+    def spy(events: Sequence[AuditEvent]) -> None:
+        accepted.extend(event.id for event in events)
+        HandOff.hand_off(hand_off, events)
+
+    monkeypatch.setattr(hand_off, "hand_off", spy)
+    ids = [
+        event_id
+        for path in ("streams", "raises")
+        for event_id in receipt(looks.get(f"/admin/looks/{path}", headers=headers(engineer)))
+    ]
+    assert accepted == ids
 
 
 def test_it_survives_a_hook_that_fails(app: Flask, looks: FlaskClient, engineer: Account) -> None:

@@ -1,8 +1,9 @@
 """The lines of the table: each measures one thing and checks what it measured."""
 
-import json
+import subprocess
 import time
-from collections.abc import Callable, Sequence
+import timeit
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 from threading import Barrier
@@ -10,27 +11,77 @@ from threading import Barrier
 import requests
 
 from tests.bench.load import Run, Target, run
-from tests.bench.machine import Cores
+from tests.bench.peers.environment import ensure_python
 from tests.bench.product import RULES, Product
 from tests.bench.result import Figure, Ratio, Results, ratios
+from tests.bench.servers import PEERS, Place, memory_mb, run_bare, run_original
+from tests.factories import INCIDENT
+from webapp.caching.codec import Codec
+from webapp.rules.rule import RulePage
+from webapp.rules.schemas import RulePageSchema
+
+PLAIN = "cached list"
+ELEVATED = "cached list, elevated and audited"
+NOT_MODIFIED = "cached list, 304"
+BARE = "bare Flask, one Redis GET"
+ORIGINAL = "FastAPI, fastapi-cache2, pydantic"
 
 COLD = 64
 MISSES = 100
+RELOADS = 200
+PATIENCE = 60
+"""Seconds that the worker may take to commit the looks at the end of a run."""
+
+CODEC = Codec(RulePageSchema(), many=False)
+
+
+def measure_lists(
+    product: Product, place: Place, rounds: int, seconds: int, results: Results
+) -> bytes:
+    """The cached list beside its peers, all with the same rules; returns its JSON."""
+    plain = product.accounts["acme-admin"].headers()
+    elevated = product.accounts["engineer"].headers("global", INCIDENT)
+    first, url = _get(product.rules_url, plain), product.rules_url
+    body, etag = first.content, first.headers["ETag"]
+    page = _load(body)
+    results.expect(len(page.items) == RULES, f"{len(page.items)} rules where {RULES} were meant")
+    with run_bare(place, body) as bare, run_original(place, body) as original:
+        original_body = _get(f"{original.url}/rules", {}).content
+        results.expect(_load(original_body) == page, f"{ORIGINAL}: not the same rules")
+        unchanged = plain | {"If-None-Match": etag}
+        targets = [
+            Target(PLAIN, url, body, plain, requires=("etag",)),
+            Target(ELEVATED, url, body, elevated, requires=("etag",), unique=("sightline-audit",)),
+            Target(NOT_MODIFIED, url, b"", unchanged, status=304),
+            Target(BARE, f"{bare.url}/rules", body),
+            Target(ORIGINAL, f"{original.url}/rules", original_body),
+        ]
+        runs = measure_side_by_side(targets, rounds, seconds, results)
+    compare(results, runs, PLAIN, BARE, bar=0.7)
+    compare(results, runs, ELEVATED, BARE, bar=0.6)
+    compare(results, runs, ELEVATED, PLAIN)
+    compare(results, runs, PLAIN, ORIGINAL, bar=2.5)
+    compare(results, runs, NOT_MODIFIED, PLAIN, bar=1.1)
+    report_runs(results, runs)
+    check_ledger(product, sum(timed.requests for timed in runs[ELEVATED]), results)
+    results.figures.append(Figure("the list", len(body) / 1e3, "KB", f"{RULES} rules"))
+    results.figures.append(Figure("memory of a web process", memory_mb(product.web), "MB", "PSS"))
+    return body
 
 
 def measure_side_by_side(
-    targets: Sequence[Target], cores: Cores, rounds: int, seconds: float, results: Results
+    targets: Sequence[Target], rounds: int, seconds: int, results: Results
 ) -> dict[str, list[Run]]:
     """Alternate: every round runs each target once, beginning with another one each time."""
     runs: dict[str, list[Run]] = {target.name: [] for target in targets}
     for target in targets:
-        checked = run(target, cores, seconds, check=True)
+        checked = run(target, seconds, check=True)
         results.expect(checked.requests > 0, f"{target.name}: no answer at all")
         results.expect(checked.wrong == 0, f"{target.name}: {checked.wrong} wrong answers")
     for number in range(rounds):
         shift = number % len(targets)
         for target in (*targets[shift:], *targets[:shift]):
-            timed = run(target, cores, seconds)
+            timed = run(target, seconds)
             results.expect(timed.wrong == 0, f"{target.name}: {timed.wrong} failed under load")
             runs[target.name].append(timed)
     return runs
@@ -55,6 +106,20 @@ def report_runs(results: Results, runs: dict[str, list[Run]]) -> None:
             f" p99 {median(run.p99_ms for run in timed):.2f} ms"
         )
         results.figures.append(Figure(name, median(run.rate for run in timed), "/s", note))
+
+
+def check_ledger(product: Product, received: int, results: Results) -> None:
+    """Each elevated answer has left one event. More were answered than `received`: those that were
+    on their way when a run ended, and those that came before the timed ones."""
+    began = time.monotonic()
+    answers, committed = product.elevated_answers(), product.committed_looks()
+    while committed < answers and time.monotonic() < began + PATIENCE:
+        time.sleep(0.2)
+        committed = product.committed_looks()
+    results.expect(answers >= received, f"{received} answers came, and {answers} are in the log")
+    found = f"{committed} looks in the ledger for {answers} elevated answers"
+    results.expect(committed == answers, found)
+    results.figures.append(Figure("looks in the ledger", committed, "", f"{answers} answers"))
 
 
 def measure_miss(product: Product, results: Results) -> None:
@@ -105,6 +170,33 @@ def measure_cold(product: Product, results: Results) -> None:
     results.figures.append(Figure(f"{COLD} at once on a cold key", loads, "loads", "at most 1"))
 
 
-def check_list(body: bytes, name: str, results: Results) -> None:
-    items = json.loads(body)["items"]
-    results.expect(len(items) == RULES, f"{name}: {len(items)} rules where {RULES} were meant")
+def measure_reload(body: bytes, place: Place, rounds: int, results: Results) -> None:
+    """The same page through our schema, and through the original stack's models."""
+    page = place.logs / "page.json"
+    page.write_bytes(body)
+    sizes = [str(RULES), str(RELOADS)]
+    command = [str(ensure_python()), str(PEERS / "reload.py"), str(page), *sizes]
+    ours, theirs = [], []
+    for _ in range(rounds):
+        ours.append(timeit.timeit(lambda: CODEC.loads(body), number=RELOADS))
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        theirs.append(float(told))
+    results.ratios.append(
+        Ratio(
+            f"reload of {RULES} rules by the schema",
+            "pydantic model_validate_json",
+            ratios(theirs, ours),
+            None,
+        )
+    )
+
+
+def _get(url: str, headers: Mapping[str, str]) -> requests.Response:
+    answer = requests.get(url, headers=headers, timeout=PATIENCE)
+    answer.raise_for_status()
+    return answer
+
+
+def _load(body: bytes) -> RulePage:
+    page: RulePage = CODEC.loads(body)
+    return page

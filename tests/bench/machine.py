@@ -16,11 +16,13 @@ class Cores:
     web: tuple[int, ...]
     rest: tuple[int, ...]
 
-    def pin_web(self, command: list[str]) -> list[str]:
-        return _pinned(command, self.web)
+    def take_rest(self) -> None:
+        """Go there with everything that this process starts, but for what `pin_web` pins."""
+        if self.rest:
+            os.sched_setaffinity(0, self.rest)
 
-    def pin_rest(self, command: list[str]) -> list[str]:
-        return _pinned(command, self.rest)
+    def pin_web(self, command: list[str]) -> list[str]:
+        return ["taskset", "-c", ",".join(map(str, self.web)), *command] if self.web else command
 
     def __str__(self) -> str:
         if not self.web:
@@ -40,7 +42,3 @@ def find_cores() -> Cores:
 
 def describe() -> str:
     return f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-
-
-def _pinned(command: list[str], cores: tuple[int, ...]) -> list[str]:
-    return ["taskset", "-c", ",".join(map(str, cores)), *command] if cores else command

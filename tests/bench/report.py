@@ -51,5 +51,7 @@ def write_json(results: Results, setting: str, directory: Path) -> Path:
 
 
 def _commit() -> str | None:
-    shown = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    shown = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
     return shown.stdout.strip() or None

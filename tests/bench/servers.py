@@ -1,29 +1,20 @@
-"""Web servers under measure: the same gunicorn for the product and its limit, uvicorn beside."""
+"""The web servers under measure: one process each, on a core that nothing else is on."""
 
-import os
-import signal
-import socket
-import subprocess
 import sys
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-import requests
+import redis
 
 from tests.bench.machine import Cores
+from tests.bench.peers.environment import ensure_python
+from tests.processes import Web, command_of, run_server
 
-ROOT = Path(__file__).parents[2]
-WORKERS = 1
-THREADS = 8
-STARTUP = 60
-
-
-class NotStarted(Exception):
-    pass
+PEERS = Path(__file__).parent / "peers"
+BARE_KEY = "bench:rules"
 
 
 @dataclass(frozen=True)
@@ -35,70 +26,37 @@ class Place:
     logs: Path
 
 
-@dataclass(frozen=True)
-class Server:
-    url: str
-    process: psutil.Process
-
-    def memory_mb(self) -> float:
-        """Of one worker: its proportional share where the system tells, else what it has mapped."""
-        worker = (self.process.children() or [self.process])[0]
-        full = worker.memory_full_info()
-        return float(getattr(full, "pss", full.rss)) / 2**20
+def run_product(place: Place) -> AbstractContextManager[Web]:
+    return _run("web", command_of("web"), "/readyz", place)
 
 
-@contextmanager
-def gunicorn(application: str, ready: str, place: Place) -> Iterator[Server]:
-    """`ready` is a path that answers 200 once the application is up."""
-    port = _free_port()
-    options = ["--worker-class", "gthread", "--keep-alive", "30", "--bind", f"127.0.0.1:{port}"]
-    sizes = ["--workers", str(WORKERS), "--threads", str(THREADS)]
-    command = [sys.executable, "-m", "gunicorn", *options, *sizes, application]
-    with _started(command, f"http://127.0.0.1:{port}", ready, place) as server:
-        yield server
+def run_bare(place: Place, body: bytes) -> AbstractContextManager[Web]:
+    """Flask with `body` from Redis, under the product's gunicorn."""
+    with redis.Redis.from_url(place.environment["REDIS_URL"]) as client:
+        client.set(BARE_KEY, body)
+    settings = str(PEERS / "gunicorn_settings.py")
+    command = [sys.executable, "-m", "gunicorn", "--config", settings, "tests.bench.peers.bare:app"]
+    return _run("bare", command, "/rules", place, BENCH_KEY=BARE_KEY)
 
 
-@contextmanager
-def uvicorn(python: Path, application: str, ready: str, place: Place) -> Iterator[Server]:
-    port = _free_port()
-    options = ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--port", str(port)]
-    command = [str(python), "-m", "uvicorn", *options, application]
-    with _started(command, f"http://127.0.0.1:{port}", ready, place) as server:
-        yield server
+def run_original(place: Place, body: bytes) -> AbstractContextManager[Web]:
+    """The original stack with the rules of `body`."""
+    rules = place.logs / "rules.json"
+    rules.write_bytes(body)
+    command = [str(ensure_python()), str(PEERS / "original.py")]
+    return _run("original", command, "/rules", place, BENCH_RULES=str(rules))
 
 
-@contextmanager
-def _started(command: list[str], url: str, ready: str, place: Place) -> Iterator[Server]:
-    name = command[-1].partition(":")[0]
-    with (place.logs / f"{name}.log").open("wb") as log:
-        process = subprocess.Popen(
-            place.cores.pin_web(command),
-            cwd=ROOT,
-            env=os.environ | dict(place.environment),
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        _await(process, url + ready, log.name)
-        yield Server(url, psutil.Process(process.pid))
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
+def memory_mb(web: Web) -> float:
+    """Of one worker: its proportional share where the system tells, else what it has mapped."""
+    master = psutil.Process(web.process.pid)
+    worker = (master.children() or [master])[0]
+    full = worker.memory_full_info()
+    return float(getattr(full, "pss", full.rss)) / 2**20
 
 
-def _await(process: subprocess.Popen[bytes], url: str, log: str) -> None:
-    deadline = time.monotonic() + STARTUP
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            if requests.get(url, timeout=STARTUP).status_code == 200:
-                return
-        except requests.ConnectionError:
-            time.sleep(0.1)
-    raise NotStarted(f"{url} does not answer 200; see {log}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _run(
+    name: str, command: list[str], ready: str, place: Place, **variables: str
+) -> AbstractContextManager[Web]:
+    environment = {**place.environment, **variables}
+    return run_server(place.cores.pin_web(command), ready, environment, place.logs / f"{name}.log")

@@ -38,4 +38,5 @@ def main(database_url: str, redis_url: str, tenant: str, threads: int, seconds: 
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4], int(sys.argv[4]), float(sys.argv[5]))  # type: ignore[misc, arg-type]  # three strings
+    _, database_url, redis_url, tenant, threads, seconds = sys.argv
+    main(database_url, redis_url, tenant, int(threads), float(seconds))

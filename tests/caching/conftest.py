@@ -26,7 +26,7 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgr
     server = PostgresServer(tmp_path_factory.mktemp("postgres"))
     engine = create_engine(server.superuser_url)
     with engine.begin() as connection:
-        Base.metadata.create_all(connection, [CacheGeneration.__table__])  # type: ignore[list-item]  # typed as FromClause
+        Base.metadata.create_all(connection, [Base.metadata.tables[CacheGeneration.__tablename__]])
         connection.execute(text("create table things (visibility text, title text)"))
         for role in ROLES:
             connection.execute(text(f"create role {role} nologin"))
@@ -89,6 +89,7 @@ def counted() -> Counted:
 
     def count(function: str, outcome: str) -> float:
         name = f"tests.caching.sample.{function}"
-        return REQUESTS.labels(name, outcome)._value.get()
+        value: float = REQUESTS.labels(name, outcome)._value.get()
+        return value
 
     return count

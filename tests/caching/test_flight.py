@@ -152,11 +152,22 @@ def test_the_flight_of_a_dead_process_ends(
 ) -> None:
     key = value_key(list_titles.name, scope.visibility, (Query(),))
     assert caching(app).store.take_off(key) is not None
-    (flight,) = redis_server.client.keys("*flight:*")  # type: ignore[misc]  # redis types async too
+    (flight,) = redis_server.client.keys("*flight:*")
     left = redis_server.client.pttl(flight)
     assert isinstance(left, int)
     assert 0 < left <= store.FLIGHT * 1000
     assert call(app, scope) == ("miss", ())
+
+
+@pytest.mark.parametrize("lasts", [None, 3600])
+def test_what_is_no_flight_holds_nobody_up(
+    app: Flask, scope: TenantScope, redis_server: RedisServer, lasts: int | None
+) -> None:
+    """Somebody's garbage, which would never end by itself."""
+    key = value_key(list_titles.name, scope.visibility, (Query(),))
+    redis_server.client.set(f"{caching(app).store.prefix}flight:{key}", b"garbage", ex=lasts)
+    assert caching(app).store.take_off(key) is not None
+    assert caching(app).store.take_off(key) is None
 
 
 def test_only_the_holder_ends_a_flight(app: Flask) -> None:

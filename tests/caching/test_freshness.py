@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from flask import Flask, request
@@ -14,6 +15,7 @@ from tests.caching.servers import RedisServer
 from tests.caching.unit import caching, inside
 from webapp.caching import invalidate, read_generations
 from webapp.caching.generations import LEASE, now_ms
+from webapp.caching.store import Store
 from webapp.extensions import db
 from webapp.scope.scopes import TenantScope
 
@@ -239,6 +241,56 @@ def test_wiping_redis_brings_nothing_back(
     write(app, scope, "new")
     redis_server.wipe()
     assert read(app, scope) == read(other_app, scope) == ("new",)
+
+
+def believe_leases(app: Flask) -> None:
+    """As if this test's Redis had not started a moment ago."""
+    caching(app).store.check()
+    caching(app).store._restored_until = 0.0
+
+
+def test_a_reader_who_is_late_brings_nothing_back_into_a_wiped_redis(
+    app: Flask,
+    other_app: Flask,
+    scope: TenantScope,
+    redis_server: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write(app, scope, "a")
+    assert read(app, scope) == read(other_app, scope) == ("a",)
+    believe_leases(app)
+    redis_server.wipe()
+    publish, has_read, may_publish = Store.publish, threading.Event(), threading.Event()
+
+    def publish_late(store: Store, *args: Any, **kwargs: Any) -> None:
+        if store is caching(app).store:
+            has_read.set()
+            assert may_publish.wait(HANG)
+        publish(store, *args, **kwargs)
+
+    monkeypatch.setattr(Store, "publish", publish_late)
+    reader = threading.Thread(target=read, args=(app, scope))
+    reader.start()
+    assert has_read.wait(HANG)
+    write(other_app, scope, "b")
+    redis_server.wipe()
+    may_publish.set()
+    reader.join(HANG)
+    assert read(app, scope) == ("a", "b")
+
+
+def test_a_writer_who_is_late_brings_nothing_back_into_a_wiped_redis(
+    app: Flask, other_app: Flask, scope: TenantScope, redis_server: RedisServer
+) -> None:
+    write(app, scope, "a")
+    assert read(app, scope) == ("a",)
+    believe_leases(app)
+    with inside(app, scope):
+        late = dict(read_generations([tag(scope)]))
+    write(other_app, scope, "b")
+    redis_server.wipe()
+    caching(app).generations.note(late)
+    assert read(app, scope) == ("a", "b")
 
 
 def test_late_leases_lose(app: Flask, scope: TenantScope, redis_server: RedisServer) -> None:

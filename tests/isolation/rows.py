@@ -99,7 +99,7 @@ def add_event(session: Session, tenant_id: UUID | None) -> UUID:
         "excluded_tenant_ids": [],
         "event": {},
     }
-    session.execute(insert(AuditEventRow.__table__).values(values))
+    session.execute(insert(Base.metadata.tables["audit_events"]).values(values))
     event_id: UUID = values["id"]
     return event_id
 

@@ -1,7 +1,7 @@
 """What is in the ledger stays there: for every role of the application, and for its owner too."""
 
 import pytest
-from sqlalchemy import Engine, delete, select, text, update
+from sqlalchemy import Engine, Executable, delete, select, text, update
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from tests.isolation.rows import Owned, add_event
@@ -10,7 +10,7 @@ from webapp.audit.models import AuditEventRow
 from webapp.db import ScopedSession
 from webapp.scope.scopes import LedgerScope, TenantScope
 
-REWRITINGS = {
+REWRITINGS: dict[str, Executable] = {
     "update": update(AuditEventRow).values(outcome="failed"),
     "update one": text("update audit_events set event = '{}' where outcome = 'served'"),
     "delete": delete(AuditEventRow),

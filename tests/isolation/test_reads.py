@@ -1,6 +1,7 @@
 """In one tenant's scope, no way of asking shows another's row; each way does show one's own."""
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 from uuid import UUID
 
@@ -100,7 +101,7 @@ def driver_sql(session: Session, owner: Owned) -> list[UUID]:
 
 
 def driver_cursor(session: Session, owner: Owned) -> list[UUID]:
-    with session.connection().connection.cursor() as cursor:
+    with closing(session.connection().connection.cursor()) as cursor:
         cursor.execute("select id from only rules where id = %s", (str(owner.rule_id),))
         return [UUID(str(row[0])) for row in cursor.fetchall()]
 

@@ -1,7 +1,7 @@
 """In one tenant's scope, no way of writing touches another's row; each way does write one's own."""
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from uuid import UUID
 
 import pytest
@@ -12,13 +12,13 @@ from sqlalchemy.orm import Session, make_transient_to_detached
 from sqlalchemy.orm.exc import StaleDataError
 
 from tests.isolation.rows import Owned, add_event, rule, rule_version, snapshot
-from webapp.db import ScopedSession
+from webapp.db import Base, ScopedSession
 from webapp.identity.models import MembershipRow, Tenant
 from webapp.rules.models import RuleRow, RuleVersionRow
 from webapp.scope.scopes import TenantScope
 
 Writing = Callable[[Session, Owned], object]
-RULES = RuleRow.__table__
+RULES = Base.metadata.tables["rules"]
 
 
 def orm_insert(session: Session, owner: Owned) -> None:
@@ -92,7 +92,7 @@ def raw_update(session: Session, owner: Owned) -> None:
 
 
 def raw_update_by_cursor(session: Session, owner: Owned) -> None:
-    with session.connection().connection.cursor() as cursor:
+    with closing(session.connection().connection.cursor()) as cursor:
         cursor.execute("update rules set name = 'taken over' where id = %s", (str(owner.rule_id),))
 
 

@@ -30,7 +30,7 @@ def marked(function: View, **marks: object) -> View:
     def wrapped() -> str:
         return ""
 
-    del wrapped.__wrapped__  # type: ignore[attr-defined]  # wraps made it
+    del wrapped.__wrapped__
     vars(wrapped).update(marks)
     return wrapped
 

@@ -2,7 +2,7 @@
 
 import http_sf
 import pytest
-from http_sf.types import DisplayString, Token
+from http_sf.types import BareItemType, DisplayString, Token
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,9 +27,8 @@ ascii_text = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_
 unicode_text = st.text(st.characters(min_codepoint=0x20).filter(str.isprintable), min_size=1)
 
 
-def written(code: str, **parameters: object) -> str:
-    header: str = http_sf.ser((Token(code), parameters))
-    return header
+def written(code: str, **parameters: BareItemType) -> str:
+    return http_sf.ser((Token(code), parameters))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +91,7 @@ def test_a_reason_carries_its_ticket_and_note() -> None:
     note=st.none() | unicode_text.filter(lambda text: len(text) <= MAX_NOTE),
 )
 def test_what_was_written_is_read(code: ReasonCode, ticket: str | None, note: str | None) -> None:
-    parameters: dict[str, object] = {}
+    parameters: dict[str, BareItemType] = {}
     if ticket is not None:
         parameters["ticket"] = ticket
     if note is not None:

@@ -7,10 +7,12 @@ from marshmallow import fields, validate
 
 from webapp.audit.event import Effect, Kind, Outcome, ScopeKind
 from webapp.audit.search import AuditQuery, Entry, SortKey
-from webapp.http import PageQuerySchema, Schema, Text
+from webapp.http import Instant, PageQuerySchema, Schema, Text
 
+# The pattern is shown to clients too: `$(?!\n)` ends a string in Python as in JavaScript.
 SURFACE = validate.Regexp(
-    r"^(\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?)\Z", error="Must be a surface, or a prefix and `.*`."
+    r"^(\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?)$(?!\n)",
+    error="Must be a surface, or a prefix and `.*`.",
 )
 
 
@@ -93,5 +95,5 @@ class AuditQuerySchema(PageQuerySchema):
     outcome = fields.String(load_default=None, validate=_one_of(Outcome))
     kind = fields.String(load_default=None, validate=_one_of(Kind))
     request_id = Text(load_default=None, validate=validate.Length(1, 128))
-    begins = fields.AwareDateTime(load_default=None, data_key="from")
-    ends = fields.AwareDateTime(load_default=None, data_key="to")
+    begins = Instant(load_default=None, data_key="from")
+    ends = Instant(load_default=None, data_key="to")

@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import click
-import orjson
-from flask.cli import AppGroup
 from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Column, Table
 
 from webapp.caching.function import CachedFunction, registry
 from webapp.caching.generations import EPOCH
@@ -21,17 +18,24 @@ from webapp.caching.invalidation import invalidate
 from webapp.caching.keys import function_of
 from webapp.caching.state import current_caching
 from webapp.caching.store import Unavailable
+from webapp.commands import Commands, as_json, print_json, print_rows
 from webapp.extensions import db
 from webapp.scope.scopes import IdentityScope
 
-cache_cli = AppGroup("cache", help="Typed results that are cached in Redis.")
 
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+class CacheCommands(Commands):
+    """Redis, which a request does without, is what these commands are about."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Unavailable as error:
+            raise click.ClickException(
+                "Redis does not answer; see REDIS_URL and `flask doctor`."
+            ) from error
 
 
-class RedisDown(click.ClickException):
-    def __init__(self) -> None:
-        super().__init__("Redis does not answer; see REDIS_URL and `flask doctor`.")
+cache_cli = CacheCommands("cache", help="Typed results that are cached in Redis.")
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,7 @@ class FunctionStats:
 @as_json
 def stats(*, as_json: bool) -> None:
     """Show keys and bytes for each function, and how its calls came out."""
-    try:
-        sizes = _sizes()
-    except Unavailable as error:
-        raise RedisDown from error
+    sizes = _sizes()
     counted = _outcomes()
     rows = [
         FunctionStats(name, len(held), sum(held), counted.get(name, {}))
@@ -58,13 +59,9 @@ def stats(*, as_json: bool) -> None:
         for held in [sizes.get(name, [])]
     ]
     if as_json:
-        _print_json({"functions": rows})
-        return
-    table = Table(Column("function", no_wrap=True), "keys", "bytes", "outcomes")
-    for row in rows:
-        outcomes = ", ".join(f"{outcome} {count}" for outcome, count in row.outcomes.items())
-        table.add_row(row.function, f"{row.keys:,}", f"{row.bytes:,}", outcomes)
-    Console().print(table)
+        print_json({"functions": rows})
+    else:
+        print_rows(FunctionStats, rows, as_json=False)
 
 
 @cache_cli.command("clear")
@@ -74,29 +71,23 @@ def clear(*, function: str | None, as_json: bool) -> None:
     """Forget what is cached, in Redis and in the memory of every process."""
     store = current_caching().store
     removed = 0
-    try:
-        for keys in store.scan("" if function is None else "value:"):
-            chosen = [key for key in keys if function is None or function_of(key) == function]
-            removed += store.unlink(chosen) if chosen else 0
-    except Unavailable as error:
-        raise RedisDown from error
+    for keys in store.scan("" if function is None else "value:"):
+        chosen = [key for key in keys if function is None or function_of(key) == function]
+        removed += store.unlink(chosen) if chosen else 0
     with db.session.scoped(IdentityScope()):
         invalidate(EPOCH)
         db.session.commit()
     if as_json:
-        _print_json({"removed": removed})
+        print_json({"removed": removed})
     else:
-        Console().print(f"{removed:,} keys removed")
+        click.echo(f"{removed:,} keys removed")
 
 
 @cache_cli.command("warm")
 @as_json
 def warm(*, as_json: bool) -> None:
     """Call the cached functions that say with which arguments."""
-    try:
-        current_caching().store.check()
-    except Unavailable as error:
-        raise RedisDown from error
+    current_caching().store.check()
     calls = [
         (function, arguments)
         for function in registry.values()
@@ -112,9 +103,10 @@ def warm(*, as_json: bool) -> None:
             outcomes[_call(function, arguments)] += 1
             progress.advance(task)
     if as_json:
-        _print_json({"calls": len(calls), "outcomes": outcomes})
+        print_json({"calls": len(calls), "outcomes": outcomes})
     else:
-        Console().print(f"{len(calls):,} calls: {dict(outcomes)}")
+        counts = ", ".join(f"{outcome} {count}" for outcome, count in outcomes.items())
+        click.echo(f"{len(calls):,} calls: {counts or 'nothing to warm'}")
 
 
 def _call(function: CachedFunction[Any, ..., Any], arguments: tuple[Any, ...]) -> str:
@@ -145,7 +137,3 @@ def _outcomes() -> dict[str, dict[str, int]]:
                 counts = outcomes.setdefault(labels["function"], {})
                 counts[labels["outcome"]] = int(sample.value)
     return outcomes
-
-
-def _print_json(value: object) -> None:
-    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2))

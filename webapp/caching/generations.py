@@ -12,12 +12,16 @@ Why nobody gets a list from before an acknowledged write:
 1. A lease of generation n expires LEASE after a moment before n was read from the database, by its
    signed content, which readers check by their own clocks (SKEW apart at most), and by PXAT. So a
    lease of n is worthless LEASE + SKEW after n+1 was committed, whoever kept or delayed it.
-2. A write returns only when Redis has taken the lease of n+1, which no lease of n can replace
-   (the script only ever writes a greater generation, or the same for longer); or, if Redis did not
-   confirm, when LEASE + SKEW have passed since the commit.
-3. If Redis loses n+1, a reader finds no lease and asks the database. If it restarts and restores
-   n from its disk, leases are ignored until those from before the start have expired
-   (`Store._connected`). What is forged, garbage or valid for longer than LEASE is no lease.
+2. A write returns only when Redis has noted n+1, which no lease of n can replace (the script only
+   ever writes a greater generation, or the same for longer) for as long as there can be one; or,
+   if Redis did not confirm, when LEASE + SKEW have passed since the commit. The note is a lease
+   that is over already: only readers make leases, since a writer may come late to a Redis that
+   has lost a newer note.
+3. If Redis loses n+1, a reader finds no lease and asks the database. A lease of n that another
+   reader was about to publish is refused then: it names the era that it was read in, which began
+   when Redis was last empty. If Redis restarts and restores n from its disk, leases are ignored
+   until those from before the start have expired (`Store._connected`). What is forged, garbage or
+   valid for longer than LEASE is no lease.
 
 What is left: after a failover to a replica of Redis that lags behind, n may be believed until its
 lease ends, LEASE at most. Cached functions must read the primary database, as generations do.
@@ -103,14 +107,30 @@ class Generations:
         current = {tag: memo[tag] for tag in wanted}
         return Look(current, stored[-1] if key is not None else None, reachable)
 
-    def publish(self, generations: Mapping[str, int], now: int, *, at_once: bool = False) -> None:
-        """Lease `generations`, current at the time `now` (in ms), to every reader."""
+    def publish(
+        self, generations: Mapping[str, int], now: int, *, era: bytes | None = None
+    ) -> None:
+        """Lease `generations`, current at the time `now` (in ms) in `era`, to every reader."""
         expires = now + int(LEASE * 1000)
-        leases = {}
-        for tag, generation in generations.items():
-            body = b"%d|%d|" % (generation, expires)
-            leases[f"gen:{tag}"] = (generation, expires, body + self._mac(tag, body))
-        self._store.publish(leases, at_once=at_once)
+        leases = {
+            f"gen:{tag}": (generation, expires, self._lease(tag, generation, expires))
+            for tag, generation in generations.items()
+        }
+        self._store.publish(leases, era=era)
+
+    def note(self, generations: Mapping[str, int]) -> None:
+        """Have nobody believe what was current before `generations`, which were committed."""
+        now = now_ms()
+        expires = now + int((LEASE + SKEW) * 1000)
+        notes = {
+            f"gen:{tag}": (generation, expires, self._lease(tag, generation, now))
+            for tag, generation in generations.items()
+        }
+        self._store.publish(notes, at_once=True)
+
+    def _lease(self, tag: str, generation: int, expires: int) -> bytes:
+        body = b"%d|%d|" % (generation, expires)
+        return body + self._mac(tag, body)
 
     def _read_leases(self, tags: list[str], stored: list[bytes | None]) -> dict[str, int]:
         if not self._store.trusted:
@@ -136,14 +156,21 @@ class Generations:
         return blake2b(content, key=self._key, digest_size=MAC_BYTES, person=b"lease").digest()
 
     def _from_database(self, tags: list[str]) -> dict[str, int]:
+        era = self._era()
         now = now_ms()
         rows = _select(db.session, tags)
         generations = {tag: generation for tag, generation, _ in rows}
         # A transaction with a snapshot of its own may see what was current long ago.
-        if rows[0][2] == "read committed":
+        if era is not None and rows[0][2] == "read committed":
             with suppress(Unavailable):
-                self.publish(generations, now)
+                self.publish(generations, now, era=era)
         return generations
+
+    def _era(self) -> bytes | None:
+        try:
+            return self._store.era()
+        except Unavailable:
+            return None
 
 
 def now_ms() -> int:

@@ -5,7 +5,7 @@ from time import monotonic, sleep
 from sqlalchemy import event, text
 from sqlalchemy.orm import SessionTransaction
 
-from webapp.caching.generations import LEASE, SKEW, forget, now_ms
+from webapp.caching.generations import LEASE, SKEW, forget
 from webapp.caching.state import current_caching
 from webapp.caching.store import Unavailable
 from webapp.db import ScopedSession
@@ -82,7 +82,7 @@ def _end(session: ScopedSession, ended: SessionTransaction) -> None:
 def _publish(raised: dict[str, int], committed: float) -> None:
     forget()
     try:
-        current_caching().generations.publish(raised, now_ms(), at_once=True)
+        current_caching().generations.note(raised)
     except Unavailable:
         # Leases of what was current before may be out there: let the last of them expire.
         sleep(max(0.0, committed + LEASE + SKEW - monotonic()))

@@ -22,16 +22,35 @@ SKIP = 0.5
 FLIGHT = 5.0
 """Seconds after which another process may fill a value, should the one that began have died."""
 
+ERA = "era"
+"""The key whose value lasts until Redis is wiped."""
+
 _PUBLISH = """
-for i, key in ipairs(KEYS) do
-  local generation, expires = tonumber(ARGV[3 * i - 1]), tonumber(ARGV[3 * i])
+if ARGV[2] ~= '' and redis.pcall('GET', KEYS[1]) ~= ARGV[2] then return end
+for i = 1, #KEYS - 1 do
+  local key, generation, expires = KEYS[i + 1], tonumber(ARGV[3 * i]), tonumber(ARGV[3 * i + 1])
   local held, left, g, e = redis.pcall('GET', key), redis.call('PTTL', key), nil, nil
   if type(held) == 'string' then g, e = string.match(held, '^(%d+)|(%d+)|') end
   if not g or left < 0 or left > tonumber(ARGV[1]) or generation > tonumber(g)
       or (generation == tonumber(g) and expires > tonumber(e)) then
-    redis.call('SET', key, ARGV[3 * i + 1], 'PXAT', expires)
+    redis.call('SET', key, ARGV[3 * i + 2], 'PXAT', expires)
   end
 end
+"""
+
+_ERA = """
+local held = redis.pcall('GET', KEYS[1])
+if type(held) == 'string' and held ~= '' then return held end
+redis.call('SET', KEYS[1], ARGV[1])
+return ARGV[1]
+"""
+
+# What holds a flight without an end, or with one too far, is none of ours.
+_TAKE_OFF = """
+local left = redis.call('PTTL', KEYS[1])
+if left > 0 and left <= tonumber(ARGV[2]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
 """
 
 _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end"
@@ -65,6 +84,8 @@ class Store:
             redis_connect_func=self._connected,
         )
         self._publish = self.client.register_script(_PUBLISH)
+        self._era = self.client.register_script(_ERA)
+        self._take_off = self.client.register_script(_TAKE_OFF)
         self._release = self.client.register_script(_RELEASE)
 
     @property
@@ -79,15 +100,25 @@ class Store:
     def set(self, key: str, value: bytes, seconds: int) -> None:
         self._call(cache.set, key, value, timeout=seconds)
 
+    def era(self) -> bytes:
+        """What changes with every loss of what Redis held."""
+        key, new = self.prefix + ERA, secrets.token_hex(16)
+        era: bytes = self._call(self._era, keys=[key], args=[new])
+        return era
+
     def publish(
-        self, leases: Mapping[str, tuple[int, int, bytes]], *, at_once: bool = False
+        self,
+        leases: Mapping[str, tuple[int, int, bytes]],
+        *,
+        era: bytes | None = None,
+        at_once: bool = False,
     ) -> None:
-        """Write leases (generation, expiry in ms, bytes), none over a newer one. `at_once` tries
-        even while Redis is being left alone."""
+        """Write leases (generation, expiry in ms, bytes), none over a newer one, and with an `era`
+        none in another one. `at_once` tries even while Redis is being left alone."""
         arguments = [part for lease in leases.values() for part in lease]
-        keys = [self.prefix + key for key in leases]
+        keys = [self.prefix + key for key in (ERA, *leases)]
         call = self._attempt if at_once else self._call
-        call(self._publish, keys=keys, args=[int(self._lease * 1000), *arguments])
+        call(self._publish, keys=keys, args=[int(self._lease * 1000), era or b"", *arguments])
 
     def take_off(self, key: str) -> bytes | None:
         """A token for the flight that fills `key`, or None while another process flies it. Without
@@ -95,7 +126,7 @@ class Store:
         token = secrets.token_bytes(16)
         name = self.prefix + _flight(key)
         try:
-            taken = self._call(self.client.set, name, token, nx=True, px=int(FLIGHT * 1000))
+            taken = self._call(self._take_off, keys=[name], args=[token, int(FLIGHT * 1000)])
         except Unavailable:
             return token
         return token if taken else None

@@ -4,7 +4,7 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
 from webapp.observability import logs
-from webapp.settings import read_settings
+from webapp.settings import SettingsError, read_settings
 
 
 class GunicornLogger(Logger):  # type: ignore[misc]  # gunicorn ships no types
@@ -12,4 +12,7 @@ class GunicornLogger(Logger):  # type: ignore[misc]  # gunicorn ships no types
 
     def setup(self, cfg: Config) -> None:
         super().setup(cfg)
-        logs.configure(read_settings().env)
+        try:
+            logs.configure(read_settings().env)
+        except SettingsError as error:
+            raise SystemExit(str(error)) from None

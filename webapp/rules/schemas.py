@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from marshmallow import ValidationError, fields, missing, validate
 
-from webapp.http import PageQuerySchema, Schema, Text, TupleOf
+from webapp.http import Instant, PageQuerySchema, Schema, Text, TupleOf
 from webapp.identity.principal import PLATFORM_ROLES, TENANT_ROLES
 from webapp.rules.rule import (
     Change,
@@ -187,8 +187,8 @@ class RuleDraftSchema(Schema):
         validate=FEW,
     )
     enabled = fields.Boolean(load_default=True)
-    starts_at = fields.AwareDateTime(load_default=None, allow_none=True, validate=_is_near)
-    ends_at = fields.AwareDateTime(load_default=None, allow_none=True, validate=_is_near)
+    starts_at = Instant(load_default=None, allow_none=True, validate=_is_near)
+    ends_at = Instant(load_default=None, allow_none=True, validate=_is_near)
 
 
 class RuleCreateSchema(RuleDraftSchema):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import http_sf
 from http_sf.types import DisplayString, Token
@@ -74,7 +74,8 @@ def _parse_item(header: str) -> tuple[str, dict[str, object]]:
     if len(header) > MAX_HEADER:
         raise HeaderError(f"is longer than {MAX_HEADER} characters")
     try:
-        value, parameters = http_sf.parse(header.encode("latin-1"), tltype="item")
+        item: Any = http_sf.parse(header.encode("latin-1"), tltype="item")
+        value, parameters = item
     except ValueError as error:
         raise HeaderError("is not a structured field item (RFC 9651)") from error
     if not isinstance(value, Token):

@@ -9,6 +9,6 @@ app = Flask("bare", static_folder=None)
 client = redis.Redis.from_url(os.environ["REDIS_URL"])
 
 
-@app.get("/<name>")
-def serve(name: str) -> Response:
-    return Response(client.get(f"bench:{name}"), mimetype="application/json")
+@app.get("/rules")
+def serve() -> Response:
+    return Response(client.get(os.environ["BENCH_KEY"]), mimetype="application/json")

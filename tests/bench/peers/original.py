@@ -1,4 +1,5 @@
-# mypy: ignore-errors  # it runs in an environment of its own, where these libraries are
+# mypy: ignore-errors
+# It runs in an environment of its own, where these libraries are.
 """The original stack: FastAPI with pydantic, cached by fastapi-cache2. Verifies and scopes nothing.
 
 It answers with the product's rules, through models of the same shape.
@@ -11,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from uuid import UUID
 
+import uvicorn
 from fastapi import FastAPI
 from fastapi_cache import FastAPICache
 from fastapi_cache.backends.redis import RedisBackend
@@ -74,7 +76,18 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
 app = FastAPI(lifespan=lifespan)
 
 
-@app.get("/plain")
+@app.get("/rules")
 @cache(expire=3600)
 async def rules() -> RulePage:
     return RulePage.model_validate_json(Path(os.environ["BENCH_RULES"]).read_bytes())
+
+
+if __name__ == "__main__":
+    uvicorn.run(
+        app,
+        port=int(os.environ["PORT"]),
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        log_level="warning",
+    )

@@ -205,5 +205,7 @@ def _by_table(
 
 def _make(part: type[Part], values: Iterable[Any]) -> Part:
     """Arrays come as lists; the parts are hashable."""
+    names = (field.name for field in fields(part))
     frozen = (tuple(value) if isinstance(value, list) else value for value in values)
-    return part(**dict(zip((field.name for field in fields(part)), frozen, strict=True)))
+    given: dict[str, Any] = dict(zip(names, frozen, strict=True))
+    return part(**given)

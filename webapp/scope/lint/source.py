@@ -133,9 +133,9 @@ def _strings(tree: ast.Module) -> Iterator[tuple[int, str]]:
     parts = {id(part) for node in formatted for part in node.values}
     for node in formatted:
         yield node.lineno, "".join(_literal(part) or "?" for part in node.values)
-    for node in ast.walk(tree):
-        if id(node) not in parts and (string := _literal(node)):
-            yield getattr(node, "lineno", 1), string
+    for part in ast.walk(tree):
+        if id(part) not in parts and (string := _literal(part)):
+            yield getattr(part, "lineno", 1), string
 
 
 def _literal(node: ast.AST) -> str | None:

@@ -1,0 +1,268 @@
+"""The environment is refused at once and for all that is wrong with it, and never repeated."""
+
+import os
+import string
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.processes import ROOT, SETTINGS
+from webapp.settings import Settings, SettingsError, read_settings
+
+SECRET = string.ascii_letters[:48]
+OTHER = string.ascii_letters[-48:]
+GOOD = {
+    "SIGHTLINE_ENV": "production",
+    "SECRET_KEY": SECRET,
+    "AUDIT_MAC_KEY": OTHER,
+    "DATABASE_URL": "postgresql://app:app-secret@db.example/sightline",
+    "DATABASE_OWNER_URL": "postgresql://owner:owner-secret@db.example/sightline",
+    "REDIS_URL": "rediss://:redis-secret@redis.example/0",
+    "CELERY_BROKER_URL": "amqps://broker:broker-secret@broker.example//",
+}
+REQUIRED = ("SECRET_KEY", "AUDIT_MAC_KEY", "DATABASE_URL", "REDIS_URL")
+DEVELOPMENT = {
+    "SECRET_KEY": "s",
+    "AUDIT_MAC_KEY": "m",
+    "DATABASE_URL": "postgresql://app:app@localhost/sightline",
+    "REDIS_URL": "redis://localhost/0",
+}
+CANARY = "Zq7Kx9"
+"""In every value of a bad environment, and in no word of ours."""
+
+
+def read(environment: Mapping[str, str]) -> Settings:
+    """What this environment, and nothing of the caller's, is read into."""
+    kept = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+    with mock.patch.dict(os.environ, kept | dict(environment), clear=True):
+        return read_settings()
+
+
+def refused(environment: Mapping[str, str]) -> SettingsError:
+    with pytest.raises(SettingsError) as caught:
+        read(environment)
+    return caught.value
+
+
+def mentioned(error: SettingsError) -> set[str]:
+    """The variables that the problems begin with."""
+    return {problem.split()[0] for problem in error.problems}
+
+
+@pytest.mark.parametrize("env", ["qa", "production"])
+def test_good_settings_are_taken(env: str) -> None:
+    found = read(GOOD | {"SIGHTLINE_ENV": env})
+    assert found.env == env
+    assert found.deployed
+    assert found.secret_key == SECRET
+    assert found.audit_mac_key == OTHER
+    assert found.database_url == "postgresql+psycopg2://app:app-secret@db.example/sightline"
+    assert found.database_owner_url is not None
+    assert found.celery_broker_url == GOOD["CELERY_BROKER_URL"]
+
+
+@pytest.mark.parametrize("env", ["qa", "production"])
+def test_what_is_missing_is_named_at_once(env: str) -> None:
+    error = refused({"SIGHTLINE_ENV": env})
+    assert mentioned(error) == set(REQUIRED)
+    assert all("is not set" in problem for problem in error.problems)
+    assert len(error.problems) == len(REQUIRED)
+    assert all(f"  - {problem}" in str(error).splitlines() for problem in error.problems)
+
+
+@pytest.mark.parametrize("missing", REQUIRED)
+def test_each_is_needed(missing: str) -> None:
+    assert mentioned(refused(GOOD | {missing: ""})) == {missing}
+
+
+WEAK: dict[str, tuple[str, dict[str, str]]] = {
+    "short": ("SECRET_KEY", {"SECRET_KEY": SECRET[:31]}),
+    "monotonous": ("AUDIT_MAC_KEY", {"AUDIT_MAC_KEY": "abcdefghijk" * 10}),
+    "the same": ("SECRET_KEY", {"AUDIT_MAC_KEY": SECRET}),
+    "the user's name": ("DATABASE_URL", {"DATABASE_URL": "postgresql://app:app@db/x"}),
+    "the owner's name": ("DATABASE_OWNER_URL", {"DATABASE_OWNER_URL": "postgresql://o:o@db/x"}),
+    "one role": ("DATABASE_URL", {"DATABASE_OWNER_URL": "postgresql://app:other@db.example/x"}),
+}
+
+
+@pytest.mark.parametrize("env", ["qa", "production"])
+@pytest.mark.parametrize("weakness", WEAK)
+def test_what_is_weak_is_refused_where_it_is_deployed(weakness: str, env: str) -> None:
+    variable, changes = WEAK[weakness]
+    assert mentioned(refused(GOOD | changes | {"SIGHTLINE_ENV": env})) == {variable}
+    assert read(GOOD | changes | {"SIGHTLINE_ENV": "development"}).env == "development"
+
+
+MALFORMED: dict[str, dict[str, str]] = {
+    "no URL": {"DATABASE_URL": "postgresql:nothing"},
+    "another scheme": {"DATABASE_URL": "mysql://app:secret@db/x"},
+    "no scheme": {"DATABASE_OWNER_URL": "owner:secret@db/x"},
+    "a port in words": {"DATABASE_URL": "postgresql://app:secret@db:port/x"},
+    "a slash in the password": {"REDIS_URL": "redis://:sec/ret@redis/0"},
+    "half an address": {"REDIS_URL": "redis://[::1"},
+    "a port out of range": {"CELERY_BROKER_URL": "amqp://broker:70000//"},
+    "HTTP": {"CELERY_BROKER_URL": "http://broker/"},
+    "no number": {"AUDIT_TIMEOUT": "soon"},
+    "zero": {"AUDIT_TIMEOUT": "0"},
+    "negative": {"CACHE_TTL": "-1"},
+    "endless": {"CACHE_TIMEOUT": "inf"},
+    "not a number": {"CACHE_TIMEOUT": "nan"},
+    "another environment": {"SIGHTLINE_ENV": "staging"},
+    "an empty environment": {"SIGHTLINE_ENV": ""},
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_what_is_malformed_is_refused(case: str) -> None:
+    changes = MALFORMED[case]
+    assert mentioned(refused(GOOD | changes)) == set(changes)
+
+
+def test_all_problems_come_at_once() -> None:
+    error = refused(
+        {
+            "SIGHTLINE_ENV": "staging",
+            "SECRET_KEY": "weak",
+            "AUDIT_MAC_KEY": "weak",
+            "DATABASE_URL": "postgresql://same:same@db/x",
+            "DATABASE_OWNER_URL": "postgresql://same:same@db/x",
+            "CELERY_BROKER_URL": "http://broker/",
+            "AUDIT_TIMEOUT": "0",
+            "CACHE_TTL": "never",
+            "CACHE_TIMEOUT": "-0.1",
+        }
+    )
+    expected = {*GOOD, "AUDIT_TIMEOUT", "CACHE_TTL", "CACHE_TIMEOUT"}
+    assert mentioned(error) == expected
+    # Both keys are weak and also the same; both URLs have weak passwords and also the same role.
+    assert len(error.problems) == len(expected) + 2
+
+
+def test_development_needs_only_what_has_no_default() -> None:
+    found = read(DEVELOPMENT)
+    assert found.env == "development"
+    assert not found.deployed
+    assert found.home == Path.cwd() / ".sightline"
+    assert found.database_owner_url is None
+    assert found.celery_broker_url == found.redis_url == "redis://localhost/0"
+    assert (found.audit_timeout, found.cache_ttl, found.cache_timeout) == (2.0, 300, 0.25)
+
+
+def test_the_numbers_are_taken() -> None:
+    found = read(DEVELOPMENT | {"AUDIT_TIMEOUT": "1.5", "CACHE_TTL": "0.2", "CACHE_TIMEOUT": "1"})
+    assert (found.audit_timeout, found.cache_ttl, found.cache_timeout) == (1.5, 1, 1.0)
+
+
+def test_what_is_missing_in_development_names_the_way_out() -> None:
+    error = refused({"SIGHTLINE_HOME": os.devnull})
+    assert mentioned(error) == set(REQUIRED)
+    assert str(error).count("`make run`") == len(REQUIRED)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Where a development stack has said what leads to it."""
+    lines = (f"{name}={value}\n" for name, value in DEVELOPMENT.items())
+    (tmp_path / "stack.env").write_text("".join(lines))
+    return tmp_path
+
+
+def test_development_finds_its_stack(home: Path) -> None:
+    found = read({"SIGHTLINE_HOME": str(home)})
+    assert found.home == home
+    assert found.redis_url == DEVELOPMENT["REDIS_URL"]
+
+
+def test_the_environment_comes_before_the_stack(home: Path) -> None:
+    found = read({"SIGHTLINE_HOME": str(home), "REDIS_URL": "redis://elsewhere/1"})
+    assert found.redis_url == "redis://elsewhere/1"
+    assert found.database_url.endswith("@localhost/sightline")
+    own = {"SIGHTLINE_HOME": str(home), "DATABASE_URL": DEVELOPMENT["DATABASE_URL"]}
+    assert mentioned(refused(own)) == set(REQUIRED) - {"DATABASE_URL"}
+
+
+@pytest.mark.parametrize("env", ["qa", "production", "staging"])
+def test_nothing_deployed_reads_the_stack(home: Path, env: str) -> None:
+    error = refused({"SIGHTLINE_HOME": str(home), "SIGHTLINE_ENV": env})
+    assert mentioned(error) >= set(REQUIRED)
+
+
+def test_settings_do_not_show_what_they_hold() -> None:
+    found = read(GOOD)
+    for shown in (repr(found), str(found), f"{found}", repr([found])):
+        assert "secret_key" in shown
+        for value in GOOD.values():
+            assert value not in shown
+        assert "secret@" not in shown
+
+
+def test_settings_stay_as_they_are() -> None:
+    with pytest.raises(FrozenInstanceError):
+        read(GOOD).secret_key = OTHER  # type: ignore[misc]  # what is to be refused
+
+
+words = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
+canaries = st.builds(lambda before, after: f"{before}{CANARY}{after}", words, words)
+SHAPES: tuple[Callable[[str], str], ...] = (
+    lambda canary: canary,
+    lambda canary: f"postgresql://app:{canary}@db/x",
+    lambda canary: f"postgresql://{canary}:{canary}@db/x",
+    lambda canary: f"postgresql://app:secret@db:{canary}/x",
+    lambda canary: f"postgresql:{canary}",
+    lambda canary: f"redis://:{canary}@redis/0",
+    lambda canary: f"redis://redis:{canary}",
+    lambda canary: f"amqp://[{canary}",
+    lambda canary: f"{canary}://db/x",
+)
+bad_values = st.builds(lambda shape, canary: shape(canary), st.sampled_from(SHAPES), canaries)
+
+
+@settings(deadline=None)  # other tests' servers share the machine
+@given(
+    environment=st.dictionaries(
+        st.sampled_from(sorted({*GOOD, "AUDIT_TIMEOUT", "CACHE_TTL", "CACHE_TIMEOUT"})),
+        bad_values,
+    )
+)
+def test_no_value_is_repeated(environment: dict[str, str]) -> None:
+    error = refused({"SIGHTLINE_ENV": "production", "CACHE_TTL": "0"} | environment)
+    assert CANARY not in f"{error} {error!r} {error.problems}"
+    # What a traceback would show beside it.
+    assert error.__cause__ is None
+    assert error.__context__ is None
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["-m", "flask", "--app", "wsgi", "tenants", "list"],
+        ["-m", "gunicorn", "wsgi:app"],
+        ["-m", "celery", "--quiet", "-A", "wsgi.celery", "worker"],
+    ],
+    ids=["flask", "gunicorn", "celery"],
+)
+def test_no_process_starts_with_them(command: list[str]) -> None:
+    url = f"postgresql://app:{CANARY}@db:port/x"
+    bad = {"SIGHTLINE_ENV": "production", "SECRET_KEY": CANARY, "DATABASE_URL": url}
+    ended = subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=os.environ | bad,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1
+    said = ended.stdout + ended.stderr
+    assert "Sightline cannot start with these settings:" in said
+    for variable in REQUIRED:
+        assert f"  - {variable} " in said
+    assert "Traceback" not in said
+    assert CANARY not in said
