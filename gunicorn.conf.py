@@ -22,10 +22,10 @@ control_socket_disable = True
 logger_class = "webapp.observability.gunicorn.GunicornLogger"
 
 
-def post_worker_init(worker: Worker) -> None:
+def on_starting(server: Arbiter) -> None:
     from webapp.boot import check_database
 
-    check_database(worker.app.callable)
+    check_database(server.app.wsgi())
 
 
 def child_exit(_: Arbiter, worker: Worker) -> None:

@@ -4,10 +4,10 @@ from flask import Flask
 
 from webapp import caching, cli, docs, errors, observability
 from webapp.audit import recorder
-from webapp.audit.views import blueprint as audits
+from webapp.audit.views import blueprint as audits_blueprint
 from webapp.extensions import init_celery, init_db
 from webapp.identity import service as identity
-from webapp.rules.views import blueprint as rules
+from webapp.rules.views import blueprint as rules_blueprint
 from webapp.settings import Settings, read_settings
 
 
@@ -23,6 +23,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     caching.init_app(app)
     identity.init_app(app)
     recorder.init_app(app)
-    docs.init_app(app, [rules, audits])
+    docs.init_app(app, [rules_blueprint, audits_blueprint])
     cli.init_app(app)
     return app

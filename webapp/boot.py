@@ -1,4 +1,4 @@
-"""What a server process checks before it takes its first request or task."""
+"""What a server process checks before it forks those that take requests or tasks."""
 
 import sys
 
@@ -10,8 +10,8 @@ from sqlalchemy.exc import OperationalError
 from webapp.db import UnsafeLoginRole
 from webapp.extensions import db, reach_database
 
-APP_LOAD_ERROR = 4
-"""The exit code of a worker that makes gunicorn stop instead of starting another."""
+UNSAFE = 4
+"""The exit code of a server whose login role is not as it must be."""
 
 log = structlog.get_logger()
 
@@ -26,17 +26,17 @@ def check_database(app: Flask) -> None:
             reach_database()
         except UnsafeLoginRole as error:
             log.critical("unsafe_login_role", problem=str(error))
-            sys.exit(APP_LOAD_ERROR)
+            sys.exit(UNSAFE)
         except OperationalError:
             log.warning("database_unavailable_at_start")
+        finally:
+            db.engine.dispose()  # or the processes forked from this one would share a connection
 
 
 def check_database_in_worker(app: Flask) -> None:
-    """Have a Celery worker of this process check, before it forks those that run its tasks."""
+    """Have this process check when it turns out to be a Celery worker."""
 
     def check(**_: object) -> None:
         check_database(app)
-        with app.app_context():
-            db.engine.dispose()  # or its connection would be shared by all of them
 
     worker_init.connect(check, weak=False)

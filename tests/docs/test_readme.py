@@ -112,4 +112,4 @@ def test_what_the_readme_shows_is_what_is_printed(
 
 
 def _without_particulars(line: str) -> str:
-    return re.sub(rf'{UUID}|[0-9a-f]{{32}}|[\w.-]+@[\w.-]+|outcome="\w+"|\d+', "…", line)
+    return re.sub(rf'[\w.-]+@[\w.-]+|{UUID}|[0-9a-f]{{32}}|outcome="\w+"|\d+', "…", line)

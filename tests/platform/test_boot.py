@@ -14,7 +14,7 @@ from tests.caching.servers import PostgresServer
 from tests.platform.databases import Database
 from tests.processes import STARTUP, command_of, run_server, run_worker, started
 from webapp import create_app, migrate
-from webapp.boot import APP_LOAD_ERROR
+from webapp.boot import UNSAFE
 from webapp.db import UnsafeLoginRole
 from webapp.extensions import db, reach_database
 from webapp.settings import read_settings
@@ -66,7 +66,7 @@ def test_no_server_process_starts(
 ) -> None:
     environment = unsafe[problem].environment
     code, said = end_of(command_of(process), environment, tmp_path / "log")
-    assert code == APP_LOAD_ERROR
+    assert code == UNSAFE
     assert "unsafe_login_role" in said
     assert problem in said
     assert "Traceback" not in said

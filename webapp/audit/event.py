@@ -1,6 +1,5 @@
 """The audit event: a frozen value, its canonical bytes and its MAC."""
 
-import hashlib
 import hmac
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -102,7 +101,7 @@ def load_event(data: bytes) -> AuditEvent:
 
 def event_mac(data: bytes, key: bytes) -> str:
     """Hex HMAC-SHA-256 over an event's canonical bytes."""
-    return hmac.new(key, data, hashlib.sha256).hexdigest()
+    return hmac.digest(key, data, "sha256").hex()
 
 
 def has_valid_mac(data: bytes, mac: str, key: bytes) -> bool:

@@ -7,12 +7,18 @@ hangs is that thread, never a request.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from threading import Condition, Event, Thread
+from queue import Empty, SimpleQueue
+from threading import Condition, Thread
+from time import sleep
 
 from webapp.audit.event import AuditEvent, dump_event, event_mac
 
 SealedEvent = tuple[str, str]
 """An event's canonical bytes as text, and their MAC in hex: what travels through the broker."""
+
+LINGER = 0.002
+"""Seconds that a batch waits for more, where the one before it was more than one request's: a send
+takes as long as a whole cached answer."""
 
 
 class HandOffFailed(Exception):
@@ -24,8 +30,7 @@ class _Parcel:
     """One request's events, and what became of them."""
 
     events: Sequence[SealedEvent]
-    settled: Event = field(default_factory=Event)
-    error: Exception | None = None
+    outcome: SimpleQueue[Exception | None] = field(default_factory=SimpleQueue)
 
 
 class HandOff:
@@ -56,11 +61,13 @@ class HandOff:
             self._ensure_thread()
             self._waiting.append(parcel)
             self._changed.notify()
-        if not parcel.settled.wait(self._timeout):
+        try:
+            error = parcel.outcome.get(timeout=self._timeout)
+        except Empty:
             self._withdraw(parcel)
-            raise HandOffFailed("the broker did not accept the events in time")
-        if parcel.error is not None:
-            raise HandOffFailed("the broker did not accept the events") from parcel.error
+            raise HandOffFailed("the broker did not accept the events in time") from None
+        if error is not None:
+            raise HandOffFailed("the broker did not accept the events") from error
 
     def _seal(self, event: AuditEvent) -> SealedEvent:
         data = dump_event(event)
@@ -73,11 +80,17 @@ class HandOff:
             self._thread.start()
 
     def _carry(self) -> None:
+        together = 0
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting)
+            if together > 1:
+                sleep(LINGER)
+            with self._changed:
                 parcels, self._waiting = self._waiting, []
-            self._deliver(parcels)
+            if parcels:
+                self._deliver(parcels)
+            together = len(parcels)
 
     def _deliver(self, parcels: Sequence[_Parcel]) -> None:
         error: Exception | None = None
@@ -86,8 +99,7 @@ class HandOff:
         except Exception as raised:  # each waiting request raises it as its own
             error = raised
         for parcel in parcels:
-            parcel.error = error
-            parcel.settled.set()
+            parcel.outcome.put(error)
 
     def _withdraw(self, parcel: _Parcel) -> None:
         with self._changed:

@@ -87,7 +87,15 @@ def init_app(app: Flask) -> None:
     celery: Celery = app.extensions["celery"]
 
     def send(batch: list[SealedEvent]) -> None:
-        celery.send_task(COMMIT_TASK, args=[batch], ignore_result=True, retry=False)
+        celery.send_task(
+            COMMIT_TASK,
+            args=[batch],
+            ignore_result=True,
+            retry=False,
+            # Else Celery spells the events out once more, for its logs.
+            argsrepr="",
+            kwargsrepr="",
+        )
 
     key = settings.audit_mac_key.encode()
     app.extensions["audit"] = HandOff(send, key, settings.audit_timeout)
