@@ -4,6 +4,7 @@ import sys
 
 import click
 from flask import Flask, current_app
+from flask.cli import with_appcontext
 from sqlalchemy import make_url
 
 from webapp import migrate
@@ -70,6 +71,7 @@ def roles() -> None:
 
 
 @click.command("doctor")
+@with_appcontext
 @as_json
 def doctor(*, as_json: bool) -> None:
     """Check every dependency, and what each guarantee rests on; exit 1 when anything is wrong."""

@@ -52,7 +52,8 @@ class ScopedSession(Session):
     def enter(self, scope: Scope | None) -> None:
         """End what was open and continue in `scope`: objects loaded before are forgotten, so that
         a warm identity map cannot carry a row from one scope into another."""
-        self.close()
+        if self.in_transaction() or self.identity_map:
+            self.close()
         self.info["scope"] = scope
 
     @contextmanager

@@ -22,13 +22,14 @@ from webapp.settings import Settings
 
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
 
+ADVISORY_LOCK = 5_741_639_220_415_837_001
+"""Any number that nobody else takes: it makes two releases that migrate at once take turns."""
 
 _DIALECT = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # and so no doubled percent signs
 _MAY_MAKE_ROLES = text(
     "select rolsuper or rolcreaterole from pg_roles where rolname = current_user"
 )
-_TAKE_TURNS = text("select pg_advisory_lock(5741639220415837001)")
-"""With any number that nobody else takes; it is held until the connection's end."""
+_TAKE_TURNS = text("select pg_advisory_lock(:lock)")
 _LENT = text(
     "select g.rolname from pg_auth_members m join pg_roles g on g.oid = m.roleid"
     " join pg_roles u on u.oid = m.member where u.rolname = :login and m.set_option"
@@ -58,7 +59,8 @@ def heads() -> frozenset[str]:
 def upgrade(settings: Settings) -> tuple[str, ...]:
     """Make the roles that are missing and run what is pending; returns the revisions run."""
     with _owner(settings) as connection:
-        connection.execute(_TAKE_TURNS)
+        # Held until the connection's end, through the commits of roles and migrations.
+        connection.execute(_TAKE_TURNS, {"lock": ADVISORY_LOCK})
         _make_roles(connection, make_url(settings.database_url))
         connection.commit()
         pending = _pending(connection)

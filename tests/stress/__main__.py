@@ -24,12 +24,13 @@ ALARMS = 20
 
 def main() -> int:
     asked = _arguments()
+    title = f"{asked.seconds:g} s of mixed load, seed {asked.seed}"
+    print(f"{title} …", flush=True)  # noqa: T201 - for whom it may not come to an end
     with (
         tempfile.TemporaryDirectory(prefix="sightline-stress-") as home,
         _stage(Path(home)) as stage,
     ):
         tally = run(stage, asked.seconds, asked.seed)
-        title = f"{asked.seconds:g} s of mixed load, seed {asked.seed}"
         print_report(tally, cache_outcomes(stage.web.url), title)
         if not tally.clean:
             _print_alarms(Path(home))

@@ -68,16 +68,19 @@ def list_events(session: ScopedSession, query: AuditQuery) -> AuditPage:
     """The page that `query` asks for; raises `Invalid` for its cursor."""
     listing = _listing(session, query)
     filters = list(_filters(query))
-    page = _in_order(query).where(*filters)
+    # Counted in the same statement, and so in the same snapshot.
+    total = select(func.count()).select_from(AuditEventRow).where(*filters).scalar_subquery()
+    page = _in_order(query).add_columns(total).where(*filters)
     if query.cursor is not None:
         page = page.where(_beyond(query.sort, *decode_cursor(query.cursor, listing)))
-    rows = session.scalars(page.limit(query.limit + 1)).all()
+    found = session.execute(page.limit(query.limit + 1)).all()
+    rows = [row for row, _ in found]
     shown = rows[: query.limit]
     next_cursor = None
     if len(rows) > len(shown):
         next_cursor = encode_cursor([shown[-1].occurred_at, shown[-1].id], listing)
-    total = select(func.count()).select_from(AuditEventRow).where(*filters)
-    return AuditPage(tuple(map(_entry, shown)), next_cursor, session.scalars(total).one())
+    counted = found[0][1] if found else session.scalars(select(total)).one()
+    return AuditPage(tuple(map(_entry, shown)), next_cursor, counted)
 
 
 def get_event(session: ScopedSession, event_id: UUID) -> Entry:

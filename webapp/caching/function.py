@@ -55,7 +55,7 @@ class CachedFunction(Generic[S, P, T]):
         self.name = f"{function.__module__}.{function.__qualname__}"
         self.warm = warm
         self._codec = codec
-        self._tags = tags
+        self.tags = tags
         self._ttl = ttl
         self._soft_ttl = soft_ttl
         self._signature = signature(function)
@@ -74,7 +74,7 @@ class CachedFunction(Generic[S, P, T]):
             current_caching(),
             scope,
             arguments,
-            frozenset(self._tags(scope, *arguments)),
+            frozenset(self.tags(scope, *arguments)),
             value_key(self.name, visibility, arguments),
         )
         if is_noted(session, call.tags):

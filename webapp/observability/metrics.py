@@ -4,6 +4,7 @@ Other modules define their own counters beside what they count; they come out he
 """
 
 import os
+from functools import lru_cache
 from typing import Final
 
 from flask import Response
@@ -35,8 +36,14 @@ SECONDS = Histogram(
 
 def count_request(method: str, route: str, status: int, seconds: float) -> None:
     """Clients choose the method, so that only the known ones get a label of their own."""
-    REQUESTS.labels(method if method in METHODS else "other", route, str(status)).inc()
-    SECONDS.labels(route).observe(seconds)
+    requests, durations = _of(method if method in METHODS else "other", route, status)
+    requests.inc()
+    durations.observe(seconds)
+
+
+@lru_cache(1024)
+def _of(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+    return REQUESTS.labels(method, route, str(status)), SECONDS.labels(route)
 
 
 def expose() -> Response:

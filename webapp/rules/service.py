@@ -51,8 +51,11 @@ def list_rules(scope: Scope, query: RuleQuery) -> RulePage:
     listing = _listing(scope, replace(query, limit=0, cursor=None))
     column = getattr(RuleRow, key)
     order = tuple_(column, RuleRow.id)
+    # Counted in the same statement, and so in the same snapshot.
+    total = select(func.count()).select_from(RuleRow).where(*_filters(query)).scalar_subquery()
     page = (
         _with_tenant()
+        .add_columns(total)
         .where(*_filters(query))
         .order_by(*((column.desc(), RuleRow.id.desc()) if descending else (column, RuleRow.id)))
         .limit(query.limit + 1)
@@ -70,11 +73,10 @@ def list_rules(scope: Scope, query: RuleQuery) -> RulePage:
     if len(rows) > query.limit:
         last_row = shown[-1][0]
         next_cursor = encode_cursor([getattr(last_row, key), last_row.id], listing)
-    total = select(func.count()).select_from(RuleRow).where(*_filters(query))
     return RulePage(
-        items=tuple(_rule(row, tenant) for row, tenant in shown),
+        items=tuple(_rule(row, tenant) for row, tenant, _ in shown),
         next_cursor=next_cursor,
-        total=db.session.scalars(total).one(),
+        total=rows[0][2] if rows else db.session.scalars(select(total)).one(),
     )
 
 

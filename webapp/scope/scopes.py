@@ -2,6 +2,7 @@
 row level security, entered by `webapp.db` when a transaction begins."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 from uuid import UUID
 
@@ -12,7 +13,7 @@ class TenantScope:
 
     tenant_id: UUID
 
-    @property
+    @cached_property
     def visibility(self) -> str:
         """What distinguishes the rows seen from those of any other scope; part of cache keys."""
         return f"tenant:{self.tenant_id}"
@@ -31,7 +32,7 @@ class GlobalScope:
     """The audit event's id. Without one the database shows no row at all."""
     excluded: frozenset[UUID] = frozenset()
 
-    @property
+    @cached_property
     def visibility(self) -> str:
         """The same for two looks that see the same tenants, whatever their ids."""
         if not self.excluded:

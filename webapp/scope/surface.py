@@ -9,6 +9,7 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 
 from flask import g, request
+from werkzeug.datastructures import Headers
 
 from webapp.errors import Invalid, ReasonRequired, Unauthenticated
 from webapp.identity import service as identity
@@ -48,9 +49,10 @@ def surface(
         @wraps(view)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             g.surface = declared
-            g.principal = principal = _authenticate(declared)
-            target = _target(principal, _wanted())
-            with enter_scope(principal, declared, target, _reason()) as g.scope:
+            headers = request.headers
+            g.principal = principal = _authenticate(headers, declared)
+            target = _target(principal, _wanted(headers))
+            with enter_scope(principal, declared, target, _reason(headers)) as g.scope:
                 return view(*args, **kwargs)
 
         guarded.__surface__ = declared  # type: ignore[attr-defined]  # read back by the lint
@@ -75,21 +77,21 @@ def current_surface() -> Surface:
     return declared
 
 
-def _authenticate(declared: Surface) -> Principal:
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+def _authenticate(headers: Headers, declared: Surface) -> Principal:
+    scheme, _, token = headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token.startswith(identity.TOKEN_PREFIX):
         raise Unauthenticated("Send an API token: `Authorization: Bearer slt_…`.")
-    return identity.verify(token, also_read=_expected_tags(token, declared))
+    return identity.verify(token, also_read=_expected_tags(headers, token, declared))
 
 
-def _expected_tags(token: str, declared: Surface) -> list[str]:
+def _expected_tags(headers: Headers, token: str, declared: Surface) -> list[str]:
     """Guess the cache tags that this request will ask for, so that they come with the token's.
 
     A guess costs nothing when it is wrong: the reader then fetches what it needs.
     """
     if not declared.caches:
         return []
-    if request.headers.get(SCOPE_HEADER) == "global":
+    if headers.get(SCOPE_HEADER) == "global":
         return [f"{kind}:global" for kind in declared.caches]
     hint = identity.recall(token)
     if hint is None or len(hint.memberships) != 1:
@@ -97,8 +99,8 @@ def _expected_tags(token: str, declared: Surface) -> list[str]:
     return [f"{kind}:tenant:{hint.memberships[0].tenant_id}" for kind in declared.caches]
 
 
-def _wanted() -> Wanted | None:
-    header = request.headers.get(SCOPE_HEADER)
+def _wanted(headers: Headers) -> Wanted | None:
+    header = headers.get(SCOPE_HEADER)
     if header is None:
         return None
     try:
@@ -109,8 +111,8 @@ def _wanted() -> Wanted | None:
         ) from error
 
 
-def _reason() -> Reason | None:
-    header = request.headers.get(REASON_HEADER)
+def _reason(headers: Headers) -> Reason | None:
+    header = headers.get(REASON_HEADER)
     if header is None:
         return None
     try:

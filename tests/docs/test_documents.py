@@ -1,0 +1,112 @@
+"""What the documents name is there, and what they show happens."""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from werkzeug.routing import Rule
+
+from tests.processes import ROOT
+from webapp.commands import Commands
+from webapp.identity.principal import PLATFORM_ROLES
+from webapp.settings import Settings
+
+DESIGNS = sorted((ROOT / "docs" / "design").glob("*.md"))
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+
+
+@document
+def test_links_lead_somewhere(path: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)", path.read_text())
+    inside = [link for link in links if not link.startswith("https://")]
+    assert [link for link in inside if not (path.parent / link).exists()] == []
+
+
+@document
+def test_files_that_are_named_are_there(path: Path) -> None:
+    named = re.findall(r"\b((?:webapp|tasks|tests|migrations)/[\w./-]*\w)", path.read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@document
+def test_tests_that_are_named_are_there(path: Path) -> None:
+    named = re.findall(r"(tests/[\w/]+\.py)::(\w+)", path.read_text())
+    missing = [
+        f"{file}::{test}"
+        for file, test in named
+        if not re.search(rf"\bdef {test}\(", (ROOT / file).read_text())
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("path", DESIGNS, ids=lambda path: path.name)
+def test_the_old_failure_fails_as_it_is_shown(path: Path, tmp_path: Path) -> None:
+    shown = re.search(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```", path.read_text(), re.M | re.S)
+    assert shown is not None
+    script, output = shown.groups()
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == output, done.stderr
+
+
+def test_the_readme_names_every_setting() -> None:
+    section = (ROOT / "README.md").read_text().split("\n### Settings\n")[1].split("\n### ")[0]
+    named = re.findall(r"^\| `([A-Z_]+)` \|", section, re.MULTILINE)
+    renamed = {"env": "SIGHTLINE_ENV", "home": "SIGHTLINE_HOME"}
+    read = [renamed.get(field.name, field.name.upper()) for field in fields(Settings)]
+    assert sorted(named) == sorted(read)
+
+
+def test_the_readme_shows_what_make_explains() -> None:
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert f"```text\n{done.stdout}```" in (ROOT / "README.md").read_text()
+
+
+def test_the_contract_names_every_surface_and_who_may_use_it(app: Flask) -> None:
+    contract = (ROOT / "docs" / "contract.md").read_text()
+    rows = re.findall(r"^\| `(\w+ /admin/.*?)` \| `(.*?)` \| (.*?) \| (.*?) \|$", contract, re.M)
+    described = {
+        (route, name, frozenset(tenant.split(", ")), _platform_roles(platform))
+        for route, name, tenant, platform in rows
+    }
+    declared = {
+        (_route(rule), surface.name, surface.tenant_roles, surface.platform_roles)
+        for rule in app.url_map.iter_rules()
+        if (surface := getattr(app.view_functions[rule.endpoint], "__surface__", None))
+    }
+    assert described == declared
+
+
+def _route(rule: Rule) -> str:
+    (method,) = (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    return f"{method} {re.sub(r'<[^>]*>', '{id}', rule.rule)}"
+
+
+def _platform_roles(named: str) -> frozenset[str]:
+    return frozenset(PLATFORM_ROLES if named == "any platform role" else named.split(", "))
+
+
+def test_the_contract_names_every_command(app: Flask) -> None:
+    contract = (ROOT / "docs" / "contract.md").read_text()
+    section = contract.split("\n## Commands\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)\b(.*?)\|", section, re.MULTILINE)
+    described = {name: set(re.findall(r"(\w+)`", row)) for name, row in rows}
+    ours = {n: group for n, group in app.cli.commands.items() if isinstance(group, Commands)}
+    assert ours
+    assert {name: described.get(name) for name in ours} == {
+        name: set(group.commands) for name, group in ours.items()
+    }

@@ -1,0 +1,117 @@
+"""Every route of the product, and how it is used. A route that is not here fails the probe."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from tests.factories import Account, MadeTenant
+from tests.rules.calls import draft
+from webapp.identity.principal import PLATFORM_ROLES, TENANT_ROLES, PlatformRole, TenantRole
+
+RULES, RULE = "/admin/api/rules", "/admin/api/rules/<uuid:rule_id>"
+AUDITS, AUDIT = "/admin/api/audits", "/admin/api/audits/<uuid:event_id>"
+
+PUBLIC = {
+    "/healthz": "/healthz",
+    "/readyz": "/readyz",
+    "/metrics": "/metrics",
+    "/openapi.json": "/openapi.json",
+    "/docs/": "/docs/",
+    "/docs/start.js": "/docs/start.js",
+    "/docs/<name>": "/docs/swagger-ui.css",
+}
+"""The routes that anybody may read, and a path of each."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A tenant, the people in it, and an object of each kind that it has."""
+
+    tenant: MadeTenant
+    admin: Account
+    member: Account
+    ids: Mapping[str, UUID]
+    """By the name that a path has for it."""
+
+    @property
+    def scope(self) -> str:
+        return f"tenant:{self.tenant.slug}"
+
+    def person(self, role: TenantRole) -> Account:
+        return self.admin if role == "admin" else self.member
+
+
+@dataclass(frozen=True)
+class Use:
+    """How a route is called so that it succeeds, and who may."""
+
+    method: str
+    rule: str
+    surface: str
+    tenant_roles: tuple[TenantRole, ...]
+    platform_roles: tuple[PlatformRole, ...]
+    success: int = 200
+    body: Mapping[str, Any] | None = None
+    names_version: bool = False
+    """It wants an If-Match."""
+    lists: str = ""
+    """Which kind of objects it lists."""
+
+    @property
+    def id(self) -> str:
+        return f"{self.method} {self.rule}"
+
+    @property
+    def names(self) -> str | None:
+        """Which kind of object its path names."""
+        return next((name for name in ("rule_id", "event_id") if name in self.rule), None)
+
+    def path(self, ids: Mapping[str, UUID]) -> str:
+        filled = self.rule
+        for name, value in ids.items():
+            filled = filled.replace(f"<uuid:{name}>", str(value))
+        assert "<" not in filled
+        return filled
+
+    def call(
+        self, client: FlaskClient, ids: Mapping[str, UUID], headers: Mapping[str, str]
+    ) -> TestResponse:
+        sent = dict(headers)
+        if self.names_version:
+            sent["If-Match"] = f'"{ids["rule_id"].hex}.1"'
+        return client.open(self.path(ids), method=self.method, headers=sent, json=self.body)
+
+
+def _reads(rule: str, surface: str, lists: str = "") -> Use:
+    return Use("GET", rule, surface, TENANT_ROLES, PLATFORM_ROLES, lists=lists)
+
+
+USES = (
+    _reads(RULES, "admin.rules.list", lists="rule_id"),
+    Use("POST", RULES, "admin.rules.create", ("admin",), ("owner",), 201, draft("probed")),
+    _reads(RULE, "admin.rules.read"),
+    Use(
+        *("PATCH", RULE, "admin.rules.update", ("admin",), ("owner",)),
+        body={"mfa": True},
+        names_version=True,
+    ),
+    Use(
+        *("DELETE", RULE, "admin.rules.delete", ("admin",), ("owner",), 204),
+        names_version=True,
+    ),
+    _reads(f"{RULE}/history", "admin.rules.history"),
+    Use("GET", AUDITS, "admin.audits.list", ("admin",), ("auditor", "owner"), lists="event_id"),
+    Use("GET", AUDIT, "admin.audits.read", ("admin",), ("auditor", "owner")),
+)
+
+
+def only(uses: Iterable[Use], attribute: str) -> dict[str, Use]:
+    """Those uses by their ids that say something of `attribute`."""
+    return {use.id: use for use in uses if getattr(use, attribute)}
+
+
+ALL = {use.id: use for use in USES}

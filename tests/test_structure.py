@@ -1,0 +1,292 @@
+"""The architecture, as far as import-linter cannot say it."""
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+from flask import Flask
+from packaging.requirements import Requirement
+
+import celeryconfig
+import tasks  # noqa: F401 - registers the tasks
+from tests.processes import ROOT, command_of
+from webapp.caching import CachedFunction, invalidate
+from webapp.caching.function import registry
+from webapp.extensions import db
+
+PRODUCT = ("webapp", "tasks")
+ROOMS = {
+    *("audit", "caching", "demo", "identity", "observability", "rules", "scope", "stack"),
+    *("boot", "cli", "commands", "db", "docs", "doctor", "errors", "extensions", "http"),
+    *("migrate", "settings"),
+}
+"""What is directly under webapp. A new one is a noun that was missing: name it here as well."""
+
+NAMELESS = {"utils", "util", "helpers", "helper", "common", "manager", "managers", "misc"}
+
+ENTRANCES = {
+    "webapp": "imported by wsgi.py",
+    "tasks": "imported by wsgi.py",
+    "webapp.boot": "imported by wsgi.py and gunicorn.conf.py",
+    "webapp.observability.gunicorn": "named in gunicorn.conf.py",
+    "webapp.stack.__main__": "make run",
+    "webapp.stack.lint_scope": "make lint-scope",
+}
+
+REQUEST_READERS = {
+    "webapp/*views.py": "answer it",
+    "webapp/http.py": "parses it",
+    "webapp/errors.py": "names it in the answers that are none",
+    "webapp/scope/surface.py": "finds out who asks, and for what scope",
+    "webapp/audit/recorder.py": "keeps its looks",
+    "webapp/observability/lifecycle.py": "numbers, times and logs it",
+    "webapp/caching/generations.py": "reads each generation once in it",
+}
+
+MAX_LINES = 310
+"""About 300: past it a file splits by noun, but nobody has to haggle over the last line."""
+
+MAX_TEST_LINES = 450
+"""A file of tests is a list."""
+
+DANGEROUS_MODULES = {"pickle", "cPickle", "dill", "shelve", "marshal"}
+DANGEROUS_CALLS = {"eval", "exec", "compile", "__import__"}
+DANGEROUS_ATTRIBUTES = {("os", "system"), ("os", "popen"), ("subprocess", "getoutput")}
+
+
+def files(*folders: str) -> list[Path]:
+    """The Python files of these folders, by their paths from the project's root."""
+    found = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    return sorted(path.relative_to(ROOT) for path in found)
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse((ROOT / path).read_text(encoding="utf-8"))
+
+
+def walk(*folders: str) -> Iterator[tuple[str, ast.AST]]:
+    """Every node of every file there, with a place to name."""
+    for path in files(*folders):
+        for node in ast.walk(tree_of(path)):
+            yield f"{path}:{getattr(node, 'lineno', 1)}", node
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports_of(path: Path) -> set[str]:
+    """Dotted names that a file imports, anywhere in it; of `from a import b` both `a` and `a.b`."""
+    names = set()
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def test_the_rooms_are_those_that_are_named() -> None:
+    found = {path.parts[1].removesuffix(".py") for path in files("webapp")} - {"__init__"}
+    assert found == ROOMS
+
+
+def test_no_name_says_nothing() -> None:
+    named = files(*PRODUCT, "tests", "migrations")
+    words = {path: set(re.split(r"[/_.]", str(path))) for path in named}
+    assert {str(path) for path, said in words.items() if said & NAMELESS} == set()
+
+
+def test_every_module_is_reached_from_an_entrance() -> None:
+    modules = {module_of(path): path for path in files(*PRODUCT)}
+    assert ENTRANCES.keys() <= modules.keys()
+    reached: set[str] = set()
+    waiting = set(ENTRANCES)
+    while waiting:
+        module = waiting.pop()
+        reached.add(module)
+        parts = module.split(".")
+        packages = {".".join(parts[:length]) for length in range(1, len(parts))}
+        waiting |= ((imports_of(modules[module]) | packages) & modules.keys()) - reached
+    assert modules.keys() - reached == set()
+
+
+def test_the_request_is_read_in_few_places() -> None:
+    reading = {
+        place.partition(":")[0]
+        for place, node in walk(*PRODUCT)
+        if (isinstance(node, ast.ImportFrom) and node.module == "flask" and _names(node))
+        or (isinstance(node, ast.Attribute) and ast.unparse(node) in ("flask.g", "flask.request"))
+    }
+    allowed = {path for path in reading if any(fnmatchcase(path, p) for p in REQUEST_READERS)}
+    assert reading == allowed
+    assert {pattern for pattern in REQUEST_READERS if "*" not in pattern} <= reading
+
+
+def _names(node: ast.ImportFrom) -> set[str]:
+    return {alias.name for alias in node.names} & {"g", "request", "session"}
+
+
+def test_no_file_is_long() -> None:
+    limits = dict.fromkeys(files(*PRODUCT), MAX_LINES) | dict.fromkeys(
+        files("tests"), MAX_TEST_LINES
+    )
+    lengths = {path: len((ROOT / path).read_text().splitlines()) for path in limits}
+    assert {str(path): n for path, n in lengths.items() if n > limits[path]} == {}
+
+
+def test_nothing_runs_what_is_data() -> None:
+    assert [f"{place}: {ast.unparse(node)}" for place, node in walk(*PRODUCT) if _runs(node)] == []
+
+
+def _runs(node: ast.AST) -> bool:
+    match node:
+        case ast.Import(names):
+            return any(alias.name.partition(".")[0] in DANGEROUS_MODULES for alias in names)
+        case ast.ImportFrom(module=str(module), names=names):
+            imported = {(module, alias.name) for alias in names}
+            return module in DANGEROUS_MODULES or bool(imported & DANGEROUS_ATTRIBUTES)
+        case ast.Attribute(ast.Name(module), attr):
+            return (module, attr) in DANGEROUS_ATTRIBUTES
+        case ast.Call(ast.Name(name)) if name in DANGEROUS_CALLS:
+            return True
+        case ast.keyword("shell", value):
+            return not (isinstance(value, ast.Constant) and value.value is False)
+    return False
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "eval(code)",
+        "run(command, shell=True)",
+        "run(command, shell=wanted)",
+        "os.system(command)",
+        "from os import system",
+    ],
+)
+def test_what_runs_data_is_known(code: str) -> None:
+    assert any(map(_runs, ast.walk(ast.parse(code))))
+
+
+def test_every_ignore_says_why() -> None:
+    bare = re.compile(r"# type: ignore(?!\[[\w, -]+\]  # \S)|# noqa(?!: [A-Z0-9, ]+ - \S)")
+    sources = [*files(*PRODUCT, "tests", "migrations"), *ROOT.glob("*.py")]
+    found = [
+        f"{path}:{number}"
+        for path in sources
+        for number, line in enumerate((ROOT / path).read_text().splitlines(), 1)
+        if bare.search(line) and path != Path(__file__).relative_to(ROOT)
+    ]
+    assert found == []
+
+
+def test_every_task_has_a_name_of_its_own_and_a_queue_that_is_worked_on(app: Flask) -> None:
+    celery: Celery = app.extensions["celery"]
+    celery.finalize()
+    decorators = [
+        decorator
+        for _, node in walk("tasks")
+        if isinstance(node, ast.FunctionDef)
+        for decorator in node.decorator_list
+    ]
+    for decorator in decorators:
+        assert isinstance(decorator, ast.Call)
+        assert "name" in {keyword.arg for keyword in decorator.keywords}
+    queues = {queue.name for queue in celeryconfig.task_queues}
+    names = {name for name in celery.tasks if not name.startswith("celery.")}
+    assert len(names) == len(decorators) > 0
+    for name in names:
+        assert not name.startswith("tasks.")
+        assert celery.amqp.router.route({}, name)["queue"].name in queues
+    worker = command_of("worker")
+    assert set(worker[worker.index("--queues") + 1].split(",")) == queues
+
+
+def test_every_task_that_is_sent_exists(app: Flask) -> None:
+    celery: Celery = app.extensions["celery"]
+    celery.finalize()
+    sent = {
+        node.value.value
+        for _, node in walk("webapp")
+        if isinstance(node, ast.Assign)
+        and isinstance(node.value, ast.Constant)
+        and any(isinstance(t, ast.Name) and t.id.endswith("_TASK") for t in node.targets)
+    }
+    assert sent
+    assert sent <= celery.tasks.keys()
+
+
+CACHED = [function for name, function in registry.items() if name.startswith("webapp.")]
+
+
+def test_there_are_cached_functions() -> None:
+    assert CACHED
+
+
+@pytest.mark.parametrize("function", CACHED, ids=lambda function: function.name)
+def test_every_cached_function_can_be_warmed_and_invalidated(
+    app: Flask, function: CachedFunction[Any, ..., Any]
+) -> None:
+    assert function.warm is not None
+    for scope, *arguments in function.warm():
+        outcomes = []
+        for _ in range(2):
+            with app.app_context(), db.session.scoped(scope):
+                outcomes.append(function(scope, *arguments).outcome)
+        with app.app_context(), db.session.scoped(scope):
+            invalidate(*function.tags(scope, *arguments))
+            db.session.commit()
+        with app.app_context(), db.session.scoped(scope):
+            outcomes.append(function(scope, *arguments).outcome)
+        assert outcomes[1] in ("hit", "hit_local")
+        assert outcomes[2] == "outdated"
+
+
+def test_who_caches_invalidates() -> None:
+    """What a function of a module caches ends with the changes that this module makes."""
+    modules = {function.__module__ for function in CACHED}
+    assert all("webapp.caching.invalidate" in imports_of(_path(module)) for module in modules)
+
+
+def _path(module: str) -> Path:
+    return Path(*module.split(".")).with_suffix(".py")
+
+
+def test_make_explains_every_target() -> None:
+    lines = (ROOT / "Makefile").read_text().splitlines()
+    targets = [match for line in lines if (match := re.match(r"([\w-]+):(?!=)(.*)", line))]
+    assert len(targets) > 5
+    assert [match[1] for match in targets if not re.search(r"## \S", match[2])] == []
+    (phony,) = (line.split()[1:] for line in lines if line.startswith(".PHONY:"))
+    assert sorted(phony) == sorted(match[1] for match in targets)
+
+
+def pins(name: str) -> dict[str, str]:
+    """Each requirement's line by what it requires; all of them are pinned."""
+    lines = [line for line in (ROOT / name).read_text().splitlines() if line]
+    for line in lines:
+        (specifier,) = Requirement(line).specifier
+        assert specifier.operator == "=="
+    found = {Requirement(line).name: line for line in lines}
+    assert len(found) == len(lines)
+    return found
+
+
+def test_production_and_development_have_the_same_pins() -> None:
+    runtime, development = pins("requirements.txt"), pins("requirements-dev.txt")
+    assert runtime.items() < development.items()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wanted = {Requirement(line).name for line in project["project"]["dependencies"]}
+    assert wanted - runtime.keys() == set()
+    assert set(project["dependency-groups"]["dev"]) - development.keys() == set()
