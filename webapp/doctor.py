@@ -43,6 +43,8 @@ def _run(name: str, check: Callable[[], str]) -> Diagnosis:
     """A check returns what is wrong, or nothing."""
     try:
         problem = check()
+    except migrate.NotMigrated as error:
+        problem = str(error)
     except Exception as error:  # whatever it is, the next check still has something to say
         problem = type(error).__name__
     return Diagnosis(name, not problem, problem or "ok")

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import requests
 
-from webapp.stack.servers import free_port
+from webapp.stack.servers import RedisServer, free_port
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60
@@ -55,9 +55,9 @@ def _start(home: Path, **environment: str) -> subprocess.Popen[str]:
 
 
 @contextmanager
-def run(home: Path) -> Iterator[Running]:
+def run(home: Path, **environment: str) -> Iterator[Running]:
     """Up and ready; ended by Ctrl-C, of which nothing may be left."""
-    process = _start(home, PORT=str(free_port()))
+    process = _start(home, PORT=str(free_port()), **environment)
     assert process.stdout is not None
     said = []
     for line in process.stdout:
@@ -128,3 +128,17 @@ def test_a_busy_port_is_said(tmp_path: Path) -> None:
         process = _start(tmp_path, PORT=port)
         assert f"port {port} is in use" in process.communicate(timeout=PATIENCE)[0]
         assert process.returncode == 1
+
+
+def test_only_what_the_caller_has_not_is_started(tmp_path: Path) -> None:
+    redis = RedisServer(tmp_path / "redis", free_port())
+    redis.start()
+    try:
+        with run(tmp_path / "home", REDIS_URL=redis.url) as running:
+            assert running.list_rules("acme-member").status_code == 200
+            names = [process.name() for process in running.family()]
+            assert "redis-server" not in names
+            assert "postgres" in names
+            assert redis.client.keys("sightline:*")
+    finally:
+        redis.stop()

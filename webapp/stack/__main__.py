@@ -8,11 +8,18 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from webapp.stack.home import HomeInUse, locked, open_stack, publish, running
-from webapp.stack.processes import ProcfileError, release, supervise
+from webapp.stack.home import (
+    HomeInUse,
+    locked,
+    open_stack,
+    publish,
+    running_postgres,
+    running_redis,
+)
+from webapp.stack.processes import METRICS, ProcfileError, metrics_directory, release, supervise
 from webapp.stack.servers import ServerFailed, free_port, is_free
 
 ROOT = Path(__file__).parents[2]
@@ -43,14 +50,21 @@ def main() -> int:
 
 @contextmanager
 def _servers(home: Path) -> Iterator[Mapping[str, str]]:
-    """The private servers' environment, while they run; nothing where the caller has servers."""
-    if os.environ.get("DATABASE_URL") and os.environ.get("REDIS_URL"):
-        yield {}
-        return
+    """What leads the processes to the servers, while those of them run that the caller has not."""
     stack = open_stack(home, durable=True)
-    with running(stack):
-        publish(home, stack)
-        yield {name: os.environ.get(name, value) for name, value in stack.environment.items()}
+    environment = dict(stack.environment)
+    with ExitStack() as started:
+        if os.environ.get("REDIS_URL"):
+            del environment["REDIS_URL"]
+        else:
+            started.enter_context(running_redis(stack))
+        if os.environ.get("DATABASE_URL"):
+            # The owner's URL goes with it: the two must lead to one database.
+            del environment["DATABASE_URL"], environment["DATABASE_OWNER_URL"]
+        else:
+            started.enter_context(running_postgres(stack))
+            publish(home, environment | {METRICS: str(metrics_directory(home))})
+        yield {name: os.environ.get(name) or value for name, value in environment.items()}
 
 
 def _choose_port(wanted: str | None) -> int:

@@ -75,19 +75,32 @@ def open_stack(home: Path, *, durable: bool) -> Stack:
 @contextmanager
 def running(stack: Stack) -> Iterator[None]:
     """Both servers, up and with the database made, while the block runs."""
+    with running_redis(stack), running_postgres(stack):
+        yield
+
+
+@contextmanager
+def running_redis(stack: Stack) -> Iterator[None]:
     try:
         stack.redis.start()
+        yield
+    finally:
+        stack.redis.stop()
+
+
+@contextmanager
+def running_postgres(stack: Stack) -> Iterator[None]:
+    try:
         stack.postgres.start()
         stack.postgres.ensure_database(stack.owner_password)
         yield
     finally:
         stack.postgres.stop()
-        stack.redis.stop()
 
 
-def publish(home: Path, stack: Stack) -> None:
+def publish(home: Path, environment: Mapping[str, str]) -> None:
     """Let `flask` commands find the stack: settings read this file in development."""
-    _write(home / STACK_FILE, dict(stack.environment))
+    _write(home / STACK_FILE, environment)
 
 
 def _usable(port: str | None) -> int:
@@ -102,6 +115,6 @@ def _read(path: Path) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines if "=" in line)
 
 
-def _write(path: Path, values: dict[str, str]) -> None:
+def _write(path: Path, values: Mapping[str, str]) -> None:
     path.touch(mode=0o600)
     path.write_text("".join(f"{name}={value}\n" for name, value in values.items()))

@@ -18,12 +18,19 @@ from honcho.environ import parse_procfile
 from honcho.manager import Manager
 
 RELEASE = "release"
+METRICS = "PROMETHEUS_MULTIPROC_DIR"
+"""Where the processes put their numbers, for `/metrics` and `flask cache stats` to add up."""
+
 READY = 60
 """Seconds until we stop asking; the processes' own lines say what is wrong then."""
 
 
 class ProcfileError(Exception):
     pass
+
+
+def metrics_directory(home: Path) -> Path:
+    return home / "metrics"
 
 
 def release(root: Path, environment: Mapping[str, str]) -> None:
@@ -36,11 +43,11 @@ def release(root: Path, environment: Mapping[str, str]) -> None:
 
 def supervise(root: Path, environment: Mapping[str, str], home: Path) -> int:
     """Run until Ctrl-C, SIGTERM or the end of any process; all of them have ended on return."""
-    metrics = home / "metrics"
+    metrics = metrics_directory(home)
     shutil.rmtree(metrics, ignore_errors=True)  # numbers of processes that are no more
     metrics.mkdir(parents=True)
     env = _full(environment) | {
-        "PROMETHEUS_MULTIPROC_DIR": str(metrics),
+        METRICS: str(metrics),
         "PYTHONUNBUFFERED": "1",
         # Celery warns root, whom containers and small machines run everything as.
         "PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges",
