@@ -24,7 +24,9 @@ logger_class = "webapp.observability.gunicorn.GunicornLogger"
 
 def on_starting(server: Arbiter) -> None:
     from webapp.boot import check_database
+    from webapp.observability.gunicorn import answer_with_problems
 
+    answer_with_problems()
     check_database(server.app.wsgi())
 
 

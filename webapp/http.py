@@ -16,6 +16,7 @@ import marshmallow as ma
 import orjson
 from flask import Request, Response, request
 from webargs.flaskparser import FlaskParser
+from werkzeug.exceptions import HTTPException
 
 from webapp.errors import Invalid, PreconditionRequired, Stale
 from webapp.extensions import current_settings
@@ -71,11 +72,24 @@ class Parser(FlaskParser):
     def _raw_load_json(self, req: Request) -> Any:
         try:
             if req.is_json:
-                return orjson.loads(req.get_data())
+                return orjson.loads(_read_body(req))
         except orjson.JSONDecodeError:
             pass
         problem = "must be JSON, and say so in Content-Type"
         raise Invalid(f"The body {problem}.", {"json": [problem]})
+
+
+def _read_body(req: Request) -> bytes:
+    try:
+        body = req.get_data()
+        # A body that did not say its length has been cut where the limit is; asking for more tells.
+        req.stream.read(1)
+    except HTTPException:
+        raise
+    except Exception as error:  # the web server's own, for a body that is no series of chunks
+        problem = "could not be read"
+        raise Invalid(f"The body {problem}.", {"json": [problem]}) from error
+    return body
 
 
 _parser = Parser()

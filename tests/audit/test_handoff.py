@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from tests.audit.events import make_event
+from webapp.audit import handoff
 from webapp.audit.event import has_valid_mac, load_event
 from webapp.audit.handoff import HandOff, HandOffFailed, SealedEvent
 
@@ -149,6 +150,29 @@ def test_who_gave_up_before_the_send_is_not_sent(broker: Broker) -> None:
     hand_off._timeout = PATIENCE
     last = one(hand_off)
     assert broker.ids[1:] == [last]
+
+
+def test_who_gave_up_while_it_lingered_is_not_sent(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handoff, "LINGER", 1)
+    hand_off = HandOff(broker, KEY, PATIENCE)
+    broker.go_on.clear()
+    with ThreadPoolExecutor(3) as threads:
+        threads.submit(one, hand_off)
+        assert broker.began.wait(PATIENCE)
+        together = [threads.submit(one, hand_off) for _ in range(2)]
+        _until(lambda: len(hand_off._waiting) == 2)
+        broker.go_on.set()
+        assert all(future.result(PATIENCE) for future in together)
+    hand_off._timeout = SHORT
+    with pytest.raises(HandOffFailed):
+        one(hand_off)
+    Event().wait(1)  # so that, most times, it lingered for nobody
+    hand_off._timeout = PATIENCE
+    last = one(hand_off)
+    assert [len(batch) for batch in broker.batches] == [1, 2, 1]
+    assert broker.ids[-1] == last
 
 
 def test_what_cannot_be_written_is_not_waited_for(broker: Broker) -> None:

@@ -5,6 +5,7 @@ import time
 import timeit
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from statistics import median
 from threading import Barrier
 
@@ -14,8 +15,16 @@ from tests.bench.load import Run, Target, run
 from tests.bench.peers.environment import ensure_python
 from tests.bench.product import RULES, Product
 from tests.bench.result import Figure, Ratio, Results, ratios
-from tests.bench.servers import PEERS, Place, memory_mb, run_bare, run_original
+from tests.bench.servers import (
+    PEERS,
+    Place,
+    cpu_seconds,
+    memory_mb,
+    run_bare,
+    run_original,
+)
 from tests.factories import INCIDENT
+from tests.processes import Web
 from webapp.caching.codec import Codec
 from webapp.rules.rule import RulePage
 from webapp.rules.schemas import RulePageSchema
@@ -56,7 +65,9 @@ def measure_lists(
             Target(BARE, f"{bare.url}/rules", body),
             Target(ORIGINAL, f"{original.url}/rules", original_body),
         ]
-        runs = measure_side_by_side(targets, rounds, seconds, results)
+        ours = dict.fromkeys((PLAIN, ELEVATED, NOT_MODIFIED), product.web)
+        webs = {**ours, BARE: bare, ORIGINAL: original}
+        runs = measure_side_by_side(targets, webs, rounds, seconds, results)
     compare(results, runs, PLAIN, BARE, bar=0.7)
     compare(results, runs, ELEVATED, BARE, bar=0.6)
     compare(results, runs, ELEVATED, PLAIN)
@@ -70,7 +81,11 @@ def measure_lists(
 
 
 def measure_side_by_side(
-    targets: Sequence[Target], rounds: int, seconds: int, results: Results
+    targets: Sequence[Target],
+    webs: Mapping[str, Web],
+    rounds: int,
+    seconds: int,
+    results: Results,
 ) -> dict[str, list[Run]]:
     """Alternate: every round runs each target once, beginning with another one each time."""
     runs: dict[str, list[Run]] = {target.name: [] for target in targets}
@@ -81,9 +96,11 @@ def measure_side_by_side(
     for number in range(rounds):
         shift = number % len(targets)
         for target in (*targets[shift:], *targets[:shift]):
+            before = cpu_seconds(webs[target.name])
             timed = run(target, seconds)
+            used = cpu_seconds(webs[target.name]) - before
             results.expect(timed.wrong == 0, f"{target.name}: {timed.wrong} failed under load")
-            runs[target.name].append(timed)
+            runs[target.name].append(replace(timed, cpu_seconds=used))
     return runs
 
 
@@ -103,7 +120,8 @@ def report_runs(results: Results, runs: dict[str, list[Run]]) -> None:
     for name, timed in runs.items():
         note = (
             f"p50 {median(run.p50_ms for run in timed):.2f} ms,"
-            f" p99 {median(run.p99_ms for run in timed):.2f} ms"
+            f" p99 {median(run.p99_ms for run in timed):.2f} ms,"
+            f" CPU {median(run.cpu_us for run in timed):.0f} µs"
         )
         results.figures.append(Figure(name, median(run.rate for run in timed), "/s", note))
 

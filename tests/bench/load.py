@@ -74,10 +74,17 @@ class Run:
     p99_ms: float
     wrong: int
     """Answers of another status, or none, or, in a checked run, with another body or header."""
+    cpu_seconds: float = 0.0
+    """Of the server's worker meanwhile, for one that has measured them."""
 
     @property
     def rate(self) -> float:
         return self.requests / self.seconds
+
+    @property
+    def cpu_us(self) -> float:
+        """Of an answer."""
+        return self.cpu_seconds * 1e6 / self.requests
 
 
 class WrkMissing(Exception):

@@ -49,10 +49,19 @@ def run_original(place: Place, body: bytes) -> AbstractContextManager[Web]:
 
 def memory_mb(web: Web) -> float:
     """Of one worker: its proportional share where the system tells, else what it has mapped."""
-    master = psutil.Process(web.process.pid)
-    worker = (master.children() or [master])[0]
-    full = worker.memory_full_info()
+    full = _worker(web).memory_full_info()
     return float(getattr(full, "pss", full.rss)) / 2**20
+
+
+def cpu_seconds(web: Web) -> float:
+    """What the worker has used until now: steadier than a rate where others load the machine."""
+    times = _worker(web).cpu_times()
+    return float(times.user + times.system)
+
+
+def _worker(web: Web) -> psutil.Process:
+    itself = psutil.Process(web.process.pid)
+    return (itself.children() or [itself])[0]
 
 
 def _run(

@@ -204,8 +204,7 @@ def test_the_password_is_in_no_statement(database: Database) -> None:
 
 
 def test_a_login_role_that_is_there_keeps_its_password(database: Database) -> None:
-    database.run(*migrate.role_statements(database.login))
-    database.run("alter role sightline_app password 'of the DBA'")
+    database.run("create role sightline_app login noinherit password 'of the DBA'")
     migrate.upgrade(settings_of(database))
     url = database.server.url(database.login, "of the DBA", database.name)
     psycopg2.connect(url).close()

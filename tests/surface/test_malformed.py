@@ -1,6 +1,7 @@
 """Requests that nobody means: each is answered with the contract's problem, and never with ours."""
 
 import re
+from datetime import datetime, timedelta
 from io import BytesIO
 
 import pytest
@@ -68,7 +69,9 @@ class TestMethods:
     def test_a_head_is_a_look_without_a_body(
         self, app: Flask, client: FlaskClient, here: Place, use: Use
     ) -> None:
-        path = use.path(here.ids) + "?surface=admin.rules.create"  # not what is looked at here
+        path = use.path(here.ids)
+        if use.rule == AUDITS:
+            path += "?kind=change"  # without the looks that are made here
         assert client.head(path).status_code == 401
         headers = add_account(app, "auditor").headers(here.scope, "legal")
         head, get = client.head(path, headers=headers), client.get(path, headers=headers)
@@ -124,14 +127,14 @@ def test_a_body_that_makes_no_sense(client: FlaskClient, here: Place, use: Use, 
 @pytest.mark.parametrize("told", [True, False], ids=["said beforehand", "not said"])
 def test_a_body_too_large(client: FlaskClient, here: Place, use: Use, told: bool) -> None:
     body = b" " * (client.application.config["MAX_CONTENT_LENGTH"] + 1)
-    length = {"Content-Length": str(len(body))} if told else {}
+    chunked = {"CONTENT_LENGTH": "", "wsgi.input_terminated": True}  # as gunicorn says of them
     answer = client.open(
         use.path(here.ids),
         method=use.method,
-        headers=here.admin.headers() | {"If-Match": "*", **length},
+        headers=here.admin.headers() | {"If-Match": "*"},
         input_stream=BytesIO(body),
         content_type="application/json",
-        environ_overrides={"wsgi.input_terminated": not told},  # as gunicorn says of chunks
+        environ_overrides={} if told else chunked,
     )
     assert problem(answer) == (413, "request_entity_too_large")
 
@@ -176,6 +179,33 @@ def test_a_query_that_makes_no_sense(
     else:
         assert problem(answer) == (422, "invalid")
         assert answer.get_json()["errors"]
+
+
+OFFSETS = ("2026-01-02T00:00:00+23:59", "2026-01-01T00:00:00-18:15", "2026-01-01T00:00:00Z")
+
+
+@pytest.mark.parametrize("moment", OFFSETS)
+def test_a_moment_may_be_told_from_any_offset(client: FlaskClient, new: Place, moment: str) -> None:
+    """PostgreSQL reads none beyond 15:59."""
+    headers = new.admin.headers()
+    for name, found in (("from", 0), ("to", 1)):
+        query = {name: moment.replace("2026", "3026"), "kind": "change"}
+        events = client.get(AUDITS, headers=headers, query_string=query)
+        assert (events.status_code, events.get_json()["total"]) == (200, found)
+    body = {"name": "timed", "effect": "deny", "surfaces": ["*"], "starts_at": moment}
+    rule = client.post(RULES, headers=headers, json=body)
+    assert rule.status_code == 201
+    starts_at = datetime.fromisoformat(rule.get_json()["starts_at"])
+    assert starts_at == datetime.fromisoformat(moment)
+    assert starts_at.utcoffset() == timedelta(0)
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-01:00"])
+def test_a_moment_that_no_calendar_has(client: FlaskClient, here: Place, moment: str) -> None:
+    for name in ("from", "to"):
+        answer = client.get(AUDITS, headers=here.admin.headers(), query_string={name: moment})
+        assert problem(answer) == (422, "invalid")
+        assert list(answer.get_json()["errors"]) == [name]
 
 
 HUGE = "x" * 200_000

@@ -8,7 +8,15 @@ last `after_request`, in whatever order the parts of the application were set up
 import re
 from time import perf_counter
 
-from flask import Flask, Response, g, request, request_finished, request_started
+from flask import (
+    Flask,
+    Response,
+    g,
+    request,
+    request_finished,
+    request_started,
+    request_tearing_down,
+)
 from flask.globals import request_ctx
 from structlog.contextvars import bind_contextvars, clear_contextvars
 from structlog.typing import FilteringBoundLogger
@@ -35,6 +43,7 @@ def init_app(app: Flask, log: FilteringBoundLogger) -> None:
     app.extensions["request_log"] = log
     request_started.connect(_begin, app)
     request_finished.connect(_finish, app)
+    request_tearing_down.connect(_end, app)
 
 
 def _begin(_: Flask, **__: object) -> None:
@@ -68,6 +77,11 @@ def _finish(app: Flask, response: Response, **_: object) -> None:
         scope=_SCOPE_KINDS.get(type(known.get("scope"))),
         surface=surface.name if surface else None,
     )
+
+
+def _end(_: Flask, **__: object) -> None:
+    """What the thread logs next is not about this request."""
+    clear_contextvars()
 
 
 def _set_headers(response: Response, path: str, request_id: str) -> None:
