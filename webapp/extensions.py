@@ -1,17 +1,21 @@
 """Extensions, unbound until `create_app` binds them to an application."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from inspect import iscoroutinefunction
 from typing import Any
 
 from celery import Celery, Task
-from flask import Flask, current_app
+from flask import Flask, current_app, g
 from flask_caching import Cache
 from flask_sqlalchemy_lite import SQLAlchemy
 from sqlalchemy import event, literal, select
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from webapp.db import ScopedSession, refuse_unsafe_login_role
+from webapp.scope.scopes import Scope
 from webapp.settings import Settings
 
 POOL = {
@@ -34,14 +38,59 @@ CONNECT = {
 }
 
 
+_MADE, _ENTERED = "sightline_session", "sightline_scope"
+
+
 class Database(SQLAlchemy):
-    """Flask-SQLAlchemy-Lite with the scoped session as its session's type."""
+    """Flask-SQLAlchemy-Lite with the scoped session as its session's type.
+
+    A scope may be entered before there is a session: an answer out of the cache needs none, and to
+    make one takes a good part of such a request.
+    """
 
     @property
     def session(self) -> ScopedSession:
-        session = super().session
+        session = self.get_session()
         assert isinstance(session, ScopedSession)  # noqa: S101 - session_options make it so
         return session
+
+    def get_session(self, name: str = "default") -> Session:
+        session = super().get_session(name)
+        state = vars(g)
+        state[_MADE] = session
+        if _ENTERED in state:
+            session.info["scope"] = state.pop(_ENTERED)
+        return session
+
+    @property
+    def made_session(self) -> ScopedSession | None:
+        """The session of this application context, if anybody has asked for it yet."""
+        made: ScopedSession | None = vars(g).get(_MADE)
+        return made
+
+    @property
+    def scope(self) -> Scope | None:
+        """What the session is in, or will be when it is made."""
+        made = self.made_session
+        entered: Scope | None = vars(g).get(_ENTERED)
+        return entered if made is None else made.scope
+
+    @contextmanager
+    def scoped(self, scope: Scope) -> Iterator[None]:
+        """Run a block in `scope`, then return to the scope before it."""
+        before = self.scope
+        self._enter(scope)
+        try:
+            yield
+        finally:
+            self._enter(before)
+
+    def _enter(self, scope: Scope | None) -> None:
+        made = self.made_session
+        if made is not None:
+            made.enter(scope)
+        else:
+            vars(g)[_ENTERED] = scope
 
 
 db = Database(session_options={"class_": ScopedSession})

@@ -55,6 +55,7 @@ FAULTS = [
     ("commit", ["db.session.commit()"]),
     ("scope-door", ["db.session.enter(scope)"]),
     ("scope-door", ["with session.scoped(scope):", "    pass"]),
+    ("scope-door", ["with db.scoped(scope):", "    pass"]),
 ]
 
 GOOD = [

@@ -67,8 +67,8 @@ class CachedFunction(Generic[S, P, T]):
     def __call__(self, scope: S, /, *args: P.args, **kwargs: P.kwargs) -> Cached[T]:
         arguments = self._positional(scope, args, kwargs)
         visibility = scope.visibility
-        session = db.session
-        if session.scope is not None and session.scope.visibility != visibility:
+        entered = db.scope
+        if entered is not None and entered.visibility != visibility:
             raise WrongScope(f"{self.name} was called for {visibility}: enter that scope first")
         call = Call(
             current_caching(),
@@ -77,7 +77,7 @@ class CachedFunction(Generic[S, P, T]):
             frozenset(self.tags(scope, *arguments)),
             value_key(self.name, visibility, arguments),
         )
-        if is_noted(session, call.tags):
+        if is_noted(db.made_session, call.tags):
             look = call.caching.generations.look(call.tags)
             return self._compute(call, Found(None, "bypass", look))
         found = self._find(call)

@@ -45,7 +45,7 @@ def enter_scope(
         event_id = recorder.note(_look(principal, surface, target, reason, decision))
     _raise_unless_allowed(decision)
     scope = _scope(target, event_id)
-    with db.session.scoped(scope):
+    with db.scoped(scope):
         yield scope
 
 

@@ -91,8 +91,8 @@ class _Reader:
             yield RAW_SQL, f".{method}() of a string"
         if method == "commit":
             yield COMMIT, "only views, commands and tasks commit"
-        if method in _DOORS and "session" in receiver:
-            yield SCOPE_DOOR, f".{method}() of the session opens a scope without a decision"
+        if method in _DOORS and ("session" in receiver or receiver == "db"):
+            yield SCOPE_DOOR, f".{method}() of {receiver} opens a scope without a decision"
 
     def _dml(self, node: ast.Call) -> Iterator[tuple[str, str]]:
         name = self._qualified(node.func)
