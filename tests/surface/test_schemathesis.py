@@ -4,9 +4,11 @@ The phases are schemathesis's own: the described examples, the edges of every sc
 and queries, and sequences in which what one answer made is what the next request asks for.
 """
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from unittest import mock
 from uuid import UUID
 
 import pytest
@@ -17,8 +19,13 @@ from schemathesis.engine import events, from_schema
 
 from tests.audit.receipts import committed, receipt
 from tests.factories import INCIDENT, Account, MadeTenant, add_account, add_tenant
+from tests.processes import run_worker
 from tests.rules.calls import draft
+from webapp import create_app, migrate
 from webapp.errors import PROBLEM_TYPE, ProblemSchema
+from webapp.extensions import db
+from webapp.settings import read_settings
+from webapp.stack.home import open_stack, running
 
 OF_EVERY_ANSWER = {
     *("cache-control", "content-length", "content-type"),
@@ -132,6 +139,36 @@ def run(app: Flask, headers: Mapping[str, str], pinned: Mapping[str, str]) -> Se
         elif isinstance(event, events.FatalError):
             raise event.exception
     return seen
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Servers of their own: whoever looks everywhere comes upon what other tests have left, some of
+    it nothing that the product would have written."""
+    home = tmp_path_factory.mktemp("described")
+    stack = open_stack(home, durable=False)
+    with running(stack):
+        yield {"SIGHTLINE_HOME": str(home), **stack.environment}
+
+
+@pytest.fixture(scope="module")
+def app(environment: dict[str, str]) -> Iterator[Flask]:
+    with mock.patch.dict(os.environ, environment):
+        settings = read_settings()
+    migrate.upgrade(settings)
+    app = create_app(settings)
+    yield app
+    with app.app_context():
+        db.engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def worker(
+    app: Flask, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    assert app
+    with run_worker(environment, tmp_path_factory.mktemp("worker") / "worker.log"):
+        yield
 
 
 @dataclass(frozen=True)
