@@ -43,6 +43,7 @@ ENTRANCES = {
 REQUEST_READERS = {
     "webapp/*views.py": "answer it",
     "webapp/http.py": "parses it",
+    "webapp/extensions.py": "keeps the scope that no session is in yet",
     "webapp/errors.py": "names it in the answers that are none",
     "webapp/scope/surface.py": "finds out who asks, and for what scope",
     "webapp/audit/recorder.py": "keeps its looks",

@@ -4,9 +4,13 @@ from typing import Any
 
 from flask import Flask
 from flask.testing import FlaskClient
+from uuid_utils.compat import uuid7
 
 from tests.factories import INCIDENT, Account, MadeTenant, add_account
+from tests.isolation.rows import rule, rule_version
 from tests.rules.calls import add_rule, delete, of, patch, problem
+from webapp.extensions import db
+from webapp.scope.scopes import TenantScope
 
 
 def _history(
@@ -99,3 +103,20 @@ def test_a_look_at_it_is_recorded(
     assert (look.status_code, "Sightline-Audit" in look.headers) == (200, True)
     refused = client.get(f"{of(rule)}/history?limit=0", headers=headers)
     assert problem(refused) == (422, "invalid", ["limit"])
+
+
+def test_a_version_is_shown_as_it_was_recorded(
+    app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account
+) -> None:
+    """Also one from a time when rules had other fields."""
+    rule_id, snapshot = uuid7(), {"name": "of old", "colour": "green"}
+    with app.app_context(), db.session.scoped(TenantScope(tenant.id)):
+        db.session.add(rule(tenant.id, id=rule_id))
+        db.session.flush()
+        version = rule_version(tenant.id, rule_id, 1)
+        version.snapshot = snapshot
+        db.session.add(version)
+        db.session.commit()
+    answer = client.get(f"/admin/api/rules/{rule_id}/history", headers=admin.headers())
+    assert answer.status_code == 200
+    assert answer.get_json()["items"][0]["rule"] == snapshot

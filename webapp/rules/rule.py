@@ -1,8 +1,9 @@
 """A rule and the questions asked of a list of rules, as values."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 Effect = Literal["allow", "deny", "require_approval"]
@@ -70,7 +71,8 @@ class RuleVersion:
     change: Change
     changed_at: datetime
     changed_by: str
-    rule: Rule
+    rule: Mapping[str, Any]
+    """As the schema of its time dumped it."""
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,13 @@ class RulePageSchema(Schema):
     total = fields.Integer(required=True)
 
 
+class Recorded(fields.Nested):
+    """A shape as it was dumped once, whatever fields it has by now."""
+
+    def _serialize(self, nested_obj: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:
+        return nested_obj
+
+
 class RuleVersionSchema(Schema):
     model = RuleVersion
 
@@ -121,7 +128,7 @@ class RuleVersionSchema(Schema):
     change = fields.String(required=True, validate=validate.OneOf(get_args(Change)))
     changed_at = fields.AwareDateTime(required=True)
     changed_by = fields.String(required=True)
-    rule = fields.Nested(RuleSchema, required=True)
+    rule = Recorded(RuleSchema, required=True)
 
 
 class RuleHistorySchema(Schema):

@@ -264,7 +264,7 @@ def _version(row: RuleVersionRow) -> RuleVersion:
         change=row.change,  # type: ignore[arg-type]  # the table's constraint names the Literal's
         changed_at=row.changed_at,
         changed_by=row.changed_by,
-        rule=RuleSchema().load(row.snapshot),
+        rule=row.snapshot,
     )
 
 
