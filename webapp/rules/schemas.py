@@ -117,8 +117,8 @@ class RulePageSchema(Schema):
 class Recorded(fields.Nested):
     """A shape as it was dumped once, whatever fields it has by now."""
 
-    def _serialize(self, nested_obj: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:
-        return nested_obj
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:
+        return value
 
 
 class RuleVersionSchema(Schema):
