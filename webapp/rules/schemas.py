@@ -117,8 +117,8 @@ class RulePageSchema(Schema):
 class Recorded(fields.Nested):
     """A shape as it was dumped once, whatever fields it has by now."""
 
-    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:
-        return value
+    def _serialize(self, *args: Any, **kwargs: Any) -> Any:
+        return args[0]
 
 
 class RuleVersionSchema(Schema):
