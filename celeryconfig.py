@@ -1,5 +1,6 @@
 """How Celery works here; the broker's address comes from the settings."""
 
+from celery.schedules import crontab
 from kombu import Exchange, Queue
 
 task_serializer = "json"
@@ -27,3 +28,8 @@ worker_enable_remote_control = False
 worker_redirect_stdouts = False
 enable_utc = True
 timezone = "UTC"
+
+# At fixed times, which come however often beat is started anew.
+beat_schedule = {
+    "audit-partitions": {"task": "audit.make_partitions", "schedule": crontab(minute="17")},
+}

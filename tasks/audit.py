@@ -1,5 +1,6 @@
-"""What requests leave to the worker about audits."""
+"""What web processes leave to the workers about audits."""
 
+from datetime import UTC, datetime
 from time import sleep
 
 import structlog
@@ -7,7 +8,7 @@ from celery import shared_task
 from celery.exceptions import Reject
 
 from webapp.audit import ledger
-from webapp.audit.recorder import COMMIT_TASK
+from webapp.audit.pipeline import COMMIT_TASK
 from webapp.extensions import current_settings, db
 from webapp.scope.scopes import LedgerScope
 
@@ -24,13 +25,22 @@ def commit(delivery: object) -> None:
     Whatever goes wrong, the delivery is put back where it came from, for as long as it takes.
     Celery's own retry would send a copy and let go of this one, also where the copy did not arrive.
     """
-    events = ledger.open_sealed(delivery, current_settings().audit_mac_key.encode())
     try:
         with db.session.scoped(LedgerScope()):
-            appended = ledger.append(db.session, events)
+            received = ledger.receive(
+                db.session, delivery, current_settings().audit_mac_key.encode()
+            )
             db.session.commit()
     except Exception as error:
-        log.error("audit_commit_put_back", events=len(events), exc_info=error)
+        log.error("audit_commit_put_back", exc_info=error)
         sleep(PAUSE)
         raise Reject(type(error).__name__, requeue=True) from error
-    ledger.count_committed(appended, len(events))
+    ledger.count_received(received)
+
+
+@shared_task(name="audit.make_partitions", ignore_result=True)
+def make_partitions() -> None:
+    """Make the ledger's partitions before their months begin."""
+    with db.session.scoped(LedgerScope()):
+        ledger.ensure_partitions(db.session, ledger.months_ahead(datetime.now(UTC).date()))
+        db.session.commit()

@@ -2,19 +2,24 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from celery import Celery
 from flask import Flask, current_app
 
 from webapp import migrate
+from webapp.audit import drain, ledger, search
+from webapp.caching.generations import SKEW
 from webapp.db import UnsafeLoginRole
-from webapp.extensions import current_settings, reach_database
+from webapp.extensions import current_settings, db, reach_database
 from webapp.observability.health import PROBES
-from webapp.observability.probes import look
+from webapp.observability.probes import CheckFailed, Finding, look
 from webapp.scope.lint import check_database
+from webapp.scope.scopes import LedgerScope
 
 MAX_BACKLOG = 100
+RECENT = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -35,36 +40,44 @@ def diagnose(app: Flask) -> list[Diagnosis]:
         "tenant tables are closed": _check_tables,
         "models match the database": _check_drift,
         "workers take audit events": _check_backlog,
+        "no dead process's events wait": _check_left,
+        "no event is in quarantine": _check_quarantine,
+        "next month's partition is there": _check_partition,
+        "clocks agree": _check_clocks,
     }
     return [*found, *(_run(name, check) for name, check in checks.items())]
 
 
 def _run(name: str, check: Callable[[], str]) -> Diagnosis:
-    """A check returns what is wrong, or nothing."""
+    """A check returns what there is to say, and raises `CheckFailed` with what is wrong."""
     try:
-        problem = check()
-    except migrate.NotMigrated as error:
-        problem = str(error)
+        finding = Finding(True, check())
+    except (CheckFailed, migrate.NotMigrated) as error:
+        finding = Finding(False, str(error))
     except Exception as error:  # whatever it is, the next check still has something to say
-        problem = type(error).__name__
-    return Diagnosis(name, not problem, problem or "ok")
+        finding = Finding(False, type(error).__name__)
+    return Diagnosis(name, finding.ok, finding.detail)
 
 
 def _check_login_role() -> str:
     try:
         reach_database()
     except UnsafeLoginRole as error:
-        return str(error)
-    return ""
+        raise CheckFailed(str(error)) from error
+    return "ok"
 
 
 def _check_tables() -> str:
-    return "; ".join(map(str, check_database(current_settings())))
+    findings = check_database(current_settings())
+    if findings:
+        raise CheckFailed("; ".join(map(str, findings)))
+    return "ok"
 
 
 def _check_drift() -> str:
-    drift = migrate.check(current_settings())
-    return "run `flask db check`" if drift else ""
+    if migrate.check(current_settings()):
+        raise CheckFailed("run `flask db check`")
+    return "ok"
 
 
 def _check_backlog() -> str:
@@ -74,5 +87,49 @@ def _check_backlog() -> str:
         try:
             waiting = channel.queue_declare("audit", passive=True).message_count
         except broker.channel_errors:  # Redis has no queue where nothing waits
-            return ""
-    return f"{waiting} batches wait in the broker" if waiting > MAX_BACKLOG else ""
+            waiting = 0
+    if waiting > MAX_BACKLOG:
+        raise CheckFailed(f"{waiting} batches wait in the broker")
+    return f"{waiting} batches wait in the broker"
+
+
+def _check_left() -> str:
+    """A web process of this host would have taken them over within seconds."""
+    left = drain.look(current_settings().journal_dir)
+    if left.unreadable:
+        raise CheckFailed(f"cannot be read: {', '.join(left.unreadable)}")
+    waiting = f"{left.by_dead} events wait in files of dead processes"
+    if left.by_dead:
+        raise CheckFailed(f"{waiting}: run `flask audit drain`")
+    return f"{waiting}, {left.by_living} in those of running ones"
+
+
+def _check_quarantine() -> str:
+    with db.session.scoped(LedgerScope()):
+        total, recent = ledger.count_quarantined(db.session, RECENT)
+    if recent:
+        raise CheckFailed(f"{recent} deliveries of the last {RECENT.days} days, {total} in all")
+    return f"{total} deliveries, none of the last {RECENT.days} days"
+
+
+def _check_partition() -> str:
+    """Beat makes it; a month without one gets it with its first event."""
+    *_, following = ledger.months_ahead(datetime.now(UTC).date())[:2]
+    with db.session.scoped(LedgerScope()):
+        if not ledger.has_partition(db.session, following):
+            raise CheckFailed(f"there is none for {following:%Y-%m}: is beat running?")
+    return f"{following:%Y-%m}"
+
+
+def _check_clocks() -> str:
+    """Cached values are believed for so long after a change that clocks may differ by SKEW."""
+    with db.session.scoped(LedgerScope()):
+        db.session.begin()
+        before = datetime.now(UTC)
+        there = search.current_moment(db.session)
+        after = datetime.now(UTC)
+    apart = max(before - there, there - after, timedelta())
+    said = f"this host and the database are {apart.total_seconds():.3f} s apart"
+    if apart > timedelta(seconds=SKEW):
+        raise CheckFailed(f"{said}, more than {SKEW:g} s")
+    return said

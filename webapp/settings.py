@@ -43,6 +43,10 @@ class Settings:
     """The owner of the tables; only `flask db` uses it."""
     redis_url: str
     celery_broker_url: str
+    journal_dir: Path
+    """Where each web process keeps its events until they are committed: on a disk that lasts."""
+    journal_max_mb: int
+    """Megabytes that one process may hold there; then elevated work is refused."""
     audit_timeout: float
     """Seconds that recording may hold a request."""
     cache_ttl: int
@@ -85,6 +89,7 @@ def read_settings() -> Settings:
     broker_url = env.str("CELERY_BROKER_URL", "")
     numbers = {
         "AUDIT_TIMEOUT": _positive(env, "AUDIT_TIMEOUT", 2.0, problems),
+        "JOURNAL_MAX_MB": _positive(env, "JOURNAL_MAX_MB", 256, problems),
         "CACHE_TTL": _positive(env, "CACHE_TTL", 300, problems),
         "CACHE_TIMEOUT": _positive(env, "CACHE_TIMEOUT", 0.25, problems),
     }
@@ -106,6 +111,8 @@ def read_settings() -> Settings:
         database_owner_url=_with_driver(owner_url) if owner_url else None,
         redis_url=values["REDIS_URL"],
         celery_broker_url=broker_url or values["REDIS_URL"],
+        journal_dir=Path(env.str("JOURNAL_DIR", "") or home / "journal").resolve(),
+        journal_max_mb=ceil(numbers["JOURNAL_MAX_MB"]),
         audit_timeout=numbers["AUDIT_TIMEOUT"],
         cache_ttl=ceil(numbers["CACHE_TTL"]),
         cache_timeout=numbers["CACHE_TIMEOUT"],
@@ -118,7 +125,7 @@ def _positive(env: Env, variable: str, default: float, problems: list[str]) -> f
     except EnvError:
         value = 0.0
     if not 0 < value < float("inf"):
-        problems.append(f"{variable} must be a number of seconds above 0")
+        problems.append(f"{variable} must be a number above 0")
     return value
 
 

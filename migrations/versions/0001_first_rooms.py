@@ -18,6 +18,40 @@ EXCLUDED = (
     "(select unnest(string_to_array(current_setting('sightline.excluded', true), ',')::uuid[]))"
 )
 
+# Attached, not created in place, which would lock readers of the ledger out. Who reaches a
+# partition by its own name finds row level security without a policy: nothing. A month that other
+# partitions cover, wholly or in part, is left to them.
+ENSURE_PARTITION = """
+create function ensure_audit_partition(of_day date) returns void
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set datestyle = 'ISO'
+set lock_timeout = '5s'
+as $$
+declare
+  begins date := date_trunc('month', of_day);
+  ends date := begins + interval '1 month';
+  partition text := 'audit_events_' || to_char(begins, 'YYYYMM');
+begin
+  if to_regclass('public.' || partition) is not null then return; end if;
+  perform pg_advisory_xact_lock(hashtext('ensure_audit_partition'));
+  -- Not by to_regclass, which remembers that there was none before the wait.
+  if exists (select from pg_class where relname = partition
+    and relnamespace = 'public'::regnamespace) then return; end if;
+  begin
+    execute format('create table public.%I (like public.audit_events including all)', partition);
+    execute format('alter table public.%I enable row level security', partition);
+    execute format('alter table public.%I force row level security', partition);
+    execute format('create trigger append_only before update or delete or truncate on public.%I'
+      ' for each statement execute function public.refuse_rewriting()', partition);
+    execute format('alter table public.audit_events attach partition public.%I'
+      ' for values from (%L) to (%L)', partition, begins::timestamptz, ends::timestamptz);
+  exception when invalid_object_definition then return;
+  end;
+end $$
+"""
+
 
 def upgrade() -> None:
     _create_identity()
@@ -224,11 +258,20 @@ def _create_ledger() -> None:
         sa.Column("effect", sa.Text(), nullable=False),
         sa.Column("outcome", sa.Text(), nullable=False),
         sa.Column("request_id", sa.Text(), nullable=False),
+        sa.Column("origin_journal", sa.Uuid(), nullable=False),
+        sa.Column("origin_seq", sa.BigInteger(), nullable=False),
         sa.Column("excluded_tenant_ids", postgresql.ARRAY(postgresql.UUID()), nullable=False),
         sa.Column("event", postgresql.JSONB(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_events")),
+        # The key of a partitioned table names what it is partitioned by; an event delivered again
+        # says the same of when it occurred, so that it meets itself.
+        sa.PrimaryKeyConstraint("id", "occurred_at", name=op.f("pk_audit_events")),
+        postgresql_partition_by="range (occurred_at)",
     )
-    for columns in (["tenant_id", "occurred_at", "id"], ["occurred_at", "id"]):
+    for columns in (
+        ["tenant_id", "occurred_at", "id"],
+        ["occurred_at", "id"],
+        ["origin_journal", "origin_seq"],
+    ):
         op.create_index(op.f(f"ix_audit_events_{'_'.join(columns)}"), "audit_events", columns)
     op.create_index(
         op.f("ix_audit_events_committed_at"),
@@ -250,6 +293,12 @@ def _create_ledger() -> None:
     )
     op.execute("grant select on audit_events to sightline_tenant, sightline_global")
     op.execute("grant insert on audit_events to sightline_ledger")
+    # What the relay asks, which sent these events itself, and what `audit verify` counts.
+    op.execute("create policy counted on audit_events for select to sightline_ledger using (true)")
+    op.execute(
+        "grant select (id, origin_journal, origin_seq, occurred_at, request_id)"
+        " on audit_events to sightline_ledger"
+    )
     op.execute(
         """
         create function refuse_rewriting() returns trigger language plpgsql as $$
@@ -262,6 +311,25 @@ def _create_ledger() -> None:
         "create trigger append_only before update or delete or truncate on audit_events"
         " for each statement execute function refuse_rewriting()"
     )
+    op.execute(ENSURE_PARTITION)
+    op.execute("revoke execute on function ensure_audit_partition from public")
+    op.execute("grant execute on function ensure_audit_partition to sightline_ledger")
+    # The first months; later ones are made by beat, and by the first event of a month without.
+    op.execute(
+        "select ensure_audit_partition("
+        "cast(now() at time zone 'UTC' + months * interval '1 month' as date))"
+        " from generate_series(0, 2) months"
+    )
+    op.create_table(
+        "audit_quarantine",
+        sa.Column("digest", sa.LargeBinary(), nullable=False),
+        sa.Column("received_at", Timestamp, server_default=NOW, nullable=False),
+        sa.Column("problem", sa.Text(), nullable=False),
+        sa.Column("delivery", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("digest", name=op.f("pk_audit_quarantine")),
+    )
+    op.execute("grant insert on audit_quarantine to sightline_ledger")
+    op.execute("grant select (digest, received_at) on audit_quarantine to sightline_ledger")
 
 
 def _create_cache_generations() -> None:

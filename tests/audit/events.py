@@ -12,6 +12,7 @@ from webapp.audit.event import (
     Actor,
     AuditEvent,
     EventDecision,
+    EventOrigin,
     EventRequest,
     EventScope,
     Reason,
@@ -33,6 +34,7 @@ def make_event(**changes: Any) -> AuditEvent:
         rows=3,
         repeats=1,
         request=EventRequest(uuid4().hex, "GET", "/admin/looks/things", "127.0.0.1", None),
+        origin=EventOrigin(uuid4(), 1),
     )
     return replace(event, **changes)
 
@@ -70,6 +72,7 @@ events = st.builds(
     rows=st.none() | counts,
     repeats=counts,
     request=st.builds(EventRequest, texts, texts, texts, st.none() | texts, st.none() | texts),
+    origin=st.builds(EventOrigin, journal=st.uuids(), seq=counts),
 )
 
 

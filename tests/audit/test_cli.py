@@ -15,7 +15,15 @@ from flask import Flask
 from tests.audit.events import make_event
 from tests.processes import ROOT
 from webapp.audit import ledger
-from webapp.audit.event import Actor, AuditEvent, EventDecision, EventScope, Reason, dump_event
+from webapp.audit.event import (
+    Actor,
+    AuditEvent,
+    EventDecision,
+    EventScope,
+    Reason,
+    dump_event,
+    event_mac,
+)
 from webapp.extensions import db
 from webapp.scope.scopes import LedgerScope
 
@@ -25,9 +33,16 @@ def run(app: Flask, *arguments: str) -> Result:
 
 
 def append(app: Flask, *events: AuditEvent) -> None:
+    key = app.extensions["settings"].audit_mac_key.encode()
     with app.app_context(), db.session.scoped(LedgerScope()):
-        ledger.append(db.session, events)
+        received = ledger.receive(db.session, [seal(event, key) for event in events], key)
+        assert received.appended == len(events)
         db.session.commit()
+
+
+def seal(event: AuditEvent, key: bytes) -> list[str]:
+    data = dump_event(event)
+    return [data.decode(), event_mac(data, key)]
 
 
 def somebody() -> Actor:

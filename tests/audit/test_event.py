@@ -152,6 +152,12 @@ def _set(raw: dict[str, Any], path: str, value: Any) -> None:
         ("repeats", None),
         ("request.path", None),
         ("request.more", "than there is"),
+        ("origin", None),
+        ("origin", {}),
+        ("origin.journal", 7),
+        ("origin.seq", "1"),
+        ("origin.seq", -1),
+        ("origin.seq", None),
         ("more", "than there is"),
     ],
 )
@@ -162,7 +168,9 @@ def test_a_field_of_another_kind_is_refused(path: str, value: Any) -> None:
         load_event(orjson.dumps(raw, option=orjson.OPT_SORT_KEYS))
 
 
-@pytest.mark.parametrize("path", ["id", "actor", "actor.email", "reason", "rows", "request.ip"])
+@pytest.mark.parametrize(
+    "path", ["id", "actor", "actor.email", "reason", "rows", "request.ip", "origin", "origin.seq"]
+)
 def test_a_field_that_is_missing_is_refused(path: str) -> None:
     raw = orjson.loads(dump_event(make_event()))
     *parents, name = path.split(".")

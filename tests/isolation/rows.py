@@ -83,7 +83,7 @@ def rule_version(tenant_id: UUID | None, rule_id: UUID, version: int) -> RuleVer
 
 
 def add_event(session: Session, tenant_id: UUID | None) -> UUID:
-    """Append an event as the ledger does, which may insert but not read what it inserted."""
+    """Append an event as the ledger does, which may not read back all that it inserted."""
     values: dict[str, Any] = {
         "id": uuid7(),
         "tenant_id": tenant_id,
@@ -96,6 +96,8 @@ def add_event(session: Session, tenant_id: UUID | None) -> UUID:
         "effect": "allowed",
         "outcome": "served",
         "request_id": "test",
+        "origin_journal": uuid4(),
+        "origin_seq": 1,
         "excluded_tenant_ids": [],
         "event": {},
     }

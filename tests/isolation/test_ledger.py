@@ -1,7 +1,9 @@
 """What is in the ledger stays there: for every role of the application, and for its owner too."""
 
+import re
+
 import pytest
-from sqlalchemy import Engine, Executable, delete, select, text, update
+from sqlalchemy import Engine, Executable, delete, inspect, select, text, update
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from tests.isolation.rows import Owned, add_event
@@ -17,7 +19,7 @@ REWRITINGS: dict[str, Executable] = {
     "truncate": text("truncate audit_events"),
     "upsert": text(
         "insert into audit_events select * from audit_events"
-        " on conflict (id) do update set outcome = 'failed'"
+        " on conflict (id, occurred_at) do update set outcome = 'failed'"
     ),
     "disable the trigger": text("alter table audit_events disable trigger all"),
     "replicate": text("set local session_replication_role = replica"),
@@ -51,23 +53,104 @@ def test_its_owner_does_not_rewrite_it_either(
     """With row level security lifted for the occasion, what is left is the trigger."""
     with owner_engine.connect() as connection:
         connection.execute(text("alter table audit_events no force row level security"))
-        with pytest.raises(DBAPIError):
+        with pytest.raises(DBAPIError, match="append-only"):
             connection.execute(text(f"{statement} where id = :id"), {"id": ours.event_id})
 
 
 def test_its_owner_does_not_truncate_it(owner_engine: Engine) -> None:
-    with owner_engine.connect() as connection, pytest.raises(DBAPIError):
+    with owner_engine.connect() as connection, pytest.raises(DBAPIError, match="append-only"):
         connection.execute(text("truncate audit_events"))
 
 
-def test_the_ledgers_role_appends_and_sees_nothing(session: ScopedSession, ours: Owned) -> None:
+@pytest.fixture
+def partition(session: ScopedSession, ours: Owned) -> str:
+    """The partition that our event is in."""
+    with session.scoped(TenantScope(ours.tenant_id)):
+        found = text("select cast(cast(tableoid as regclass) as text) from audit_events")
+        name = session.scalars(found).one()
+    assert re.fullmatch(r"audit_events_\d{6}", name)
+    return str(name)
+
+
+BY_NAME = {
+    "read": "select id from {}",
+    "append": "insert into {} select * from {} where false",
+    "update": "update {} set outcome = 'failed'",
+    "delete": "delete from {}",
+    "truncate": "truncate {}",
+    "lock": "lock table {}",
+    "drop": "drop table {}",
+    "detach": "alter table audit_events detach partition {}",
+}
+
+
+@pytest.mark.parametrize("statement", BY_NAME)
+@pytest.mark.parametrize("scope", [*SCOPES, None])
+def test_no_scope_reaches_a_partition_by_its_own_name(
+    session: ScopedSession, ours: Owned, partition: str, scope: MakeScope | None, statement: str
+) -> None:
+    """Nor does the login role."""
+    session.enter(scope(ours) if scope else LedgerScope())
+    if scope is None:
+        session.execute(text("set local role none"))
+    with pytest.raises(ProgrammingError, match="permission denied|must be owner"):
+        session.execute(text(BY_NAME[statement].replace("{}", partition)))
+
+
+@pytest.mark.parametrize("statement", ["update", "delete", "truncate"])
+def test_its_owner_does_not_rewrite_a_partition(
+    owner_engine: Engine, partition: str, statement: str
+) -> None:
+    with owner_engine.connect() as connection:
+        connection.execute(text(f"alter table {partition} no force row level security"))
+        assert connection.scalar(text(f"select count(*) from {partition}"))  # noqa: S608 - the fixture's name
+        with pytest.raises(DBAPIError, match="append-only"):
+            connection.execute(text(BY_NAME[statement].replace("{}", partition)))
+
+
+def test_its_owner_reads_and_appends_nothing_by_a_partitions_name(
+    owner_engine: Engine, partition: str
+) -> None:
+    with owner_engine.connect() as connection:
+        assert connection.scalar(text(f"select count(*) from {partition}")) == 0  # noqa: S608 - the fixture's name
+        connection.execute(text(f"create temp table mine (like {partition} including defaults)"))
+        connection.execute(
+            text(
+                "insert into mine select gen_random_uuid(), null, null, clock_timestamp(),"
+                " clock_timestamp(), 'look', gen_random_uuid(), '', '', null, null, 'global',"
+                " 'allowed', 'served', '', gen_random_uuid(), 1, '{}', '{}'"
+            )
+        )
+        with pytest.raises(DBAPIError, match="row-level security"):
+            connection.execute(text(f"insert into {partition} table mine"))
+
+
+COUNTED = ("id", "origin_journal", "origin_seq", "occurred_at", "request_id")
+"""What tells that an event is there, and nothing of what was looked at, or by whom."""
+
+
+def test_the_ledgers_role_appends_and_counts(session: ScopedSession, ours: Owned) -> None:
     with session.scoped(LedgerScope()):
         event_id = add_event(session, ours.tenant_id)
         session.commit()
-        with pytest.raises(ProgrammingError, match="permission denied"):
-            session.scalar(select(AuditEventRow.id))
+        counted = select(*(getattr(AuditEventRow, name) for name in COUNTED))
+        assert session.execute(counted.where(AuditEventRow.id == event_id)).one()
     with session.scoped(TenantScope(ours.tenant_id)):
         assert session.get(AuditEventRow, event_id) is not None
+
+
+@pytest.mark.parametrize(
+    "column", [c.key for c in inspect(AuditEventRow).columns if c.key not in COUNTED]
+)
+def test_the_ledgers_role_reads_nothing_else(
+    session: ScopedSession, ours: Owned, column: str
+) -> None:
+    session.enter(LedgerScope())
+    shown = getattr(AuditEventRow, column)
+    for asked in (select(shown), select(AuditEventRow.id).where(shown.is_not(None))):
+        with pytest.raises(ProgrammingError, match="permission denied"):
+            session.execute(asked)
+        session.rollback()
 
 
 @pytest.mark.parametrize("scope", SCOPES[:3])

@@ -62,6 +62,8 @@ def _app(env: Environment = "qa", port: int = 1) -> Flask:
         database_owner_url=None,
         redis_url=f"redis://:{SECRET}@127.0.0.1:{port}/0",
         celery_broker_url=f"redis://:{SECRET}@127.0.0.1:{port}/0",
+        journal_dir=Path(),
+        journal_max_mb=1,
         audit_timeout=2,
         cache_ttl=300,
         cache_timeout=0.25,

@@ -26,7 +26,9 @@ GOOD = {
     "DATABASE_OWNER_URL": "postgresql://owner:owner-secret@db.example/sightline",
     "REDIS_URL": "rediss://:redis-secret@redis.example/0",
     "CELERY_BROKER_URL": "amqps://broker:broker-secret@broker.example//",
+    "JOURNAL_DIR": "/var/lib/journal-of-ours",
 }
+NUMBERS = ("AUDIT_TIMEOUT", "JOURNAL_MAX_MB", "CACHE_TTL", "CACHE_TIMEOUT")
 REQUIRED = ("SECRET_KEY", "AUDIT_MAC_KEY", "DATABASE_URL", "REDIS_URL")
 DEVELOPMENT = {
     "SECRET_KEY": "s",
@@ -66,6 +68,7 @@ def test_good_settings_are_taken(env: str) -> None:
     assert found.database_url == "postgresql+psycopg2://app:app-secret@db.example/sightline"
     assert found.database_owner_url is not None
     assert found.celery_broker_url == GOOD["CELERY_BROKER_URL"]
+    assert found.journal_dir == Path(GOOD["JOURNAL_DIR"])
 
 
 @pytest.mark.parametrize("env", ["qa", "production"])
@@ -112,6 +115,8 @@ MALFORMED: dict[str, dict[str, str]] = {
     "no number": {"AUDIT_TIMEOUT": "soon"},
     "zero": {"AUDIT_TIMEOUT": "0"},
     "negative": {"CACHE_TTL": "-1"},
+    "no room": {"JOURNAL_MAX_MB": "0"},
+    "all the room": {"JOURNAL_MAX_MB": "inf"},
     "endless": {"CACHE_TIMEOUT": "inf"},
     "not a number": {"CACHE_TIMEOUT": "nan"},
     "another environment": {"SIGHTLINE_ENV": "staging"},
@@ -135,11 +140,12 @@ def test_all_problems_come_at_once() -> None:
             "DATABASE_OWNER_URL": "postgresql://same:same@db/x",
             "CELERY_BROKER_URL": "http://broker/",
             "AUDIT_TIMEOUT": "0",
+            "JOURNAL_MAX_MB": "much",
             "CACHE_TTL": "never",
             "CACHE_TIMEOUT": "-0.1",
         }
     )
-    expected = {*GOOD, "AUDIT_TIMEOUT", "CACHE_TTL", "CACHE_TIMEOUT"}
+    expected = {*GOOD, *NUMBERS} - {"JOURNAL_DIR"}
     assert mentioned(error) == expected
     # Both keys are weak and also the same; both URLs have weak passwords and also the same role.
     assert len(error.problems) == len(expected) + 2
@@ -153,11 +159,14 @@ def test_development_needs_only_what_has_no_default() -> None:
     assert found.database_owner_url is None
     assert found.celery_broker_url == found.redis_url == "redis://localhost/0"
     assert (found.audit_timeout, found.cache_ttl, found.cache_timeout) == (2.0, 300, 0.25)
+    assert (found.journal_dir, found.journal_max_mb) == (found.home / "journal", 256)
 
 
 def test_the_numbers_are_taken() -> None:
-    found = read(DEVELOPMENT | {"AUDIT_TIMEOUT": "1.5", "CACHE_TTL": "0.2", "CACHE_TIMEOUT": "1"})
-    assert (found.audit_timeout, found.cache_ttl, found.cache_timeout) == (1.5, 1, 1.0)
+    numbers = dict(zip(NUMBERS, ("1.5", "0.5", "0.2", "1"), strict=True))
+    found = read(DEVELOPMENT | numbers)
+    assert (found.audit_timeout, found.journal_max_mb) == (1.5, 1)
+    assert (found.cache_ttl, found.cache_timeout) == (1, 1.0)
 
 
 def test_what_is_missing_in_development_names_the_way_out() -> None:
@@ -227,7 +236,7 @@ bad_values = st.builds(lambda shape, canary: shape(canary), st.sampled_from(SHAP
 @settings(deadline=None)  # other tests' servers share the machine
 @given(
     environment=st.dictionaries(
-        st.sampled_from(sorted({*GOOD, "AUDIT_TIMEOUT", "CACHE_TTL", "CACHE_TIMEOUT"})),
+        st.sampled_from(sorted({*GOOD, *NUMBERS})),
         bad_values,
     )
 )

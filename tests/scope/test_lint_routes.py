@@ -125,6 +125,37 @@ def test_one_name_declared_in_two_ways_is_found() -> None:
     assert rules_found(list_rules(view), list_rules(view)) == []
 
 
+def open_surface(reason: Any, *, changes: bool = False) -> View:
+    declare = surface(
+        "rules.list", tenant_roles=[], platform_roles=[], changes=changes, open_because=reason
+    )
+    guarded: View = declare(view)
+    return guarded
+
+
+def test_a_surface_is_closed_unless_it_says_why_it_may_be_open() -> None:
+    closed = surface("rules.list", tenant_roles=[], platform_roles=[])(view)
+    assert vars(closed)["__surface__"].open_because is None
+    assert rules_found(open_surface("shows no more than a status page")) == []
+
+
+@pytest.mark.parametrize("reason", ["", "  ", True, 1])
+def test_an_open_surface_without_a_reason_is_found(reason: object) -> None:
+    assert rules_found(open_surface(reason)) == ["no-reason"]
+
+
+def test_a_surface_that_changes_something_cannot_be_open() -> None:
+    assert rules_found(open_surface("because", changes=True)) == ["open-change"]
+    assert rules_found(open_surface(None, changes=True)) == []
+
+
+def test_no_surface_of_the_product_is_open(app: Flask) -> None:
+    surfaces = [getattr(view, "__surface__", None) for view in app.view_functions.values()]
+    declared = [surface for surface in surfaces if surface is not None]
+    assert declared
+    assert [surface.name for surface in declared if surface.open_because is not None] == []
+
+
 @pytest.mark.parametrize("times", [0, 2])
 def test_an_application_that_does_not_settle_once_is_found(times: int) -> None:
     app = Flask("small", static_folder=None)

@@ -214,5 +214,63 @@ def test_a_ledger_that_can_be_rewritten_is_found(plant: Plant, fault: str) -> No
     assert ("audit_events", "append-only") in plant(fault)
 
 
+PARTITION = "audit_events_203001"
+
+PARTITION_FAULTS = [
+    ("not-secured", "alter table {partition} disable row level security"),
+    ("not-forced", "alter table {partition} no force row level security"),
+    ("other-policy", "create policy wide on {partition} to sightline_global using (true)"),
+    ("other-policy", "create policy wide on {partition} for insert with check (true)"),
+    ("other-policy", "create policy wide on {partition} as restrictive using (false)"),
+    ("grant", "grant select on {partition} to sightline_global"),
+    ("grant", "grant insert on {partition} to sightline_ledger"),
+    ("grant", "grant select (id) on {partition} to sightline_tenant"),
+    ("grant", "grant select on {partition} to public"),
+    ("grant", "grant select on {partition} to {login_role}"),
+    ("append-only", "grant delete on {partition} to sightline_ledger"),
+    ("append-only", "alter table {partition} disable trigger append_only"),
+    ("append-only", "drop trigger append_only on {partition}"),
+    (
+        "append-only",
+        "drop trigger append_only on {partition}; create trigger append_only before update or"
+        " delete on {partition} for each statement execute function refuse_rewriting()",
+    ),
+    ("view", "create view shown as select * from {partition}"),
+]
+
+
+@pytest.fixture
+def partition(owner: Connection, plant: Plant) -> str:
+    """Of the ledger, made as the first event of a month makes it."""
+    made = plant("select ensure_audit_partition('2030-01-01')")
+    assert made == set()
+    assert PARTITION in {table.name for table in read_tables(owner) if table.partition}
+    return PARTITION
+
+
+@pytest.mark.parametrize(("rule", "fault"), PARTITION_FAULTS)
+def test_a_fault_is_found_on_its_partition(
+    plant: Plant, partition: str, rule: str, fault: str
+) -> None:
+    findings = plant(fault.replace("{partition}", partition))
+    assert (partition, rule) in findings
+    assert {table for table, _ in findings} == {partition}
+
+
+def test_a_partition_made_by_hand_is_found(plant: Plant) -> None:
+    findings = plant(
+        f"create table {PARTITION} partition of audit_events"
+        " for values from ('2030-01-01Z') to ('2030-02-01Z')"
+    )
+    expected = {"not-secured", "not-forced", "append-only"}
+    assert findings == {(PARTITION, rule) for rule in expected}
+
+
+def test_a_partition_that_was_taken_away_is_found(plant: Plant, partition: str) -> None:
+    """It is a table with tenants' rows then, like any other."""
+    findings = plant(f"alter table audit_events detach partition {partition}")
+    assert (partition, "no-policy") in findings
+
+
 def test_every_table_declared_is_there(owner: Connection) -> None:
     assert SHAPES.keys() <= {table.name for table in read_tables(owner)}

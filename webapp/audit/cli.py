@@ -1,7 +1,8 @@
 """`flask audit`: the ledger as the operator at the machine sees it."""
 
+import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
 from datetime import datetime
@@ -11,14 +12,17 @@ from uuid import UUID, uuid4
 import click
 import marshmallow as ma
 import orjson
+from rich.console import Console
+from rich.progress import Progress
 
-from webapp.audit import search
+from webapp.audit import drain, ledger, search, verify
+from webapp.audit.journal_file import Row
 from webapp.audit.schemas import AuditQuerySchema, AuditSchema
 from webapp.audit.search import AuditQuery, Entry
-from webapp.commands import Commands, print_rows
-from webapp.extensions import db
+from webapp.commands import Commands, print_json, print_rows
+from webapp.extensions import current_settings, db
 from webapp.http import MAX_LIMIT
-from webapp.scope.scopes import GlobalScope
+from webapp.scope.scopes import GlobalScope, LedgerScope
 
 POLL = 0.5
 FILTERS = tuple(
@@ -168,3 +172,98 @@ def _of(event: Any, *path: str) -> Any:
     for name in path:
         event = event.get(name) if event else None
     return event
+
+
+@group.command("drain")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def drain_command(*, as_json: bool) -> None:
+    """Commit what dead processes left in JOURNAL_DIR, without the broker; exit 1 if any is left."""
+    settings = current_settings()
+    found = drain.find(settings.journal_dir, settings.journal_max_mb * 2**20)
+    taken, refused, unreadable = 0, 0, list(found.unreadable)
+    with Progress(console=Console(stderr=True), disable=as_json) as progress:
+        task = progress.add_task("draining", total=found.events)
+        for file in found.files:
+            try:
+                for committed, of in drain.drain(file, _commit):
+                    taken, refused = taken + committed, refused + of - committed
+                    progress.advance(task, of)
+            except drain.Unreadable as error:
+                unreadable.append(str(error))
+    done = Drained(taken, refused, found.held_by_living, tuple(unreadable))
+    if as_json:
+        print_json(done)
+    else:
+        _print_drained(done)
+    sys.exit(1 if refused or unreadable else 0)
+
+
+@dataclass(frozen=True)
+class Drained:
+    """What became of the events in JOURNAL_DIR."""
+
+    committed: int
+    refused: int
+    running: int
+    """With processes that run."""
+    unreadable: tuple[str, ...]
+
+
+def _print_drained(done: Drained) -> None:
+    click.echo(f"{done.committed} events committed, {done.refused} refused.")
+    if done.refused:
+        click.echo("What was refused stays in its file, and is in quarantine too.")
+    if done.running:
+        click.echo(f"{done.running} more are with processes that run, and bring them.")
+    for name in done.unreadable:
+        click.echo(f"cannot be read: {name}")
+
+
+def _commit(rows: Sequence[Row]) -> set[UUID]:
+    delivery = [[row.event.decode(errors="replace"), row.mac] for row in rows]
+    with db.session.scoped(LedgerScope()):
+        received = ledger.receive(db.session, delivery, current_settings().audit_mac_key.encode())
+        committed = ledger.find_committed(db.session, [row.id for row in rows])
+        db.session.commit()
+    ledger.count_received(received)
+    return committed
+
+
+@group.command("verify")
+@click.option("--complete", is_flag=True, required=True, help="Look for numbers without an event.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def verify_command(*, complete: bool, as_json: bool) -> None:
+    """Name every number of every journal that has no event; exit 1 where there is one.
+
+    Events that wait in files on this host are listed too, and are no reason to fail. Those that
+    wait on other hosts are missing here: run it where nothing waits elsewhere.
+    """
+    with db.session.scoped(LedgerScope()):
+        found = verify.check_completeness(db.session, current_settings().journal_dir)
+    if as_json:
+        print_json(found)
+    else:
+        _print_completeness(found)
+    sys.exit(0 if found.is_complete else 1)
+
+
+def _print_completeness(found: verify.Completeness) -> None:
+    for missing in found.missing:
+        click.echo(_missing_line(missing))
+    for name in found.unreadable:
+        click.echo(f"cannot be read: {name}")
+    if found.waiting:
+        print_rows(verify.Waiting, found.waiting, as_json=False)
+    click.echo(
+        f"{found.events} events of {found.journals} journals:"
+        f" {sum(gap.last - gap.first + 1 for gap in found.missing)} missing,"
+        f" {len(found.waiting)} waiting in files on this host."
+    )
+
+
+def _missing_line(gap: verify.Missing) -> str:
+    numbers = f"{gap.first}" if gap.first == gap.last else f"{gap.first} to {gap.last}"
+    between = f"after request {gap.after_request}, " if gap.after_request else ""
+    return (
+        f"missing: {numbers} of journal {gap.journal}, {between}before request {gap.before_request}"
+    )

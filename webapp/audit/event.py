@@ -14,6 +14,10 @@ Effect = Literal["allowed", "denied", "approval_required"]
 Outcome = Literal["served", "denied", "failed", "interrupted"]
 
 
+SealedEvent = tuple[str, str]
+"""An event's canonical bytes as text, and their MAC in hex: what travels through the broker."""
+
+
 class EventError(ValueError):
     """Bytes that are not an audit event of ours."""
 
@@ -58,6 +62,14 @@ class EventRequest:
 
 
 @dataclass(frozen=True)
+class EventOrigin:
+    """Where the event was first written; each journal numbers its own from 1, without a gap."""
+
+    journal: UUID
+    seq: int
+
+
+@dataclass(frozen=True)
 class AuditEvent:
     """One look (or change), as it will stand in the ledger. Every field is covered by the MAC."""
 
@@ -78,6 +90,8 @@ class AuditEvent:
     repeats: int
     """How many times the surface was entered in this request, the first included."""
     request: EventRequest
+    origin: EventOrigin | None = None
+    """`None` until a journal has numbered it."""
 
 
 def dump_event(event: AuditEvent) -> bytes:
@@ -113,6 +127,7 @@ def _event(raw: Any) -> AuditEvent:
         raw[part] for part in ("actor", "scope", "decision", "request")
     )
     return AuditEvent(
+        origin=EventOrigin(UUID(_text(raw["origin"]["journal"])), _count(raw["origin"]["seq"])),
         id=UUID(_text(raw["id"])),
         occurred_at=datetime.fromisoformat(_text(raw["occurred_at"])).astimezone(UTC),
         kind=_one_of(Kind, raw["kind"]),

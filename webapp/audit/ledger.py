@@ -1,34 +1,126 @@
-"""The ledger: committed events. Appending is idempotent by event id; nothing is ever rewritten."""
+"""The ledger: committed events. Appending is idempotent by event id; nothing is ever rewritten.
 
-from collections.abc import Sequence
+A delivery is taken whole or not at all, but for what in it no attempt could make better: that goes
+to the quarantine, and raises an alarm.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from hashlib import sha256
+from operator import attrgetter
+from uuid import UUID
 
 import orjson
 import structlog
 from prometheus_client import Counter
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Text, bindparam, cast, column, func, select
+from sqlalchemy.dialects.postgresql import JSON, Insert, insert
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
 from webapp.audit.event import AuditEvent, EventError, dump_event, has_valid_mac, load_event
-from webapp.audit.models import AuditEventRow
+from webapp.audit.models import AuditEventRow, QuarantineRow
+from webapp.db import Base
 
 log = structlog.get_logger()
 
 COMMITTED = Counter("sightline_audit_committed_total", "Events appended to the ledger.")
 DUPLICATES = Counter("sightline_audit_duplicates_total", "Events delivered again, and ignored.")
-REJECTED = Counter("sightline_audit_rejected_total", "Deliveries that were no event of ours.")
+QUARANTINED = Counter(
+    "sightline_audit_quarantined_total", "Deliveries that were no event of ours, or were refused."
+)
+
+AHEAD = 2
+"""Months whose partitions are made before they begin."""
+
+_LIMIT_EXCEEDED = "54"
+"""The class of SQLSTATE that a row has which PostgreSQL has no room for."""
 
 
-def open_sealed(delivery: object, key: bytes) -> list[AuditEvent]:
-    """The events of a delivery whose MAC holds. What else is in it raises an alarm, and holds
-    nothing up: it would be no better at the next attempt."""
-    events = []
+@dataclass(frozen=True)
+class Quarantined:
+    problem: str
+    delivery: bytes
+
+
+@dataclass(frozen=True)
+class Received:
+    """What became of a delivery, once its transaction has committed."""
+
+    appended: int
+    duplicates: int
+    quarantined: tuple[Quarantined, ...]
+
+
+def receive(session: Session, delivery: object, key: bytes) -> Received:
+    """Append a delivery's events whose MAC holds, and put the rest into quarantine.
+
+    Raises what SQLAlchemy does where nothing is wrong with the events, but with the database. The
+    caller commits, and then says so to `count_received`.
+    """
+    events, refused = _open_all(delivery, key)
+    ensure_partitions(session, {event.occurred_at.date() for event in events})
+    unfit: list[Quarantined] = []
+    try:
+        with session.begin_nested():
+            appended = _append(session, events)
+    except DBAPIError as error:
+        _raise_unless_unfit(error)
+        appended, unfit = _append_each(session, events)
+    duplicates = len(events) - len(unfit) - appended
+    _quarantine(session, [*refused, *unfit])
+    return Received(appended, duplicates, (*refused, *unfit))
+
+
+def count_received(received: Received) -> None:
+    COMMITTED.inc(received.appended)
+    DUPLICATES.inc(received.duplicates)
+    QUARANTINED.inc(len(received.quarantined))
+    for item in received.quarantined:
+        log.error("audit_event_quarantined", problem=item.problem)
+
+
+def find_committed(session: Session, ids: Sequence[UUID]) -> set[UUID]:
+    """Those of the ids that the ledger has."""
+    return set(session.scalars(select(AuditEventRow.id).where(AuditEventRow.id.in_(ids))))
+
+
+def ensure_partitions(session: Session, days: Iterable[date]) -> None:
+    """Make the partitions that are missing for these days (UTC)."""
+    for first in sorted({day.replace(day=1) for day in days}):
+        session.execute(select(func.ensure_audit_partition(first)))
+
+
+def has_partition(session: Session, day: date) -> bool:
+    name = f"public.audit_events_{day:%Y%m}"
+    return session.scalars(select(func.to_regclass(name).is_not(None))).one()
+
+
+def count_quarantined(session: Session, since: timedelta) -> tuple[int, int]:
+    """How many deliveries are in quarantine, and how many of them came within `since`."""
+    recent = QuarantineRow.received_at > func.clock_timestamp() - since
+    counts = select(func.count(QuarantineRow.digest), func.count().filter(recent))
+    total, new = session.execute(counts).one()
+    return total, new
+
+
+def months_ahead(today: date) -> list[date]:
+    """The first days of this month and of the AHEAD that follow."""
+    months = (today.year * 12 + today.month - 1 + ahead for ahead in range(AHEAD + 1))
+    return [date(month // 12, month % 12 + 1, 1) for month in months]
+
+
+def _open_all(delivery: object, key: bytes) -> tuple[list[AuditEvent], list[Quarantined]]:
+    """The events by their ids, so that deliveries of the same ones, at once and each in its own
+    order, do not lock each other out."""
+    events, refused = [], []
     for item in delivery if isinstance(delivery, list) else [delivery]:
         try:
             events.append(_open(item, key))
         except EventError as error:
-            REJECTED.inc()
-            log.error("audit_event_rejected", problem=str(error))
-    return events
+            refused.append(Quarantined(str(error), _bytes(item)))
+    return sorted(events, key=attrgetter("id")), refused
 
 
 def _open(item: object, key: bytes) -> AuditEvent:
@@ -42,28 +134,71 @@ def _open(item: object, key: bytes) -> AuditEvent:
     return load_event(data)
 
 
-def append(session: Session, events: Sequence[AuditEvent]) -> int:
-    """Append what is not there yet and return how many that were. The caller commits, and then
-    says so to `count_committed`."""
+def _append(session: Session, events: Sequence[AuditEvent]) -> int:
+    """Append what is not there yet, and return how many that were."""
     if not events:
         return 0
-    result = session.execute(
-        insert(AuditEventRow).on_conflict_do_nothing(),
-        # In one order, so that two deliveries of the same events do not lock each other out.
-        [_row(event) for event in sorted(events, key=lambda event: event.id)],
-        # As Core's: the ORM's bulk insert does not say how many rows there were.
-        execution_options={"dml_strategy": "raw", "preserve_rowcount": True},
-    )
+    result = session.execute(_APPEND, {"rows": orjson.dumps(list(map(_row, events))).decode()})
     appended: int = result.rowcount  # type: ignore[attr-defined]  # a cursor result, as for any DML
     return appended
 
 
-def count_committed(appended: int, delivered: int) -> None:
-    COMMITTED.inc(appended)
-    DUPLICATES.inc(delivered - appended)
+def _make_append() -> Insert:
+    """One statement for any number of rows, which come as one document: `on conflict` makes
+    SQLAlchemy send several rows one by one."""
+    table = Base.metadata.tables[AuditEventRow.__tablename__]
+    columns = [c for c in table.columns if c.server_default is None]
+    rows = func.json_to_recordset(cast(bindparam("rows", type_=Text), JSON)).table_valued(
+        *(column(c.name, c.type) for c in columns)
+    )
+    chosen = select(rows.render_derived(name="rows", with_types=True))
+    return insert(table).from_select(columns, chosen).on_conflict_do_nothing()
+
+
+_APPEND = _make_append()
+
+
+def _append_each(session: Session, events: Sequence[AuditEvent]) -> tuple[int, list[Quarantined]]:
+    """One by one, since one of them is what the database refuses."""
+    appended, refused = 0, []
+    for event in events:
+        try:
+            with session.begin_nested():
+                appended += _append(session, [event])
+        except DBAPIError as error:
+            _raise_unless_unfit(error)
+            problem = f"the ledger refused it: {type(error).__name__}"
+            refused.append(Quarantined(problem, dump_event(event)))
+    return appended, refused
+
+
+def _raise_unless_unfit(error: DBAPIError) -> None:
+    """Whatever is not the event's own fault may go well at the next attempt."""
+    code: str = getattr(error.orig, "pgcode", None) or ""
+    if not isinstance(error, (DataError, IntegrityError)) and not code.startswith(_LIMIT_EXCEEDED):
+        raise error
+
+
+def _quarantine(session: Session, refused: Iterable[Quarantined]) -> None:
+    """In one order too, for the same reason as events."""
+    for item in sorted(refused, key=lambda item: sha256(item.delivery).digest()):
+        values = {
+            "digest": sha256(item.delivery).digest(),
+            "problem": item.problem,
+            "delivery": item.delivery,
+        }
+        session.execute(insert(QuarantineRow).values(values).on_conflict_do_nothing())
+
+
+def _bytes(item: object) -> bytes:
+    try:
+        return orjson.dumps(item)
+    except TypeError:  # a lone surrogate, or an integer of more than 64 bits
+        return repr(item).encode(errors="backslashreplace")
 
 
 def _row(event: AuditEvent) -> dict[str, object]:
+    assert event.origin is not None  # noqa: S101 - `load_event` knows no event without
     return {
         "id": event.id,
         "tenant_id": event.scope.tenant_id,
@@ -79,6 +214,8 @@ def _row(event: AuditEvent) -> dict[str, object]:
         "effect": event.decision.effect,
         "outcome": event.outcome,
         "request_id": event.request.id,
+        "origin_journal": event.origin.journal,
+        "origin_seq": event.origin.seq,
         "excluded_tenant_ids": list(event.decision.excluded_tenant_ids),
-        "event": orjson.loads(dump_event(event)),
+        "event": orjson.Fragment(dump_event(event)),
     }

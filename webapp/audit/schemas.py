@@ -53,6 +53,11 @@ class RequestSchema(Schema):
     user_agent = fields.String(required=True, allow_none=True)
 
 
+class OriginSchema(Schema):
+    journal = fields.UUID(required=True)
+    seq = fields.Integer(required=True)
+
+
 class AuditSchema(Schema):
     """An event as it was recorded, and when it was committed."""
 
@@ -69,6 +74,7 @@ class AuditSchema(Schema):
     rows = fields.Integer(required=True, allow_none=True)
     repeats = fields.Integer(required=True)
     request = fields.Nested(RequestSchema, required=True)
+    origin = fields.Nested(OriginSchema, required=True)
     committed_at = fields.AwareDateTime(required=True)
 
     @ma.pre_dump

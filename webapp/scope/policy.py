@@ -23,6 +23,10 @@ class Surface:
     """A change is recorded in one's own scope too."""
     caches: tuple[str, ...] = ()
     """The kinds of rows that its cached answers come from (prefixes of cache tags)."""
+    open_because: str | None = None
+    """A surface is closed: what cannot be recorded is not shown. Only one that says here why it
+    may be open answers nevertheless, raises an alarm, and is recorded as soon as that is possible.
+    Never one that changes something."""
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,7 @@ def _look(
         reason=audit.Reason(reason.code, reason.ticket, reason.note) if reason else None,
         scope=_event_scope(target),
         decision=_event_decision(decision),
+        open=bool(surface.open_because),
     )
 
 

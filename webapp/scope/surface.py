@@ -41,9 +41,16 @@ def surface(
     platform_roles: Iterable[PlatformRole],
     changes: bool = False,
     caches: tuple[str, ...] = (),
+    open_because: str | None = None,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Declare a view to be the surface `name`; the fields are those of `policy.Surface`."""
-    declared = Surface(name, frozenset(tenant_roles), frozenset(platform_roles), changes, caches)
+    """Declare a view to be the surface `name`; the fields are those of `policy.Surface`.
+
+    It is closed, which means that nothing of it leaves before its record is durable, unless
+    `open_because` says why its rows may be seen even so.
+    """
+    declared = Surface(
+        name, frozenset(tenant_roles), frozenset(platform_roles), changes, caches, open_because
+    )
 
     def decorate(view: Callable[P, R]) -> Callable[P, R]:
         @wraps(view)

@@ -68,6 +68,8 @@ class View:
 class Table:
     name: str
     owner: str
+    partition: bool
+    """Of another table, which it is read through."""
     has_tenant: bool
     tenant_nullable: bool
     secured: bool
@@ -82,7 +84,7 @@ class Table:
 
 
 _TABLES = """
-select c.relname, pg_get_userbyid(c.relowner), a.attnum is not null,
+select c.relname, pg_get_userbyid(c.relowner), c.relispartition, a.attnum is not null,
   coalesce(not a.attnotnull, false), c.relrowsecurity, c.relforcerowsecurity
 from pg_class c
 left join pg_attribute a on a.attrelid = c.oid and a.attname = 'tenant_id' and not a.attisdropped
@@ -178,6 +180,7 @@ def read_tables(connection: Connection) -> list[Table]:
         Table(
             name,
             owner,
+            partition,
             has_tenant,
             nullable,
             secured,
@@ -189,7 +192,9 @@ def read_tables(connection: Connection) -> list[Table]:
             triggers=triggers[name],
             views=views[name],
         )
-        for name, owner, has_tenant, nullable, secured, forced in connection.execute(text(_TABLES))
+        for name, owner, partition, has_tenant, nullable, secured, forced in connection.execute(
+            text(_TABLES)
+        )
     ]
 
 

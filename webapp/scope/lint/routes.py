@@ -69,6 +69,7 @@ def _check_view(
         yield "undecided", f"{endpoint} declares both @surface and @public"
     if not _NAME.fullmatch(declared.name):
         yield "surface-name", f"{declared.name!r} is not dotted lower-case"
+    yield from _check_open(declared)
     if surfaces.setdefault(declared.name, declared) != declared:
         yield "surface-twice", f"{declared.name} is declared elsewhere with other roles or flags"
     guards = _guards(view)
@@ -76,6 +77,16 @@ def _check_view(
         yield "unguarded", f"{endpoint} carries a surface but not the guard of @surface"
     elif guards != [declared]:
         yield "other-guard", f"{endpoint} is not guarded by the surface that it declares"
+
+
+def _check_open(declared: Surface) -> Iterator[tuple[str, str]]:
+    """Whether a surface that answers without a record says why, and only shows."""
+    if declared.open_because is None:
+        return
+    if not (isinstance(declared.open_because, str) and declared.open_because.strip()):
+        yield "no-reason", f"{declared.name} is open without a reason"
+    if declared.changes:
+        yield "open-change", f"{declared.name} changes something: it cannot be open"
 
 
 def _guards(view: View) -> list[Surface]:

@@ -98,6 +98,7 @@ SHAPES: dict[str, TableShape] = {
                 PolicyShape(TENANT_ROLE, "r", own("tenant_id"), None),
                 PolicyShape(GLOBAL_ROLE, "r", looked_at("tenant_id", nullable=True), None),
                 PolicyShape(LEDGER_ROLE, "a", None, "true"),
+                PolicyShape(LEDGER_ROLE, "r", "true", None),
             }
         ),
         append_only=True,

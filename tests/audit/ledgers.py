@@ -1,0 +1,69 @@
+"""Sessions of the ledger's role, each on a connection of its own, and events sealed for it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from flask import Flask
+from sqlalchemy import Connection, NullPool, create_engine, text
+
+from tests.audit.events import make_event
+from webapp.audit import ledger
+from webapp.audit.event import AuditEvent, dump_event, event_mac
+from webapp.audit.ledger import Received
+from webapp.db import ScopedSession
+from webapp.scope.scopes import LedgerScope
+
+
+def key_of(app: Flask) -> bytes:
+    key: str = app.extensions["settings"].audit_mac_key
+    return key.encode()
+
+
+def seal(app: Flask, *events: AuditEvent) -> list[list[str]]:
+    """A delivery of these events."""
+    dumped = [dump_event(event) for event in events]
+    return [[data.decode(), event_mac(data, key_of(app))] for data in dumped]
+
+
+@contextmanager
+def ledger_session(app: Flask, lock_timeout: str = "30s") -> Iterator[ScopedSession]:
+    options = {"options": f"-c lock_timeout={lock_timeout}"}
+    url = app.extensions["settings"].database_url
+    engine = create_engine(url, poolclass=NullPool, connect_args=options)
+    with ScopedSession(engine) as session, session.scoped(LedgerScope()):
+        yield session
+
+
+@contextmanager
+def owner_connection(app: Flask) -> Iterator[Connection]:
+    """A transaction of the tables' owner, committed at the end."""
+    url = app.extensions["settings"].database_owner_url
+    engine = create_engine(url, poolclass=NullPool, connect_args={"options": "-c lock_timeout=30s"})
+    with engine.begin() as connection:
+        yield connection
+
+
+def receive(app: Flask, delivery: Any) -> Received:
+    """As a worker does with a delivery."""
+    with ledger_session(app) as session:
+        received = ledger.receive(session, delivery, key_of(app))
+        session.commit()
+    return received
+
+
+def append(app: Flask, *events: AuditEvent) -> None:
+    received = receive(app, seal(app, *events))
+    assert (received.appended, received.quarantined) == (len(events), ())
+
+
+def events_of(month: datetime, count: int = 1) -> list[AuditEvent]:
+    return [make_event(occurred_at=month) for _ in range(count)]
+
+
+def is_blocked(app: Flask, session_pid: int) -> bool:
+    """Whether that connection waits for a lock."""
+    with owner_connection(app) as owner:
+        blocking = text("select cardinality(pg_blocking_pids(:pid)) > 0")
+        return bool(owner.scalar(blocking, {"pid": session_pid}))

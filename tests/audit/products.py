@@ -1,0 +1,104 @@
+"""A product of a test's own: servers, an application, and a directory of journals."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from unittest import mock
+from uuid import UUID
+
+import psycopg2
+from click.testing import Result
+from flask import Flask
+
+from tests.audit.events import make_event
+from tests.audit.ledgers import key_of
+from tests.processes import ROOT
+from webapp import create_app, migrate
+from webapp.audit import journal_file, pipeline
+from webapp.audit.event import AuditEvent, EventOrigin, dump_event, event_mac
+from webapp.audit.journal_file import JournalFile, Row
+from webapp.extensions import db
+from webapp.settings import read_settings
+from webapp.stack.home import Stack, open_stack, running
+
+
+@dataclass(frozen=True)
+class Product:
+    app: Flask
+    stack: Stack
+    environment: Mapping[str, str]
+
+    @property
+    def journals(self) -> Path:
+        directory: Path = self.app.extensions["settings"].journal_dir
+        return directory
+
+    def run(self, *arguments: str) -> Result:
+        """`flask audit …` in this process."""
+        return self.app.test_cli_runner().invoke(args=["audit", *arguments])
+
+    def start(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`flask audit …` in one of its own."""
+        return subprocess.run(
+            [sys.executable, "-m", "flask", "--app", "wsgi", "audit", *arguments],
+            cwd=ROOT,
+            env=os.environ | self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def tamper(self, statement: str) -> None:
+        """As the database's superuser, whom no trigger and no policy stops."""
+        url = self.stack.postgres.url("postgres", self.stack.postgres._password)
+        with (
+            closing(psycopg2.connect(url)) as connection,
+            connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute("set local session_replication_role = replica")
+            cursor.execute(statement)
+
+    def leave(self, origin: UUID, *events: AuditEvent, settled: bool = True) -> Path:
+        """A file as a process that died leaves it."""
+        file = self.hold(origin, *events, settled=settled)
+        file.close()
+        return file.path
+
+    def hold(self, origin: UUID, *events: AuditEvent, settled: bool = True) -> JournalFile:
+        """A file as a process has it that lives."""
+        file = journal_file.create(self.journals, origin, 2**24)
+        with file.writing(durable=False):
+            file.put([self._row(n, event, settled=settled) for n, event in enumerate(events, 1)])
+        return file
+
+    def _row(self, place: int, event: AuditEvent, *, settled: bool) -> Row:
+        data = dump_event(event)
+        return Row(place, event.id, settled, data, event_mac(data, key_of(self.app)))
+
+
+@contextmanager
+def own_product(home: Path) -> Iterator[Product]:
+    home.mkdir(exist_ok=True)
+    stack = open_stack(home, durable=False)
+    environment = {"SIGHTLINE_HOME": str(home), **stack.environment}
+    with mock.patch.dict(os.environ, environment):
+        settings = read_settings()
+    with running(stack):
+        migrate.upgrade(settings)
+        app = create_app(settings)
+        try:
+            yield Product(app, stack, environment)
+        finally:
+            pipeline.stop(app, 0)
+            app.extensions["celery"].close()
+        with app.app_context():
+            db.engine.dispose()
+
+
+def numbered(origin: UUID, seqs: Sequence[int]) -> list[AuditEvent]:
+    return [replace(make_event(), origin=EventOrigin(origin, seq)) for seq in seqs]

@@ -1,0 +1,186 @@
+"""The ledger's months: made when they are needed, and before, in nobody's way."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from celery import Celery
+from flask import Flask
+from sqlalchemy import func, select, text
+
+from tests.audit.events import make_event
+from tests.audit.ledgers import append, is_blocked, ledger_session, owner_connection
+from tests.audit.products import Product, own_product
+from tests.audit.receipts import second_connection, wait_for
+from tests.processes import run_worker
+from webapp.audit import ledger
+from webapp.audit.event import AuditEvent
+from webapp.audit.models import AuditEventRow
+from webapp.scope.lint import check_database
+
+MICROSECOND = timedelta(microseconds=1)
+
+
+@pytest.fixture(scope="module")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    with own_product(tmp_path_factory.mktemp("partitions")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def app(product: Product) -> Flask:
+    return product.app
+
+
+def partition_of(app: Flask, event: AuditEvent) -> str:
+    with second_connection(app) as session:
+        asked = text("select tableoid::regclass::text from audit_events where id = :id")
+        return str(session.scalars(asked, {"id": event.id}).one())
+
+
+@pytest.mark.parametrize(
+    ("moment", "partition"),
+    [
+        (datetime(2011, 11, 11, tzinfo=UTC), "audit_events_201111"),
+        (datetime(2061, 2, 28, tzinfo=UTC), "audit_events_206102"),
+        (datetime(1, 1, 1, tzinfo=UTC), "audit_events_000101"),
+        (datetime(1752, 9, 3, tzinfo=UTC), "audit_events_175209"),
+        (datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC), "audit_events_999912"),
+    ],
+)
+def test_an_event_of_any_month_finds_its_partition(
+    app: Flask, moment: datetime, partition: str
+) -> None:
+    event = make_event(occurred_at=moment)
+    append(app, event)
+    assert partition_of(app, event) == partition
+    assert check_database(app.extensions["settings"]) == []
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Pacific/Auckland", "America/Los_Angeles"])
+def test_months_are_those_of_utc_whatever_zone_the_database_is_in(app: Flask, zone: str) -> None:
+    begins = datetime(2040 + len(zone), 7, 1, tzinfo=UTC)
+    with ledger_session(app) as session:
+        session.execute(select(func.set_config("timezone", zone, True)))
+        session.execute(select(func.set_config("datestyle", "SQL, DMY", True)))
+        ledger.ensure_partitions(session, [begins.date(), date(begins.year, 6, 30)])
+        session.commit()
+    last, first = make_event(occurred_at=begins - MICROSECOND), make_event(occurred_at=begins)
+    append(app, last, first)
+    assert partition_of(app, last) == f"audit_events_{begins.year}06"
+    assert partition_of(app, first) == f"audit_events_{begins.year}07"
+
+
+def test_two_workers_make_the_same_partition_at_once(app: Flask) -> None:
+    months = [date(2070, 1, 1), date(2070, 2, 1)]
+    with ThreadPoolExecutor(1) as threads, ledger_session(app) as first:
+        ledger.ensure_partitions(first, months)
+        with ledger_session(app) as second:
+            pid = second.scalars(select(func.pg_backend_pid())).one()
+            other = threads.submit(ledger.ensure_partitions, second, months[::-1])
+            wait_for(lambda: is_blocked(app, pid))
+            first.commit()
+            other.result()
+            assert all(ledger.has_partition(second, month) for month in months)
+            second.commit()
+    append(app, make_event(occurred_at=datetime(2070, 2, 1, tzinfo=UTC)))
+
+
+def test_who_waited_makes_it_where_the_first_did_not(app: Flask) -> None:
+    month = date(2070, 3, 1)
+    with ThreadPoolExecutor(1) as threads, ledger_session(app) as first:
+        ledger.ensure_partitions(first, [month])
+        with ledger_session(app) as second:
+            pid = second.scalars(select(func.pg_backend_pid())).one()
+            other = threads.submit(ledger.ensure_partitions, second, [month])
+            wait_for(lambda: is_blocked(app, pid))
+            first.rollback()
+            other.result()
+            second.commit()
+    with ledger_session(app) as session:
+        assert ledger.has_partition(session, month)
+
+
+def test_who_makes_one_is_in_nobodys_way(app: Flask) -> None:
+    """Neither while it is being made nor because of those who read or append at the moment."""
+    known = make_event()
+    append(app, known)
+    with second_connection(app) as before, ledger_session(app) as appending:
+        assert before.get(AuditEventRow, known.id)
+        ledger.ensure_partitions(appending, [date.today()])  # noqa: DTZ011 - any day
+        appending.execute(select(AuditEventRow.id).limit(1))
+        with ledger_session(app, lock_timeout="1ms") as making:
+            ledger.ensure_partitions(making, [date(2070, 4, 1)])
+            with ledger_session(app, lock_timeout="1ms") as reading:
+                assert ledger.find_committed(reading, [known.id]) == {known.id}
+                reading.rollback()
+            append(app, make_event())
+            making.commit()
+
+
+def test_a_month_that_another_partition_covers_is_left_to_it(app: Flask) -> None:
+    yearly = "audit_events_in_2090"
+    with owner_connection(app) as owner:
+        owner.execute(
+            text(
+                f"create table {yearly} partition of audit_events"
+                " for values from ('2090-01-01Z') to ('2091-01-01Z')"
+            )
+        )
+    try:
+        event = make_event(occurred_at=datetime(2090, 5, 5, tzinfo=UTC))
+        append(app, event)
+        assert partition_of(app, event) == yearly
+        with ledger_session(app) as session:
+            assert not ledger.has_partition(session, date(2090, 5, 1))
+    finally:
+        with owner_connection(app) as owner:
+            owner.execute(text(f"drop table {yearly}"))
+
+
+@pytest.mark.parametrize(
+    ("today", "months"),
+    [
+        (date(2026, 1, 31), [date(2026, 1, 1), date(2026, 2, 1), date(2026, 3, 1)]),
+        (date(2026, 11, 1), [date(2026, 11, 1), date(2026, 12, 1), date(2027, 1, 1)]),
+        (date(2026, 12, 31), [date(2026, 12, 1), date(2027, 1, 1), date(2027, 2, 1)]),
+    ],
+)
+def test_the_months_ahead(today: date, months: list[date]) -> None:
+    assert ledger.months_ahead(today) == months
+
+
+@pytest.fixture
+def missing(app: Flask) -> date:
+    """The last of the months ahead, whose partition is gone."""
+    last = ledger.months_ahead(datetime.now(UTC).date())[-1]
+    with owner_connection(app) as owner:
+        owner.execute(text(f"drop table audit_events_{last:%Y%m}"))
+    return last
+
+
+def test_beat_has_them_made_ahead(product: Product, missing: date, tmp_path: Path) -> None:
+    celery: Celery = product.app.extensions["celery"]
+    (entry,) = celery.conf.beat_schedule.values()
+    with (
+        run_worker(product.environment, tmp_path / "log"),
+        ledger_session(product.app) as session,
+    ):
+        assert not ledger.has_partition(session, missing)
+        session.rollback()
+        celery.send_task(entry["task"])
+
+        def is_there() -> bool:
+            session.rollback()
+            return ledger.has_partition(session, missing)
+
+        wait_for(is_there)
+
+
+def test_a_new_database_has_them(app: Flask) -> None:
+    """The migration makes the first ones."""
+    with ledger_session(app) as session:
+        for month in ledger.months_ahead(datetime.now(UTC).date()):
+            assert ledger.has_partition(session, month)

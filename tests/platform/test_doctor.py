@@ -1,0 +1,138 @@
+"""`flask doctor` on a product of its own: well at first, and then each thing that can be wrong."""
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from unittest import mock
+from uuid import uuid4
+
+import pytest
+from flask import Flask
+from sqlalchemy import text
+
+from tests.audit.events import make_event
+from tests.audit.ledgers import key_of, ledger_session, owner_connection, seal
+from webapp import create_app, doctor, migrate
+from webapp.audit import journal_file, ledger, search
+from webapp.audit.event import dump_event, event_mac
+from webapp.audit.journal_file import Row
+from webapp.extensions import db
+from webapp.settings import read_settings
+from webapp.stack.home import open_stack, running
+
+LEFT, QUARANTINE, PARTITION, CLOCKS = (
+    "no dead process's events wait",
+    "no event is in quarantine",
+    "next month's partition is there",
+    "clocks agree",
+)
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
+    home = tmp_path_factory.mktemp("doctor")
+    stack = open_stack(home, durable=False)
+    with mock.patch.dict(os.environ, {"SIGHTLINE_HOME": str(home), **stack.environment}):
+        settings = read_settings()
+    with running(stack):
+        migrate.upgrade(settings)
+        made = create_app(settings)
+        yield made
+        with made.app_context():
+            db.engine.dispose()
+
+
+def diagnose(app: Flask) -> dict[str, Any]:
+    with app.app_context():
+        return {found.check: found for found in doctor.diagnose(app)}
+
+
+def test_a_new_product_is_well(app: Flask) -> None:
+    found = diagnose(app)
+    assert [each for each in found.values() if not each.ok] == []
+    assert {LEFT, QUARANTINE, PARTITION, CLOCKS, "journal"} <= found.keys()
+    assert found[QUARANTINE].detail == "0 deliveries, none of the last 7 days"
+    assert "apart" in found[CLOCKS].detail
+
+
+def test_events_that_dead_processes_left(app: Flask) -> None:
+    """Those of running ones are no reason to worry."""
+    settings = app.extensions["settings"]
+    file = journal_file.create(settings.journal_dir, uuid4(), 2**20)
+    events = [make_event() for _ in range(3)]
+    rows = [(event.id, dump_event(event)) for event in events]
+    with file.writing(durable=False):
+        file.put(
+            [
+                Row(place, event_id, True, data, event_mac(data, key_of(app)))
+                for place, (event_id, data) in enumerate(rows, 1)
+            ]
+        )
+    running_ = diagnose(app)[LEFT]
+    file.close()
+    left = diagnose(app)[LEFT]
+    done = app.test_cli_runner().invoke(args=["audit", "drain"])
+    assert running_.ok
+    assert running_.detail.endswith("3 in those of running ones")
+    assert not left.ok
+    assert left.detail == "3 events wait in files of dead processes: run `flask audit drain`"
+    assert done.exit_code == 0, done.output
+    assert diagnose(app)[LEFT].ok
+
+
+def test_a_file_that_cannot_be_read(app: Flask) -> None:
+    path: Path = app.extensions["settings"].journal_dir / f"{uuid4()}.journal"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"not a journal" * 1000)
+    found = diagnose(app)[LEFT]
+    path.unlink()
+    assert not found.ok
+    assert path.name in found.detail
+
+
+def test_deliveries_in_quarantine(app: Flask) -> None:
+    with ledger_session(app) as session:
+        ledger.receive(session, [*seal(app, make_event()), ["forged", "0" * 64]], key_of(app))
+        session.commit()
+    fresh = diagnose(app)[QUARANTINE]
+    with owner_connection(app) as owner:
+        owner.execute(text("update audit_quarantine set received_at = now() - interval '8 days'"))
+    old = diagnose(app)[QUARANTINE]
+    assert (fresh.ok, fresh.detail) == (False, "1 deliveries of the last 7 days, 1 in all")
+    assert (old.ok, old.detail) == (True, "1 deliveries, none of the last 7 days")
+
+
+def test_a_month_without_a_partition(app: Flask) -> None:
+    following = ledger.months_ahead(datetime.now(UTC).date())[1]
+    with owner_connection(app) as owner:
+        owner.execute(text(f"drop table audit_events_{following:%Y%m}"))
+    found = diagnose(app)[PARTITION]
+    assert not found.ok
+    assert f"{following:%Y-%m}" in found.detail
+    with ledger_session(app) as session:
+        ledger.ensure_partitions(session, [following])
+        session.commit()
+    assert diagnose(app)[PARTITION].ok
+
+
+@pytest.mark.parametrize("seconds", [-3, 3])
+def test_clocks_that_differ(app: Flask, monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
+    def elsewhere(_: object) -> datetime:
+        return datetime.now(UTC) + timedelta(seconds=seconds)
+
+    monkeypatch.setattr(search, "current_moment", elsewhere)
+    found = diagnose(app)[CLOCKS]
+    assert not found.ok
+    assert found.detail.endswith("s apart, more than 0.1 s")
+
+
+def test_the_journal_is_asked_too(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory: Path = app.extensions["settings"].journal_dir
+    moved = directory.rename(directory.with_name("elsewhere"))
+    directory.touch()
+    found = diagnose(app)["journal"]
+    directory.unlink()
+    moved.rename(directory)
+    assert (found.ok, found.detail) == (False, "the journal cannot be written")
