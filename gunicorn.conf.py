@@ -1,14 +1,18 @@
 """gunicorn's settings; `gunicorn wsgi:app` reads this file by itself."""
 
 import os
+import shutil
 import tempfile
 
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
 
 development = os.environ.get("SIGHTLINE_ENV", "development") == "development"
+METRICS = "PROMETHEUS_MULTIPROC_DIR"
 # Numbers of all web processes together; it has to be there before prometheus_client is imported.
-os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="sightline-metrics-"))
+made_metrics = None if METRICS in os.environ else tempfile.mkdtemp(prefix="sightline-metrics-")
+if made_metrics is not None:
+    os.environ[METRICS] = made_metrics
 
 bind = f"{'127.0.0.1' if development else '0.0.0.0'}:{os.environ.get('PORT', '8000')}"  # noqa: S104 - deployed, a proxy in front of it connects from elsewhere
 worker_class = "gthread"
@@ -18,6 +22,8 @@ preload_app = True
 keepalive = 30
 timeout = 30
 graceful_timeout = 4
+DRAIN = 3.0
+"""Seconds that an ending worker takes to bring away what it holds; others adopt the rest."""
 control_socket_disable = True
 logger_class = "webapp.observability.gunicorn.GunicornLogger"
 
@@ -28,6 +34,23 @@ def on_starting(server: Arbiter) -> None:
 
     answer_with_problems()
     check_database(server.app.wsgi())
+
+
+def post_worker_init(worker: Worker) -> None:
+    from webapp.audit import pipeline
+
+    pipeline.start(worker.app.callable)
+
+
+def worker_exit(_: Arbiter, worker: Worker) -> None:
+    from webapp.audit import pipeline
+
+    pipeline.stop(worker.app.callable, DRAIN)
+
+
+def on_exit(_: Arbiter) -> None:
+    if made_metrics is not None:
+        shutil.rmtree(made_metrics, ignore_errors=True)
 
 
 def child_exit(_: Arbiter, worker: Worker) -> None:

@@ -11,6 +11,7 @@ from flask.testing import FlaskClient
 
 from tests.processes import Web, no_settings_of_the_caller, run_web, run_worker
 from webapp import create_app, migrate
+from webapp.audit import pipeline
 from webapp.extensions import db
 from webapp.settings import read_settings
 from webapp.stack.home import open_stack, running
@@ -38,6 +39,7 @@ def app(environment: dict[str, str]) -> Iterator[Flask]:
     migrate.upgrade(settings)
     app = create_app(settings)
     yield app
+    pipeline.stop(app, 1.0)
     with app.app_context():
         db.engine.dispose()
 

@@ -22,6 +22,7 @@ PATIENCE = 30
 SETTINGS = {
     *("SIGHTLINE_ENV", "SIGHTLINE_HOME", "SECRET_KEY", "AUDIT_MAC_KEY", "PORT", "WEB_CONCURRENCY"),
     *("DATABASE_URL", "DATABASE_OWNER_URL", "REDIS_URL", "CELERY_BROKER_URL"),
+    *("JOURNAL_DIR", "JOURNAL_MAX_MB"),
     *("AUDIT_TIMEOUT", "CACHE_TTL", "CACHE_TIMEOUT", "PROMETHEUS_MULTIPROC_DIR"),
 }
 
@@ -76,8 +77,11 @@ def started(
 
 
 @contextmanager
-def run_worker(environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with started(command_of("worker"), environment, log) as process:
+def run_worker(
+    environment: Mapping[str, str], log: Path, *options: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`options` come after the Procfile's, and win."""
+    with started([*command_of("worker"), *options], environment, log) as process:
         _await(process, log, lambda: b"ready." in log.read_bytes())
         yield process
 

@@ -3,7 +3,7 @@
 from flask import Flask
 
 from webapp import caching, cli, docs, errors, observability
-from webapp.audit import recorder
+from webapp.audit import pipeline, readiness, recorder
 from webapp.audit.views import blueprint as audits_blueprint
 from webapp.extensions import init_celery, init_db
 from webapp.identity import service as identity
@@ -22,6 +22,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     init_celery(app)
     caching.init_app(app)
     identity.init_app(app)
+    pipeline.init_app(app)
+    readiness.init_app(app)
     recorder.init_app(app)
     docs.init_app(app, [rules_blueprint, audits_blueprint])
     cli.init_app(app)

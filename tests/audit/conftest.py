@@ -1,6 +1,8 @@
 """An engineer, an application whose surfaces misbehave, and the worker that commits its looks."""
 
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -24,3 +26,16 @@ def looks(looks_app: Flask, worker: None) -> FlaskClient:
 @pytest.fixture
 def engineer(app: Flask) -> Account:
     return add_account(app, "engineer")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A megabyte."""
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    options = ["-t", "tmpfs", "-o", "size=1m", "none"]
+    mounted = subprocess.run(["mount", *options, directory], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("nothing can be mounted here")
+    yield directory
+    subprocess.run(["umount", "--lazy", directory], check=True)

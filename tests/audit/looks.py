@@ -1,18 +1,22 @@
 """An application with surfaces that look several times, fail, or never come to an end."""
 
+import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import NoReturn
 from uuid import UUID
 
-from flask import Blueprint, Flask, Response, abort, request, stream_with_context
+from flask import Blueprint, Flask, Response, abort, g, request, stream_with_context
 from sqlalchemy import select, text
 
+from tests.audit.journals import said
 from tests.isolation.rows import rule
 from webapp import create_app
-from webapp.audit import recorder
-from webapp.extensions import db
+from webapp.audit import pipeline, recorder
+from webapp.extensions import current_settings, db
 from webapp.identity import service as identity
 from webapp.rules.models import RuleRow
 from webapp.scope.policy import GlobalTarget, Surface, TenantTarget
@@ -21,6 +25,7 @@ from webapp.scope.service import enter_scope
 from webapp.scope.surface import current_principal, surface
 from webapp.settings import Settings
 
+STOPPING = 10.0
 BIG = 64 * 2**20
 CHUNK = b"x" * 2**16
 
@@ -39,6 +44,7 @@ def looking_app(settings: Settings) -> Iterator[Flask]:
         return response
 
     yield app
+    pipeline.stop(app, STOPPING)
     app.extensions["celery"].close()
     with app.app_context():
         db.engine.dispose()
@@ -111,6 +117,41 @@ def not_found() -> NoReturn:
 def streams() -> Response:
     """Far more than fits into the buffers between a server and a client that does not read."""
     return Response(CHUNK for _ in range(BIG // len(CHUNK)))
+
+
+@blueprint.get("/open")
+@surface(
+    "looks.open", tenant_roles=(), platform_roles=("engineer",), open_because="nobody is in it"
+)
+def open_() -> Response:
+    return Response("shown")
+
+
+@blueprint.get("/waits")
+@surface("looks.waits", tenant_roles=(), platform_roles=("engineer",))
+def waits() -> NoReturn:
+    """Say in which process, in the file that is named by the query, and look for ever."""
+    Path(request.args["file"]).write_text(str(os.getpid()))
+    while True:
+        time.sleep(1)
+
+
+@blueprint.get("/process")
+@surface("looks.process", tenant_roles=(), platform_roles=("engineer",))
+def process() -> Response:
+    return Response(str(os.getpid()))
+
+
+@blueprint.get("/tells")
+@surface("looks.tells", tenant_roles=(), platform_roles=("engineer",))
+def tells() -> Response:
+    """Stream what the journals' files say of this request when its first byte is made."""
+    directory, request_id = current_settings().journal_dir, g.request_id
+
+    def body() -> Iterator[str]:
+        yield " ".join(e.outcome for e in said(directory) if e.request.id == request_id)
+
+    return Response(body())
 
 
 @blueprint.get("/late")

@@ -21,7 +21,7 @@ from tests.audit.receipts import (
 )
 from tests.factories import INCIDENT, Account, add_tenant
 from webapp.audit.event import AuditEvent
-from webapp.audit.handoff import HandOff
+from webapp.audit.journal import Journal
 from webapp.audit.recorder import TooLate
 from webapp.rules.models import RuleRow
 
@@ -62,24 +62,31 @@ def test_it_survives_the_end_of_the_thread(
     assert (event["outcome"], event["http_status"]) == ("interrupted", None)
 
 
-def test_what_was_answered_is_handed_off_once(
+def test_what_was_answered_is_settled_once(
     looks_app: Flask, looks: FlaskClient, engineer: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A second time, as interrupted, the ledger would ignore it, unless it came first."""
-    hand_off: HandOff = looks_app.extensions["audit"]
-    accepted: list[UUID] = []
+    """Not a second time, as interrupted, when the request ends."""
+    journal: Journal = looks_app.extensions["sightline.journal"]
+    settled: list[UUID] = []
 
-    def spy(events: Sequence[AuditEvent]) -> None:
-        accepted.extend(event.id for event in events)
-        HandOff.hand_off(hand_off, events)
+    def spy(events: Sequence[AuditEvent], within: float) -> None:
+        settled.extend(event.id for event in events)
+        Journal.settle(journal, events, within)
 
-    monkeypatch.setattr(hand_off, "hand_off", spy)
+    monkeypatch.setattr(journal, "settle", spy)
+    monkeypatch.setattr(journal, "settle_later", lambda events: settled.extend(events))
     ids = [
         event_id
         for path in ("streams", "raises")
         for event_id in receipt(looks.get(f"/admin/looks/{path}", headers=headers(engineer)))
     ]
-    assert accepted == ids
+    assert settled == ids
+
+
+def test_what_only_asks_is_on_record_too(app: Flask, looks: FlaskClient, engineer: Account) -> None:
+    answer = looks.head("/admin/looks/streams", headers=headers(engineer))
+    (event,) = committed(app, *receipt(answer))
+    assert (event["outcome"], event["request"]["method"]) == ("served", "HEAD")
 
 
 def test_it_survives_a_hook_that_fails(app: Flask, looks: FlaskClient, engineer: Account) -> None:

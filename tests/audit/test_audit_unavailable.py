@@ -1,42 +1,77 @@
-"""A broker that is gone or hangs: no look is shown, and nothing else is held up."""
+"""What is out of order behind an elevated look: nobody waits for a broker or a database to record
+it, and without a journal nothing is shown but what is plain."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from time import sleep
+from unittest import mock
 from uuid import uuid4
 
+import psutil
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from tests.audit.events import make_event
+from tests.audit.journals import PATIENCE, hanging_disk, said
 from tests.audit.looks import looking_app
-from tests.audit.receipts import events_of_request, receipt
+from tests.audit.receipts import (
+    committed,
+    committed_of_request,
+    events_of_request,
+    receipt,
+    wait_for,
+)
 from tests.factories import INCIDENT, Account, add_account, add_tenant
-from webapp.audit.recorder import RECEIPT_HEADER, REFUSED
+from tests.processes import run_worker
+from tests.rules.calls import PATH, add_rule, delete, draft, names, patch
+from webapp import migrate
+from webapp.audit.journal import Journal, JournalFailed
+from webapp.audit.recorder import LOST, RECEIPT_HEADER, REFUSED, UNVOUCHED
+from webapp.settings import read_settings
+from webapp.stack.home import open_stack, running
 from webapp.stack.servers import RedisServer, free_port
 
-Outage = Callable[[RedisServer], None]
+Breakage = Callable[[], AbstractContextManager[None]]
+PATIENT, IMPATIENT = 20.0, 0.3
+"""AUDIT_TIMEOUT, as long as all goes well and where nothing is to be waited for."""
 
-OUTAGES: dict[str, Outage] = {"gone": RedisServer.kill, "hanging": RedisServer.pause}
 
-
-@pytest.fixture
-def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path, free_port())
+@pytest.fixture(scope="module")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("redis"), free_port())
     server.start()
     yield server
     server.stop()
     server.client.close()
 
 
+@pytest.fixture(scope="module")
+def own_worker(
+    app: Flask,
+    environment: Mapping[str, str],
+    redis_server: RedisServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[None]:
+    log = tmp_path_factory.mktemp("worker") / "worker.log"
+    with run_worker({**environment, "REDIS_URL": redis_server.url}, log):
+        yield
+
+
 @pytest.fixture
-def cut_off(app: Flask, redis_server: RedisServer) -> Iterator[Flask]:
-    """An application with a broker of its own, which no worker reads from."""
+def cut_off(app: Flask, redis_server: RedisServer, tmp_path: Path) -> Iterator[Flask]:
+    """An application with a broker, a cache and a journal that nobody else uses."""
     settings = replace(
-        app.extensions["settings"], celery_broker_url=redis_server.url, audit_timeout=0.5
+        app.extensions["settings"],
+        redis_url=redis_server.url,
+        celery_broker_url=redis_server.url,
+        journal_dir=tmp_path / "journal",
+        audit_timeout=PATIENT,
     )
-    with looking_app(settings) as made:
+    with mock.patch("tests.audit.looks.STOPPING", 0.1), looking_app(settings) as made:
         yield made
 
 
@@ -45,13 +80,90 @@ def client(cut_off: Flask) -> FlaskClient:
     return cut_off.test_client()
 
 
-@pytest.fixture(params=OUTAGES)
-def outage(request: pytest.FixtureRequest) -> Outage:
-    return OUTAGES[request.param]
+@pytest.fixture
+def journal(cut_off: Flask) -> Journal:
+    return journal_of(cut_off)
 
 
-def ask(client: FlaskClient, who: Account, path: str = "/admin/api/rules") -> TestResponse:
-    return client.get(path, headers=who.headers("global", INCIDENT))
+def journal_of(app: Flask) -> Journal:
+    found: Journal = app.extensions["sightline.journal"]
+    return found
+
+
+@pytest.fixture(params=["gone", "hanging"])
+def outage(request: pytest.FixtureRequest, redis_server: RedisServer) -> Breakage:
+    """Of the broker."""
+
+    @contextmanager
+    def gone() -> Iterator[None]:
+        redis_server.kill()
+        try:
+            yield
+        finally:
+            redis_server.start()
+
+    @contextmanager
+    def hanging() -> Iterator[None]:
+        redis_server.pause()
+        try:
+            yield
+        finally:
+            redis_server.resume()
+
+    return {"gone": gone, "hanging": hanging}[request.param]
+
+
+@pytest.fixture(params=["not there", "full", "hanging"])
+def breakage(request: pytest.FixtureRequest, cut_off: Flask, journal: Journal) -> Breakage:
+    """Of the journal."""
+    settings = replace(cut_off.extensions["settings"], audit_timeout=IMPATIENT)
+
+    @contextmanager
+    def not_there() -> Iterator[None]:
+        journal.close(PATIENCE)
+        aside = journal.directory.with_name("aside")
+        with suppress(FileNotFoundError):
+            journal.directory.rename(aside)
+        journal.directory.touch()
+        yield
+        journal.directory.unlink()
+        with suppress(FileNotFoundError):
+            aside.rename(journal.directory)
+
+    @contextmanager
+    def full() -> Iterator[None]:
+        journal.settle([make_event()], PATIENCE)
+        assert journal.file is not None
+        execute = journal.file._connection.execute
+        with mock.patch.object(journal._writer, "forget"):  # or the relay would make room
+            execute("pragma max_page_count = 1")
+            with suppress(JournalFailed):
+                while True:
+                    journal.settle([make_event()], PATIENCE)
+            yield
+        execute("pragma max_page_count = 10000")
+
+    @contextmanager
+    def hanging() -> Iterator[None]:
+        journal.settle([make_event()], PATIENCE)
+        with hanging_disk(journal.file):
+            yield
+
+    how = {"not there": not_there, "full": full, "hanging": hanging}[request.param]
+
+    @contextmanager
+    def broken() -> Iterator[None]:
+        with how(), mock.patch.dict(cut_off.extensions, settings=settings):
+            yield
+
+    return broken
+
+
+def ask(
+    client: FlaskClient, who: Account, path: str = "/admin/api/rules", request_id: str = ""
+) -> TestResponse:
+    headers = {**who.headers("global", INCIDENT), "X-Request-ID": request_id or uuid4().hex}
+    return client.get(path, headers=headers)
 
 
 def assert_withheld(answer: TestResponse) -> None:
@@ -66,97 +178,237 @@ def assert_withheld(answer: TestResponse) -> None:
 
 
 @pytest.mark.parametrize("connected", [False, True], ids=["at first", "later"])
-def test_no_look_is_shown(
+def test_without_a_broker_looks_are_shown_and_arrive_later(
+    app: Flask,
     client: FlaskClient,
     engineer: Account,
-    redis_server: RedisServer,
-    outage: Outage,
+    own_worker: None,
+    outage: Breakage,
     *,
     connected: bool,
 ) -> None:
-    """While the broker is out the answer comes nevertheless, and says nothing of the rules."""
     if connected:
-        assert ask(client, engineer).status_code == 200
-    before = REFUSED._value.get()
-    outage(redis_server)
-    assert_withheld(ask(client, engineer))
-    assert_withheld(ask(client, engineer))
-    assert REFUSED._value.get() == before + 2
+        committed(app, *receipt(ask(client, engineer)))
+    paths = ["/admin/api/rules", "/admin/api/rules", "/admin/looks/raises", "/admin/api/audits"]
+    with outage():
+        answers = [ask(client, engineer, path) for path in paths]
+    assert [answer.status_code for answer in answers] == [200, 200, 500, 403]
+    events = committed(app, *(event_id for answer in answers for event_id in receipt(answer)))
+    assert [event["outcome"] for event in events] == ["served", "served", "failed", "denied"]
 
 
-def test_what_streams_does_not_begin(
-    client: FlaskClient, engineer: Account, redis_server: RedisServer, outage: Outage
+def test_what_the_broker_forgot_is_sent_again(
+    app: Flask,
+    engineer: Account,
+    environment: Mapping[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    outage(redis_server)
-    answer = ask(client, engineer, "/admin/looks/streams")
-    assert_withheld(answer)
-    assert b"x" * 100 not in answer.data
+    monkeypatch.setattr("webapp.audit.outbox.RESEND", 1.0)
+    broker = RedisServer(tmp_path / "broker", free_port())
+    broker.start()
+    settings = replace(
+        app.extensions["settings"],
+        celery_broker_url=broker.url,
+        journal_dir=tmp_path / "journal",
+    )
+    try:
+        with looking_app(settings) as forgotten:
+            answer = ask(forgotten.test_client(), engineer)
+            assert answer.status_code == 200
+            wait_for(lambda: broker.client.exists("audit") == 1)
+            broker.client.flushall()
+            assert events_of_request(app, answer.headers["X-Request-ID"]) == []
+            with run_worker({**environment, "REDIS_URL": broker.url}, tmp_path / "worker.log"):
+                (event,) = committed(app, *receipt(answer))
+    finally:
+        broker.stop()
+    assert event["outcome"] == "served"
 
 
-def test_no_denial_or_failure_is_told_without_a_record(
-    client: FlaskClient, engineer: Account, redis_server: RedisServer, outage: Outage
+def test_a_stream_is_on_record_before_its_first_byte(
+    client: FlaskClient, engineer: Account, outage: Breakage
 ) -> None:
-    outage(redis_server)
-    assert_withheld(ask(client, engineer, "/admin/api/audits"))
-    assert_withheld(ask(client, engineer, "/admin/looks/raises"))
-    assert_withheld(ask(client, engineer, "/admin/looks/not-found"))
+    with outage():
+        assert ask(client, engineer, "/admin/looks/tells").text == "served"
 
 
-def test_not_modified_is_an_answer_too(
-    client: FlaskClient, engineer: Account, redis_server: RedisServer, outage: Outage
+def test_a_database_that_hangs_is_waited_for_in_the_journal(tmp_path: Path) -> None:
+    stack = open_stack(tmp_path, durable=False)
+    environment = {"SIGHTLINE_HOME": str(tmp_path), **stack.environment}
+    with mock.patch.dict("os.environ", environment):
+        settings = read_settings()
+    events = [make_event() for _ in range(3)]
+    with running(stack):
+        migrate.upgrade(settings)
+        with looking_app(settings) as app, run_worker(environment, tmp_path / "worker.log"):
+            journal_of(app).settle(events[:1], PATIENCE)
+            committed(app, events[0].id)
+            assert stack.postgres.process is not None
+            with stopped(psutil.Process(stack.postgres.process.pid)):
+                for event in events[1:]:
+                    journal_of(app).settle([event], PATIENCE)
+                waiting = {event.id for event in said(settings.journal_dir)}
+                assert waiting >= {event.id for event in events[1:]}
+            committed(app, *(event.id for event in events))
+            wait_for(lambda: said(settings.journal_dir) == [])
+
+
+@contextmanager
+def stopped(server: psutil.Process) -> Iterator[None]:
+    """With all that it has started."""
+    processes = [server, *server.children(recursive=True)]
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+
+
+def test_without_a_journal_no_look_is_shown(
+    app: Flask, client: FlaskClient, engineer: Account, own_worker: None, breakage: Breakage
+) -> None:
+    """But that somebody asked is on record, once, when it is back."""
+    refused = REFUSED._value.get()
+    paths = ["/admin/api/rules", "/admin/looks/process", "/admin/looks/streams"]
+    with breakage():
+        answers = [ask(client, engineer, path) for path in paths]
+    for answer in answers:
+        assert_withheld(answer)
+        assert b"x" * 100 not in answer.data
+    assert REFUSED._value.get() == refused + len(paths)
+    for answer in answers:
+        (event,) = committed_of_request(app, answer.headers["X-Request-ID"])
+        # A write that hangs cannot be taken back.
+        assert event["outcome"] in ("failed", "served")
+
+
+def test_without_a_journal_no_denial_or_failure_is_told(
+    client: FlaskClient, engineer: Account, breakage: Breakage
+) -> None:
+    with breakage():
+        assert_withheld(ask(client, engineer, "/admin/api/audits"))
+        assert_withheld(ask(client, engineer, "/admin/looks/raises"))
+        assert_withheld(ask(client, engineer, "/admin/looks/not-found"))
+
+
+def test_without_a_journal_nothing_is_said_to_be_unchanged(
+    client: FlaskClient, engineer: Account, breakage: Breakage
 ) -> None:
     seen = ask(client, engineer)
     headers = {**engineer.headers("global", INCIDENT), "If-None-Match": seen.headers["ETag"]}
     assert client.get("/admin/api/rules", headers=headers).status_code == 304
-    outage(redis_server)
-    assert_withheld(client.get("/admin/api/rules", headers=headers))
+    with breakage():
+        assert_withheld(client.get("/admin/api/rules", headers=headers))
 
 
-def test_a_plain_request_is_served(
-    app: Flask, client: FlaskClient, redis_server: RedisServer, outage: Outage
+def test_without_a_journal_what_is_plain_is_served(
+    app: Flask, client: FlaskClient, breakage: Breakage
 ) -> None:
     tenant = add_tenant(app)
     member = add_account(app, member_of={tenant.slug: "member"})
-    outage(redis_server)
-    answer = client.get("/admin/api/rules", headers=member.headers())
+    with breakage():
+        answer = client.get("/admin/api/rules", headers=member.headers())
     assert answer.status_code == 200
     assert receipt(answer) == []
 
 
-def test_a_request_that_ends_without_an_answer_ends(
-    client: FlaskClient, engineer: Account, redis_server: RedisServer, outage: Outage
+def test_without_a_journal_no_change_is_made(
+    app: Flask, client: FlaskClient, breakage: Breakage
 ) -> None:
-    outage(redis_server)
-    with pytest.raises(SystemExit):
-        ask(client, engineer, "/admin/looks/exits")
+    tenant = add_tenant(app)
+    admin = add_account(app, member_of={tenant.slug: "admin"})
+    rule = add_rule(client, admin.headers(), "kept")
+    with breakage():
+        assert_withheld(client.post(PATH, headers=admin.headers(), json=draft("never made")))
+        assert_withheld(patch(client, admin, rule, name="changed"))
+        assert_withheld(delete(client, admin, rule))
+        assert names(client, admin.headers()) == ["kept"]
+    assert names(client, admin.headers()) == ["kept"]
 
 
-def test_it_comes_back_by_itself(
-    client: FlaskClient, engineer: Account, redis_server: RedisServer, outage: Outage
+def test_without_a_journal_an_open_surface_is_shown_and_recorded_later(
+    app: Flask, client: FlaskClient, engineer: Account, own_worker: None, breakage: Breakage
 ) -> None:
-    assert ask(client, engineer).status_code == 200
-    outage(redis_server)
-    assert_withheld(ask(client, engineer))
-    if outage is RedisServer.pause:
-        redis_server.resume()
-    else:
-        redis_server.start()
-    statuses: list[int] = []
-    while 200 not in statuses:
-        statuses.append(ask(client, engineer).status_code)
-        assert len(statuses) < 60, "looks are refused for ever"
+    unvouched = UNVOUCHED._value.get()
+    with breakage():
+        answers = [ask(client, engineer, "/admin/looks/open") for _ in range(3)]
+    assert [answer.text for answer in answers] == ["shown"] * 3
+    assert all(receipt(answer) == [] for answer in answers)
+    assert UNVOUCHED._value.get() == unvouched + 3
+    for answer in answers:
+        (event,) = committed_of_request(app, answer.headers["X-Request-ID"])
+        assert (event["surface"], event["outcome"]) == ("looks.open", "served")
+
+
+def test_what_there_is_no_room_to_remember_is_not_shown_by_an_open_surface_either(
+    client: FlaskClient, engineer: Account, breakage: Breakage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = LOST._value.get()
+    with breakage():
+        monkeypatch.setattr("webapp.audit.journal.WAITING_MAX", 0)
+        assert_withheld(ask(client, engineer, "/admin/looks/open"))
+        assert_withheld(ask(client, engineer))
+    assert LOST._value.get() > lost
+
+
+def test_without_a_journal_a_request_that_ends_without_an_answer_ends(
+    app: Flask, client: FlaskClient, engineer: Account, own_worker: None, breakage: Breakage
+) -> None:
+    request_id = uuid4().hex
+    with breakage(), pytest.raises(SystemExit):
+        ask(client, engineer, "/admin/looks/exits", request_id)
+    (event,) = committed_of_request(app, request_id)
+    assert event["outcome"] == "interrupted"
+
+
+def test_a_journal_that_is_back_is_used(
+    client: FlaskClient, engineer: Account, breakage: Breakage
+) -> None:
+    for _ in range(2):
+        with breakage():
+            assert_withheld(ask(client, engineer))
+        statuses: list[int] = []
+        while 200 not in statuses:
+            statuses.append(ask(client, engineer).status_code)
+            assert len(statuses) < 60, "looks are refused for ever"
+
+
+def test_a_request_waits_no_longer_for_several_writes_than_for_one(
+    app: Flask, client: FlaskClient, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed: list[float] = []
+
+    def slow(write: Callable[..., None]) -> Callable[[object, float], None]:
+        def written(events: object, within: float) -> None:
+            allowed.append(within)
+            write(events, PATIENCE)
+            sleep(0.1)
+
+        return written
+
+    monkeypatch.setattr(journal, "begin_durably", slow(journal.begin_durably))
+    monkeypatch.setattr(journal, "settle", slow(journal.settle))
+    tenant = add_tenant(app)
+    add_rule(client, add_account(app, member_of={tenant.slug: "admin"}).headers())
+    first, second = allowed
+    assert first <= PATIENT
+    assert second <= PATIENT - 0.1
 
 
 def test_what_cannot_be_written_down_is_not_shown(
-    app: Flask, cut_off: Flask, engineer: Account, monkeypatch: pytest.MonkeyPatch
+    app: Flask, client: FlaskClient, engineer: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever goes wrong with the recording itself."""
 
-    def fail(_: object) -> None:
+    def fail(*_: object) -> None:
         raise TypeError("not an event that can be written")
 
-    monkeypatch.setattr(cut_off.extensions["audit"], "hand_off", fail)
+    monkeypatch.setattr(journal_of(client.application), "settle", fail)
     request_id = uuid4().hex
-    headers = {**engineer.headers("global", INCIDENT), "X-Request-ID": request_id}
-    assert_withheld(cut_off.test_client().get("/admin/api/rules", headers=headers))
+    assert_withheld(ask(client, engineer, request_id=request_id))
     assert events_of_request(app, request_id) == []

@@ -1,18 +1,20 @@
 """The only door in: a request's looks, each recorded once, settled before any byte of the answer.
 
 `flask.g` holds one event for each (actor, surface, reason). Entering the same surface again counts
-as a repeat. When the answer is known, `settle` gives every event its outcome and hands them off;
-the answer carries their ids. What becomes of the request's own transaction changes nothing. A
-request that ends without an answer has its looks recorded as interrupted.
+as a repeat. The journal is told when a look begins and, when the answer is known, how it ended:
+only then does the answer leave, with the events' ids. What becomes of the request's own transaction
+changes nothing. A look that nobody answers, since its request or its process died, stands in the
+ledger as interrupted.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from time import monotonic
 from uuid import UUID
 
 import structlog
-from celery import Celery
-from flask import Flask, Response, current_app, g, request
+from flask import Flask, Response, g, request
 from prometheus_client import Counter
 from uuid_utils.compat import uuid7
 
@@ -25,13 +27,14 @@ from webapp.audit.event import (
     Kind,
     Outcome,
     Reason,
+    dump_event,
 )
-from webapp.audit.handoff import HandOff, SealedEvent
+from webapp.audit.journal import JournalFailed
+from webapp.audit.pipeline import current_journal
 from webapp.errors import AuditUnavailable, problem
-from webapp.settings import Settings
+from webapp.extensions import current_settings
 
 RECEIPT_HEADER = "Sightline-Audit"
-COMMIT_TASK = "audit.commit"
 _SETTLED = "sightline.audit_settled"
 MAX_PATH = 2048
 MAX_USER_AGENT = 512
@@ -42,7 +45,14 @@ LOOKS = Counter(
     "sightline_audit_looks_total", "Looks recorded, by surface and outcome.", ("surface", "outcome")
 )
 REFUSED = Counter(
-    "sightline_audit_refused_total", "Requests left without an answer as their looks were refused."
+    "sightline_audit_refused_total", "Requests refused, as their looks could not be recorded."
+)
+LOST = Counter(
+    "sightline_audit_lost_total", "Events of refused looks that had no room to wait for the disk."
+)
+UNVOUCHED = Counter(
+    "sightline_audit_unvouched_total",
+    "Answers of open surfaces that left before their looks were recorded.",
 )
 
 
@@ -56,6 +66,8 @@ class Look:
     reason: Reason | None
     scope: EventScope
     decision: EventDecision
+    open: bool = False
+    """Whether it may be answered even where it cannot be recorded now."""
 
 
 @dataclass(frozen=True)
@@ -82,36 +94,22 @@ class TooLate(RuntimeError):
 
 
 def init_app(app: Flask) -> None:
-    """Set up by `app.extensions["settings"]` and `["celery"]`; sends nothing yet."""
-    settings: Settings = app.extensions["settings"]
-    celery: Celery = app.extensions["celery"]
-
-    def send(batch: list[SealedEvent]) -> None:
-        celery.send_task(
-            COMMIT_TASK,
-            args=[batch],
-            ignore_result=True,
-            retry=False,
-            # Else Celery spells the events out once more, for its logs.
-            argsrepr="",
-            kwargsrepr="",
-        )
-
-    key = settings.audit_mac_key.encode()
-    app.extensions["audit"] = HandOff(send, key, settings.audit_timeout)
     app.after_request(settle)
     app.teardown_request(_settle_interrupted)
 
 
 def note(look: Look) -> UUID:
-    """Record a look, or count it as a repeat of one noted in this request; returns its event id."""
+    """Record a look, or count it as a repeat of one noted in this request; returns its event id.
+
+    Raises `AuditUnavailable` where a change cannot be recorded: it must not be made then.
+    """
     if _SETTLED in request.environ:
         raise TooLate(look.surface)
     noted = _noted()
     key: _Key = (look.actor.id, look.surface, look.reason)
     before = noted.get(key)
     if before is None:
-        noted[key] = _Noted(id=uuid7(), occurred_at=datetime.now(UTC), look=look)
+        noted[key] = _begin(look)
     elif before.look != look:
         raise ScopeChanged(look.surface)
     else:
@@ -128,40 +126,86 @@ def count_rows(surface: str, rows: int) -> None:
 
 
 def settle(response: Response) -> Response:
-    """Hand the request's events off, or answer 503 in place of what they would have vouched for."""
+    """Have the request's looks recorded, or answer 503 in place of what they would vouch for."""
     noted = g.pop("audit", None)
     request.environ[_SETTLED] = True
     if not noted:
         return response
-    events = _hand_off(noted, response.status_code)
-    if events is None:
-        response.close()
-        return problem(AuditUnavailable())
+    events = [_event(entry, response.status_code) for entry in noted.values()]
+    try:
+        _wait_for(lambda within: current_journal().settle(events, within))
+    except Exception as error:  # whatever it is, what was not recorded is not shown
+        return _unrecorded(noted, events, response, error)
+    for event in events:
+        LOOKS.labels(event.surface, event.outcome).inc()
     response.headers[RECEIPT_HEADER] = ", ".join(str(event.id) for event in events)
     return response
 
 
+def _begin(look: Look) -> _Noted:
+    """Tell the journal that a look begins. What is denied has no middle to die in; a change waits
+    for the disk, since its transaction may commit before the answer is known."""
+    noted = _Noted(id=uuid7(), occurred_at=datetime.now(UTC), look=look)
+    if look.decision.effect != "allowed":
+        return noted
+    event, journal = _event(noted, None), current_journal()
+    try:
+        if look.kind == "change":
+            _wait_for(lambda within: journal.begin_durably(event, within))
+        else:
+            journal.begin(event)
+    except JournalFailed as error:
+        log.error("audit_not_begun", events=[str(noted.id)], exc_info=error)
+        if look.open and look.kind == "look":
+            return noted
+        REFUSED.inc()
+        _settle_later([_event(noted, AuditUnavailable.status)])
+        raise AuditUnavailable from error
+    return noted
+
+
+def _wait_for(write: Callable[[float], None]) -> None:
+    """Write within what is left of AUDIT_TIMEOUT: all the waiting of a request counts together."""
+    began = monotonic()
+    waited = g.get("audit_waited", 0.0)
+    try:
+        write(max(0.0, current_settings().audit_timeout - waited))
+    finally:
+        g.audit_waited = waited + monotonic() - began
+
+
+def _unrecorded(
+    noted: _Notes, events: list[AuditEvent], response: Response, error: Exception
+) -> Response:
+    """What leaves when the journal did not take the events: nothing of a closed surface."""
+    log.error("audit_not_recorded", events=[str(event.id) for event in events], exc_info=error)
+    if all(entry.look.open for entry in noted.values()) and _settle_later(events):
+        UNVOUCHED.inc()
+        return response
+    REFUSED.inc()
+    refusal = problem(AuditUnavailable())
+    _settle_later([_event(entry, refusal.status_code) for entry in noted.values()])
+    response.close()
+    return refusal
+
+
+def _settle_later(events: list[AuditEvent]) -> bool:
+    """Whether the journal has room to remember them until its disk is back."""
+    try:
+        current_journal().settle_later(events)
+    except JournalFailed as error:
+        LOST.inc(len(events))
+        log.critical("audit_lost", events=[dump_event(e).decode() for e in events], exc_info=error)
+        return False
+    return True
+
+
 def _settle_interrupted(_: BaseException | None) -> None:
-    """Hand off what no answer was made for; and leave `g` to the next request, should both run in
+    """Record what no answer was made for; and leave `g` to the next request, should both run in
     an application context that somebody else has pushed."""
     noted = g.pop("audit", None)
     if noted:
-        _hand_off(noted, None)
-
-
-def _hand_off(noted: _Notes, status: int | None) -> list[AuditEvent] | None:
-    """The events of what was noted, once they are accepted; `None` where they are not."""
-    hand_off: HandOff = current_app.extensions["audit"]
-    try:
-        events = [_event(entry, status) for entry in noted.values()]
-        hand_off.hand_off(events)
-    except Exception:  # whatever it is, what was not recorded is not shown
-        log.exception("audit_hand_off_failed", events=[str(entry.id) for entry in noted.values()])
-        REFUSED.inc()
-        return None
-    for event in events:
-        LOOKS.labels(event.surface, event.outcome).inc()
-    return events
+        _settle_later([_event(entry, None) for entry in noted.values()])
 
 
 def _noted() -> _Notes:

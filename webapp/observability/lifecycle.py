@@ -6,7 +6,9 @@ last `after_request`, in whatever order the parts of the application were set up
 """
 
 import re
+from collections.abc import Mapping
 from time import perf_counter
+from typing import Any
 
 from flask import (
     Flask,
@@ -76,7 +78,14 @@ def _finish(app: Flask, response: Response, **_: object) -> None:
         principal=str(principal.id) if principal else None,
         scope=_SCOPE_KINDS.get(type(known.get("scope"))),
         surface=surface.name if surface else None,
+        **_waited(known),
     )
+
+
+def _waited(known: Mapping[str, Any]) -> Mapping[str, float]:
+    """How long the request was held until its looks were recorded, where it made any."""
+    waited = known.get("audit_waited")
+    return {} if waited is None else {"audit_ms": round(waited * 1000, 2)}
 
 
 def _end(_: Flask, **__: object) -> None:

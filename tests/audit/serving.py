@@ -1,0 +1,7 @@
+"""For gunicorn: the product with the surfaces that misbehave."""
+
+from tests.audit.looks import blueprint
+from webapp import create_app
+
+app = create_app()
+app.register_blueprint(blueprint)

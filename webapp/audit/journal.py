@@ -1,0 +1,270 @@
+"""The journal: an event is durable on this host before a byte of its answer leaves.
+
+One thread of the process writes, so that the requests that wait share a transaction and its fsync,
+and so that what hangs is that thread, never a request. Each process has a file of its own, made at
+its first event. `relay` brings what is in the files to the ledger.
+"""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Condition, Lock, Thread
+from time import monotonic
+from uuid import UUID
+
+import structlog
+
+from webapp.audit.event import AuditEvent
+from webapp.audit.journal_file import JournalFile, after_fork
+from webapp.audit.journal_writer import JournalWriter
+
+log = structlog.get_logger()
+
+LINGER = 0.05
+"""Seconds that the note of a beginning may wait to be written together with its end, which mostly
+comes sooner."""
+
+LATE = 1.0
+"""Seconds until what could not be written, and nobody waits for, is tried again."""
+
+WAITING_MAX = 10_000
+"""Parcels that may wait in memory for a disk that hangs or fails."""
+
+
+class JournalFailed(Exception):
+    """An event is not known to be durable: nothing may be served on it."""
+
+
+def _taken_lock() -> Lock:
+    lock = Lock()
+    lock.acquire()
+    return lock
+
+
+@dataclass(eq=False)
+class _Parcel:
+    """What one request wants written, and what became of it."""
+
+    begun: Sequence[AuditEvent] = ()
+    settled: Sequence[AuditEvent] = ()
+    awaited: bool = False
+    """Somebody waits for it to be on disk."""
+    late: bool = False
+    """Nobody does, and it is tried until it is there."""
+    at: float = field(default_factory=monotonic)
+    done: Lock = field(default_factory=_taken_lock)
+    """Released when it is done, for the one who awaits it: it is the cheapest of signals."""
+    error: Exception | None = None
+
+    def may_linger(self, now: float, ending: set[UUID]) -> bool:
+        """Whether it only says that a look begins, whose end may come soon enough to be written in
+        its stead."""
+        if self.awaited or self.late or self.settled or now - self.at >= LINGER:
+            return False
+        return all(event.id not in ending for event in self.begun)
+
+
+class Journal:
+    """One process's journal; safe for use by many threads, and by the children of a fork.
+
+    `on_settled` is called, on the writing thread, when events have become durable.
+    """
+
+    def __init__(self, directory: Path, key: bytes, max_bytes: int) -> None:
+        self.directory = directory
+        self.max_bytes = max_bytes
+        self.on_settled: Callable[[], None] = lambda: None
+        self._key = key
+        self._reset()
+        after_fork(self._reset)
+
+    def _reset(self) -> None:
+        """As in a process that has just begun."""
+        self._changed = Condition()
+        self._closing = False
+        self._waiting: list[_Parcel] = []
+        self._late: list[_Parcel] = []
+        self._late_at = 0.0
+        self._forgotten: list[tuple[JournalFile, Sequence[int]]] = []
+        self._thread: Thread | None = None
+        self._writer = JournalWriter(self.directory, self._key, self.max_bytes)
+
+    def begin(self, event: AuditEvent) -> None:
+        """Note that a look begins: should the process die, it will stand in the ledger as what
+        `event` says. That is certain LINGER later. Raises `JournalFailed` when too much waits."""
+        self._hand_in(_Parcel(begun=[event]))
+
+    def begin_durably(self, event: AuditEvent, within: float) -> None:
+        """The same, on disk when this returns; raises `JournalFailed` after `within` seconds."""
+        self._await(_Parcel(begun=[event], awaited=True), within)
+
+    def settle(self, events: Sequence[AuditEvent], within: float) -> None:
+        """Return once the events are durable, as they will stand in the ledger.
+
+        Raises `JournalFailed`, after `within` seconds at the latest: say then with `settle_later`
+        what became of the looks instead.
+        """
+        self._await(_Parcel(settled=events, awaited=True), within)
+
+    def settle_later(self, events: Sequence[AuditEvent]) -> None:
+        """Write, as soon as it can be, how looks ended that could not be settled in time.
+
+        Raises `JournalFailed` when too much waits: then they are not recorded.
+        """
+        self._hand_in(_Parcel(settled=events, late=True))
+
+    def forget(self, file: JournalFile, places: Sequence[int]) -> None:
+        """Remove what the ledger has, soon, where `file` is still the one that is written to."""
+        with self._changed:
+            self._forgotten.append((file, places))
+
+    @property
+    def file(self) -> JournalFile | None:
+        """The file written to at the moment; none before the first event."""
+        return self._writer.file
+
+    @property
+    def held(self) -> int:
+        """Events that it has and the ledger is not known to have."""
+        file = self._writer.file
+        return 0 if file is None else file.held
+
+    def close(self, within: float) -> None:
+        """Let go of the file once all that waits is written, or `within` seconds are over.
+
+        What comes later begins another.
+        """
+        with self._changed:
+            thread = self._thread
+            self._closing = thread is not None
+            self._changed.notify()
+        if thread is not None:
+            thread.join(within)
+
+    def _hand_in(self, parcel: _Parcel) -> None:
+        with self._changed:
+            if len(self._waiting) + len(self._late) >= WAITING_MAX:
+                raise JournalFailed("too much waits for the journal's disk")
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = self._start()
+            if parcel.late:
+                self._late.append(parcel)
+            else:
+                self._waiting.append(parcel)
+            if parcel.awaited:
+                self._changed.notify()
+
+    def _start(self) -> Thread:
+        thread = Thread(target=self._write_all, name="journal", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise JournalFailed("no thread could be started") from error
+        return thread
+
+    def _await(self, parcel: _Parcel, within: float) -> None:
+        self._hand_in(parcel)
+        if not parcel.done.acquire(timeout=within):
+            with self._changed:
+                if parcel in self._waiting:
+                    self._waiting.remove(parcel)
+            raise JournalFailed("the journal's disk does not answer in time")
+        if parcel.error is not None:
+            raise JournalFailed("the journal's disk refused the events") from parcel.error
+
+    def _write_all(self) -> None:
+        """The writing thread."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(self._is_urgent, LINGER)
+                closing = self._closing
+                waiting = self._take_waiting(closing=closing)
+                forgotten, self._forgotten = self._forgotten, []
+                late: list[_Parcel] = []
+                if closing or self._late_at <= monotonic():
+                    late, self._late = self._late, []
+            self._writer.forget(forgotten)
+            self._write(waiting)
+            self._write(late)  # apart: what the disk keeps refusing holds up nobody who waits
+            self._writer.checkpoint()
+            if closing:
+                self._writer.leave()
+                if self._has_ended():
+                    return
+
+    def _take_waiting(self, *, closing: bool) -> list[_Parcel]:
+        """What is to be written now; beginnings may linger."""
+        ending = {event.id for parcel in self._waiting for event in parcel.settled}
+        now = monotonic()
+        taken: list[_Parcel] = []
+        lingering: list[_Parcel] = []
+        for parcel in self._waiting:
+            lingers = not closing and parcel.may_linger(now, ending)
+            (lingering if lingers else taken).append(parcel)
+        self._waiting = lingering
+        return taken
+
+    def _is_urgent(self) -> bool:
+        return self._closing or any(parcel.awaited for parcel in self._waiting)
+
+    def _has_ended(self) -> bool:
+        with self._changed:
+            if self._waiting:
+                return False
+            if self._late:
+                log.error("journal_closed_with_events_unwritten", parcels=len(self._late))
+            self._thread = None
+            self._closing = False
+            return True
+
+    def _write(self, parcels: Sequence[_Parcel]) -> None:
+        parcels = [parcel for parcel in parcels if not self._is_refused(parcel)]
+        try:
+            self._put(parcels)
+        except (sqlite3.Error, OSError) as error:
+            self._finish(parcels, error)
+        except Exception as error:  # one of them is nothing that can be written down
+            if len(parcels) > 1:
+                for parcel in parcels:
+                    self._write([parcel])
+                return
+            log.error("journal_cannot_write", exc_info=error)
+            parcels[0].late = False
+            self._finish(parcels, error)
+        else:
+            self._finish(parcels, None)
+            if any(parcel.settled for parcel in parcels):
+                self._tell()
+
+    def _put(self, parcels: Sequence[_Parcel]) -> None:
+        if parcels:
+            self._writer.put(
+                [event for parcel in parcels for event in parcel.begun],
+                [event for parcel in parcels for event in parcel.settled],
+                durable=any(parcel.awaited or parcel.late for parcel in parcels),
+            )
+
+    def _is_refused(self, parcel: _Parcel) -> bool:
+        """Nothing is served on a look whose record may say that it was interrupted."""
+        if parcel.late or not any(map(self._writer.has_left, parcel.settled)):
+            return False
+        self._finish([parcel], JournalFailed("it began in a file that failed since"))
+        return True
+
+    def _finish(self, parcels: Sequence[_Parcel], error: Exception | None) -> None:
+        for parcel in parcels:
+            parcel.error = error
+            if parcel.awaited:
+                parcel.done.release()
+        again = [parcel for parcel in parcels if parcel.late and error is not None]
+        if again:
+            with self._changed:
+                self._late[:0] = again
+                self._late_at = monotonic() + LATE
+
+    def _tell(self) -> None:
+        try:
+            self.on_settled()
+        except Exception as error:  # what is written is written
+            log.error("journal_not_relayed", exc_info=error)

@@ -1,0 +1,308 @@
+"""The file behind a journal: SQLite in WAL mode, written by one process, read by any.
+
+A row is an event as it would stand in the ledger. It is written when its look begins, as one that
+was interrupted, and anew when its outcome is known; so whoever finds the file of a dead process has
+nothing to reconstruct, and nothing to write.
+"""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+from weakref import WeakMethod, WeakSet
+
+import orjson
+
+SUFFIX, LOCK_SUFFIX = ".journal", ".lock"
+PAGE = 4096
+
+_SCHEMA = """
+create table if not exists events (
+  place integer primary key,
+  id text not null,
+  settled integer not null,
+  event blob not null,
+  mac text not null
+) strict
+"""
+_COLUMNS = "select place, id, settled, event, mac from events"
+_ALL = f"{_COLUMNS} order by place"  # noqa: S608 - a constant
+_NEXT = f"{_COLUMNS} where settled >= ? and place > ? order by place limit ?"  # noqa: S608 - the same
+_CHOSEN = f"{_COLUMNS} where place in (select value from json_each(?)) order by place"  # noqa: S608 - the same
+_USED = "select page_count - freelist_count from pragma_page_count, pragma_freelist_count"
+
+
+@dataclass(frozen=True)
+class Row:
+    place: int
+    """Where it stands in the file: places rise with the order in which rows are written, and a look
+    gets another when it ends. An event's number is another thing, and does not change."""
+    id: UUID
+    settled: bool
+    event: bytes
+    """Canonical bytes, as `audit.event` dumps them."""
+    mac: str
+
+
+class Locked(Exception):
+    """The file's process is alive."""
+
+
+class JournalReader:
+    """Reads a file while somebody else may write it. For one thread at a time.
+
+    What SQLite cannot make sense of raises `sqlite3.Error`.
+    """
+
+    _least = 1
+    """Rows that have only begun are 0, settled ones 1."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        # As it stands: a file that is gone must not come back as an empty one.
+        self._connection = sqlite3.connect(
+            f"{path.as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False
+        )
+        try:
+            self._set_up()
+        except BaseException:
+            self._connection.close()
+            raise
+        _here.add(self)
+
+    def _set_up(self) -> None:
+        (mode,) = self._connection.execute("pragma journal_mode = wal").fetchone()
+        if mode != "wal":
+            raise sqlite3.OperationalError("the journal's disk is not one for SQLite's WAL")
+
+    def read_settled(self, after: int, limit: int) -> list[Row]:
+        """Rows beyond a place, in order."""
+        return _rows(self._connection.execute(_NEXT, (self._least, after, limit)))
+
+    def read(self, places: Sequence[int]) -> list[Row]:
+        """The rows in those places, as far as they are still there."""
+        return _rows(self._connection.execute(_CHOSEN, (orjson.dumps(places).decode(),)))
+
+    def used_bytes(self) -> int:
+        """What its rows take up. It keeps its size when they go, for those that follow."""
+        return PAGE * int(self._connection.execute(_USED).fetchone()[0])
+
+    def close(self) -> None:
+        _here.discard(self)
+        self._connection.close()
+
+
+class JournalFile(JournalReader):
+    """A file that is held by this process, and by no other while it lives.
+
+    An adopted one's rows are all read as settled: what has only begun there will not end.
+    """
+
+    def __init__(self, path: Path, lock: int, max_bytes: int, *, adopted: bool) -> None:
+        self._lock = lock
+        self._max_pages = max(16, max_bytes // PAGE)
+        self._durable: bool | None = None
+        self._change = 0
+        self.held = 0
+        """How many rows there are; any thread may ask."""
+        if adopted:
+            self._least = 0
+        super().__init__(path)
+
+    def _set_up(self) -> None:
+        super()._set_up()
+        run = self._connection.execute
+        run(f"pragma max_page_count = {self._max_pages}")
+        run("pragma wal_autocheckpoint = 0")  # SQLite would not tell that its fsync failed
+        run(_SCHEMA)
+        self.held = run("select count(place) from events").fetchone()[0]
+
+    @property
+    def origin(self) -> UUID:
+        return UUID(self.path.stem)
+
+    @contextmanager
+    def writing(self, *, durable: bool) -> Iterator[None]:
+        """One transaction: all of it is kept, or none. A durable one is on disk when this returns,
+        and with it all that came before; any other survives the process, but not the machine."""
+        run = self._connection.execute
+        if durable is not self._durable:
+            run(f"pragma synchronous = {'full' if durable else 'normal'}")
+            self._durable = durable
+        self._change = 0
+        run("begin immediate")
+        try:
+            yield
+            run("commit")
+        except BaseException:
+            with suppress(sqlite3.Error):  # a commit that failed may have rolled back by itself
+                run("rollback")
+            raise
+        self.held += self._change
+
+    def put(self, rows: Sequence[Row]) -> None:
+        self._connection.executemany(
+            "insert into events (place, id, settled, event, mac) values (?, ?, ?, ?, ?)",
+            [(row.place, str(row.id), row.settled, row.event, row.mac) for row in rows],
+        )
+        self._change += len(rows)
+
+    def forget(self, places: Sequence[int]) -> None:
+        deleted = self._connection.executemany(
+            "delete from events where place = ?", [(place,) for place in places]
+        )
+        self._change -= max(0, deleted.rowcount)
+
+    def forget_now(self, places: Sequence[int]) -> None:
+        """`forget`, where nobody writes any more. A disk that is full or failing is no hindrance:
+        the file goes when nothing in it is needed, and until then more of it may be brought twice.
+        """
+        try:
+            with self.writing(durable=False):
+                self.forget(places)
+        except sqlite3.Error:
+            self.held -= len(places)
+
+    def checkpoint(self) -> None:
+        """Fold what was written beside the file into it, as far as no reader stands in the way."""
+        self._connection.execute("pragma wal_checkpoint(passive)").fetchone()
+
+    def close(self) -> None:
+        """Let go of it; one that holds nothing any more is removed."""
+        try:
+            super().close()
+            if self.held <= 0:
+                _remove(self.path)
+        finally:
+            os.close(self._lock)
+
+    def disown(self) -> None:
+        """In the child of a fork: the lock is the parent's alone."""
+        os.close(self._lock)
+
+
+def create(directory: Path, origin: UUID, max_bytes: int) -> JournalFile:
+    """A new file, locked before anybody can find it; raises `OSError` or `sqlite3.Error`."""
+    _make(directory)
+    path = directory / f"{origin}{SUFFIX}"
+    lock = os.open(path.with_suffix(LOCK_SUFFIX), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.touch(mode=0o600)  # what SQLite puts beside it takes after it
+        file = JournalFile(path, lock, max_bytes, adopted=False)
+        _sync(directory)
+    except BaseException:
+        with suppress(OSError):
+            _remove(path)
+        os.close(lock)
+        raise
+    return file
+
+
+def adopt(path: Path, max_bytes: int) -> JournalFile:
+    """Take over the file of a dead process.
+
+    Raises `Locked` while it lives, `FileNotFoundError` where somebody else was faster, and
+    `sqlite3.Error` or `OSError` for what cannot be read.
+    """
+    lock = os.open(path.with_suffix(LOCK_SUFFIX), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not path.exists() or path.stat().st_size == 0:
+            _remove(path)  # its process did not come to write anything, or a lock was left
+            raise FileNotFoundError(path)
+        return JournalFile(path, lock, max_bytes, adopted=True)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise Locked(path) from error
+    except BaseException:
+        os.close(lock)
+        raise
+
+
+def list_files(directory: Path) -> list[Path]:
+    return sorted(directory.glob(f"*{SUFFIX}"))
+
+
+def read_all(path: Path) -> list[Row]:
+    """What a file holds, its process alive or not; nothing is changed. None if it is gone."""
+    try:
+        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
+        try:
+            if connection.execute("select 1 from sqlite_schema").fetchone() is None:
+                return []  # it is being made
+            return _rows(connection.execute(_ALL))
+        finally:
+            connection.close()
+    except sqlite3.Error:
+        if path.exists():
+            raise
+        return []
+
+
+def after_fork(do: Callable[[], None]) -> None:
+    """Have a method called in the children of this process, for as long as its object lives."""
+    method = WeakMethod(do)
+
+    def call() -> None:
+        found = method()
+        if found is not None:
+            found()
+
+    os.register_at_fork(after_in_child=call)
+
+
+def _rows(found: Iterable[Any]) -> list[Row]:
+    try:
+        return [
+            Row(place, UUID(event_id), bool(settled), event, mac)
+            for place, event_id, settled, event, mac in found
+        ]
+    except ValueError as error:
+        raise sqlite3.DatabaseError("a row of the journal is damaged") from error
+
+
+def _remove(path: Path) -> None:
+    """A file and what stands beside it, the lock last: as long as that is held, nobody else does
+    anything here."""
+    for ending in ("", "-wal", "-shm", "-journal"):
+        path.with_name(path.name + ending).unlink(missing_ok=True)
+    path.with_suffix(LOCK_SUFFIX).unlink(missing_ok=True)
+
+
+def _make(directory: Path) -> None:
+    """A directory that is still there when the machine has lost its power."""
+    if not directory.is_dir():
+        _make(directory.parent)
+        directory.mkdir(mode=0o700, exist_ok=True)
+        _sync(directory.parent)
+
+
+def _sync(directory: Path) -> None:
+    """Without it a new file may have no name after the machine has lost its power."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+_here: WeakSet[JournalReader] = WeakSet()
+_inherited: list[JournalReader] = []
+"""What a parent has open: SQLite forbids its children even to close it, so nobody ever does."""
+
+
+def _disown_all() -> None:
+    for reader in list(_here):
+        if isinstance(reader, JournalFile):
+            reader.disown()
+        _inherited.append(reader)
+    _here.clear()
+
+
+os.register_at_fork(after_in_child=_disown_all)
