@@ -131,6 +131,8 @@ def init_celery(app: Flask) -> None:
     settings: Settings = app.extensions["settings"]
 
     class ContextTask(Task[Any, Any]):
+        Request = "webapp.deliveries:Delivery"
+
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             with app.app_context():
                 return self.run(*args, **kwargs)
