@@ -5,8 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# Without strace the tests that need it fail and say so; without libfaketime no clock is moved.
+INSTALL_FAULT_TOOLS = apt-get install -qq -y strace libfaketime > /dev/null
+FAULT_TOOLS = command -v strace > /dev/null && ls /usr/lib/*/faketime/libfaketimeMT.so.1 > /dev/null 2>&1 \
+	|| { [ "$$(id -u)" = 0 ] && { $(INSTALL_FAULT_TOOLS) || { apt-get update -qq && $(INSTALL_FAULT_TOOLS); }; }; } || true
+
 .DEFAULT_GOAL := help
-.PHONY: help run test lint lint-scope format stress bench clean
+.PHONY: help run test lint lint-scope format stress faults bench clean
 
 help: ## Explain every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,7 +19,8 @@ help: ## Explain every target
 run: $(READY) ## Start everything on http://127.0.0.1:8000 (PORT=… for another), until Ctrl-C
 	@exec $(BIN)/python -m webapp.stack
 
-test: $(READY) ## Run the whole test suite on servers of its own
+test: $(READY) ## Run the whole test suite on servers of its own (needs strace)
+	@$(FAULT_TOOLS)
 	$(BIN)/python -m pytest
 
 lint: $(READY) ## Check style, types and the directions of imports
@@ -32,6 +38,10 @@ format: $(READY) ## Put the code into its form
 
 stress: $(READY) ## One minute of mixed load on the real processes, and a count of what went wrong
 	$(BIN)/python -m tests.stress
+
+faults: $(READY) ## Break every part under load, half an hour or so, and write what was lost into docs/reliability.md
+	@$(FAULT_TOOLS)
+	$(BIN)/python -m tests.faults
 
 bench: $(READY) ## Measure beside peers, in one table of ratios (needs wrk)
 	@command -v wrk > /dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -qq -y wrk; } || true
