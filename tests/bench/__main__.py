@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from tests.bench import lines, product
+from tests.bench import commits, lines, product
 from tests.bench.load import WrkMissing, find_wrk
 from tests.bench.machine import Cores, describe, find_cores
 from tests.bench.report import print_table, write_json
@@ -60,6 +60,11 @@ def measure(cores: Cores, rounds: int, seconds: int) -> Results:
         lines.measure_miss(measured, results)
         lines.measure_cold(measured, results)
         lines.measure_reload(body, place, rounds, results)
+    with (
+        no_settings_of_the_caller(),
+        tempfile.TemporaryDirectory(prefix="sightline-bench-") as home,
+    ):
+        commits.measure_commits(Path(home), rounds, results)
     return results
 
 

@@ -106,7 +106,7 @@ def run(home: Path, cores: Cores) -> Iterator[tuple[Product, Place]]:
         **stack.environment,
     }
     place = Place(cores, environment, home)
-    with running(stack), _application(environment) as app:
+    with running(stack), application(environment) as app:
         add_tenant(app, TENANT)
         accounts = {
             "acme-admin": add_account(app, member_of={TENANT: "admin"}),
@@ -118,7 +118,7 @@ def run(home: Path, cores: Cores) -> Iterator[tuple[Product, Place]]:
 
 
 @contextmanager
-def _application(environment: Mapping[str, str]) -> Iterator[Flask]:
+def application(environment: Mapping[str, str]) -> Iterator[Flask]:
     with mock.patch.dict(os.environ, environment):
         settings = read_settings()
     migrate.upgrade(settings)

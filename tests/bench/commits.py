@@ -1,0 +1,148 @@
+"""From journal to ledger by one worker process, beside a task and an INSERT for each event, and
+beside the fastest that the driver can do."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from uuid import uuid4
+
+import orjson
+import psycopg2
+from flask import Flask
+from psycopg2.extras import execute_values
+from sqlalchemy import func, select
+
+from tests.audit.events import make_event
+from tests.bench.peers import per_event
+from tests.bench.product import application
+from tests.bench.result import Figure, Ratio, Results, ratios
+from tests.processes import run_worker, started
+from webapp.audit import pipeline
+from webapp.audit.event import AuditEvent, EventOrigin, dump_event
+from webapp.audit.journal import Journal
+from webapp.audit.models import AuditEventRow
+from webapp.extensions import db
+from webapp.scope.scopes import GlobalScope
+from webapp.stack.home import Stack, open_stack, running
+
+EVENTS, TASKS = 5000, 500
+PATIENCE = 120
+OURS = "audit events, journal to ledger"
+
+
+def measure_commits(home: Path, rounds: int, results: Results) -> None:
+    stack = open_stack(home, durable=True)
+    owner = stack.environment["DATABASE_OWNER_URL"]
+    environment = {"SIGHTLINE_ENV": "qa", "SIGHTLINE_HOME": str(home), **stack.environment}
+    ours, tasks, limit = [], [], []
+    with running(stack), application(environment) as app:
+        _run(owner, per_event.TABLE)
+        pipeline.start(app)
+        for _ in range(rounds):
+            with run_worker(environment, home / "worker.log", "--concurrency", "1"):
+                ours.append(_commit(app, results))
+            tasks.append(_insert_by_tasks(stack, environment, home, results))
+            limit.append(_insert_by_values(owner))
+        pipeline.stop(app, 5)
+    results.ratios.append(Ratio(OURS, "a task, an INSERT each", ratios(ours, tasks), 8))
+    # No bar: its rows have six columns and one index; the ledger's nineteen, five, and a MAC.
+    results.ratios.append(Ratio(OURS, "execute_values, plain rows", ratios(ours, limit), None))
+    results.figures.append(Figure(OURS, median(ours), "/s", "one worker process"))
+
+
+def _commit(app: Flask, results: Results) -> float:
+    """Leave a file as a dead process would, and count what comes of it."""
+    settings = app.extensions["settings"]
+    journal = Journal(settings.journal_dir, settings.audit_mac_key.encode(), 2**30)
+    before = _committed(app)
+    events = [make_event() for _ in range(EVENTS)]
+    for start in range(0, EVENTS, 500):
+        journal.settle(events[start : start + 500], PATIENCE)
+    journal.close(PATIENCE)
+    rate = _rate(lambda: _committed(app) - before, EVENTS)
+    results.expect(_committed(app) == before + EVENTS, f"{OURS}: not each event once")
+    return rate
+
+
+def _committed(app: Flask) -> int:
+    with app.app_context(), db.session.scoped(GlobalScope(look_id=uuid4())):
+        return db.session.scalars(select(func.count()).select_from(AuditEventRow)).one()
+
+
+def _insert_by_tasks(
+    stack: Stack, environment: dict[str, str], home: Path, results: Results
+) -> float:
+    owner = stack.environment["DATABASE_OWNER_URL"]
+    _run(owner, "truncate bench_events")
+    per_event.celery.conf.update(broker_url=stack.redis.url)
+    for row in _rows(TASKS):
+        per_event.celery.send_task(per_event.TASK, args=row, queue=per_event.QUEUE)
+    command = ["celery", "--quiet", "-A", "tests.bench.peers.per_event", "worker"]
+    options = ["--queues", per_event.QUEUE, "--concurrency", "1", "--without-gossip"]
+    variables = {**environment, "BENCH_DATABASE_URL": owner}
+    with started([*command, *options], variables, home / "peer.log"):
+        rate = _rate(lambda: _count(owner), TASKS)
+    results.expect(_count(owner) == TASKS, "a task each: not each event once")
+    return rate
+
+
+def _insert_by_values(owner: str) -> float:
+    _run(owner, "truncate bench_events")
+    rows = _rows(EVENTS)
+    connection = psycopg2.connect(owner)
+    began = time.perf_counter()
+    with connection, connection.cursor() as cursor:
+        columns = ", ".join(per_event.COLUMNS)
+        execute_values(cursor, f"insert into bench_events ({columns}) values %s", rows, None, 500)  # noqa: S608 - constants
+    seconds = time.perf_counter() - began
+    connection.close()
+    return EVENTS / seconds
+
+
+def _rows(count: int) -> list[tuple[str, ...]]:
+    return [_row(make_event()) for _ in range(count)]
+
+
+def _row(event: AuditEvent) -> tuple[str, ...]:
+    numbered = replace(event, origin=EventOrigin(uuid4(), 1))
+    data = dump_event(numbered)
+    occurred_at = orjson.loads(data)["occurred_at"]
+    return (
+        str(event.id),
+        occurred_at,
+        event.actor.email,
+        event.surface,
+        event.request.id,
+        data.decode(),
+    )
+
+
+def _rate(count: Callable[[], int], target: int) -> float:
+    """Rows a second, from the first that is seen to the last."""
+    deadline = time.monotonic() + PATIENCE
+    first = began = 0.0
+    while (now := count()) < target:
+        if now and not began:
+            first, began = now, time.perf_counter()
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{now} of {target} rows")
+        time.sleep(0.005)
+    seconds = time.perf_counter() - began
+    return (target - first) / seconds if began else float(target)
+
+
+def _count(url: str) -> int:
+    [[count]] = _run(url, "select count(*) from bench_events")
+    return int(count)
+
+
+def _run(url: str, statement: str) -> Sequence[Sequence[int]]:
+    connection = psycopg2.connect(url)
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(statement)
+            return cursor.fetchall() if cursor.description else ()
+    finally:
+        connection.close()
