@@ -224,13 +224,13 @@ class Journal:
             self._put(parcels)
         except (sqlite3.Error, OSError) as error:
             self._finish(parcels, error)
+            self._keep(parcels)
         except Exception as error:  # one of them is nothing that can be written down
             if len(parcels) > 1:
                 for parcel in parcels:
                     self._write([parcel])
                 return
             log.error("journal_cannot_write", exc_info=error)
-            parcels[0].late = False
             self._finish(parcels, error)
         else:
             self._finish(parcels, None)
@@ -257,7 +257,10 @@ class Journal:
             parcel.error = error
             if parcel.awaited:
                 parcel.done.release()
-        again = [parcel for parcel in parcels if parcel.late and error is not None]
+
+    def _keep(self, parcels: Sequence[_Parcel]) -> None:
+        """What nobody waits for is tried again: a beginning too, since it may have got a number."""
+        again = [parcel for parcel in parcels if not parcel.awaited]
         if again:
             with self._changed:
                 self._late[:0] = again

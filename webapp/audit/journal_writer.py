@@ -45,12 +45,14 @@ class JournalWriter:
         """Of the looks that have begun and not ended, and of what a file failed to take."""
         self._places: dict[UUID, int] = {}
         """Where the looks that have begun stand in the file."""
+        self._left: set[UUID] = set()
+        """Those that a file which failed since may hold as begun."""
         self._settled: OrderedDict[UUID, None] = OrderedDict()
 
     def has_left(self, event: AuditEvent) -> bool:
         """Whether it was begun in a file that failed since: who adopts that one may find the look
         to be interrupted."""
-        return event.id in self._numbers and event.id not in self._places
+        return event.id in self._left
 
     def put(
         self, begun: Iterable[AuditEvent], settled: Iterable[AuditEvent], *, durable: bool
@@ -77,6 +79,7 @@ class JournalWriter:
             _note_failure(error)
             if not _is_full(error):
                 self._numbers |= numbers  # since nobody can say whether the file has them
+                self._left |= numbers.keys()
                 self.leave()
             raise
         self._next_number = unused
@@ -111,6 +114,7 @@ class JournalWriter:
     def leave(self) -> None:
         """Go on with a new file: what the kernel failed to write once, it may not write again, and
         a later fsync would not tell. The looks that are open stay in the old one."""
+        self._left |= self._places.keys()
         self._places.clear()
         file, self.file = self.file, None
         try:
@@ -130,7 +134,7 @@ class JournalWriter:
         return file
 
     def _is_new(self, event: AuditEvent) -> bool:
-        return event.id not in self._numbers and event.id not in self._settled
+        return event.id not in self._places and event.id not in self._settled
 
     def _number(self, events: Iterable[UUID], journal: UUID) -> tuple[dict[UUID, EventOrigin], int]:
         """The number of each event, that which it has or the next; and the next after them."""
@@ -152,6 +156,7 @@ class JournalWriter:
             if row.settled:
                 self._numbers.pop(row.id, None)
                 self._places.pop(row.id, None)
+                self._left.discard(row.id)
                 self._settled[row.id] = None
             else:
                 self._numbers[row.id] = numbers[row.id]
