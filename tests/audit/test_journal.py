@@ -275,6 +275,24 @@ def test_after_an_error_it_goes_on_with_another_file(
     assert journal_file.adopt(broken.path, MAX_BYTES).held == 1 + written
 
 
+def test_what_began_in_a_transaction_that_failed_is_noted_in_the_next_file(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number would be missing if the process died, since others have gone on from there."""
+    monkeypatch.setattr("webapp.audit.journal.LATE", 0.0)
+    settle(journal)
+    assert journal.file is not None
+    break_next(journal.file, sqlite3.SQLITE_IOERR_FSYNC, written=False)
+    begun = make_event(outcome="interrupted")
+    journal.begin(begun)
+    wait_for(lambda: begun.id in {event.id for event in said(journal.directory)})
+    assert outcomes(journal.directory, begun.id) == ["interrupted"]
+    with pytest.raises(JournalFailed):  # since the file that failed may say so too
+        journal.settle([make_event(id=begun.id)], PATIENCE)
+    journal.settle_later([make_event(id=begun.id, outcome="failed")])
+    wait_for(lambda: outcomes(journal.directory, begun.id) == ["failed"])
+
+
 def test_what_was_forgotten_in_a_file_that_failed_is_forgotten_nowhere_else(
     journal: Journal,
 ) -> None:
