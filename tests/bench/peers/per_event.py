@@ -19,7 +19,7 @@ celery.conf.update(task_ignore_result=True, task_acks_late=True, worker_redirect
 _connections: list[psycopg2.extensions.connection] = []
 
 
-@celery.task(name=TASK)
+@celery.task(name=TASK, shared=False)  # else every application in the process has it
 def insert(*row: str) -> None:
     if not _connections:
         _connections.append(psycopg2.connect(os.environ["BENCH_DATABASE_URL"]))
