@@ -8,8 +8,10 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from tests.audit.journals import journal_in
 from tests.audit.looks import looking_app
 from tests.factories import Account, add_account
+from webapp.audit.journal import Journal
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +41,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("nothing can be mounted here")
     yield directory
     subprocess.run(["umount", "--lazy", directory], check=True)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with journal_in(tmp_path / "journal") as made:
+        yield made

@@ -3,11 +3,13 @@
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
+from tests.audit.events import make_event
 from tests.audit.receipts import wait_for
 from tests.processes import ROOT
 from webapp.audit import journal_file
@@ -111,3 +113,17 @@ def break_next(file: JournalFile, code: int, *, written: bool) -> None:
         raise error
 
     file.writing = writing  # type: ignore[method-assign]  # this one, not those of other tests
+
+
+def settle(journal: Journal, **changes: object) -> AuditEvent:
+    event = make_event(**changes)
+    journal.settle([event], PATIENCE)
+    return event
+
+
+def outcomes(directory: Path, *ids: UUID) -> list[str]:
+    """What all the files say of these, in this order; each must be there once."""
+    events = said(directory)
+    found = {event.id: event.outcome for event in events}
+    assert all(Counter(event.id for event in events)[event_id] == 1 for event_id in ids)
+    return [found[event_id] for event_id in ids]

@@ -3,7 +3,6 @@
 import resource
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -22,8 +21,10 @@ from tests.audit.journals import (
     journal_in,
     line_of,
     numbers,
+    outcomes,
     said,
     script,
+    settle,
     wait_until_said,
 )
 from tests.audit.receipts import wait_for
@@ -36,34 +37,14 @@ SHORT = 0.05
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    with journal_in(tmp_path / "journal") as made:
-        yield made
-
-
-@pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("webapp.audit.journal.LATE", 0.0)
-
-
-def settle(journal: Journal, **changes: object) -> AuditEvent:
-    event = make_event(**changes)
-    journal.settle([event], PATIENCE)
-    return event
 
 
 def fill(journal: Journal) -> None:
     with suppress(JournalFailed):
         while True:
             settle(journal)
-
-
-def outcomes(directory: Path, *ids: UUID) -> list[str]:
-    """What all the files say of these, in this order; each must be there once."""
-    events = said(directory)
-    found = {event.id: event.outcome for event in events}
-    assert all(Counter(event.id for event in events)[event_id] == 1 for event_id in ids)
-    return [found[event_id] for event_id in ids]
 
 
 def test_what_is_settled_is_on_disk_sealed_and_numbered(journal: Journal) -> None:
@@ -425,44 +406,3 @@ time.sleep(60)
 
 def said_in(path: Path) -> list[AuditEvent]:
     return [event for event in said(path.parent) if str(event.origin).count(path.stem)]
-
-
-def test_closing_writes_what_waits_and_a_later_event_begins_anew(journal: Journal) -> None:
-    begun, late, open_ = make_event(), make_event(outcome="failed"), make_event()
-    journal.begin_durably(open_, PATIENCE)
-    journal.begin(begun)
-    journal.settle_later([late])
-    journal.close(PATIENCE)
-    assert journal.file is None
-    assert {event.id for event in said(journal.directory)} == {begun.id, late.id, open_.id}
-    (path,) = journal_file.list_files(journal.directory)
-    journal_file.adopt(path, MAX_BYTES).close()
-    with pytest.raises(JournalFailed):
-        journal.settle([open_], PATIENCE)
-    journal.settle_later([make_event(id=open_.id, outcome="failed")])
-    again = settle(journal)
-    journal.close(PATIENCE)
-    assert len(journal_file.list_files(journal.directory)) == 2
-    assert outcomes(journal.directory, begun.id, again.id) == ["served", "served"]
-    origins = {event.origin for event in said(journal.directory) if event.id == open_.id}
-    assert len(origins) == 1
-
-
-def test_closing_waits_for_no_disk_that_hangs(journal: Journal) -> None:
-    settle(journal)
-    late = make_event()
-    with hanging_disk(journal.file):
-        journal.settle_later([late])
-        journal.close(SHORT)
-    wait_until_said(journal.directory, late.id)
-    wait_for(lambda: journal.file is None)
-
-
-def test_an_alarm_that_fails_stops_nothing(journal: Journal) -> None:
-    def fail() -> None:
-        raise RuntimeError("cannot start a thread")
-
-    journal.on_settled = fail
-    settle(journal)
-    settle(journal)
-    assert numbers(said(journal.directory)) == [1, 2]
