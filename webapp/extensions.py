@@ -1,12 +1,12 @@
 """Extensions, unbound until `create_app` binds them to an application."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from inspect import iscoroutinefunction
-from typing import Any
+from typing import Any, TypeVar
 
 from celery import Celery, Task
-from flask import Flask, current_app, g
+from flask import Flask, current_app
+from flask.globals import app_ctx
 from flask_caching import Cache
 from flask_sqlalchemy_lite import SQLAlchemy
 from sqlalchemy import event, literal, select
@@ -40,6 +40,8 @@ CONNECT = {
 
 _MADE, _ENTERED = "sightline_session", "sightline_scope"
 
+S = TypeVar("S", bound=Scope)
+
 
 class Database(SQLAlchemy):
     """Flask-SQLAlchemy-Lite with the scoped session as its session's type.
@@ -56,7 +58,7 @@ class Database(SQLAlchemy):
 
     def get_session(self, name: str = "default") -> Session:
         session = super().get_session(name)
-        state = vars(g)
+        state = vars(app_ctx.g)
         state[_MADE] = session
         if _ENTERED in state:
             session.info["scope"] = state.pop(_ENTERED)
@@ -65,32 +67,49 @@ class Database(SQLAlchemy):
     @property
     def made_session(self) -> ScopedSession | None:
         """The session of this application context, if anybody has asked for it yet."""
-        made: ScopedSession | None = vars(g).get(_MADE)
+        made: ScopedSession | None = vars(app_ctx.g).get(_MADE)
         return made
 
     @property
     def scope(self) -> Scope | None:
         """What the session is in, or will be when it is made."""
-        made = self.made_session
-        entered: Scope | None = vars(g).get(_ENTERED)
-        return entered if made is None else made.scope
+        return _scope_of(vars(app_ctx.g))
 
-    @contextmanager
-    def scoped(self, scope: Scope) -> Iterator[None]:
+    def scoped(self, scope: S) -> AbstractContextManager[S]:
         """Run a block in `scope`, then return to the scope before it."""
-        before = self.scope
-        self._enter(scope)
-        try:
-            yield
-        finally:
-            self._enter(before)
+        return _Scoped(scope)
 
-    def _enter(self, scope: Scope | None) -> None:
-        made = self.made_session
-        if made is not None:
-            made.enter(scope)
-        else:
-            vars(g)[_ENTERED] = scope
+
+class _Scoped(AbstractContextManager[S]):
+    """A class and no generator, which would take longer than all that happens in here."""
+
+    __slots__ = ("_before", "_scope", "_state")
+
+    def __init__(self, scope: S) -> None:
+        self._scope = scope
+
+    def __enter__(self) -> S:
+        self._state = vars(app_ctx.g)
+        self._before = _scope_of(self._state)
+        _enter(self._state, self._scope)
+        return self._scope
+
+    def __exit__(self, *_: object) -> None:
+        _enter(self._state, self._before)
+
+
+def _scope_of(state: dict[str, Any]) -> Scope | None:
+    made: ScopedSession | None = state.get(_MADE)
+    entered: Scope | None = state.get(_ENTERED)
+    return entered if made is None else made.scope
+
+
+def _enter(state: dict[str, Any], scope: Scope | None) -> None:
+    made: ScopedSession | None = state.get(_MADE)
+    if made is not None:
+        made.enter(scope)
+    else:
+        state[_ENTERED] = scope
 
 
 db = Database(session_options={"class_": ScopedSession})

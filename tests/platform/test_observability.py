@@ -48,7 +48,6 @@ def _logging_as_it_was() -> Iterator[None]:
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.reset_defaults()
-    structlog.contextvars.clear_contextvars()
 
 
 def _app(env: Environment = "qa", port: int = 1) -> Flask:
@@ -387,6 +386,6 @@ class TestHealth:
 
 
 def test_a_fast_line_holds_what_it_is_given(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.fast_logger("production").info("request", status=200)
+    logs.line_writer("production")("request", status=200)
     [line] = _lines(capsys)
     assert (line["event"], line["status"], line["level"]) == ("request", 200, "info")

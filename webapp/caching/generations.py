@@ -34,7 +34,7 @@ from hashlib import blake2b
 from hmac import compare_digest
 from time import time
 
-from flask import has_request_context, request
+from flask.globals import request_ctx
 from sqlalchemy import text
 
 from webapp.caching.store import Store, Unavailable
@@ -89,7 +89,7 @@ class Generations:
         Within a request, generations are read once unless a `fresh` look is asked for.
         """
         memo = _memo()
-        wanted = {EPOCH, *tags}
+        wanted = (EPOCH, *tags)
         unknown = [tag for tag in wanted if fresh or tag not in memo]
         if not unknown and key is None:
             return Look({tag: memo[tag] for tag in wanted}, None, reachable=True)
@@ -193,9 +193,11 @@ def forget() -> None:
 def _memo() -> dict[str, int]:
     # Kept with the request, not in `g`: that outlives the request where a context is pushed
     # around several, as tests do.
-    if not has_request_context():
+    try:
+        environ = request_ctx.request.environ
+    except RuntimeError:  # no request
         return {}
-    memo: dict[str, int] = request.environ.setdefault(_MEMO, {})
+    memo: dict[str, int] = environ.setdefault(_MEMO, {})
     return memo
 
 

@@ -10,5 +10,5 @@ def init_app(app: Flask) -> None:
     """Set up by `app.extensions["settings"]`, before or after anything else."""
     settings: Settings = app.extensions["settings"]
     logs.configure(settings.env)
-    lifecycle.init_app(app, logs.fast_logger(settings.env))
+    lifecycle.init_app(app, logs.line_writer(settings.env))
     health.init_app(app)

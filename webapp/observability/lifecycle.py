@@ -10,25 +10,17 @@ from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
 
-from flask import (
-    Flask,
-    Response,
-    g,
-    request,
-    request_finished,
-    request_started,
-    request_tearing_down,
-)
-from flask.globals import request_ctx
-from structlog.contextvars import bind_contextvars, clear_contextvars
-from structlog.typing import FilteringBoundLogger
-from uuid_utils.compat import uuid7
+from flask import Flask, Response, request_finished, request_started
+from flask.globals import app_ctx, request_ctx
+from uuid_utils import uuid7
 
 from webapp.observability import metrics
+from webapp.observability.logs import WriteLine
 from webapp.scope.scopes import GlobalScope, IdentityScope, LedgerScope, TenantScope
 
 REQUEST_ID_HEADER = "X-Request-ID"
 UNMATCHED = "unmatched"
+_LOG = "sightline.request_log"
 
 _REQUEST_ID = re.compile(r"(?!slt_)[A-Za-z0-9._-]{1,128}")
 """What we take over from the client. Never what looks like a token: it would be logged."""
@@ -41,18 +33,16 @@ _SCOPE_KINDS: dict[type, str] = {
 }
 
 
-def init_app(app: Flask, log: FilteringBoundLogger) -> None:
-    app.extensions["request_log"] = log
+def init_app(app: Flask, write_line: WriteLine) -> None:
+    app.extensions[_LOG] = write_line
     request_started.connect(_begin, app)
     request_finished.connect(_finish, app)
-    request_tearing_down.connect(_end, app)
 
 
 def _begin(_: Flask, **__: object) -> None:
-    g.started = perf_counter()
-    g.request_id = request_id = _request_id(request.headers.get(REQUEST_ID_HEADER))
-    clear_contextvars()
-    bind_contextvars(request_id=request_id)
+    state = app_ctx.g
+    state.started = perf_counter()
+    state.request_id = _request_id(request_ctx.request.headers.get(REQUEST_ID_HEADER))
 
 
 def _request_id(given: str | None) -> str:
@@ -61,14 +51,14 @@ def _request_id(given: str | None) -> str:
 
 def _finish(app: Flask, response: Response, **_: object) -> None:
     # One way through each proxy instead of ten, since this runs for each request.
-    known, asked = vars(g), request_ctx.request
+    known, asked = vars(app_ctx.g), request_ctx.request
     seconds = perf_counter() - known["started"]
     _set_headers(response, asked.path, known["request_id"])
     route = asked.url_rule.rule if asked.url_rule else UNMATCHED
     metrics.count_request(asked.method, route, response.status_code, seconds)
     principal, surface = known.get("principal"), known.get("surface")
-    log: FilteringBoundLogger = app.extensions["request_log"]
-    log.info(
+    write_line: WriteLine = app.extensions[_LOG]
+    write_line(
         "request",
         method=asked.method,
         route=route,
@@ -88,15 +78,10 @@ def _waited(known: Mapping[str, Any]) -> Mapping[str, float]:
     return {} if waited is None else {"audit_ms": round(waited * 1000, 2)}
 
 
-def _end(_: Flask, **__: object) -> None:
-    """What the thread logs next is not about this request."""
-    clear_contextvars()
-
-
 def _set_headers(response: Response, path: str, request_id: str) -> None:
     headers = response.headers
-    headers[REQUEST_ID_HEADER] = request_id
-    headers["X-Content-Type-Options"] = "nosniff"
-    headers["Referrer-Policy"] = "no-referrer"
+    headers.add(REQUEST_ID_HEADER, request_id)
+    headers.add("X-Content-Type-Options", "nosniff")
+    headers.add("Referrer-Policy", "no-referrer")
     if path.startswith("/admin"):
         headers.setdefault("Cache-Control", "private, no-cache")

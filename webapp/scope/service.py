@@ -1,7 +1,6 @@
 """The only doors to a scope: decide, record, enter."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from uuid import UUID, uuid4
 
 from webapp.audit import event as audit
@@ -25,11 +24,10 @@ from webapp.scope.reason import Reason
 from webapp.scope.scopes import GlobalScope, Scope, TenantScope
 
 
-@contextmanager
 def enter_scope(
     principal: Principal, surface: Surface, target: Target, reason: Reason | None
-) -> Iterator[Scope]:
-    """Run a block in the scope that `target` names, once the policy has allowed it.
+) -> AbstractContextManager[Scope]:
+    """What runs a block in the scope that `target` names, given once the policy has allowed it.
 
     An elevation, and any use of a surface that changes something, is noted with the recorder,
     allowed or not, before the block begins.
@@ -44,9 +42,7 @@ def enter_scope(
     if surface.changes or _is_elevation(decision):
         event_id = recorder.note(_look(principal, surface, target, reason, decision))
     _raise_unless_allowed(decision)
-    scope = _scope(target, event_id)
-    with db.scoped(scope):
-        yield scope
+    return db.scoped(_scope(target, event_id))
 
 
 def _is_elevation(decision: Decision) -> bool:
