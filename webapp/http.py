@@ -15,6 +15,7 @@ import flask_smorest
 import marshmallow as ma
 import orjson
 from flask import Request, Response, request
+from flask.globals import request_ctx
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import HTTPException
 
@@ -205,11 +206,11 @@ def _cursor_mac(payload: bytes, listing: str) -> bytes:
 
 def json_response(body: bytes, etag: str | None = None, status: int = 200) -> Response:
     """JSON as it is; 304 without a body when the client that reads has its entity tag already."""
-    if etag is not None and request.method in ("GET", "HEAD") and _client_has(etag):
+    if etag is not None and _client_has(etag, request_ctx.request):
         return Response(status=304, headers={"ETag": etag})
     response = Response(body, status=status, content_type="application/json")
     if etag is not None:
-        response.headers["ETag"] = etag
+        response.headers.add("ETag", etag)
     return response
 
 
@@ -242,8 +243,8 @@ def required_version(row_id: UUID) -> Callable[[int], None]:
     return check
 
 
-def _client_has(etag: str) -> bool:
-    header = request.headers.get("If-None-Match")
-    if header is None:
+def _client_has(etag: str, asked: Request) -> bool:
+    header = asked.headers.get("If-None-Match")
+    if header is None or asked.method not in ("GET", "HEAD"):
         return False
-    return header == etag or request.if_none_match.contains_weak(etag.strip('"'))
+    return header == etag or asked.if_none_match.contains_weak(etag.strip('"'))

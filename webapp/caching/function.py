@@ -67,18 +67,19 @@ class CachedFunction(Generic[S, P, T]):
     def __call__(self, scope: S, /, *args: P.args, **kwargs: P.kwargs) -> Cached[T]:
         arguments = self._positional(scope, args, kwargs)
         visibility = scope.visibility
-        entered = db.scope
+        caching = current_caching()
+        made, entered = db.made_session, db.scope
         if entered is not None and entered.visibility != visibility:
             raise WrongScope(f"{self.name} was called for {visibility}: enter that scope first")
         call = Call(
-            current_caching(),
+            caching,
             scope,
             arguments,
             frozenset(self.tags(scope, *arguments)),
             value_key(self.name, visibility, arguments),
         )
-        if is_noted(db.made_session, call.tags):
-            look = call.caching.generations.look(call.tags)
+        if made is not None and is_noted(made, call.tags):
+            look = caching.generations.look(call.tags)
             return self._compute(call, Found(None, "bypass", look))
         found = self._find(call)
         if found.entry is None or found.outcome == "stale":

@@ -39,9 +39,9 @@ def invalidate(*tags: str) -> None:
     session.info.setdefault(_NOTES, []).extend((tag, transaction) for tag in tags)
 
 
-def is_noted(session: ScopedSession | None, tags: frozenset[str]) -> bool:
+def is_noted(session: ScopedSession, tags: frozenset[str]) -> bool:
     """Whether the open transaction is about to end what is cached under one of `tags`."""
-    return session is not None and any(tag in tags for tag, _ in session.info.get(_NOTES, ()))
+    return any(tag in tags for tag, _ in session.info.get(_NOTES, ()))
 
 
 @event.listens_for(ScopedSession, "before_commit")

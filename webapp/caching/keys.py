@@ -10,6 +10,7 @@ from datetime import datetime
 from enum import Enum
 from functools import cache
 from hashlib import blake2b
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -33,6 +34,8 @@ def function_of(key: str) -> str:
 def canonical(value: object) -> Canonical:
     """`value` for JSON, if it is a string, integer, boolean, None, UUID, aware datetime, enum
     member, or a frozen dataclass or tuple of them; raises `TypeError` for anything else."""
+    if value is None or type(value) is str:  # as most are
+        return value
     encode = _ENCODERS.get(type(value))
     return encode(value) if encode is not None else _other(value)
 
@@ -57,9 +60,7 @@ def _tuple(value: tuple[object, ...]) -> Canonical:
 
 
 _ENCODERS: dict[type, Callable[[Any], Canonical]] = {
-    str: _same,
     bool: _same,
-    type(None): _same,
     int: _integer,
     UUID: lambda value: ["uuid", value.hex],
     datetime: _instant,
@@ -71,9 +72,8 @@ def _other(value: Any) -> Canonical:
     kind: Any = type(value)
     if isinstance(value, Enum):
         return ["enum", _name(kind), value.name]
-    parameters = getattr(kind, "__dataclass_params__", None)
-    if parameters is not None and parameters.frozen:
-        return [_name(kind), *[canonical(getattr(value, name)) for name in _field_names(kind)]]
+    if _is_frozen_dataclass(kind):
+        return [_name(kind), *[canonical(part) for part in _parts_of(kind)(value)]]
     raise TypeError(f"a {kind.__qualname__} is no cache argument")
 
 
@@ -83,5 +83,14 @@ def _name(kind: type) -> str:
 
 
 @cache
-def _field_names(kind: Any) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
+def _is_frozen_dataclass(kind: Any) -> bool:
+    parameters = getattr(kind, "__dataclass_params__", None)
+    return parameters is not None and parameters.frozen
+
+
+@cache
+def _parts_of(kind: Any) -> Callable[[Any], tuple[object, ...]]:
+    names = [field.name for field in fields(kind)]
+    if len(names) < 2:  # `attrgetter` makes a tuple of two or more only
+        return lambda value: tuple(getattr(value, name) for name in names)
+    return attrgetter(*names)

@@ -8,7 +8,7 @@ in every process with the transaction that made it.
 import hashlib
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Lock
@@ -46,6 +46,11 @@ _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _EMAIL = re.compile(r"[^\s@]+@[^\s@]+")
 
 Row = TypeVar("Row", Tenant, PrincipalRow)
+
+Expect = Callable[[Principal | None], Iterable[str]]
+"""The cache tags that a request will need beside the token's own, fetched in the same round trip,
+as far as can be said from the principal that the token stood for when last verified here: a hint,
+never an answer."""
 
 
 class Remembered:
@@ -88,37 +93,29 @@ def _remembered() -> Remembered:
     return remembered
 
 
-def verify(token: str, also_read: Iterable[str] = ()) -> Principal:
-    """The principal that a bearer token stands for, and a use of it; raises `Unauthenticated`.
-
-    `also_read` are cache tags that the request will need, fetched in the same round trip.
-    """
-    principal = check_token(token, also_read)
+def verify(token: str, expect: Expect = lambda _: ()) -> Principal:
+    """The principal that a bearer token stands for, and a use of it; raises `Unauthenticated`."""
+    principal = check_token(token, expect)
     last_use: LastUse = current_app.extensions["identity.last_use"]
     last_use.note(principal.token_id)
     return principal
 
 
-def check_token(token: str, also_read: Iterable[str] = ()) -> Principal:
+def check_token(token: str, expect: Expect = lambda _: ()) -> Principal:
     """As `verify`, but no use."""
     digest = hashlib.sha256(token.encode()).digest()
-    generation = read_generations({TAG, *also_read})[TAG]
-    known = _remembered().get(digest)
+    remembered = _remembered()
+    known = remembered.get(digest)
+    generation = read_generations((TAG, *expect(known[1] if known else None)))[TAG]
     if known is not None and known[0] == generation:
         principal = cast(Principal, known[1])
     else:
         with db.session.scoped(IdentityScope()):
             principal = _load_principal(db.session, digest)
-        _remembered().put(digest, generation, principal)
+        remembered.put(digest, generation, principal)
     if principal.expires_at is not None and principal.expires_at <= datetime.now(UTC):
         raise Unauthenticated("The token has expired.")
     return principal
-
-
-def recall(token: str) -> Principal | None:
-    """The principal that the token stood for when last verified here: a hint, never an answer."""
-    known = _remembered().get(hashlib.sha256(token.encode()).digest())
-    return cast(Principal, known[1]) if known is not None else None
 
 
 def _load_principal(session: Session, digest: bytes) -> Principal:

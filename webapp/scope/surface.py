@@ -5,10 +5,10 @@ lint-scope` refuses a route that declares neither a surface nor `@public`.
 """
 
 from collections.abc import Callable, Iterable
-from functools import wraps
+from functools import partial, wraps
 from typing import ParamSpec, TypeVar
 
-from flask import g, request
+from flask.globals import app_ctx, request_ctx
 from werkzeug.datastructures import Headers
 
 from webapp.errors import Invalid, ReasonRequired, Unauthenticated
@@ -55,11 +55,11 @@ def surface(
     def decorate(view: Callable[P, R]) -> Callable[P, R]:
         @wraps(view)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-            g.surface = declared
-            headers = request.headers
-            g.principal = principal = _authenticate(headers, declared)
+            state, headers = app_ctx.g, request_ctx.request.headers
+            state.surface = declared
+            state.principal = principal = _authenticate(headers, declared)
             target = _target(principal, _wanted(headers))
-            with enter_scope(principal, declared, target, _reason(headers)) as g.scope:
+            with enter_scope(principal, declared, target, _reason(headers)) as state.scope:
                 return view(*args, **kwargs)
 
         guarded.__surface__ = declared  # type: ignore[attr-defined]  # read back by the lint
@@ -70,17 +70,17 @@ def surface(
 
 def current_scope() -> Scope:
     """The scope of the surface that runs now."""
-    scope: Scope = g.scope
+    scope: Scope = app_ctx.g.scope
     return scope
 
 
 def current_principal() -> Principal:
-    principal: Principal = g.principal
+    principal: Principal = app_ctx.g.principal
     return principal
 
 
 def current_surface() -> Surface:
-    declared: Surface = g.surface
+    declared: Surface = app_ctx.g.surface
     return declared
 
 
@@ -88,10 +88,10 @@ def _authenticate(headers: Headers, declared: Surface) -> Principal:
     scheme, _, token = headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token.startswith(identity.TOKEN_PREFIX):
         raise Unauthenticated("Send an API token: `Authorization: Bearer slt_…`.")
-    return identity.verify(token, also_read=_expected_tags(headers, token, declared))
+    return identity.verify(token, partial(_expected_tags, headers, declared))
 
 
-def _expected_tags(headers: Headers, token: str, declared: Surface) -> list[str]:
+def _expected_tags(headers: Headers, declared: Surface, hint: Principal | None) -> list[str]:
     """Guess the cache tags that this request will ask for, so that they come with the token's.
 
     A guess costs nothing when it is wrong: the reader then fetches what it needs.
@@ -100,7 +100,6 @@ def _expected_tags(headers: Headers, token: str, declared: Surface) -> list[str]
         return []
     if headers.get(SCOPE_HEADER) == "global":
         return [f"{kind}:global" for kind in declared.caches]
-    hint = identity.recall(token)
     if hint is None or len(hint.memberships) != 1:
         return []
     return [f"{kind}:tenant:{hint.memberships[0].tenant_id}" for kind in declared.caches]
