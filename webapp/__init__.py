@@ -7,13 +7,14 @@ from webapp.audit import pipeline, readiness, recorder
 from webapp.audit.views import blueprint as audits_blueprint
 from webapp.extensions import init_celery, init_db
 from webapp.identity import service as identity
+from webapp.observability.lifecycle import Application
 from webapp.rules.views import blueprint as rules_blueprint
 from webapp.settings import Settings, read_settings
 
 
 def create_app(settings: Settings | None = None) -> Flask:
     """An application for `settings`, by default the environment's; connects to nothing yet."""
-    app = Flask("webapp", static_folder=None)
+    app = Application("webapp", static_folder=None)
     app.extensions["settings"] = settings or read_settings()
     app.config["MAX_CONTENT_LENGTH"] = 2**20
     errors.init_app(app)

@@ -5,8 +5,7 @@ from inspect import iscoroutinefunction
 from typing import Any, TypeVar
 
 from celery import Celery, Task
-from flask import Flask, current_app
-from flask.globals import app_ctx
+from flask import Flask
 from flask_caching import Cache
 from flask_sqlalchemy_lite import SQLAlchemy
 from sqlalchemy import event, literal, select
@@ -14,6 +13,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from webapp.context import current_application, current_state
 from webapp.db import ScopedSession, refuse_unsafe_login_role
 from webapp.scope.scopes import Scope
 from webapp.settings import Settings
@@ -58,7 +58,7 @@ class Database(SQLAlchemy):
 
     def get_session(self, name: str = "default") -> Session:
         session = super().get_session(name)
-        state = vars(app_ctx.g)
+        state = current_state()
         state[_MADE] = session
         if _ENTERED in state:
             session.info["scope"] = state.pop(_ENTERED)
@@ -67,13 +67,13 @@ class Database(SQLAlchemy):
     @property
     def made_session(self) -> ScopedSession | None:
         """The session of this application context, if anybody has asked for it yet."""
-        made: ScopedSession | None = vars(app_ctx.g).get(_MADE)
+        made: ScopedSession | None = current_state().get(_MADE)
         return made
 
     @property
     def scope(self) -> Scope | None:
         """What the session is in, or will be when it is made."""
-        return _scope_of(vars(app_ctx.g))
+        return _scope_of(current_state())
 
     def scoped(self, scope: S) -> AbstractContextManager[S]:
         """Run a block in `scope`, then return to the scope before it."""
@@ -89,7 +89,7 @@ class _Scoped(AbstractContextManager[S]):
         self._scope = scope
 
     def __enter__(self) -> S:
-        self._state = vars(app_ctx.g)
+        self._state = current_state()
         self._before = _scope_of(self._state)
         _enter(self._state, self._scope)
         return self._scope
@@ -117,7 +117,7 @@ cache = Cache()
 
 
 def current_settings() -> Settings:
-    settings: Settings = current_app.extensions["settings"]
+    settings: Settings = current_application().extensions["settings"]
     return settings
 
 

@@ -14,11 +14,11 @@ from uuid import UUID
 import flask_smorest
 import marshmallow as ma
 import orjson
-from flask import Request, Response, request
-from flask.globals import request_ctx
+from flask import Request, Response
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import HTTPException
 
+from webapp.context import current_request
 from webapp.errors import Invalid, PreconditionRequired, Stale
 from webapp.extensions import current_settings
 
@@ -64,7 +64,7 @@ class Parser(FlaskParser):
     def parse(self, argmap: Any, req: Request | None = None, **options: Any) -> Any:
         # What loads into a frozen value means the same each time, and can be shared.
         if options["location"] == "query" and getattr(argmap, "model", None) is not None:
-            return self._queries(argmap, request.query_string)
+            return self._queries(argmap, current_request().query_string)
         return super().parse(argmap, req, **options)
 
     def _parse_query(self, schema: ma.Schema, _: bytes) -> Any:
@@ -206,7 +206,7 @@ def _cursor_mac(payload: bytes, listing: str) -> bytes:
 
 def json_response(body: bytes, etag: str | None = None, status: int = 200) -> Response:
     """JSON as it is; 304 without a body when the client that reads has its entity tag already."""
-    if etag is not None and _client_has(etag, request_ctx.request):
+    if etag is not None and _client_has(etag, current_request()):
         return Response(status=304, headers={"ETag": etag})
     response = Response(body, status=status, content_type="application/json")
     if etag is not None:
@@ -232,9 +232,10 @@ def required_version(row_id: UUID) -> Callable[[int], None]:
     Raises `PreconditionRequired` at once when the header is missing; the function returned raises
     `Stale` unless the header names the version it is given.
     """
-    if not request.headers.get("If-Match"):
+    asked = current_request()
+    if not asked.headers.get("If-Match"):
         raise PreconditionRequired("Send If-Match with the ETag that you last saw.")
-    tags = request.if_match
+    tags = asked.if_match
 
     def check(version: int) -> None:
         if not tags.contains(row_etag(row_id, version).strip('"')):

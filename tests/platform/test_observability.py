@@ -22,6 +22,7 @@ from webapp import errors, observability
 from webapp.extensions import db
 from webapp.observability import logs
 from webapp.observability.health import PROBES
+from webapp.observability.lifecycle import Application
 from webapp.observability.metrics import REQUESTS
 from webapp.observability.probes import CheckFailed, Finding, Probe, look
 from webapp.observability.redaction import redact, scrub
@@ -51,7 +52,7 @@ def _logging_as_it_was() -> Iterator[None]:
 
 
 def _app(env: Environment = "qa", port: int = 1) -> Flask:
-    app = Flask("observed")
+    app = Application("observed")
     app.extensions["settings"] = Settings(
         env=env,
         home=Path(),

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from celery import Celery
-from flask import Flask, current_app
+from flask import Flask
 
 from webapp.audit import ledger
 from webapp.audit.event import SealedEvent
 from webapp.audit.journal import Journal
 from webapp.audit.relay import Relay
+from webapp.context import current_application
 from webapp.extensions import db
 from webapp.scope.scopes import LedgerScope
 from webapp.settings import Settings
@@ -45,7 +46,7 @@ def init_app(app: Flask) -> None:
 
 
 def current_journal() -> Journal:
-    journal: Journal = current_app.extensions[_JOURNAL]
+    journal: Journal = current_application().extensions[_JOURNAL]
     return journal
 
 

@@ -34,10 +34,10 @@ from hashlib import blake2b
 from hmac import compare_digest
 from time import time
 
-from flask.globals import request_ctx
 from sqlalchemy import text
 
 from webapp.caching.store import Store, Unavailable
+from webapp.context import current_request
 from webapp.db import ScopedSession
 from webapp.extensions import db
 from webapp.scope.scopes import IdentityScope
@@ -194,7 +194,7 @@ def _memo() -> dict[str, int]:
     # Kept with the request, not in `g`: that outlives the request where a context is pushed
     # around several, as tests do.
     try:
-        environ = request_ctx.request.environ
+        environ = current_request().environ
     except RuntimeError:  # no request
         return {}
     memo: dict[str, int] = environ.setdefault(_MEMO, {})

@@ -3,11 +3,12 @@
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from flask import Flask, current_app
+from flask import Flask
 
 from webapp.caching.generations import LEASE, SKEW, Generations
 from webapp.caching.local import Entries, Flights
 from webapp.caching.store import Store, Verbatim
+from webapp.context import current_application
 from webapp.extensions import cache
 from webapp.settings import Settings
 
@@ -26,7 +27,7 @@ class Caching:
 
 
 def current_caching() -> Caching:
-    caching: Caching = current_app.extensions[_EXTENSION]
+    caching: Caching = current_application().extensions[_EXTENSION]
     return caching
 
 

@@ -17,12 +17,13 @@ from uuid import UUID
 
 from cachetools import LRUCache
 from celery import Celery
-from flask import Flask, current_app
+from flask import Flask
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from webapp.caching import invalidate, read_generations
+from webapp.context import current_application
 from webapp.errors import Conflict, Invalid, NotFound, Unauthenticated
 from webapp.extensions import db
 from webapp.identity.last_use import TOUCH_TASK, LastUse
@@ -89,14 +90,14 @@ def init_app(app: Flask) -> None:
 
 
 def _remembered() -> Remembered:
-    remembered: Remembered = current_app.extensions["identity"]
+    remembered: Remembered = current_application().extensions["identity"]
     return remembered
 
 
 def verify(token: str, expect: Expect = lambda _: ()) -> Principal:
     """The principal that a bearer token stands for, and a use of it; raises `Unauthenticated`."""
     principal = check_token(token, expect)
-    last_use: LastUse = current_app.extensions["identity.last_use"]
+    last_use: LastUse = current_application().extensions["identity.last_use"]
     last_use.note(principal.token_id)
     return principal
 

@@ -1,8 +1,9 @@
 """A request from its first moment to its answer: its id, its line in the log, its numbers, and the
 headers that every answer has.
 
-Flask's signals are used, not its hooks: they come before the first `before_request` and after the
-last `after_request`, in whatever order the parts of the application were set up.
+Flask's own methods are overridden, instead of hooks: that is before the first `before_request` and
+after the last `after_request`, in whatever order the parts of the application were set up, and the
+least that Flask can be asked.
 """
 
 import re
@@ -10,17 +11,17 @@ from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
 
-from flask import Flask, Response, request_finished, request_started
-from flask.globals import app_ctx, request_ctx
+from flask import Flask, Request, Response
+from flask.typing import ResponseReturnValue
 from uuid_utils import uuid7
 
+from webapp.context import current_request, current_state
 from webapp.observability import metrics
 from webapp.observability.logs import WriteLine
 from webapp.scope.scopes import GlobalScope, IdentityScope, LedgerScope, TenantScope
 
 REQUEST_ID_HEADER = "X-Request-ID"
 UNMATCHED = "unmatched"
-_LOG = "sightline.request_log"
 
 _REQUEST_ID = re.compile(r"(?!slt_)[A-Za-z0-9._-]{1,128}")
 """What we take over from the client. Never what looks like a token: it would be logged."""
@@ -33,31 +34,35 @@ _SCOPE_KINDS: dict[type, str] = {
 }
 
 
-def init_app(app: Flask, write_line: WriteLine) -> None:
-    app.extensions[_LOG] = write_line
-    request_started.connect(_begin, app)
-    request_finished.connect(_finish, app)
+class Application(Flask):
+    """Flask's, whose requests have an id, and each its line and its numbers."""
 
+    write_line: WriteLine
 
-def _begin(_: Flask, **__: object) -> None:
-    state = app_ctx.g
-    state.started = perf_counter()
-    state.request_id = _request_id(request_ctx.request.headers.get(REQUEST_ID_HEADER))
+    def preprocess_request(self) -> ResponseReturnValue | None:
+        state = current_state()
+        state["started"] = perf_counter()
+        state["request_id"] = _request_id(current_request().headers.get(REQUEST_ID_HEADER))
+        return super().preprocess_request()
+
+    def process_response(self, response: Response) -> Response:
+        response = super().process_response(response)
+        _finish(self.write_line, current_request(), current_state(), response)
+        return response
 
 
 def _request_id(given: str | None) -> str:
     return given if given and _REQUEST_ID.fullmatch(given) else str(uuid7())
 
 
-def _finish(app: Flask, response: Response, **_: object) -> None:
-    # One way through each proxy instead of ten, since this runs for each request.
-    known, asked = vars(app_ctx.g), request_ctx.request
+def _finish(
+    write_line: WriteLine, asked: Request, known: Mapping[str, Any], response: Response
+) -> None:
     seconds = perf_counter() - known["started"]
     _set_headers(response, asked.path, known["request_id"])
     route = asked.url_rule.rule if asked.url_rule else UNMATCHED
     metrics.count_request(asked.method, route, response.status_code, seconds)
     principal, surface = known.get("principal"), known.get("surface")
-    write_line: WriteLine = app.extensions[_LOG]
     write_line(
         "request",
         method=asked.method,
@@ -65,7 +70,7 @@ def _finish(app: Flask, response: Response, **_: object) -> None:
         status=response.status_code,
         duration_ms=round(seconds * 1000, 2),
         request_id=known["request_id"],
-        principal=str(principal.id) if principal else None,
+        principal=principal.id if principal else None,
         scope=_SCOPE_KINDS.get(type(known.get("scope"))),
         surface=surface.name if surface else None,
         **_waited(known),

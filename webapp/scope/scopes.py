@@ -2,7 +2,7 @@
 row level security, entered by `webapp.db` when a transaction begins."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 from uuid import UUID
 
@@ -22,6 +22,12 @@ class TenantScope:
     def tag(self) -> str:
         """Names the rows whose change ends what this scope has cached."""
         return self.visibility
+
+
+@lru_cache(4096)
+def tenant_scope(tenant_id: UUID) -> TenantScope:
+    """The same one each time, which remembers how it is spelled."""
+    return TenantScope(tenant_id)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from webapp.scope.policy import (
     decide,
 )
 from webapp.scope.reason import Reason
-from webapp.scope.scopes import GlobalScope, Scope, TenantScope
+from webapp.scope.scopes import GlobalScope, Scope, tenant_scope
 
 
 def enter_scope(
@@ -68,7 +68,7 @@ def _scope(target: Target, event_id: UUID | None) -> Scope:
         case TenantTarget(None):
             raise NotFound("There is no such tenant.")
         case TenantTarget(UUID() as tenant_id):
-            return TenantScope(tenant_id)
+            return tenant_scope(tenant_id)
     raise TypeError(target)
 
 

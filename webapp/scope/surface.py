@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 from functools import partial, wraps
 from typing import ParamSpec, TypeVar
 
-from flask.globals import app_ctx, request_ctx
 from werkzeug.datastructures import Headers
 
+from webapp.context import current_request, current_state
 from webapp.errors import Invalid, ReasonRequired, Unauthenticated
 from webapp.identity import service as identity
 from webapp.identity.principal import PlatformRole, Principal, TenantRole
@@ -24,7 +24,7 @@ from webapp.scope.reason import (
     parse_reason,
     parse_scope,
 )
-from webapp.scope.scopes import Scope
+from webapp.scope.scopes import Scope, tenant_scope
 from webapp.scope.service import enter_scope
 
 SCOPE_HEADER = "Sightline-Scope"
@@ -55,11 +55,11 @@ def surface(
     def decorate(view: Callable[P, R]) -> Callable[P, R]:
         @wraps(view)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-            state, headers = app_ctx.g, request_ctx.request.headers
-            state.surface = declared
-            state.principal = principal = _authenticate(headers, declared)
+            state, headers = current_state(), current_request().headers
+            state["surface"] = declared
+            state["principal"] = principal = _authenticate(headers, declared)
             target = _target(principal, _wanted(headers))
-            with enter_scope(principal, declared, target, _reason(headers)) as state.scope:
+            with enter_scope(principal, declared, target, _reason(headers)) as state["scope"]:
                 return view(*args, **kwargs)
 
         guarded.__surface__ = declared  # type: ignore[attr-defined]  # read back by the lint
@@ -70,17 +70,17 @@ def surface(
 
 def current_scope() -> Scope:
     """The scope of the surface that runs now."""
-    scope: Scope = app_ctx.g.scope
+    scope: Scope = current_state()["scope"]
     return scope
 
 
 def current_principal() -> Principal:
-    principal: Principal = app_ctx.g.principal
+    principal: Principal = current_state()["principal"]
     return principal
 
 
 def current_surface() -> Surface:
-    declared: Surface = app_ctx.g.surface
+    declared: Surface = current_state()["surface"]
     return declared
 
 
@@ -102,7 +102,8 @@ def _expected_tags(headers: Headers, declared: Surface, hint: Principal | None) 
         return [f"{kind}:global" for kind in declared.caches]
     if hint is None or len(hint.memberships) != 1:
         return []
-    return [f"{kind}:tenant:{hint.memberships[0].tenant_id}" for kind in declared.caches]
+    own = tenant_scope(hint.memberships[0].tenant_id)
+    return [f"{kind}:{own.tag}" for kind in declared.caches]
 
 
 def _wanted(headers: Headers) -> Wanted | None:
