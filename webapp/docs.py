@@ -165,6 +165,7 @@ def init_app(app: Flask, blueprints: Iterable[flask_smorest.Blueprint]) -> None:
 def page() -> Response:
     response = Response(PAGE, mimetype="text/html")
     response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+    response.headers["Referrer-Policy"] = "no-referrer"
     return response
 
 

@@ -51,7 +51,7 @@ def somebody() -> Actor:
 
 def lines(result: Result) -> list[dict[str, object]]:
     assert result.exit_code == 0, result.output
-    return [orjson.loads(line) for line in result.output.splitlines()]
+    return [orjson.loads(line) for line in result.stdout.splitlines()]
 
 
 def test_search_prints_a_table(app: Flask) -> None:

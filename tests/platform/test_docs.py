@@ -19,6 +19,7 @@ def test_the_page_allows_nothing_from_elsewhere(client: FlaskClient, path: str) 
     response = client.get(path)
     assert response.status_code == 200
     assert response.mimetype == "text/html"
+    assert response.headers["Referrer-Policy"] == "no-referrer"
     policy = response.headers["Content-Security-Policy"]
     assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
     assert "unsafe" not in policy

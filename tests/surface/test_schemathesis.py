@@ -29,7 +29,7 @@ from webapp.stack.home import open_stack, running
 
 OF_EVERY_ANSWER = {
     *("cache-control", "content-length", "content-type"),
-    *("referrer-policy", "x-content-type-options", "x-request-id"),
+    *("x-content-type-options", "x-request-id"),
 }
 CONFIG: dict[str, Any] = {
     "seed": 20260101,

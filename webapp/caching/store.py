@@ -183,7 +183,7 @@ class Store:
             again = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
             reader.client = self._connect(retry=again, single_connection_client=True)
             reader.process = getpid()
-        return reader.client.mget(names)
+        return reader.client.execute_command("MGET", *names)  # type: ignore[no-untyped-call]  # redis-py types only its methods
 
     def _call(self, command: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if monotonic() < self._skip_until:

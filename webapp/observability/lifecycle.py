@@ -17,7 +17,7 @@ from uuid_utils import uuid7
 
 from webapp.context import current_request, current_state
 from webapp.observability import metrics
-from webapp.observability.logs import WriteLine
+from webapp.observability.lines import LineWriter
 from webapp.scope.scopes import GlobalScope, IdentityScope, LedgerScope, TenantScope
 
 REQUEST_ID_HEADER = "X-Request-ID"
@@ -37,7 +37,7 @@ _SCOPE_KINDS: dict[type, str] = {
 class Application(Flask):
     """Flask's, whose requests have an id, and each its line and its numbers."""
 
-    write_line: WriteLine
+    write_line: LineWriter
 
     def preprocess_request(self) -> ResponseReturnValue | None:
         state = current_state()
@@ -56,7 +56,7 @@ def _request_id(given: str | None) -> str:
 
 
 def _finish(
-    write_line: WriteLine, asked: Request, known: Mapping[str, Any], response: Response
+    write_line: LineWriter, asked: Request, known: Mapping[str, Any], response: Response
 ) -> None:
     seconds = perf_counter() - known["started"]
     _set_headers(response, asked.path, known["request_id"])
@@ -87,6 +87,5 @@ def _set_headers(response: Response, path: str, request_id: str) -> None:
     headers = response.headers
     headers.add(REQUEST_ID_HEADER, request_id)
     headers.add("X-Content-Type-Options", "nosniff")
-    headers.add("Referrer-Policy", "no-referrer")
     if path.startswith("/admin"):
         headers.setdefault("Cache-Control", "private, no-cache")
