@@ -24,16 +24,24 @@ def make_event(**changes: Any) -> AuditEvent:
         id=uuid7(),
         occurred_at=datetime.now(UTC),
         kind="look",
-        actor=Actor(uuid4(), "engineer@example.org", ("engineer",), uuid4()),
+        actor=Actor(
+            id=uuid4(), email="engineer@example.org", roles=("engineer",), token_id=uuid4()
+        ),
         surface="looks.things",
-        reason=Reason("incident", "INC-1", None),
-        scope=EventScope("global", None, None),
+        reason=Reason(code="incident", ticket="INC-1", note=None),
+        scope=EventScope(kind="global", tenant=None, tenant_id=None),
         decision=EventDecision("allowed"),
         outcome="served",
         http_status=200,
         rows=3,
         repeats=1,
-        request=EventRequest(uuid4().hex, "GET", "/admin/looks/things", "127.0.0.1", None),
+        request=EventRequest(
+            id=uuid4().hex,
+            ip="127.0.0.1",
+            method="GET",
+            path="/admin/looks/things",
+            user_agent=None,
+        ),
         origin=EventOrigin(uuid4(), 1),
     )
     return replace(event, **changes)
@@ -57,9 +65,13 @@ events = st.builds(
         token_id=st.none() | st.uuids(),
     ),
     surface=texts,
-    reason=st.none() | st.builds(Reason, texts, st.none() | texts, st.none() | texts),
+    reason=st.none()
+    | st.builds(Reason, code=texts, note=st.none() | texts, ticket=st.none() | texts),
     scope=st.builds(
-        EventScope, st.sampled_from(["tenant", "global"]), st.none() | st.uuids(), st.none() | texts
+        EventScope,
+        kind=st.sampled_from(["tenant", "global"]),
+        tenant=st.none() | texts,
+        tenant_id=st.none() | st.uuids(),
     ),
     decision=st.builds(
         EventDecision,
@@ -71,7 +83,14 @@ events = st.builds(
     http_status=st.none() | counts,
     rows=st.none() | counts,
     repeats=counts,
-    request=st.builds(EventRequest, texts, texts, texts, st.none() | texts, st.none() | texts),
+    request=st.builds(
+        EventRequest,
+        id=texts,
+        ip=st.none() | texts,
+        method=texts,
+        path=texts,
+        user_agent=st.none() | texts,
+    ),
     origin=st.builds(EventOrigin, journal=st.uuids(), seq=counts),
 )
 

@@ -46,7 +46,7 @@ def seal(event: AuditEvent, key: bytes) -> list[str]:
 
 
 def somebody() -> Actor:
-    return Actor(uuid4(), f"{uuid4().hex}@example.org", ("engineer",), None)
+    return Actor(id=uuid4(), email=f"{uuid4().hex}@example.org", roles=("engineer",), token_id=None)
 
 
 def lines(result: Result) -> list[dict[str, object]]:
@@ -56,7 +56,8 @@ def lines(result: Result) -> list[dict[str, object]]:
 
 def test_search_prints_a_table(app: Flask) -> None:
     actor = somebody()
-    reason, scope = Reason("fraud", "F-1", "a note"), EventScope("tenant", uuid4(), "acme")
+    reason = Reason(code="fraud", ticket="F-1", note="a note")
+    scope = EventScope(kind="tenant", tenant_id=uuid4(), tenant="acme")
     told = make_event(actor=actor, reason=reason, scope=scope, rows=17, repeats=4)
     silent = make_event(actor=actor, reason=None, rows=None, outcome="interrupted")
     append(app, told, silent)
@@ -82,8 +83,10 @@ def test_search_has_the_filters_of_the_list(app: Flask) -> None:
             actor=actor, outcome="denied", decision=EventDecision("denied"), surface="a.b"
         ),
         "change": make_event(actor=actor, kind="change", surface="a.c"),
-        "tenant": make_event(actor=actor, scope=EventScope("tenant", uuid4(), "acme")),
-        "ticket": make_event(actor=actor, reason=Reason("legal", "L-1", None)),
+        "tenant": make_event(
+            actor=actor, scope=EventScope(kind="tenant", tenant_id=uuid4(), tenant="acme")
+        ),
+        "ticket": make_event(actor=actor, reason=Reason(code="legal", ticket="L-1", note=None)),
     }
     append(app, *made.values())
     names = {str(event.id): name for name, event in made.items()}

@@ -52,7 +52,7 @@ def state(client: FlaskClient) -> Any:
 
 def settle(app: Flask, size: int) -> None:
     """One event of about so many bytes."""
-    request = EventRequest(uuid4().hex, "GET", "/", None, "x" * size)
+    request = EventRequest(id=uuid4().hex, ip=None, method="GET", path="/", user_agent="x" * size)
     with app.app_context():
         pipeline.current_journal().settle([make_event(request=request)], PATIENCE)
 

@@ -22,42 +22,45 @@ class EventError(ValueError):
     """Bytes that are not an audit event of ours."""
 
 
-@dataclass(frozen=True)
+# Their fields stand in alphabetical order: that is the order of canonical bytes, and orjson keeps it.
+
+
+@dataclass(frozen=True, kw_only=True)
 class Actor:
-    id: UUID
     email: str
+    id: UUID
     roles: tuple[str, ...]
     token_id: UUID | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Reason:
     code: str
-    ticket: str | None
     note: str | None
+    ticket: str | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EventScope:
     kind: ScopeKind
-    tenant_id: UUID | None
     tenant: str | None
     """The slug that was asked for, also when no tenant has it."""
+    tenant_id: UUID | None
 
 
 @dataclass(frozen=True)
 class EventDecision:
     effect: Effect
-    rule_ids: tuple[UUID, ...] = ()
     excluded_tenant_ids: tuple[UUID, ...] = ()
+    rule_ids: tuple[UUID, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EventRequest:
     id: str
+    ip: str | None
     method: str
     path: str
-    ip: str | None
     user_agent: str | None
 
 
@@ -69,37 +72,41 @@ class EventOrigin:
     seq: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AuditEvent:
     """One look (or change), as it will stand in the ledger. Every field is covered by the MAC."""
 
-    id: UUID
-    occurred_at: datetime
-    kind: Kind
     actor: Actor
-    surface: str
-    reason: Reason | None
-    """`None` only for a change in one's own scope, which needs no reason."""
-    scope: EventScope
     decision: EventDecision
-    outcome: Outcome
     http_status: int | None
     """`None` where the request ended without an answer."""
-    rows: int | None
-    """How many rows the answer held; `None` where a surface does not count them."""
+    id: UUID
+    kind: Kind
+    occurred_at: datetime
+    origin: EventOrigin | None = None
+    """`None` until a journal has numbered it."""
+    outcome: Outcome
+    reason: Reason | None
+    """`None` only for a change in one's own scope, which needs no reason."""
     repeats: int
     """How many times the surface was entered in this request, the first included."""
     request: EventRequest
-    origin: EventOrigin | None = None
-    """`None` until a journal has numbered it."""
+    rows: int | None
+    """How many rows the answer held; `None` where a surface does not count them."""
+    scope: EventScope
+    surface: str
+
+    def amended(self, **changes: Any) -> "AuditEvent":
+        """As `dataclasses.replace` does it, which takes five times as long."""
+        event = object.__new__(AuditEvent)
+        event.__dict__.update(self.__dict__, **changes)
+        return event
 
 
 def dump_event(event: AuditEvent) -> bytes:
-    """Canonical bytes (RFC 8785): all keys are ASCII, all numbers integers, so that sorted keys and
-    orjson's escaping are that form."""
-    # orjson sorts the keys of dicts, but leaves a dataclass's fields in their order.
-    plain = orjson.loads(orjson.dumps(event, option=orjson.OPT_UTC_Z))
-    return orjson.dumps(plain, option=orjson.OPT_SORT_KEYS)
+    """Canonical bytes (RFC 8785): all keys are ASCII and in their order, all numbers integers, so
+    that orjson's escaping is that form."""
+    return orjson.dumps(event, option=orjson.OPT_UTC_Z)
 
 
 def load_event(data: bytes) -> AuditEvent:
@@ -166,7 +173,11 @@ def _event(raw: Any) -> AuditEvent:
 def _reason(raw: Any) -> Reason | None:
     if raw is None:
         return None
-    return Reason(_text(raw["code"]), _text_or_none(raw["ticket"]), _text_or_none(raw["note"]))
+    return Reason(
+        code=_text(raw["code"]),
+        note=_text_or_none(raw["note"]),
+        ticket=_text_or_none(raw["ticket"]),
+    )
 
 
 def _text(value: object) -> str:

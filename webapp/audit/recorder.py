@@ -10,11 +10,12 @@ ledger as interrupted.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from time import monotonic
 from uuid import UUID
 
 import structlog
-from flask import Flask, Response, g, request
+from flask import Flask, Response
 from prometheus_client import Counter
 from uuid_utils.compat import uuid7
 
@@ -31,10 +32,14 @@ from webapp.audit.event import (
 )
 from webapp.audit.journal import JournalFailed
 from webapp.audit.pipeline import current_journal
+from webapp.context import current_request, current_state
 from webapp.errors import AuditUnavailable, problem
 from webapp.extensions import current_settings
 
 RECEIPT_HEADER = "Sightline-Audit"
+_NOTES = "audit"
+"""Where they are in `flask.g`."""
+
 _SETTLED = "sightline.audit_settled"
 MAX_PATH = 2048
 MAX_USER_AGENT = 512
@@ -72,11 +77,19 @@ class Look:
 
 @dataclass(frozen=True)
 class _Noted:
-    id: UUID
-    occurred_at: datetime
     look: Look
+    begun: AuditEvent
+    """What it is if nobody answers."""
     rows: int | None = None
     repeats: int = 1
+
+    def answered(self, status: int | None) -> AuditEvent:
+        return self.begun.amended(
+            outcome=_outcome(self.look, status),
+            http_status=status,
+            rows=self.rows,
+            repeats=self.repeats,
+        )
 
 
 _Key = tuple[UUID, str, Reason | None]
@@ -103,9 +116,9 @@ def note(look: Look) -> UUID:
 
     Raises `AuditUnavailable` where a change cannot be recorded: it must not be made then.
     """
-    if _SETTLED in request.environ:
+    if _SETTLED in current_request().environ:
         raise TooLate(look.surface)
-    noted = _noted()
+    noted: _Notes = current_state().setdefault(_NOTES, {})
     key: _Key = (look.actor.id, look.surface, look.reason)
     before = noted.get(key)
     if before is None:
@@ -114,12 +127,12 @@ def note(look: Look) -> UUID:
         raise ScopeChanged(look.surface)
     else:
         noted[key] = replace(before, repeats=before.repeats + 1)
-    return noted[key].id
+    return noted[key].begun.id
 
 
 def count_rows(surface: str, rows: int) -> None:
     """Say how many rows the answer shows of a surface; repeats add up."""
-    noted: _Notes = g.get("audit", {})
+    noted: _Notes = current_state().get(_NOTES, {})
     for key, entry in noted.items():
         if entry.look.surface == surface:
             noted[key] = replace(entry, rows=(entry.rows or 0) + rows)
@@ -127,51 +140,51 @@ def count_rows(surface: str, rows: int) -> None:
 
 def settle(response: Response) -> Response:
     """Have the request's looks recorded, or answer 503 in place of what they would vouch for."""
-    noted = g.pop("audit", None)
-    request.environ[_SETTLED] = True
+    noted: _Notes | None = current_state().pop(_NOTES, None)
+    current_request().environ[_SETTLED] = True
     if not noted:
         return response
-    events = [_event(entry, response.status_code) for entry in noted.values()]
+    events = [entry.answered(response.status_code) for entry in noted.values()]
     try:
         _wait_for(lambda within: current_journal().settle(events, within))
     except Exception as error:  # whatever it is, what was not recorded is not shown
         return _unrecorded(noted, events, response, error)
     for event in events:
-        LOOKS.labels(event.surface, event.outcome).inc()
-    response.headers[RECEIPT_HEADER] = ", ".join(str(event.id) for event in events)
+        _looks(event.surface, event.outcome).inc()
+    response.headers.add(RECEIPT_HEADER, ", ".join(str(event.id) for event in events))
     return response
 
 
 def _begin(look: Look) -> _Noted:
     """Tell the journal that a look begins. What is denied has no middle to die in; a change waits
     for the disk, since its transaction may commit before the answer is known."""
-    noted = _Noted(id=uuid7(), occurred_at=datetime.now(UTC), look=look)
+    event, journal = _event(look), current_journal()
+    noted = _Noted(look, event)
     if look.decision.effect != "allowed":
         return noted
-    event, journal = _event(noted, None), current_journal()
     try:
         if look.kind == "change":
             _wait_for(lambda within: journal.begin_durably(event, within))
         else:
             journal.begin(event)
     except JournalFailed as error:
-        log.error("audit_not_begun", events=[str(noted.id)], exc_info=error)
+        log.error("audit_not_begun", events=[str(event.id)], exc_info=error)
         if look.open and look.kind == "look":
             return noted
         REFUSED.inc()
-        _settle_later([_event(noted, AuditUnavailable.status)])
+        _settle_later([noted.answered(AuditUnavailable.status)])
         raise AuditUnavailable from error
     return noted
 
 
 def _wait_for(write: Callable[[float], None]) -> None:
     """Write within what is left of AUDIT_TIMEOUT: all the waiting of a request counts together."""
-    began = monotonic()
-    waited = g.get("audit_waited", 0.0)
+    state, began = current_state(), monotonic()
+    waited = state.get("audit_waited", 0.0)
     try:
         write(max(0.0, current_settings().audit_timeout - waited))
     finally:
-        g.audit_waited = waited + monotonic() - began
+        state["audit_waited"] = waited + monotonic() - began
 
 
 def _unrecorded(
@@ -184,7 +197,7 @@ def _unrecorded(
         return response
     REFUSED.inc()
     refusal = problem(AuditUnavailable())
-    _settle_later([_event(entry, refusal.status_code) for entry in noted.values()])
+    _settle_later([entry.answered(refusal.status_code) for entry in noted.values()])
     response.close()
     return refusal
 
@@ -203,41 +216,41 @@ def _settle_later(events: list[AuditEvent]) -> bool:
 def _settle_interrupted(_: BaseException | None) -> None:
     """Record what no answer was made for; and leave `g` to the next request, should both run in
     an application context that somebody else has pushed."""
-    noted = g.pop("audit", None)
+    noted: _Notes | None = current_state().pop(_NOTES, None)
     if noted:
-        _settle_later([_event(entry, None) for entry in noted.values()])
+        _settle_later([entry.answered(None) for entry in noted.values()])
 
 
-def _noted() -> _Notes:
-    if "audit" not in g:
-        g.audit = {}
-    noted: _Notes = g.audit
-    return noted
-
-
-def _event(noted: _Noted, status: int | None) -> AuditEvent:
-    look = noted.look
+def _event(look: Look) -> AuditEvent:
+    """The look as it stands while nobody has answered."""
+    asked = current_request()
     return AuditEvent(
-        id=noted.id,
-        occurred_at=noted.occurred_at,
-        kind=look.kind,
         actor=look.actor,
-        surface=look.surface,
-        reason=look.reason,
-        scope=look.scope,
         decision=look.decision,
-        outcome=_outcome(look, status),
-        http_status=status,
-        rows=noted.rows,
-        repeats=noted.repeats,
+        http_status=None,
+        id=uuid7(),
+        kind=look.kind,
+        occurred_at=datetime.now(UTC),
+        outcome=_outcome(look, None),
+        reason=look.reason,
+        repeats=1,
         request=EventRequest(
-            id=g.request_id,
-            method=request.method,
-            path=_printable(request.path[:MAX_PATH]),
-            ip=request.remote_addr,
-            user_agent=_printable(request.user_agent.string[:MAX_USER_AGENT]) or None,
+            id=current_state()["request_id"],
+            ip=asked.remote_addr,
+            method=asked.method,
+            path=_printable(asked.path[:MAX_PATH]),
+            user_agent=_printable(asked.environ.get("HTTP_USER_AGENT", "")[:MAX_USER_AGENT])
+            or None,
         ),
+        rows=None,
+        scope=look.scope,
+        surface=look.surface,
     )
+
+
+@lru_cache(1024)
+def _looks(surface: str, outcome: Outcome) -> Counter:
+    return LOOKS.labels(surface, outcome)
 
 
 def _outcome(look: Look, status: int | None) -> Outcome:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Literal
 from uuid import UUID
 
@@ -33,7 +34,7 @@ class Principal:
     def membership(self, slug: str) -> Membership | None:
         return next((m for m in self.memberships if m.tenant == slug), None)
 
-    @property
+    @cached_property
     def roles(self) -> tuple[str, ...]:
         """Every role held, tenants' as `slug:role`, sorted."""
         own = (f"{m.tenant}:{m.role}" for m in self.memberships)

@@ -81,19 +81,28 @@ def _look(
 ) -> recorder.Look:
     return recorder.Look(
         kind="change" if surface.changes else "look",
-        actor=audit.Actor(principal.id, principal.email, principal.roles, principal.token_id),
+        actor=audit.Actor(
+            email=principal.email,
+            id=principal.id,
+            roles=principal.roles,
+            token_id=principal.token_id,
+        ),
         surface=surface.name,
-        reason=audit.Reason(reason.code, reason.ticket, reason.note) if reason else None,
+        reason=_event_reason(reason) if reason else None,
         scope=_event_scope(target),
         decision=_event_decision(decision),
         open=bool(surface.open_because),
     )
 
 
+def _event_reason(reason: Reason) -> audit.Reason:
+    return audit.Reason(code=reason.code, note=reason.note, ticket=reason.ticket)
+
+
 def _event_scope(target: Target) -> audit.EventScope:
     if isinstance(target, GlobalTarget):
-        return audit.EventScope("global", None, None)
-    return audit.EventScope("tenant", target.tenant_id, target.slug)
+        return audit.EventScope(kind="global", tenant=None, tenant_id=None)
+    return audit.EventScope(kind="tenant", tenant=target.slug, tenant_id=target.tenant_id)
 
 
 def _event_decision(decision: Decision) -> audit.EventDecision:
