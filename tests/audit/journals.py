@@ -12,7 +12,7 @@ from uuid import UUID
 from tests.audit.events import make_event
 from tests.audit.receipts import wait_for
 from tests.processes import ROOT
-from webapp.audit import journal_file
+from webapp.audit import journal_file, journal_reader
 from webapp.audit.event import AuditEvent, load_event
 from webapp.audit.journal import Journal
 from webapp.audit.journal_file import JournalFile
@@ -86,7 +86,7 @@ def said(directory: Path) -> list[AuditEvent]:
     return [
         load_event(row.event)
         for path in journal_file.list_files(directory)
-        for row in journal_file.read_all(path)
+        for row in journal_reader.read_all(path)
     ]
 
 

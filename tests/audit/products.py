@@ -20,7 +20,8 @@ from tests.processes import ROOT
 from webapp import create_app, migrate
 from webapp.audit import journal_file, pipeline
 from webapp.audit.event import AuditEvent, EventOrigin, dump_event, event_mac
-from webapp.audit.journal_file import JournalFile, Row
+from webapp.audit.journal_file import JournalFile
+from webapp.audit.journal_reader import Row
 from webapp.extensions import db
 from webapp.settings import read_settings
 from webapp.stack.home import Stack, open_stack, running
@@ -78,7 +79,7 @@ class Product:
 
     def _row(self, place: int, event: AuditEvent, *, settled: bool) -> Row:
         data = dump_event(event)
-        return Row(place, event.id, settled, data, event_mac(data, key_of(self.app)))
+        return Row(place, str(event.id), settled, data, event_mac(data, key_of(self.app)))
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from tests.audit.products import own_product
 from tests.audit.receipts import committed, receipt, second_connection, wait_for
 from tests.factories import INCIDENT, add_account
 from tests.processes import run_worker
-from webapp.audit import journal_file, outbox
+from webapp.audit import journal_file, journal_reader, outbox
 from webapp.audit.event import AuditEvent, dump_event, event_mac
 from webapp.audit.models import AuditEventRow
 from webapp.audit.pipeline import COMMIT_TASK
@@ -152,10 +152,10 @@ def test_a_worker_with_another_key_loses_nothing(
         assert in_quarantine(product.app) == len(ids)
         assert count(product.app, *ids) == 0
         (path,) = journal_file.list_files(product.journals)
-        assert {row.id for row in journal_file.read_all(path)} == set(ids)
+        assert {UUID(row.id) for row in journal_reader.read_all(path)} == set(ids)
         with run_worker(product.environment, log):
             committed(product.app, *ids)
-            wait_for(lambda: journal_file.read_all(path) == [])
+            wait_for(lambda: journal_reader.read_all(path) == [])
         assert count(product.app, *ids) == len(ids)
 
 

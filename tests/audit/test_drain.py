@@ -3,7 +3,6 @@
 import os
 import signal
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -19,9 +18,9 @@ from tests.audit.products import Product, numbered, own_product
 from tests.audit.receipts import receipt, second_connection
 from tests.factories import INCIDENT, Account, add_account
 from tests.processes import Web, run_web
-from webapp.audit import journal_file
+from webapp.audit import journal_reader
 from webapp.audit.event import AuditEvent
-from webapp.audit.journal_file import Row
+from webapp.audit.journal_reader import Row
 from webapp.audit.models import AuditEventRow
 
 LOOKS = 25
@@ -130,7 +129,7 @@ def leave_forged(product: Product, *events: AuditEvent) -> Path:
     file = product.hold(uuid4(), *events[1:])
     row = product._row(len(events), events[0], settled=True)
     with file.writing(durable=False):
-        file.put([replace(row, mac="0" * 64)])
+        file.put([row._replace(mac="0" * 64)])
     file.close()
     return file.path
 
@@ -144,7 +143,7 @@ def test_what_the_ledger_refuses_stays_in_its_file(product: Product) -> None:
         "3 events committed, 1 refused.\n"
         "What was refused stays in its file, and is in quarantine too.\n"
     )
-    assert [row.id for row in journal_file.read_all(path)] == [forged.id]
+    assert [row.id for row in journal_reader.read_all(path)] == [str(forged.id)]
     assert drained(product) == (1, said(refused=1))
     assert kept(product).keys() == {event.id for event in others}
 
@@ -182,7 +181,7 @@ def test_a_file_that_is_damaged_further_on(product: Product) -> None:
 def test_a_row_that_is_no_text_is_refused(product: Product) -> None:
     file = product.hold(uuid4(), make_event())
     with file.writing(durable=False):
-        file.put([Row(2, uuid4(), True, b"\xff\xfe", "mac")])
+        file.put([Row(2, str(uuid4()), True, b"\xff\xfe", "mac")])
     file.close()
     assert drained(product) == (1, said(committed=1, refused=1))
 
@@ -196,7 +195,7 @@ def test_without_a_database_nothing_is_lost(product: Product) -> None:
     assert done.returncode == 1
     assert done.stderr.strip().endswith("Error: The database does not answer; see DATABASE_URL.")
     assert "Traceback" not in done.stderr
-    assert [row.id for row in journal_file.read_all(path)] == [event.id for event in events]
+    assert [row.id for row in journal_reader.read_all(path)] == [str(event.id) for event in events]
     assert product.start("drain").returncode == 0
     assert kept(product).keys() == {event.id for event in events}
 

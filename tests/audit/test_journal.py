@@ -28,10 +28,10 @@ from tests.audit.journals import (
     wait_until_said,
 )
 from tests.audit.receipts import wait_for
-from webapp.audit import journal_file
+from webapp.audit import journal_file, journal_reader
 from webapp.audit.event import AuditEvent, has_valid_mac
 from webapp.audit.journal import Journal, JournalFailed
-from webapp.audit.journal_file import JournalReader
+from webapp.audit.journal_reader import JournalReader
 
 SHORT = 0.05
 
@@ -52,8 +52,8 @@ def test_what_is_settled_is_on_disk_sealed_and_numbered(journal: Journal) -> Non
     journal.settle(events, PATIENCE)
     last = settle(journal)
     (path,) = journal_file.list_files(journal.directory)
-    rows = journal_file.read_all(path)
-    assert [row.id for row in rows] == [*(event.id for event in events), last.id]
+    rows = journal_reader.read_all(path)
+    assert [row.id for row in rows] == [str(event.id) for event in (*events, last)]
     assert all(row.settled and has_valid_mac(row.event, row.mac, KEY) for row in rows)
     assert numbers(said(journal.directory)) == [1, 2, 3]
     origins = {event.origin.journal for event in said(journal.directory) if event.origin}
@@ -96,7 +96,7 @@ def test_what_ends_last_is_read_last(journal: Journal) -> None:
     (first,) = reader.read_settled(0, 10)
     journal.settle([make_event(id=slow.id)], PATIENCE)
     (second,) = reader.read_settled(first.place, 10)
-    assert [first.id, second.id] == [quick.id, slow.id]
+    assert [first.id, second.id] == [str(quick.id), str(slow.id)]
 
 
 def test_threads_that_wait_share_a_transaction(journal: Journal) -> None:
@@ -109,7 +109,7 @@ def test_threads_that_wait_share_a_transaction(journal: Journal) -> None:
             waiting = [threads.submit(settle, journal)]
             wait_for(lambda: "begin immediate" in statements)
             waiting += [threads.submit(settle, journal) for _ in range(19)]
-            wait_for(lambda: len(journal._waiting) == 19)
+            wait_for(lambda: journal._inbox._parcels.qsize() == 19)
         made = [future.result(PATIENCE) for future in waiting]
     assert statements.count("commit") == 2
     assert Counter(event.id for event in said(journal.directory)) == Counter(
@@ -176,7 +176,7 @@ def test_a_second_word_changes_nothing(journal: Journal) -> None:
 
 def test_too_much_that_waits_is_refused(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that hangs for long must not use up the memory."""
-    monkeypatch.setattr("webapp.audit.journal.WAITING_MAX", 10)
+    monkeypatch.setattr("webapp.audit.journal_inbox.WAITING_MAX", 10)
     settle(journal)
     with hanging_disk(journal.file):
         with pytest.raises(JournalFailed):
@@ -209,7 +209,7 @@ def test_what_cannot_be_written_down_fails_alone(journal: Journal, *, later: boo
         assert later or isinstance(refused.exception(PATIENCE), JournalFailed)
     settle(journal)
     assert sorted(numbers(said(journal.directory))) == [1, 2, 3, 4]
-    assert journal._late == []
+    assert journal._inbox.late == []
 
 
 def test_where_no_file_can_be_made_it_is_tried_again(tmp_path: Path, impatient: None) -> None:
@@ -379,7 +379,7 @@ time.sleep(0.1)
 held, done = Event(), Event()
 
 def hold():
-    with journal._changed:
+    with journal._inbox.lock:
         held.set()
         done.wait()
 

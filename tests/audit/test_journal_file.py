@@ -6,21 +6,24 @@ import shutil
 import signal
 import sqlite3
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from threading import Event
 from uuid import UUID, uuid4
 
 import pytest
 
 from tests.audit.journals import KEY, MAX_BYTES, hanging_disk, line_of, script
-from webapp.audit import journal_file
-from webapp.audit.journal_file import JournalFile, JournalReader, Locked, Row, adopt, create
+from webapp.audit import journal_file, journal_reader
+from webapp.audit.journal_file import JournalFile, Locked, adopt, create
+from webapp.audit.journal_reader import JournalReader, Row
 
 BIG = b"x" * 900
 
 
 def row(place: int, *, settled: bool = True, event: bytes = BIG) -> Row:
-    return Row(place, uuid4(), settled, event, "mac")
+    return Row(place, str(uuid4()), settled, event, "mac")
 
 
 def put(file: JournalFile, *rows: Row) -> None:
@@ -67,7 +70,7 @@ def test_what_has_only_begun_is_nothing_to_bring_while_the_process_lives(file: J
     put(file, row(1, settled=False), row(2))
     assert places(file) == [2]
     assert places(JournalReader(file.path)) == [2]
-    assert [row.place for row in journal_file.read_all(file.path)] == [1, 2]
+    assert [row.place for row in journal_reader.read_all(file.path)] == [1, 2]
 
 
 def test_a_page_begins_beyond_a_place_and_has_a_limit(file: JournalFile) -> None:
@@ -276,7 +279,7 @@ def test_a_reader_brings_back_no_file_that_is_gone(tmp_path: Path) -> None:
     path = tmp_path / f"{uuid4()}.journal"
     with pytest.raises(sqlite3.OperationalError):
         JournalReader(path)
-    assert journal_file.read_all(path) == []
+    assert journal_reader.read_all(path) == []
     assert names(tmp_path) == []
 
 
@@ -284,7 +287,7 @@ def test_a_reader_brings_back_no_file_that_is_gone(tmp_path: Path) -> None:
 def test_any_directory_will_do(tmp_path: Path, name: str) -> None:
     file = create(tmp_path / name / "deeper", uuid4(), MAX_BYTES)
     put(file, row(1))
-    assert len(journal_file.read_all(file.path)) == 1
+    assert len(journal_reader.read_all(file.path)) == 1
     file.close()
     assert adopt(file.path, MAX_BYTES).held == 1
 
@@ -343,6 +346,28 @@ def test_a_full_disk_is_emptied_by_those_who_adopt(small_disk: Path) -> None:
 
 
 def test_keys_and_ids_are_what_they_were(file: JournalFile) -> None:
-    made = Row(7, UUID(int=7), False, b"\x00\xff", KEY.hex())
+    made = Row(7, str(UUID(int=7)), False, b"\x00\xff", KEY.hex())
     put(file, made)
-    assert journal_file.read_all(file.path) == [made]
+    assert journal_reader.read_all(file.path) == [made]
+
+
+def test_who_reads_while_it_goes_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Of some three hundred, a handful would leave what SQLite makes beside them."""
+    done = Event()
+
+    def read() -> None:
+        while not done.is_set():
+            for path in journal_file.list_files(tmp_path):
+                journal_reader.read_all(path)
+
+    with ThreadPoolExecutor(3) as threads:
+        reading = [threads.submit(read) for _ in range(3)]
+        for _ in range(400):
+            file = create(tmp_path, uuid4(), MAX_BYTES)
+            put(file, row(1))
+            file.forget_now([1])
+            file.close()
+        done.set()
+        for future in reading:
+            future.result()
+    assert list(tmp_path.iterdir()) == []

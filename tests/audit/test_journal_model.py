@@ -16,10 +16,11 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, precond
 
 from tests.audit.events import make_event
 from tests.audit.journals import KEY, MAX_BYTES, PATIENCE, break_next
-from webapp.audit import journal_file
+from webapp.audit import journal_file, journal_reader
 from webapp.audit.event import AuditEvent, EventOrigin, Outcome, load_event
 from webapp.audit.journal import Journal, JournalFailed
-from webapp.audit.journal_file import Locked, Row
+from webapp.audit.journal_file import Locked
+from webapp.audit.journal_reader import Row
 
 FAULTS = [
     (sqlite3.SQLITE_FULL, False),
@@ -106,7 +107,7 @@ class JournalMachine(RuleBasedStateMachine):
         """As the relay does, with what the ledger has."""
         file = self.journal.file
         assert file is not None
-        rows = [row for row in journal_file.read_all(file.path) if row.settled]
+        rows = [row for row in journal_reader.read_all(file.path) if row.settled]
         chosen = data.draw(
             st.lists(st.sampled_from(rows), unique_by=lambda row: row.place)
             if rows
@@ -141,7 +142,7 @@ class JournalMachine(RuleBasedStateMachine):
             found[event_id].append(event)
         for file in self.adoptable(wreck / "journal"):
             for row in file.read_settled(0, 10**6):
-                found[row.id].append(load_event(row.event))
+                found[UUID(row.id)].append(load_event(row.event))
             file.close()
         self.check(found)
 
@@ -183,7 +184,7 @@ class JournalMachine(RuleBasedStateMachine):
 
     def commit(self, rows: list[Row]) -> None:
         for row in rows:
-            self.ledger.setdefault(row.id, load_event(row.event))
+            self.ledger.setdefault(UUID(row.id), load_event(row.event))
 
     def check(self, found: dict[UUID, list[AuditEvent]]) -> None:
         numbers: dict[EventOrigin, UUID] = {}

@@ -3,12 +3,13 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 
 from tests.audit.journals import MAX_BYTES
-from webapp.audit.journal_file import Row, create
+from webapp.audit.journal_file import create
+from webapp.audit.journal_reader import Row
 from webapp.audit.outbox import AHEAD, BATCH, RESEND, RESEND_MAX, Outbox
 
 
@@ -16,7 +17,7 @@ from webapp.audit.outbox import AHEAD, BATCH, RESEND, RESEND_MAX, Outbox
 def box(tmp_path: Path) -> Iterator[Outbox]:
     file = create(tmp_path, uuid4(), MAX_BYTES)
     with file.writing(durable=False):
-        file.put([Row(place, uuid4(), True, b"{}", "") for place in range(1, AHEAD + 1002)])
+        file.put([Row(place, str(uuid4()), True, b"{}", "") for place in range(1, AHEAD + 1002)])
     yield Outbox(file, file.forget_now)
     file.close()
 
@@ -62,21 +63,21 @@ def test_all_are_asked_about_however_many_are_refused(
     box: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And not all of them each time, while the workers are gone."""
-    monkeypatch.setattr("webapp.audit.outbox.QUESTION", 100)
+    monkeypatch.setattr("webapp.audit.outbox.QUESTION", BATCH)
     while rows := box.take(0.0):
         box.note_sent(rows, 0.0)
-    asked = Counter[UUID]()
+    asked = Counter[str]()
     questions = 0
 
-    def find_committed(ids: Sequence[UUID]) -> set[UUID]:
+    def find_committed(ids: Sequence[str]) -> set[str]:
         nonlocal questions
         questions += 1
         asked.update(ids)
         return set()
 
-    for _ in range(AHEAD // 100):
+    for _ in range(AHEAD // BATCH):
         box.ask(find_committed)
-    assert questions == AHEAD // 100
+    assert questions == AHEAD // BATCH
     assert len(asked) == AHEAD
     box.ask(lambda ids: set(ids))
     assert len(box.take(0.0)) == BATCH

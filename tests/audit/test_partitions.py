@@ -114,7 +114,7 @@ def test_who_makes_one_is_in_nobodys_way(app: Flask) -> None:
         with ledger_session(app, lock_timeout="1ms") as making:
             ledger.ensure_partitions(making, [date(2070, 4, 1)])
             with ledger_session(app, lock_timeout="1ms") as reading:
-                assert ledger.find_committed(reading, [known.id]) == {known.id}
+                assert ledger.find_committed(reading, [str(known.id)]) == {str(known.id)}
                 reading.rollback()
             append(app, make_event())
             making.commit()

@@ -27,10 +27,11 @@ from tests.audit.journals import (
 from tests.audit.receipts import committed, receipt, wait_for
 from tests.factories import INCIDENT, Account
 from tests.processes import Web
-from webapp.audit import journal_file
+from webapp.audit import journal_file, journal_reader
 from webapp.audit.event import AuditEvent, EventError, SealedEvent, load_event
 from webapp.audit.journal import Journal, JournalFailed
-from webapp.audit.journal_file import Row, adopt, create
+from webapp.audit.journal_file import adopt, create
+from webapp.audit.journal_reader import Row
 from webapp.audit.outbox import BATCH
 from webapp.audit.relay import DAMAGED, RELAY_FAILURES, Relay
 
@@ -66,9 +67,9 @@ class Ledger:
             if self.takes(event.id):
                 self.events.setdefault(event.id, event)
 
-    def find_committed(self, ids: Sequence[UUID]) -> set[UUID]:
+    def find_committed(self, ids: Sequence[str]) -> set[str]:
         self.before_answer()
-        return self.events.keys() & set(ids)
+        return {str(event_id) for event_id in self.events} & set(ids)
 
 
 def refuse() -> None:
@@ -205,10 +206,10 @@ def test_a_file_that_cannot_be_read_stops_no_other(
     with journal_in(journal.directory.parent / "elsewhere") as other:
         other.settle([rescued], PATIENCE)
         assert other.file is not None
-        (row,) = journal_file.read_all(other.file.path)
+        (row,) = journal_reader.read_all(other.file.path)
     with bad.writing(durable=True):
         bad.put([row])
-        bad.put([Row(place, uuid4(), True, b"x" * 900, "") for place in range(2, 50)])
+        bad.put([Row(place, str(uuid4()), True, b"x" * 900, "") for place in range(2, 50)])
         bad.forget(range(2, 50))
     bad.close()
     good = bad.path.read_bytes()
@@ -237,15 +238,15 @@ def test_a_file_that_cannot_be_read_stops_no_other(
 def test_a_damaged_event_is_for_the_worker_to_refuse(journal: Journal, ledger: Ledger) -> None:
     """Who has the key to its MAC. It stays in its file, and holds up nothing."""
     left = create(journal.directory, uuid4(), MAX_BYTES)
-    damaged = Row(1, uuid4(), True, b"\xff\xfe", "mac")
+    damaged = Row(1, str(uuid4()), True, b"\xff\xfe", "mac")
     with left.writing(durable=True):
         left.put([damaged])
     left.close()
     event_id = settle(journal)
     wait_for(lambda: event_id in ledger.events)
     wait_for(lambda: len(ledger.refused) > 1)
-    assert [row.id for row in journal_file.read_all(left.path)] == [damaged.id]
-    ledger.events[damaged.id] = make_event()
+    assert [row.id for row in journal_reader.read_all(left.path)] == [damaged.id]
+    ledger.events[UUID(damaged.id)] = make_event()
     wait_for(lambda: not left.path.exists())
 
 
@@ -322,7 +323,7 @@ def test_what_cannot_be_brought_in_time_is_there_to_be_adopted(
         relay.drain(0.2)
         (path,) = journal_file.list_files(tmp_path)
         adopted = adopt(path, MAX_BYTES)
-        assert [row.id for row in adopted.read_settled(0, 10)] == [event_id]
+        assert [row.id for row in adopted.read_settled(0, 10)] == [str(event_id)]
         adopted.close()
         go_on.set()
 
@@ -365,7 +366,7 @@ from webapp.audit import relay as relay_module
 
 committed = set()
 def send(batch):
-    committed.update(load_event(text.encode()).id for text, _ in batch)
+    committed.update(str(load_event(text.encode()).id) for text, _ in batch)
 
 relay = relay_module.Relay(journal, send, committed.intersection)
 
@@ -377,7 +378,7 @@ def bring():
         time.sleep(0.01)
     relay_module.TICK = 3600
     time.sleep(0.2)
-    return event.id in committed
+    return str(event.id) in committed
 
 bring()
 child = os.fork()

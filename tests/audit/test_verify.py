@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 
 from tests.audit.ledgers import append, ledger_session
 from tests.audit.products import Product, numbered, own_product
-from webapp.audit import journal_file, verify
+from webapp.audit import journal_file, journal_reader, verify
 from webapp.audit.event import AuditEvent
-from webapp.audit.journal_file import Row
+from webapp.audit.journal_reader import Row
 from webapp.audit.verify import Missing
 
 
@@ -228,7 +228,7 @@ def test_a_file_that_is_emptied_meanwhile(
     going = product.leave(uuid4(), *numbered(uuid4(), [1]))
     listed = journal_file.list_files(product.journals)
     gone.unlink()
-    read_all = journal_file.read_all
+    read_all = journal_reader.read_all
 
     def read(path: Path) -> list[Row]:
         if path != going:
@@ -237,7 +237,7 @@ def test_a_file_that_is_emptied_meanwhile(
         raise sqlite3.OperationalError("unable to open database file")
 
     monkeypatch.setattr(journal_file, "list_files", lambda _: listed)
-    monkeypatch.setattr(journal_file, "read_all", read)
+    monkeypatch.setattr(journal_reader, "read_all", read)
     found = check(product)
     assert (found.unreadable, found.waiting) == ((), ())
 
@@ -262,7 +262,7 @@ def test_a_damaged_row_is_named(product: Product) -> None:
     file = product.hold(journal, good)
     with file.writing(durable=False):
         row = product._row(2, bad, settled=True)
-        file.put([Row(2, bad.id, True, row.event[:-7] + b"garbage", row.mac)])
+        file.put([Row(2, str(bad.id), True, row.event[:-7] + b"garbage", row.mac)])
     file.close()
     found = check(product)
     assert found.unreadable == (f"row 2, event {bad.id}",)

@@ -21,7 +21,7 @@ from tests.audit.events import make_event
 from tests.audit.journals import KEY, MAX_BYTES, PATIENCE
 from webapp.audit.event import AuditEvent, load_event
 from webapp.audit.journal import Journal, JournalFailed
-from webapp.audit.journal_file import JournalReader
+from webapp.audit.journal_reader import JournalReader
 
 ROUNDS = 8
 FORGET_EVERY = 3
@@ -116,7 +116,7 @@ def _forget(journal: Journal) -> None:
             reader.close()
         for row in rows:
             print("committed", row.event.decode(), flush=True)  # noqa: T201 - what it is for
-            assert load_event(row.event).id == row.id
+            assert str(load_event(row.event).id) == row.id
         journal.forget(file, [row.place for row in rows])
 
 

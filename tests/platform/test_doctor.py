@@ -17,7 +17,7 @@ from tests.audit.ledgers import key_of, ledger_session, owner_connection, seal
 from webapp import create_app, doctor, migrate
 from webapp.audit import journal_file, ledger, search
 from webapp.audit.event import dump_event, event_mac
-from webapp.audit.journal_file import Row
+from webapp.audit.journal_reader import Row
 from webapp.extensions import db
 from webapp.settings import read_settings
 from webapp.stack.home import open_stack, running
@@ -66,7 +66,7 @@ def test_events_that_dead_processes_left(app: Flask) -> None:
     with file.writing(durable=False):
         file.put(
             [
-                Row(place, event_id, True, data, event_mac(data, key_of(app)))
+                Row(place, str(event_id), True, data, event_mac(data, key_of(app)))
                 for place, (event_id, data) in enumerate(rows, 1)
             ]
         )

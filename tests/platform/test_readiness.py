@@ -14,7 +14,7 @@ from tests.audit.events import make_event
 from webapp import create_app
 from webapp.audit import journal_file, pipeline
 from webapp.audit.event import EventRequest
-from webapp.audit.journal_file import Row
+from webapp.audit.journal_reader import Row
 from webapp.extensions import db
 from webapp.stack.servers import free_port
 
@@ -116,7 +116,7 @@ def test_a_journal_that_is_nearly_full(journaling: Flask, client: FlaskClient) -
 def test_what_is_forgotten_makes_room(tmp_path: Path) -> None:
     file = journal_file.create(tmp_path, uuid4(), 2**20)
     with file.writing(durable=False):
-        file.put([Row(n, uuid4(), True, b"x" * 50_000, "mac") for n in range(10)])
+        file.put([Row(n, str(uuid4()), True, b"x" * 50_000, "mac") for n in range(10)])
     assert file.used_bytes() > 500_000
     file.forget_now(range(9))
     assert 50_000 < file.used_bytes() < 100_000

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from webapp.audit import drain, ledger, search, verify
-from webapp.audit.journal_file import Row
+from webapp.audit.journal_reader import Row
 from webapp.audit.schemas import AuditQuerySchema, AuditSchema
 from webapp.audit.search import AuditQuery, Entry
 from webapp.commands import Commands, print_json, print_rows
@@ -219,7 +219,7 @@ def _print_drained(done: Drained) -> None:
         click.echo(f"cannot be read: {name}")
 
 
-def _commit(rows: Sequence[Row]) -> set[UUID]:
+def _commit(rows: Sequence[Row]) -> set[str]:
     delivery = [[row.event.decode(errors="replace"), row.mac] for row in rows]
     with db.session.scoped(LedgerScope()):
         received = ledger.receive(db.session, delivery, current_settings().audit_mac_key.encode())

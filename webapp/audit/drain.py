@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import UUID
 
-from webapp.audit import journal_file
-from webapp.audit.journal_file import LOCK_SUFFIX, JournalFile, Locked, Row
+from webapp.audit import journal_file, journal_reader
+from webapp.audit.journal_file import LOCK_SUFFIX, JournalFile, Locked
+from webapp.audit.journal_reader import Row
 
 BATCH = 500
 
-Commit = Callable[[Sequence[Row]], set[UUID]]
+Commit = Callable[[Sequence[Row]], set[str]]
 """Commits a file's rows, and returns the ids of those events that the ledger has now."""
 
 
@@ -96,7 +96,7 @@ def _read(path: Path) -> list[Row] | None:
     """A file's rows, none where its process has emptied it meanwhile; `None` where it is damaged or
     not ours to read."""
     try:
-        return journal_file.read_all(path)
+        return journal_reader.read_all(path)
     except sqlite3.Error:
         return None if path.exists() else []
 

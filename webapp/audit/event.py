@@ -22,7 +22,7 @@ class EventError(ValueError):
     """Bytes that are not an audit event of ours."""
 
 
-# Their fields stand in alphabetical order: that is the order of canonical bytes, and orjson keeps it.
+# Their fields stand in alphabetical order, which is that of canonical bytes: orjson keeps it.
 
 
 @dataclass(frozen=True, kw_only=True)

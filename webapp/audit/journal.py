@@ -7,62 +7,27 @@ its first event. `relay` brings what is in the files to the ledger.
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Condition, Lock, Thread
+from queue import SimpleQueue
+from threading import Thread
 from time import monotonic
-from uuid import UUID
 
 import structlog
 
 from webapp.audit.event import AuditEvent
 from webapp.audit.journal_file import JournalFile, after_fork
+from webapp.audit.journal_inbox import Full, Inbox, Parcel
 from webapp.audit.journal_writer import JournalWriter
 
 log = structlog.get_logger()
 
-LINGER = 0.05
-"""Seconds that the note of a beginning may wait to be written together with its end, which mostly
-comes sooner."""
-
+TOO_MUCH = "too much waits for the journal's disk"
 LATE = 1.0
 """Seconds until what could not be written, and nobody waits for, is tried again."""
-
-WAITING_MAX = 10_000
-"""Parcels that may wait in memory for a disk that hangs or fails."""
 
 
 class JournalFailed(Exception):
     """An event is not known to be durable: nothing may be served on it."""
-
-
-def _taken_lock() -> Lock:
-    lock = Lock()
-    lock.acquire()
-    return lock
-
-
-@dataclass(eq=False)
-class _Parcel:
-    """What one request wants written, and what became of it."""
-
-    begun: Sequence[AuditEvent] = ()
-    settled: Sequence[AuditEvent] = ()
-    awaited: bool = False
-    """Somebody waits for it to be on disk."""
-    late: bool = False
-    """Nobody does, and it is tried until it is there."""
-    at: float = field(default_factory=monotonic)
-    done: Lock = field(default_factory=_taken_lock)
-    """Released when it is done, for the one who awaits it: it is the cheapest of signals."""
-    error: Exception | None = None
-
-    def may_linger(self, now: float, ending: set[UUID]) -> bool:
-        """Whether it only says that a look begins, whose end may come soon enough to be written in
-        its stead."""
-        if self.awaited or self.late or self.settled or now - self.at >= LINGER:
-            return False
-        return all(event.id not in ending for event in self.begun)
 
 
 class Journal:
@@ -81,23 +46,23 @@ class Journal:
 
     def _reset(self) -> None:
         """As in a process that has just begun."""
-        self._changed = Condition()
-        self._closing = False
-        self._waiting: list[_Parcel] = []
-        self._late: list[_Parcel] = []
+        self._inbox = Inbox(self._ensure_thread)
         self._late_at = 0.0
-        self._forgotten: list[tuple[JournalFile, Sequence[int]]] = []
+        self._forgotten: SimpleQueue[tuple[JournalFile, Sequence[int]]] = SimpleQueue()
         self._thread: Thread | None = None
         self._writer = JournalWriter(self.directory, self._key, self.max_bytes)
 
     def begin(self, event: AuditEvent) -> None:
         """Note that a look begins: should the process die, it will stand in the ledger as what
         `event` says. That is certain LINGER later. Raises `JournalFailed` when too much waits."""
-        self._hand_in(_Parcel(begun=[event]))
+        try:
+            self._inbox.put_begun(event)
+        except Full as error:
+            raise JournalFailed(TOO_MUCH) from error
 
     def begin_durably(self, event: AuditEvent, within: float) -> None:
         """The same, on disk when this returns; raises `JournalFailed` after `within` seconds."""
-        self._await(_Parcel(begun=[event], awaited=True), within)
+        self._await(Parcel(begun=[event], awaited=True), within)
 
     def settle(self, events: Sequence[AuditEvent], within: float) -> None:
         """Return once the events are durable, as they will stand in the ledger.
@@ -105,19 +70,19 @@ class Journal:
         Raises `JournalFailed`, after `within` seconds at the latest: say then with `settle_later`
         what became of the looks instead.
         """
-        self._await(_Parcel(settled=events, awaited=True), within)
+        self._await(Parcel(settled=events, awaited=True), within)
 
     def settle_later(self, events: Sequence[AuditEvent]) -> None:
         """Write, as soon as it can be, how looks ended that could not be settled in time.
 
         Raises `JournalFailed` when too much waits: then they are not recorded.
         """
-        self._hand_in(_Parcel(settled=events, late=True))
+        self._hand_in(Parcel(settled=events, late=True))
 
     def forget(self, file: JournalFile, places: Sequence[int]) -> None:
         """Remove what the ledger has, soon, where `file` is still the one that is written to."""
-        with self._changed:
-            self._forgotten.append((file, places))
+        self._forgotten.put((file, places))
+        self._inbox.wake()
 
     @property
     def file(self) -> JournalFile | None:
@@ -135,25 +100,22 @@ class Journal:
 
         What comes later begins another.
         """
-        with self._changed:
+        with self._inbox.lock:
             thread = self._thread
-            self._closing = thread is not None
-            self._changed.notify()
+            self._inbox.closing = thread is not None
+        self._inbox.wake()
         if thread is not None:
             thread.join(within)
 
-    def _hand_in(self, parcel: _Parcel) -> None:
-        with self._changed:
-            if len(self._waiting) + len(self._late) >= WAITING_MAX:
-                raise JournalFailed("too much waits for the journal's disk")
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = self._start()
-            if parcel.late:
-                self._late.append(parcel)
-            else:
-                self._waiting.append(parcel)
-            if parcel.awaited:
-                self._changed.notify()
+    def _hand_in(self, parcel: Parcel) -> None:
+        try:
+            self._inbox.put(parcel)
+        except Full as error:
+            raise JournalFailed(TOO_MUCH) from error
+
+    def _ensure_thread(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = self._start()
 
     def _start(self) -> Thread:
         thread = Thread(target=self._write_all, name="journal", daemon=True)
@@ -163,12 +125,10 @@ class Journal:
             raise JournalFailed("no thread could be started") from error
         return thread
 
-    def _await(self, parcel: _Parcel, within: float) -> None:
+    def _await(self, parcel: Parcel, within: float) -> None:
         self._hand_in(parcel)
         if not parcel.done.acquire(timeout=within):
-            with self._changed:
-                if parcel in self._waiting:
-                    self._waiting.remove(parcel)
+            self._inbox.give_up(parcel)
             raise JournalFailed("the journal's disk does not answer in time")
         if parcel.error is not None:
             raise JournalFailed("the journal's disk refused the events") from parcel.error
@@ -176,49 +136,38 @@ class Journal:
     def _write_all(self) -> None:
         """The writing thread."""
         while True:
-            with self._changed:
-                self._changed.wait_for(self._is_urgent, LINGER)
-                closing = self._closing
-                waiting = self._take_waiting(closing=closing)
-                forgotten, self._forgotten = self._forgotten, []
-                late: list[_Parcel] = []
-                if closing or self._late_at <= monotonic():
-                    late, self._late = self._late, []
-            self._writer.forget(forgotten)
+            closing = self._inbox.closing  # as it was before: then all has been taken
+            waiting = self._inbox.take()
+            self._writer.forget(self._take_forgotten())
             self._write(waiting)
-            self._write(late)  # apart: what the disk keeps refusing holds up nobody who waits
+            # Apart: what the disk keeps refusing holds up nobody who waits.
+            self._write(self._take_late(everything=closing))
             self._writer.checkpoint()
             if closing:
                 self._writer.leave()
                 if self._has_ended():
                     return
 
-    def _take_waiting(self, *, closing: bool) -> list[_Parcel]:
-        """What is to be written now; beginnings may linger."""
-        ending = {event.id for parcel in self._waiting for event in parcel.settled}
-        now = monotonic()
-        taken: list[_Parcel] = []
-        lingering: list[_Parcel] = []
-        for parcel in self._waiting:
-            lingers = not closing and parcel.may_linger(now, ending)
-            (lingering if lingers else taken).append(parcel)
-        self._waiting = lingering
-        return taken
+    def _take_forgotten(self) -> list[tuple[JournalFile, Sequence[int]]]:
+        return [self._forgotten.get_nowait() for _ in range(self._forgotten.qsize())]
 
-    def _is_urgent(self) -> bool:
-        return self._closing or any(parcel.awaited for parcel in self._waiting)
+    def _take_late(self, *, everything: bool) -> list[Parcel]:
+        late: list[Parcel] = []
+        if everything or self._late_at <= monotonic():
+            late, self._inbox.late = self._inbox.late, late
+        return late
 
     def _has_ended(self) -> bool:
-        with self._changed:
-            if self._waiting:
+        with self._inbox.lock:
+            if not self._inbox.is_empty:
                 return False
-            if self._late:
-                log.error("journal_closed_with_events_unwritten", parcels=len(self._late))
+            if self._inbox.late:
+                log.error("journal_closed_with_events_unwritten", parcels=len(self._inbox.late))
             self._thread = None
-            self._closing = False
+            self._inbox.closing = False
             return True
 
-    def _write(self, parcels: Sequence[_Parcel]) -> None:
+    def _write(self, parcels: Sequence[Parcel]) -> None:
         parcels = [parcel for parcel in parcels if not self._is_refused(parcel)]
         try:
             self._put(parcels)
@@ -237,7 +186,7 @@ class Journal:
             if any(parcel.settled for parcel in parcels):
                 self._tell()
 
-    def _put(self, parcels: Sequence[_Parcel]) -> None:
+    def _put(self, parcels: Sequence[Parcel]) -> None:
         if parcels:
             self._writer.put(
                 [event for parcel in parcels for event in parcel.begun],
@@ -245,26 +194,25 @@ class Journal:
                 durable=any(parcel.awaited or parcel.late for parcel in parcels),
             )
 
-    def _is_refused(self, parcel: _Parcel) -> bool:
+    def _is_refused(self, parcel: Parcel) -> bool:
         """Nothing is served on a look whose record may say that it was interrupted."""
         if parcel.late or not any(map(self._writer.has_left, parcel.settled)):
             return False
         self._finish([parcel], JournalFailed("it began in a file that failed since"))
         return True
 
-    def _finish(self, parcels: Sequence[_Parcel], error: Exception | None) -> None:
+    def _finish(self, parcels: Sequence[Parcel], error: Exception | None) -> None:
         for parcel in parcels:
             parcel.error = error
             if parcel.awaited:
                 parcel.done.release()
 
-    def _keep(self, parcels: Sequence[_Parcel]) -> None:
+    def _keep(self, parcels: Sequence[Parcel]) -> None:
         """What nobody waits for is tried again: a beginning too, since it may have got a number."""
         again = [parcel for parcel in parcels if not parcel.awaited]
         if again:
-            with self._changed:
-                self._late[:0] = again
-                self._late_at = monotonic() + LATE
+            self._inbox.late[:0] = again
+            self._late_at = monotonic() + LATE
 
     def _tell(self) -> None:
         try:

@@ -1,4 +1,4 @@
-"""The file behind a journal: SQLite in WAL mode, written by one process, read by any.
+"""The file behind a journal, written by one process.
 
 A row is an event as it would stand in the ledger. It is written when its look begins, as one that
 was interrupted, and anew when its outcome is known; so whoever finds the file of a dead process has
@@ -8,18 +8,21 @@ nothing to reconstruct, and nothing to write.
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from functools import cache, cached_property
+from itertools import chain
 from pathlib import Path
-from typing import Any
 from uuid import UUID
-from weakref import WeakMethod, WeakSet
+from weakref import WeakMethod
 
 import orjson
 
+from webapp.audit.journal_reader import PAGE, JournalReader, Row
+
 SUFFIX, LOCK_SUFFIX = ".journal", ".lock"
-PAGE = 4096
+PER_STATEMENT = 500
+"""Rows of one insert."""
 
 _SCHEMA = """
 create table if not exists events (
@@ -30,71 +33,17 @@ create table if not exists events (
   mac text not null
 ) strict
 """
-_COLUMNS = "select place, id, settled, event, mac from events"
-_ALL = f"{_COLUMNS} order by place"  # noqa: S608 - a constant
-_NEXT = f"{_COLUMNS} where settled >= ? and place > ? order by place limit ?"  # noqa: S608 - the same
-_CHOSEN = f"{_COLUMNS} where place in (select value from json_each(?)) order by place"  # noqa: S608 - the same
-_USED = "select page_count - freelist_count from pragma_page_count, pragma_freelist_count"
+_DELETE = "delete from events where place in (select value from json_each(?))"
 
 
-@dataclass(frozen=True)
-class Row:
-    place: int
-    """Where it stands in the file: places rise with the order in which rows are written, and a look
-    gets another when it ends. An event's number is another thing, and does not change."""
-    id: UUID
-    settled: bool
-    event: bytes
-    """Canonical bytes, as `audit.event` dumps them."""
-    mac: str
+@cache
+def _insert(rows: int) -> str:
+    values = ", ".join(["(?, ?, ?, ?, ?)"] * rows)
+    return f"insert into events (place, id, settled, event, mac) values {values}"  # noqa: S608 - nothing but placeholders
 
 
 class Locked(Exception):
     """The file's process is alive."""
-
-
-class JournalReader:
-    """Reads a file while somebody else may write it. For one thread at a time.
-
-    What SQLite cannot make sense of raises `sqlite3.Error`.
-    """
-
-    _least = 1
-    """Rows that have only begun are 0, settled ones 1."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        # As it stands: a file that is gone must not come back as an empty one.
-        self._connection = sqlite3.connect(
-            f"{path.as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False
-        )
-        try:
-            self._set_up()
-        except BaseException:
-            self._connection.close()
-            raise
-        _here.add(self)
-
-    def _set_up(self) -> None:
-        (mode,) = self._connection.execute("pragma journal_mode = wal").fetchone()
-        if mode != "wal":
-            raise sqlite3.OperationalError("the journal's disk is not one for SQLite's WAL")
-
-    def read_settled(self, after: int, limit: int) -> list[Row]:
-        """Rows beyond a place, in order."""
-        return _rows(self._connection.execute(_NEXT, (self._least, after, limit)))
-
-    def read(self, places: Sequence[int]) -> list[Row]:
-        """The rows in those places, as far as they are still there."""
-        return _rows(self._connection.execute(_CHOSEN, (orjson.dumps(places).decode(),)))
-
-    def used_bytes(self) -> int:
-        """What its rows take up. It keeps its size when they go, for those that follow."""
-        return PAGE * int(self._connection.execute(_USED).fetchone()[0])
-
-    def close(self) -> None:
-        _here.discard(self)
-        self._connection.close()
 
 
 class JournalFile(JournalReader):
@@ -122,7 +71,7 @@ class JournalFile(JournalReader):
         run(_SCHEMA)
         self.held = run("select count(place) from events").fetchone()[0]
 
-    @property
+    @cached_property
     def origin(self) -> UUID:
         return UUID(self.path.stem)
 
@@ -146,17 +95,16 @@ class JournalFile(JournalReader):
         self.held += self._change
 
     def put(self, rows: Sequence[Row]) -> None:
-        self._connection.executemany(
-            "insert into events (place, id, settled, event, mac) values (?, ?, ?, ?, ?)",
-            [(row.place, str(row.id), row.settled, row.event, row.mac) for row in rows],
-        )
+        # Each statement gives up the interpreter's lock, and has to wait for it.
+        for start in range(0, len(rows), PER_STATEMENT):
+            some = rows[start : start + PER_STATEMENT]
+            self._connection.execute(_insert(len(some)), list(chain.from_iterable(some)))
         self._change += len(rows)
 
     def forget(self, places: Sequence[int]) -> None:
-        deleted = self._connection.executemany(
-            "delete from events where place = ?", [(place,) for place in places]
-        )
-        self._change -= max(0, deleted.rowcount)
+        if places:
+            deleted = self._connection.execute(_DELETE, (orjson.dumps(list(places)).decode(),))
+            self._change -= deleted.rowcount
 
     def forget_now(self, places: Sequence[int]) -> None:
         """`forget`, where nobody writes any more. A disk that is full or failing is no hindrance:
@@ -229,22 +177,6 @@ def list_files(directory: Path) -> list[Path]:
     return sorted(directory.glob(f"*{SUFFIX}"))
 
 
-def read_all(path: Path) -> list[Row]:
-    """What a file holds, its process alive or not; nothing is changed. None if it is gone."""
-    try:
-        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
-        try:
-            if connection.execute("select 1 from sqlite_schema").fetchone() is None:
-                return []  # it is being made
-            return _rows(connection.execute(_ALL))
-        finally:
-            connection.close()
-    except sqlite3.Error:
-        if path.exists():
-            raise
-        return []
-
-
 def after_fork(do: Callable[[], None]) -> None:
     """Have a method called in the children of this process, for as long as its object lives."""
     method = WeakMethod(do)
@@ -255,16 +187,6 @@ def after_fork(do: Callable[[], None]) -> None:
             found()
 
     os.register_at_fork(after_in_child=call)
-
-
-def _rows(found: Iterable[Any]) -> list[Row]:
-    try:
-        return [
-            Row(place, UUID(event_id), bool(settled), event, mac)
-            for place, event_id, settled, event, mac in found
-        ]
-    except ValueError as error:
-        raise sqlite3.DatabaseError("a row of the journal is damaged") from error
 
 
 def _remove(path: Path) -> None:
@@ -290,19 +212,3 @@ def _sync(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-_here: WeakSet[JournalReader] = WeakSet()
-_inherited: list[JournalReader] = []
-"""What a parent has open: SQLite forbids its children even to close it, so nobody ever does."""
-
-
-def _disown_all() -> None:
-    for reader in list(_here):
-        if isinstance(reader, JournalFile):
-            reader.disown()
-        _inherited.append(reader)
-    _here.clear()
-
-
-os.register_at_fork(after_in_child=_disown_all)

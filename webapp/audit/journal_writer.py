@@ -3,7 +3,6 @@
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -12,7 +11,8 @@ import structlog
 from prometheus_client import Counter
 
 from webapp.audit.event import AuditEvent, EventOrigin, dump_event, event_mac
-from webapp.audit.journal_file import JournalFile, Row, create
+from webapp.audit.journal_file import JournalFile, create
+from webapp.audit.journal_reader import Row
 
 log = structlog.get_logger()
 
@@ -41,18 +41,19 @@ class JournalWriter:
         self._written = 0
         self._next_number = 1
         self._next_place = 1
-        self._numbers: dict[UUID, EventOrigin] = {}
+        # Events go by their ids' integers, which are much faster to find than the ids.
+        self._numbers: dict[int, EventOrigin] = {}
         """Of the looks that have begun and not ended, and of what a file failed to take."""
-        self._places: dict[UUID, int] = {}
+        self._places: dict[int, int] = {}
         """Where the looks that have begun stand in the file."""
-        self._left: set[UUID] = set()
+        self._left: set[int] = set()
         """Those that a file which failed since may hold as begun."""
-        self._settled: OrderedDict[UUID, None] = OrderedDict()
+        self._settled: OrderedDict[int, None] = OrderedDict()
 
     def has_left(self, event: AuditEvent) -> bool:
         """Whether it was begun in a file that failed since: who adopts that one may find the look
         to be interrupted."""
-        return event.id in self._left
+        return event.id.int in self._left
 
     def put(
         self, begun: Iterable[AuditEvent], settled: Iterable[AuditEvent], *, durable: bool
@@ -63,14 +64,14 @@ class JournalWriter:
         """
         if self.file is None:
             self.file = self._create()
-        ending = {event.id: event for event in settled if event.id not in self._settled}
-        events = {event.id: event for event in begun if self._is_new(event)} | ending
+        ending = {event.id.int: event for event in settled if event.id.int not in self._settled}
+        events = {event.id.int: event for event in begun if self._is_new(event.id.int)} | ending
         numbers, unused = self._number(events, self.file.origin)
         rows = [
-            self._row(place, event, numbers[event_id], settled=event_id in ending)
-            for place, (event_id, event) in enumerate(events.items(), self._next_place)
+            self._row(place, event, numbers[key], settled=key in ending)
+            for place, (key, event) in enumerate(events.items(), self._next_place)
         ]
-        ended = [self._places[event_id] for event_id in ending if event_id in self._places]
+        ended = [self._places[key] for key in ending if key in self._places]
         try:
             with self.file.writing(durable=durable):
                 self.file.forget(ended)
@@ -83,7 +84,7 @@ class JournalWriter:
                 self.leave()
             raise
         self._next_number = unused
-        self._note_put(rows, numbers)
+        self._note_put(dict(zip(events, rows, strict=True)), numbers)
 
     def forget(self, forgotten: Iterable[tuple[JournalFile, Sequence[int]]]) -> None:
         """Remove places from the files they belong to, as far as that is still the one here."""
@@ -133,34 +134,33 @@ class JournalWriter:
         self._written = 0
         return file
 
-    def _is_new(self, event: AuditEvent) -> bool:
-        return event.id not in self._places and event.id not in self._settled
+    def _is_new(self, key: int) -> bool:
+        return key not in self._places and key not in self._settled
 
-    def _number(self, events: Iterable[UUID], journal: UUID) -> tuple[dict[UUID, EventOrigin], int]:
+    def _number(self, keys: Iterable[int], journal: UUID) -> tuple[dict[int, EventOrigin], int]:
         """The number of each event, that which it has or the next; and the next after them."""
         unused = count(self._next_number)
         numbers = {
-            event_id: self._numbers.get(event_id) or EventOrigin(journal, next(unused))
-            for event_id in events
+            key: self._numbers.get(key) or EventOrigin(journal, next(unused)) for key in keys
         }
         return numbers, next(unused)
 
     def _row(self, place: int, event: AuditEvent, origin: EventOrigin, *, settled: bool) -> Row:
-        data = dump_event(replace(event, origin=origin))
-        return Row(place, event.id, settled, data, event_mac(data, self._key))
+        data = dump_event(event.amended(origin=origin))
+        return Row(place, str(event.id), settled, data, event_mac(data, self._key))
 
-    def _note_put(self, rows: Sequence[Row], numbers: Mapping[UUID, EventOrigin]) -> None:
+    def _note_put(self, rows: Mapping[int, Row], numbers: Mapping[int, EventOrigin]) -> None:
         self._next_place += len(rows)
-        self._written += PER_TRANSACTION + sum(len(row.event) for row in rows)
-        for row in rows:
+        self._written += PER_TRANSACTION + sum([len(row.event) for row in rows.values()])
+        for key, row in rows.items():
             if row.settled:
-                self._numbers.pop(row.id, None)
-                self._places.pop(row.id, None)
-                self._left.discard(row.id)
-                self._settled[row.id] = None
+                self._numbers.pop(key, None)
+                self._places.pop(key, None)
+                self._left.discard(key)
+                self._settled[key] = None
             else:
-                self._numbers[row.id] = numbers[row.id]
-                self._places[row.id] = row.place
+                self._numbers[key] = numbers[key]
+                self._places[key] = row.place
         while len(self._settled) > REMEMBERED:
             self._settled.popitem(last=False)
 

@@ -1,7 +1,6 @@
 """The way of an event, bound to an application: journal, relay, workers, ledger."""
 
 from collections.abc import Sequence
-from uuid import UUID
 
 from celery import Celery
 from flask import Flask
@@ -35,7 +34,7 @@ def init_app(app: Flask) -> None:
             kwargsrepr="",
         )
 
-    def find_committed(ids: Sequence[UUID]) -> set[UUID]:
+    def find_committed(ids: Sequence[str]) -> set[str]:
         with app.app_context(), db.session.scoped(LedgerScope()):
             return ledger.find_committed(db.session, ids)
 

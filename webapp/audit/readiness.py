@@ -8,7 +8,7 @@ from tempfile import NamedTemporaryFile
 
 from flask import Flask
 
-from webapp.audit.journal_file import PAGE, JournalReader
+from webapp.audit.journal_reader import PAGE, JournalReader
 from webapp.audit.pipeline import current_journal
 from webapp.observability.health import add_check
 from webapp.observability.probes import CheckFailed

@@ -19,7 +19,8 @@ from prometheus_client import Counter, Gauge
 from webapp.audit import journal_file
 from webapp.audit.event import SealedEvent
 from webapp.audit.journal import Journal
-from webapp.audit.journal_file import JournalFile, JournalReader, Locked
+from webapp.audit.journal_file import JournalFile, Locked
+from webapp.audit.journal_reader import JournalReader
 from webapp.audit.outbox import BATCH, FindCommitted, Outbox
 
 ASK = 0.5

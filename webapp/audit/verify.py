@@ -12,9 +12,9 @@ from uuid import UUID
 from sqlalchemy import Function, Over, func, or_, select
 from sqlalchemy.orm import Session
 
-from webapp.audit import journal_file
+from webapp.audit import journal_file, journal_reader
 from webapp.audit.event import AuditEvent, EventError, load_event
-from webapp.audit.journal_file import Row
+from webapp.audit.journal_reader import Row
 from webapp.audit.ledger import find_committed
 from webapp.audit.models import AuditEventRow
 
@@ -130,7 +130,7 @@ def _read_files(session: Session, directory: Path) -> _Files:
     found = _Files()
     for path in journal_file.list_files(directory):
         try:
-            rows = journal_file.read_all(path)
+            rows = journal_reader.read_all(path)
         except sqlite3.Error:
             if path.exists():  # else its process has emptied it meanwhile
                 found.unreadable.append(path.name)

@@ -1,0 +1,154 @@
+"""What waits for a journal's thread: handed in by many, taken by one."""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from threading import Lock
+from time import monotonic
+
+from webapp.audit.event import AuditEvent
+
+LINGER = 0.05
+"""Seconds that the note of a beginning may wait to be written together with its end, which mostly
+comes sooner."""
+
+REST = 1.0
+"""Seconds without anything to do until the thread sleeps, and is woken for a beginning."""
+
+WAITING_MAX = 10_000
+"""Parcels that may wait in memory for a disk that hangs or fails."""
+
+
+class Full(Exception):
+    """Too much waits already."""
+
+
+def _taken_lock() -> Lock:
+    lock = Lock()
+    lock.acquire()
+    return lock
+
+
+@dataclass(eq=False, slots=True)
+class Parcel:
+    """What one request wants written, and what became of it."""
+
+    begun: Sequence[AuditEvent] = ()
+    settled: Sequence[AuditEvent] = ()
+    awaited: bool = False
+    """Somebody waits for it to be on disk."""
+    late: bool = False
+    """Nobody does, and it is tried until it is there."""
+    at: float = field(default_factory=monotonic)
+    done: Lock = field(default_factory=_taken_lock)
+    """Released when it is done, for the one who awaits it: it is the cheapest of signals."""
+    taken: bool = False
+    """It is being written."""
+    given_up: bool = False
+    """Before that, whoever awaited it went, to say something else."""
+    error: Exception | None = None
+
+
+class Inbox:
+    """`ensure_taken` is called when something has come in, before anything else can happen here."""
+
+    def __init__(self, ensure_taken: Callable[[], None]) -> None:
+        self._ensure_taken = ensure_taken
+        self.lock = Lock()
+        """Held while something comes in: the thread that is to take it must not end meanwhile."""
+        self._parcels: SimpleQueue[Parcel | None] = SimpleQueue()
+        """None among them is nothing but a reason to look up."""
+        self._begun: dict[int, Parcel] = {}
+        """Looks that have begun, which the file does not know of, by the integers of their ids."""
+        self._given_up = 0
+        """Parcels that wait although they were given up."""
+        self.late: list[Parcel] = []
+        """What is to be tried again. For the thread."""
+        self.closing = False
+        """All is to be taken, since the thread is to end."""
+        self._active_at = 0.0
+        self._is_asleep = False
+
+    def put(self, parcel: Parcel) -> None:
+        """Raises `Full`."""
+        with self.lock:
+            self._ensure_room()
+            self._parcels.put(parcel)
+            self._ensure_taken()
+
+    def put_begun(self, event: AuditEvent) -> None:
+        """To be taken with the event's end, or alone LINGER later; raises `Full`."""
+        with self.lock:
+            self._ensure_room()
+            self._begun[event.id.int] = Parcel(begun=[event])
+            self._ensure_taken()
+        if self._is_asleep:
+            self.wake()
+
+    def give_up(self, parcel: Parcel) -> None:
+        """Leave it out, unless it is being written."""
+        with self.lock:
+            if not parcel.taken:
+                parcel.given_up, parcel.begun, parcel.settled = True, (), ()
+                self._given_up += 1
+
+    def wake(self) -> None:
+        self._parcels.put(None)
+
+    @property
+    def is_empty(self) -> bool:
+        """But for what is late."""
+        return not self._begun and not self._parcels.qsize()
+
+    def take(self) -> list[Parcel]:
+        """What is to be written now, beginnings first, as soon as there is something to do; what is
+        late is among `late` from now on."""
+        parcels = self._take_found(self._wait())
+        self.late += [parcel for parcel in parcels if parcel.late]
+        waiting = [parcel for parcel in parcels if not parcel.late]
+        return [*self._take_begun(waiting), *waiting]
+
+    def _ensure_room(self) -> None:
+        waiting = self._parcels.qsize() - self._given_up + len(self._begun) + len(self.late)
+        if waiting >= WAITING_MAX:
+            raise Full
+
+    def _wait(self) -> list[Parcel | None]:
+        found: list[Parcel | None] = []
+        # Set before it looks, so that whoever has something afterwards sees it.
+        self._is_asleep = monotonic() - self._active_at > REST
+        if self._begun or self.late or self.closing:
+            self._is_asleep = False
+        linger = 0 if self.closing else LINGER
+        with suppress(Empty):
+            found.append(self._parcels.get(timeout=None if self._is_asleep else linger))
+            self._active_at = monotonic()
+        self._is_asleep = False
+        found += [self._parcels.get_nowait() for _ in range(self._parcels.qsize())]
+        return found
+
+    def _take_found(self, found: Sequence[Parcel | None]) -> list[Parcel]:
+        """Those that were not given up."""
+        taken = []
+        with self.lock:
+            for parcel in found:
+                if parcel is None:
+                    continue
+                if parcel.given_up:
+                    self._given_up -= 1
+                else:
+                    parcel.taken = True
+                    taken.append(parcel)
+        return taken
+
+    def _take_begun(self, waiting: Sequence[Parcel]) -> list[Parcel]:
+        """The beginnings of what ends now, and those that have lingered."""
+        ending = [event.id.int for parcel in waiting for event in parcel.settled]
+        taken = [self._begun.pop(key) for key in ending if key in self._begun]
+        until = monotonic() - (0 if self.closing else LINGER)
+        for key, parcel in list(self._begun.items()):
+            if parcel.at > until:
+                break
+            taken.append(self._begun.pop(key))
+        return taken
