@@ -1,6 +1,5 @@
 """The product on servers of its own: migrated once a run, used by every test."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
@@ -9,17 +8,22 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from tests.applications import application
 from tests.processes import Web, no_settings_of_the_caller, run_web, run_worker
-from webapp import create_app, migrate
-from webapp.audit import pipeline
-from webapp.extensions import db
-from webapp.settings import read_settings
+from webapp.observability.lines import LineWriter
 from webapp.stack.home import open_stack, running
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_settings_of_the_caller() -> Iterator[None]:
     with no_settings_of_the_caller():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _lines_at_once() -> Iterator[None]:
+    """Requests made in this process write their lines themselves, for the test that makes them."""
+    with mock.patch.object(LineWriter, "_start", LineWriter.flush):
         yield
 
 
@@ -34,14 +38,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 
 @pytest.fixture(scope="session")
 def app(environment: dict[str, str]) -> Iterator[Flask]:
-    with mock.patch.dict(os.environ, environment):
-        settings = read_settings()
-    migrate.upgrade(settings)
-    app = create_app(settings)
-    yield app
-    pipeline.stop(app, 1.0)
-    with app.app_context():
-        db.engine.dispose()
+    with application(environment) as app:
+        yield app
 
 
 @pytest.fixture

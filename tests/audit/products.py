@@ -7,23 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from unittest import mock
 from uuid import UUID
 
 import psycopg2
 from click.testing import Result
 from flask import Flask
 
+from tests.applications import application
 from tests.audit.events import make_event
 from tests.audit.ledgers import key_of
 from tests.processes import ROOT
-from webapp import create_app, migrate
-from webapp.audit import journal_file, pipeline
+from webapp.audit import journal_file
 from webapp.audit.event import AuditEvent, EventOrigin, dump_event, event_mac
 from webapp.audit.journal_file import JournalFile
 from webapp.audit.journal_reader import Row
-from webapp.extensions import db
-from webapp.settings import read_settings
 from webapp.stack.home import Stack, open_stack, running
 
 
@@ -87,18 +84,8 @@ def own_product(home: Path) -> Iterator[Product]:
     home.mkdir(exist_ok=True)
     stack = open_stack(home, durable=False)
     environment = {"SIGHTLINE_HOME": str(home), **stack.environment}
-    with mock.patch.dict(os.environ, environment):
-        settings = read_settings()
-    with running(stack):
-        migrate.upgrade(settings)
-        app = create_app(settings)
-        try:
-            yield Product(app, stack, environment)
-        finally:
-            pipeline.stop(app, 0)
-            app.extensions["celery"].close()
-        with app.app_context():
-            db.engine.dispose()
+    with running(stack), application(environment, drain=0) as app:
+        yield Product(app, stack, environment)
 
 
 def numbered(origin: UUID, seqs: Sequence[int]) -> list[AuditEvent]:

@@ -14,9 +14,9 @@ from flask import Flask
 from psycopg2.extras import execute_values
 from sqlalchemy import func, select
 
+from tests.applications import application
 from tests.audit.events import make_event
 from tests.bench.peers import per_event
-from tests.bench.product import application
 from tests.bench.result import Figure, Ratio, Results, ratios
 from tests.processes import run_worker, started
 from webapp.audit import pipeline

@@ -1,11 +1,9 @@
 """The product under measure, deployed as the Procfile says: its rules, its accounts, its counts."""
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from unittest import mock
 from uuid import uuid4
 
 import orjson
@@ -14,16 +12,15 @@ from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import func, select
 
+from tests.applications import application
 from tests.bench.machine import Cores
 from tests.bench.servers import Place, run_product
 from tests.factories import Account, add_account, add_tenant
 from tests.processes import Web, run_worker
-from webapp import create_app, migrate
 from webapp.audit.models import AuditEventRow
 from webapp.extensions import db
 from webapp.rules.service import list_rules
 from webapp.scope.scopes import GlobalScope
-from webapp.settings import read_settings
 from webapp.stack.home import open_stack, running
 
 RULES = 50
@@ -115,17 +112,6 @@ def run(home: Path, cores: Cores) -> Iterator[tuple[Product, Place]]:
         with run_worker(environment, home / "worker.log"), run_product(place) as web:
             rule_url = _add_rules(web, accounts["acme-admin"])
             yield Product(app, web, accounts, rule_url), place
-
-
-@contextmanager
-def application(environment: Mapping[str, str]) -> Iterator[Flask]:
-    with mock.patch.dict(os.environ, environment):
-        settings = read_settings()
-    migrate.upgrade(settings)
-    app = create_app(settings)
-    yield app
-    with app.app_context():
-        db.engine.dispose()
 
 
 def _add_rules(web: Web, admin: Account) -> str:

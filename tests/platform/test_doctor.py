@@ -1,25 +1,22 @@
 """`flask doctor` on a product of its own: well at first, and then each thing that can be wrong."""
 
-import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from unittest import mock
 from uuid import uuid4
 
 import pytest
 from flask import Flask
 from sqlalchemy import text
 
+from tests.applications import application
 from tests.audit.events import make_event
 from tests.audit.ledgers import key_of, ledger_session, owner_connection, seal
-from webapp import create_app, doctor, migrate
+from webapp import doctor
 from webapp.audit import journal_file, ledger, search
 from webapp.audit.event import dump_event, event_mac
 from webapp.audit.journal_reader import Row
-from webapp.extensions import db
-from webapp.settings import read_settings
 from webapp.stack.home import open_stack, running
 
 LEFT, QUARANTINE, PARTITION, CLOCKS = (
@@ -34,14 +31,9 @@ LEFT, QUARANTINE, PARTITION, CLOCKS = (
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
     home = tmp_path_factory.mktemp("doctor")
     stack = open_stack(home, durable=False)
-    with mock.patch.dict(os.environ, {"SIGHTLINE_HOME": str(home), **stack.environment}):
-        settings = read_settings()
-    with running(stack):
-        migrate.upgrade(settings)
-        made = create_app(settings)
+    environment = {"SIGHTLINE_HOME": str(home), **stack.environment}
+    with running(stack), application(environment) as made:
         yield made
-        with made.app_context():
-            db.engine.dispose()
 
 
 def diagnose(app: Flask) -> dict[str, Any]:

@@ -14,6 +14,13 @@ from webapp.observability import lines, logs
 from webapp.observability.lines import LineWriter
 
 PATIENCE = 30
+START = LineWriter._start
+"""Before tests/conftest.py has it replaced."""
+
+
+@pytest.fixture(autouse=True)
+def _with_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LineWriter, "_start", START)
 
 
 class Log:

@@ -33,9 +33,6 @@ SECRET = "hunter2hunter2"  # noqa: S105 - a made-up one
 PRINCIPAL = UUID("01900000-0000-7000-8000-000000000001")
 
 
-_made: list[Application] = []
-
-
 @pytest.fixture
 def silent() -> Iterator[int]:
     """The port of a server that takes connections and never answers."""
@@ -51,13 +48,10 @@ def _logging_as_it_was() -> Iterator[None]:
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.reset_defaults()
-    while _made:  # or what it has to say comes out in the next test
-        _made.pop().write_line.flush()
 
 
 def _app(env: Environment = "qa", port: int = 1) -> Flask:
     app = Application("observed")
-    _made.append(app)
     app.extensions["settings"] = Settings(
         env=env,
         home=Path(),
@@ -99,16 +93,7 @@ def client() -> FlaskClient:
     return _app().test_client()
 
 
-def _write_what_waits(client: FlaskClient) -> None:
-    assert isinstance(client.application, Application)
-    client.application.write_line.flush()
-
-
-def _lines(
-    capsys: pytest.CaptureFixture[str], client: FlaskClient | None = None
-) -> list[dict[str, Any]]:
-    if client is not None:
-        _write_what_waits(client)
+def _lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
 
 
@@ -161,7 +146,7 @@ class TestRequestLine:
             f"/admin/api/things/7?token={TOKEN}&q=private",
             headers={"X-Request-ID": "mine", "Authorization": f"Bearer {TOKEN}"},
         )
-        [line] = _lines(capsys, client)
+        [line] = _lines(capsys)
         assert line.pop("duration_ms") >= 0
         assert line.pop("timestamp").endswith("Z")
         assert line == {
@@ -179,7 +164,6 @@ class TestRequestLine:
     def test_development_reads_well(self, capsys: pytest.CaptureFixture[str]) -> None:
         client = _app("development").test_client()
         client.get("/admin/api/things/7")
-        _write_what_waits(client)
         line = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().err)
         assert "route=/admin/api/things/<int:number>" in line
 
@@ -189,7 +173,6 @@ class TestRequestLine:
         with (tmp_path / "log").open("w") as closed:
             monkeypatch.setattr(sys, "stderr", closed)
             assert client.get("/healthz").status_code == 200
-            _write_what_waits(client)
 
 
 class TestLogs:
@@ -197,7 +180,7 @@ class TestLogs:
         self, client: FlaskClient, capsys: pytest.CaptureFixture[str]
     ) -> None:
         client.get("/fails", headers={"X-Request-ID": "mine"})
-        failure, request = _lines(capsys, client)
+        failure, request = _lines(capsys)
         assert failure["event"] == "unexpected_error"
         assert failure["request_id"] == request["request_id"] == "mine"
         assert (

@@ -10,12 +10,11 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from tests.applications import application_of
 from tests.audit.events import make_event
-from webapp import create_app
 from webapp.audit import journal_file, pipeline
 from webapp.audit.event import EventRequest
 from webapp.audit.journal_reader import Row
-from webapp.extensions import db
 from webapp.stack.servers import free_port
 
 PATIENCE = 30
@@ -30,11 +29,8 @@ def journaling(app: Flask, tmp_path: Path) -> Iterator[Flask]:
         journal_dir=tmp_path / "host" / "journal",
         journal_max_mb=1,
     )
-    made = create_app(settings)
-    yield made
-    pipeline.stop(made, 0)
-    with made.app_context():
-        db.engine.dispose()
+    with application_of(settings, drain=0) as made:
+        yield made
 
 
 @pytest.fixture

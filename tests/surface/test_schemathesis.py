@@ -4,11 +4,9 @@ The phases are schemathesis's own: the described examples, the edges of every sc
 and queries, and sequences in which what one answer made is what the next request asks for.
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from unittest import mock
 from uuid import UUID
 
 import pytest
@@ -17,14 +15,12 @@ from flask import Flask
 from schemathesis import Case, CheckContext, Response
 from schemathesis.engine import events, from_schema
 
+from tests.applications import application
 from tests.audit.receipts import committed, receipt
 from tests.factories import INCIDENT, Account, MadeTenant, add_account, add_tenant
 from tests.processes import run_worker
 from tests.rules.calls import draft
-from webapp import create_app, migrate
 from webapp.errors import PROBLEM_TYPE, ProblemSchema
-from webapp.extensions import db
-from webapp.settings import read_settings
 from webapp.stack.home import open_stack, running
 
 OF_EVERY_ANSWER = {
@@ -153,13 +149,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 
 @pytest.fixture(scope="module")
 def app(environment: dict[str, str]) -> Iterator[Flask]:
-    with mock.patch.dict(os.environ, environment):
-        settings = read_settings()
-    migrate.upgrade(settings)
-    app = create_app(settings)
-    yield app
-    with app.app_context():
-        db.engine.dispose()
+    with application(environment) as app:
+        yield app
 
 
 @pytest.fixture(scope="module")
