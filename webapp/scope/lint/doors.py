@@ -32,6 +32,7 @@ DOORS: tuple[Door, ...] = (
     Door("webapp/*models.py", source.RAW_SQL, "defaults and partial indexes, which nobody runs"),
     Door("webapp/audit/ledger.py", source.TENANT_DML, "appends, in the scope that may do no more"),
     Door("webapp/audit/journal_file.py", source.RAW_SQL, "SQLite's, of a file on this host"),
+    Door("webapp/audit/journal_reader.py", source.RAW_SQL, "the same"),
     Door("webapp/audit/pipeline.py", source.SCOPE_DOOR, "asks which events are committed"),
     Door("webapp/db.py", source.RAW_SQL, "the statement that enters a scope"),
     Door("webapp/db.py", source.CONNECTION, "asks the catalog what the login role may do"),
