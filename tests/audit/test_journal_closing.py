@@ -1,5 +1,8 @@
 """The end of a journal: what waits is written, and nobody waits for a disk that hangs."""
 
+from pathlib import Path
+from threading import Thread
+
 import pytest
 
 from tests.audit.events import make_event
@@ -7,6 +10,7 @@ from tests.audit.journals import (
     MAX_BYTES,
     PATIENCE,
     hanging_disk,
+    journal_in,
     numbers,
     outcomes,
     said,
@@ -59,3 +63,22 @@ def test_an_alarm_that_fails_stops_nothing(journal: Journal) -> None:
     settle(journal)
     settle(journal)
     assert numbers(said(journal.directory)) == [1, 2]
+
+
+def test_what_no_thread_could_take_is_never_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was refused, and whoever asked was told so."""
+
+    def refuse(_: Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with journal_in(tmp_path) as journal:
+        with monkeypatch.context() as patched:
+            patched.setattr(Thread, "start", refuse)
+            refused = make_event()
+            for hand_in in (journal.begin, lambda event: journal.settle([event], PATIENCE)):
+                with pytest.raises(JournalFailed, match="thread"):
+                    hand_in(refused)
+        served = settle(journal)
+        assert [event.id for event in said(tmp_path)] == [served.id]

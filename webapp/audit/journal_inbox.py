@@ -51,7 +51,7 @@ class Parcel:
 
 
 class Inbox:
-    """`ensure_taken` is called when something has come in, before anything else can happen here."""
+    """`ensure_taken` is called before something comes in, and may raise: then nothing does."""
 
     def __init__(self, ensure_taken: Callable[[], None]) -> None:
         self._ensure_taken = ensure_taken
@@ -74,15 +74,15 @@ class Inbox:
         """Raises `Full`."""
         with self.lock:
             self._ensure_room()
-            self._parcels.put(parcel)
             self._ensure_taken()
+            self._parcels.put(parcel)
 
     def put_begun(self, event: AuditEvent) -> None:
         """To be taken with the event's end, or alone LINGER later; raises `Full`."""
         with self.lock:
             self._ensure_room()
-            self._begun[event.id.int] = Parcel(begun=[event])
             self._ensure_taken()
+            self._begun[event.id.int] = Parcel(begun=[event])
         if self._is_asleep:
             self.wake()
 
