@@ -1,5 +1,6 @@
 """The product on servers of its own: migrated once a run, used by every test."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
@@ -18,6 +19,13 @@ from webapp.stack.home import open_stack, running
 def _no_settings_of_the_caller() -> Iterator[None]:
     with no_settings_of_the_caller():
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """Also where the run was started in the background, as what ignores interrupts: so would the
+    processes that it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
