@@ -350,7 +350,7 @@ def test_what_there_is_no_room_to_remember_is_not_shown_by_an_open_surface_eithe
 ) -> None:
     lost = LOST._value.get()
     with breakage():
-        monkeypatch.setattr("webapp.audit.journal.WAITING_MAX", 0)
+        monkeypatch.setattr("webapp.audit.journal_inbox.WAITING_MAX", 0)
         assert_withheld(ask(client, engineer, "/admin/looks/open"))
         assert_withheld(ask(client, engineer))
     assert LOST._value.get() > lost
@@ -411,4 +411,5 @@ def test_what_cannot_be_written_down_is_not_shown(
     monkeypatch.setattr(journal_of(client.application), "settle", fail)
     request_id = uuid4().hex
     assert_withheld(ask(client, engineer, request_id=request_id))
-    assert events_of_request(app, request_id) == []
+    (event,) = committed_of_request(app, request_id)
+    assert (event["outcome"], event["http_status"]) == ("failed", 503)
