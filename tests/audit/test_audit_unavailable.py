@@ -401,7 +401,11 @@ def test_a_request_waits_no_longer_for_several_writes_than_for_one(
 
 
 def test_what_cannot_be_written_down_is_not_shown(
-    app: Flask, client: FlaskClient, engineer: Account, monkeypatch: pytest.MonkeyPatch
+    app: Flask,
+    client: FlaskClient,
+    engineer: Account,
+    own_worker: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whatever goes wrong with the recording itself."""
 
