@@ -245,7 +245,7 @@ def required_version(row_id: UUID) -> Callable[[int], None]:
 
 
 def _client_has(etag: str, asked: Request) -> bool:
-    header = asked.headers.get("If-None-Match")
+    header = asked.environ.get("HTTP_IF_NONE_MATCH")
     if header is None or asked.method not in ("GET", "HEAD"):
         return False
     return header == etag or asked.if_none_match.contains_weak(etag.strip('"'))

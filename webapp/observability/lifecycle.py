@@ -42,7 +42,7 @@ class Application(Flask):
     def preprocess_request(self) -> ResponseReturnValue | None:
         state = current_state()
         state["started"] = perf_counter()
-        state["request_id"] = _request_id(current_request().headers.get(REQUEST_ID_HEADER))
+        state["request_id"] = _request_id(current_request().environ.get("HTTP_X_REQUEST_ID"))
         return super().preprocess_request()
 
     def process_response(self, response: Response) -> Response:

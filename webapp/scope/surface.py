@@ -4,11 +4,9 @@ The decorated view runs inside the scope that the request asked for, or not at a
 lint-scope` refuses a route that declares neither a surface nor `@public`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial, wraps
-from typing import ParamSpec, TypeVar
-
-from werkzeug.datastructures import Headers
+from typing import Any, ParamSpec, TypeVar
 
 from webapp.context import current_request, current_state
 from webapp.errors import Invalid, ReasonRequired, Unauthenticated
@@ -29,6 +27,13 @@ from webapp.scope.service import enter_scope
 
 SCOPE_HEADER = "Sightline-Scope"
 REASON_HEADER = "Sightline-Reason"
+
+# Out of the environment, where each is found at once.
+_AUTHORIZATION, _SCOPE, _REASON = (
+    f"HTTP_{name.upper().replace('-', '_')}"
+    for name in ("Authorization", SCOPE_HEADER, REASON_HEADER)
+)
+Environment = Mapping[str, Any]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,11 +60,11 @@ def surface(
     def decorate(view: Callable[P, R]) -> Callable[P, R]:
         @wraps(view)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-            state, headers = current_state(), current_request().headers
+            state, environ = current_state(), current_request().environ
             state["surface"] = declared
-            state["principal"] = principal = _authenticate(headers, declared)
-            target = _target(principal, _wanted(headers))
-            with enter_scope(principal, declared, target, _reason(headers)) as state["scope"]:
+            state["principal"] = principal = _authenticate(environ, declared)
+            target = _target(principal, _wanted(environ))
+            with enter_scope(principal, declared, target, _reason(environ)) as state["scope"]:
                 return view(*args, **kwargs)
 
         guarded.__surface__ = declared  # type: ignore[attr-defined]  # read back by the lint
@@ -84,21 +89,21 @@ def current_surface() -> Surface:
     return declared
 
 
-def _authenticate(headers: Headers, declared: Surface) -> Principal:
-    scheme, _, token = headers.get("Authorization", "").partition(" ")
+def _authenticate(environ: Environment, declared: Surface) -> Principal:
+    scheme, _, token = environ.get(_AUTHORIZATION, "").partition(" ")
     if scheme.lower() != "bearer" or not token.startswith(identity.TOKEN_PREFIX):
         raise Unauthenticated("Send an API token: `Authorization: Bearer slt_…`.")
-    return identity.verify(token, partial(_expected_tags, headers, declared))
+    return identity.verify(token, partial(_expected_tags, environ, declared))
 
 
-def _expected_tags(headers: Headers, declared: Surface, hint: Principal | None) -> list[str]:
+def _expected_tags(environ: Environment, declared: Surface, hint: Principal | None) -> list[str]:
     """Guess the cache tags that this request will ask for, so that they come with the token's.
 
     A guess costs nothing when it is wrong: the reader then fetches what it needs.
     """
     if not declared.caches:
         return []
-    if headers.get(SCOPE_HEADER) == "global":
+    if environ.get(_SCOPE) == "global":
         return [f"{kind}:global" for kind in declared.caches]
     if hint is None or len(hint.memberships) != 1:
         return []
@@ -106,8 +111,8 @@ def _expected_tags(headers: Headers, declared: Surface, hint: Principal | None) 
     return [f"{kind}:{own.tag}" for kind in declared.caches]
 
 
-def _wanted(headers: Headers) -> Wanted | None:
-    header = headers.get(SCOPE_HEADER)
+def _wanted(environ: Environment) -> Wanted | None:
+    header = environ.get(_SCOPE)
     if header is None:
         return None
     try:
@@ -118,8 +123,8 @@ def _wanted(headers: Headers) -> Wanted | None:
         ) from error
 
 
-def _reason(headers: Headers) -> Reason | None:
-    header = headers.get(REASON_HEADER)
+def _reason(environ: Environment) -> Reason | None:
+    header = environ.get(_REASON)
     if header is None:
         return None
     try:
