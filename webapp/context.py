@@ -7,6 +7,11 @@ from flask import Flask, Request
 from flask.globals import app_ctx, request_ctx
 
 
+def environ_key(header: str) -> str:
+    """Where WSGI's environment (PEP 3333) has a request's header: found there at once."""
+    return f"HTTP_{header.upper().replace('-', '_')}"
+
+
 def current_application() -> Flask:
     """Raises `RuntimeError` outside an application context, as all of them do."""
     app: Flask = app_ctx._get_current_object().app  # type: ignore[attr-defined]  # a LocalProxy

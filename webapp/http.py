@@ -18,13 +18,14 @@ from flask import Request, Response
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import HTTPException
 
-from webapp.context import current_request
+from webapp.context import current_request, environ_key
 from webapp.errors import Invalid, PreconditionRequired, Stale
 from webapp.extensions import current_settings
 
 MAX_LIMIT = 200
 _MAC_BYTES = 16
 _QUERIES = 1024
+_IF_NONE_MATCH = environ_key("If-None-Match")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -245,7 +246,7 @@ def required_version(row_id: UUID) -> Callable[[int], None]:
 
 
 def _client_has(etag: str, asked: Request) -> bool:
-    header = asked.environ.get("HTTP_IF_NONE_MATCH")
+    header = asked.environ.get(_IF_NONE_MATCH)
     if header is None or asked.method not in ("GET", "HEAD"):
         return False
     return header == etag or asked.if_none_match.contains_weak(etag.strip('"'))

@@ -61,6 +61,12 @@ class Product:
             cursor.execute("set local session_replication_role = replica")
             cursor.execute(statement)
 
+    def empty(self) -> None:
+        """As before the first event: the ledger and the journals."""
+        self.tamper("truncate audit_events")
+        for path in self.journals.glob("*"):
+            path.unlink()
+
     def leave(self, origin: UUID, *events: AuditEvent, settled: bool = True) -> Path:
         """A file as a process that died leaves it."""
         file = self.hold(origin, *events, settled=settled)

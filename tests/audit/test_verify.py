@@ -27,9 +27,7 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
 @pytest.fixture(autouse=True)
 def _nothing_is_left(product: Product) -> Iterator[None]:
     yield
-    product.tamper("truncate audit_events")
-    for path in product.journals.glob("*"):
-        path.unlink()
+    product.empty()
 
 
 def check(product: Product) -> verify.Completeness:

@@ -15,12 +15,13 @@ from flask import Flask, Request, Response
 from flask.typing import ResponseReturnValue
 from uuid_utils import uuid7
 
-from webapp.context import current_request, current_state
+from webapp.context import current_request, current_state, environ_key
 from webapp.observability import metrics
 from webapp.observability.lines import LineWriter
 from webapp.scope.scopes import GlobalScope, IdentityScope, LedgerScope, TenantScope
 
 REQUEST_ID_HEADER = "X-Request-ID"
+_REQUEST_ID_KEY = environ_key(REQUEST_ID_HEADER)
 UNMATCHED = "unmatched"
 
 _REQUEST_ID = re.compile(r"(?!slt_)[A-Za-z0-9._-]{1,128}")
@@ -42,7 +43,7 @@ class Application(Flask):
     def preprocess_request(self) -> ResponseReturnValue | None:
         state = current_state()
         state["started"] = perf_counter()
-        state["request_id"] = _request_id(current_request().environ.get("HTTP_X_REQUEST_ID"))
+        state["request_id"] = _request_id(current_request().environ.get(_REQUEST_ID_KEY))
         return super().preprocess_request()
 
     def process_response(self, response: Response) -> Response:

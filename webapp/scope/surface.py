@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar
 
-from webapp.context import current_request, current_state
+from webapp.context import current_request, current_state, environ_key
 from webapp.errors import Invalid, ReasonRequired, Unauthenticated
 from webapp.identity import service as identity
 from webapp.identity.principal import PlatformRole, Principal, TenantRole
@@ -28,11 +28,7 @@ from webapp.scope.service import enter_scope
 SCOPE_HEADER = "Sightline-Scope"
 REASON_HEADER = "Sightline-Reason"
 
-# Out of the environment, where each is found at once.
-_AUTHORIZATION, _SCOPE, _REASON = (
-    f"HTTP_{name.upper().replace('-', '_')}"
-    for name in ("Authorization", SCOPE_HEADER, REASON_HEADER)
-)
+_AUTHORIZATION, _SCOPE, _REASON = map(environ_key, ("Authorization", SCOPE_HEADER, REASON_HEADER))
 Environment = Mapping[str, Any]
 
 P = ParamSpec("P")
