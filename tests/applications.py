@@ -2,17 +2,28 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from unittest import mock
+from uuid import uuid4
 
 from flask import Flask
 
 from webapp import create_app, migrate
 from webapp.audit import pipeline
+from webapp.errors import Conflict
 from webapp.extensions import db
+from webapp.rules import service
+from webapp.rules.schemas import RuleCreateSchema
+from webapp.scope.scopes import GlobalScope
 from webapp.settings import Settings, read_settings
 
 DRAIN = 1.0
+STAFF_LOOKS = {
+    "name": "Staff look",
+    "effect": "allow",
+    "subjects": {"roles": ["support", "engineer", "auditor", "owner"]},
+    "surfaces": ["*"],
+}
 
 
 @contextmanager
@@ -22,7 +33,18 @@ def application(environment: Mapping[str, str], drain: float = DRAIN) -> Iterato
         settings = read_settings()
     migrate.upgrade(settings)
     with application_of(settings, drain) as app:
+        let_staff_look(app)
         yield app
+
+
+def let_staff_look(app: Flask) -> None:
+    """As far as the surfaces let them: what rules say more exactly has tests of its own."""
+    everywhere = GlobalScope(look_id=uuid4())
+    with app.app_context(), db.session.scoped(everywhere):
+        rule = RuleCreateSchema().load(STAFF_LOOKS)
+        with suppress(Conflict):  # an application on this database has made it before
+            service.create_rule(everywhere, rule, "tests@example.org")
+            db.session.commit()
 
 
 @contextmanager

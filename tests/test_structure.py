@@ -23,7 +23,8 @@ from webapp.extensions import db
 
 PRODUCT = ("webapp", "tasks")
 ROOMS = {
-    *("audit", "caching", "demo", "identity", "observability", "rules", "scope", "stack"),
+    *("audit", "caching", "demo", "elevations", "grants", "identity"),
+    *("observability", "rules", "scope", "stack"),
     *(
         "boot",
         "cli",

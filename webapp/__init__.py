@@ -6,9 +6,12 @@ from webapp import caching, cli, docs, errors, observability
 from webapp.audit import pipeline, readiness, recorder
 from webapp.audit.views import blueprint as audits_blueprint
 from webapp.extensions import init_celery, init_db
+from webapp.grants import holdings
 from webapp.identity import service as identity
 from webapp.observability.lifecycle import Application
+from webapp.rules import sets
 from webapp.rules.views import blueprint as rules_blueprint
+from webapp.scope import deciding
 from webapp.settings import Settings, read_settings
 
 
@@ -23,6 +26,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     init_celery(app)
     caching.init_app(app)
     identity.init_app(app)
+    sets.init_app(app)
+    holdings.init_app(app)
+    deciding.init_app(app)
     pipeline.init_app(app)
     readiness.init_app(app)
     recorder.init_app(app)

@@ -8,15 +8,31 @@ policies read, for that transaction only. A later transaction of the same sessio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
-from uuid import UUID
 
 from sqlalchemy import Connection, MetaData, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import DeclarativeBase, Session, SessionTransaction
 
-from webapp.scope.scopes import GlobalScope, IdentityScope, LedgerScope, Scope, TenantScope
+from webapp.scope.scopes import (
+    ClerkScope,
+    GlobalScope,
+    IdentityScope,
+    LedgerScope,
+    PolicyScope,
+    PrincipalScope,
+    Scope,
+    TenantScope,
+)
 
-SCOPE_ROLES = ("sightline_tenant", "sightline_global", "sightline_identity", "sightline_ledger")
+SCOPE_ROLES = (
+    "sightline_tenant",
+    "sightline_global",
+    "sightline_identity",
+    "sightline_ledger",
+    "sightline_policy",
+    "sightline_principal",
+    "sightline_clerk",
+)
 """What a transaction runs as, one for each kind of scope; the login role may become them all."""
 
 
@@ -67,11 +83,12 @@ class ScopedSession(Session):
             self.enter(before)
 
 
+_SETTINGS = ("tenant_id", "look", "excluded", "principal_id", "administers", "staff")
+"""What the policies read, by their names after `sightline.`; empty where a scope has none."""
+
 _SET_SCOPE = text(
-    "select set_config('role', :role, true),"
-    " set_config('sightline.tenant_id', :tenant_id, true),"
-    " set_config('sightline.look', :look, true),"
-    " set_config('sightline.excluded', :excluded, true)"
+    "select set_config('role', :role, true), "
+    + ", ".join(f"set_config('sightline.{name}', :{name}, true)" for name in _SETTINGS)
 )
 
 
@@ -85,28 +102,28 @@ def _set_scope(session: ScopedSession, _: SessionTransaction, connection: Connec
 def _settings_of(scope: Scope) -> dict[str, str]:
     match scope:
         case TenantScope(tenant_id):
-            return _parameters("sightline_tenant", tenant_id=tenant_id)
+            return _parameters("sightline_tenant", tenant_id=str(tenant_id))
         case GlobalScope(look_id, excluded):
-            return _parameters("sightline_global", look=look_id, excluded=excluded)
+            return _parameters("sightline_global", look=str(look_id), excluded=excluded.setting)
         case IdentityScope():
             return _parameters("sightline_identity")
         case LedgerScope():
             return _parameters("sightline_ledger")
+        case PolicyScope():
+            return _parameters("sightline_policy")
+        case PrincipalScope(principal_id, administers, staff):
+            return _parameters(
+                "sightline_principal",
+                principal_id=str(principal_id),
+                administers=",".join(map(str, sorted(administers))),
+                staff="yes" if staff else "",
+            )
+        case ClerkScope():
+            return _parameters("sightline_clerk")
 
 
-def _parameters(
-    role: str,
-    *,
-    tenant_id: UUID | None = None,
-    look: UUID | None = None,
-    excluded: frozenset[UUID] = frozenset(),
-) -> dict[str, str]:
-    return {
-        "role": role,
-        "tenant_id": str(tenant_id or ""),
-        "look": str(look or ""),
-        "excluded": ",".join(sorted(str(tenant) for tenant in excluded)),
-    }
+def _parameters(role: str, **settings: str) -> dict[str, str]:
+    return {"role": role, **dict.fromkeys(_SETTINGS, ""), **settings}
 
 
 _LOGIN_ROLE_PROBLEMS = """

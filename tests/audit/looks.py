@@ -63,7 +63,7 @@ def several() -> Response:
             name, reason, slug = asked.split("|")
             target = TenantTarget(identity.find_tenant_id(slug), slug) if slug else GlobalTarget()
             stack.enter_context(
-                enter_scope(current_principal(), look(name), target, parse_reason(reason))
+                enter_scope(current_principal(), look(name), target, parse_reason(reason), None)
             )
             recorder.count_rows(name, 1)
     return Response("shown")
@@ -162,7 +162,7 @@ def late() -> Response:
 
     def body() -> Iterator[str]:
         yield "shown"
-        with enter_scope(principal, look("looks.late.again"), GlobalTarget(), reason):
+        with enter_scope(principal, look("looks.late.again"), GlobalTarget(), reason, None):
             yield "never shown"
 
     return Response(stream_with_context(body()))

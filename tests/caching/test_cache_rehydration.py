@@ -43,7 +43,7 @@ from webapp.caching.envelope import MAGIC, Envelope, seal, unseal
 from webapp.caching.store import Verbatim
 from webapp.extensions import cache
 from webapp.http import Schema, TupleOf
-from webapp.scope.scopes import GlobalScope, TenantScope
+from webapp.scope.scopes import Exclusion, GlobalScope, TenantScope
 
 HANG = 15
 
@@ -364,7 +364,7 @@ def test_values_of_one_scope_are_never_anothers(app: Flask, scope: TenantScope) 
     for other in (
         TenantScope(uuid4()),
         GlobalScope(uuid4()),
-        GlobalScope(uuid4(), frozenset({scope.tenant_id})),
+        GlobalScope(uuid4(), Exclusion(frozenset({scope.tenant_id}))),
     ):
         with inside(app, other):
             assert find_thing(other, "x").outcome == "miss"

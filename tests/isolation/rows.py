@@ -53,7 +53,7 @@ def rule(tenant_id: UUID | None, **changes: Any) -> RuleRow:
         "tenant_id": tenant_id,
         "name": f"rule {uuid4()}",
         "description": "",
-        "effect": "deny",
+        "effect": "allow",
         "subjects": {"roles": [], "users": []},
         "surfaces": ["*"],
         "reasons": [],

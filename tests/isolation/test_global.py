@@ -17,7 +17,7 @@ from webapp.db import Base, ScopedSession
 from webapp.extensions import db
 from webapp.identity.models import Tenant
 from webapp.rules.models import RuleRow
-from webapp.scope.scopes import GlobalScope, LedgerScope
+from webapp.scope.scopes import Exclusion, GlobalScope, LedgerScope
 
 TENANTS = 4
 
@@ -47,7 +47,7 @@ def world(app: Flask) -> World:
 
 @pytest.fixture
 def looking(session: ScopedSession, world: World) -> Iterator[ScopedSession]:
-    with session.scoped(GlobalScope(uuid4(), frozenset({world.tenants[0].tenant_id}))):
+    with session.scoped(GlobalScope(uuid4(), Exclusion(frozenset({world.tenants[0].tenant_id})))):
         yield session
 
 
@@ -62,7 +62,7 @@ def test_exactly_the_excluded_tenants_are_left_out(
     app: Flask, world: World, excluded: set[int], strangers: int
 ) -> None:
     out = frozenset(world.tenants[number].tenant_id for number in excluded)
-    scope = GlobalScope(uuid4(), out | {uuid4() for _ in range(strangers)})
+    scope = GlobalScope(uuid4(), Exclusion(out | {uuid4() for _ in range(strangers)}))
     seen = [owned for number, owned in enumerate(world.tenants) if number not in excluded]
     every = {owned.rule_id for owned in world.tenants} | {world.platform_rule}
     events = {owned.event_id for owned in world.tenants} | {world.platform_event}

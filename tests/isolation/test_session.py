@@ -14,13 +14,20 @@ from webapp.db import ScopedSession, UnscopedSession
 from webapp.extensions import POOL, db
 from webapp.identity.models import ApiToken
 from webapp.rules.models import RuleRow
-from webapp.scope.scopes import GlobalScope, IdentityScope, LedgerScope, Scope, TenantScope
+from webapp.scope.scopes import (
+    Exclusion,
+    GlobalScope,
+    IdentityScope,
+    LedgerScope,
+    Scope,
+    TenantScope,
+)
 
 MakeScope = Callable[[Owned], Scope]
 
 SCOPES: list[MakeScope] = [
     lambda owned: TenantScope(owned.tenant_id),
-    lambda owned: GlobalScope(owned.event_id, frozenset({owned.tenant_id})),
+    lambda owned: GlobalScope(owned.event_id, Exclusion(frozenset({owned.tenant_id}))),
     lambda _: IdentityScope(),
     lambda _: LedgerScope(),
 ]

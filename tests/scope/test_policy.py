@@ -15,11 +15,14 @@ from webapp.identity.principal import (
     Principal,
     TenantRole,
 )
+from webapp.rules.circumstances import Circumstances
 from webapp.scope.policy import (
     Allowed,
+    Decision,
     Denied,
     GlobalTarget,
     NeedsReason,
+    Ruled,
     Surface,
     Target,
     TenantTarget,
@@ -36,6 +39,18 @@ BEYOND: tuple[Target, ...] = (FOREIGN, MISSING, EVERYWHERE)
 REASON = Reason("incident")
 
 SURFACE = Surface("rules.list", frozenset({"admin"}), frozenset({"support"}))
+ALLOWED = Allowed(Ruled("a rule allows it"))
+
+
+def ask(
+    who: Principal,
+    surface: Surface,
+    target: Target,
+    reason: Reason | None,
+    ruling: Decision = ALLOWED,
+) -> Decision:
+    """Where rules are asked, `ruling` is what they say."""
+    return decide(who, surface, target, reason, "192.0.2.1", lambda _: ruling)
 
 
 def principal(role: TenantRole | None, *platform: PlatformRole) -> Principal:
@@ -45,38 +60,60 @@ def principal(role: TenantRole | None, *platform: PlatformRole) -> Principal:
 
 @pytest.mark.parametrize("reason", [None, REASON])
 def test_ones_own_tenant_is_no_elevation_whatever_reason_is_given(reason: Reason | None) -> None:
-    assert decide(principal("admin"), SURFACE, OWN, reason) == Allowed(elevated=False)
+    assert ask(principal("admin"), SURFACE, OWN, reason) == Allowed()
 
 
 def test_a_role_that_the_surface_does_not_name_is_refused_in_ones_own_tenant() -> None:
-    decision = decide(principal("member"), SURFACE, OWN, None)
+    decision = ask(principal("member"), SURFACE, OWN, None)
     assert isinstance(decision, Denied)
     assert not decision.elevated
 
 
 def test_a_platform_role_does_not_widen_the_role_in_ones_own_tenant() -> None:
-    decision = decide(principal("member", "support"), SURFACE, OWN, REASON)
+    decision = ask(principal("member", "support"), SURFACE, OWN, REASON)
     assert isinstance(decision, Denied)
     assert not decision.elevated
 
 
 @pytest.mark.parametrize("target", BEYOND)
 def test_beyond_it_a_reason_is_asked_for_before_anything_is_told(target: Target) -> None:
-    assert decide(principal("admin"), SURFACE, target, None) == NeedsReason()
-    assert decide(principal(None, "support"), SURFACE, target, None) == NeedsReason()
+    assert ask(principal("admin"), SURFACE, target, None) == NeedsReason()
+    assert ask(principal(None, "support"), SURFACE, target, None) == NeedsReason()
 
 
 @pytest.mark.parametrize("target", BEYOND)
 def test_beyond_it_the_platform_role_decides(target: Target) -> None:
-    assert decide(principal(None, "support"), SURFACE, target, REASON) == Allowed(elevated=True)
-    denied = decide(principal("admin", "engineer"), SURFACE, target, REASON)
+    assert ask(principal(None, "support"), SURFACE, target, REASON) == ALLOWED
+    denied = ask(principal("admin", "engineer"), SURFACE, target, REASON)
     assert isinstance(denied, Denied)
     assert denied.elevated
 
 
 def test_a_tenant_that_is_not_there_is_decided_like_one_that_is() -> None:
     for who, reason in product([principal("admin"), principal(None, "support")], [None, REASON]):
-        assert decide(who, SURFACE, FOREIGN, reason) == decide(who, SURFACE, MISSING, reason)
+        assert ask(who, SURFACE, FOREIGN, reason) == ask(who, SURFACE, MISSING, reason)
+
+
+def test_the_rules_are_told_who_looks_at_what_from_where_and_why() -> None:
+    asked: list[Circumstances] = []
+
+    def consult(about: Circumstances) -> Decision:
+        asked.append(about)
+        return ALLOWED
+
+    who = principal("member", "support")
+    decide(who, SURFACE, EVERYWHERE, Reason("incident", "INC-1", "a note"), "192.0.2.1", consult)
+    roles = frozenset({"support", "member"})
+    expected = Circumstances(
+        who.email, roles, False, SURFACE.name, "incident", "INC-1", "192.0.2.1"
+    )
+    assert asked == [expected]
+
+
+@pytest.mark.parametrize("target", BEYOND)
+def test_what_the_rules_say_is_the_decision(target: Target) -> None:
+    ruling = Denied("a rule denies it", Ruled("a rule denies it"))
+    assert ask(principal(None, "support"), SURFACE, target, REASON, ruling) is ruling
 
 
 @given(
@@ -99,7 +136,7 @@ def test_nothing_is_allowed_that_no_role_allows(
 ) -> None:
     who = principal(role, *held)
     declared = Surface("any.surface", tenant_roles, platform_roles, changes)
-    decision = decide(who, declared, target, reason)
+    decision = ask(who, declared, target, reason)
     at_home = target == OWN and role is not None
     expected = role in tenant_roles if at_home else bool(reason and held & platform_roles)
     assert isinstance(decision, Allowed) == expected

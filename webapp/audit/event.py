@@ -29,6 +29,8 @@ class EventError(ValueError):
 class Actor:
     email: str
     id: UUID
+    mfa: bool = False
+    """Whether a second factor had been shown."""
     roles: tuple[str, ...]
     token_id: UUID | None
 
@@ -52,6 +54,11 @@ class EventScope:
 class EventDecision:
     effect: Effect
     excluded_tenant_ids: tuple[UUID, ...] = ()
+    """The tenants that a look at all of them left out."""
+    grant_ids: tuple[UUID, ...] = ()
+    """The grants that it rests on; of a broken glass the incident."""
+    policy_version: int | None = None
+    """Of the rules that were asked: it grows with each change of one of them."""
     rule_ids: tuple[UUID, ...] = ()
 
 
@@ -141,6 +148,7 @@ def _event(raw: Any) -> AuditEvent:
         actor=Actor(
             id=UUID(_text(actor["id"])),
             email=_text(actor["email"]),
+            mfa=_flag(actor["mfa"]),
             roles=tuple(map(_text, actor["roles"])),
             token_id=_uuid(actor["token_id"]),
         ),
@@ -154,6 +162,8 @@ def _event(raw: Any) -> AuditEvent:
         decision=EventDecision(
             effect=_one_of(Effect, decision["effect"]),
             rule_ids=_uuids(decision["rule_ids"]),
+            grant_ids=_uuids(decision["grant_ids"]),
+            policy_version=_count_or_none(decision["policy_version"]),
             excluded_tenant_ids=_uuids(decision["excluded_tenant_ids"]),
         ),
         outcome=_one_of(Outcome, raw["outcome"]),
@@ -200,6 +210,12 @@ def _count(value: object) -> int:
 
 def _count_or_none(value: object) -> int | None:
     return None if value is None else _count(value)
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise EventError("neither true nor false")
+    return value
 
 
 def _one_of(literal: Any, value: object) -> Any:

@@ -37,6 +37,7 @@ from webapp.errors import AuditUnavailable, problem
 from webapp.extensions import current_settings
 
 RECEIPT_HEADER = "Sightline-Audit"
+EXCLUDED_HEADER = "Sightline-Excluded"
 _NOTES = "audit"
 """Where they are in `flask.g`."""
 
@@ -152,6 +153,9 @@ def settle(response: Response) -> Response:
     for event in events:
         _looks(event.surface, event.outcome).inc()
     response.headers.add(RECEIPT_HEADER, ", ".join(str(event.id) for event in events))
+    left_out = [len(e.decision.excluded_tenant_ids) for e in events if e.scope.kind == "global"]
+    if left_out:
+        response.headers.add(EXCLUDED_HEADER, str(max(left_out)))
     return response
 
 

@@ -23,6 +23,7 @@ def _one_of(literal: Any) -> validate.OneOf:
 class ActorSchema(Schema):
     id = fields.UUID(required=True)
     email = fields.String(required=True)
+    mfa = fields.Boolean(required=True)
     roles = fields.List(fields.String(), required=True)
     token_id = fields.UUID(required=True, allow_none=True)
 
@@ -42,6 +43,8 @@ class ScopeSchema(Schema):
 class DecisionSchema(Schema):
     effect = fields.String(required=True, validate=_one_of(Effect))
     rule_ids = fields.List(fields.UUID(), required=True)
+    policy_version = fields.Integer(required=True, allow_none=True)
+    grant_ids = fields.List(fields.UUID(), required=True)
     excluded_tenant_ids = fields.List(fields.UUID(), required=True)
 
 

@@ -15,6 +15,7 @@ from webapp.caching.cli import cache_cli
 from webapp.caching.function import CachedFunction, cache_result
 from webapp.caching.invalidation import invalidate
 from webapp.caching.models import CacheGeneration
+from webapp.caching.remembered import Remembered
 from webapp.caching.result import Cached, Outcome, WrongScope
 from webapp.caching.state import current_caching, init_app
 
@@ -23,6 +24,7 @@ __all__ = [
     "Cached",
     "CachedFunction",
     "Outcome",
+    "Remembered",
     "WrongScope",
     "cache_cli",
     "cache_result",

@@ -159,12 +159,15 @@ def leave(*, email: str, slug: str, as_json: bool) -> None:
 @email
 @click.option("--name", required=True, help="What it is for.")
 @click.option("--expires-in", type=Lifetime(), default="90d", show_default=True)
+@click.option("--mfa", is_flag=True, help="A second factor has been shown for it.")
 @as_json
 @_within_identity
-def create_token(*, email: str, name: str, expires_in: timedelta | None, as_json: bool) -> None:
+def create_token(
+    *, email: str, name: str, expires_in: timedelta | None, mfa: bool, as_json: bool
+) -> None:
     """Make a token and print it, this once: nobody can print it again."""
     expires_at = None if expires_in is None else datetime.now(UTC) + expires_in
-    made = service.create_token(email, name, expires_at)
+    made = service.create_token(email, name, expires_at, mfa=mfa)
     db.session.commit()
     if as_json:
         print_json({"id": made.id, "token": made.secret, "expires_at": expires_at})

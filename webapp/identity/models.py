@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, Text, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, Text, false, text
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
@@ -40,7 +40,9 @@ class PlatformRoleRow(Base):
     role: Mapped[str] = mapped_column(Text, primary_key=True)
 
     __table_args__ = (
-        CheckConstraint("role in ('support', 'engineer', 'auditor', 'owner')", name="role"),
+        CheckConstraint(
+            "role in ('support', 'engineer', 'auditor', 'owner', 'service')", name="role"
+        ),
     )
 
 
@@ -70,5 +72,7 @@ class ApiToken(Base):
     expires_at: Mapped[datetime | None] = mapped_column(Timestamp)
     revoked_at: Mapped[datetime | None] = mapped_column(Timestamp)
     last_used_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    mfa: Mapped[bool] = mapped_column(server_default=false())
+    """Whether whoever it was made for has shown a second factor for it."""
 
     __table_args__ = (CheckConstraint("octet_length(token_hash) = 32", name="token_hash"),)

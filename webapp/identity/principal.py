@@ -7,10 +7,10 @@ from typing import Literal
 from uuid import UUID
 
 TenantRole = Literal["member", "admin"]
-PlatformRole = Literal["support", "engineer", "auditor", "owner"]
+PlatformRole = Literal["support", "engineer", "auditor", "owner", "service"]
 
 TENANT_ROLES: tuple[TenantRole, ...] = ("member", "admin")
-PLATFORM_ROLES: tuple[PlatformRole, ...] = ("support", "engineer", "auditor", "owner")
+PLATFORM_ROLES: tuple[PlatformRole, ...] = ("support", "engineer", "auditor", "owner", "service")
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Principal:
     token_id: UUID
     expires_at: datetime | None
     """When the presented token ends; `None` for one that does not."""
+    mfa: bool = False
+    """Whether a second factor was shown for it."""
 
     def membership(self, slug: str) -> Membership | None:
         return next((m for m in self.memberships if m.tenant == slug), None)
@@ -39,3 +41,8 @@ class Principal:
         """Every role held, tenants' as `slug:role`, sorted."""
         own = (f"{m.tenant}:{m.role}" for m in self.memberships)
         return (*sorted(self.platform_roles), *sorted(own))
+
+    @cached_property
+    def role_names(self) -> frozenset[str]:
+        """The roles held on the platform and in any tenant, as rules name them."""
+        return self.platform_roles | {m.role for m in self.memberships}

@@ -11,18 +11,16 @@ import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from threading import Lock
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 from uuid import UUID
 
-from cachetools import LRUCache
 from celery import Celery
 from flask import Flask
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from webapp.caching import invalidate, read_generations
+from webapp.caching import Remembered, invalidate, read_generations
 from webapp.context import current_application
 from webapp.errors import Conflict, Invalid, NotFound, Unauthenticated
 from webapp.extensions import db
@@ -39,7 +37,6 @@ from webapp.scope.scopes import IdentityScope
 
 TAG = "identity"
 TOKEN_PREFIX = "slt_"  # noqa: S105 - the public prefix that every token has
-REMEMBERED = 10_000
 MAX_NAME = 200
 MAX_EMAIL = 320
 
@@ -52,22 +49,6 @@ Expect = Callable[[Principal | None], Iterable[str]]
 """The cache tags that a request will need beside the token's own, fetched in the same round trip,
 as far as can be said from the principal that the token stood for when last verified here: a hint,
 never an answer."""
-
-
-class Remembered:
-    """What this process knows of identity, each entry good for one generation only."""
-
-    def __init__(self) -> None:
-        self._entries: LRUCache[object, tuple[int, Any]] = LRUCache(REMEMBERED)
-        self._lock = Lock()
-
-    def get(self, key: object) -> tuple[int, Any] | None:
-        with self._lock:
-            return self._entries.get(key)
-
-    def put(self, key: object, generation: int, value: object) -> None:
-        with self._lock:
-            self._entries[key] = (generation, value)
 
 
 @dataclass(frozen=True)
@@ -145,6 +126,7 @@ def _load_principal(session: Session, digest: bytes) -> Principal:
         ),
         token_id=token.id,
         expires_at=token.expires_at,
+        mfa=token.mfa,
     )
 
 
@@ -209,12 +191,19 @@ def set_platform_role(email: str, role: PlatformRole, *, held: bool) -> None:
     _changed()
 
 
-def create_token(email: str, name: str, expires_at: datetime | None = None) -> NewToken:
+def create_token(
+    email: str, name: str, expires_at: datetime | None = None, *, mfa: bool = False
+) -> NewToken:
+    """`mfa` says that the person has shown a second factor for it."""
     user = get_user(email)
     secret = TOKEN_PREFIX + secrets.token_urlsafe(32)
     digest = hashlib.sha256(secret.encode()).digest()
     token = ApiToken(
-        principal_id=user.id, name=_name(name), token_hash=digest, expires_at=expires_at
+        principal_id=user.id,
+        name=_name(name),
+        token_hash=digest,
+        expires_at=expires_at,
+        mfa=mfa,
     )
     db.session.add(token)
     _changed()

@@ -70,6 +70,21 @@ class RuleRow(Base):
         Index(None, "name", "id", postgresql_where=text("deleted_at is null")),
         Index(None, "created_at", "id", postgresql_where=text("deleted_at is null")),
         Index(None, "updated_at", "id", postgresql_where=text("deleted_at is null")),
+        # Those that may have something to say of a surface, among however many others.
+        Index(
+            "ix_rules_surfaces_platform",
+            "surfaces",
+            postgresql_using="gin",
+            postgresql_where=text("tenant_id is null and deleted_at is null and enabled"),
+        ),
+        Index(
+            "ix_rules_surfaces_narrowing",
+            "surfaces",
+            postgresql_using="gin",
+            postgresql_where=text(
+                "tenant_id is not null and effect <> 'allow' and deleted_at is null and enabled"
+            ),
+        ),
     )
 
 

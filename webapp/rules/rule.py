@@ -107,3 +107,15 @@ def surfaces_covering(surface: str) -> tuple[str, ...]:
     parts = surface.split(".")
     prefixes = (".".join(parts[:length]) for length in range(1, len(parts)))
     return (surface, *(f"{prefix}.*" for prefix in prefixes), "*")
+
+
+KIND = "rules"
+"""What the cache tags of rules begin with."""
+
+ANYBODYS = f"{KIND}:global"
+"""The tag that every change of a rule raises."""
+
+
+def owner_tag(tenant_id: UUID | None) -> str:
+    """The tag that a change of this tenant's rules raises, or of the platform's."""
+    return f"{KIND}:tenant:{tenant_id}" if tenant_id else f"{KIND}:platform"

@@ -21,23 +21,21 @@ from webapp.extensions import db
 from webapp.http import decode_cursor, encode_cursor
 from webapp.identity.models import Tenant
 from webapp.rules.models import NAME_IS_UNIQUE, RuleRow, RuleVersionRow
+from webapp.rules.rows import rule_of, version_of
 from webapp.rules.rule import (
+    ANYBODYS,
+    KIND,
     Change,
     HistoryQuery,
     Rule,
     RuleHistory,
     RulePage,
     RuleQuery,
-    RuleVersion,
-    Subjects,
-    Window,
+    owner_tag,
     surfaces_covering,
 )
 from webapp.rules.schemas import RulePageSchema, RuleSchema, WindowSchema
 from webapp.scope.scopes import GlobalScope, Scope, TenantScope
-
-KIND = "rules"
-"""What the cache tags of rules begin with."""
 
 
 @cache_result(
@@ -74,14 +72,14 @@ def list_rules(scope: Scope, query: RuleQuery) -> RulePage:
         last_row = shown[-1][0]
         next_cursor = encode_cursor([getattr(last_row, key), last_row.id], listing)
     return RulePage(
-        items=tuple(_rule(row, tenant) for row, tenant, _ in shown),
+        items=tuple(rule_of(row, tenant) for row, tenant, _ in shown),
         next_cursor=next_cursor,
         total=rows[0][2] if rows else db.session.scalars(select(total)).one(),
     )
 
 
 def get_rule(rule_id: UUID) -> Rule:
-    return _rule(*_find(_one(rule_id)))
+    return rule_of(*_find(_one(rule_id)))
 
 
 def list_history(scope: Scope, rule_id: UUID, query: HistoryQuery) -> RuleHistory:
@@ -102,7 +100,7 @@ def list_history(scope: Scope, rule_id: UUID, query: HistoryQuery) -> RuleHistor
     rows = db.session.scalars(page).all()
     shown = rows[: query.limit]
     return RuleHistory(
-        items=tuple(map(_version, shown)),
+        items=tuple(map(version_of, shown)),
         next_cursor=encode_cursor([shown[-1].version], listing) if len(rows) > len(shown) else None,
         total=rule.version,
     )
@@ -130,7 +128,7 @@ def update_rule(
     check(row.version)
     _write(row, changes)
     if not db.session.is_modified(row):
-        return _rule(row, tenant)
+        return rule_of(row, tenant)
     row.version += 1
     return _record(row, tenant, "updated", by, datetime.now(UTC))
 
@@ -226,7 +224,7 @@ def _invalid(field: str, problem: str) -> Invalid:
 def _record(row: RuleRow, tenant: str | None, change: Change, by: str, at: datetime) -> Rule:
     """Keep what a change made of a rule, and end the lists from before it."""
     row.updated_at, row.updated_by = at, by
-    rule = _rule(row, tenant)
+    rule = rule_of(row, tenant)
     db.session.add(
         RuleVersionRow(
             rule_id=row.id,
@@ -254,50 +252,6 @@ def _constraint(error: IntegrityError) -> str | None:
     return error.orig.diag.constraint_name if isinstance(error.orig, psycopg2.Error) else None
 
 
-def _tags(tenant_id: UUID | None) -> list[str]:
-    return [f"{KIND}:global", *([f"{KIND}:tenant:{tenant_id}"] if tenant_id else [])]
-
-
-def _version(row: RuleVersionRow) -> RuleVersion:
-    return RuleVersion(
-        version=row.version,
-        change=row.change,  # type: ignore[arg-type]  # the table's constraint names the Literal's
-        changed_at=row.changed_at,
-        changed_by=row.changed_by,
-        rule=row.snapshot,
-    )
-
-
-def _rule(row: RuleRow, tenant: str | None) -> Rule:
-    return Rule(
-        id=row.id,
-        tenant=tenant,
-        name=row.name,
-        description=row.description,
-        effect=row.effect,  # type: ignore[arg-type]  # the table's constraint names the Literal's
-        subjects=Subjects(tuple(row.subjects["roles"]), tuple(row.subjects["users"])),
-        surfaces=tuple(row.surfaces),
-        reasons=tuple(row.reasons),
-        ticket=row.ticket,
-        windows=tuple(
-            Window(tuple(window["days"]), window["from"], window["to"], window["tz"])
-            for window in row.windows
-        ),
-        networks=tuple(row.networks),
-        mfa=row.mfa,
-        max_minutes=row.max_minutes,
-        min_approvals=row.min_approvals,
-        approver_roles=tuple(row.approver_roles),
-        enabled=row.enabled,
-        starts_at=_in_utc(row.starts_at),
-        ends_at=_in_utc(row.ends_at),
-        version=row.version,
-        created_at=row.created_at.astimezone(UTC),
-        created_by=row.created_by,
-        updated_at=row.updated_at.astimezone(UTC),
-        updated_by=row.updated_by,
-    )
-
-
-def _in_utc(instant: datetime | None) -> datetime | None:
-    return instant.astimezone(UTC) if instant else None
+def _tags(tenant_id: UUID | None) -> tuple[str, str]:
+    """What a change of a rule ends: what was read of everybody's, and of its owner's."""
+    return ANYBODYS, owner_tag(tenant_id)

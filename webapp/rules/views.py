@@ -10,7 +10,7 @@ from webapp.extensions import db
 from webapp.http import Blueprint, json_response, required_version, respond, row_etag
 from webapp.identity.principal import PLATFORM_ROLES, TENANT_ROLES
 from webapp.rules import service
-from webapp.rules.rule import HistoryQuery, Rule, RuleQuery
+from webapp.rules.rule import KIND, HistoryQuery, Rule, RuleQuery
 from webapp.rules.schemas import (
     HistoryQuerySchema,
     RuleCreateSchema,
@@ -32,7 +32,7 @@ blueprint = Blueprint(
     "admin.rules.list",
     tenant_roles=TENANT_ROLES,
     platform_roles=PLATFORM_ROLES,
-    caches=(service.KIND,),
+    caches=(KIND,),
 )
 @blueprint.arguments(RuleQuerySchema, location="query")
 @blueprint.response(200, RulePageSchema)

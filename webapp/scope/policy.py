@@ -1,14 +1,20 @@
 """May this principal use this surface in the scope it asks for? Values in, a decision out.
 
-For now: one's own tenant by one's role in it; a foreign tenant, or all of them, only by a platform
-role. Nothing said is a denial.
+One's own tenant: by one's role in it. A foreign tenant, or all of them: only with a role that the
+surface names, for a reason, and then as the rules say. Nothing said is a denial.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
 from webapp.identity.principal import PlatformRole, Principal, TenantRole
+from webapp.rules.circumstances import Circumstances
+from webapp.rules.engine import Verdict
+from webapp.rules.explanation import explain
+from webapp.rules.templates import BREAK_GLASS
 from webapp.scope.reason import Reason
+from webapp.scope.scopes import NOBODY, Exclusion
 
 
 @dataclass(frozen=True)
@@ -18,7 +24,7 @@ class Surface:
     name: str
     tenant_roles: frozenset[TenantRole]
     platform_roles: frozenset[PlatformRole]
-    """The roles that may elevate to it; empty for a surface that cannot be elevated."""
+    """The roles that rules may let elevate to it; empty for a surface that cannot be elevated."""
     changes: bool = False
     """A change is recorded in one's own scope too."""
     caches: tuple[str, ...] = ()
@@ -27,6 +33,9 @@ class Surface:
     """A surface is closed: what cannot be recorded is not shown. Only one that says here why it
     may be open answers nevertheless, raises an alarm, and is recorded as soon as that is possible.
     Never one that changes something."""
+    personal: bool = False
+    """It shows and changes what concerns the principal, in no tenant's scope: the requests that it
+    has made and those that it decides about. Its changes are recorded by their view."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +54,41 @@ Target = TenantTarget | GlobalTarget
 
 
 @dataclass(frozen=True)
+class Ruled:
+    """What the rules said of an elevation."""
+
+    explanation: str
+    rules: tuple[UUID, ...] = ()
+    """The ids of those that made it so; none when nothing allowed it."""
+    policy_version: int | None = None
+    excluded: Exclusion = NOBODY
+    grants: tuple[UUID, ...] = ()
+    minutes: int | None = None
+    """For how long at most, where the rules say."""
+    breaks_glass: bool = False
+    """It needs an incident to be open, or to be opened."""
+    passed_over: tuple[UUID | None, ...] = ()
+    """Whose approvals breaking glass does without: tenants, or `None` for the platform."""
+
+
+@dataclass(frozen=True)
 class Allowed:
-    elevated: bool
+    ruled: Ruled | None = None
+    """`None` in one's own tenant, where rules have no say."""
+
+    @property
+    def elevated(self) -> bool:
+        return self.ruled is not None
 
 
 @dataclass(frozen=True)
 class Denied:
-    """`rules` are the ids of the rules that said so; none when nothing allowed it."""
-
-    elevated: bool
     detail: str
-    rules: tuple[UUID, ...] = ()
+    ruled: Ruled | None = None
+
+    @property
+    def elevated(self) -> bool:
+        return self.ruled is not None
 
 
 @dataclass(frozen=True)
@@ -65,24 +98,65 @@ class NeedsReason:
 
 @dataclass(frozen=True)
 class NeedsApproval:
-    detail: str
-    rules: tuple[UUID, ...] = ()
+    ruled: Ruled
 
 
 Decision = Allowed | Denied | NeedsReason | NeedsApproval
 
+Consult = Callable[[Circumstances], Decision]
+"""What the rules say of an elevation, as `decision_of` puts it."""
+
 
 def decide(
-    principal: Principal, surface: Surface, target: Target, reason: Reason | None
+    principal: Principal,
+    surface: Surface,
+    target: Target,
+    reason: Reason | None,
+    ip: str | None,
+    consult: Consult,
 ) -> Decision:
     if isinstance(target, TenantTarget):
         membership = principal.membership(target.slug)
         if membership is not None:
             if membership.role in surface.tenant_roles:
-                return Allowed(elevated=False)
-            return Denied(elevated=False, detail=f"The role {membership.role} may not do this.")
+                return _AT_HOME
+            return Denied(f"The role {membership.role} may not do this.")
     if reason is None:
         return NeedsReason()
-    if principal.platform_roles & surface.platform_roles:
-        return Allowed(elevated=True)
-    return Denied(elevated=True, detail="None of your roles allows this look beyond your tenant.")
+    if not principal.platform_roles & surface.platform_roles:
+        detail = "None of your roles allows this look beyond your tenant."
+        return Denied(detail, Ruled(detail))
+    return consult(
+        Circumstances(
+            email=principal.email,
+            roles=principal.role_names,
+            mfa=principal.mfa,
+            surface=surface.name,
+            reason=reason.code,
+            ticket=reason.ticket,
+            ip=ip,
+        )
+    )
+
+
+def decision_of(verdict: Verdict, about: Circumstances, version: int) -> Decision:
+    """A verdict on an elevation as a decision; `version` is that of the rules asked."""
+    ruled = Ruled(
+        explanation=explain(verdict, about),
+        rules=tuple(candidate.id for candidate in verdict.decided_by),
+        policy_version=version,
+        excluded=verdict.excluded,
+        grants=verdict.grants,
+        minutes=verdict.minutes,
+        breaks_glass=about.reason == BREAK_GLASS and verdict.ruling == "allowed",
+        passed_over=tuple({candidate.tenant_id: None for candidate in verdict.passed_over}),
+    )
+    match verdict.ruling:
+        case "allowed":
+            return Allowed(ruled)
+        case "approval_required":
+            return NeedsApproval(ruled)
+    return Denied(ruled.explanation, ruled)
+
+
+_AT_HOME = Allowed()

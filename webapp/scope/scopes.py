@@ -31,22 +31,48 @@ def tenant_scope(tenant_id: UUID) -> TenantScope:
 
 
 @dataclass(frozen=True)
+class Exclusion:
+    """The tenants that a look at all of them leaves out.
+
+    A thousand of them are not spelled out for each look: looks that leave out the same share one.
+    """
+
+    tenants: frozenset[UUID] = frozenset()
+
+    @cached_property
+    def ids(self) -> tuple[UUID, ...]:
+        return tuple(sorted(self.tenants))
+
+    @cached_property
+    def setting(self) -> str:
+        """As the policies of row level security read it."""
+        return ",".join(map(str, self.ids))
+
+    @cached_property
+    def visibility(self) -> str:
+        """The same for two looks that see the same tenants, and for no other."""
+        if not self.tenants:
+            return "global"
+        digest = blake2b(digest_size=16)
+        for tenant_id in self.ids:
+            digest.update(tenant_id.bytes)
+        return f"global-{digest.hexdigest()}"
+
+
+NOBODY = Exclusion()
+
+
+@dataclass(frozen=True)
 class GlobalScope:
     """The platform's rows and every tenant's, but for those left out of the look."""
 
     look_id: UUID
     """The audit event's id. Without one the database shows no row at all."""
-    excluded: frozenset[UUID] = frozenset()
+    excluded: Exclusion = NOBODY
 
-    @cached_property
+    @property
     def visibility(self) -> str:
-        """The same for two looks that see the same tenants, whatever their ids."""
-        if not self.excluded:
-            return "global"
-        digest = blake2b(digest_size=16)
-        for tenant_id in sorted(self.excluded):
-            digest.update(tenant_id.bytes)
-        return f"global-{digest.hexdigest()}"
+        return self.excluded.visibility
 
     @property
     def tag(self) -> str:
@@ -68,4 +94,41 @@ class LedgerScope:
     visibility: str = "ledger"
 
 
-Scope = TenantScope | GlobalScope | IdentityScope | LedgerScope
+@dataclass(frozen=True)
+class PolicyScope:
+    """Every rule and every grant, to read: what decisions are made of, before there is one."""
+
+    visibility: str = "policy"
+
+
+@dataclass(frozen=True)
+class PrincipalScope:
+    """What concerns a principal: the own requests and grants, and those to decide about."""
+
+    principal_id: UUID
+    administers: frozenset[UUID] = frozenset()
+    """The tenants whose admin it is."""
+    staff: bool = False
+    """Whether it has a role on the platform."""
+
+    @property
+    def visibility(self) -> str:
+        return f"principal:{self.principal_id}"
+
+
+@dataclass(frozen=True)
+class ClerkScope:
+    """Keeps grants and notices when nobody asks: ends what is over, and records that."""
+
+    visibility: str = "clerk"
+
+
+Scope = (
+    TenantScope
+    | GlobalScope
+    | IdentityScope
+    | LedgerScope
+    | PolicyScope
+    | PrincipalScope
+    | ClerkScope
+)

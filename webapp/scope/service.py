@@ -7,7 +7,9 @@ from webapp.audit import event as audit
 from webapp.audit import recorder
 from webapp.errors import ApprovalRequired, ElevationDenied, Forbidden, NotFound, ReasonRequired
 from webapp.extensions import db
+from webapp.grants.glass import break_glass
 from webapp.identity.principal import Principal
+from webapp.scope.deciding import decide
 from webapp.scope.policy import (
     Allowed,
     Decision,
@@ -15,17 +17,20 @@ from webapp.scope.policy import (
     GlobalTarget,
     NeedsApproval,
     NeedsReason,
+    Ruled,
     Surface,
     Target,
     TenantTarget,
-    decide,
 )
 from webapp.scope.reason import Reason
-from webapp.scope.scopes import GlobalScope, Scope, tenant_scope
+from webapp.scope.scopes import NOBODY, GlobalScope, PrincipalScope, Scope, tenant_scope
+
+ASK = "/admin/api/grants"
+"""Where to ask for an approval."""
 
 
 def enter_scope(
-    principal: Principal, surface: Surface, target: Target, reason: Reason | None
+    principal: Principal, surface: Surface, target: Target, reason: Reason | None, ip: str | None
 ) -> AbstractContextManager[Scope]:
     """What runs a block in the scope that `target` names, given once the policy has allowed it.
 
@@ -35,14 +40,34 @@ def enter_scope(
     Raises `Forbidden` in one's own tenant; `ReasonRequired`, `ElevationDenied`, `ApprovalRequired`
     beyond it; `NotFound` for a tenant that is not there, told only to those who may look.
     """
-    decision = decide(principal, surface, target, reason)
+    decision = decide(principal, surface, target, reason, ip)
     if isinstance(decision, NeedsReason):
         raise ReasonRequired("Say why in the header Sightline-Reason.")
+    if isinstance(decision, Allowed) and decision.ruled and decision.ruled.breaks_glass:
+        decision = break_glass(principal, target, reason, decision.ruled)
     event_id = None
     if surface.changes or _is_elevation(decision):
-        event_id = recorder.note(_look(principal, surface, target, reason, decision))
-    _raise_unless_allowed(decision)
-    return db.scoped(_scope(target, event_id))
+        event_id = note(principal, surface, target, reason, decision)
+    raise_unless_allowed(decision)
+    return db.scoped(_scope(target, event_id, decision))
+
+
+def enter_own(principal: Principal) -> AbstractContextManager[PrincipalScope]:
+    """What runs a block in the scope of what concerns the principal."""
+    administers = frozenset(m.tenant_id for m in principal.memberships if m.role == "admin")
+    staff = bool(principal.platform_roles - {"service"})
+    return db.scoped(PrincipalScope(principal.id, administers, staff))
+
+
+def note(
+    principal: Principal,
+    surface: Surface,
+    target: Target,
+    reason: Reason | None,
+    decision: Decision,
+) -> UUID:
+    """Record a use of the surface, and return its event's id; raises as `recorder.note` does."""
+    return recorder.note(_look(principal, surface, target, reason, decision))
 
 
 def _is_elevation(decision: Decision) -> bool:
@@ -51,20 +76,21 @@ def _is_elevation(decision: Decision) -> bool:
     )
 
 
-def _raise_unless_allowed(decision: Decision) -> None:
+def raise_unless_allowed(decision: Decision) -> None:
     match decision:
-        case NeedsApproval(detail, rules):
-            raise ApprovalRequired(detail, rules=rules)
-        case Denied(True, detail, rules):
-            raise ElevationDenied(detail, rules=rules)
-        case Denied(False, detail):
+        case NeedsApproval(ruled):
+            raise ApprovalRequired(ruled.explanation, rules=ruled.rules, ask=ASK)
+        case Denied(detail, None):
             raise Forbidden(detail)
+        case Denied(detail, Ruled(rules=rules)):
+            raise ElevationDenied(detail, rules=rules)
 
 
-def _scope(target: Target, event_id: UUID | None) -> Scope:
+def _scope(target: Target, event_id: UUID | None, decision: Decision) -> Scope:
     match target:
         case GlobalTarget():
-            return GlobalScope(look_id=event_id or uuid4())
+            ruled = decision.ruled if isinstance(decision, Allowed) else None
+            return GlobalScope(event_id or uuid4(), ruled.excluded if ruled else NOBODY)
         case TenantTarget(None):
             raise NotFound("There is no such tenant.")
         case TenantTarget(UUID() as tenant_id):
@@ -84,6 +110,7 @@ def _look(
         actor=audit.Actor(
             email=principal.email,
             id=principal.id,
+            mfa=principal.mfa,
             roles=principal.roles,
             token_id=principal.token_id,
         ),
@@ -107,8 +134,24 @@ def _event_scope(target: Target) -> audit.EventScope:
 
 def _event_decision(decision: Decision) -> audit.EventDecision:
     match decision:
-        case Denied(rules=rules):
-            return audit.EventDecision("denied", rule_ids=rules)
-        case NeedsApproval(rules=rules):
-            return audit.EventDecision("approval_required", rule_ids=rules)
-    return audit.EventDecision("allowed")
+        case NeedsReason() | Allowed(None):
+            return audit.EventDecision("allowed")
+        case Allowed(Ruled() as ruled):
+            return _event_ruling("allowed", ruled)
+        case NeedsApproval(ruled):
+            return _event_ruling("approval_required", ruled)
+        case Denied(_, None):
+            return audit.EventDecision("denied")
+        case Denied(_, Ruled() as ruled):
+            return _event_ruling("denied", ruled)
+    raise TypeError(decision)
+
+
+def _event_ruling(effect: audit.Effect, ruled: Ruled) -> audit.EventDecision:
+    return audit.EventDecision(
+        effect,
+        excluded_tenant_ids=ruled.excluded.ids,
+        grant_ids=ruled.grants,
+        policy_version=ruled.policy_version,
+        rule_ids=ruled.rules,
+    )

@@ -9,9 +9,10 @@ from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar
 
 from webapp.context import current_request, current_state, environ_key
-from webapp.errors import Invalid, ReasonRequired, Unauthenticated
+from webapp.errors import Forbidden, Invalid, ReasonRequired, Unauthenticated
 from webapp.identity import service as identity
 from webapp.identity.principal import PlatformRole, Principal, TenantRole
+from webapp.scope.deciding import tags_of
 from webapp.scope.policy import GlobalTarget, Surface, Target, TenantTarget
 from webapp.scope.reason import (
     HeaderError,
@@ -23,7 +24,7 @@ from webapp.scope.reason import (
     parse_scope,
 )
 from webapp.scope.scopes import Scope, tenant_scope
-from webapp.scope.service import enter_scope
+from webapp.scope.service import enter_own, enter_scope
 
 SCOPE_HEADER = "Sightline-Scope"
 REASON_HEADER = "Sightline-Reason"
@@ -43,6 +44,7 @@ def surface(
     changes: bool = False,
     caches: tuple[str, ...] = (),
     open_because: str | None = None,
+    personal: bool = False,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Declare a view to be the surface `name`; the fields are those of `policy.Surface`.
 
@@ -50,7 +52,13 @@ def surface(
     `open_because` says why its rows may be seen even so.
     """
     declared = Surface(
-        name, frozenset(tenant_roles), frozenset(platform_roles), changes, caches, open_because
+        name=name,
+        tenant_roles=frozenset(tenant_roles),
+        platform_roles=frozenset(platform_roles),
+        changes=changes,
+        caches=caches,
+        open_because=open_because,
+        personal=personal,
     )
 
     def decorate(view: Callable[P, R]) -> Callable[P, R]:
@@ -59,8 +67,13 @@ def surface(
             state, environ = current_state(), current_request().environ
             state["surface"] = declared
             state["principal"] = principal = _authenticate(environ, declared)
+            if declared.personal:
+                _refuse_outsider(principal, declared)
+                with enter_own(principal) as state["scope"]:
+                    return view(*args, **kwargs)
             target = _target(principal, _wanted(environ))
-            with enter_scope(principal, declared, target, _reason(environ)) as state["scope"]:
+            reason, ip = _reason(environ), environ.get("REMOTE_ADDR")
+            with enter_scope(principal, declared, target, reason, ip) as state["scope"]:
                 return view(*args, **kwargs)
 
         guarded.__surface__ = declared  # type: ignore[attr-defined]  # read back by the lint
@@ -97,14 +110,24 @@ def _expected_tags(environ: Environment, declared: Surface, hint: Principal | No
 
     A guess costs nothing when it is wrong: the reader then fetches what it needs.
     """
-    if not declared.caches:
+    if declared.personal:
         return []
-    if environ.get(_SCOPE) == "global":
-        return [f"{kind}:global" for kind in declared.caches]
+    wanted = environ.get(_SCOPE)
+    if wanted == "global":
+        decided = tags_of(GlobalTarget(), hint.id if hint else None)
+        return [*decided, *(f"{kind}:global" for kind in declared.caches)]
     if hint is None or len(hint.memberships) != 1:
         return []
     own = tenant_scope(hint.memberships[0].tenant_id)
     return [f"{kind}:{own.tag}" for kind in declared.caches]
+
+
+def _refuse_outsider(principal: Principal, declared: Surface) -> None:
+    in_tenants = {membership.role for membership in principal.memberships}
+    if not (
+        in_tenants & declared.tenant_roles or principal.platform_roles & declared.platform_roles
+    ):
+        raise Forbidden("None of your roles may do this.")
 
 
 def _wanted(environ: Environment) -> Wanted | None:

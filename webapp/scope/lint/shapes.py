@@ -5,13 +5,27 @@ reviewed once, here. The `(select …)` around each setting is what makes Postgr
 statement instead of once a row.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 TENANT_ROLE = "sightline_tenant"
 GLOBAL_ROLE = "sightline_global"
 IDENTITY_ROLE = "sightline_identity"
 LEDGER_ROLE = "sightline_ledger"
-SCOPE_ROLES = frozenset({TENANT_ROLE, GLOBAL_ROLE, IDENTITY_ROLE, LEDGER_ROLE})
+POLICY_ROLE = "sightline_policy"
+PRINCIPAL_ROLE = "sightline_principal"
+CLERK_ROLE = "sightline_clerk"
+SCOPE_ROLES = frozenset(
+    {
+        TENANT_ROLE,
+        GLOBAL_ROLE,
+        IDENTITY_ROLE,
+        LEDGER_ROLE,
+        POLICY_ROLE,
+        PRINCIPAL_ROLE,
+        CLERK_ROLE,
+    }
+)
 
 _LOOKING = (
     "(( SELECT COALESCE(current_setting('sightline.look'::text, true), ''::text) AS \"coalesce\")"
@@ -37,6 +51,28 @@ def looked_at(key: str, *, nullable: bool = False) -> str:
     if nullable:
         included = f"(({key} IS NULL) OR {included})"
     return f"({_LOOKING} AND {included})"
+
+
+_TENANT = (
+    "( SELECT (NULLIF(current_setting('sightline.tenant_id'::text, true), ''::text))::uuid"
+    ' AS "nullif")'
+)
+LOOKED_OVER = (
+    f"({own('tenant_id')} OR (({_TENANT} IS NOT NULL) AND (scope_kind = 'global'::text)"
+    f" AND (NOT ({_TENANT} = ANY (excluded_tenant_ids)))))"
+)
+"""Events of looks at the scope's tenant: at it alone, or at all that did not leave it out."""
+
+_CONCERNED = (
+    "(tenant_id IN ( SELECT unnest((string_to_array(current_setting('sightline.administers'::text,"
+    " true), ','::text))::uuid[]) AS unnest)) OR (( SELECT"
+    " COALESCE(current_setting('sightline.staff'::text, true), ''::text) AS \"coalesce\")"
+    " <> ''::text)"
+)
+_MINE = (
+    "(principal_id = ( SELECT (NULLIF(current_setting('sightline.principal_id'::text, true),"
+    " ''::text))::uuid AS \"nullif\"))"
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +110,30 @@ def tenant_shape(*, nullable: bool) -> TableShape:
     )
 
 
+def readable(role: str) -> PolicyShape:
+    """Every row, to read."""
+    return PolicyShape(role, "r", "true", None)
+
+
+def _and(shape: TableShape, *policies: PolicyShape, open_uniques: Iterable[str] = ()) -> TableShape:
+    return replace(
+        shape,
+        policies=shape.policies.union(policies),
+        open_uniques=shape.open_uniques.union(open_uniques),
+    )
+
+
+def _grants_shape(concerned: str, open_uniques: Iterable[str] = ()) -> TableShape:
+    """Whom a grant concerns is not only its tenant: also its holder, and the platform's staff."""
+    return _and(
+        tenant_shape(nullable=True),
+        all_rows(PRINCIPAL_ROLE, concerned),
+        all_rows(CLERK_ROLE, "true"),
+        readable(POLICY_ROLE),
+        open_uniques=open_uniques,
+    )
+
+
 def _identity_shape(key: str, open_uniques: frozenset[str] = frozenset()) -> TableShape:
     """What a principal belongs to is looked up before there is a scope of a tenant."""
     return TableShape(
@@ -90,15 +150,21 @@ def _identity_shape(key: str, open_uniques: frozenset[str] = frozenset()) -> Tab
 
 
 SHAPES: dict[str, TableShape] = {
-    "tenants": _identity_shape("id", frozenset({"uq_tenants_slug"})),
-    "memberships": _identity_shape("tenant_id"),
+    "tenants": _and(
+        _identity_shape("id", frozenset({"uq_tenants_slug"})),
+        *map(readable, (POLICY_ROLE, PRINCIPAL_ROLE, CLERK_ROLE)),
+    ),
+    "memberships": _and(_identity_shape("tenant_id"), readable(CLERK_ROLE)),
+    "rules": _and(tenant_shape(nullable=True), readable(POLICY_ROLE)),
+    "grants": _grants_shape(f"({_MINE} OR {_CONCERNED})", ["uq_grants_unreviewed"]),
+    "grant_approvals": _grants_shape(f"({_CONCERNED})"),
     "audit_events": TableShape(
         frozenset(
             {
-                PolicyShape(TENANT_ROLE, "r", own("tenant_id"), None),
+                PolicyShape(TENANT_ROLE, "r", LOOKED_OVER, None),
                 PolicyShape(GLOBAL_ROLE, "r", looked_at("tenant_id", nullable=True), None),
-                PolicyShape(LEDGER_ROLE, "a", None, "true"),
-                PolicyShape(LEDGER_ROLE, "r", "true", None),
+                *(PolicyShape(role, "a", None, "true") for role in (LEDGER_ROLE, CLERK_ROLE)),
+                *map(readable, (LEDGER_ROLE, CLERK_ROLE)),
             }
         ),
         append_only=True,

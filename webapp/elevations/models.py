@@ -1,0 +1,25 @@
+"""What other services have asked, and what they were told."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, LargeBinary, Text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from webapp.db import Base
+from webapp.identity.models import NOW, Timestamp
+
+
+class ElevationRow(Base):
+    """What was answered to another service, by the key that it asked with."""
+
+    __tablename__ = "elevations"
+
+    service_id: Mapped[UUID] = mapped_column(ForeignKey("principals.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(Text, primary_key=True)
+    digest: Mapped[bytes] = mapped_column(LargeBinary)
+    """SHA-256 of what was asked: the same key for something else is refused."""
+    answer: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    asked_at: Mapped[datetime] = mapped_column(Timestamp, server_default=NOW)

@@ -1,0 +1,104 @@
+"""A grant, as a value, and what it covers."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from webapp.rules.circumstances import Circumstances
+from webapp.rules.engine import Candidate, Cover
+from webapp.rules.rule import Rule
+
+GrantKind = Literal["approval", "break_glass"]
+GrantState = Literal["requested", "approved", "denied", "revoked", "expired"]
+
+PLATFORM_APPROVERS = ("owner",)
+TENANT_APPROVERS = ("admin",)
+"""Who approves where a rule does not say."""
+
+
+@dataclass(frozen=True)
+class Approval:
+    approver_id: UUID
+    email: str
+    roles: tuple[str, ...]
+    """Those on the platform, and the one in the grant's tenant, when it was given."""
+    approved_at: datetime
+
+
+@dataclass(frozen=True)
+class Grant:
+    """Leave to look, for a time: asked for and approved, or taken by breaking glass."""
+
+    id: UUID
+    kind: GrantKind
+    principal_id: UUID
+    email: str
+    tenant_id: UUID | None
+    """`None` for all tenants."""
+    tenant: str | None
+    surfaces: tuple[str, ...]
+    reason: str
+    ticket: str | None
+    note: str | None
+    minutes: int
+    rule_ids: tuple[UUID, ...]
+    state: GrantState
+    requested_at: datetime
+    starts_at: datetime | None
+    ends_at: datetime
+    """Of the request while nobody has decided."""
+    closed_at: datetime | None
+    closed_by: str | None
+    reviewed_at: datetime | None
+    reviewed_by: str | None
+    review: str | None
+    version: int
+    approvals: tuple[Approval, ...] = ()
+
+    def is_open(self, at: datetime) -> bool:
+        return (
+            self.state == "approved"
+            and self.starts_at is not None
+            and self.starts_at <= at < self.ends_at
+        )
+
+
+def approvers_of(rule: Rule) -> frozenset[str]:
+    """The roles whose approval a rule asks for."""
+    named = rule.approver_roles or (PLATFORM_APPROVERS if rule.tenant is None else TENANT_APPROVERS)
+    return frozenset(named)
+
+
+def satisfies(approvals: Iterable[Approval], rule: Rule) -> bool:
+    """Whether as many people have approved as the rule asks for, each in a role that it names."""
+    wanted = approvers_of(rule)
+    return sum(1 for a in approvals if wanted & set(a.roles)) >= rule.min_approvals
+
+
+def cover(
+    grants: Iterable[Grant],
+    candidate: Candidate,
+    about: Circumstances,
+    target: UUID | None,
+    at: datetime,
+) -> Cover | None:
+    """What covers the rule's approval for a look at `target` (`None`: all tenants): the grant that
+    lasts longest."""
+    if candidate.rule is None:
+        return None
+    whose = candidate.tenant_id or target
+    fitting = [
+        grant
+        for grant in grants
+        if grant.kind == "approval"
+        and grant.is_open(at)
+        and grant.tenant_id == whose
+        and about.surface in grant.surfaces
+        and about.reason == grant.reason
+        and grant.ticket in (None, about.ticket)
+        and satisfies(grant.approvals, candidate.rule)
+    ]
+    longest = max(fitting, key=lambda grant: (grant.ends_at, grant.id), default=None)
+    return None if longest is None else Cover(longest.id, longest.ends_at)

@@ -1,0 +1,125 @@
+"""Grants, who approved them, and what is to be told of them."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    CheckConstraint,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+from uuid_utils.compat import uuid7
+
+from webapp.db import Base
+from webapp.identity.models import NOW, Timestamp
+
+UNREVIEWED = "uq_grants_unreviewed"
+
+
+class GrantRow(Base):
+    """Somebody's leave to look, for a time; a null tenant is all of them.
+
+    A `break_glass` grant is one that its holder has taken: an incident.
+    """
+
+    __tablename__ = "grants"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    tenant_id: Mapped[UUID | None] = mapped_column(ForeignKey("tenants.id"))
+    kind: Mapped[str] = mapped_column(Text)
+    principal_id: Mapped[UUID] = mapped_column(ForeignKey("principals.id"))
+    principal_email: Mapped[str] = mapped_column(Text)
+    surfaces: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    reason_code: Mapped[str] = mapped_column(Text)
+    ticket: Mapped[str | None] = mapped_column(Text)
+    note: Mapped[str | None] = mapped_column(Text)
+    minutes: Mapped[int]
+    rule_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
+    """The rules that wanted an approval when it was asked for."""
+    state: Mapped[str] = mapped_column(Text)
+    requested_at: Mapped[datetime] = mapped_column(Timestamp)
+    starts_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    ends_at: Mapped[datetime] = mapped_column(Timestamp)
+    """Of the request while nobody has decided; of the grant once it is approved."""
+    closed_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    closed_by: Mapped[str | None] = mapped_column(Text)
+    """Who denied or revoked it."""
+    reviewed_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    reviewed_by: Mapped[str | None] = mapped_column(Text)
+    review: Mapped[str | None] = mapped_column(Text)
+    version: Mapped[int]
+
+    __table_args__ = (
+        CheckConstraint("kind in ('approval', 'break_glass')", name="kind"),
+        CheckConstraint(
+            "state in ('requested', 'approved', 'denied', 'revoked', 'expired')", name="state"
+        ),
+        CheckConstraint("minutes > 0", name="minutes"),
+        UniqueConstraint("tenant_id", "id", postgresql_nulls_not_distinct=True),
+        Index(None, "tenant_id", "requested_at", "id"),
+        Index(None, "principal_id", "requested_at"),
+        Index(
+            "ix_grants_ends_at",
+            "ends_at",
+            postgresql_where=text("state in ('requested', 'approved')"),
+        ),
+        Index(
+            UNREVIEWED,
+            "principal_id",
+            unique=True,
+            postgresql_where=text("kind = 'break_glass' and reviewed_at is null"),
+        ),
+    )
+
+
+class GrantApprovalRow(Base):
+    """One person's yes, with the roles that the person had then."""
+
+    __tablename__ = "grant_approvals"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    grant_id: Mapped[UUID]
+    tenant_id: Mapped[UUID | None]
+    approver_id: Mapped[UUID] = mapped_column(ForeignKey("principals.id"))
+    approver_email: Mapped[str] = mapped_column(Text)
+    roles: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    """Platform roles, and the one in the grant's tenant."""
+    approved_at: Mapped[datetime] = mapped_column(Timestamp)
+
+    __table_args__ = (
+        ForeignKeyConstraint(["tenant_id", "grant_id"], ["grants.tenant_id", "grants.id"]),
+        UniqueConstraint(
+            "tenant_id", "grant_id", "approver_id", postgresql_nulls_not_distinct=True
+        ),
+    )
+
+
+class NoticeRow(Base):
+    """What is to be told to somebody, until it has been."""
+
+    __tablename__ = "notices"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    channel: Mapped[str] = mapped_column(Text)
+    recipient: Mapped[str] = mapped_column(Text)
+    subject: Mapped[str] = mapped_column(Text)
+    body: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=NOW)
+    due_at: Mapped[datetime] = mapped_column(Timestamp, server_default=NOW)
+    attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    problem: Mapped[str | None] = mapped_column(Text)
+    """Why the last attempt failed."""
+    sent_at: Mapped[datetime | None] = mapped_column(Timestamp)
+
+    __table_args__ = (
+        CheckConstraint("channel in ('mail', 'webhook')", name="channel"),
+        Index("ix_notices_due_at", "due_at", postgresql_where=text("sent_at is null")),
+    )

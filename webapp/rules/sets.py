@@ -1,0 +1,96 @@
+"""The rules that may have something to say of a surface, prepared and kept while they are current.
+
+There may be any number of rules elsewhere: those of one surface are found by an index. None is left
+out that could deny: by the surface alone is chosen, all else is the engine's.
+"""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from flask import Flask
+from sqlalchemy import ColumnElement, select
+
+from webapp.caching import Remembered, read_generations
+from webapp.context import current_application
+from webapp.extensions import db
+from webapp.identity.models import Tenant
+from webapp.rules.engine import Candidate, RuleSet, prepare
+from webapp.rules.models import RuleRow
+from webapp.rules.rows import rule_of
+from webapp.rules.rule import ANYBODYS, owner_tag, surfaces_covering
+from webapp.scope.scopes import PolicyScope
+
+_EXTENSION = "sightline.rule_sets"
+REMEMBERED = 1000
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose rules: the platform's, a tenant's, or those of all tenants."""
+
+    tenant_id: UUID | None = None
+    all_tenants: bool = False
+
+    @property
+    def tag(self) -> str:
+        """The cache tag that every change of them raises."""
+        return ANYBODYS if self.all_tenants else owner_tag(self.tenant_id)
+
+
+PLATFORM = Owner()
+ALL_TENANTS = Owner(all_tenants=True)
+
+
+def init_app(app: Flask) -> None:
+    app.extensions[_EXTENSION] = Remembered(REMEMBERED)
+
+
+def read_rules(owner: Owner, surface: str) -> RuleSet:
+    """The owner's rules that cover the surface, as they are now. Of tenants only those that
+    narrow: what a tenant allows changes nothing."""
+    remembered: Remembered = current_application().extensions[_EXTENSION]
+    generation = read_generations((owner.tag,))[owner.tag]
+    known = remembered.get((owner, surface))
+    if known is not None and known[0] == generation:
+        found: RuleSet = known[1]
+        return found
+    found = prepare(load_candidates(owner, surface))
+    remembered.put((owner, surface), generation, found)
+    return found
+
+
+def load_candidates(owner: Owner, surface: str) -> list[Candidate]:
+    covering = RuleRow.surfaces.overlap(list(surfaces_covering(surface)))
+    return load(_owned_by(owner), covering)
+
+
+def load_all(owner: Owner) -> list[Candidate]:
+    """Whatever they cover; of tenants those that narrow."""
+    return load(_owned_by(owner))
+
+
+def load(*conditions: ColumnElement[bool]) -> list[Candidate]:
+    """The rules in use that meet these conditions, whoever's they are."""
+    statement = (
+        select(RuleRow, Tenant.slug)
+        .outerjoin(Tenant, Tenant.id == RuleRow.tenant_id)
+        .where(RuleRow.deleted_at.is_(None), RuleRow.enabled, *conditions)
+        .order_by(RuleRow.id)
+    )
+    with db.session.scoped(PolicyScope()):
+        return [_candidate(row, tenant) for row, tenant in db.session.execute(statement)]
+
+
+def _owned_by(owner: Owner) -> ColumnElement[bool]:
+    if owner.all_tenants:
+        return RuleRow.tenant_id.is_not(None) & (RuleRow.effect != "allow")
+    if owner.tenant_id is None:
+        return RuleRow.tenant_id.is_(None)
+    return (RuleRow.tenant_id == owner.tenant_id) & (RuleRow.effect != "allow")
+
+
+def _candidate(row: RuleRow, tenant: str | None) -> Candidate:
+    try:
+        return Candidate(row.id, row.tenant_id, rule_of(row, tenant))
+    except (TypeError, KeyError, ValueError, AttributeError):  # written past every schema
+        return Candidate(row.id, row.tenant_id, None)
