@@ -32,4 +32,6 @@ timezone = "UTC"
 # At fixed times, which come however often beat is started anew.
 beat_schedule = {
     "audit-partitions": {"task": "audit.make_partitions", "schedule": crontab(minute="17")},
+    "grants": {"task": "grants.expire", "schedule": crontab()},
+    "notices": {"task": "notices.send", "schedule": crontab()},
 }

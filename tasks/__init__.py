@@ -1,5 +1,5 @@
 """The Celery tasks, each ten lines: call a service, commit. Importing this registers them all."""
 
-from tasks import audit, identity
+from tasks import audit, grants, identity, notices
 
-__all__ = ["audit", "identity"]
+__all__ = ["audit", "grants", "identity", "notices"]

@@ -43,14 +43,18 @@ def add_tenant(app: Flask, slug: str | None = None) -> MadeTenant:
 
 
 def add_account(
-    app: Flask, *platform_roles: PlatformRole, member_of: Mapping[str, TenantRole] | None = None
+    app: Flask,
+    *platform_roles: PlatformRole,
+    member_of: Mapping[str, TenantRole] | None = None,
+    mfa: bool = False,
 ) -> Account:
-    """Somebody with these platform roles, and with these roles in the tenants of these slugs."""
+    """Somebody with these platform roles, and with these roles in the tenants of these slugs;
+    `mfa` says whether a second factor was shown."""
     email = f"{uuid4().hex}@example.org"
     with app.app_context(), db.session.scoped(IdentityScope()):
         user_id = identity.create_user(email, platform_roles).id
         for slug, role in (member_of or {}).items():
             identity.set_membership(email, slug, role)
-        token = identity.create_token(email, "test")
+        token = identity.create_token(email, "test", mfa=mfa)
         db.session.commit()
     return Account(user_id, email, token.id, token.secret)

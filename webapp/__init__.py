@@ -5,8 +5,10 @@ from flask import Flask
 from webapp import caching, cli, docs, errors, observability
 from webapp.audit import pipeline, readiness, recorder
 from webapp.audit.views import blueprint as audits_blueprint
+from webapp.elevations.views import blueprint as elevations_blueprint
 from webapp.extensions import init_celery, init_db
 from webapp.grants import holdings
+from webapp.grants.views import blueprint as grants_blueprint
 from webapp.identity import service as identity
 from webapp.observability.lifecycle import Application
 from webapp.rules import sets
@@ -32,6 +34,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     pipeline.init_app(app)
     readiness.init_app(app)
     recorder.init_app(app)
-    docs.init_app(app, [rules_blueprint, audits_blueprint])
+    docs.init_app(app, [rules_blueprint, grants_blueprint, audits_blueprint, elevations_blueprint])
     cli.init_app(app)
     return app

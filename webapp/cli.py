@@ -13,6 +13,7 @@ from webapp.caching import cache_cli
 from webapp.commands import Commands, as_json, print_json, print_rows
 from webapp.doctor import Diagnosis, diagnose
 from webapp.extensions import current_settings
+from webapp.grants.cli import group as grants
 from webapp.identity.cli import tenants, tokens, users
 from webapp.rules.cli import group as rules
 from webapp.scope.cli import group as scope
@@ -21,7 +22,7 @@ db_cli = Commands("db", help="The database's schema and roles.")
 
 
 def init_app(app: Flask) -> None:
-    for group in (db_cli, audit, cache_cli, rules, scope, tenants, users, tokens):
+    for group in (db_cli, audit, cache_cli, grants, rules, scope, tenants, users, tokens):
         app.cli.add_command(group)
     app.cli.add_command(doctor)
     if not app.extensions["settings"].deployed:

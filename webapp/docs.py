@@ -9,9 +9,10 @@ from flask import Blueprint, Flask, Response, abort, send_from_directory
 from swagger_ui_bundle import swagger_ui_path
 from werkzeug.exceptions import HTTPException
 
-from webapp.audit.recorder import RECEIPT_HEADER
+from webapp.audit.recorder import EXCLUDED_HEADER, RECEIPT_HEADER
 from webapp.errors import PROBLEM_TYPE, ProblemSchema, problem_of_http
 from webapp.scope.declare import public
+from webapp.scope.policy import Surface
 from webapp.scope.surface import REASON_HEADER, SCOPE_HEADER
 
 CONFIG: Final = {
@@ -44,6 +45,10 @@ REASON: Final = {
 RECEIPT: Final = {
     "description": "The ids of the audit events that this answer caused.",
     "schema": {"type": "string"},
+}
+EXCLUDED: Final = {
+    "description": "How many tenants a look at all of them left out, since their rules say no.",
+    "schema": {"type": "integer"},
 }
 LOCATION: Final = {
     "description": "The path of what was made.",
@@ -86,8 +91,8 @@ blueprint = Blueprint("docs", __name__, url_prefix="/docs")
 
 
 class Surfaces(BasePlugin):
-    """Describes the headers of every view with a `@surface`: its scope, its reason and its receipt,
-    and the entity tags by which one reads again and changes."""
+    """Describes the headers of every view with a `@surface`: its scope and its reason, unless it is
+    personal, its receipt, and the entity tags by which one reads again and changes."""
 
     CONDITIONS: ClassVar = {"get": "IF_NONE_MATCH", "patch": "IF_MATCH", "delete": "IF_MATCH"}
 
@@ -99,17 +104,23 @@ class Surfaces(BasePlugin):
         spec.components.parameter("SCOPE", "header", {"name": SCOPE_HEADER, **SCOPE}, lazy=True)
         spec.components.parameter("REASON", "header", {"name": REASON_HEADER, **REASON}, lazy=True)
         spec.components.header("RECEIPT", RECEIPT, lazy=True)
+        spec.components.header("EXCLUDED", EXCLUDED, lazy=True)
         spec.components.header("LOCATION", LOCATION, lazy=True)
 
     def operation_helper(
         self, path: str | None = None, operations: Any = None, **options: Any
     ) -> None:
-        view = self._app.view_functions[options["rule"].endpoint]
-        if not hasattr(view, "__surface__"):
+        view: Any = self._app.view_functions[options["rule"].endpoint]
+        declared: Surface | None = getattr(view, "__surface__", None)
+        if declared is None:
             return
+        asked = [] if declared.personal else ["SCOPE", "REASON"]
+        headers = {RECEIPT_HEADER: "RECEIPT"} | (
+            {} if declared.personal else {EXCLUDED_HEADER: "EXCLUDED"}
+        )
         for method, operation in operations.items():
             condition = [self.CONDITIONS[method]] if method in self.CONDITIONS else []
-            operation.setdefault("parameters", []).extend(["SCOPE", "REASON", *condition])
+            operation.setdefault("parameters", []).extend([*asked, *condition])
             responses = operation["responses"]
             for response in responses.values():
                 if "content" in response:
@@ -117,11 +128,11 @@ class Surfaces(BasePlugin):
             if method == "get":
                 unchanged = {"description": "What you have is what there is"}
                 responses["304"] = {**unchanged, "headers": {"ETag": "ETAG"}}
-            if 201 in responses:
+            if 201 in responses and asked:  # what concerns oneself may be made by the dozen
                 responses[201].setdefault("headers", {})["Location"] = "LOCATION"
             for response in responses.values():
                 if isinstance(response, dict):
-                    response["headers"] = {RECEIPT_HEADER: "RECEIPT", **response.get("headers", {})}
+                    response["headers"] = {**headers, **response.get("headers", {})}
 
 
 class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest ships no types

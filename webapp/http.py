@@ -4,7 +4,7 @@ tags, conditional answers."""
 import base64
 import binascii
 import hmac
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache, wraps
 from hashlib import blake2b
@@ -124,9 +124,15 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
 
         return decorate
 
-    def response(self, status_code: int, schema: type[ma.Schema] | None = None) -> Callable[[V], V]:
+    def response(
+        self,
+        status_code: int,
+        schema: type[ma.Schema] | None = None,
+        *,
+        headers: Mapping[str, Any] | None = None,
+    ) -> Callable[[V], V]:
         """Describe the answer, which the view makes itself."""
-        describe = super().response(status_code, schema)
+        describe = super().response(status_code, schema, headers=headers)
 
         def decorate(view: V) -> V:
             view._apidoc = describe(view)._apidoc  # type: ignore[attr-defined]  # for `route`
@@ -220,7 +226,11 @@ def respond(
 ) -> Response:
     """`value` as JSON, by default with the entity tag of its bytes."""
     body = orjson.dumps(schema.dump(value))
-    return json_response(body, etag or f'"{blake2b(body, digest_size=16).hexdigest()}"', status)
+    return json_response(body, etag or etag_of(body), status)
+
+
+def etag_of(body: bytes) -> str:
+    return f'"{blake2b(body, digest_size=16).hexdigest()}"'
 
 
 def row_etag(row_id: UUID, version: int) -> str:

@@ -1,5 +1,7 @@
 """Settings: the environment, read once into a frozen value and refused when missing or weak."""
 
+import re
+from base64 import b64decode
 from collections import Counter
 from dataclasses import dataclass, fields
 from math import ceil
@@ -18,6 +20,13 @@ STACK_FILE = "stack.env"
 
 MIN_SECRET_BYTES = 32
 MIN_DISTINCT_CHARACTERS = 12
+
+PUBLIC_URL = "http://127.0.0.1:8000"
+WEBHOOK_SECRET_PREFIX = "whsec_"  # noqa: S105 - what every such secret begins with
+WEBHOOK_SECRET_BYTES = range(24, 65)
+"""As Standard Webhooks has them."""
+
+_MAIL_ADDRESS = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]+@[a-z0-9.-]+", re.ASCII | re.IGNORECASE)
 
 
 class SettingsError(Exception):
@@ -53,6 +62,14 @@ class Settings:
     """Seconds until a cached value expires, changed or not."""
     cache_timeout: float
     """Seconds that one call to Redis may take before the database answers instead."""
+    public_url: str = PUBLIC_URL
+    """Where people reach it; what is told of grants links there."""
+    smtp_url: str | None = None
+    """The server that sends mail; without one nobody is told by mail."""
+    mail_from: str | None = None
+    webhook_url: str | None = None
+    """Who is told of grants by a signed request; `None`: nobody."""
+    webhook_secret: str | None = None
 
     @property
     def deployed(self) -> bool:
@@ -93,6 +110,11 @@ def read_settings() -> Settings:
         "CACHE_TTL": _positive(env, "CACHE_TTL", 300, problems),
         "CACHE_TIMEOUT": _positive(env, "CACHE_TIMEOUT", 0.25, problems),
     }
+    telling = {
+        variable: env.str(variable, "")
+        for variable in ("PUBLIC_URL", "SMTP_URL", "MAIL_FROM", "WEBHOOK_URL", "WEBHOOK_SECRET")
+    }
+    problems += _telling_problems(telling, deployed=name != "development")
     problems += _url_problems("DATABASE_URL", values["DATABASE_URL"], ("postgresql",))
     problems += _url_problems("DATABASE_OWNER_URL", owner_url or "", ("postgresql",))
     problems += _url_problems("REDIS_URL", values["REDIS_URL"], ("redis", "rediss"))
@@ -116,6 +138,11 @@ def read_settings() -> Settings:
         audit_timeout=numbers["AUDIT_TIMEOUT"],
         cache_ttl=ceil(numbers["CACHE_TTL"]),
         cache_timeout=numbers["CACHE_TIMEOUT"],
+        public_url=(telling["PUBLIC_URL"] or PUBLIC_URL).rstrip("/"),
+        smtp_url=telling["SMTP_URL"] or None,
+        mail_from=telling["MAIL_FROM"] or None,
+        webhook_url=telling["WEBHOOK_URL"] or None,
+        webhook_secret=telling["WEBHOOK_SECRET"] or None,
     )
 
 
@@ -141,6 +168,47 @@ def _url_problems(variable: str, value: str, schemes: tuple[str, ...]) -> list[s
         _ = make_url(value) if scheme == "postgresql" else urlsplit(value).port
     except (ArgumentError, ValueError):
         return [f"{variable} is not a URL"]
+    return []
+
+
+def _telling_problems(values: dict[str, str], *, deployed: bool) -> list[str]:
+    """What is wrong with the settings by which people are told of grants."""
+    problems = _host_problems("PUBLIC_URL", values["PUBLIC_URL"], ("http", "https"))
+    problems += _host_problems("SMTP_URL", values["SMTP_URL"], ("smtp", "smtps"))
+    secure = ("https",) if deployed else ("http", "https")
+    problems += _host_problems("WEBHOOK_URL", values["WEBHOOK_URL"], secure)
+    problems += [
+        f"{needed} is not set, and {given} needs it"
+        for given, needed in (("SMTP_URL", "MAIL_FROM"), ("WEBHOOK_URL", "WEBHOOK_SECRET"))
+        if values[given] and not values[needed]
+    ]
+    if values["MAIL_FROM"] and not _MAIL_ADDRESS.fullmatch(values["MAIL_FROM"]):
+        problems.append("MAIL_FROM must be a mail address and nothing else")
+    return problems + _webhook_secret_problems(values["WEBHOOK_SECRET"], deployed=deployed)
+
+
+def _host_problems(variable: str, value: str, schemes: tuple[str, ...]) -> list[str]:
+    if problems := _url_problems(variable, value, schemes):
+        return problems
+    if value and not (value.isprintable() and urlsplit(value).hostname):
+        return [f"{variable} is not a URL"]
+    return []
+
+
+def _webhook_secret_problems(secret: str, *, deployed: bool) -> list[str]:
+    if not secret:
+        return []
+    try:
+        key = b64decode(secret.removeprefix(WEBHOOK_SECRET_PREFIX), validate=True)
+    except ValueError:
+        key = b""
+    fitting = secret.startswith(WEBHOOK_SECRET_PREFIX) and len(key) in WEBHOOK_SECRET_BYTES
+    if not fitting or (deployed and len(set(key)) < MIN_DISTINCT_CHARACTERS):
+        shortest, longest = WEBHOOK_SECRET_BYTES[0], WEBHOOK_SECRET_BYTES[-1]
+        return [
+            f"WEBHOOK_SECRET must be {WEBHOOK_SECRET_PREFIX} and the base64 of {shortest} to"
+            f" {longest} random bytes"
+        ]
     return []
 
 

@@ -114,6 +114,7 @@ def _create_grants() -> None:
         sa.Column("note", sa.Text(), nullable=True),
         sa.Column("minutes", sa.Integer(), nullable=False),
         sa.Column("rule_ids", Uuids, nullable=False),
+        sa.Column("passed_over", Uuids, nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("requested_at", Timestamp, nullable=False),
         sa.Column("starts_at", Timestamp, nullable=True),
@@ -147,6 +148,7 @@ def _create_grants() -> None:
     op.create_index(
         op.f("ix_grants_tenant_id_requested_at_id"), "grants", ["tenant_id", "requested_at", "id"]
     )
+    op.create_index(op.f("ix_grants_requested_at_id"), "grants", ["requested_at", "id"])
     op.create_index(
         op.f("ix_grants_principal_id_requested_at"), "grants", ["principal_id", "requested_at"]
     )
@@ -239,20 +241,22 @@ def _create_notices() -> None:
     op.create_table(
         "notices",
         sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("grant_id", sa.Uuid(), nullable=False),
+        sa.Column("event", sa.Text(), nullable=False),
+        sa.Column("tenants", Uuids, nullable=False),
         sa.Column("channel", sa.Text(), nullable=False),
-        sa.Column("recipient", sa.Text(), nullable=False),
-        sa.Column("subject", sa.Text(), nullable=False),
+        sa.Column("recipient", sa.Text(), nullable=True),
         sa.Column("body", postgresql.JSONB(), nullable=False),
-        sa.Column("created_at", Timestamp, server_default=NOW, nullable=False),
-        sa.Column("due_at", Timestamp, server_default=NOW, nullable=False),
-        sa.Column("attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("created_at", Timestamp, nullable=False),
+        sa.Column("due_at", Timestamp, nullable=True),
+        sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("problem", sa.Text(), nullable=True),
         sa.Column("sent_at", Timestamp, nullable=True),
         sa.CheckConstraint("channel in ('mail', 'webhook')", name=op.f("ck_notices_channel")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_notices")),
     )
     op.create_index(
-        "ix_notices_due_at", "notices", ["due_at"], postgresql_where=sa.text("sent_at is null")
+        "ix_notices_due_at", "notices", ["due_at"], postgresql_where=sa.text("due_at is not null")
     )
     op.execute("grant insert on notices to sightline_principal")
     op.execute("grant select, insert, update on notices to sightline_clerk")
@@ -265,7 +269,7 @@ def _create_elevations() -> None:
         sa.Column("service_id", sa.Uuid(), nullable=False),
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("digest", sa.LargeBinary(), nullable=False),
-        sa.Column("answer", postgresql.JSONB(), nullable=True),
+        sa.Column("answer", sa.Text(), nullable=True),
         sa.Column("asked_at", Timestamp, server_default=NOW, nullable=False),
         sa.ForeignKeyConstraint(
             ["service_id"], ["principals.id"], name=op.f("fk_elevations_service_id_principals")

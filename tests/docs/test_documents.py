@@ -13,7 +13,7 @@ from werkzeug.routing import Rule
 
 from tests.processes import ROOT
 from webapp.commands import Commands
-from webapp.identity.principal import PLATFORM_ROLES
+from webapp.identity.principal import STAFF_ROLES
 from webapp.settings import Settings
 
 DESIGNS = sorted((ROOT / "docs" / "design").glob("*.md"))
@@ -98,7 +98,7 @@ def _route(rule: Rule) -> str:
 
 
 def _platform_roles(named: str) -> frozenset[str]:
-    return frozenset(PLATFORM_ROLES if named == "any platform role" else named.split(", "))
+    return frozenset(STAFF_ROLES if named == "any platform role" else named.split(", "))
 
 
 def test_the_contract_names_every_command(app: Flask) -> None:

@@ -195,7 +195,7 @@ def _abroad(people: People, dice: Random, slug: str) -> Mapping[str, str]:
 
 
 def _draft(name: str) -> dict[str, Any]:
-    return {"name": name, "effect": "deny", "surfaces": ["admin.rules.list"]}
+    return {"name": name, "effect": "deny", "surfaces": ["billing.invoices.read"]}
 
 
 def _code(response: requests.Response) -> str | None:

@@ -1,7 +1,7 @@
 """One row in every table that holds tenants' rows."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,9 +11,10 @@ from uuid_utils.compat import uuid7
 
 from webapp.audit.models import AuditEventRow
 from webapp.db import Base, ScopedSession
+from webapp.grants.models import GrantApprovalRow, GrantRow
 from webapp.identity.models import MembershipRow, PrincipalRow, Tenant
 from webapp.rules.models import RuleRow, RuleVersionRow
-from webapp.scope.scopes import IdentityScope, LedgerScope, TenantScope
+from webapp.scope.scopes import IdentityScope, LedgerScope, PrincipalScope, TenantScope
 
 TENANT_MODELS: tuple[type[Base], ...] = (
     Tenant,
@@ -21,6 +22,8 @@ TENANT_MODELS: tuple[type[Base], ...] = (
     RuleRow,
     RuleVersionRow,
     AuditEventRow,
+    GrantRow,
+    GrantApprovalRow,
 )
 
 
@@ -34,6 +37,8 @@ class Owned:
     rule_id: UUID
     version_id: UUID
     event_id: UUID
+    grant_id: UUID
+    approval_id: UUID
 
     def key(self, model: type[Base]) -> Any:
         """The primary key of its row."""
@@ -43,6 +48,8 @@ class Owned:
             RuleRow: self.rule_id,
             RuleVersionRow: self.version_id,
             AuditEventRow: self.event_id,
+            GrantRow: self.grant_id,
+            GrantApprovalRow: self.approval_id,
         }
         return keys[model]
 
@@ -79,6 +86,37 @@ def rule_version(tenant_id: UUID | None, rule_id: UUID, version: int) -> RuleVer
         change="updated",
         changed_by="test",
         snapshot={},
+    )
+
+
+def grant(tenant_id: UUID | None, principal_id: UUID) -> GrantRow:
+    now = datetime.now(UTC)
+    return GrantRow(
+        id=uuid7(),
+        tenant_id=tenant_id,
+        kind="approval",
+        principal_id=principal_id,
+        principal_email="test@example.org",
+        surfaces=["*"],
+        reason_code="incident",
+        minutes=30,
+        rule_ids=[],
+        state="requested",
+        requested_at=now,
+        ends_at=now + timedelta(hours=24),
+        version=1,
+    )
+
+
+def approval(tenant_id: UUID | None, grant_id: UUID, principal_id: UUID) -> GrantApprovalRow:
+    return GrantApprovalRow(
+        id=uuid7(),
+        grant_id=grant_id,
+        tenant_id=tenant_id,
+        approver_id=principal_id,
+        approver_email="test@example.org",
+        roles=["admin"],
+        approved_at=datetime.now(UTC),
     )
 
 
@@ -128,7 +166,18 @@ def add_rows(session: ScopedSession, slug: str) -> Owned:
     with session.scoped(LedgerScope()):
         event_id = add_event(session, tenant_id)
         session.commit()
-    return Owned(tenant_id, slug, principal_id, rule_id, version_id, event_id)
+    with session.scoped(PrincipalScope(principal_id, frozenset({tenant_id}))):
+        asked = grant(tenant_id, principal_id)
+        session.add(asked)
+        session.flush()
+        given = approval(tenant_id, asked.id, principal_id)
+        session.add(given)
+        session.flush()
+        grant_id, approval_id = asked.id, given.id
+        session.commit()
+    return Owned(
+        tenant_id, slug, principal_id, rule_id, version_id, event_id, grant_id, approval_id
+    )
 
 
 def snapshot(session: ScopedSession, owned: Owned) -> dict[str, list[tuple[Any, ...]]]:

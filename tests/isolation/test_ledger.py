@@ -66,8 +66,10 @@ def test_its_owner_does_not_truncate_it(owner_engine: Engine) -> None:
 def partition(session: ScopedSession, ours: Owned) -> str:
     """The partition that our event is in."""
     with session.scoped(TenantScope(ours.tenant_id)):
-        found = text("select cast(cast(tableoid as regclass) as text) from audit_events")
-        name = session.scalars(found).one()
+        found = text(
+            "select cast(cast(tableoid as regclass) as text) from audit_events where id = :id"
+        )
+        name = session.scalars(found, {"id": ours.event_id}).one()
     assert re.fullmatch(r"audit_events_\d{6}", name)
     return str(name)
 

@@ -11,8 +11,17 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.orm import Session, make_transient_to_detached
 from sqlalchemy.orm.exc import StaleDataError
 
-from tests.isolation.rows import Owned, add_event, rule, rule_version, snapshot
+from tests.isolation.rows import (
+    Owned,
+    add_event,
+    approval,
+    grant,
+    rule,
+    rule_version,
+    snapshot,
+)
 from webapp.db import Base, ScopedSession
+from webapp.grants.models import GrantRow
 from webapp.identity.models import MembershipRow, Tenant
 from webapp.rules.models import RuleRow, RuleVersionRow
 from webapp.scope.scopes import TenantScope
@@ -173,6 +182,20 @@ def join_tenant(session: Session, owner: Owned) -> None:
     session.execute(insert(MembershipRow).values(values))
 
 
+def take_grant(session: Session, owner: Owned) -> None:
+    session.add(grant(owner.tenant_id, owner.principal_id))
+    session.flush()
+
+
+def open_grant(session: Session, owner: Owned) -> None:
+    session.execute(update(GrantRow).where(GrantRow.id == owner.grant_id).values(state="approved"))
+
+
+def approve_grant(session: Session, owner: Owned) -> None:
+    session.add(approval(owner.tenant_id, owner.grant_id, owner.principal_id))
+    session.flush()
+
+
 def write_event(session: Session, owner: Owned) -> None:
     add_event(session, owner.tenant_id)
 
@@ -199,6 +222,9 @@ ATTACKS: list[Writing] = [
     rename_tenant,
     raise_membership,
     join_tenant,
+    take_grant,
+    open_grant,
+    approve_grant,
     write_event,
     truncate,
     switch_policies_off,

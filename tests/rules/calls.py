@@ -13,7 +13,7 @@ PATH = "/admin/api/rules"
 
 def draft(name: str = "nights", **changes: Any) -> dict[str, Any]:
     """A rule as a client may write it."""
-    return {"name": name, "effect": "deny", "surfaces": ["admin.rules.list"], **changes}
+    return {"name": name, "effect": "deny", "surfaces": ["billing.invoices.read"], **changes}
 
 
 def add_rule(

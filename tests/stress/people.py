@@ -8,7 +8,7 @@ from typing import Literal
 from flask import Flask
 
 from tests.factories import Account, add_account, add_tenant
-from webapp.identity.principal import PLATFORM_ROLES, PlatformRole
+from webapp.identity.principal import STAFF_ROLES, PlatformRole
 
 TENANTS = 3
 NOWHERE = "no-such-tenant"
@@ -55,12 +55,12 @@ class People:
 
     def everywhere(self, dice: Random, *roles: PlatformRole) -> Standpoint:
         """One of the platform's people, of these roles, looks at all there is."""
-        account = self.platform[dice.choice(roles or PLATFORM_ROLES)]
+        account = self.platform[dice.choice(roles or STAFF_ROLES)]
         return Standpoint(account, "global", _reason(dice), None, "allowed")
 
     def abroad(self, dice: Random) -> Standpoint:
         """One of the platform's people looks at one tenant."""
-        account, slug = self.platform[dice.choice(PLATFORM_ROLES)], dice.choice(self.slugs)
+        account, slug = self.platform[dice.choice(STAFF_ROLES)], dice.choice(self.slugs)
         return Standpoint(account, f"tenant:{slug}", _reason(dice), slug, "allowed")
 
     def trespassing(self, dice: Random) -> Standpoint:
@@ -81,7 +81,7 @@ def gather(app: Flask) -> People:
         admins={slug: add_account(app, member_of={slug: "admin"}) for slug in slugs},
         members={slug: add_account(app, member_of={slug: "member"}) for slug in slugs},
         traveller=add_account(app, member_of={slugs[0]: "member", slugs[1]: "member"}),
-        platform={role: add_account(app, role) for role in PLATFORM_ROLES},
+        platform={role: add_account(app, role) for role in STAFF_ROLES},
     )
 
 

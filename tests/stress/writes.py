@@ -21,7 +21,7 @@ def draft(client: Client, tenant: str | None) -> dict[str, Any]:
         "name": client.new_name(tenant),
         "description": text_of(tenant, 1),
         "effect": client.dice.choice(EFFECTS),
-        "surfaces": [client.dice.choice(("admin.rules.list", "admin.*", "*"))],
+        "surfaces": [client.dice.choice(("billing.invoices.read", "billing.*", "data.exports"))],
         "subjects": {"roles": ["support"], "users": [f"{tenant or 'nobody'}@example.org"]},
         "windows": [
             {"days": ["mon", "sun"], "from": "22:00", "to": "06:00", "tz": "Europe/Berlin"}

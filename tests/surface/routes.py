@@ -10,7 +10,7 @@ from werkzeug.test import TestResponse
 
 from tests.factories import Account, MadeTenant
 from tests.rules.calls import draft
-from webapp.identity.principal import PLATFORM_ROLES, TENANT_ROLES, PlatformRole, TenantRole
+from webapp.identity.principal import STAFF_ROLES, TENANT_ROLES, PlatformRole, TenantRole
 
 RULES, RULE = "/admin/api/rules", "/admin/api/rules/<uuid:rule_id>"
 AUDITS, AUDIT = "/admin/api/audits", "/admin/api/audits/<uuid:event_id>"
@@ -87,7 +87,7 @@ class Use:
 
 
 def _reads(rule: str, surface: str, lists: str = "") -> Use:
-    return Use("GET", rule, surface, TENANT_ROLES, PLATFORM_ROLES, lists=lists)
+    return Use("GET", rule, surface, TENANT_ROLES, STAFF_ROLES, lists=lists)
 
 
 USES = (
@@ -108,6 +108,11 @@ USES = (
     Use("GET", AUDIT, "admin.audits.read", ("admin",), ("auditor", "owner")),
 )
 
+PERSONAL: tuple[Use, ...] = (
+    Use("POST", "/admin/api/elevations", "admin.elevations.create", (), ("service",)),
+)
+"""Those of no tenant's scope: each has tests of its own for what it shows to whom."""
+
 
 def only(uses: Iterable[Use], attribute: str) -> dict[str, Use]:
     """Those uses by their ids that say something of `attribute`."""
@@ -115,3 +120,4 @@ def only(uses: Iterable[Use], attribute: str) -> dict[str, Use]:
 
 
 ALL = {use.id: use for use in USES}
+EVERY = ALL | {use.id: use for use in PERSONAL}

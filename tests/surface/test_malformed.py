@@ -192,7 +192,7 @@ def test_a_moment_may_be_told_from_any_offset(client: FlaskClient, new: Place, m
         query = {name: moment.replace("2026", "3026"), "kind": "change"}
         events = client.get(AUDITS, headers=headers, query_string=query)
         assert (events.status_code, events.get_json()["total"]) == (200, found)
-    body = {"name": "timed", "effect": "deny", "surfaces": ["*"], "starts_at": moment}
+    body = {"name": "timed", "effect": "deny", "surfaces": ["billing.*"], "starts_at": moment}
     rule = client.post(RULES, headers=headers, json=body)
     assert rule.status_code == 201
     starts_at = datetime.fromisoformat(rule.get_json()["starts_at"])

@@ -11,7 +11,7 @@ from werkzeug.test import TestResponse
 
 from tests.audit.receipts import committed, receipt
 from tests.factories import INCIDENT, Account, add_account
-from tests.surface.routes import ALL, AUDITS, PUBLIC, USES, Place, Use, only
+from tests.surface.routes import ALL, AUDITS, EVERY, PERSONAL, PUBLIC, USES, Place, Use, only
 from webapp.audit.recorder import RECEIPT_HEADER
 from webapp.identity.principal import PLATFORM_ROLES, TENANT_ROLES, TenantRole
 from webapp.observability.lifecycle import REQUEST_ID_HEADER
@@ -52,7 +52,7 @@ def test_every_route_is_known_here(app: Flask) -> None:
             else:
                 assert method == "GET"
                 public.add(rule.rule)
-    assert surfaces == {(use.id, use.surface) for use in USES}
+    assert surfaces == {(use.id, use.surface) for use in EVERY.values()}
     assert public == PUBLIC.keys()
 
 
@@ -74,7 +74,7 @@ BAD_CREDENTIALS: dict[str, dict[str, str]] = {
 }
 
 
-@pytest.mark.parametrize("use", ALL.values(), ids=ALL)
+@pytest.mark.parametrize("use", EVERY.values(), ids=EVERY)
 @pytest.mark.parametrize("credentials", BAD_CREDENTIALS)
 def test_without_credentials_nothing_is_told(
     client: FlaskClient, here: Place, use: Use, credentials: str
@@ -104,6 +104,20 @@ def test_in_the_own_tenant_the_role_decides(
         assert answer.status_code == use.success
     else:
         assert problem(answer) == (403, "forbidden")
+
+
+@pytest.mark.parametrize("use", PERSONAL, ids=lambda use: use.id)
+def test_what_is_personal_is_refused_to_other_roles(
+    app: Flask, client: FlaskClient, here: Place, use: Use
+) -> None:
+    """No scope that is named, and no reason, makes a difference."""
+    platform = [add_account(app, r) for r in PLATFORM_ROLES if r not in use.platform_roles]
+    people = [*platform, *(here.person(r) for r in TENANT_ROLES if r not in use.tenant_roles)]
+    for person in people:
+        for scope in (None, here.scope, "global"):
+            answer = use.call(client, here.ids, person.headers(scope, INCIDENT))
+            assert problem(answer) == (403, "forbidden")
+            assert RECEIPT_HEADER not in answer.headers
 
 
 @pytest.mark.parametrize("use", OF_OBJECTS.values(), ids=OF_OBJECTS)
@@ -139,7 +153,7 @@ def test_a_list_shows_the_own_tenants_and_nobody_elses(
         shown = {item["id"] for item in page["items"]}
         assert str(elsewhere.ids[use.lists]) not in shown
         assert (str(here.ids[use.lists]) in shown) == ("tenant" not in query)
-        assert page["total"] == len(shown)
+        assert (page["total"] == len(shown)) == (page["next_cursor"] is None)
     theirs = client.get(use.rule, headers=elsewhere.admin.headers()).get_json()
     assert str(elsewhere.ids[use.lists]) in {item["id"] for item in theirs["items"]}
 

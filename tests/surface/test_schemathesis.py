@@ -50,6 +50,7 @@ AUDITS, AUDIT = "/admin/api/audits", "/admin/api/audits/{event_id}"
 RULE_READS = frozenset({f"GET {RULES}", f"GET {RULE}", f"GET {RULE}/history"})
 RULE_CHANGES = frozenset({f"POST {RULES}", f"PATCH {RULE}", f"DELETE {RULE}"})
 AUDIT_READS = frozenset({f"GET {AUDITS}", f"GET {AUDIT}"})
+ELEVATIONS = frozenset({"POST /admin/api/elevations"})
 
 
 @schemathesis.check
@@ -171,6 +172,7 @@ class People:
     admin: Account
     engineer: Account
     owner: Account
+    service: Account
     rule_id: str
     event_id: str
 
@@ -187,6 +189,7 @@ def people(app: Flask, worker: None) -> People:
         admin=admin,
         engineer=add_account(app, "engineer", "auditor"),
         owner=add_account(app, "owner", "auditor"),
+        service=add_account(app, "service"),
         rule_id=made.get_json()["id"],
         event_id=event["id"],
     )
@@ -220,6 +223,7 @@ RUNS = {
         RULE_READS | RULE_CHANGES | AUDIT_READS,
         ("event_id",),
     ),
+    "a service": Run(lambda p: p.service.headers(), ELEVATIONS),
 }
 
 

@@ -64,7 +64,7 @@ def post(place: Place, rest: bytes) -> bytes:
 
 
 CHUNKED = b"\r\nTransfer-Encoding: chunked\r\n\r\n"
-JSON = b'{"name": "chunked", "effect": "deny", "surfaces": ["*"]}'
+JSON = b'{"name": "chunked", "effect": "deny", "surfaces": ["billing.*"]}'
 ALL_OF_IT = b"%x\r\n%s\r\n" % (len(JSON), JSON)
 
 BAD_BODIES: dict[str, tuple[bytes, int, str]] = {

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from hashlib import sha256
 from operator import attrgetter
+from uuid import UUID
 
 import orjson
 import structlog
@@ -18,7 +19,14 @@ from sqlalchemy.dialects.postgresql import JSON, Insert, insert
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
-from webapp.audit.event import AuditEvent, EventError, dump_event, has_valid_mac, load_event
+from webapp.audit.event import (
+    AuditEvent,
+    EventError,
+    EventOrigin,
+    dump_event,
+    has_valid_mac,
+    load_event,
+)
 from webapp.audit.models import AuditEventRow, QuarantineRow
 from webapp.db import Base
 
@@ -32,6 +40,12 @@ QUARANTINED = Counter(
 
 AHEAD = 2
 """Months whose partitions are made before they begin."""
+
+OWN_JOURNAL = UUID("5167711e-0000-4000-8000-000000000001")
+"""Numbers what is recorded here in the transaction of what it tells of: it has no file."""
+
+_OWN_TURN = 0x5167711E
+"""The advisory lock that one takes who appends to it."""
 
 _LIMIT_EXCEEDED = "54"
 """The class of SQLSTATE that a row has which PostgreSQL has no room for."""
@@ -75,6 +89,24 @@ def receive(session: Session, delivery: object, key: bytes) -> Received:
     duplicates = len(events) - len(unfit) - appended
     _quarantine(session, [*refused, *unfit])
     return Received(appended, duplicates, (*refused, *unfit))
+
+
+def append_own(session: Session, events: Sequence[AuditEvent]) -> None:
+    """Append what no request has done: recorded if, and only if, the caller commits what it did.
+
+    One at a time until then, so that a number is there as soon as a later one is.
+    """
+    if not events:
+        return
+    ensure_partitions(session, {event.occurred_at.date() for event in events})
+    session.execute(select(func.pg_advisory_xact_lock(_OWN_TURN)))
+    numbers = select(func.coalesce(func.max(AuditEventRow.origin_seq), 0))
+    last = session.scalars(numbers.where(AuditEventRow.origin_journal == OWN_JOURNAL)).one()
+    numbered = [
+        event.amended(origin=EventOrigin(OWN_JOURNAL, number))
+        for number, event in enumerate(events, last + 1)
+    ]
+    _append(session, numbered)
 
 
 def count_received(received: Received) -> None:

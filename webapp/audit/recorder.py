@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from time import monotonic
+from typing import ClassVar
 from uuid import UUID
 
 import structlog
@@ -63,6 +64,18 @@ UNVOUCHED = Counter(
 
 
 @dataclass(frozen=True)
+class Elsewhere:
+    """That a look is another service's, which has asked whether it may show something. It is told
+    the look's id again whenever it asks again, so that what has begun must be on disk."""
+
+    ip: str | None
+    """Where the person is, as the service says."""
+
+    SURFACE: ClassVar = "elsewhere"
+    """What metrics count it as: services name as many surfaces as they like."""
+
+
+@dataclass(frozen=True)
 class Look:
     """What is known when a surface is entered."""
 
@@ -74,6 +87,7 @@ class Look:
     decision: EventDecision
     open: bool = False
     """Whether it may be answered even where it cannot be recorded now."""
+    elsewhere: Elsewhere | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +107,9 @@ class _Noted:
         )
 
 
-_Key = tuple[UUID, str, Reason | None]
+_Key = tuple[UUID, str, Reason | None, EventScope | None]
+"""A look is at one scope; what one request changes in several is recorded for each."""
+
 _Notes = dict[_Key, _Noted]
 
 
@@ -115,12 +131,14 @@ def init_app(app: Flask) -> None:
 def note(look: Look) -> UUID:
     """Record a look, or count it as a repeat of one noted in this request; returns its event id.
 
-    Raises `AuditUnavailable` where a change cannot be recorded: it must not be made then.
+    Raises `AuditUnavailable` where a change cannot be recorded, or another service's look: it must
+    not be made then.
     """
     if _SETTLED in current_request().environ:
         raise TooLate(look.surface)
     noted: _Notes = current_state().setdefault(_NOTES, {})
-    key: _Key = (look.actor.id, look.surface, look.reason)
+    changed = look.scope if look.kind == "change" else None
+    key: _Key = (look.actor.id, look.surface, look.reason, changed)
     before = noted.get(key)
     if before is None:
         noted[key] = _begin(look)
@@ -150,8 +168,9 @@ def settle(response: Response) -> Response:
         _wait_for(lambda within: current_journal().settle(events, within))
     except Exception as error:  # whatever it is, what was not recorded is not shown
         return _unrecorded(noted, events, response, error)
-    for event in events:
-        _looks(event.surface, event.outcome).inc()
+    for entry, event in zip(noted.values(), events, strict=True):
+        counted_as = Elsewhere.SURFACE if entry.look.elsewhere else event.surface
+        _looks(counted_as, event.outcome).inc()
     response.headers.add(RECEIPT_HEADER, ", ".join(str(event.id) for event in events))
     left_out = [len(e.decision.excluded_tenant_ids) for e in events if e.scope.kind == "global"]
     if left_out:
@@ -161,13 +180,14 @@ def settle(response: Response) -> Response:
 
 def _begin(look: Look) -> _Noted:
     """Tell the journal that a look begins. What is denied has no middle to die in; a change waits
-    for the disk, since its transaction may commit before the answer is known."""
+    for the disk, since its transaction may commit before the answer is known. So does another
+    service's look, denied or not, since the answer itself is committed."""
     event, journal = _event(look), current_journal()
     noted = _Noted(look, event)
-    if look.decision.effect != "allowed":
+    if look.decision.effect != "allowed" and look.elsewhere is None:
         return noted
     try:
-        if look.kind == "change":
+        if look.kind == "change" or look.elsewhere is not None:
             _wait_for(lambda within: journal.begin_durably(event, within))
         else:
             journal.begin(event)
@@ -240,7 +260,7 @@ def _event(look: Look) -> AuditEvent:
         repeats=1,
         request=EventRequest(
             id=current_state()["request_id"],
-            ip=asked.remote_addr,
+            ip=look.elsewhere.ip if look.elsewhere else asked.remote_addr,
             method=asked.method,
             path=_printable(asked.path[:MAX_PATH]),
             user_agent=_printable(asked.environ.get("HTTP_USER_AGENT", "")[:MAX_USER_AGENT])

@@ -4,7 +4,7 @@ Rows are those that the session's scope sees. An event is shown as it was record
 events have by now.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from webapp.audit.models import AuditEventRow
 from webapp.db import ScopedSession
 from webapp.errors import NotFound
 from webapp.http import decode_cursor, encode_cursor
+from webapp.scope.scopes import TenantScope
 
 SortKey = Literal["-occurred_at", "occurred_at"]
 
@@ -80,14 +81,15 @@ def list_events(session: ScopedSession, query: AuditQuery) -> AuditPage:
     if len(rows) > len(shown):
         next_cursor = encode_cursor([shown[-1].occurred_at, shown[-1].id], listing)
     counted = found[0][1] if found else session.scalars(select(total)).one()
-    return AuditPage(tuple(map(_entry, shown)), next_cursor, counted)
+    shows = _shown_in(session)
+    return AuditPage(tuple(map(shows, shown)), next_cursor, counted)
 
 
 def get_event(session: ScopedSession, event_id: UUID) -> Entry:
     row = session.get(AuditEventRow, event_id)
     if row is None:
         raise NotFound("There is no such event.")
-    return _entry(row)
+    return _shown_in(session)(row)
 
 
 def current_moment(session: ScopedSession) -> datetime:
@@ -101,7 +103,7 @@ def list_committed_since(session: ScopedSession, moment: datetime) -> list[Entry
     may have become visible after others that were inserted later."""
     since = select(AuditEventRow).where(AuditEventRow.committed_at > moment - OVERLAP)
     rows = session.scalars(since.order_by(AuditEventRow.committed_at, AuditEventRow.id))
-    return list(map(_entry, rows))
+    return list(map(_shown_in(session), rows))
 
 
 def _listing(session: ScopedSession, query: AuditQuery) -> str:
@@ -150,5 +152,16 @@ def _filters(query: AuditQuery) -> Iterator[ColumnElement[bool]]:
         yield AuditEventRow.occurred_at < query.ends
 
 
+def _shown_in(session: ScopedSession) -> Callable[[AuditEventRow], Entry]:
+    return _entry_for_tenant if isinstance(session.scope, TenantScope) else _entry
+
+
 def _entry(row: AuditEventRow) -> Entry:
     return Entry(row.id, row.event, row.committed_at.astimezone(UTC))
+
+
+def _entry_for_tenant(row: AuditEventRow) -> Entry:
+    """Who else was left out of a look is not for a tenant to know."""
+    entry = _entry(row)
+    decision = entry.event.get("decision", {}) | {"excluded_tenant_ids": []}
+    return replace(entry, event={**entry.event, "decision": decision})

@@ -65,8 +65,11 @@ def add_accounts() -> None:
 
 
 def mint_tokens() -> dict[str, str]:
-    """A new token for each account, by its name."""
-    return {a.name: identity.create_token(a.email, "demo").secret for a in ACCOUNTS}
+    """A new token for each account, by its name; the platform's people have shown two factors."""
+    return {
+        a.name: identity.create_token(a.email, "demo", mfa=a.platform_role is not None).secret
+        for a in ACCOUNTS
+    }
 
 
 def _present() -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from sqlalchemy import exists, select
+from sqlalchemy import select
 
 from webapp.demo.drafts import Draft
 from webapp.extensions import db
@@ -13,10 +13,15 @@ from webapp.scope.scopes import Scope, TenantScope
 
 
 def add_rules(scope: Scope, drafts: Iterable[Draft], by: str) -> None:
-    """Make all rules of the scope's own, unless it has any: then an earlier seed came this far."""
+    """Make those that are missing among the scope's own: an earlier seed may have come this far,
+    and a platform has a rule from the beginning."""
     tenant_id = scope.tenant_id if isinstance(scope, TenantScope) else None
-    if db.session.scalar(select(exists().where(RuleRow.tenant_id.is_not_distinct_from(tenant_id)))):
-        return
+    there = set(
+        db.session.scalars(
+            select(RuleRow.name).where(RuleRow.tenant_id.is_not_distinct_from(tenant_id))
+        )
+    )
     schema = RuleCreateSchema()
     for draft in drafts:
-        service.create_rule(scope, schema.load(draft), by)
+        if draft["name"] not in there:
+            service.create_rule(scope, schema.load(draft), by)

@@ -1,11 +1,9 @@
 """What other services have asked, and what they were told."""
 
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ForeignKey, LargeBinary, Text
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from webapp.db import Base
@@ -21,5 +19,6 @@ class ElevationRow(Base):
     key: Mapped[str] = mapped_column(Text, primary_key=True)
     digest: Mapped[bytes] = mapped_column(LargeBinary)
     """SHA-256 of what was asked: the same key for something else is refused."""
-    answer: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    answer: Mapped[str | None] = mapped_column(Text)
+    """Its JSON, byte for byte. `None` only inside the transaction that decides."""
     asked_at: Mapped[datetime] = mapped_column(Timestamp, server_default=NOW)

@@ -9,9 +9,14 @@ from uuid import UUID
 from webapp.rules.circumstances import Circumstances
 from webapp.rules.engine import Candidate, Cover
 from webapp.rules.rule import Rule
+from webapp.scope.reason import Reason
 
 GrantKind = Literal["approval", "break_glass"]
 GrantState = Literal["requested", "approved", "denied", "revoked", "expired"]
+Event = Literal["asked", "approved", "denied", "revoked", "expired", "glass_broken", "reviewed"]
+"""What becomes of one, and is told."""
+
+SortKey = Literal["-requested_at", "requested_at"]
 
 PLATFORM_APPROVERS = ("owner",)
 TENANT_APPROVERS = ("admin",)
@@ -56,6 +61,13 @@ class Grant:
     review: str | None
     version: int
     approvals: tuple[Approval, ...] = ()
+    passed_over: tuple[UUID, ...] = ()
+    """Of glass broken for all tenants: those whose approvals it has done without."""
+
+    @property
+    def why(self) -> Reason:
+        """The reason that its holder gave."""
+        return Reason(self.reason, self.ticket, self.note)  # type: ignore[arg-type]  # from a Reason
 
     def is_open(self, at: datetime) -> bool:
         return (
@@ -63,6 +75,38 @@ class Grant:
             and self.starts_at is not None
             and self.starts_at <= at < self.ends_at
         )
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What somebody asks for."""
+
+    surfaces: tuple[str, ...]
+    tenants: tuple[str, ...] | None
+    """Slugs, each of which gets a grant of its own; `None` for one of all tenants."""
+    reason: Reason
+    minutes: int
+
+
+@dataclass(frozen=True)
+class GrantPage:
+    items: tuple[Grant, ...]
+    next_cursor: str | None
+    total: int
+
+
+@dataclass(frozen=True)
+class GrantQuery:
+    """What the list is asked for; `cursor` is opaque until `webapp.http` has checked it."""
+
+    limit: int = 50
+    cursor: str | None = None
+    sort: SortKey = "-requested_at"
+    tenant: str | None = None
+    state: GrantState | None = None
+    kind: GrantKind | None = None
+    holder: str | None = None
+    """An e-mail address."""
 
 
 def approvers_of(rule: Rule) -> frozenset[str]:

@@ -54,11 +54,12 @@ def load_grants(*conditions: ColumnElement[bool]) -> tuple[Grant, ...]:
         .where(*conditions)
         .order_by(GrantRow.requested_at, GrantRow.id)
     ).all()
-    approvals = _approvals(row.id for row, _ in found)
+    approvals = load_approvals(row.id for row, _ in found)
     return tuple(grant_of(row, slug, approvals[row.id]) for row, slug in found)
 
 
-def _approvals(ids: Iterable[UUID]) -> defaultdict[UUID, list[Approval]]:
+def load_approvals(ids: Iterable[UUID]) -> defaultdict[UUID, list[Approval]]:
+    """By their grants' ids, in the order in which they were given."""
     rows = db.session.scalars(
         select(GrantApprovalRow)
         .where(GrantApprovalRow.grant_id.in_(list(ids)))
@@ -102,6 +103,7 @@ def grant_of(row: GrantRow, tenant: str | None, approvals: Iterable[Approval]) -
         review=row.review,
         version=row.version,
         approvals=tuple(approvals),
+        passed_over=tuple(row.passed_over),
     )
 
 

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
 from webapp.db import Base
-from webapp.identity.models import NOW, Timestamp
+from webapp.identity.models import Timestamp
 
 UNREVIEWED = "uq_grants_unreviewed"
 
@@ -43,7 +43,10 @@ class GrantRow(Base):
     note: Mapped[str | None] = mapped_column(Text)
     minutes: Mapped[int]
     rule_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
-    """The rules that wanted an approval when it was asked for."""
+    """The rules that wanted an approval when it was asked for; of broken glass those that let it
+    be broken."""
+    passed_over: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid), default=list)
+    """Of glass broken for all tenants: those whose approvals it has done without."""
     state: Mapped[str] = mapped_column(Text)
     requested_at: Mapped[datetime] = mapped_column(Timestamp)
     starts_at: Mapped[datetime | None] = mapped_column(Timestamp)
@@ -65,6 +68,8 @@ class GrantRow(Base):
         CheckConstraint("minutes > 0", name="minutes"),
         UniqueConstraint("tenant_id", "id", postgresql_nulls_not_distinct=True),
         Index(None, "tenant_id", "requested_at", "id"),
+        # The list of all: it begins with no tenant.
+        Index(None, "requested_at", "id"),
         Index(None, "principal_id", "requested_at"),
         Index(
             "ix_grants_ends_at",
@@ -103,23 +108,30 @@ class GrantApprovalRow(Base):
 
 
 class NoticeRow(Base):
-    """What is to be told to somebody, until it has been."""
+    """What is to be told of a grant, until it has been.
+
+    It is due at `due_at`, which is null once it was sent or given up.
+    """
 
     __tablename__ = "notices"
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    grant_id: Mapped[UUID]
+    event: Mapped[str] = mapped_column(Text)
+    tenants: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
+    """Whose admins are told of glass broken for all tenants."""
     channel: Mapped[str] = mapped_column(Text)
-    recipient: Mapped[str] = mapped_column(Text)
-    subject: Mapped[str] = mapped_column(Text)
+    recipient: Mapped[str | None] = mapped_column(Text)
+    """Null for a mail that is not addressed yet: it becomes one for each recipient."""
     body: Mapped[dict[str, Any]] = mapped_column(JSONB)
-    created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=NOW)
-    due_at: Mapped[datetime] = mapped_column(Timestamp, server_default=NOW)
-    attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    created_at: Mapped[datetime] = mapped_column(Timestamp)
+    due_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    attempts: Mapped[int]
     problem: Mapped[str | None] = mapped_column(Text)
     """Why the last attempt failed."""
     sent_at: Mapped[datetime | None] = mapped_column(Timestamp)
 
     __table_args__ = (
         CheckConstraint("channel in ('mail', 'webhook')", name="channel"),
-        Index("ix_notices_due_at", "due_at", postgresql_where=text("sent_at is null")),
+        Index("ix_notices_due_at", "due_at", postgresql_where=text("due_at is not null")),
     )

@@ -10,7 +10,10 @@ TenantRole = Literal["member", "admin"]
 PlatformRole = Literal["support", "engineer", "auditor", "owner", "service"]
 
 TENANT_ROLES: tuple[TenantRole, ...] = ("member", "admin")
-PLATFORM_ROLES: tuple[PlatformRole, ...] = ("support", "engineer", "auditor", "owner", "service")
+STAFF_ROLES: tuple[PlatformRole, ...] = ("support", "engineer", "auditor", "owner")
+"""People's roles."""
+PLATFORM_ROLES: tuple[PlatformRole, ...] = (*STAFF_ROLES, "service")
+"""A service asks on behalf of people, and looks at nothing itself."""
 
 
 @dataclass(frozen=True)

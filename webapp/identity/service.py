@@ -9,7 +9,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TypeVar, cast
 from uuid import UUID
@@ -107,6 +107,12 @@ def _load_principal(session: Session, digest: bytes) -> Principal:
     if token is None:
         raise Unauthenticated("The token is unknown or was revoked.")
     row = session.get_one(PrincipalRow, token.principal_id)
+    return _principal(session, row, token.id, token.expires_at, mfa=token.mfa)
+
+
+def _principal(
+    session: Session, row: PrincipalRow, token_id: UUID, expires_at: datetime | None, *, mfa: bool
+) -> Principal:
     roles = session.scalars(
         select(PlatformRoleRow.role).where(PlatformRoleRow.principal_id == row.id)
     )
@@ -124,10 +130,27 @@ def _load_principal(session: Session, digest: bytes) -> Principal:
             Membership(tenant_id, slug, cast(TenantRole, role))
             for tenant_id, slug, role in memberships
         ),
-        token_id=token.id,
-        expires_at=token.expires_at,
-        mfa=token.mfa,
+        token_id=token_id,
+        expires_at=expires_at,
+        mfa=mfa,
     )
+
+
+def find_principal(email: str, token_id: UUID, *, mfa: bool) -> Principal | None:
+    """Somebody of whom another speaks, by the other's token: what they hold is known here, from
+    this process's memory while it is current; whether they have shown a second factor is not."""
+    email = email.lower()
+    generation = read_generations({TAG})[TAG]
+    known = _remembered().get(("principal", email))
+    if known is not None and known[0] == generation:
+        return replace(cast(Principal, known[1]), token_id=token_id, mfa=mfa)
+    with db.session.scoped(IdentityScope()):
+        row = db.session.scalar(select(PrincipalRow).where(PrincipalRow.email == email))
+        if row is None:
+            return None
+        found = _principal(db.session, row, token_id, None, mfa=mfa)
+    _remembered().put(("principal", email), generation, found)
+    return found
 
 
 def find_tenant_id(slug: str) -> UUID | None:

@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from itertools import chain
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 import cedarpy
 import orjson
 
 from webapp.rules.circumstances import Circumstances, address
-from webapp.rules.rule import Day, Rule, surfaces_covering
+from webapp.rules.rule import Rule, surfaces_covering
 from webapp.rules.templates import (
+    DAYS,
     Json,
     Part,
     Policy,
@@ -54,8 +55,6 @@ action "look" appliesTo {
 """
 SCHEMA: Final = cedarpy.Schema.from_str(SCHEMA_TEXT)
 
-DAYS: Final = get_args(Day)
-
 
 @dataclass(frozen=True)
 class Answer:
@@ -79,7 +78,9 @@ class Prepared:
 def check(rule: Rule) -> None:
     """Raises `Unreadable` unless Cedar finds the rule's policies valid by the schema."""
     templates = {str(n): orjson.loads(p.template) for n, p in enumerate(policies_of(rule))}
-    text = cedarpy.policies_from_json_str(_policy_set(templates, []))
+    # Templates alone leave Cedar's JSON as no text at all, of which everything is valid.
+    links = [_link(name, f"of {name}", "anybody", "anything") for name in templates]
+    text = cedarpy.policies_from_json_str(_policy_set(templates, links))
     found = cedarpy.validate_policies(text, SCHEMA)
     if not found:
         raise Unreadable("; ".join(error.error for error in found.errors))
@@ -90,14 +91,7 @@ def prepare(rules: Sequence[Sequence[Policy]]) -> Prepared:
     every = [(place, policy) for place, policies in enumerate(rules) for policy in policies]
     names = {text: _name(text) for text in {policy.template for _, policy in every}}
     links = [
-        {
-            "templateId": names[policy.template],
-            "newId": str(number),
-            "values": {
-                "?principal": {"type": "Subjects", "id": policy.subjects},
-                "?resource": {"type": "Surfaces", "id": policy.surfaces},
-            },
-        }
+        _link(names[policy.template], str(number), policy.subjects, policy.surfaces)
         for number, (_, policy) in enumerate(every)
     ]
     templates = {name: orjson.loads(text) for text, name in names.items()}
@@ -112,7 +106,17 @@ def prepare(rules: Sequence[Sequence[Policy]]) -> Prepared:
 def ask(
     prepared: Prepared, about: Circumstances, at: datetime, *, approved: bool, granted: bool
 ) -> Answer:
-    """`approved` lets approvals pass; `granted` says that it is a grant that does so."""
+    """`approved` lets approvals pass; `granted` says that it is a grant that does so. A question
+    that cannot be put is an error like any other."""
+    try:
+        return _ask(prepared, about, at, approved=approved, granted=granted)
+    except (ValueError, TypeError, OverflowError) as error:
+        return Answer(allowed=False, policies=(), errors=(str(error),))
+
+
+def _ask(
+    prepared: Prepared, about: Circumstances, at: datetime, *, approved: bool, granted: bool
+) -> Answer:
     entities = prepared.entities.with_added_json_str(dumps(_present(about, at, prepared.zones)))
     request = {
         "principal": {"type": "Principal", "id": about.email},
@@ -209,6 +213,14 @@ def _zones(template: Any) -> Iterator[str]:
     elif isinstance(template, list):
         for inner in template:
             yield from _zones(inner)
+
+
+def _link(template: str, name: str, subjects: str, surfaces: str) -> Json:
+    slots = {
+        "?principal": {"type": "Subjects", "id": subjects},
+        "?resource": {"type": "Surfaces", "id": surfaces},
+    }
+    return {"templateId": template, "newId": name, "values": slots}
 
 
 def _policy_set(templates: Json, links: list[Json]) -> str:

@@ -40,8 +40,11 @@ def address(text: str | None) -> IpAddress | None:
 def network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     """The network that such addresses are in; raises `ValueError`."""
     parsed = ipaddress.ip_network(text)
-    if isinstance(parsed, ipaddress.IPv6Network) and parsed.prefixlen >= 96:
-        carried = parsed.network_address.ipv4_mapped
-        if carried is not None:
-            return ipaddress.IPv4Network((carried, parsed.prefixlen - 96))
-    return parsed
+    if isinstance(parsed, ipaddress.IPv4Network):
+        return parsed
+    if parsed.network_address.scope_id is not None:
+        raise ValueError(f"{text} has a zone")
+    carried = parsed.network_address.ipv4_mapped
+    if carried is None or parsed.prefixlen < 96:
+        return parsed
+    return ipaddress.IPv4Network((carried, parsed.prefixlen - 96))

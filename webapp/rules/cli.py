@@ -1,20 +1,37 @@
-"""`flask rules`: what an operator at the machine reads of the rules."""
+"""`flask rules`: what an operator at the machine reads of the rules, and how they come from files
+and go into them."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from uuid import uuid4
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
 
 import click
+import orjson
 
 from webapp.commands import Commands, as_json, print_json, print_rows
 from webapp.extensions import db
 from webapp.http import MAX_LIMIT
-from webapp.rules import service
+from webapp.rules import cedar_text, checking, files, service, simulating, transfer
+from webapp.rules.cedar import SCHEMA_TEXT
+from webapp.rules.findings import Finding
 from webapp.rules.rule import Rule, RuleQuery
 from webapp.rules.schemas import RuleSchema
+from webapp.rules.sets import load
+from webapp.rules.simulation import Affected, Changed, Replay, Shift
+from webapp.rules.simulation_schemas import MAX_DAYS, ReplaySchema
+from webapp.rules.templates import Unreadable
+from webapp.rules.transfer import Plan, Step
 from webapp.scope.scopes import GlobalScope
 
+T = TypeVar("T")
+
 group = Commands("rules", help="The rules that decide elevations.")
+file_argument = click.argument(
+    "file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
+)
 
 
 @dataclass(frozen=True)
@@ -56,3 +73,147 @@ def _rules(scope: GlobalScope, query: RuleQuery) -> Iterator[Rule]:
 
 def _entry(rule: Rule) -> RuleEntry:
     return RuleEntry(rule.name, rule.tenant, rule.effect, rule.surfaces, rule.enabled, rule.version)
+
+
+@group.command("export")
+@click.option("--tenant", metavar="SLUG", help="Only this tenant's.")
+@click.option("--platform", is_flag=True, help="Only the platform's.")
+@click.option("--format", "form", type=click.Choice(["yaml", "cedar"]), default="yaml")
+@click.option(
+    "--part",
+    type=click.Choice(["policies", "schema", "entities"]),
+    default="policies",
+    help="Of Cedar.",
+)
+def export_command(*, tenant: str | None, platform: bool, form: str, part: str) -> None:
+    """Print rules as YAML, which `import` reads, or what of them is in use as Cedar.
+
+    A tenant's policies narrow what the platform's allow: ask each set by itself.
+    """
+    if tenant is not None and platform:
+        raise click.UsageError("--tenant and --platform are two owners; leave both out for all.")
+    owners = {tenant} if tenant is not None or platform else None
+    owners = {tenant} if tenant is not None or platform else None
+    with db.session.scoped(GlobalScope(look_id=uuid4())):
+        rules = transfer.find_rules(owners)
+    if form == "yaml":
+        click.echo(files.write_file(rules, owners or ()), nl=False)
+    else:
+        click.echo(_cedar(part, rules), nl=False)
+
+
+def _cedar(part: str, rules: Sequence[Rule]) -> str:
+    if part == "schema":
+        return SCHEMA_TEXT
+    write = cedar_text.policies_text if part == "policies" else cedar_text.entities_text
+    try:
+        return write(rules)
+    except Unreadable as error:
+        raise click.ClickException(f"{error}: see `flask rules check`.") from error
+
+
+@group.command("import")
+@file_argument
+@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+@click.option("--prune", is_flag=True, help="Delete what the file lacks, of owners that it names.")
+@click.option("--by", metavar="EMAIL", default="operator", help="Who the rules' history names.")
+@as_json
+def import_command(*, file: Path, dry_run: bool, prune: bool, by: str, as_json: bool) -> None:
+    """Make the rules those of a FILE (`-`: standard input): all of them, or none.
+
+    A rule is known by whose it is and by its name. What is the same already is left alone.
+    """
+    wanted = _read(files.read_file, file)
+    scope = GlobalScope(look_id=uuid4())
+    try:
+        with db.session.scoped(scope):
+            plan = transfer.plan_import(wanted, prune=prune)
+            transfer.carry_out(scope, plan, by)
+            if not dry_run:
+                db.session.commit()
+    except files.BadFile as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        print_json({"steps": plan.steps, "unchanged": plan.unchanged, "dry_run": dry_run})
+    else:
+        _print_plan(plan, dry_run=dry_run)
+
+
+def _read(read: Callable[[str], T], file: Path) -> T:
+    try:
+        with click.open_file(str(file), encoding="utf-8") as opened:
+            return read(opened.read())
+    except UnicodeDecodeError as error:
+        raise click.ClickException(f"{file} is not UTF-8.") from error
+    except files.BadFile as error:
+        raise click.ClickException(str(error)) from error
+
+
+_LOOKS = {"created": ("+", "green"), "changed": ("~", "yellow"), "deleted": ("-", "red")}
+
+
+def _print_plan(plan: Plan, *, dry_run: bool) -> None:
+    for step in plan.steps:
+        _print_step(step)
+    counts = (len(plan.creations), len(plan.amendments), len(plan.deletions), plan.unchanged)
+    click.echo("{} created, {} changed, {} deleted, {} unchanged.".format(*counts))
+    if dry_run:
+        click.echo("This was a dry run: nothing was changed.")
+
+
+def _print_step(step: Step) -> None:
+    sign, colour = _LOOKS[step.kind]
+    click.secho(f"{sign} {step.tenant or 'the platform'}: {_quoted(step.name)}", fg=colour)
+    for difference in step.differences:
+        click.echo(f"    {difference.field}: ", nl=False)
+        click.secho(_quoted(difference.before), fg="red", nl=False)
+        click.echo(" → ", nl=False)
+        click.secho(_quoted(difference.after), fg="green")
+
+
+def _quoted(value: Any) -> str:
+    """Whatever somebody has written, on one line and without what a terminal would obey."""
+    text = orjson.dumps(value).decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+@group.command("check")
+@click.option("--days", type=click.IntRange(1), default=30, show_default=True)
+@as_json
+def check_command(*, days: int, as_json: bool) -> None:
+    """Find rules that cannot be read, can never say anything, contradict each other, or that no
+    look of the last --days has met; exit 1 when there are any."""
+    candidates = load()
+    with db.session.scoped(GlobalScope(look_id=uuid4())):
+        found = checking.check_rules(candidates, days)
+    print_rows(Finding, found, as_json=as_json)
+    sys.exit(1 if found else 0)
+
+
+@group.command("simulate")
+@file_argument
+@click.option("--days", type=click.IntRange(1, MAX_DAYS), default=30, show_default=True)
+@click.option("--replaces", metavar="ID", type=click.UUID, help="The rule whose place it takes.")
+@as_json
+def simulate_command(*, file: Path, days: int, replaces: UUID | None, as_json: bool) -> None:
+    """Say what the draft rule in a FILE would have changed of the last days' looks.
+
+    The file has one rule, in YAML; its `tenant` says whose it is, else it is the platform's.
+    """
+    draft = _read(files.read_draft, file)
+    scope = GlobalScope(look_id=uuid4())
+    with db.session.scoped(scope):
+        proposal = simulating.propose(scope, draft, replaces)
+        found = simulating.simulate_past(proposal, days)
+    if as_json:
+        print_json(ReplaySchema().dump(found))
+    else:
+        _print_replay(found)
+
+
+def _print_replay(found: Replay) -> None:
+    newest = "the newest " if found.truncated else ""
+    click.echo(f"{found.changed} of {newest}{found.examined} looks would have changed.")
+    for kind, rows in ((Shift, found.shifts), (Affected, found.actors), (Changed, found.looks)):
+        if rows:
+            print_rows(kind, rows, as_json=False)

@@ -5,7 +5,7 @@ beats an allowance, and nothing said is a denial. Whatever cannot be read or eva
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
@@ -75,7 +75,13 @@ class Weighed:
     denying: tuple[Candidate, ...]
     approving: tuple[Candidate, ...]
     allowing: tuple[Candidate, ...]
+    unreadable: tuple[Candidate, ...] = ()
+    """Those of the denying that do so for want of being readable."""
     failed: bool = False
+
+
+NOTHING = Weighed(allowed=False, denying=(), approving=(), allowing=())
+"""Of no rules."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ class RuleSet:
     ) -> Weighed:
         """Unless a rule forbids, `denying` and `approving` are empty; else `allowing` is."""
         if not self.candidates:
-            return Weighed(allowed=False, denying=self.unreadable, approving=(), allowing=())
+            return replace(NOTHING, denying=self.unreadable, unreadable=self.unreadable)
         answer = cedar.ask(self._prepared, about, at, approved=approved, granted=granted)
         found: dict[Part, list[Candidate]] = {"deny": [], "approve": [], "permit": []}
         for place, part in answer.policies:
@@ -106,6 +112,7 @@ class RuleSet:
             denying=(*_by_id(found["deny"]), *self.unreadable),
             approving=_by_id(found["approve"]),
             allowing=_by_id(found["permit"]),
+            unreadable=self.unreadable,
             failed=bool(answer.errors),
         )
 
@@ -122,10 +129,13 @@ class RuleSet:
 
 
 def prepare(candidates: Iterable[Candidate]) -> RuleSet:
-    """What cannot be made a policy of is kept apart: it denies whatever is asked."""
+    """What cannot be made a policy of is kept apart: it denies whatever is asked. What is not
+    enabled is left out."""
     readable: list[tuple[Candidate, tuple[Policy, ...]]] = []
     unreadable: list[Candidate] = []
     for candidate in candidates:
+        if candidate.rule is not None and not candidate.rule.enabled:
+            continue
         policies = _policies(candidate)
         if policies is None:
             unreadable.append(candidate)
@@ -155,20 +165,18 @@ def judge(
     """What the platform's rules and the tenants' say.
 
     `tenants` has the rules of the one tenant looked at; `everywhere` those of all tenants, each of
-    which then decides only whether it is left out.
+    which then decides whether it is left out, and for how long it may be looked at with the others.
     """
     by_platform = platform.weigh(about, at)
     by_tenants = tenants.weigh(about, at)
     if by_platform.failed or by_tenants.failed:
         return Verdict("denied", (), failed=True)
     if everywhere:
-        verdict = _judge(platform, by_platform, (), (), about, at, covers)
+        verdict = _judge(platform, by_platform, NOTHING, about, at, covers)
         if verdict.ruling != "allowed":
             return verdict
         return _leave_out(verdict, by_tenants, about, covers)
-    return _judge(
-        platform, by_platform, by_tenants.denying, by_tenants.approving, about, at, covers
-    )
+    return _judge(platform, by_platform, by_tenants, about, at, covers)
 
 
 def lasting(verdict: Verdict, sets: Iterable[RuleSet], at: datetime) -> datetime | None:
@@ -180,26 +188,25 @@ def lasting(verdict: Verdict, sets: Iterable[RuleSet], at: datetime) -> datetime
 def _judge(
     platform: RuleSet,
     weighed: Weighed,
-    denying: tuple[Candidate, ...],
-    approving: tuple[Candidate, ...],
+    tenant: Weighed,
     about: Circumstances,
     at: datetime,
     covers: Covers,
 ) -> Verdict:
-    """`denying` and `approving` are the tenant's."""
-    if denied := (*weighed.denying, *denying):
-        return Verdict("denied", denied, failed=any(c.rule is None for c in denied))
-    wanted = (*weighed.approving, *approving)
+    """`weighed` is of the platform's rules, `tenant` of those of the tenant looked at."""
+    if denied := (*weighed.denying, *tenant.denying):
+        return Verdict("denied", denied, failed=bool(weighed.unreadable or tenant.unreadable))
+    wanted = (*weighed.approving, *tenant.approving)
     glass = about.reason == BREAK_GLASS
-    if not glass and wanted:
-        covered = {candidate: covers(candidate) for candidate in wanted}
-        granted = bool(weighed.approving) and all(covered[c] for c in weighed.approving)
-        if missing := tuple(c for c, cover in covered.items() if cover is None):
-            allowed = bool(weighed.approving) or weighed.allowed
-            return Verdict("approval_required", missing) if allowed else Verdict("denied", ())
-        grants = [cover for cover in covered.values() if cover is not None]
-    else:
-        grants, granted = [], False
+    covered = {c: None if glass else covers(c) for c in wanted}
+    grants = [cover for cover in covered.values() if cover is not None]
+    until = min((cover.ends_at for cover in grants), default=None)
+    granted = bool(weighed.approving) and all(covered[c] for c in weighed.approving)
+    missing = tuple(c for c, cover in covered.items() if cover is None)
+    if missing and not glass:
+        if weighed.approving or weighed.allowed:
+            return Verdict("approval_required", missing, until=until)
+        return Verdict("denied", ())
     final = platform.weigh(about, at, approved=True, granted=granted) if wanted else weighed
     if not final.allowed:
         return Verdict("denied", final.denying, failed=final.failed)
@@ -209,7 +216,7 @@ def _judge(
         grants=tuple(sorted({cover.grant_id for cover in grants})),
         passed_over=wanted if glass else (),
         minutes=_minutes(final.allowing, () if glass else wanted),
-        until=min((cover.ends_at for cover in grants), default=None),
+        until=until,
     )
 
 
@@ -223,13 +230,14 @@ def _leave_out(verdict: Verdict, weighed: Weighed, about: Circumstances, covers:
     used = {c: v for c, v in covered.items() if v is not None and c.tenant_id not in excluded}
     passed_over = [c for c in weighed.approving if glass and c.tenant_id not in excluded]
     ends = [cover.ends_at for cover in used.values()]
+    limits = [c.rule.max_minutes for c in used if c.rule and c.rule.max_minutes is not None]
     return Verdict(
         "allowed",
         verdict.decided_by,
         excluded=Exclusion(frozenset(excluded)) if excluded else NOBODY,
         grants=tuple(sorted({*verdict.grants, *(cover.grant_id for cover in used.values())})),
         passed_over=(*verdict.passed_over, *passed_over),
-        minutes=verdict.minutes,
+        minutes=min((*limits, *([verdict.minutes] if verdict.minutes else [])), default=None),
         until=min((*ends, *([verdict.until] if verdict.until else [])), default=None),
     )
 

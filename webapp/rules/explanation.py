@@ -14,9 +14,11 @@ def explain(verdict: Verdict, about: Circumstances) -> str:
         return f"Denied, since a rule cannot be evaluated{_where(verdict.decided_by)}."
     match verdict.ruling:
         case "approval_required":
-            return f"{_sentence(verdict.decided_by)} asks for an approval first."
+            asks = _verb(verdict.decided_by, "asks", "ask")
+            return f"{_sentence(verdict.decided_by)} {asks} for an approval first."
         case "denied" if verdict.decided_by:
-            return f"{_sentence(verdict.decided_by)} denies it."
+            denies = _verb(verdict.decided_by, "denies", "deny")
+            return f"{_sentence(verdict.decided_by)} {denies} it."
         case "denied":
             roles = " or ".join(sorted(about.roles)) or "nobody in particular"
             return f"No rule of the platform lets {roles} use {about.surface} for {about.reason}."
@@ -24,15 +26,21 @@ def explain(verdict: Verdict, about: Circumstances) -> str:
 
 
 def _allowed(verdict: Verdict) -> str:
-    parts = [f"{_sentence(verdict.decided_by)} allows it"]
+    allows = _verb(verdict.decided_by, "allows", "allow")
+    parts = [f"{_sentence(verdict.decided_by)} {allows} it"]
     if verdict.grants:
         parts.append("as approved")
     if verdict.passed_over:
-        parts.append(f"by broken glass, without what {_names(verdict.passed_over)} asks for")
+        ask = _verb(verdict.passed_over, "asks", "ask")
+        parts.append(f"by broken glass, without what {_names(verdict.passed_over)} {ask} for")
     left_out = len(verdict.excluded.tenants)
     if left_out:
         parts.append(f"without {left_out} {'tenant' if left_out == 1 else 'tenants'} that said no")
     return f"{', '.join(parts)}."
+
+
+def _verb(candidates: Sequence[Candidate], one: str, many: str) -> str:
+    return one if len(candidates) == 1 else many
 
 
 def _where(candidates: Sequence[Candidate]) -> str:

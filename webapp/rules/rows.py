@@ -2,8 +2,16 @@
 
 from datetime import UTC, datetime
 
+from webapp.rules.engine import Candidate
 from webapp.rules.models import RuleRow, RuleVersionRow
 from webapp.rules.rule import Rule, RuleVersion, Subjects, Window
+
+
+def candidate_of(row: RuleRow, tenant: str | None) -> Candidate:
+    try:
+        return Candidate(row.id, row.tenant_id, rule_of(row, tenant))
+    except (TypeError, KeyError, ValueError, AttributeError):  # written past every schema
+        return Candidate(row.id, row.tenant_id, None)
 
 
 def version_of(row: RuleVersionRow) -> RuleVersion:

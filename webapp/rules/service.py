@@ -20,6 +20,8 @@ from webapp.errors import Conflict, Invalid, NotFound
 from webapp.extensions import db
 from webapp.http import decode_cursor, encode_cursor
 from webapp.identity.models import Tenant
+from webapp.rules import cedar
+from webapp.rules.lockout import refuse_lockout
 from webapp.rules.models import NAME_IS_UNIQUE, RuleRow, RuleVersionRow
 from webapp.rules.rows import rule_of, version_of
 from webapp.rules.rule import (
@@ -35,6 +37,7 @@ from webapp.rules.rule import (
     surfaces_covering,
 )
 from webapp.rules.schemas import RulePageSchema, RuleSchema, WindowSchema
+from webapp.rules.templates import Unreadable
 from webapp.scope.scopes import GlobalScope, Scope, TenantScope
 
 
@@ -225,6 +228,7 @@ def _record(row: RuleRow, tenant: str | None, change: Change, by: str, at: datet
     """Keep what a change made of a rule, and end the lists from before it."""
     row.updated_at, row.updated_by = at, by
     rule = rule_of(row, tenant)
+    _refuse_unreadable(rule)
     db.session.add(
         RuleVersionRow(
             rule_id=row.id,
@@ -243,8 +247,18 @@ def _record(row: RuleRow, tenant: str | None, change: Change, by: str, at: datet
             raise
         problem = "is that of another rule"
         raise Conflict(f"The rule's name {problem}.", {"name": [problem]}) from error
+    refuse_lockout(row)
     invalidate(*_tags(row.tenant_id))
     return rule
+
+
+def _refuse_unreadable(rule: Rule) -> None:
+    """The schemas let nothing through that the engine cannot read; should they, it is told now and
+    not in a decision."""
+    try:
+        cedar.check(rule)
+    except Unreadable as error:
+        raise Invalid("The rule cannot be evaluated.") from error
 
 
 def _constraint(error: IntegrityError) -> str | None:

@@ -16,7 +16,7 @@ from webapp.extensions import db
 from webapp.identity.models import Tenant
 from webapp.rules.engine import Candidate, RuleSet, prepare
 from webapp.rules.models import RuleRow
-from webapp.rules.rows import rule_of
+from webapp.rules.rows import candidate_of
 from webapp.rules.rule import ANYBODYS, owner_tag, surfaces_covering
 from webapp.scope.scopes import PolicyScope
 
@@ -78,7 +78,7 @@ def load(*conditions: ColumnElement[bool]) -> list[Candidate]:
         .order_by(RuleRow.id)
     )
     with db.session.scoped(PolicyScope()):
-        return [_candidate(row, tenant) for row, tenant in db.session.execute(statement)]
+        return [candidate_of(row, tenant) for row, tenant in db.session.execute(statement)]
 
 
 def _owned_by(owner: Owner) -> ColumnElement[bool]:
@@ -87,10 +87,3 @@ def _owned_by(owner: Owner) -> ColumnElement[bool]:
     if owner.tenant_id is None:
         return RuleRow.tenant_id.is_(None)
     return (RuleRow.tenant_id == owner.tenant_id) & (RuleRow.effect != "allow")
-
-
-def _candidate(row: RuleRow, tenant: str | None) -> Candidate:
-    try:
-        return Candidate(row.id, row.tenant_id, rule_of(row, tenant))
-    except (TypeError, KeyError, ValueError, AttributeError):  # written past every schema
-        return Candidate(row.id, row.tenant_id, None)

@@ -6,19 +6,22 @@ conditions. An approval is a `forbid` that lets approved looks pass, and a `perm
 grant covers: Cedar's own order, in which a `forbid` beats every `permit`, is that of the contract.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 from zoneinfo import ZoneInfo
 
 import orjson
 
 from webapp.rules.circumstances import network
-from webapp.rules.rule import Rule, Window
+from webapp.rules.rule import Day, Rule, Window
 
 BREAK_GLASS: Final = "break_glass"
+DAYS: Final = get_args(Day)
+_CLOCK: Final = re.compile(r"(?:[01][0-9]|2[0-3]):[0-5][0-9]")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 Json = dict[str, Any]
@@ -48,7 +51,7 @@ def policies_of(rule: Rule) -> tuple[Policy, ...]:
             Policy(part, template, _subjects(rule), _surfaces(rule))
             for part, template in _templates(rule)
         )
-    except (ValueError, OSError, KeyError, OverflowError) as error:
+    except (ValueError, TypeError, OSError, LookupError, AttributeError, OverflowError) as error:
         raise Unreadable(f"rule {rule.id}: {error}") from error
 
 
@@ -85,6 +88,8 @@ def _templates(rule: Rule) -> Iterator[tuple[Part, str]]:
             yield "permit", _template("permit", [*conditions, _when(_attribute("granted"))])
             if rule.mfa:
                 yield "deny", _template("forbid", [*conditions, _unless(mfa)])
+        case unknown:
+            raise ValueError(f"{unknown!r} is no effect")
 
 
 def _template(effect: str, conditions: list[Json]) -> str:
@@ -136,7 +141,10 @@ def _from_networks(rule: Rule) -> Json:
 
 
 def _within(window: Window) -> Json:
+    """Raises `ValueError` for what no clock can show, rather than never or always be so."""
     zone_of(window.tz)  # raises, where there is none of that name
+    if not window.days or not set(window.days) <= set(DAYS):
+        raise ValueError(f"{window.days} are no days")
     place = {"Value": {"__entity": {"type": "Clock", "id": window.tz}}}
     minute = _of(place, "minute")
     begins, ends = map(_minutes, (window.begins, window.ends))
@@ -150,6 +158,8 @@ def _within(window: Window) -> Json:
 
 
 def _minutes(time: str) -> int:
+    if not _CLOCK.fullmatch(time):
+        raise ValueError(f"{time} is no time")
     hours, _, minutes = time.partition(":")
     return int(hours) * 60 + int(minutes)
 

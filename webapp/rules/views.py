@@ -8,8 +8,8 @@ from flask import Response, url_for
 from webapp.audit import recorder
 from webapp.extensions import db
 from webapp.http import Blueprint, json_response, required_version, respond, row_etag
-from webapp.identity.principal import PLATFORM_ROLES, TENANT_ROLES
-from webapp.rules import service
+from webapp.identity.principal import STAFF_ROLES, TENANT_ROLES
+from webapp.rules import service, simulating
 from webapp.rules.rule import KIND, HistoryQuery, Rule, RuleQuery
 from webapp.rules.schemas import (
     HistoryQuerySchema,
@@ -20,6 +20,8 @@ from webapp.rules.schemas import (
     RuleQuerySchema,
     RuleSchema,
 )
+from webapp.rules.simulating import Simulation
+from webapp.rules.simulation_schemas import SimulateSchema, SimulationSchema
 from webapp.scope.surface import current_principal, current_scope, current_surface, surface
 
 blueprint = Blueprint(
@@ -31,7 +33,7 @@ blueprint = Blueprint(
 @surface(
     "admin.rules.list",
     tenant_roles=TENANT_ROLES,
-    platform_roles=PLATFORM_ROLES,
+    platform_roles=STAFF_ROLES,
     caches=(KIND,),
 )
 @blueprint.arguments(RuleQuerySchema, location="query")
@@ -61,7 +63,7 @@ def create(draft: dict[str, Any]) -> Response:
 
 
 @blueprint.route("/<uuid:rule_id>")
-@surface("admin.rules.read", tenant_roles=TENANT_ROLES, platform_roles=PLATFORM_ROLES)
+@surface("admin.rules.read", tenant_roles=TENANT_ROLES, platform_roles=STAFF_ROLES)
 @blueprint.response(200, RuleSchema)
 def read(rule_id: UUID) -> Response:
     """Read a rule"""
@@ -98,7 +100,7 @@ def delete(rule_id: UUID) -> Response:
 
 
 @blueprint.route("/<uuid:rule_id>/history")
-@surface("admin.rules.history", tenant_roles=TENANT_ROLES, platform_roles=PLATFORM_ROLES)
+@surface("admin.rules.history", tenant_roles=TENANT_ROLES, platform_roles=STAFF_ROLES)
 @blueprint.arguments(HistoryQuerySchema, location="query")
 @blueprint.response(200, RuleHistorySchema)
 def history(query: HistoryQuery, rule_id: UUID) -> Response:
@@ -106,6 +108,31 @@ def history(query: HistoryQuery, rule_id: UUID) -> Response:
     versions = service.list_history(current_scope(), rule_id, query)
     _shows(len(versions.items))
     return respond(RuleHistorySchema(), versions)
+
+
+@blueprint.route("/simulate", methods=["POST"])
+@surface(
+    "admin.rules.simulate",
+    tenant_roles=("admin",),
+    platform_roles=("owner", "engineer", "auditor"),
+)
+@blueprint.arguments(SimulateSchema)
+@blueprint.response(200, SimulationSchema)
+def simulate(asked: dict[str, Any]) -> Response:
+    """Try a draft rule, or the removal of one, without changing anything
+
+    On a look that is described, or on those of the last days that the scope sees: what would have
+    become of them by today's rules, without the draft and with it. A draft that replaces no rule
+    has the id of nobody, all zeros.
+    """
+    scope = current_scope()
+    proposal = simulating.propose(scope, asked["rule"], asked["replaces"])
+    if asked["look"] is not None:
+        simulation = Simulation(look=simulating.simulate_look(scope, proposal, asked["look"]))
+    else:
+        simulation = Simulation(past=simulating.simulate_past(proposal, asked["days"]))
+        _shows(simulation.past.examined if simulation.past else 0)
+    return respond(SimulationSchema(), simulation)
 
 
 def _answer(rule: Rule, status: int = 200) -> Response:

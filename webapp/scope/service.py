@@ -8,7 +8,7 @@ from webapp.audit import recorder
 from webapp.errors import ApprovalRequired, ElevationDenied, Forbidden, NotFound, ReasonRequired
 from webapp.extensions import db
 from webapp.grants.glass import break_glass
-from webapp.identity.principal import Principal
+from webapp.identity.principal import STAFF_ROLES, Principal
 from webapp.scope.deciding import decide
 from webapp.scope.policy import (
     Allowed,
@@ -44,7 +44,7 @@ def enter_scope(
     if isinstance(decision, NeedsReason):
         raise ReasonRequired("Say why in the header Sightline-Reason.")
     if isinstance(decision, Allowed) and decision.ruled and decision.ruled.breaks_glass:
-        decision = break_glass(principal, target, reason, decision.ruled)
+        decision = break_glass(principal, target, reason, decision.ruled, note)
     event_id = None
     if surface.changes or _is_elevation(decision):
         event_id = note(principal, surface, target, reason, decision)
@@ -55,7 +55,7 @@ def enter_scope(
 def enter_own(principal: Principal) -> AbstractContextManager[PrincipalScope]:
     """What runs a block in the scope of what concerns the principal."""
     administers = frozenset(m.tenant_id for m in principal.memberships if m.role == "admin")
-    staff = bool(principal.platform_roles - {"service"})
+    staff = bool(principal.platform_roles & set(STAFF_ROLES))
     return db.scoped(PrincipalScope(principal.id, administers, staff))
 
 
@@ -65,9 +65,10 @@ def note(
     target: Target,
     reason: Reason | None,
     decision: Decision,
+    elsewhere: recorder.Elsewhere | None = None,
 ) -> UUID:
     """Record a use of the surface, and return its event's id; raises as `recorder.note` does."""
-    return recorder.note(_look(principal, surface, target, reason, decision))
+    return recorder.note(_look(principal, surface, target, reason, decision, elsewhere))
 
 
 def _is_elevation(decision: Decision) -> bool:
@@ -104,6 +105,7 @@ def _look(
     target: Target,
     reason: Reason | None,
     decision: Decision,
+    elsewhere: recorder.Elsewhere | None,
 ) -> recorder.Look:
     return recorder.Look(
         kind="change" if surface.changes else "look",
@@ -119,6 +121,7 @@ def _look(
         scope=_event_scope(target),
         decision=_event_decision(decision),
         open=bool(surface.open_because),
+        elsewhere=elsewhere,
     )
 
 

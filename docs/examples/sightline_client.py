@@ -1,0 +1,183 @@
+"""Ask Sightline whether somebody may look at something: a client that needs only `requests`.
+
+    sightline = Sightline("https://sightline.example", token)
+    answer = sightline.ask(
+        "jo@example.org", "shop.invoices.list", tenant="acme", reason=Reason("support_case", "T-1")
+    )
+    if answer.allowed: …
+
+Copy it into your service. What it sends and gets is described in docs/elevations.md.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+from uuid import uuid4
+
+import requests
+from requests.auth import AuthBase
+
+PATH = "/admin/api/elevations"
+TIMEOUT = (3.0, 10.0)
+"""Seconds to connect, and to wait for the answer."""
+
+ATTEMPTS = 4
+PAUSE = 0.2
+LONGEST_PAUSE = 5.0
+"""Seconds before the second attempt, doubled before each further one, and at most."""
+
+WORTH_A_RETRY = frozenset({502, 503, 504})
+
+
+class Unavailable(Exception):
+    """There was no answer, however often it was asked: show nothing."""
+
+
+class Refused(Exception):
+    """The question itself was refused: show nothing, and mend what asks."""
+
+    def __init__(self, status: int, code: str, detail: str) -> None:
+        super().__init__(f"{status} {code}: {detail}")
+        self.status = status
+        self.code = code
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class Reason:
+    """`code` is incident, support_case, fraud, legal, maintenance or break_glass."""
+
+    code: str
+    ticket: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Tenant:
+    id: str
+    slug: str
+
+
+@dataclass(frozen=True)
+class Elevation:
+    decision: Literal["allowed", "denied", "approval_required"]
+    elevated: bool
+    """False in the person's own tenant, of which nothing is recorded."""
+    explanation: str
+    """Why, in a sentence for that person."""
+    rules: tuple[str, ...]
+    excluded: tuple[Tenant, ...]
+    """What a look at all tenants has to leave out."""
+    grants: tuple[str, ...]
+    minutes: int | None
+    """For how long at most; ask again after that."""
+    ask: str | None
+    """The path on Sightline where to ask for an approval."""
+    receipt: str | None
+    """The audit event's id."""
+    policy_version: int | None
+
+    @property
+    def allowed(self) -> bool:
+        return self.decision == "allowed"
+
+
+@dataclass(frozen=True)
+class _Token(AuthBase):
+    """As `auth`, since `requests` would prefer a ~/.netrc to a header."""
+
+    token: str
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self.token}"
+        return request
+
+
+@dataclass(frozen=True)
+class Sightline:
+    """`token` is that of a principal with the platform role `service`. Threads may share it."""
+
+    url: str
+    token: str
+    timeout: tuple[float, float] = TIMEOUT
+    attempts: int = ATTEMPTS
+    pause: float = PAUSE
+
+    def ask(
+        self,
+        email: str,
+        surface: str,
+        *,
+        tenant: str | None,
+        reason: Reason,
+        mfa: bool = False,
+        ip: str | None = None,
+        key: str | None = None,
+    ) -> Elevation:
+        """What Sightline decides, and has recorded; a `tenant` of `None` is all of them.
+
+        Asked again with the same `key`, it is the same answer and the same record. Without one, it
+        is a new question, whose retries have one of their own.
+        """
+        question = {
+            "principal": {"email": email, "mfa": mfa},
+            "surface": surface,
+            "tenant": tenant,
+            "reason": asdict(reason),
+            "ip": ip,
+        }
+        return _elevation(self._post(question, key or str(uuid4())))
+
+    def _post(self, question: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+        problem = "nobody has tried"
+        for attempt in range(self.attempts):
+            try:
+                answer = requests.post(
+                    self.url.rstrip("/") + PATH,
+                    json=question,
+                    headers={"Idempotency-Key": f'"{key}"'},
+                    auth=_Token(self.token),
+                    timeout=self.timeout,
+                    allow_redirects=False,
+                )
+            except requests.RequestException as error:
+                problem, wanted = str(error), 0.0
+            else:
+                if answer.status_code not in WORTH_A_RETRY:
+                    return _body(answer)
+                problem, wanted = f"it answered {answer.status_code}", _retry_after(answer)
+            if attempt + 1 < self.attempts:
+                time.sleep(min(max(wanted, self.pause * 2**attempt), LONGEST_PAUSE))
+        raise Unavailable(f"Sightline did not answer: {problem}")
+
+
+def _body(answer: requests.Response) -> Mapping[str, Any]:
+    try:
+        body: Mapping[str, Any] = answer.json()
+    except requests.JSONDecodeError as error:
+        raise Unavailable(f"{answer.url} does not speak JSON") from error
+    if answer.status_code != 200:
+        code, title = str(body.get("code")), str(body.get("title"))
+        raise Refused(answer.status_code, code, str(body.get("detail", title)))
+    return body
+
+
+def _retry_after(answer: requests.Response) -> float:
+    seconds = answer.headers.get("Retry-After", "")
+    return float(seconds) if seconds.isdecimal() else 0.0
+
+
+def _elevation(body: Mapping[str, Any]) -> Elevation:
+    return Elevation(
+        decision=body["decision"],
+        elevated=body["elevated"],
+        explanation=body["explanation"],
+        rules=tuple(body["rules"]),
+        excluded=tuple(Tenant(left["id"], left["slug"]) for left in body["excluded"]["tenants"]),
+        grants=tuple(body["grants"]),
+        minutes=body["minutes"],
+        ask=body["ask"],
+        receipt=body["receipt"],
+        policy_version=body["policy_version"],
+    )

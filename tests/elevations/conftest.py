@@ -1,0 +1,54 @@
+"""A service, people whom it asks about, and rules of a surface that no other test has."""
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from tests.factories import INCIDENT, Account, MadeTenant, add_account, add_tenant
+from tests.rules.calls import add_rule
+
+MakeRule = Callable[..., UUID]
+
+
+@pytest.fixture
+def service(app: Flask) -> Account:
+    return add_account(app, "service")
+
+
+@pytest.fixture
+def engineer(app: Flask) -> Account:
+    return add_account(app, "engineer")
+
+
+@pytest.fixture
+def tenant(app: Flask) -> MadeTenant:
+    return add_tenant(app)
+
+
+@pytest.fixture
+def admin(app: Flask, tenant: MadeTenant) -> Account:
+    return add_account(app, member_of={tenant.slug: "admin"})
+
+
+@pytest.fixture
+def surface() -> str:
+    """A surface that no other test knows."""
+    return f"shop.s{uuid4().hex}.read"
+
+
+@pytest.fixture
+def make_rule(app: Flask, client: FlaskClient, surface: str) -> MakeRule:
+    """A rule of that surface: the platform's, or the tenant's of the account that is given."""
+    owner = add_account(app, "owner")
+
+    def make(effect: str, by: Account | None = None, **changes: Any) -> UUID:
+        headers = by.headers() if by else owner.headers("global", INCIDENT)
+        name = f"{effect} {uuid4().hex}"
+        rule = {"effect": effect, "surfaces": [surface], **changes}
+        return UUID(add_rule(client, headers, name, **rule)["id"])
+
+    return make

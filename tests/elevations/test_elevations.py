@@ -1,0 +1,322 @@
+"""What another service is told of a person, and what stands in the ledger then."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import insert
+
+from tests.audit.ledgers import owner_connection
+from tests.audit.receipts import committed, events_of_request, receipt
+from tests.elevations.calls import PATH, SURFACE, answered, ask, question
+from tests.elevations.conftest import MakeRule
+from tests.factories import Account, MadeTenant, add_account, add_tenant
+from tests.rules.calls import problem
+from webapp.audit.recorder import EXCLUDED_HEADER
+from webapp.caching import invalidate
+from webapp.extensions import db
+from webapp.grants.holdings import holder_tag
+from webapp.grants.models import GrantApprovalRow, GrantRow
+from webapp.identity import service as identity
+from webapp.identity.principal import STAFF_ROLES
+from webapp.scope.scopes import ClerkScope, IdentityScope
+
+
+def test_what_is_allowed_is_recorded_as_the_persons_look(
+    app: Flask, worker: None, client: FlaskClient, service: Account, tenant: MadeTenant
+) -> None:
+    engineer = add_account(app, "engineer", member_of={add_tenant(app).slug: "member"})
+    asked = question(engineer.email, tenant, ip="203.0.113.9")
+    asked["principal"]["mfa"] = True
+    response = ask(client, service, asked)
+    answer = response.get_json()
+    assert (answer["decision"], answer["elevated"]) == ("allowed", True)
+    assert "“Staff look”" in answer["explanation"]
+    assert (len(answer["rules"]), answer["grants"], answer["ask"]) == (1, [], None)
+    assert answer["excluded"] == {"count": 0, "tenants": []}
+    assert receipt(response) == [UUID(answer["receipt"])]
+    (event,) = committed(app, UUID(answer["receipt"]))
+    assert event["actor"]["id"] == str(engineer.id)
+    assert (event["actor"]["email"], event["actor"]["mfa"]) == (engineer.email, True)
+    assert "engineer" in event["actor"]["roles"]
+    assert event["actor"]["token_id"] == str(service.token_id)
+    assert (event["kind"], event["surface"], event["outcome"]) == ("look", SURFACE, "served")
+    assert event["reason"] == {"code": "incident", "ticket": "INC-1", "note": None}
+    assert event["scope"] == {
+        "kind": "tenant",
+        "tenant": tenant.slug,
+        "tenant_id": str(tenant.id),
+    }
+    assert event["decision"]["rule_ids"] == answer["rules"]
+    assert event["decision"]["policy_version"] == answer["policy_version"] > 0
+    assert (event["request"]["ip"], event["request"]["path"]) == ("203.0.113.9", PATH)
+
+
+def test_a_denial_is_an_answer_and_is_recorded(
+    app: Flask,
+    worker: None,
+    client: FlaskClient,
+    service: Account,
+    tenant: MadeTenant,
+    admin: Account,
+    engineer: Account,
+    surface: str,
+    make_rule: MakeRule,
+) -> None:
+    rule_id = make_rule("deny", admin)
+    answer = answered(client, service, question(engineer.email, tenant, surface=surface))
+    assert (answer["decision"], answer["elevated"]) == ("denied", True)
+    assert answer["rules"] == [str(rule_id)]
+    assert answer["explanation"].endswith(" denies it.")
+    (event,) = committed(app, UUID(answer["receipt"]))
+    assert (event["outcome"], event["http_status"]) == ("denied", 200)
+    assert event["decision"]["effect"] == "denied"
+
+
+def test_roles_are_those_that_sightline_knows_as_of_now(
+    app: Flask, client: FlaskClient, service: Account, tenant: MadeTenant
+) -> None:
+    person = add_account(app, member_of={add_tenant(app).slug: "admin"})
+    asked = question(person.email.upper(), tenant)
+    assert answered(client, service, asked)["decision"] == "denied"
+    with app.app_context(), db.session.scoped(IdentityScope()):
+        identity.set_platform_role(person.email, "support", held=True)
+        db.session.commit()
+    assert answered(client, service, asked)["decision"] == "allowed"
+    with app.app_context(), db.session.scoped(IdentityScope()):
+        identity.set_platform_role(person.email, "support", held=False)
+        db.session.commit()
+    assert answered(client, service, asked)["decision"] == "denied"
+
+
+def test_whoever_asks_cannot_name_roles(
+    client: FlaskClient, service: Account, engineer: Account
+) -> None:
+    for place in ("roles", "platform_roles", "id"):
+        asked = question(engineer.email)
+        asked["principal"][place] = ["owner"]
+        assert problem(ask(client, service, asked)) == (422, "invalid", [f"principal.{place}"])
+
+
+def test_somebody_unknown_has_no_role_but_may_be_named(
+    app: Flask,
+    worker: None,
+    client: FlaskClient,
+    service: Account,
+    tenant: MadeTenant,
+    surface: str,
+    make_rule: MakeRule,
+) -> None:
+    email = f"{uuid4().hex}@elsewhere.example"
+    asked = question(email, tenant, surface=surface)
+    before = answered(client, service, asked)
+    assert (before["decision"], before["rules"]) == ("denied", [])
+    make_rule("allow", subjects={"users": [email]})
+    after = answered(client, service, asked)
+    assert after["decision"] == "allowed"
+    for event in committed(app, UUID(before["receipt"]), UUID(after["receipt"])):
+        assert event["actor"]["id"] == str(uuid5(NAMESPACE_URL, f"mailto:{email}"))
+        assert (event["actor"]["email"], event["actor"]["roles"]) == (email, [])
+
+
+def test_the_own_tenant_is_no_elevation(
+    app: Flask, client: FlaskClient, service: Account, tenant: MadeTenant, admin: Account
+) -> None:
+    response = ask(client, service, question(admin.email, tenant))
+    answer = response.get_json()
+    assert (answer["decision"], answer["elevated"], answer["receipt"]) == ("allowed", False, None)
+    assert receipt(response) == []
+    assert events_of_request(app, response.headers["X-Request-ID"]) == []
+
+
+def test_a_tenant_that_is_not_there_is_denied_and_recorded(
+    app: Flask, worker: None, client: FlaskClient, service: Account, engineer: Account
+) -> None:
+    answer = answered(client, service, question(engineer.email, MadeTenant(uuid4(), "nobodys")))
+    assert answer["decision"] == "denied"
+    assert answer["explanation"] == "There is no such tenant."
+    (event,) = committed(app, UUID(answer["receipt"]))
+    assert event["scope"] == {"kind": "tenant", "tenant": "nobodys", "tenant_id": None}
+
+
+def test_a_second_factor_counts_where_a_rule_asks_for_it(
+    client: FlaskClient,
+    service: Account,
+    tenant: MadeTenant,
+    surface: str,
+    make_rule: MakeRule,
+) -> None:
+    email = f"{uuid4().hex}@elsewhere.example"
+    make_rule("allow", subjects={"users": [email]}, mfa=True)
+    asked = question(email, tenant, surface=surface)
+    assert answered(client, service, asked)["decision"] == "denied"
+    asked["principal"]["mfa"] = True
+    assert answered(client, service, asked)["decision"] == "allowed"
+
+
+def test_where_the_person_is_counts_and_not_where_the_service_is(
+    client: FlaskClient,
+    service: Account,
+    tenant: MadeTenant,
+    surface: str,
+    make_rule: MakeRule,
+) -> None:
+    email = f"{uuid4().hex}@elsewhere.example"
+    make_rule("allow", subjects={"users": [email]}, networks=["203.0.113.0/24"])
+    decisions = {
+        ip: answered(client, service, question(email, tenant, surface=surface, ip=ip))["decision"]
+        for ip in ("203.0.113.9", "::ffff:203.0.113.9", "198.51.100.1", None)
+    }
+    assert list(decisions.values()) == ["allowed", "allowed", "denied", "denied"]
+
+
+def test_a_global_look_says_which_tenants_it_leaves_out(
+    app: Flask,
+    worker: None,
+    client: FlaskClient,
+    service: Account,
+    engineer: Account,
+    surface: str,
+    make_rule: MakeRule,
+) -> None:
+    said_no = sorted((add_tenant(app) for _ in range(2)), key=lambda tenant: tenant.slug)
+    for tenant, effect in zip(said_no, ("deny", "require_approval"), strict=True):
+        make_rule(effect, add_account(app, member_of={tenant.slug: "admin"}))
+    response = ask(client, service, question(engineer.email, surface=surface))
+    answer = response.get_json()
+    assert answer["decision"] == "allowed"
+    assert answer["excluded"] == {
+        "count": 2,
+        "tenants": [{"id": str(tenant.id), "slug": tenant.slug} for tenant in said_no],
+    }
+    assert response.headers[EXCLUDED_HEADER] == "2"
+    (event,) = committed(app, UUID(answer["receipt"]))
+    left_out = {str(tenant.id) for tenant in said_no}
+    assert set(event["decision"]["excluded_tenant_ids"]) == left_out
+    assert event["scope"]["kind"] == "global"
+
+
+def grant(app: Flask, holder: Account, tenant: MadeTenant, surface: str, by: Account) -> UUID:
+    """Somebody's leave, approved by a tenant's admin."""
+    now, grant_id = datetime.now(UTC), uuid4()
+    values: dict[str, Any] = {
+        "id": grant_id,
+        "kind": "approval",
+        "tenant_id": tenant.id,
+        "principal_id": holder.id,
+        "principal_email": holder.email,
+        "surfaces": [surface],
+        "reason_code": "incident",
+        "minutes": 30,
+        "rule_ids": [],
+        "state": "approved",
+        "requested_at": now,
+        "starts_at": now,
+        "ends_at": now + timedelta(minutes=30),
+        "version": 2,
+    }
+    approval = {
+        "id": uuid4(),
+        "grant_id": grant_id,
+        "tenant_id": tenant.id,
+        "approver_id": by.id,
+        "approver_email": by.email,
+        "roles": ["admin"],
+        "approved_at": now,
+    }
+    with owner_connection(app) as owner:
+        for table in ("grants", "grant_approvals"):
+            owner.exec_driver_sql(f"alter table {table} no force row level security")
+        owner.execute(insert(GrantRow).values(values))
+        owner.execute(insert(GrantApprovalRow).values(approval))
+        for table in ("grants", "grant_approvals"):
+            owner.exec_driver_sql(f"alter table {table} force row level security")
+    with app.app_context(), db.session.scoped(ClerkScope()):
+        invalidate(holder_tag(holder.id))
+        db.session.commit()
+    return grant_id
+
+
+def test_an_approval_is_asked_for_until_there_is_a_grant(
+    app: Flask,
+    worker: None,
+    client: FlaskClient,
+    service: Account,
+    tenant: MadeTenant,
+    admin: Account,
+    engineer: Account,
+    surface: str,
+    make_rule: MakeRule,
+) -> None:
+    rule_id = make_rule("require_approval", admin, max_minutes=45)
+    asked = question(engineer.email, tenant, surface=surface)
+    without = answered(client, service, asked)
+    assert (without["decision"], without["ask"]) == ("approval_required", "/admin/api/grants")
+    assert without["rules"] == [str(rule_id)]
+    (event,) = committed(app, UUID(without["receipt"]))
+    assert event["decision"]["effect"] == "approval_required"
+    grant_id = grant(app, engineer, tenant, surface, admin)
+    granted = answered(client, service, asked)
+    assert (granted["decision"], granted["ask"]) == ("allowed", None)
+    assert granted["grants"] == [str(grant_id)]
+    assert granted["minutes"] == 45
+    (event,) = committed(app, UUID(granted["receipt"]))
+    assert event["decision"]["grant_ids"] == [str(grant_id)]
+
+
+def test_a_stranger_breaks_no_glass(
+    client: FlaskClient,
+    service: Account,
+    tenant: MadeTenant,
+    surface: str,
+    make_rule: MakeRule,
+) -> None:
+    email = f"{uuid4().hex}@elsewhere.example"
+    make_rule("allow", subjects={"users": [email]}, reasons=["break_glass"])
+    asked = question(email, tenant, "break_glass", surface=surface)
+    answer = answered(client, service, asked)
+    assert answer["decision"] == "denied"
+    assert "break glass" in answer["explanation"]
+
+
+@pytest.mark.parametrize("role", STAFF_ROLES)
+def test_people_ask_for_nobody(
+    app: Flask, client: FlaskClient, tenant: MadeTenant, engineer: Account, role: Any
+) -> None:
+    person = add_account(app, role, member_of={tenant.slug: "admin"})
+    response = ask(client, person, question(engineer.email, tenant))
+    assert (response.status_code, response.get_json()["code"]) == (403, "forbidden")
+    assert receipt(response) == []
+
+
+BAD_QUESTIONS: dict[str, dict[str, Any]] = {
+    "principal": {"principal": None},
+    "principal.email": {"principal": {"email": "nobody"}},
+    "surface": {"surface": "billing.*"},
+    "tenant": {"tenant": "No Slug"},
+    "reason.code": {"reason": {"code": "because"}},
+    "reason.note": {"reason": {"code": "fraud", "note": "a\nb"}},
+    "reason.ticket": {"reason": {"code": "fraud", "ticket": ""}},
+    "ip": {"ip": "fe80::1%eth0"},
+    "roles": {"roles": ["owner"]},
+}
+
+
+@pytest.mark.parametrize("field", BAD_QUESTIONS)
+def test_a_question_that_makes_no_sense_is_refused(
+    client: FlaskClient, service: Account, engineer: Account, field: str
+) -> None:
+    asked = question(engineer.email) | BAD_QUESTIONS[field]
+    assert problem(ask(client, service, asked)) == (422, "invalid", [field])
+
+
+def test_all_tenants_have_to_be_meant(
+    client: FlaskClient, service: Account, engineer: Account
+) -> None:
+    """Whoever forgets to name a tenant has not asked about all of them."""
+    asked = question(engineer.email)
+    del asked["tenant"]
+    assert problem(ask(client, service, asked)) == (422, "invalid", ["tenant"])

@@ -1,0 +1,302 @@
+"""A question is decided and recorded once, whoever asks it again, at once or after something died;
+and its answer is the same for ever."""
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+from unittest import mock
+from uuid import UUID, uuid4
+
+import orjson
+import pytest
+import requests
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import select
+
+from tests.applications import application_of
+from tests.audit.journals import hanging_disk
+from tests.audit.receipts import committed, receipt, second_connection, wait_for
+from tests.elevations.calls import PATH, ask, question
+from tests.elevations.conftest import MakeRule
+from tests.factories import Account, MadeTenant, add_account
+from tests.processes import Web, run_server
+from tests.rules.calls import problem
+from webapp.audit.models import AuditEventRow
+from webapp.elevations import service as elevations
+from webapp.elevations.models import ElevationRow
+from webapp.extensions import db
+from webapp.scope.scopes import PrincipalScope
+
+REPLAYED = "Idempotency-Replayed"
+SERVER = ["gunicorn", "tests.elevations.serving:app"]
+TIMEOUT = 20
+IMPATIENT = 0.3
+RACERS = 6
+
+
+def looks_of(app: Flask, person: Account) -> set[UUID]:
+    """The ids of the events that are in the ledger of a person's looks."""
+    with second_connection(app) as session:
+        asked = select(AuditEventRow.id).where(AuditEventRow.actor_id == person.id)
+        return set(session.scalars(asked))
+
+
+def keys_of(app: Flask, seen_by: UUID) -> list[str]:
+    with app.app_context(), db.session.scoped(PrincipalScope(seen_by, staff=True)):
+        return list(db.session.scalars(select(ElevationRow.key)))
+
+
+def test_the_same_question_again_has_the_same_answer(
+    app: Flask,
+    worker: None,
+    client: FlaskClient,
+    service: Account,
+    engineer: Account,
+    tenant: MadeTenant,
+    admin: Account,
+    surface: str,
+    make_rule: MakeRule,
+) -> None:
+    """Whatever the rules say by now."""
+    key, asked = str(uuid4()), question(engineer.email, tenant, surface=surface)
+    first = ask(client, service, asked, key)
+    make_rule("deny", admin)
+    again = [ask(client, service, asked, key) for _ in range(3)]
+    assert REPLAYED not in first.headers
+    for answer in again:
+        assert (answer.status_code, answer.data) == (200, first.data)
+        assert answer.headers[REPLAYED] == "true"
+        assert answer.headers["ETag"] == first.headers["ETag"]
+        assert receipt(answer) == []
+    committed(app, *receipt(first))
+    assert looks_of(app, engineer) == set(receipt(first))
+    assert ask(client, service, asked).get_json()["decision"] == "denied"
+
+
+def test_how_json_is_written_makes_no_other_question(
+    client: FlaskClient, service: Account, engineer: Account
+) -> None:
+    asked = question(engineer.email)
+    headers = {
+        **service.headers(),
+        "Idempotency-Key": "spelled",
+        "Content-Type": "application/json",
+    }
+    turned = dict(reversed(asked.items()))
+    bodies = [orjson.dumps(asked), orjson.dumps(turned, option=orjson.OPT_INDENT_2)]
+    first, second = (
+        client.post(PATH, headers=headers, data=body, content_type="application/json")
+        for body in bodies
+    )
+    assert (first.status_code, second.status_code) == (200, 200)
+    assert second.data == first.data
+
+
+def test_the_key_of_another_question_is_refused(
+    client: FlaskClient, service: Account, engineer: Account, tenant: MadeTenant
+) -> None:
+    key, asked = str(uuid4()), question(engineer.email, tenant)
+    first = ask(client, service, asked, key)
+    for other in (question(engineer.email), question(engineer.email, tenant, "fraud")):
+        refused = ask(client, service, other, key)
+        assert problem(refused) == (409, "conflict", ["Idempotency-Key"])
+        assert receipt(refused) == []
+    assert ask(client, service, asked, key).data == first.data
+
+
+def test_a_key_is_its_services_own(
+    app: Flask, client: FlaskClient, service: Account, engineer: Account, tenant: MadeTenant
+) -> None:
+    key, other = str(uuid4()), add_account(app, "service")
+    mine = ask(client, service, question(engineer.email, tenant), key)
+    theirs = ask(client, other, question(engineer.email), key)
+    assert (mine.status_code, theirs.status_code) == (200, 200)
+    assert theirs.get_json()["receipt"] != mine.get_json()["receipt"]
+    assert keys_of(app, service.id) == keys_of(app, other.id) == [key]
+    assert keys_of(app, engineer.id) == []
+
+
+KEYS = {
+    "quoted": '"8e03978e-40d5-43dd-bc93-6894a57f9324"',
+    "bare": "8e03978e-40d5-43dd-bc93-6894a57f9324",
+    "with what needs quotes": r'"a \"key\", quoted"',
+    "as long as may be": f'"{"k" * 128}"',
+}
+NO_KEYS = {
+    "none": None,
+    "empty": "",
+    "nothing in quotes": '""',
+    "too long": f'"{"k" * 129}"',
+    "bare and too long": "k" * 129,
+    "two": "one, two",
+    "with parameters": '"key";a=1',
+    "open quotes": '"key',
+    "not ASCII": '"\xe9"',
+    "a space": "a key",
+}
+
+
+@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
+def test_a_key_comes_in_quotes_or_without(
+    app: Flask, client: FlaskClient, service: Account, engineer: Account, key: str
+) -> None:
+    headers = {**service.headers(), "Idempotency-Key": key}
+    first, again = (
+        client.post(PATH, headers=headers, json=question(engineer.email)) for _ in range(2)
+    )
+    assert (first.status_code, again.data) == (200, first.data)
+    unquoted = key.strip('"').replace("\\", "")
+    assert keys_of(app, service.id) == [unquoted]
+    bare_or_quoted = {**headers, "Idempotency-Key": key.strip('"') if " " not in key else key}
+    third = client.post(PATH, headers=bare_or_quoted, json=question(engineer.email))
+    assert third.headers[REPLAYED] == "true"
+
+
+@pytest.mark.parametrize("key", NO_KEYS.values(), ids=NO_KEYS)
+def test_without_a_usable_key_nothing_is_decided(
+    app: Flask, client: FlaskClient, service: Account, engineer: Account, key: str | None
+) -> None:
+    headers = service.headers() if key is None else {**service.headers(), "Idempotency-Key": key}
+    answer = client.post(PATH, headers=headers, json=question(engineer.email))
+    assert problem(answer) == (422, "invalid", ["Idempotency-Key"])
+    assert receipt(answer) == []
+    assert keys_of(app, service.id) == []
+
+
+def test_who_asks_at_once_is_told_the_same(
+    app: Flask, worker: None, service: Account, engineer: Account, tenant: MadeTenant
+) -> None:
+    """All of them have decided before the first claims the key."""
+    key, together = str(uuid4()), Barrier(RACERS, timeout=TIMEOUT)
+    claim = elevations._claim
+
+    def claim_together(*arguments: Any) -> bool:
+        together.wait()
+        return claim(*arguments)
+
+    def race(_: int) -> Any:
+        return ask(app.test_client(), service, question(engineer.email, tenant), key)
+
+    with (
+        mock.patch.object(elevations, "_claim", claim_together),
+        ThreadPoolExecutor(RACERS) as threads,
+    ):
+        answers = list(threads.map(race, range(RACERS)))
+    assert {answer.status_code for answer in answers} == {200}
+    (told,) = {answer.data for answer in answers}
+    assert sum(REPLAYED not in answer.headers for answer in answers) == 1
+    receipt_id = UUID(orjson.loads(told)["receipt"])
+    committed(app, receipt_id)
+    assert looks_of(app, engineer) == {receipt_id}
+
+
+def test_who_waited_for_one_that_failed_decides(
+    app: Flask, worker: None, service: Account, engineer: Account, tenant: MadeTenant
+) -> None:
+    key, asked = str(uuid4()), question(engineer.email, tenant)
+    together, claim = Barrier(2, timeout=TIMEOUT), elevations._claim
+    failed: list[bool] = []
+
+    def claim_and_fail_once(*arguments: Any) -> bool:
+        together.wait()
+        claimed = claim(*arguments)
+        if claimed and not failed:
+            failed.append(True)
+            raise RuntimeError("something else is wrong")
+        return claimed
+
+    with (
+        mock.patch.object(elevations, "_claim", claim_and_fail_once),
+        ThreadPoolExecutor(2) as threads,
+    ):
+        answers = list(threads.map(lambda _: ask(app.test_client(), service, asked, key), range(2)))
+    assert sorted(answer.status_code for answer in answers) == [200, 500]
+    (served,) = (answer for answer in answers if answer.status_code == 200)
+    assert REPLAYED not in served.headers
+    assert ask(app.test_client(), service, asked, key).data == served.data
+
+
+@pytest.fixture
+def impatient(app: Flask, tmp_path: Path) -> Iterator[Flask]:
+    """With a journal of its own, for which it waits a moment."""
+    settings = replace(
+        app.extensions["settings"], journal_dir=tmp_path / "journal", audit_timeout=IMPATIENT
+    )
+    with application_of(settings) as made:
+        yield made
+
+
+@pytest.mark.parametrize("reason", ["incident", "break_glass"], ids=["allowed", "denied"])
+def test_what_cannot_be_recorded_is_not_answered(
+    impatient: Flask,
+    worker: None,
+    service: Account,
+    engineer: Account,
+    tenant: MadeTenant,
+    reason: str,
+) -> None:
+    client, key = impatient.test_client(), str(uuid4())
+    asked = question(engineer.email, tenant, reason)
+    ask(client, service, asked)  # so that the journal has a file, and the process the rules
+    with hanging_disk(impatient.extensions["sightline.journal"].file):
+        refused = ask(client, service, asked, key)
+    assert (refused.status_code, refused.get_json()["code"]) == (503, "audit_unavailable")
+    assert refused.headers["Retry-After"]
+    assert b"decision" not in refused.data
+    assert key not in keys_of(impatient, service.id)
+    again = ask(client, service, asked, key)
+    assert (again.status_code, REPLAYED in again.headers) == (200, False)
+    assert again.get_json()["decision"] == ("allowed" if reason == "incident" else "denied")
+
+
+@pytest.fixture
+def mortal(worker: None, environment: Mapping[str, str], tmp_path: Path) -> Iterator[Web]:
+    """A real gunicorn; its process dies where the file `dies` says so."""
+    settings = {
+        **environment,
+        "JOURNAL_DIR": str(tmp_path / "journal"),
+        "WEB_CONCURRENCY": "2",
+        "DIES": str(tmp_path / "dies"),
+    }
+    with run_server(SERVER, "/healthz", settings, tmp_path / "web.log") as web:
+        yield web
+
+
+def post(web: Web, service: Account, key: str, body: Mapping[str, Any]) -> requests.Response:
+    headers = {**service.headers(), "Idempotency-Key": key}
+    return requests.post(f"{web.url}{PATH}", headers=headers, json=body, timeout=TIMEOUT)
+
+
+def test_a_process_that_dies_before_it_answers_leaves_an_interrupted_look(
+    app: Flask, mortal: Web, service: Account, engineer: Account, tmp_path: Path
+) -> None:
+    key = uuid4().hex
+    (tmp_path / "dies").write_text("noted")
+    with pytest.raises(requests.ConnectionError):
+        post(mortal, service, key, question(engineer.email))
+    again = post(mortal, service, key, question(engineer.email))
+    assert (again.status_code, REPLAYED in again.headers) == (200, False)
+    (answered,) = receipt(again)
+    assert post(mortal, service, key, question(engineer.email)).content == again.content
+    wait_for(lambda: len(looks_of(app, engineer)) == 2)
+    (first,) = looks_of(app, engineer) - {answered}
+    outcomes = [event["outcome"] for event in committed(app, first, answered)]
+    assert outcomes == ["interrupted", "served"]
+
+
+def test_a_process_that_dies_after_it_has_committed_has_answered(
+    app: Flask, mortal: Web, service: Account, engineer: Account, tmp_path: Path
+) -> None:
+    key = uuid4().hex
+    (tmp_path / "dies").write_text("committed")
+    with pytest.raises(requests.ConnectionError):
+        post(mortal, service, key, question(engineer.email))
+    again = post(mortal, service, key, question(engineer.email))
+    assert (again.status_code, again.headers[REPLAYED]) == (200, "true")
+    told = UUID(again.json()["receipt"])
+    (event,) = committed(app, told)
+    assert (event["outcome"], looks_of(app, engineer)) == ("interrupted", {told})

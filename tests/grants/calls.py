@@ -1,0 +1,80 @@
+"""Calls of the grants' API, as the tests make them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from tests.factories import INCIDENT, Account, MadeTenant
+from tests.rules.calls import PATH as RULES
+from tests.rules.calls import add_rule
+
+PATH = "/admin/api/grants"
+SURFACE = "admin.rules.list"
+"""The surface that the tests look at: the list of rules."""
+
+REASON = {"code": "incident", "ticket": "INC-1"}
+"""That of `INCIDENT`."""
+
+
+def want(tenants: Sequence[str] | None, **changes: Any) -> dict[str, Any]:
+    listed = None if tenants is None else list(tenants)
+    wanted = {"surfaces": [SURFACE], "tenants": listed, "reason": REASON, "minutes": 30}
+    return wanted | changes
+
+
+def ask(
+    client: FlaskClient, who: Account, tenants: Sequence[str] | None, **changes: Any
+) -> TestResponse:
+    return client.post(PATH, headers=who.headers(), json=want(tenants, **changes))
+
+
+def asked(
+    client: FlaskClient, who: Account, tenant: MadeTenant | None, **changes: Any
+) -> dict[str, Any]:
+    """A request that has been made."""
+    response = ask(client, who, None if tenant is None else [tenant.slug], **changes)
+    assert response.status_code == 201, response.text
+    (grant,) = response.get_json()["items"]
+    return dict(grant)
+
+
+def of(grant: dict[str, Any], action: str = "") -> str:
+    return f"{PATH}/{grant['id']}" + (action and f"/{action}")
+
+
+def act(client: FlaskClient, who: Account, action: str, grant: dict[str, Any]) -> TestResponse:
+    return client.post(of(grant, action), headers=who.headers())
+
+
+def done(client: FlaskClient, who: Account, action: str, grant: dict[str, Any]) -> dict[str, Any]:
+    """The grant after what somebody may do to it."""
+    response = act(client, who, action, grant)
+    assert response.status_code == 200, response.text
+    return dict(response.get_json())
+
+
+def look(client: FlaskClient, who: Account, tenant: MadeTenant | None) -> TestResponse:
+    """At a tenant's rules, or at everybody's."""
+    scope = "global" if tenant is None else f"tenant:{tenant.slug}"
+    return client.get(RULES, headers=who.headers(scope, INCIDENT))
+
+
+def look_as(app: Flask, who: Account, tenant: MadeTenant | None) -> int:
+    """The status of a look in another process's application."""
+    return look(app.test_client(), who, tenant).status_code
+
+
+def want_approval(
+    client: FlaskClient, headers: dict[str, str], name: str = "ask first", **changes: Any
+) -> dict[str, Any]:
+    """A rule that wants an approval for what the tests look at."""
+    rule = {"effect": "require_approval", "surfaces": [SURFACE]} | changes
+    return add_rule(client, headers, name, **rule)
+
+
+def problem(response: TestResponse) -> tuple[int, str]:
+    body = response.get_json()
+    return response.status_code, body["code"]

@@ -1,0 +1,69 @@
+"""A tenant that wants to be asked, and the people who ask and decide: all new for each test."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from tests.factories import Account, MadeTenant, add_account, add_tenant
+from tests.grants.calls import asked, want_approval
+from webapp import create_app
+from webapp.audit import pipeline
+from webapp.extensions import db
+
+STOPPING = 10.0
+
+
+@pytest.fixture
+def tenant(app: Flask) -> MadeTenant:
+    return add_tenant(app)
+
+
+@pytest.fixture
+def admin(app: Flask, tenant: MadeTenant) -> Account:
+    return add_account(app, member_of={tenant.slug: "admin"})
+
+
+@pytest.fixture
+def outsider(app: Flask) -> Account:
+    """The admin of another tenant."""
+    return add_account(app, member_of={add_tenant(app).slug: "admin"})
+
+
+@pytest.fixture
+def owner(app: Flask) -> Account:
+    return add_account(app, "owner")
+
+
+@pytest.fixture
+def support(app: Flask) -> Account:
+    """Who wants to look."""
+    return add_account(app, "support")
+
+
+@pytest.fixture
+def rule(client: FlaskClient, admin: Account) -> dict[str, Any]:
+    """The tenant's own: an hour at most, approved by its admins."""
+    return want_approval(client, admin.headers(), max_minutes=60)
+
+
+@pytest.fixture
+def request_(
+    client: FlaskClient, support: Account, tenant: MadeTenant, rule: dict[str, Any]
+) -> dict[str, Any]:
+    """What support has asked for."""
+    assert rule
+    return asked(client, support, tenant)
+
+
+@pytest.fixture(scope="session")
+def other_app(app: Flask) -> Iterator[Flask]:
+    """The application of another process, with its own memory and connections."""
+    other = create_app(app.extensions["settings"])
+    yield other
+    pipeline.stop(other, STOPPING)
+    other.extensions["celery"].close()
+    with other.app_context():
+        db.engine.dispose()

@@ -1,0 +1,170 @@
+"""What may be asked for, and what comes of it: all of it or nothing."""
+
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from tests.audit.receipts import committed, receipt
+from tests.factories import INCIDENT, Account, MadeTenant, add_account, add_tenant
+from tests.grants.calls import PATH, SURFACE, ask, problem, want_approval
+from tests.rules.calls import add_rule
+
+
+def requests_of(client: FlaskClient, who: Account) -> int:
+    own = client.get(PATH, headers=who.headers(), query_string={"holder": who.email})
+    total: int = own.get_json()["total"]
+    return total
+
+
+def errors(response: Any) -> dict[str, list[str]]:
+    assert problem(response) == (422, "invalid")
+    found: dict[str, list[str]] = response.get_json()["errors"]
+    return found
+
+
+def test_each_tenant_gets_a_request_and_a_record_of_its_own(
+    app: Flask,
+    worker: None,
+    client: FlaskClient,
+    tenant: MadeTenant,
+    rule: dict[str, Any],
+    support: Account,
+) -> None:
+    other = add_tenant(app)
+    others = want_approval(client, add_account(app, member_of={other.slug: "admin"}).headers())
+    response = ask(client, support, [tenant.slug, other.slug, tenant.slug])
+    assert response.status_code == 201
+    grants = response.get_json()["items"]
+    told = [(grant["tenant"], grant["rules"], grant["surfaces"]) for grant in grants]
+    assert told == [
+        (tenant.slug, [rule["id"]], [SURFACE]),
+        (other.slug, [others["id"]], [SURFACE]),
+    ]
+    events = committed(app, *receipt(response))
+    assert [event["scope"]["tenant"] for event in events] == [tenant.slug, other.slug]
+    assert [event["decision"]["grant_ids"] for event in events] == [[g["id"]] for g in grants]
+    for event in events:
+        assert (event["kind"], event["surface"]) == ("change", "admin.grants.ask")
+        assert (event["outcome"], event["rows"], event["repeats"]) == ("served", 1, 1)
+
+
+def test_what_is_denied_cannot_be_asked_for(
+    app: Flask,
+    worker: None,
+    client: FlaskClient,
+    tenant: MadeTenant,
+    admin: Account,
+    rule: dict[str, Any],
+    support: Account,
+) -> None:
+    assert rule
+    closed = add_tenant(app)
+    closer = add_account(app, member_of={closed.slug: "admin"})
+    denying = add_rule(client, closer.headers(), surfaces=["admin.rules.read"])
+    response = ask(
+        client, support, [tenant.slug, closed.slug], surfaces=[SURFACE, "admin.rules.read"]
+    )
+    assert problem(response) == (403, "elevation_denied")
+    assert response.get_json()["rules"] == [denying["id"]]
+    (event,) = committed(app, *receipt(response))
+    assert (event["scope"]["tenant"], event["outcome"]) == (closed.slug, "denied")
+    assert event["decision"]["rule_ids"] == [denying["id"]]
+    assert requests_of(client, support) == 0
+
+
+def test_no_approval_is_asked_for_where_none_is_needed(
+    app: Flask, client: FlaskClient, tenant: MadeTenant, rule: dict[str, Any], support: Account
+) -> None:
+    assert rule
+    free = add_tenant(app)
+    response = ask(client, support, [tenant.slug, free.slug])
+    assert problem(response) == (409, "conflict")
+    assert response.get_json()["detail"] == f"No approval is needed for {free.slug}."
+    # A look at all tenants leaves out those who want to be asked: nobody approves it as a whole.
+    assert problem(ask(client, support, None)) == (409, "conflict")
+    assert requests_of(client, support) == 0
+
+
+def test_at_home_rules_have_no_say(
+    app: Flask, client: FlaskClient, tenant: MadeTenant, rule: dict[str, Any]
+) -> None:
+    assert rule
+    own = add_account(app, "support", member_of={tenant.slug: "member"})
+    assert problem(ask(client, own, [tenant.slug])) == (409, "conflict")
+
+
+def test_a_tenant_that_is_not_there_is_said(
+    client: FlaskClient, tenant: MadeTenant, rule: dict[str, Any], support: Account
+) -> None:
+    assert rule
+    found = errors(ask(client, support, [tenant.slug, "nobodys"]))
+    assert list(found) == ["tenants.1"]
+    assert requests_of(client, support) == 0
+
+
+def test_no_longer_than_the_rules_allow(
+    client: FlaskClient,
+    tenant: MadeTenant,
+    admin: Account,
+    rule: dict[str, Any],
+    support: Account,
+) -> None:
+    assert rule["max_minutes"] == 60
+    want_approval(client, admin.headers(), "shorter", max_minutes=45)
+    assert errors(ask(client, support, [tenant.slug], minutes=46)) == {
+        "minutes": ["must be 45 at most"]
+    }
+    assert ask(client, support, [tenant.slug], minutes=45).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"reason": {"code": "break_glass"}}, "reason.code"),
+        ({"reason": {"code": "because"}}, "reason.code"),
+        ({"reason": {"code": "incident", "ticket": "a\nb"}}, "reason.ticket"),
+        ({"surfaces": ["admin.rules.*"]}, "surfaces.0"),
+        ({"surfaces": []}, "surfaces"),
+        ({"surfaces": ["a"] * 21}, "surfaces"),
+        ({"tenants": []}, "tenants"),
+        ({"minutes": 0}, "minutes"),
+        ({"minutes": 7 * 24 * 60 + 1}, "minutes"),
+        ({"state": "approved"}, "state"),
+    ],
+)
+def test_what_cannot_be_asked_for(
+    client: FlaskClient, support: Account, changes: dict[str, Any], field: str
+) -> None:
+    wanted = {"tenants": ["a"], **changes}
+    assert list(errors(ask(client, support, wanted.pop("tenants"), **wanted))) == [field]
+
+
+def test_only_staff_asks(app: Flask, client: FlaskClient, tenant: MadeTenant) -> None:
+    for who in (
+        add_account(app, member_of={tenant.slug: "admin"}),
+        add_account(app, "service"),
+        add_account(app),
+    ):
+        assert problem(ask(client, who, [tenant.slug])) == (403, "forbidden")
+
+
+def test_the_address_and_the_second_factor_are_those_of_who_asks(
+    app: Flask, client: FlaskClient, owner: Account, tenant: MadeTenant, support: Account
+) -> None:
+    """A rule that wants an approval from elsewhere, and one that denies without a factor."""
+    users = {"users": [support.email]}
+    everywhere = owner.headers("global", INCIDENT)
+    from_here = want_approval(
+        client, everywhere, f"{support.email} here", subjects=users, networks=["127.0.0.0/8"]
+    )
+    response = ask(client, support, [tenant.slug])
+    assert response.status_code == 201
+    assert response.get_json()["items"][0]["rules"] == [from_here["id"]]
+    with_factor = want_approval(
+        client, everywhere, f"{support.email} factor", subjects=users, mfa=True
+    )
+    response = ask(client, support, [tenant.slug])
+    assert problem(response) == (403, "elevation_denied")
+    assert response.get_json()["rules"] == [with_factor["id"]]

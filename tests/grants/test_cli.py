@@ -1,0 +1,107 @@
+"""`flask grants`, as an operator runs it."""
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID, uuid4
+
+import orjson
+import pytest
+from click.testing import Result
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import select
+
+from tests.audit.receipts import second_connection
+from tests.factories import Account, MadeTenant
+from tests.grants.calls import asked, done, look
+from tests.grants.test_expiry import expiries, let_end
+from webapp.audit import ledger
+from webapp.audit.models import AuditEventRow
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(app: Flask) -> Run:
+    def command(*arguments: str) -> Result:
+        return app.test_cli_runner().invoke(args=["grants", *arguments])
+
+    return command
+
+
+def succeed(run: Run, *arguments: str) -> Any:
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return orjson.loads(result.stdout)
+
+
+def test_it_shows_grants(
+    run: Run,
+    client: FlaskClient,
+    tenant: MadeTenant,
+    admin: Account,
+    support: Account,
+    request_: dict[str, Any],
+) -> None:
+    denied = done(client, admin, "deny", asked(client, support, tenant))
+    assert succeed(run, "list", "--tenant", tenant.slug)["items"] == [denied, request_]
+    chosen = succeed(run, "list", "--tenant", tenant.slug, "--state", "requested")
+    assert chosen["items"] == [request_]
+    lines = run("list", "--tenant", tenant.slug).stdout.splitlines()
+    (line,) = [line for line in lines if request_["id"] in line]
+    assert [cell.strip() for cell in line.strip("│").split("│")][1:-1] == [
+        "approval",
+        support.email,
+        tenant.slug,
+        "admin.rules.list",
+        "incident",
+        "INC-1",
+        "requested",
+    ]
+
+
+def test_what_an_operator_revokes_ends_and_is_on_record(
+    app: Flask,
+    run: Run,
+    client: FlaskClient,
+    tenant: MadeTenant,
+    admin: Account,
+    support: Account,
+    request_: dict[str, Any],
+) -> None:
+    done(client, admin, "approve", request_)
+    assert look(client, support, tenant).status_code == 200
+    revoked = run("revoke", request_["id"])
+    assert revoked.stdout == f"The grant {request_['id']} of {support.email} is revoked.\n"
+    assert look(client, support, tenant).status_code == 403
+    [shown] = succeed(run, "list", "--tenant", tenant.slug)["items"]
+    assert (shown["state"], shown["closed_by"]) == ("revoked", "operator")
+    with second_connection(app) as session:
+        own = select(AuditEventRow.event).where(
+            AuditEventRow.origin_journal == ledger.OWN_JOURNAL, AuditEventRow.tenant == tenant.slug
+        )
+        (event,) = session.scalars(own)
+    assert (event["surface"], event["actor"]["email"]) == ("grants.revoke", "operator")
+    assert event["request"]["method"] == "CLI"
+    assert event["decision"]["grant_ids"] == [request_["id"]]
+
+
+def test_what_cannot_be_revoked_is_one_line(run: Run, request_: dict[str, Any]) -> None:
+    succeed(run, "revoke", request_["id"])
+    for grant_id, says in (
+        (request_["id"], "It is revoked already."),
+        (str(uuid4()), "There is no such grant."),
+    ):
+        result = run("revoke", grant_id)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert says in result.stderr
+    assert run("revoke", "x").exit_code == 2
+
+
+def test_it_expires_what_is_over(app: Flask, run: Run, request_: dict[str, Any]) -> None:
+    let_end(app, request_)
+    assert succeed(run, "expire")["expired"] >= 1
+    (event,) = expiries(app, request_)
+    assert (event["actor"]["email"], event["request"]["method"]) == ("sightline", "CLI")
+    assert UUID(event["request"]["id"])
+    assert run("expire").stdout == "0 grants have expired.\n"

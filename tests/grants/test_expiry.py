@@ -1,0 +1,196 @@
+"""What is over ends by itself, on record once, whoever notices it and however often."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from threading import Barrier
+from typing import Any
+from unittest import mock
+from uuid import UUID
+
+import celery
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import select
+
+import celeryconfig
+import tasks  # noqa: F401 - registers the task
+from tests.audit.ledgers import ledger_session
+from tests.audit.receipts import second_connection, wait_for
+from tests.factories import Account, MadeTenant
+from tests.grants.calls import asked, done, look, of
+from webapp.audit import ledger, verify
+from webapp.audit.models import AuditEventRow
+from webapp.extensions import db
+from webapp.grants.models import GrantRow
+from webapp.scope.scopes import ClerkScope
+
+AGO = timedelta(minutes=5)
+
+
+def expire(app: Flask) -> None:
+    """As a worker does it."""
+    app.extensions["celery"].tasks["grants.expire"].apply(throw=True)
+
+
+def let_end(app: Flask, *grants: dict[str, Any], at: datetime | None = None) -> datetime:
+    ends_at = at or datetime.now(UTC) - AGO
+    with app.app_context(), db.session.scoped(ClerkScope()):
+        for grant in grants:
+            db.session.get_one(GrantRow, UUID(grant["id"])).ends_at = ends_at
+        db.session.commit()
+    return ends_at
+
+
+def state_of(client: FlaskClient, who: Account, grant: dict[str, Any]) -> str:
+    state: str = client.get(of(grant), headers=who.headers()).get_json()["state"]
+    return state
+
+
+def expiries(app: Flask, grant: dict[str, Any]) -> list[Mapping[str, Any]]:
+    """What the ledger has of its end."""
+    with second_connection(app) as session:
+        asked = select(AuditEventRow.event).where(
+            AuditEventRow.surface == "grants.expire",
+            AuditEventRow.event["decision"]["grant_ids"][0].as_string() == grant["id"],
+        )
+        return list(session.scalars(asked))
+
+
+def own_numbers(app: Flask) -> list[int]:
+    with second_connection(app) as session:
+        of_its_own = AuditEventRow.origin_journal == ledger.OWN_JOURNAL
+        numbers = select(AuditEventRow.origin_seq).where(of_its_own)
+        return list(session.scalars(numbers.order_by(AuditEventRow.origin_seq)))
+
+
+def test_the_end_of_a_grant_is_an_event_of_its_own(
+    app: Flask,
+    client: FlaskClient,
+    tenant: MadeTenant,
+    admin: Account,
+    support: Account,
+    request_: dict[str, Any],
+) -> None:
+    done(client, admin, "approve", request_)
+    assert look(client, support, tenant).status_code == 200
+    ends_at = let_end(app, request_)
+    expire(app)
+    assert state_of(client, support, request_) == "expired"
+    assert look(client, support, tenant).status_code == 403
+    (event,) = expiries(app, request_)
+    assert (event["kind"], event["outcome"], event["http_status"]) == ("change", "served", None)
+    assert event["actor"]["email"] == "sightline"
+    assert (event["actor"]["id"], event["actor"]["roles"]) == (str(UUID(int=0)), [])
+    assert (event["scope"]["tenant"], event["scope"]["tenant_id"]) == (tenant.slug, str(tenant.id))
+    assert event["reason"] == {"code": "incident", "note": None, "ticket": "INC-1"}
+    assert datetime.fromisoformat(event["occurred_at"]) == ends_at
+    assert (event["request"]["method"], event["request"]["path"]) == ("TASK", "grants.expire")
+    shown = client.get(
+        "/admin/api/audits", headers=admin.headers(), query_string={"surface": "grants.expire"}
+    )
+    assert [item["id"] for item in shown.get_json()["items"]] == [event["id"]]
+
+
+def test_a_request_that_nobody_decides_lapses(
+    app: Flask, client: FlaskClient, support: Account, request_: dict[str, Any]
+) -> None:
+    let_end(app, request_)
+    expire(app)
+    assert state_of(client, support, request_) == "expired"
+    assert len(expiries(app, request_)) == 1
+
+
+def test_what_is_not_over_stays(
+    app: Flask,
+    client: FlaskClient,
+    tenant: MadeTenant,
+    admin: Account,
+    support: Account,
+    request_: dict[str, Any],
+) -> None:
+    denied = done(client, admin, "deny", asked(client, support, tenant))
+    let_end(app, denied)
+    done(client, admin, "approve", request_)
+    expire(app)
+    assert state_of(client, support, request_) == "approved"
+    assert state_of(client, support, denied) == "denied"
+    assert expiries(app, request_) == expiries(app, denied) == []
+
+
+def test_it_is_recorded_once_however_often_and_by_however_many(
+    app: Flask,
+    other_app: Flask,
+    client: FlaskClient,
+    tenant: MadeTenant,
+    support: Account,
+    rule: dict[str, Any],
+) -> None:
+    assert rule
+    grants = [asked(client, support, tenant) for _ in range(12)]
+    let_end(app, *grants)
+    together = Barrier(4)
+
+    def one(process: Flask) -> None:
+        together.wait()
+        with mock.patch("webapp.grants.clerk.BATCH", 3):
+            expire(process)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(one, [app, other_app, app, other_app]))
+    expire(app)
+    assert [len(expiries(app, grant)) for grant in grants] == [1] * 12
+    numbers = own_numbers(app)
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_what_dies_on_the_way_has_ended_nothing(
+    app: Flask, client: FlaskClient, support: Account, request_: dict[str, Any]
+) -> None:
+    let_end(app, request_)
+    append = ledger.append_own
+
+    def die(*arguments: Any) -> None:
+        append(*arguments)
+        raise SystemError
+
+    with mock.patch.object(ledger, "append_own", die), pytest.raises(SystemError):
+        expire(app)
+    assert (state_of(client, support, request_), expiries(app, request_)) == ("requested", [])
+    expire(app)
+    assert state_of(client, support, request_) == "expired"
+    assert len(expiries(app, request_)) == 1
+
+
+def test_its_month_needs_no_partition_yet(
+    app: Flask, client: FlaskClient, support: Account, request_: dict[str, Any]
+) -> None:
+    ends_at = let_end(app, request_, at=datetime(2019, 3, 31, 23, 59, 59, 999999, UTC))
+    expire(app)
+    (event,) = expiries(app, request_)
+    assert datetime.fromisoformat(event["occurred_at"]) == ends_at
+    assert state_of(client, support, request_) == "expired"
+
+
+def test_its_numbers_are_complete(app: Flask, support: Account, request_: dict[str, Any]) -> None:
+    let_end(app, request_)
+    expire(app)
+    with ledger_session(app) as session:
+        found = verify.check_completeness(session, app.extensions["settings"].journal_dir)
+    assert [gap for gap in found.missing if gap.journal == ledger.OWN_JOURNAL] == []
+    assert own_numbers(app)
+
+
+def test_beat_asks_for_it_each_minute_and_a_worker_does_it(
+    app: Flask, worker: None, client: FlaskClient, support: Account, request_: dict[str, Any]
+) -> None:
+    (entry,) = [e for e in celeryconfig.beat_schedule.values() if e["task"] == "grants.expire"]
+    schedule = entry["schedule"]
+    assert isinstance(schedule, celery.schedules.crontab)
+    assert schedule.minute == set(range(60))
+    assert schedule.hour == set(range(24))
+    let_end(app, request_)
+    app.extensions["celery"].send_task("grants.expire", ignore_result=True)
+    wait_for(lambda: state_of(client, support, request_) == "expired")
+    assert len(expiries(app, request_)) == 1

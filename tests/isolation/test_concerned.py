@@ -1,0 +1,133 @@
+"""In the scope of what concerns a principal: the own, the administered tenants', all for staff."""
+
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import func, select, text, update
+from sqlalchemy.exc import DBAPIError, ProgrammingError
+
+from tests.isolation.rows import Owned, approval, grant
+from webapp.db import Base, ScopedSession
+from webapp.extensions import db
+from webapp.grants.models import GrantApprovalRow, GrantRow
+from webapp.identity.models import PrincipalRow
+from webapp.scope.scopes import ClerkScope, IdentityScope, PolicyScope, PrincipalScope
+
+MODELS: list[type[Base]] = [GrantRow, GrantApprovalRow]
+SOMEBODY = UUID(int=1)
+
+
+def admin_of(owned: Owned) -> PrincipalScope:
+    return PrincipalScope(SOMEBODY, frozenset({owned.tenant_id}))
+
+
+@pytest.fixture
+def global_grant(session: ScopedSession, theirs: Owned) -> UUID:
+    """Of all tenants, held by somebody of theirs."""
+    with session.scoped(ClerkScope()):
+        made = grant(None, theirs.principal_id)
+        grant_id = made.id
+        session.add(made)
+        session.commit()
+    return grant_id
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_an_admin_sees_the_own_tenants(
+    session: ScopedSession, ours: Owned, theirs: Owned, global_grant: UUID, model: type[Base]
+) -> None:
+    with session.scoped(admin_of(ours)):
+        assert session.get(model, ours.key(model)) is not None
+        assert session.get(model, theirs.key(model)) is None
+        assert session.scalar(select(func.count()).select_from(model)) == 1
+        assert session.get(GrantRow, global_grant) is None
+
+
+def test_a_holder_sees_the_own(
+    session: ScopedSession, ours: Owned, theirs: Owned, global_grant: UUID
+) -> None:
+    assert ours
+    with session.scoped(PrincipalScope(theirs.principal_id)):
+        assert set(session.scalars(select(GrantRow.id))) == {theirs.grant_id, global_grant}
+
+
+def test_nobody_in_particular_sees_nothing(
+    session: ScopedSession, ours: Owned, global_grant: UUID
+) -> None:
+    assert ours
+    assert global_grant
+    with session.scoped(PrincipalScope(SOMEBODY)):
+        for model in MODELS:
+            assert session.scalars(select(model)).first() is None
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_staff_sees_all(
+    session: ScopedSession, ours: Owned, theirs: Owned, global_grant: UUID, model: type[Base]
+) -> None:
+    with session.scoped(PrincipalScope(SOMEBODY, staff=True)):
+        for owned in (ours, theirs):
+            assert session.get(model, owned.key(model)) is not None
+        assert session.get(GrantRow, global_grant) is not None
+
+
+def test_an_admin_changes_the_own_tenants_only(
+    session: ScopedSession, ours: Owned, theirs: Owned, global_grant: UUID
+) -> None:
+    with session.scoped(admin_of(ours)):
+        for grant_id, changed in ((ours.grant_id, 1), (theirs.grant_id, 0), (global_grant, 0)):
+            statement = update(GrantRow).where(GrantRow.id == grant_id).values(state="approved")
+            assert getattr(session.execute(statement), "rowcount", None) == changed
+
+
+@pytest.mark.parametrize("everybodys", [False, True])
+def test_an_admin_makes_and_approves_no_grant_elsewhere(
+    session: ScopedSession, ours: Owned, theirs: Owned, global_grant: UUID, everybodys: bool
+) -> None:
+    tenant_id = None if everybodys else theirs.tenant_id
+    grant_id = global_grant if everybodys else theirs.grant_id
+    for row in (
+        grant(tenant_id, ours.principal_id),
+        approval(tenant_id, grant_id, ours.principal_id),
+    ):
+        with session.scoped(admin_of(ours)):
+            session.add(row)
+            with pytest.raises(ProgrammingError, match="row-level security"):
+                session.flush()
+
+
+def test_an_approval_is_of_its_grants_tenant(
+    session: ScopedSession, ours: Owned, theirs: Owned
+) -> None:
+    """Else somebody could say yes to another tenant's under the own one's name."""
+    with session.scoped(admin_of(ours)):
+        session.add(approval(ours.tenant_id, theirs.grant_id, ours.principal_id))
+        with pytest.raises(DBAPIError, match="foreign key"):
+            session.flush()
+
+
+def test_what_is_given_is_not_taken_back(session: ScopedSession, ours: Owned) -> None:
+    for statement in (
+        f"delete from grants where id = '{ours.grant_id}'",  # noqa: S608 - a UUID
+        f"delete from grant_approvals where id = '{ours.approval_id}'",  # noqa: S608 - a UUID
+        f"update grant_approvals set roles = '{{owner}}' where id = '{ours.approval_id}'",  # noqa: S608 - a UUID
+    ):
+        for scope in (admin_of(ours), ClerkScope(), PolicyScope()):
+            with session.scoped(scope), pytest.raises(ProgrammingError, match="denied"):
+                session.execute(text(statement))
+
+
+def test_a_decision_only_reads(session: ScopedSession, ours: Owned) -> None:
+    with session.scoped(PolicyScope()):
+        assert session.get(GrantRow, ours.grant_id) is not None
+        with pytest.raises(ProgrammingError, match="denied"):
+            session.execute(update(GrantRow).values(state="approved"))
+
+
+def test_who_finds_out_who_asks_sees_no_grant(session: ScopedSession, ours: Owned) -> None:
+    assert ours
+    with session.scoped(IdentityScope()):
+        session.add(PrincipalRow(email=f"{uuid4().hex}@example.org"))
+        session.flush()
+        with pytest.raises(ProgrammingError, match="denied"):
+            db.session.scalars(select(GrantRow)).all()

@@ -1,0 +1,196 @@
+"""The last rule that lets an owner administer the platform's rules cannot be removed."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import Engine, NullPool, create_engine, select, text
+
+from tests.factories import Account, add_account, add_tenant
+from tests.rules.calls import PATH, add_rule, draft, etag, names, of, problem
+from webapp.extensions import db
+from webapp.rules import service
+from webapp.rules.models import RuleRow
+from webapp.scope.scopes import GlobalScope
+
+REFUSED = (409, "conflict", ["rule"])
+REASON = "maintenance"
+
+
+@pytest.fixture(scope="module")
+def owner(app: Flask) -> Account:
+    return add_account(app, "owner", mfa=True)
+
+
+@pytest.fixture
+def headers(owner: Account) -> dict[str, str]:
+    return owner.headers("global", REASON)
+
+
+@pytest.fixture
+def only(
+    app: Flask, client: FlaskClient, owner: Account, headers: dict[str, str]
+) -> Iterator[dict[str, Any]]:
+    """The only rule of the platform's, for the time of a test."""
+    rule = add_rule(
+        client,
+        headers,
+        f"owners {uuid4()}",
+        effect="allow",
+        subjects={"roles": ["owner"]},
+        surfaces=["admin.*"],
+    )
+    engine = create_engine(app.extensions["settings"].database_owner_url, poolclass=NullPool)
+    switched = _switch_off_others(engine, UUID(rule["id"]))
+    yield rule
+    _switch_on(engine, switched)
+    _remove_all_by(app, owner.email)
+
+
+def _remove_all_by(app: Flask, email: str) -> None:
+    scope = GlobalScope(uuid4())
+    made = select(RuleRow.id).where(RuleRow.created_by == email, RuleRow.deleted_at.is_(None))
+    with app.app_context(), db.session.scoped(scope):
+        for rule_id in db.session.scalars(made).all():
+            service.delete_rule(rule_id, lambda _: None, "tests@example.org")
+        db.session.commit()
+
+
+def _switch_off_others(engine: Engine, kept: UUID) -> list[UUID]:
+    """Past every service, and so past what is tested here."""
+    off = text(
+        "update rules set enabled = false"
+        " where tenant_id is null and enabled and id <> :kept returning id"
+    )
+    with engine.begin() as connection:
+        connection.execute(text("alter table rules no force row level security"))
+        ids = list(connection.scalars(off, {"kept": kept}))
+        connection.execute(text("alter table rules force row level security"))
+    return ids
+
+
+def _switch_on(engine: Engine, ids: list[UUID]) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("alter table rules no force row level security"))
+        connection.execute(
+            text("update rules set enabled = true where id = any(:ids)"), {"ids": ids}
+        )
+        connection.execute(text("alter table rules force row level security"))
+
+
+def change(
+    client: FlaskClient, headers: dict[str, str], rule: dict[str, Any], **changes: Any
+) -> tuple[int, str, list[str]] | int:
+    answer = client.patch(of(rule), headers=headers | {"If-Match": etag(rule)}, json=changes)
+    return answer.status_code if answer.status_code == 200 else problem(answer)
+
+
+def test_it_cannot_be_deleted(
+    client: FlaskClient, headers: dict[str, str], only: dict[str, Any]
+) -> None:
+    answer = client.delete(of(only), headers=headers | {"If-Match": etag(only)})
+    assert problem(answer) == REFUSED
+    assert "no rule that lets an owner" in answer.get_json(force=True)["detail"]
+    assert client.get(of(only), headers=headers).get_json() == only
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"enabled": False},
+        {"effect": "deny"},
+        {"effect": "require_approval"},
+        {"subjects": {"roles": ["engineer"]}},
+        {"subjects": {"users": ["somebody@example.org"]}},
+        {"surfaces": ["admin.rules.list"]},
+        {"surfaces": ["admin.audits.*"]},
+        {"reasons": ["break_glass"]},
+        {"ticket": "OPS-*"},
+        {"networks": ["10.0.0.0/8"]},
+        {"windows": [{"days": ["mon"], "from": "08:00", "to": "18:00", "tz": "UTC"}]},
+        {"starts_at": "2100-01-01T00:00:00Z"},
+        {"ends_at": "2100-01-01T00:00:00Z"},
+    ],
+    ids=str,
+)
+def test_it_cannot_be_narrowed_until_it_is_none(
+    client: FlaskClient, headers: dict[str, str], only: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    assert change(client, headers, only, **changes) == REFUSED
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"description": "Kept."},
+        {"surfaces": ["admin.rules.*"]},
+        {"reasons": ["legal", REASON]},
+        {"mfa": True},
+        {"subjects": {"roles": ["owner", "engineer"]}},
+        {"starts_at": "2020-01-01T00:00:00Z"},
+    ],
+    ids=str,
+)
+def test_it_can_be_changed_as_long_as_it_is_one(
+    client: FlaskClient, headers: dict[str, str], only: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    assert change(client, headers, only, **changes) == 200
+
+
+@pytest.mark.parametrize(
+    ("denial", "refused"),
+    [
+        ({}, True),
+        ({"effect": "require_approval"}, True),
+        ({"surfaces": ["admin.rules.update"]}, True),
+        ({"starts_at": "2100-01-01T00:00:00Z"}, True),
+        ({"starts_at": "2099-01-01T00:00:00Z", "ends_at": "2100-01-01T00:00:00Z"}, False),
+        ({"reasons": ["legal"]}, False),
+        ({"subjects": {"roles": ["support"]}}, False),
+        ({"surfaces": ["admin.audits.*"]}, False),
+        ({"mfa": True}, False),
+        ({"networks": ["10.0.0.0/8"]}, False),
+        ({"enabled": False}, False),
+    ],
+    ids=str,
+)
+def test_no_denial_takes_its_place(
+    client: FlaskClient,
+    headers: dict[str, str],
+    only: dict[str, Any],
+    denial: dict[str, Any],
+    refused: bool,
+) -> None:
+    name = f"denial {uuid4()}"
+    body = draft(name, **{"effect": "deny", "surfaces": ["admin.*"], **denial})
+    answer = client.post(PATH, headers=headers, json=body)
+    assert (problem(answer) == REFUSED) if refused else (answer.status_code == 201)
+    assert (name in names(client, headers, q=name)) == (not refused)
+
+
+def test_of_two_that_go_at_once_one_stays(
+    app: Flask, client: FlaskClient, headers: dict[str, str], only: dict[str, Any]
+) -> None:
+    other = add_rule(
+        client, headers, f"more owners {uuid4()}", effect="allow", surfaces=["admin.*"]
+    )
+
+    def remove(rule: dict[str, Any]) -> int:
+        tagged = headers | {"If-Match": etag(rule)}
+        return app.test_client().delete(of(rule), headers=tagged).status_code
+
+    with ThreadPoolExecutor(2) as threads:
+        assert sorted(threads.map(remove, [only, other])) == [204, 409]
+
+
+def test_a_tenants_rules_lock_nobody_out(
+    app: Flask, client: FlaskClient, headers: dict[str, str], only: dict[str, Any]
+) -> None:
+    tenant = add_tenant(app)
+    admin = add_account(app, member_of={tenant.slug: "admin"})
+    add_rule(client, admin.headers(), "nobody", effect="deny", surfaces=["*"])
+    assert change(client, headers, only, description="Still.") == 200

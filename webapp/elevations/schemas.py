@@ -1,0 +1,136 @@
+"""Elevations on the wire."""
+
+import ipaddress
+import re
+from typing import Any, get_args
+
+import http_sf
+from marshmallow import ValidationError, fields, validate
+
+from webapp.elevations.elevation import Asked, Elevation, Excluded, LeftOut, Outcome, Person
+from webapp.http import Schema, Text, TupleOf
+from webapp.identity.service import MAX_EMAIL
+from webapp.rules.schemas import SLUG
+from webapp.scope.reason import MAX_NOTE, MAX_TICKET, REASON_CODES, Reason
+
+KEY_HEADER = "Idempotency-Key"
+MAX_KEY = 128
+
+_BARE_KEY = re.compile(r"[\w!#$%&'*+.^`|~:/=-]{1,128}", re.ASCII)
+
+# The patterns are shown to clients too: `$(?!\n)` ends a string in Python as in JavaScript.
+SURFACE = validate.Regexp(
+    r"^[a-z0-9_]+(\.[a-z0-9_]+)*$(?!\n)", error="Must be a surface, without a `*`."
+)
+EMAIL = validate.Regexp(r"^[^\s@]+@[^\s@]+$(?!\n)", error="Must be an e-mail address.")
+
+
+def _is_printable(value: str) -> None:
+    if not value.isprintable():
+        raise ValidationError("Must be printable.")
+
+
+def _is_address(value: str) -> None:
+    try:
+        address = ipaddress.ip_address(value)
+    except ValueError as error:
+        raise ValidationError("Must be an IP address.") from error
+    if getattr(address, "scope_id", None) is not None:
+        raise ValidationError("Must have no zone.")
+
+
+class Key(fields.String):
+    """A string of RFC 9651 in its quotes, or, as many clients send it, what needs none."""
+
+    def _deserialize(self, *args: Any, **kwargs: Any) -> str:
+        header: str = super()._deserialize(*args, **kwargs)
+        if not header.startswith('"'):
+            key = header if _BARE_KEY.fullmatch(header) else ""
+        else:
+            key = _unquoted(header)
+        if not 0 < len(key) <= MAX_KEY:
+            raise ValidationError(
+                f"Must be a string of 1 to {MAX_KEY} printable ASCII characters, in quotes unless"
+                " it has only letters, digits and !#$%&'*+-.^_`|~:/= in it."
+            )
+        return key
+
+
+def _unquoted(header: str) -> str:
+    try:
+        item: Any = http_sf.parse(header.encode("latin-1"), tltype="item")
+        value, parameters = item
+    except ValueError:  # that of characters beyond Latin-1 included
+        return ""
+    return value if isinstance(value, str) and not parameters else ""
+
+
+class KeySchema(Schema):
+    key = Key(
+        required=True,
+        data_key=KEY_HEADER,
+        metadata={
+            "description": "Names the question: asked again, it gets the same answer, for ever.",
+            "example": '"8e03978e-40d5-43dd-bc93-6894a57f9324"',
+        },
+    )
+
+
+class PersonSchema(Schema):
+    model = Person
+
+    email = Text(required=True, validate=[validate.Length(3, MAX_EMAIL), EMAIL, _is_printable])
+    mfa = fields.Boolean(load_default=False)
+
+
+class ElevationReasonSchema(Schema):
+    model = Reason
+
+    code = fields.String(required=True, validate=validate.OneOf(REASON_CODES))
+    ticket = Text(
+        load_default=None, allow_none=True, validate=[validate.Length(1, MAX_TICKET), _is_printable]
+    )
+    note = Text(
+        load_default=None, allow_none=True, validate=[validate.Length(1, MAX_NOTE), _is_printable]
+    )
+
+
+class AskedSchema(Schema):
+    model = Asked
+
+    principal = fields.Nested(PersonSchema, required=True)
+    surface = fields.String(required=True, validate=[validate.Length(1, 200), SURFACE])
+    tenant = fields.String(required=True, allow_none=True, validate=SLUG)
+    reason = fields.Nested(ElevationReasonSchema, required=True)
+    ip = fields.String(
+        load_default=None, allow_none=True, validate=[validate.Length(2, 64), _is_address]
+    )
+
+
+class LeftOutSchema(Schema):
+    model = LeftOut
+
+    id = fields.UUID(required=True)
+    slug = fields.String(required=True)
+
+
+class ExcludedSchema(Schema):
+    model = Excluded
+
+    count = fields.Integer(required=True)
+    tenants = TupleOf(fields.Nested(LeftOutSchema), required=True)
+
+
+class ElevationSchema(Schema):
+    model = Elevation
+
+    decision = fields.String(required=True, validate=validate.OneOf(get_args(Outcome)))
+    elevated = fields.Boolean(required=True)
+    explanation = fields.String(required=True)
+    rules = TupleOf(fields.UUID(), required=True)
+    excluded = fields.Nested(ExcludedSchema, required=True)
+    grants = TupleOf(fields.UUID(), required=True)
+    minutes = fields.Integer(required=True, allow_none=True)
+    ask = fields.String(required=True, allow_none=True)
+    receipt = fields.UUID(required=True, allow_none=True)
+    policy_version = fields.Integer(required=True, allow_none=True)

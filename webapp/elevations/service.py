@@ -1,0 +1,209 @@
+"""Decisions for other services: each question is decided once, recorded once, and answered with the
+same bytes however often it is asked.
+
+The answer and the key that it was asked with are committed together, after the look's record is on
+disk. So a stored answer always has its record. A process that dies before it has stored one leaves
+a record that says so; the service asks again, and that is decided anew.
+"""
+
+from dataclasses import replace
+from hashlib import sha256
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+import orjson
+from sqlalchemy import ColumnElement, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from webapp.audit.recorder import Elsewhere
+from webapp.elevations.elevation import (
+    Answer,
+    Asked,
+    Elevation,
+    Excluded,
+    LeftOut,
+    Outcome,
+    Person,
+)
+from webapp.elevations.models import ElevationRow
+from webapp.elevations.schemas import KEY_HEADER, ElevationSchema
+from webapp.errors import Conflict
+from webapp.extensions import db
+from webapp.grants.glass import break_glass
+from webapp.identity import service as identity
+from webapp.identity.models import Tenant
+from webapp.identity.principal import Principal
+from webapp.rules.circumstances import Circumstances
+from webapp.scope.deciding import consult_now
+from webapp.scope.policy import (
+    Allowed,
+    Decision,
+    Denied,
+    GlobalTarget,
+    NeedsApproval,
+    Ruled,
+    Surface,
+    Target,
+    TenantTarget,
+)
+from webapp.scope.scopes import Exclusion
+from webapp.scope.service import ASK, note
+
+_AT_HOME = Elevation(
+    decision="allowed",
+    elevated=False,
+    explanation="It is their own tenant.",
+    rules=(),
+    excluded=Excluded(0, ()),
+    grants=(),
+    minutes=None,
+    ask=None,
+    receipt=None,
+    policy_version=None,
+)
+
+
+def answer(service: Principal, key: str, body: bytes, asked: Asked) -> Answer:
+    """What the service is told of `asked`, and was told if it has asked with this key before.
+
+    Raises `Conflict` where the key is that of another question. `body` is the question as it came.
+    """
+    digest = _digest(body)
+    # Before it is decided: breaking glass is more than a question.
+    if (known := _find(service, key, digest)) is not None:
+        return known
+    person, is_known = _person(asked.principal, service)
+    target = _target(person, asked.tenant)
+    decision = _decide(person, target, asked, is_known=is_known)
+    if not _claim(service, key, digest):
+        # Its twin has committed meanwhile: until then the insert has waited.
+        known = _find(service, key, digest)
+        assert known is not None  # noqa: S101 - no row of these is ever deleted
+        return known
+    elevation = _AT_HOME if decision is None else _record(person, target, asked, decision)
+    said = orjson.dumps(ElevationSchema().dump(elevation))
+    db.session.execute(
+        update(ElevationRow).where(_asked_by(service, key)).values(answer=said.decode())
+    )
+    return Answer(said, replayed=False)
+
+
+def _digest(body: bytes) -> bytes:
+    """The same for the same JSON, however it is written."""
+    return sha256(orjson.dumps(orjson.loads(body), option=orjson.OPT_SORT_KEYS)).digest()
+
+
+def _find(service: Principal, key: str, digest: bytes) -> Answer | None:
+    found = db.session.execute(
+        select(ElevationRow.digest, ElevationRow.answer).where(_asked_by(service, key))
+    ).one_or_none()
+    if found is None:
+        return None
+    if found.digest != digest:
+        problem = "is that of another question"
+        raise Conflict(f"The key {problem}.", {KEY_HEADER: [problem]})
+    return Answer(found.answer.encode(), replayed=True)
+
+
+def _claim(service: Principal, key: str, digest: bytes) -> bool:
+    """Whether this is the transaction that answers; waits for one that may."""
+    values = {"service_id": service.id, "key": key, "digest": digest}
+    claimed = insert(ElevationRow).values(values).on_conflict_do_nothing()
+    return db.session.scalar(claimed.returning(ElevationRow.key)) is not None
+
+
+def _asked_by(service: Principal, key: str) -> ColumnElement[bool]:
+    return (ElevationRow.service_id == service.id) & (ElevationRow.key == key)
+
+
+def _person(described: Person, service: Principal) -> tuple[Principal, bool]:
+    """Whoever it is, and whether Sightline knows them. A stranger has no role anywhere, but rules
+    may name the address."""
+    found = identity.find_principal(described.email, service.token_id, mfa=described.mfa)
+    if found is not None:
+        return found, True
+    email = described.email.lower()
+    stranger = Principal(
+        id=uuid5(NAMESPACE_URL, f"mailto:{email}"),
+        email=email,
+        platform_roles=frozenset(),
+        memberships=(),
+        token_id=service.token_id,
+        expires_at=None,
+        mfa=described.mfa,
+    )
+    return stranger, False
+
+
+def _target(person: Principal, slug: str | None) -> Target:
+    if slug is None:
+        return GlobalTarget()
+    own = person.membership(slug)
+    return TenantTarget(own.tenant_id if own else identity.find_tenant_id(slug), slug)
+
+
+def _decide(person: Principal, target: Target, asked: Asked, *, is_known: bool) -> Decision | None:
+    """`None` in their own tenant. What they may do there, the service knows."""
+    if isinstance(target, TenantTarget) and person.membership(target.slug) is not None:
+        return None
+    about = Circumstances(
+        email=person.email,
+        roles=person.role_names,
+        mfa=person.mfa,
+        surface=asked.surface,
+        reason=asked.reason.code,
+        ticket=asked.reason.ticket,
+        ip=asked.ip,
+    )
+    decision = consult_now(target, person.id if is_known else None, about)
+    if not isinstance(decision, Allowed) or decision.ruled is None:
+        return decision
+    ruled = decision.ruled
+    if target == TenantTarget(None, asked.tenant or ""):
+        return _denied("There is no such tenant.", ruled)
+    if not ruled.breaks_glass:
+        return decision
+    if not is_known:
+        return _denied("Only somebody whom Sightline knows can break glass.", ruled)
+    return break_glass(person, target, asked.reason, ruled, note)
+
+
+def _denied(explanation: str, ruled: Ruled) -> Denied:
+    return Denied(explanation, replace(ruled, explanation=explanation))
+
+
+def _record(person: Principal, target: Target, asked: Asked, decision: Decision) -> Elevation:
+    surface = Surface(asked.surface, tenant_roles=frozenset(), platform_roles=frozenset())
+    outcome, ruled = _ruling(decision)
+    receipt = note(person, surface, target, asked.reason, decision, Elsewhere(asked.ip))
+    return Elevation(
+        decision=outcome,
+        elevated=True,
+        explanation=ruled.explanation,
+        rules=ruled.rules,
+        excluded=_excluded(ruled.excluded),
+        grants=ruled.grants,
+        minutes=ruled.minutes,
+        ask=ASK if outcome == "approval_required" else None,
+        receipt=receipt,
+        policy_version=ruled.policy_version,
+    )
+
+
+def _ruling(decision: Decision) -> tuple[Outcome, Ruled]:
+    match decision:
+        case Allowed(Ruled() as ruled):
+            return "allowed", ruled
+        case NeedsApproval(ruled):
+            return "approval_required", ruled
+        case Denied(_, Ruled() as ruled):
+            return "denied", ruled
+    raise TypeError(decision)
+
+
+def _excluded(exclusion: Exclusion) -> Excluded:
+    ids: list[UUID] = list(exclusion.ids)
+    if not ids:
+        return Excluded(0, ())
+    named = select(Tenant.id, Tenant.slug).where(Tenant.id.in_(ids)).order_by(Tenant.slug)
+    found = db.session.execute(named)
+    return Excluded(len(ids), tuple(LeftOut(tenant_id, slug) for tenant_id, slug in found))

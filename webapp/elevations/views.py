@@ -1,0 +1,49 @@
+"""Elevations over HTTP: /admin/api/elevations."""
+
+from typing import Any
+
+from flask import Response
+
+from webapp.audit.recorder import EXCLUDED_HEADER
+from webapp.context import current_request
+from webapp.elevations import service
+from webapp.elevations.elevation import Asked
+from webapp.elevations.schemas import AskedSchema, ElevationSchema, KeySchema
+from webapp.extensions import db
+from webapp.http import Blueprint, etag_of, json_response
+from webapp.scope.surface import current_principal, surface
+
+REPLAYED_HEADER = "Idempotency-Replayed"
+HEADERS = {
+    REPLAYED_HEADER: {
+        "description": "`true` where the same was answered before, and nothing is new.",
+        "schema": {"type": "string", "enum": ["true"]},
+    },
+    EXCLUDED_HEADER: "EXCLUDED",
+}
+
+blueprint = Blueprint(
+    "elevations",
+    __name__,
+    url_prefix="/admin/api/elevations",
+    description="Decisions for other services.",
+)
+
+
+@blueprint.route("", methods=["POST"])
+@surface("admin.elevations.create", tenant_roles=(), platform_roles=("service",), personal=True)
+@blueprint.arguments(KeySchema, location="headers")
+@blueprint.arguments(AskedSchema)
+@blueprint.response(200, ElevationSchema, headers=HEADERS)
+def create(asked: Asked, keyed: dict[str, Any]) -> Response:
+    """Ask whether a person may look at something, and have that recorded
+
+    A denial is an answer too. Asked again with the same key, it is the same answer, which
+    `Idempotency-Replayed: true` says; another question with the same key is a conflict.
+    """
+    answer = service.answer(current_principal(), keyed["key"], current_request().get_data(), asked)
+    db.session.commit()
+    response = json_response(answer.body, etag_of(answer.body))
+    if answer.replayed:
+        response.headers[REPLAYED_HEADER] = "true"
+    return response

@@ -1,0 +1,107 @@
+"""`flask grants`: what an operator at the machine sees of grants, and may end."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import get_args
+from uuid import UUID, uuid4
+
+import click
+
+from webapp.audit.event import EventRequest
+from webapp.commands import Commands, as_json, print_json, print_rows
+from webapp.extensions import db
+from webapp.grants import clerk, notices, service
+from webapp.grants.grant import Grant, GrantQuery, GrantState
+from webapp.grants.schemas import GrantSchema
+from webapp.http import MAX_LIMIT
+from webapp.scope.scopes import ClerkScope
+
+group = Commands("grants", help="Approvals for a time, and glass that was broken.")
+
+
+@dataclass(frozen=True)
+class GrantEntry:
+    """A grant's line in the table."""
+
+    id: UUID
+    kind: str
+    holder: str
+    tenant: str | None
+    surfaces: tuple[str, ...]
+    reason: str
+    ticket: str | None
+    state: str
+    ends_at: datetime
+
+
+@group.command("list")
+@click.option("--tenant", metavar="SLUG", help="Only those at this tenant.")
+@click.option("--state", type=click.Choice(get_args(GrantState)), help="Only those in this state.")
+@as_json
+def list_command(*, tenant: str | None, state: GrantState | None, as_json: bool) -> None:
+    """Show grants and requests, the newest first; those at all tenants have none."""
+    with db.session.scoped(ClerkScope()):
+        grants = list(_grants(GrantQuery(limit=MAX_LIMIT, tenant=tenant, state=state)))
+    if as_json:
+        print_json({"items": GrantSchema(many=True).dump(grants)})
+    else:
+        print_rows(GrantEntry, [_entry(grant) for grant in grants], as_json=False)
+
+
+@group.command("revoke")
+@click.argument("grant_id", type=click.UUID)
+@as_json
+def revoke(*, grant_id: UUID, as_json: bool) -> None:
+    """End a request or a grant, from the next request on."""
+    with db.session.scoped(ClerkScope()):
+        grant = clerk.revoke(grant_id, _origin("grants.revoke"))
+        db.session.commit()
+    notices.send_soon()
+    if as_json:
+        print_json(GrantSchema().dump(grant))
+    else:
+        click.echo(f"The grant {grant_id} of {grant.email} is revoked.")
+
+
+@group.command("expire")
+@as_json
+def expire(*, as_json: bool) -> None:
+    """End what is over now, as the workers do each minute."""
+    expired, request = 0, _origin("grants.expire")
+    with db.session.scoped(ClerkScope()):
+        while some := clerk.expire_over(request):
+            db.session.commit()
+            expired += some
+    notices.send_soon()
+    if as_json:
+        print_json({"expired": expired})
+    else:
+        click.echo(f"{expired} {'grant has' if expired == 1 else 'grants have'} expired.")
+
+
+def _origin(path: str) -> EventRequest:
+    return clerk.origin("CLI", path, uuid4().hex)
+
+
+def _grants(query: GrantQuery) -> Iterator[Grant]:
+    while True:
+        page = service.list_grants(ClerkScope(), query)
+        yield from page.items
+        if page.next_cursor is None:
+            return
+        query = replace(query, cursor=page.next_cursor)
+
+
+def _entry(grant: Grant) -> GrantEntry:
+    return GrantEntry(
+        grant.id,
+        grant.kind,
+        grant.email,
+        grant.tenant,
+        grant.surfaces,
+        grant.reason,
+        grant.ticket,
+        grant.state,
+        grant.ends_at,
+    )

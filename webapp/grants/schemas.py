@@ -1,0 +1,108 @@
+"""Grants on the wire, and what is written of them."""
+
+from typing import get_args
+
+from marshmallow import ValidationError, fields, validate
+
+from webapp.audit.schemas import ReasonSchema
+from webapp.grants.grant import Asking, GrantKind, GrantQuery, GrantState, SortKey
+from webapp.http import PageQuerySchema, Schema, Text, TupleOf
+from webapp.rules.schemas import SLUG
+from webapp.rules.templates import BREAK_GLASS
+from webapp.scope.reason import MAX_NOTE, MAX_TICKET, REASON_CODES, Reason
+
+MAX_ENTRIES = 20
+MAX_MINUTES = 7 * 24 * 60
+MAX_REVIEW = 4000
+# The pattern is shown to clients too: `$(?!\n)` ends a string in Python as in JavaScript.
+SURFACE = validate.Regexp(
+    r"^[a-z0-9_]+(\.[a-z0-9_]+)*$(?!\n)", error="Must be a surface, without `*`."
+)
+APPROVABLE = [code for code in REASON_CODES if code != BREAK_GLASS]
+"""Glass is broken without asking."""
+
+
+def _is_printable(value: str) -> None:
+    if not value.isprintable():
+        raise ValidationError("Must be printable.")
+
+
+class ApprovalSchema(Schema):
+    by = fields.String(required=True, attribute="email")
+    roles = fields.List(fields.String(), required=True)
+    approved_at = fields.AwareDateTime(required=True)
+
+
+class GrantSchema(Schema):
+    id = fields.UUID(required=True)
+    kind = fields.String(required=True, validate=validate.OneOf(get_args(GrantKind)))
+    holder = fields.String(required=True, attribute="email")
+    tenant = fields.String(required=True, allow_none=True)
+    surfaces = fields.List(fields.String(), required=True)
+    reason = fields.Nested(ReasonSchema, required=True, attribute="why")
+    minutes = fields.Integer(required=True)
+    rules = fields.List(fields.UUID(), required=True, attribute="rule_ids")
+    state = fields.String(required=True, validate=validate.OneOf(get_args(GrantState)))
+    approvals = fields.List(fields.Nested(ApprovalSchema), required=True)
+    requested_at = fields.AwareDateTime(required=True)
+    starts_at = fields.AwareDateTime(required=True, allow_none=True)
+    ends_at = fields.AwareDateTime(required=True)
+    closed_at = fields.AwareDateTime(required=True, allow_none=True)
+    closed_by = fields.String(required=True, allow_none=True)
+    reviewed_at = fields.AwareDateTime(required=True, allow_none=True)
+    reviewed_by = fields.String(required=True, allow_none=True)
+    review = fields.String(required=True, allow_none=True)
+    version = fields.Integer(required=True)
+
+
+class GrantsSchema(Schema):
+    items = fields.List(fields.Nested(GrantSchema), required=True)
+
+
+class GrantPageSchema(GrantsSchema):
+    next_cursor = fields.String(required=True, allow_none=True)
+    total = fields.Integer(required=True)
+
+
+class ReasonDraftSchema(Schema):
+    model = Reason
+
+    code = fields.String(required=True, validate=validate.OneOf(APPROVABLE))
+    ticket = Text(
+        load_default=None, allow_none=True, validate=[validate.Length(1, MAX_TICKET), _is_printable]
+    )
+    note = Text(
+        load_default=None, allow_none=True, validate=[validate.Length(1, MAX_NOTE), _is_printable]
+    )
+
+
+class AskSchema(Schema):
+    model = Asking
+
+    surfaces = TupleOf(
+        fields.String(validate=[validate.Length(1, 200), SURFACE]),
+        required=True,
+        validate=validate.Length(1, MAX_ENTRIES),
+    )
+    tenants = TupleOf(
+        fields.String(validate=SLUG),
+        required=True,
+        allow_none=True,
+        validate=validate.Length(1, MAX_ENTRIES),
+    )
+    reason = fields.Nested(ReasonDraftSchema, required=True)
+    minutes = fields.Integer(required=True, validate=validate.Range(1, MAX_MINUTES))
+
+
+class ReviewSchema(Schema):
+    text = Text(required=True, validate=validate.Length(1, MAX_REVIEW))
+
+
+class GrantQuerySchema(PageQuerySchema):
+    model = GrantQuery
+
+    sort = fields.String(load_default="-requested_at", validate=validate.OneOf(get_args(SortKey)))
+    tenant = fields.String(load_default=None, validate=SLUG)
+    state = fields.String(load_default=None, validate=validate.OneOf(get_args(GrantState)))
+    kind = fields.String(load_default=None, validate=validate.OneOf(get_args(GrantKind)))
+    holder = Text(load_default=None, validate=validate.Length(1, 320))

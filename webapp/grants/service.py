@@ -1,0 +1,234 @@
+"""Grants: lists, and who may decide them, and what is decided.
+
+Everything runs in the scope that the session is in; nothing here commits.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import orjson
+from sqlalchemy import ColumnElement, func, literal, select, tuple_
+from uuid_utils.compat import uuid7
+
+from webapp.caching import invalidate
+from webapp.errors import Conflict, NotFound
+from webapp.extensions import db
+from webapp.grants import notices
+from webapp.grants.grant import (
+    PLATFORM_APPROVERS,
+    TENANT_APPROVERS,
+    Approval,
+    Grant,
+    GrantPage,
+    GrantQuery,
+    approvers_of,
+    satisfies,
+)
+from webapp.grants.holdings import grant_of, holder_tag, load_approvals, load_grants
+from webapp.grants.models import GrantApprovalRow, GrantRow
+from webapp.http import decode_cursor, encode_cursor
+from webapp.identity.models import Tenant
+from webapp.identity.principal import Principal
+from webapp.rules.models import RuleRow
+from webapp.rules.rule import Rule
+from webapp.rules.sets import load
+from webapp.scope.policy import Allowed, Denied, GlobalTarget, Ruled, Target, TenantTarget
+from webapp.scope.scopes import Scope
+
+
+@dataclass(frozen=True)
+class Matter:
+    """A grant to be decided, and the rules that still want an approval for what it grants."""
+
+    grant: Grant
+    asking: tuple[Rule, ...]
+
+    @property
+    def target(self) -> Target:
+        grant = self.grant
+        if grant.tenant is None:
+            return GlobalTarget()
+        return TenantTarget(grant.tenant_id, grant.tenant)
+
+    @property
+    def approvers(self) -> frozenset[str]:
+        """The roles that may decide; where no rule asks any more, those of whom it concerns."""
+        named = frozenset[str]().union(*map(approvers_of, self.asking))
+        return named or frozenset((*PLATFORM_APPROVERS, *TENANT_APPROVERS))
+
+
+def list_grants(scope: Scope, query: GrantQuery) -> GrantPage:
+    """The page of the scope's grants that `query` asks for; raises `Invalid` for its cursor."""
+    descending = query.sort.startswith("-")
+    asked = ["grants", scope.visibility, replace(query, limit=0, cursor=None)]
+    listing = orjson.dumps(asked).decode()
+    filters = list(_filters(query))
+    columns = (GrantRow.requested_at, GrantRow.id)
+    # Counted in the same statement, and so in the same snapshot.
+    total = select(func.count()).select_from(GrantRow).where(*filters).scalar_subquery()
+    page = (
+        select(GrantRow, Tenant.slug, total)
+        .outerjoin(Tenant, Tenant.id == GrantRow.tenant_id)
+        .where(*filters)
+        .order_by(*(column.desc() if descending else column for column in columns))
+        .limit(query.limit + 1)
+    )
+    if query.cursor is not None:
+        requested_at, last_id = decode_cursor(query.cursor, listing)
+        last = tuple_(
+            literal(datetime.fromisoformat(requested_at), GrantRow.requested_at.type),
+            literal(UUID(last_id), GrantRow.id.type),
+        )
+        page = page.where(tuple_(*columns) < last if descending else tuple_(*columns) > last)
+    rows = db.session.execute(page).all()
+    shown = rows[: query.limit]
+    next_cursor = None
+    if len(rows) > len(shown):
+        last_row = shown[-1][0]
+        next_cursor = encode_cursor([last_row.requested_at, last_row.id], listing)
+    approvals = load_approvals(row.id for row, _, _ in shown)
+    return GrantPage(
+        items=tuple(grant_of(row, tenant, approvals[row.id]) for row, tenant, _ in shown),
+        next_cursor=next_cursor,
+        total=rows[0][2] if rows else db.session.scalars(select(total)).one(),
+    )
+
+
+def get_grant(grant_id: UUID) -> Grant:
+    found = load_grants(GrantRow.id == grant_id)
+    if not found:
+        raise NotFound("There is no such grant.")
+    return found[0]
+
+
+def read_matter(grant_id: UUID) -> Matter:
+    """A grant that the scope sees, and its rules as they are now, whoever's they are."""
+    grant = get_grant(grant_id)
+    rules = [candidate.rule for candidate in load(RuleRow.id.in_(grant.rule_ids))]
+    return Matter(grant, tuple(r for r in rules if r and r.effect == "require_approval"))
+
+
+def may_decide(principal: Principal, matter: Matter) -> Allowed | Denied:
+    """Whether somebody may approve or deny it: never one's own."""
+    if principal.id == matter.grant.principal_id:
+        return Denied("Somebody else decides about what you have asked for.")
+    if not matter.approvers & set(_roles(principal, matter.grant)):
+        return Denied("None of your roles may decide this.")
+    return _concerning(matter.grant)
+
+
+def may_revoke(principal: Principal, matter: Matter) -> Allowed | Denied:
+    """Whether somebody may end it early: who may decide it, those whose tenant it is of, the
+    platform's owners, and who holds it."""
+    ending = matter.approvers | {*PLATFORM_APPROVERS, *TENANT_APPROVERS}
+    own = principal.id == matter.grant.principal_id
+    if own or ending & set(_roles(principal, matter.grant)):
+        return _concerning(matter.grant)
+    return Denied("None of your roles may end this.")
+
+
+def approve(principal: Principal, matter: Matter) -> Grant:
+    """Say yes; with as many as each rule wants, the grant begins now.
+
+    Raises `Conflict` for one that is decided, and for a second yes of the same person.
+    """
+    row, tenant, now = lock(matter.grant.id, "requested")
+    given = load_approvals([row.id])[row.id]
+    if any(approval.approver_id == principal.id for approval in given):
+        raise Conflict("You have approved it already.")
+    approval = Approval(principal.id, principal.email, _roles(principal, matter.grant), now)
+    db.session.add(
+        GrantApprovalRow(
+            id=uuid7(),
+            grant_id=row.id,
+            tenant_id=row.tenant_id,
+            approver_id=approval.approver_id,
+            approver_email=approval.email,
+            roles=list(approval.roles),
+            approved_at=approval.approved_at,
+        )
+    )
+    given = [*given, approval]
+    if not all(satisfies(given, rule) for rule in matter.asking):
+        return keep(row, tenant, given)
+    row.state, row.starts_at = "approved", now
+    row.ends_at = now + timedelta(minutes=row.minutes)
+    grant = keep(row, tenant, given)
+    notices.tell("approved", grant)
+    return grant
+
+
+def deny(principal: Principal, matter: Matter) -> Grant:
+    """Say no, which ends it. Raises `Conflict` for one that is decided."""
+    row, tenant, now = lock(matter.grant.id, "requested")
+    row.state, row.closed_at, row.closed_by = "denied", now, principal.email
+    grant = keep(row, tenant)
+    notices.tell("denied", grant)
+    return grant
+
+
+def revoke(grant_id: UUID, by: str) -> Grant:
+    """End a request or a grant, from the next request on. Raises `Conflict` for one that is
+    over."""
+    row, tenant, now = lock(grant_id, "requested", "approved")
+    row.state, row.closed_at, row.closed_by = "revoked", now, by
+    grant = keep(row, tenant)
+    notices.tell("revoked", grant)
+    return grant
+
+
+def lock(grant_id: UUID, *states: str) -> tuple[GrantRow, str | None, datetime]:
+    """A grant that nobody else changes until the transaction ends, with its tenant's slug, now.
+
+    Raises `Conflict` unless it is in one of the states, and not over.
+    """
+    statement = (
+        select(GrantRow, Tenant.slug)
+        .outerjoin(Tenant, Tenant.id == GrantRow.tenant_id)
+        .where(GrantRow.id == grant_id)
+        .with_for_update(of=GrantRow)
+        .execution_options(populate_existing=True)
+    )
+    found = db.session.execute(statement).one_or_none()
+    if found is None:
+        raise NotFound("There is no such grant.")
+    row, tenant = found
+    now = datetime.now(UTC)
+    if row.state not in states:
+        raise Conflict(f"It is {row.state} already.")
+    if row.ends_at <= now:
+        raise Conflict("Its time is over.")
+    return row, tenant, now
+
+
+def keep(row: GrantRow, tenant: str | None, given: Iterable[Approval] | None = None) -> Grant:
+    """Write a change down, and end the decisions that its holder got before it."""
+    row.version += 1
+    db.session.flush()
+    invalidate(holder_tag(row.principal_id))
+    return grant_of(row, tenant, load_approvals([row.id])[row.id] if given is None else given)
+
+
+def _concerning(grant: Grant) -> Allowed:
+    """The decision that lets a change of the grant be, and names the grant in its record."""
+    return Allowed(Ruled("", grants=(grant.id,)))
+
+
+def _roles(principal: Principal, grant: Grant) -> tuple[str, ...]:
+    """Those that count for the grant: the platform's, and the one in its tenant."""
+    own = {m.role for m in principal.memberships if m.tenant_id == grant.tenant_id}
+    return (*sorted(principal.platform_roles), *sorted(own))
+
+
+def _filters(query: GrantQuery) -> Iterator[ColumnElement[bool]]:
+    exact = {
+        GrantRow.state: query.state,
+        GrantRow.kind: query.kind,
+        GrantRow.principal_email: query.holder,
+    }
+    yield from (column == value for column, value in exact.items() if value is not None)
+    if query.tenant is not None:
+        of_slug = select(Tenant.id).where(Tenant.slug == query.tenant).scalar_subquery()
+        yield GrantRow.tenant_id == of_slug

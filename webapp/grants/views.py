@@ -1,0 +1,171 @@
+"""Grants over HTTP: /admin/api/grants."""
+
+from collections.abc import Callable
+from uuid import UUID
+
+from flask import Response
+
+from webapp.audit import recorder
+from webapp.context import current_request
+from webapp.extensions import db
+from webapp.grants import asking, glass, notices, service
+from webapp.grants.grant import Asking, Grant, GrantQuery
+from webapp.grants.schemas import (
+    AskSchema,
+    GrantPageSchema,
+    GrantQuerySchema,
+    GrantSchema,
+    GrantsSchema,
+    ReviewSchema,
+)
+from webapp.grants.service import Matter
+from webapp.http import Blueprint, respond
+from webapp.identity.principal import STAFF_ROLES, TENANT_ROLES, Principal
+from webapp.scope.policy import Allowed, Denied
+from webapp.scope.service import note, raise_unless_allowed
+from webapp.scope.surface import current_principal, current_scope, current_surface, surface
+
+blueprint = Blueprint(
+    "grants",
+    __name__,
+    url_prefix="/admin/api/grants",
+    description="Approvals for a time, and glass that was broken. No scope is named: shown is what"
+    " concerns who asks.",
+)
+
+
+@blueprint.route("")
+@surface("admin.grants.list", tenant_roles=TENANT_ROLES, platform_roles=STAFF_ROLES, personal=True)
+@blueprint.arguments(GrantQuerySchema, location="query")
+@blueprint.response(200, GrantPageSchema)
+def index(query: GrantQuery) -> Response:
+    """List grants and requests
+
+    One's own, those at the tenants whose admin one is, and to those with a role on the platform all
+    of them.
+    """
+    return respond(GrantPageSchema(), service.list_grants(current_scope(), query))
+
+
+@blueprint.route("", methods=["POST"])
+@surface(
+    "admin.grants.ask", tenant_roles=(), platform_roles=STAFF_ROLES, changes=True, personal=True
+)
+@blueprint.arguments(AskSchema)
+@blueprint.response(201, GrantsSchema)
+def ask(wanted: Asking) -> Response:
+    """Ask for approvals
+
+    One for each of the tenants, or, with null, one for a look at all of them. What is not decided
+    within a day lapses.
+    """
+    principal = current_principal()
+    requests = asking.weigh(principal, wanted, current_request().remote_addr)
+    for request in requests:
+        note(principal, current_surface(), request.target, wanted.reason, request.decision)
+    for request in requests:
+        raise_unless_allowed(request.decision)
+    grants = asking.place(principal, wanted, requests)
+    db.session.commit()
+    notices.send_soon()
+    recorder.count_rows(current_surface().name, 1)
+    return respond(GrantsSchema(), {"items": grants}, status=201)
+
+
+@blueprint.route("/<uuid:grant_id>")
+@surface("admin.grants.read", tenant_roles=TENANT_ROLES, platform_roles=STAFF_ROLES, personal=True)
+@blueprint.response(200, GrantSchema)
+def read(grant_id: UUID) -> Response:
+    """Read a grant"""
+    return respond(GrantSchema(), service.get_grant(grant_id))
+
+
+@blueprint.route("/<uuid:grant_id>/approve", methods=["POST"])
+@surface(
+    "admin.grants.approve",
+    tenant_roles=TENANT_ROLES,
+    platform_roles=STAFF_ROLES,
+    changes=True,
+    personal=True,
+)
+@blueprint.response(200, GrantSchema)
+def approve(grant_id: UUID) -> Response:
+    """Approve a request
+
+    It is a grant once as many have approved as the rules want. Nobody approves the own request.
+    """
+    return _decide(grant_id, service.may_decide, service.approve)
+
+
+@blueprint.route("/<uuid:grant_id>/deny", methods=["POST"])
+@surface(
+    "admin.grants.deny",
+    tenant_roles=TENANT_ROLES,
+    platform_roles=STAFF_ROLES,
+    changes=True,
+    personal=True,
+)
+@blueprint.response(200, GrantSchema)
+def deny(grant_id: UUID) -> Response:
+    """Deny a request"""
+    return _decide(grant_id, service.may_decide, service.deny)
+
+
+@blueprint.route("/<uuid:grant_id>/revoke", methods=["POST"])
+@surface(
+    "admin.grants.revoke",
+    tenant_roles=TENANT_ROLES,
+    platform_roles=STAFF_ROLES,
+    changes=True,
+    personal=True,
+)
+@blueprint.response(200, GrantSchema)
+def revoke(grant_id: UUID) -> Response:
+    """End a request or a grant early
+
+    From the next request on. Whoever holds it may too.
+    """
+    return _decide(
+        grant_id,
+        service.may_revoke,
+        lambda principal, matter: service.revoke(matter.grant.id, principal.email),
+    )
+
+
+@blueprint.route("/<uuid:grant_id>/review", methods=["POST"])
+@surface(
+    "admin.grants.review",
+    tenant_roles=("admin",),
+    platform_roles=STAFF_ROLES,
+    changes=True,
+    personal=True,
+)
+@blueprint.arguments(ReviewSchema)
+@blueprint.response(200, GrantSchema)
+def review(found: dict[str, str], grant_id: UUID) -> Response:
+    """Review broken glass
+
+    Once it is over, by somebody else. Before that its holder cannot break glass again.
+    """
+    return _decide(
+        grant_id,
+        lambda principal, matter: glass.may_review(principal, matter.grant),
+        lambda principal, matter: glass.review(principal, matter.grant.id, found["text"]),
+    )
+
+
+def _decide(
+    grant_id: UUID,
+    may: Callable[[Principal, Matter], Allowed | Denied],
+    act: Callable[[Principal, Matter], Grant],
+) -> Response:
+    """Record that somebody wants to change a grant, allowed or not, and then change it."""
+    principal, matter = current_principal(), service.read_matter(grant_id)
+    decision = may(principal, matter)
+    note(principal, current_surface(), matter.target, matter.grant.why, decision)
+    raise_unless_allowed(decision)
+    grant = act(principal, matter)
+    db.session.commit()
+    notices.send_soon()
+    recorder.count_rows(current_surface().name, 1)
+    return respond(GrantSchema(), grant)

@@ -1,0 +1,25 @@
+"""A draft, as the schema of drafts loads it, as the rule that it would be."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from webapp.errors import Invalid
+from webapp.rules.rule import Rule
+
+
+def rule_of_draft(draft: Mapping[str, Any], rule_id: UUID, tenant: str | None) -> Rule:
+    """Raises `Invalid` for a draft that no rule can be made of."""
+    if draft["starts_at"] and draft["ends_at"] and draft["ends_at"] <= draft["starts_at"]:
+        problem = "must be after starts_at"
+        raise Invalid(f"The rule's ends_at {problem}.", {"ends_at": [problem]})
+    now = datetime.now(UTC)
+    return Rule(
+        **{**draft, "id": rule_id, "tenant": tenant},
+        version=1,
+        created_at=now,
+        created_by="",
+        updated_at=now,
+        updated_by="",
+    )

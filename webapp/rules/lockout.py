@@ -1,0 +1,77 @@
+"""The platform's rules always leave somebody who can mend them."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from sqlalchemy import func, select
+
+from webapp.errors import Conflict
+from webapp.extensions import db
+from webapp.rules.circumstances import Circumstances
+from webapp.rules.engine import NO_RULES, Candidate, judge, prepare
+from webapp.rules.models import RuleRow
+from webapp.rules.rows import candidate_of
+from webapp.rules.templates import BREAK_GLASS
+from webapp.scope.reason import REASON_CODES
+
+ADMINISTRATION = tuple(
+    f"admin.rules.{use}" for use in ("list", "read", "create", "update", "delete")
+)
+_TAKE_TURNS = 5_741_639_220_415_837_002
+"""Any number that nobody else takes: of two changes the second sees what the first has left."""
+
+
+def refuse_lockout(changed: RuleRow) -> None:
+    """Raises `Conflict` when what is flushed lets no owner administer the platform's rules."""
+    if changed.tenant_id is not None:
+        return
+    db.session.execute(select(func.pg_advisory_xact_lock(_TAKE_TURNS)))
+    rows = db.session.scalars(
+        select(RuleRow)
+        .where(RuleRow.tenant_id.is_(None), RuleRow.deleted_at.is_(None), RuleRow.enabled)
+        .where(RuleRow.surfaces.overlap(["*", "admin.*", "admin.rules.*", *ADMINISTRATION]))
+    )
+    if not can_be_mended([candidate_of(row, None) for row in rows], datetime.now(UTC)):
+        problem = "It would leave no rule that lets an owner administer the platform's rules."
+        raise Conflict(problem, {"rule": [problem]})
+
+
+def can_be_mended(candidates: Iterable[Candidate], at: datetime) -> bool:
+    """Whether some owner can change the platform's rules from anywhere, at any time, for a reason
+    that needs no ticket, alone, and for good."""
+    rules = prepare(_standing(candidates, at))
+    return any(
+        all(
+            judge(rules, NO_RULES, _owner(surface, reason), at, everywhere=True).ruling == "allowed"
+            for surface in ADMINISTRATION
+        )
+        for reason in REASON_CODES
+        if reason != BREAK_GLASS
+    )
+
+
+def _standing(candidates: Iterable[Candidate], at: datetime) -> Iterator[Candidate]:
+    """What is allowed always, and what is denied for good, if only from some day on: a rule that
+    denies for a time, or in a place, locks nobody out who waits, or goes elsewhere."""
+    for candidate in candidates:
+        rule = candidate.rule
+        if rule is None:
+            yield candidate
+        elif not (rule.windows or rule.networks or rule.ends_at):
+            if rule.effect != "allow":
+                yield replace(candidate, rule=replace(rule, starts_at=None))
+            elif rule.starts_at is None or rule.starts_at <= at:
+                yield candidate
+
+
+def _owner(surface: str, reason: str) -> Circumstances:
+    return Circumstances(
+        email="",
+        roles=frozenset({"owner"}),
+        mfa=True,
+        surface=surface,
+        reason=reason,
+        ticket=None,
+        ip=None,
+    )
