@@ -190,7 +190,7 @@ def _telling_problems(values: dict[str, str], *, deployed: bool) -> list[str]:
 def _host_problems(variable: str, value: str, schemes: tuple[str, ...]) -> list[str]:
     if problems := _url_problems(variable, value, schemes):
         return problems
-    if value and not (value.isprintable() and urlsplit(value).hostname):
+    if value and not (value.isprintable() and " " not in value and urlsplit(value).hostname):
         return [f"{variable} is not a URL"]
     return []
 

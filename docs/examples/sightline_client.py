@@ -9,9 +9,9 @@
 Copy it into your service. What it sends and gets is described in docs/elevations.md.
 """
 
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from time import sleep
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -148,7 +148,7 @@ class Sightline:
                     return _body(answer)
                 problem, wanted = f"it answered {answer.status_code}", _retry_after(answer)
             if attempt + 1 < self.attempts:
-                time.sleep(min(max(wanted, self.pause * 2**attempt), LONGEST_PAUSE))
+                sleep(min(max(wanted, self.pause * 2**attempt), LONGEST_PAUSE))
         raise Unavailable(f"Sightline did not answer: {problem}")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from tests.bench import commits, lines, product
+from tests.bench import commits, decisions, lines, product
 from tests.bench.load import WrkMissing, find_wrk
 from tests.bench.machine import Cores, describe, find_cores
 from tests.bench.report import print_table, write_json
@@ -65,6 +65,11 @@ def measure(cores: Cores, rounds: int, seconds: int) -> Results:
         tempfile.TemporaryDirectory(prefix="sightline-bench-") as home,
     ):
         commits.measure_commits(Path(home), rounds, results)
+    with (
+        no_settings_of_the_caller(),
+        tempfile.TemporaryDirectory(prefix="sightline-bench-") as home,
+    ):
+        decisions.measure_decisions(Path(home), rounds, results)
     return results
 
 

@@ -10,7 +10,7 @@ from werkzeug.test import TestResponse
 from tests.factories import Account, MadeTenant
 
 PATH = "/admin/api/elevations"
-SURFACE = "billing.invoices.read"
+SURFACE = "desk.tickets.read"
 
 
 def question(

@@ -2,14 +2,18 @@
 
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from tests.factories import INCIDENT, Account, MadeTenant
+from tests.isolation.rows import grant as grant_row
 from tests.rules.calls import PATH as RULES
 from tests.rules.calls import add_rule
+from webapp.extensions import db
+from webapp.scope.scopes import ClerkScope
 
 PATH = "/admin/api/grants"
 SURFACE = "admin.rules.list"
@@ -39,6 +43,16 @@ def asked(
     assert response.status_code == 201, response.text
     (grant,) = response.get_json()["items"]
     return dict(grant)
+
+
+def add_grant(app: Flask, tenant_id: UUID, principal_id: UUID) -> UUID:
+    """A request that is there without having been asked for."""
+    with app.app_context(), db.session.scoped(ClerkScope()):
+        made = grant_row(tenant_id, principal_id)
+        grant_id = made.id
+        db.session.add(made)
+        db.session.commit()
+    return grant_id
 
 
 def of(grant: dict[str, Any], action: str = "") -> str:

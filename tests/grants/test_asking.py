@@ -99,8 +99,8 @@ def test_a_tenant_that_is_not_there_is_said(
     client: FlaskClient, tenant: MadeTenant, rule: dict[str, Any], support: Account
 ) -> None:
     assert rule
-    found = errors(ask(client, support, [tenant.slug, "nobodys"]))
-    assert list(found) == ["tenants.1"]
+    slugs = [tenant.slug, tenant.slug, "nobodys"]
+    assert list(errors(ask(client, support, slugs))) == ["tenants.2"]
     assert requests_of(client, support) == 0
 
 
@@ -153,9 +153,14 @@ def test_only_staff_asks(app: Flask, client: FlaskClient, tenant: MadeTenant) ->
 def test_the_address_and_the_second_factor_are_those_of_who_asks(
     app: Flask, client: FlaskClient, owner: Account, tenant: MadeTenant, support: Account
 ) -> None:
-    """A rule that wants an approval from elsewhere, and one that denies without a factor."""
+    """A rule that wants an approval for who is elsewhere, one for who is here, and one that denies
+    without a factor."""
     users = {"users": [support.email]}
     everywhere = owner.headers("global", INCIDENT)
+    want_approval(
+        client, everywhere, f"{support.email} there", subjects=users, networks=["10.0.0.0/8"]
+    )
+    assert problem(ask(client, support, [tenant.slug])) == (409, "conflict")
     from_here = want_approval(
         client, everywhere, f"{support.email} here", subjects=users, networks=["127.0.0.0/8"]
     )

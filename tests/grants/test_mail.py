@@ -21,10 +21,10 @@ def _authenticate(
     _: object, __: object, ___: object, ____: object, given: LoginPassword
 ) -> AuthResult:
     known = (given.login, given.password) == (b"us@er", b"pass/word")
-    return AuthResult(success=known, auth_data=given.login)
+    return AuthResult(success=known, handled=False, auth_data=given.login)
 
 
-LOGIN: dict[str, Any] = {"authenticator": _authenticate, "auth_required": True}
+LOGIN: dict[str, Any] = {"authenticator": _authenticate}
 
 
 def _message() -> EmailMessage:
@@ -55,7 +55,12 @@ def _received(mailbox: Mailbox) -> bool:
 def test_it_is_encrypted_where_that_is_offered(certificate: ssl.SSLContext) -> None:
     port = free_port()
     # The server takes no mail and no password in the clear.
-    options: dict[str, Any] = {"tls_context": certificate, "require_starttls": True, **LOGIN}
+    options: dict[str, Any] = {
+        "tls_context": certificate,
+        "require_starttls": True,
+        "auth_required": True,
+        **LOGIN,
+    }
     with receiving_mail(port, **options) as mailbox:
         mail.post(f"smtp://us%40er:pass%2Fword@127.0.0.1:{port}", _message(), RECIPIENT)
     assert _received(mailbox)

@@ -243,14 +243,15 @@ def test_what_the_webhook_refuses_comes_again_with_the_same_id(
 def test_one_who_is_refused_holds_up_nobody(
     told: Told, mailbox: Mailbox, hooks: Hooks, tenant: MadeTenant, admin: Account, support: Account
 ) -> None:
-    others = [add_account(told.app, member_of={tenant.slug: "admin"}).email for _ in range(3)]
-    mailbox.refused = {admin.email}
+    more = [add_account(told.app, member_of={tenant.slug: "admin"}).email for _ in range(3)]
+    first, *others = sorted([admin.email, *more])
+    mailbox.refused = {first}
     grant = add_grant(told.app, support, tenant)
     tell(told.app, "asked", grant)
     send(told.app)
-    assert mailbox.recipients == sorted(others)
+    assert mailbox.recipients == others
     assert len(hooks.bodies) == 1
-    (row,) = (row for row in rows(told.app, grant.id) if row.recipient == admin.email)
+    (row,) = (row for row in rows(told.app, grant.id) if row.recipient == first)
     assert row.problem == "SMTPRecipientsRefused: 550"
 
 

@@ -27,6 +27,11 @@ GOOD = {
     "REDIS_URL": "rediss://:redis-secret@redis.example/0",
     "CELERY_BROKER_URL": "amqps://broker:broker-secret@broker.example//",
     "JOURNAL_DIR": "/var/lib/journal-of-ours",
+    "PUBLIC_URL": "https://sightline.example/",
+    "SMTP_URL": "smtp://mailer:mail-secret@mail.example:2525",
+    "MAIL_FROM": "sightline@mail.example",
+    "WEBHOOK_URL": "https://hooks.example/in?key=hook-secret",
+    "WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
 }
 NUMBERS = ("AUDIT_TIMEOUT", "JOURNAL_MAX_MB", "CACHE_TTL", "CACHE_TIMEOUT")
 REQUIRED = ("SECRET_KEY", "AUDIT_MAC_KEY", "DATABASE_URL", "REDIS_URL")
@@ -69,6 +74,12 @@ def test_good_settings_are_taken(env: str) -> None:
     assert found.database_owner_url is not None
     assert found.celery_broker_url == GOOD["CELERY_BROKER_URL"]
     assert found.journal_dir == Path(GOOD["JOURNAL_DIR"])
+    assert found.public_url == "https://sightline.example"
+    assert (found.smtp_url, found.mail_from) == (GOOD["SMTP_URL"], GOOD["MAIL_FROM"])
+    assert (found.webhook_url, found.webhook_secret) == (
+        GOOD["WEBHOOK_URL"],
+        GOOD["WEBHOOK_SECRET"],
+    )
 
 
 @pytest.mark.parametrize("env", ["qa", "production"])
@@ -91,6 +102,8 @@ WEAK: dict[str, tuple[str, dict[str, str]]] = {
     "the same": ("SECRET_KEY", {"AUDIT_MAC_KEY": SECRET}),
     "the user's name": ("DATABASE_URL", {"DATABASE_URL": "postgresql://app:app@db/x"}),
     "the owner's name": ("DATABASE_OWNER_URL", {"DATABASE_OWNER_URL": "postgresql://o:o@db/x"}),
+    "a webhook in the clear": ("WEBHOOK_URL", {"WEBHOOK_URL": "http://hooks.example/"}),
+    "a monotonous key": ("WEBHOOK_SECRET", {"WEBHOOK_SECRET": f"whsec_{'YWFh' * 10}"}),
     "one role": ("DATABASE_URL", {"DATABASE_OWNER_URL": "postgresql://app:other@db.example/x"}),
 }
 
@@ -119,6 +132,18 @@ MALFORMED: dict[str, dict[str, str]] = {
     "all the room": {"JOURNAL_MAX_MB": "inf"},
     "endless": {"CACHE_TIMEOUT": "inf"},
     "not a number": {"CACHE_TIMEOUT": "nan"},
+    "no scheme at all": {"PUBLIC_URL": "sightline.example"},
+    "mail over HTTP": {"SMTP_URL": "http://mail.example/"},
+    "mail to nobody": {"SMTP_URL": "smtp://"},
+    "a mail server's port in words": {"SMTP_URL": "smtps://mail.example:submission"},
+    "a sender with a name": {"MAIL_FROM": "Sightline <sightline@mail.example>"},
+    "two senders": {"MAIL_FROM": "one@mail.example,two@mail.example"},
+    "a sender of two lines": {"MAIL_FROM": "one@mail.example\nBcc: two@mail.example"},
+    "a webhook of two lines": {"WEBHOOK_URL": "https://hooks.example/\nX-Other: 1"},
+    "a webhook nowhere": {"WEBHOOK_URL": "https:///in"},
+    "a key without its prefix": {"WEBHOOK_SECRET": "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"},
+    "a short key": {"WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaS="},
+    "a key that is no base64": {"WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8I-PZIo2LaLaSw"},
     "another environment": {"SIGHTLINE_ENV": "staging"},
     "an empty environment": {"SIGHTLINE_ENV": ""},
 }
@@ -128,6 +153,11 @@ MALFORMED: dict[str, dict[str, str]] = {
 def test_what_is_malformed_is_refused(case: str) -> None:
     changes = MALFORMED[case]
     assert mentioned(refused(GOOD | changes)) == set(changes)
+
+
+@pytest.mark.parametrize("needed", ["MAIL_FROM", "WEBHOOK_SECRET"])
+def test_who_is_to_be_told_needs_both_settings(needed: str) -> None:
+    assert mentioned(refused(GOOD | {needed: ""})) == {needed}
 
 
 def test_all_problems_come_at_once() -> None:
@@ -143,6 +173,11 @@ def test_all_problems_come_at_once() -> None:
             "JOURNAL_MAX_MB": "much",
             "CACHE_TTL": "never",
             "CACHE_TIMEOUT": "-0.1",
+            "PUBLIC_URL": "sightline.example",
+            "SMTP_URL": "smtp:",
+            "MAIL_FROM": "nobody",
+            "WEBHOOK_URL": "http://hooks.example/",
+            "WEBHOOK_SECRET": "weak",
         }
     )
     expected = {*GOOD, *NUMBERS} - {"JOURNAL_DIR"}
@@ -160,6 +195,8 @@ def test_development_needs_only_what_has_no_default() -> None:
     assert found.celery_broker_url == found.redis_url == "redis://localhost/0"
     assert (found.audit_timeout, found.cache_ttl, found.cache_timeout) == (2.0, 300, 0.25)
     assert (found.journal_dir, found.journal_max_mb) == (found.home / "journal", 256)
+    assert found.public_url == "http://127.0.0.1:8000"
+    assert found.smtp_url is found.mail_from is found.webhook_url is found.webhook_secret is None
 
 
 def test_the_numbers_are_taken() -> None:
@@ -229,6 +266,9 @@ SHAPES: tuple[Callable[[str], str], ...] = (
     lambda canary: f"redis://redis:{canary}",
     lambda canary: f"amqp://[{canary}",
     lambda canary: f"{canary}://db/x",
+    lambda canary: f"smtp://mailer:{canary}@mail:port",
+    lambda canary: f"http://hooks/{canary}",
+    lambda canary: f"whsec_{canary}",
 )
 bad_values = st.builds(lambda shape, canary: shape(canary), st.sampled_from(SHAPES), canaries)
 

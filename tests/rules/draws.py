@@ -86,6 +86,10 @@ EDGES = tuple(
 """Where rules begin and end, and many questions are asked."""
 
 
+RARE = 7
+"""One rule in so many has a certain condition: of more, too few would match."""
+
+
 @dataclass
 class Dice:
     """Choices out of one number: hypothesis draws and shrinks a few bytes much faster than it
@@ -105,7 +109,7 @@ class Dice:
 
     def seldom(self, options: Sequence[T], otherwise: T) -> T:
         """Most conditions of most rules are absent, or nothing would match."""
-        return self.pick(options) if self.roll(4) == 3 else otherwise
+        return self.pick(options) if self.roll(RARE) == RARE - 1 else otherwise
 
 
 def dice(size: int) -> st.SearchStrategy[Dice]:
@@ -130,14 +134,14 @@ def rule_of(dice: Dice) -> Rule:
         max_minutes=dice.pick((None, 30, 60, 240)),
         enabled=dice.roll(10) < 9,
         mfa=dice.seldom((True,), otherwise=False),
-        reasons=dice.some(REASONS, most=2, least=1) if dice.roll(4) == 3 else (),
+        reasons=dice.some(REASONS, most=2, least=1) if dice.roll(RARE) == RARE - 1 else (),
         ticket=dice.seldom(GLOBS, otherwise=None),
-        networks=dice.some(NETWORKS, most=2, least=1) if dice.roll(4) == 3 else (),
-        windows=tuple(window_of(dice) for _ in range(max(0, dice.roll(6) - 3))),
+        networks=dice.some(NETWORKS, most=2, least=1) if dice.roll(RARE) == RARE - 1 else (),
+        windows=tuple(window_of(dice) for _ in range(max(0, dice.roll(8) - 5))),
         starts_at=dice.seldom(EDGES, otherwise=None),
         ends_at=dice.seldom(EDGES, otherwise=None),
         subjects=Subjects(dice.some(ROLES, most=2), dice.some(USERS, most=2))
-        if dice.roll(4) == 3
+        if dice.roll(RARE) == RARE - 1
         else RULE.subjects,
         name=dice.pick(NAMES),
     )
@@ -153,7 +157,7 @@ def candidate_of(dice: Dice, number: int, tenants: Sequence[UUID | None]) -> Can
 
 
 def candidates(tenants: Sequence[UUID | None], first: int) -> st.SearchStrategy[list[Candidate]]:
-    return st.lists(dice(32), max_size=4).map(
+    return st.lists(dice(32), max_size=5).map(
         lambda drawn: [candidate_of(d, number, tenants) for number, d in enumerate(drawn, first)]
     )
 

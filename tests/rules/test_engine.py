@@ -280,6 +280,9 @@ def test_a_look_at_all_leaves_out_those_who_said_no() -> None:
     granted = ask(allow, deny, approve, everywhere=True, granted=[approve])
     assert granted.excluded.tenants == {ACME}
     assert (granted.grants, granted.until) == ((GRANT.grant_id,), GRANT.ends_at)
+    useless = rule(ASK, 22, of=ACME)
+    denied = ask(allow, deny, useless, everywhere=True, granted=[useless])
+    assert (denied.excluded.tenants, denied.grants, denied.until) == ({ACME}, (), None)
     assert ask(deny, everywhere=True) == Verdict("denied", ())
 
 

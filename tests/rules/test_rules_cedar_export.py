@@ -58,7 +58,7 @@ def _ask(text: str, entities: str, question: Question, zones: set[str], **state:
     assert result.diagnostics.errors == []
     policies = json.loads(cedarpy.policies_to_json_str(text))["staticPolicies"]
     ids = [policies[name]["annotations"]["id"] for name in result.diagnostics.reasons]
-    return {tuple(name.split(".")) for name in ids}  # type: ignore[misc]  # of two
+    return {tuple(name.split(".")) for name in ids}
 
 
 def _context(look: Circumstances, question: Question, **state: bool) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from flask import Flask
 
 from tests.audit.receipts import committed, receipt
 from tests.factories import Account, add_account, add_tenant
+from tests.grants.calls import add_grant
 from tests.rules.calls import PATH, draft
 from tests.surface.routes import Place
 
@@ -24,7 +25,11 @@ def make_place(app: Flask, worker: None) -> Callable[[], Place]:
             tenant,
             admin,
             member=add_account(app, member_of={tenant.slug: "member"}),
-            ids={"rule_id": UUID(made.get_json()["id"]), "event_id": event_id},
+            ids={
+                "rule_id": UUID(made.get_json()["id"]),
+                "event_id": event_id,
+                "grant_id": add_grant(app, tenant.id, admin.id),
+            },
         )
 
     return make

@@ -9,10 +9,12 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from tests.factories import Account, MadeTenant
+from tests.grants.calls import want
 from tests.rules.calls import draft
 from webapp.identity.principal import STAFF_ROLES, TENANT_ROLES, PlatformRole, TenantRole
 
 RULES, RULE = "/admin/api/rules", "/admin/api/rules/<uuid:rule_id>"
+GRANTS, GRANT = "/admin/api/grants", "/admin/api/grants/<uuid:grant_id>"
 AUDITS, AUDIT = "/admin/api/audits", "/admin/api/audits/<uuid:event_id>"
 
 PUBLIC = {
@@ -104,12 +106,25 @@ USES = (
         names_version=True,
     ),
     _reads(f"{RULE}/history", "admin.rules.history"),
+    Use(
+        *("POST", f"{RULES}/simulate", "admin.rules.simulate"),
+        *(("admin",), ("owner", "engineer", "auditor")),
+        body={"rule": draft("tried"), "days": 1},
+    ),
     Use("GET", AUDITS, "admin.audits.list", ("admin",), ("auditor", "owner"), lists="event_id"),
     Use("GET", AUDIT, "admin.audits.read", ("admin",), ("auditor", "owner")),
 )
 
 PERSONAL: tuple[Use, ...] = (
     Use("POST", "/admin/api/elevations", "admin.elevations.create", (), ("service",)),
+    _reads(GRANTS, "admin.grants.list"),
+    Use("POST", GRANTS, "admin.grants.ask", (), STAFF_ROLES, 201, want(None)),
+    _reads(GRANT, "admin.grants.read"),
+    *(
+        Use("POST", f"{GRANT}/{action}", f"admin.grants.{action}", TENANT_ROLES, STAFF_ROLES)
+        for action in ("approve", "deny", "revoke")
+    ),
+    Use("POST", f"{GRANT}/review", "admin.grants.review", ("admin",), STAFF_ROLES),
 )
 """Those of no tenant's scope: each has tests of its own for what it shows to whom."""
 

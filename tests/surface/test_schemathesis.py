@@ -18,6 +18,7 @@ from schemathesis.engine import events, from_schema
 from tests.applications import application
 from tests.audit.receipts import committed, receipt
 from tests.factories import INCIDENT, Account, MadeTenant, add_account, add_tenant
+from tests.grants.calls import add_grant
 from tests.processes import run_worker
 from tests.rules.calls import draft
 from webapp.errors import PROBLEM_TYPE, ProblemSchema
@@ -50,6 +51,7 @@ AUDITS, AUDIT = "/admin/api/audits", "/admin/api/audits/{event_id}"
 RULE_READS = frozenset({f"GET {RULES}", f"GET {RULE}", f"GET {RULE}/history"})
 RULE_CHANGES = frozenset({f"POST {RULES}", f"PATCH {RULE}", f"DELETE {RULE}"})
 AUDIT_READS = frozenset({f"GET {AUDITS}", f"GET {AUDIT}"})
+GRANT_READS = frozenset({"GET /admin/api/grants", "GET /admin/api/grants/{grant_id}"})
 ELEVATIONS = frozenset({"POST /admin/api/elevations"})
 
 
@@ -91,7 +93,7 @@ def a_success_has_the_described_headers(
 @schemathesis.check
 def a_receipt_names_events(_: CheckContext, response: Response, __: Case[Any]) -> None:
     for receipts in response.headers.get("sightline-audit", []):
-        assert [UUID(part).version for part in receipts.split(", ")] == [7]
+        assert {UUID(part).version for part in receipts.split(", ")} == {7}
 
 
 def _described(case: Case[Any]) -> Mapping[str, Any]:
@@ -175,6 +177,7 @@ class People:
     service: Account
     rule_id: str
     event_id: str
+    grant_id: str
 
 
 @pytest.fixture
@@ -192,6 +195,7 @@ def people(app: Flask, worker: None) -> People:
         service=add_account(app, "service"),
         rule_id=made.get_json()["id"],
         event_id=event["id"],
+        grant_id=str(add_grant(app, tenant.id, admin.id)),
     )
 
 
@@ -210,8 +214,8 @@ RUNS = {
     "an admin": Run(lambda p: p.admin.headers(), frozenset()),
     "an admin of any version": Run(
         lambda p: p.admin.headers(f"tenant:{p.tenant.slug}") | ANY_VERSION,
-        RULE_READS | RULE_CHANGES | AUDIT_READS,
-        ("event_id",),
+        RULE_READS | RULE_CHANGES | AUDIT_READS | GRANT_READS,
+        ("event_id", "grant_id"),
     ),
     "an engineer in a foreign tenant": Run(
         lambda p: p.engineer.headers(f"tenant:{p.tenant.slug}", INCIDENT) | ANY_VERSION,

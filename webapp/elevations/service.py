@@ -7,6 +7,7 @@ a record that says so; the service asks again, and that is decided anew.
 """
 
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from uuid import NAMESPACE_URL, UUID, uuid5
 
@@ -164,7 +165,8 @@ def _decide(person: Principal, target: Target, asked: Asked, *, is_known: bool) 
         return decision
     if not is_known:
         return _denied("Only somebody whom Sightline knows can break glass.", ruled)
-    return break_glass(person, target, asked.reason, ruled, note)
+    noting = partial(note, elsewhere=Elsewhere(asked.ip))
+    return break_glass(person, target, asked.reason, ruled, noting)
 
 
 def _denied(explanation: str, ruled: Ruled) -> Denied:

@@ -3,7 +3,7 @@
 Everything runs in the scope of what concerns the asker; nothing here commits.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -57,7 +57,7 @@ def weigh(principal: Principal, wanted: Asking, ip: str | None) -> tuple[Request
     requests = [_weigh(principal, target, wanted, ip) for target in _targets(wanted)]
     if denied := tuple(r for r in requests if isinstance(r.decision, Denied)):
         return denied
-    _refuse_unknown(requests)
+    _refuse_unknown(wanted, requests)
     if free := [_name(r.target) for r in requests if not r.rules]:
         raise Conflict(f"No approval is needed for {' and '.join(free)}.")
     _refuse_longer(wanted.minutes, {rule for r in requests for rule in r.rules})
@@ -113,14 +113,13 @@ def _asking(
             yield decision.ruled
 
 
-def _refuse_unknown(requests: Sequence[Request]) -> None:
-    unknown = {
-        f"tenants.{place}": ["is none"]
-        for place, request in enumerate(requests)
-        if request.target == TenantTarget(None, _name(request.target))
-    }
+def _refuse_unknown(wanted: Asking, requests: Iterable[Request]) -> None:
+    targets = [r.target for r in requests if isinstance(r.target, TenantTarget)]
+    unknown = {target.slug for target in targets if target.tenant_id is None}
     if unknown:
-        raise Invalid("A tenant that is wanted is not there.", unknown)
+        slugs = enumerate(wanted.tenants or ())
+        errors = {f"tenants.{place}": ["is none"] for place, slug in slugs if slug in unknown}
+        raise Invalid("A tenant that is wanted is not there.", errors)
 
 
 def _refuse_longer(minutes: int, rules: Iterable[UUID]) -> None:

@@ -95,6 +95,17 @@ _Loader.add_implicit_resolver(
 )
 
 
+class _Dumper(yaml.SafeDumper):
+    """Escapes what is not printed: some of it, between single quotes, YAML folds into a space."""
+
+    def represent_str(self, text: str) -> yaml.ScalarNode:
+        style = None if text.replace("\n", "").isprintable() else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+
+
 class RuleFileSchema(Schema):
     """A file as a whole. Where a rule stands says whose it is."""
 
@@ -146,7 +157,7 @@ def write_file(rules: Iterable[Rule], owners: Iterable[str | None] = ()) -> str:
     tenants = {slug: _entries(found) for slug, found in sorted(by_owner.items(), key=str)}
     if tenants:
         document["tenants"] = tenants
-    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def wire_of(rule: Rule) -> dict[str, Any]:

@@ -75,12 +75,14 @@ class RuleRow(Base):
             "ix_rules_surfaces_platform",
             "surfaces",
             postgresql_using="gin",
+            postgresql_with={"fastupdate": "off"},
             postgresql_where=text("tenant_id is null and deleted_at is null and enabled"),
         ),
         Index(
             "ix_rules_surfaces_narrowing",
             "surfaces",
             postgresql_using="gin",
+            postgresql_with={"fastupdate": "off"},
             postgresql_where=text(
                 "tenant_id is not null and effect <> 'allow' and deleted_at is null and enabled"
             ),

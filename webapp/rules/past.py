@@ -11,7 +11,7 @@ from uuid import UUID
 
 from webapp.rules.circumstances import Circumstances, address, network
 from webapp.rules.rule import Rule
-from webapp.rules.templates import zone_of
+from webapp.rules.templates import BREAK_GLASS, zone_of
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ class Distinctions:
             self._addresses[about.ip] = self._tell_address(about.ip)
         return (
             email if email in self._users else None,
-            about.roles,
-            about.mfa,
+            about.roles & self._roles,
+            about.mfa and self._asks_for_mfa,
             about.surface,
-            about.reason,
+            about.reason if about.reason in self._reasons else None,
             self._tickets[about.ticket],
             self._addresses[about.ip],
             bisect_right(self._moments, at),
@@ -69,6 +69,18 @@ class Distinctions:
     @cached_property
     def _users(self) -> frozenset[str]:
         return frozenset(user.lower() for rule in self._rules for user in rule.subjects.users)
+
+    @cached_property
+    def _roles(self) -> frozenset[str]:
+        return frozenset(role for rule in self._rules for role in rule.subjects.roles)
+
+    @cached_property
+    def _asks_for_mfa(self) -> bool:
+        return any(rule.mfa for rule in self._rules)
+
+    @cached_property
+    def _reasons(self) -> frozenset[str]:
+        return frozenset({BREAK_GLASS}.union(*(rule.reasons for rule in self._rules)))
 
     @cached_property
     def _globs(self) -> frozenset[re.Pattern[str]]:

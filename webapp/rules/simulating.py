@@ -1,5 +1,6 @@
 """Simulations, told what the rules and the ledger say now. Nothing here changes anything."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -14,11 +15,11 @@ from webapp.extensions import db
 from webapp.identity.models import Tenant
 from webapp.rules.circumstances import Circumstances
 from webapp.rules.drafts import rule_of_draft
-from webapp.rules.engine import RuleSet, Ruling, Verdict
+from webapp.rules.engine import NO_RULES, Candidate, RuleSet, Ruling, Verdict, prepare
 from webapp.rules.explanation import explain
 from webapp.rules.looks import read_looks
 from webapp.rules.service import get_rule
-from webapp.rules.sets import ALL_TENANTS, PLATFORM, Owner, read_rules
+from webapp.rules.sets import ALL_TENANTS, PLATFORM, Owner, load_candidates, read_rules
 from webapp.rules.simulation import DRAFT, Proposal, Replay, Sets, replay
 from webapp.scope.scopes import Scope, TenantScope
 
@@ -123,11 +124,26 @@ def simulate_past(proposal: Proposal, days: int) -> Replay:
     seen = read_looks(datetime.now(UTC) - timedelta(days=days))
     looks = list(islice(seen, MAX_LOOKS + 1))
     truncated = len(looks) > MAX_LOOKS
-    return replay(looks[:MAX_LOOKS], proposal, _read, truncated=truncated)
+    return replay(looks[:MAX_LOOKS], proposal, _Reading(proposal), truncated=truncated)
 
 
-def _read(tenant_id: UUID | None, surface: str) -> RuleSet:
-    return read_rules(Owner(tenant_id), surface)
+class _Reading:
+    """Reads the rules that a replay asks for: of tenants but the one concerned, those of all at
+    once, since there may be thousands of them in the ledger."""
+
+    def __init__(self, proposal: Proposal) -> None:
+        self._concerned = (None, proposal.tenant_id)
+        self._others: dict[str, dict[UUID | None, list[Candidate]]] = {}
+
+    def __call__(self, tenant_id: UUID | None, surface: str) -> RuleSet:
+        if tenant_id in self._concerned:
+            return read_rules(Owner(tenant_id), surface)
+        if surface not in self._others:
+            by_tenant = self._others[surface] = defaultdict(list)
+            for candidate in load_candidates(ALL_TENANTS, surface):
+                by_tenant[candidate.tenant_id].append(candidate)
+        theirs = self._others[surface].get(tenant_id)
+        return NO_RULES if theirs is None else prepare(theirs)
 
 
 def _own_slug(scope: Scope) -> str | None:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 from uuid import UUID
@@ -31,6 +31,7 @@ DRAFT: UUID = UUID(int=0)
 NAMED_ACTORS = 20
 NAMED_LOOKS = 100
 
+_NONE = (NO_RULES, NO_RULES)
 _FOREVER = datetime.max.replace(tzinfo=UTC)
 
 ReadRules = Callable[[UUID | None, str], RuleSet]
@@ -137,17 +138,16 @@ def replay(
     looks: Iterable[PastLook], proposal: Proposal, read: ReadRules, *, truncated: bool
 ) -> Replay:
     """`looks` come the newest first."""
-    benches: dict[Hashable, _Bench] = {}
+    benches = _Benches(proposal, read)
     shifts: Counter[tuple[Outcome, Outcome]] = Counter()
     actors: Counter[str] = Counter()
     named: list[Changed] = []
     examined = 0
     for look in looks:
         examined += 1
-        place = (look.about.surface, look.everywhere, look.tenant_id)
-        bench = benches.get(place)
+        bench = benches.of(look)
         if bench is None:
-            bench = benches[place] = _bench(look, proposal, read)
+            continue
         before, after = bench.compare(look)
         if before == after:
             continue
@@ -165,46 +165,68 @@ def replay(
     )
 
 
-@dataclass
+class _Benches:
+    """A bench for each place at which the proposal may make a difference. Tenants without rules of
+    their own are one place."""
+
+    def __init__(self, proposal: Proposal, read: ReadRules) -> None:
+        self._proposal = proposal
+        self._read = read
+        self._sets: dict[tuple[UUID | None, str], tuple[RuleSet, RuleSet]] = {}
+        self._benches: dict[Hashable, _Bench] = {}
+
+    def of(self, look: PastLook) -> "_Bench | None":
+        """Of a look at all tenants only the platform's rules may make a difference, and those of
+        the tenant whose rule is proposed."""
+        surface, whose = look.about.surface, look.tenant_id
+        if look.everywhere:
+            whose = self._proposal.tenant_id
+        if self._proposal.tenant_id not in (None, whose):
+            return None
+        ours = self._before_and_after(None, surface)
+        theirs = _NONE if whose is None else self._before_and_after(whose, surface)
+        if ours[0] is ours[1] and theirs[0] is theirs[1]:
+            return None
+        place = (surface, look.everywhere, id(theirs[0]))
+        if place not in self._benches:
+            before, after = Sets(ours[0], theirs[0]), Sets(ours[1], theirs[1])
+            self._benches[place] = _Bench(self._proposal.tenant_id, before, after)
+        return self._benches[place]
+
+    def _before_and_after(self, whose: UUID | None, surface: str) -> tuple[RuleSet, RuleSet]:
+        found = self._sets.get((whose, surface))
+        if found is None:
+            before = self._read(whose, surface)
+            ours = whose == self._proposal.tenant_id
+            after = self._proposal.among(before, surface) if ours else before
+            found = self._sets[whose, surface] = before, after
+        return found
+
+
 class _Bench:
     """Judges the looks at one place, each class of them once."""
 
-    proposal: Proposal
-    before: Sets
-    after: Sets
-    distinctions: Distinctions
-    known: dict[Hashable, tuple[Outcome, Outcome]] = field(default_factory=dict)
+    def __init__(self, whose: UUID | None, before: Sets, after: Sets) -> None:
+        every = (before.platform, before.tenants, after.platform, after.tenants)
+        asked = [c.rule for rules in every for c in rules.candidates if c.rule is not None]
+        self._whose, self._before, self._after = whose, before, after
+        self._distinctions = Distinctions(asked)
+        self._known: dict[Hashable, tuple[Outcome, Outcome]] = {}
 
     def compare(self, look: PastLook) -> tuple[Outcome, Outcome]:
-        if self.after is self.before:
-            return "allowed", "allowed"  # or whatever else: it is the same
-        kind = (look.approved, self.distinctions.class_of(look.about, look.at))
-        found = self.known.get(kind)
+        kind = (look.approved, self._distinctions.class_of(look.about, look.at))
+        found = self._known.get(kind)
         if found is None:
-            found = self.known[kind] = self._judge(self.before, look), self._judge(self.after, look)
+            found = self._judge(self._before, look), self._judge(self._after, look)
+            self._known[kind] = found
         return found
 
     def _judge(self, sets: Sets, look: PastLook) -> Outcome:
         covers = _approved if look.approved else nothing_granted
         verdict = sets.judge(look.about, look.at, everywhere=look.everywhere, covers=covers)
-        whose = self.proposal.tenant_id
-        if not look.everywhere or whose is None or verdict.ruling != "allowed":
+        if not look.everywhere or self._whose is None or verdict.ruling != "allowed":
             return verdict.ruling
-        return "excluded" if whose in verdict.excluded.tenants else "included"
-
-
-def _bench(look: PastLook, proposal: Proposal, read: ReadRules) -> _Bench:
-    """Of a look at all tenants only those rules count that may make a difference: the platform's,
-    and those of the tenant whose rule is proposed."""
-    surface, whose = look.about.surface, look.tenant_id
-    if look.everywhere:
-        whose = proposal.tenant_id
-    before = Sets(read(None, surface), NO_RULES if whose is None else read(whose, surface))
-    concerned = proposal.tenant_id in (None, whose)
-    after = before.changed_by(proposal, surface) if concerned else before
-    every = (before.platform, before.tenants, after.platform, after.tenants)
-    asked = [c.rule for rules in every for c in rules.candidates if c.rule is not None]
-    return _Bench(proposal, before, after, Distinctions(asked))
+        return "excluded" if self._whose in verdict.excluded.tenants else "included"
 
 
 def _approved(_: Candidate) -> Cover:

@@ -1,0 +1,292 @@
+"""The worked examples of docs/decisions.md happen: its tables are read, and the engine is asked.
+
+A word that is not known here fails the test, so that the tables say no more than is tested.
+"""
+
+import re
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from flask import Flask
+
+from tests.processes import ROOT
+from tests.rules.asking import NOON
+from webapp.grants.grant import Approval, Grant, cover
+from webapp.identity.principal import (
+    STAFF_ROLES,
+    TENANT_ROLES,
+    Membership,
+    Principal,
+)
+from webapp.rules.circumstances import Circumstances
+from webapp.rules.drafts import rule_of_draft
+from webapp.rules.engine import Candidate, judge, prepare
+from webapp.rules.schemas import RuleDraftSchema
+from webapp.scope.policy import (
+    Allowed,
+    Decision,
+    Denied,
+    GlobalTarget,
+    NeedsApproval,
+    NeedsReason,
+    Ruled,
+    Surface,
+    Target,
+    TenantTarget,
+    decide,
+    decision_of,
+)
+from webapp.scope.reason import Reason, WantedGlobal, parse_reason, parse_scope
+
+SURFACE = "admin.rules.list"
+ADDRESS = "192.0.2.7"
+PERSON, TOKEN, GRANT = (UUID(int=number) for number in range(101, 104))
+TENANTS = {slug: UUID(int=number) for number, slug in enumerate(("acme", "globex", "initech"), 1)}
+SLUGS = {tenant_id: slug for slug, tenant_id in TENANTS.items()}
+NO_ZONE = "Mars/Olympus"
+
+
+def _table(header: str) -> list[list[str]]:
+    document = (ROOT / "docs" / "decisions.md").read_text()
+    _, after = document.split(f"\n| {header} |\n", 1)
+    lines = after.split("\n\n")[0].strip().split("\n")[1:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+@dataclass
+class Look:
+    """An example's look; what it does not say is as the document says."""
+
+    who: Principal
+    target: Target
+    reason: Reason | None
+    at: datetime = NOON
+    ip: str = ADDRESS
+    surface: str = SURFACE
+    grants: list[Grant] = field(default_factory=list)
+
+
+@pytest.fixture(scope="module")
+def rules() -> dict[str, Candidate]:
+    rows = _table("Rule | Whose | Effect | Where it says more than nothing")
+    return {row[0]: _candidate(number, *row) for number, row in enumerate(rows, 1)}
+
+
+def _candidate(number: int, name: str, whose: str, effect: str, says: str) -> Candidate:
+    written: dict[str, Any] = {"name": name, "effect": effect, "surfaces": ["*"], "subjects": {}}
+    for words in says.split(" · ") if says else ():
+        key, *values = _quoted(words).split()
+        (written["subjects"] if key in ("roles", "users") else written)[key] = _value(key, values)
+    zones = [window["tz"] for window in written.get("windows", ())]
+    if NO_ZONE in zones:  # the API lets none be written, but one may be no more
+        written["windows"][0]["tz"] = "UTC"
+    tenant = None if whose == "platform" else whose
+    rule = rule_of_draft(RuleDraftSchema().load(written), UUID(int=number), tenant)
+    windows = [replace(window, tz=zone) for window, zone in zip(rule.windows, zones, strict=True)]
+    owner = None if tenant is None else TENANTS[tenant]
+    return Candidate(rule.id, owner, replace(rule, windows=tuple(windows)))
+
+
+def _value(key: str, values: list[str]) -> Any:
+    """As a client of the API writes it."""
+    match key, values:
+        case "roles" | "users" | "surfaces" | "reasons" | "networks", [_, *_]:
+            return values
+        case "windows", [*days, times, zone]:
+            begins, ends = times.split("-")
+            return [{"days": days, "from": begins, "to": ends, "tz": zone}]
+        case "mfa", []:
+            return True
+        case "max_minutes" | "min_approvals", [number]:
+            return int(number)
+        case "ticket" | "starts_at" | "ends_at", [value]:
+            return value
+    raise ValueError(f"{key} {values}")
+
+
+def _quoted(words: str) -> str:
+    found = re.fullmatch(r"`([^`]+)`", words)
+    assert found, words
+    return found[1]
+
+
+EXAMPLES = _table("Rules | Look | Decision | Why")
+
+
+def test_there_are_examples_and_each_rule_is_in_one(rules: dict[str, Candidate]) -> None:
+    assert len(EXAMPLES) >= 20
+    assert {name for row in EXAMPLES for name in row[0].split(", ")} == {"none", *rules}
+
+
+@pytest.mark.parametrize("row", EXAMPLES, ids=lambda row: " | ".join(row[:2]))
+def test_what_the_document_says_is_decided(
+    app: Flask, rules: dict[str, Candidate], row: list[str]
+) -> None:
+    named, look, decision, why = row
+    asked = [] if named == "none" else [rules[name] for name in named.split(", ")]
+    decided = _decide(asked, _look(look), _surfaces(app))
+    assert _words(decided) == decision
+    assert _why(decided) == why
+
+
+def _surfaces(app: Flask) -> dict[str, Surface]:
+    views = app.view_functions.values()
+    declared = (getattr(view, "__surface__", None) for view in views)
+    return {surface.name: surface for surface in declared if surface is not None}
+
+
+def _look(text: str) -> Look:
+    who, scope, reason, *rest = text.split(" · ")
+    look = Look(
+        _principal(_quoted(who)),
+        _target(_quoted(scope)),
+        None if reason == "no reason" else parse_reason(_quoted(reason)),
+    )
+    for words in sorted(rest):  # "at" before the grants, which are of that time
+        _more(look, words)
+    return look
+
+
+def _principal(name: str) -> Principal:
+    tenant, _, role = name.rpartition("-")
+    assert role in (TENANT_ROLES if tenant else STAFF_ROLES)
+    return Principal(
+        id=PERSON,
+        email=f"{name}@sightline.example",
+        platform_roles=frozenset() if tenant else frozenset({role}),  # type: ignore[arg-type]  # known
+        memberships=(Membership(TENANTS[tenant], tenant, role),) if tenant else (),  # type: ignore[arg-type]  # the same
+        token_id=TOKEN,
+        expires_at=None,
+    )
+
+
+def _target(header: str) -> Target:
+    wanted = parse_scope(header)
+    if isinstance(wanted, WantedGlobal):
+        return GlobalTarget()
+    return TenantTarget(TENANTS.get(wanted.slug), wanted.slug)
+
+
+def _more(look: Look, words: str) -> None:
+    if words == "with a second factor":
+        look.who = replace(look.who, mfa=True)
+        return
+    found = re.fullmatch(r"(at|from|on) `([^`]+)`", words)
+    match found and found.groups():
+        case ("at", moment):
+            look.at = datetime.fromisoformat(moment)
+        case ("from", ip):
+            look.ip = ip
+        case ("on", surface):
+            look.surface = surface
+        case _:
+            look.grants.append(_grant(look, words))
+
+
+def _grant(look: Look, words: str) -> Grant:
+    found = re.fullmatch(r"grant `tenant:(\w+)` by ((?:`\w+` ?)+)(?:until `(\S+)`)?", words)
+    assert found, words
+    slug, approvers, until = found.groups()
+    roles = re.findall(r"\w+", approvers)
+    assert set(roles) <= {*TENANT_ROLES, *STAFF_ROLES}
+    assert look.reason is not None
+    begun = look.at - timedelta(hours=1)
+    approvals = [
+        Approval(UUID(int=number), f"{role}-{number}@sightline.example", (role,), begun)
+        for number, role in enumerate(roles, 201)
+    ]
+    return Grant(
+        id=GRANT,
+        kind="approval",
+        principal_id=look.who.id,
+        email=look.who.email,
+        tenant_id=TENANTS[slug],
+        tenant=slug,
+        surfaces=(look.surface,),
+        reason=look.reason.code,
+        ticket=None,
+        note=None,
+        minutes=120,
+        rule_ids=(),
+        state="approved",
+        requested_at=begun,
+        starts_at=begun,
+        ends_at=datetime.fromisoformat(until) if until else begun + timedelta(hours=2),
+        closed_at=None,
+        closed_by=None,
+        reviewed_at=None,
+        reviewed_by=None,
+        review=None,
+        version=1,
+        approvals=tuple(approvals),
+    )
+
+
+def _decide(asked: list[Candidate], look: Look, surfaces: dict[str, Surface]) -> Decision:
+    """As `webapp.scope.deciding` does, which finds the rules and grants in the database."""
+    everywhere = isinstance(look.target, GlobalTarget)
+    target = look.target.tenant_id if isinstance(look.target, TenantTarget) else None
+    ours = prepare(c for c in asked if c.tenant_id is None)
+    theirs = prepare(
+        c for c in asked if c.tenant_id and (everywhere or c.tenant_id == target) and _narrows(c)
+    )
+
+    def consult(about: Circumstances) -> Decision:
+        verdict = judge(
+            ours,
+            theirs,
+            about,
+            look.at,
+            everywhere=everywhere,
+            covers=lambda candidate: cover(look.grants, candidate, about, target, look.at),
+        )
+        return decision_of(verdict, about, 1)
+
+    surface = surfaces[look.surface]
+    return decide(look.who, surface, look.target, look.reason, look.ip, consult)
+
+
+def _narrows(candidate: Candidate) -> bool:
+    return candidate.rule is None or candidate.rule.effect != "allow"
+
+
+def _words(decision: Decision) -> str:
+    match decision:
+        case NeedsReason():
+            return "reason required"
+        case NeedsApproval():
+            return "approval required"
+        case Denied():
+            return "denied"
+        case Allowed(None):
+            return "own tenant"
+        case Allowed(Ruled() as ruled):
+            return " · ".join(["allowed", *_terms(ruled)])
+    raise TypeError(decision)
+
+
+def _terms(ruled: Ruled) -> list[str]:
+    terms = []
+    if ruled.excluded.tenants:
+        left_out = sorted(SLUGS[tenant] for tenant in ruled.excluded.tenants)
+        terms.append(f"without {', '.join(left_out)}")
+    if ruled.grants:
+        terms.append("by grant")
+    if ruled.breaks_glass:
+        whose = [SLUGS[tenant] if tenant else "the platform" for tenant in ruled.passed_over]
+        terms.append(f"breaks glass of {', '.join(whose)}")
+    if ruled.minutes is not None:
+        terms.append(f"{ruled.minutes} minutes")
+    return terms
+
+
+def _why(decision: Decision) -> str:
+    match decision:
+        case Denied(detail, _):
+            return detail
+        case NeedsApproval(ruled) | Allowed(Ruled() as ruled):
+            return ruled.explanation
+    return ""
