@@ -55,6 +55,18 @@ def test_what_is_allowed_is_recorded_as_the_persons_look(
     assert (event["request"]["ip"], event["request"]["path"]) == ("203.0.113.9", PATH)
 
 
+def test_what_one_service_says_of_a_person_is_not_what_another_says(
+    app: Flask, worker: None, client: FlaskClient, service: Account, engineer: Account
+) -> None:
+    other, asked = add_account(app, "service"), question(engineer.email)
+    first = answered(client, service, asked)
+    asked["principal"]["mfa"] = True
+    second = answered(client, other, asked)
+    events = committed(app, UUID(first["receipt"]), UUID(second["receipt"]))
+    said = [(event["actor"]["token_id"], event["actor"]["mfa"]) for event in events]
+    assert said == [(str(service.token_id), False), (str(other.token_id), True)]
+
+
 def test_metrics_do_not_grow_with_what_services_call_their_surfaces(
     client: FlaskClient, service: Account, engineer: Account, surface: str
 ) -> None:

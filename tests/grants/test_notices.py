@@ -10,9 +10,12 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
+from celery.schedules import crontab
 from flask import Flask
 from flask.testing import FlaskClient
 
+import celeryconfig
+from tasks import notices as task
 from tests.factories import Account, MadeTenant, add_account, add_tenant
 from tests.grants.calls import want_approval
 from tests.grants.telling import (
@@ -368,3 +371,29 @@ def test_a_name_that_is_no_address_reaches_nobody(
     assert mailbox.recipients == []
     (waiting,) = (row for row in rows(told.app, grant.id) if row.recipient)
     assert waiting.problem
+
+
+def test_who_has_sent_long_enough_leaves_the_rest_to_another(
+    told: Told,
+    hooks: Hooks,
+    tenant: MadeTenant,
+    support: Account,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(task, "WHILE", 0)
+    monkeypatch.setattr(notices, "send_soon", lambda: asked.append("again"))
+    for _ in range(2):
+        tell(told.app, "denied", add_grant(told.app, support, tenant))
+    send(told.app)
+    assert asked == ["again"]
+    assert len(hooks.bodies) < 2
+    while asked:
+        asked.clear()
+        send(told.app)
+    assert len(hooks.bodies) == 2
+
+
+def test_beat_asks_each_minute() -> None:
+    (entry,) = [e for e in celeryconfig.beat_schedule.values() if e["task"] == "notices.send"]
+    assert entry["schedule"] == crontab(minute="*")

@@ -149,7 +149,7 @@ def test_the_check_agrees_and_finds_a_planted_drift(database: Database) -> None:
     "change",
     [
         "alter table rules drop column ticket",
-        "alter table rules alter column name type varchar(10)",
+        "alter table rules alter column name type varchar(100)",
         "alter table rules alter column name drop not null",
         "drop index uq_rules_tenant_id_name",
         "create table planted (id int primary key)",

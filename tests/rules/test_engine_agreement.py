@@ -64,7 +64,7 @@ def test_both_say_the_same_of_a_look(
             event(f"{verdict.ruling}, {'everywhere' if everywhere else 'at one tenant'}")
 
 
-@thoroughly(1500)
+@thoroughly(1000)
 @given(ours, theirs, questions, st.booleans(), st.floats(0, 1))
 def test_a_verdict_holds_for_as_long_as_it_says(
     platform: list[Candidate],

@@ -7,7 +7,7 @@ least that Flask can be asked.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any
 
@@ -18,7 +18,7 @@ from uuid_utils import uuid7
 from webapp.context import current_request, current_state, environ_key
 from webapp.observability import metrics
 from webapp.observability.lines import LineWriter
-from webapp.scope.scopes import GlobalScope, IdentityScope, LedgerScope, TenantScope
+from webapp.scope.scopes import GlobalScope, IdentityScope, PrincipalScope, TenantScope
 
 REQUEST_ID_HEADER = "X-Request-ID"
 _REQUEST_ID_KEY = environ_key(REQUEST_ID_HEADER)
@@ -31,7 +31,7 @@ _SCOPE_KINDS: dict[type, str] = {
     TenantScope: "tenant",
     GlobalScope: "global",
     IdentityScope: "identity",
-    LedgerScope: "ledger",
+    PrincipalScope: "principal",
 }
 
 
@@ -39,6 +39,10 @@ class Application(Flask):
     """Flask's, whose requests have an id, and each its line and its numbers."""
 
     write_line: LineWriter
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """As it is: nothing here is a coroutine, and Flask would ask so of each hook each time."""
+        return func
 
     def preprocess_request(self) -> ResponseReturnValue | None:
         state = current_state()

@@ -201,7 +201,7 @@ def _judge(
     covered = {c: None if glass else covers(c) for c in wanted}
     grants = [cover for cover in covered.values() if cover is not None]
     until = min((cover.ends_at for cover in grants), default=None)
-    granted = bool(weighed.approving) and all(covered[c] for c in weighed.approving)
+    granted = all(covered[c] for c in weighed.approving)
     missing = tuple(c for c, cover in covered.items() if cover is None)
     if missing and not glass:
         if weighed.approving or weighed.allowed:

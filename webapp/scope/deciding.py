@@ -8,7 +8,7 @@ current.
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache, partial
 from uuid import UUID
 
 from flask import Flask
@@ -95,6 +95,7 @@ def owners_of(target: Target) -> tuple[Owner, ...]:
     raise TypeError(target)
 
 
+@lru_cache(4096)
 def tags_of(target: Target, holder: UUID | None) -> tuple[str, ...]:
     """The cache tags that a decision rests on."""
     holds = () if holder is None else (holder_tag(holder),)
