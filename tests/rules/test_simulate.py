@@ -1,11 +1,15 @@
 """POST /admin/api/rules/simulate: what a draft would change, who is told, and that nothing is."""
 
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+import yaml
+from click.testing import Result
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import event
@@ -259,7 +263,8 @@ def test_its_circumstances_are_those_of_its_event(
 def test_rules_have_no_say_at_home(
     client: FlaskClient, past: Past, tenant: MadeTenant, everywhere: dict[str, str]
 ) -> None:
-    own = Actor(email="a@b.c", id=uuid4(), roles=(f"{tenant.slug}:admin",), token_id=None)
+    roles = ("support", f"{tenant.slug}:admin")
+    own = Actor(email="a@b.c", id=uuid4(), roles=roles, token_id=None)
     past.add(tenant, "a@b.c", actor=own, kind="change")
     rule = draft(tenant=tenant.slug, surfaces=[past.surface])
     assert _days(client, everywhere, rule=rule)["changed"] == 0
@@ -395,3 +400,35 @@ def test_only_a_rule_that_one_sees_can_be_replaced(
     assert delete(client, outsider, rule).status_code == 204
     response = client.post(SIMULATE, headers=everywhere, json=asked)
     assert problem(response) == (404, "not_found", [])
+
+
+def _command(app: Flask, tmp_path: Path, rule: Any, *options: str) -> Result:
+    (tmp_path / "draft.yaml").write_text(yaml.safe_dump(rule))
+    arguments = ["rules", "simulate", str(tmp_path / "draft.yaml"), *options]
+    return app.test_cli_runner().invoke(args=arguments)
+
+
+def test_the_command_says_what_the_route_says(
+    app: Flask,
+    client: FlaskClient,
+    past: Past,
+    tenant: MadeTenant,
+    admin: Account,
+    tmp_path: Path,
+) -> None:
+    past.add(tenant, "sue@example.org")
+    there = add_rule(client, admin.headers(), surfaces=[past.surface])
+    rule = draft(tenant=tenant.slug, surfaces=["elsewhere"])
+    asked = ("--days", "3", "--replaces", there["id"])
+    found = json.loads(_command(app, tmp_path, rule, *asked, "--json").stdout)
+    assert found["shifts"] == [{"before": "denied", "after": "allowed", "looks": 1}]
+    assert [look["actor"] for look in found["looks"]] == ["sue@example.org"]
+    lines = _command(app, tmp_path, rule, *asked).stdout.splitlines()
+    assert lines[0].startswith("1 of ")
+    assert any("sue@example.org" in line for line in lines[1:])
+
+
+def test_the_command_refuses_what_is_no_draft(app: Flask, tmp_path: Path) -> None:
+    for rule in ([draft()], draft(effect="no"), draft(tenant="no-such-tenant")):
+        refused = _command(app, tmp_path, rule)
+        assert (refused.exit_code, refused.stdout) == (1, "")
