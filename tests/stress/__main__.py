@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
+from tests.applications import let_staff_look
 from tests.processes import no_settings_of_the_caller, run_web, run_worker
 from tests.stress.load import Stage, run
 from tests.stress.report import cache_outcomes, print_report
@@ -58,6 +59,7 @@ def _stage(home: Path) -> Iterator[Stage]:
             settings = read_settings()
         migrate.upgrade(settings)
         app = create_app(settings)
+        let_staff_look(app)
         with (
             run_worker(environment, home / "worker.log"),
             run_web(environment, home / "web.log") as web,

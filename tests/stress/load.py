@@ -12,7 +12,7 @@ import redis
 from flask import Flask
 
 from tests.processes import Web
-from tests.stress import hangups, reads, refusals, writes
+from tests.stress import hangups, narrowing, reads, refusals, writes
 from tests.stress.client import Client
 from tests.stress.known import Known
 from tests.stress.ledger import drained
@@ -38,6 +38,7 @@ MIX: Mapping[Act, int] = {
     reads.read_audits: 2,
     writes.write: 7,
     writes.contend: 2,
+    narrowing.change_ones_mind: 2,
     refusals.trespass: 6,
     refusals.refuse: 4,
     hangups.hang_up: 5,
@@ -55,10 +56,12 @@ class Stage:
 
 def run(stage: Stage, seconds: float, seed: int) -> Tally:
     """Put the stage under load; the same seed has every client ask in the same order."""
-    name, people, known, tally = f"stress-{uuid4().hex[:12]}", gather(stage.app), Known(), Tally()
+    name, known, tally = f"stress-{uuid4().hex[:12]}", Known(), Tally()
+    names = [f"{name}.{number}" for number in range(CLIENTS)]
+    people = gather(stage.app, names)
     clients = [
-        Client(stage.web.url, f"{name}.{number}", people, known, tally, _dice(seed, number))
-        for number in range(CLIENTS)
+        Client(stage.web.url, name, people, known, tally, _dice(seed, number))
+        for number, name in enumerate(names)
     ]
     server = redis.Redis.from_url(stage.environment["REDIS_URL"])
     with stage.app.app_context():

@@ -1,6 +1,6 @@
 """Who takes part, and where they stand: three tenants' people, and the platform's."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Literal
@@ -13,7 +13,7 @@ from webapp.identity.principal import STAFF_ROLES, PlatformRole
 TENANTS = 3
 NOWHERE = "no-such-tenant"
 
-Effect = Literal["allowed", "denied"]
+Effect = Literal["allowed", "denied", "approval_required"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,14 @@ class Standpoint:
 
 
 @dataclass(frozen=True)
+class Host:
+    """A tenant of one client's alone."""
+
+    slug: str
+    admin: Account
+
+
+@dataclass(frozen=True)
 class People:
     slugs: tuple[str, ...]
     admins: Mapping[str, Account]
@@ -41,6 +49,8 @@ class People:
     traveller: Account
     """A member of the first two tenants, who has to say which one is meant."""
     platform: Mapping[PlatformRole, Account]
+    hosts: Mapping[str, Host]
+    """By the client's name."""
 
     def at_home(self, dice: Random) -> Standpoint:
         slug = dice.choice(self.slugs)
@@ -52,6 +62,9 @@ class People:
 
     def in_charge(self, slug: str) -> Standpoint:
         return Standpoint(self.admins[slug], None, None, slug, None)
+
+    def host(self, client: str) -> Host:
+        return self.hosts[client]
 
     def everywhere(self, dice: Random, *roles: PlatformRole) -> Standpoint:
         """One of the platform's people, of these roles, looks at all there is."""
@@ -73,8 +86,9 @@ class People:
         return Standpoint(account, target, _reason(dice), None, "denied")
 
 
-def gather(app: Flask) -> People:
+def gather(app: Flask, clients: Iterable[str]) -> People:
     """All of them, new."""
+    hosts = {client: add_tenant(app).slug for client in clients}
     slugs = tuple(add_tenant(app).slug for _ in range(TENANTS))
     return People(
         slugs=slugs,
@@ -82,6 +96,10 @@ def gather(app: Flask) -> People:
         members={slug: add_account(app, member_of={slug: "member"}) for slug in slugs},
         traveller=add_account(app, member_of={slugs[0]: "member", slugs[1]: "member"}),
         platform={role: add_account(app, role) for role in STAFF_ROLES},
+        hosts={
+            client: Host(slug, add_account(app, member_of={slug: "admin"}))
+            for client, slug in hosts.items()
+        },
     )
 
 

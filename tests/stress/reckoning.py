@@ -63,7 +63,7 @@ def _differences(attempt: Attempt, status: int, recorded: Recorded) -> Iterator[
         "actor": (recorded.actor_id, attempt.actor_id),
         "surface": (recorded.surface, attempt.surface),
         "effect": (event["decision"]["effect"], attempt.effect),
-        "outcome": (event["outcome"], "denied" if attempt.effect == "denied" else served),
+        "outcome": (event["outcome"], served if attempt.effect == "allowed" else "denied"),
         "status": (event["http_status"], status),
         "repeats": (event["repeats"], 1),
     }
