@@ -17,6 +17,7 @@ from webapp.caching import Remembered
 from webapp.extensions import db
 from webapp.rules import cedar, sets
 from webapp.rules.circumstances import Circumstances
+from webapp.rules.models import RuleRow
 from webapp.rules.rule import RuleQuery
 from webapp.rules.service import list_rules
 from webapp.rules.templates import policies_of
@@ -71,7 +72,11 @@ def _measure_rules(app: Flask, owner: str, rounds: int, results: Results) -> Non
         decided = consult_now(alone, None, _about())
         results.expect(isinstance(decided, Allowed), f"{total} rules: the decision is {decided}")
         every = cedar.prepare(
-            [policies_of(c.rule) for c in sets.load_all(sets.PLATFORM) if c.rule is not None]
+            [
+                policies_of(c.rule)
+                for c in sets.load(RuleRow.tenant_id.is_(None))
+                if c.rule is not None
+            ]
         )
         for _ in range(rounds):
             calls: dict[str, Callable[[], object]] = {

@@ -86,7 +86,7 @@ class People:
         return Standpoint(account, target, _reason(dice), None, "denied")
 
 
-def gather(app: Flask, clients: Iterable[str]) -> People:
+def gather(app: Flask, clients: Iterable[str] = ()) -> People:
     """All of them, new."""
     hosts = {client: add_tenant(app).slug for client in clients}
     slugs = tuple(add_tenant(app).slug for _ in range(TENANTS))

@@ -8,12 +8,7 @@ from marshmallow import fields, validate
 from webapp.audit.event import Effect, Kind, Outcome, ScopeKind
 from webapp.audit.search import AuditQuery, Entry, SortKey
 from webapp.http import Instant, PageQuerySchema, Schema, Text
-
-# The pattern is shown to clients too: `$(?!\n)` ends a string in Python as in JavaScript.
-SURFACE = validate.Regexp(
-    r"^(\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?)$(?!\n)",
-    error="Must be a surface, or a prefix and `.*`.",
-)
+from webapp.scope.schemas import SURFACES
 
 
 def _one_of(literal: Any) -> validate.OneOf:
@@ -96,7 +91,7 @@ class AuditQuerySchema(PageQuerySchema):
 
     sort = fields.String(load_default="-occurred_at", validate=_one_of(SortKey))
     actor = Text(load_default=None, validate=validate.Length(1, 320))
-    surface = fields.String(load_default=None, validate=[validate.Length(1, 200), SURFACE])
+    surface = fields.String(load_default=None, validate=SURFACES)
     tenant = Text(load_default=None, validate=validate.Length(1, 200))
     reason = Text(load_default=None, validate=validate.Length(1, 64))
     ticket = Text(load_default=None, validate=validate.Length(1, 128))

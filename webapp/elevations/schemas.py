@@ -10,24 +10,15 @@ from marshmallow import ValidationError, fields, validate
 from webapp.elevations.elevation import Asked, Elevation, Excluded, LeftOut, Outcome, Person
 from webapp.http import Schema, Text, TupleOf
 from webapp.identity.service import MAX_EMAIL
-from webapp.rules.schemas import SLUG
-from webapp.scope.reason import MAX_NOTE, MAX_TICKET, REASON_CODES, Reason
+from webapp.scope.schemas import SLUG, SURFACE, GivenReasonSchema, is_printable
 
 KEY_HEADER = "Idempotency-Key"
 MAX_KEY = 128
 
 _BARE_KEY = re.compile(r"[\w!#$%&'*+.^`|~:/=-]{1,128}", re.ASCII)
 
-# The patterns are shown to clients too: `$(?!\n)` ends a string in Python as in JavaScript.
-SURFACE = validate.Regexp(
-    r"^[a-z0-9_]+(\.[a-z0-9_]+)*$(?!\n)", error="Must be a surface, without a `*`."
-)
+# The pattern is shown to clients too: `$(?!\n)` ends a string in Python as in JavaScript.
 EMAIL = validate.Regexp(r"^[^\s@]+@[^\s@]+$(?!\n)", error="Must be an e-mail address.")
-
-
-def _is_printable(value: str) -> None:
-    if not value.isprintable():
-        raise ValidationError("Must be printable.")
 
 
 def _is_address(value: str) -> None:
@@ -79,29 +70,17 @@ class KeySchema(Schema):
 class PersonSchema(Schema):
     model = Person
 
-    email = Text(required=True, validate=[validate.Length(3, MAX_EMAIL), EMAIL, _is_printable])
+    email = Text(required=True, validate=[validate.Length(3, MAX_EMAIL), EMAIL, is_printable])
     mfa = fields.Boolean(load_default=False)
-
-
-class ElevationReasonSchema(Schema):
-    model = Reason
-
-    code = fields.String(required=True, validate=validate.OneOf(REASON_CODES))
-    ticket = Text(
-        load_default=None, allow_none=True, validate=[validate.Length(1, MAX_TICKET), _is_printable]
-    )
-    note = Text(
-        load_default=None, allow_none=True, validate=[validate.Length(1, MAX_NOTE), _is_printable]
-    )
 
 
 class AskedSchema(Schema):
     model = Asked
 
     principal = fields.Nested(PersonSchema, required=True)
-    surface = fields.String(required=True, validate=[validate.Length(1, 200), SURFACE])
+    surface = fields.String(required=True, validate=SURFACE)
     tenant = fields.String(required=True, allow_none=True, validate=SLUG)
-    reason = fields.Nested(ElevationReasonSchema, required=True)
+    reason = fields.Nested(GivenReasonSchema, required=True)
     ip = fields.String(
         load_default=None, allow_none=True, validate=[validate.Length(2, 64), _is_address]
     )

@@ -2,29 +2,20 @@
 
 from typing import get_args
 
-from marshmallow import ValidationError, fields, validate
+from marshmallow import fields, validate
 
 from webapp.audit.schemas import ReasonSchema
 from webapp.grants.grant import Asking, GrantKind, GrantQuery, GrantState, SortKey
 from webapp.http import PageQuerySchema, Schema, Text, TupleOf
-from webapp.rules.schemas import SLUG
 from webapp.rules.templates import BREAK_GLASS
-from webapp.scope.reason import MAX_NOTE, MAX_TICKET, REASON_CODES, Reason
+from webapp.scope.reason import REASON_CODES
+from webapp.scope.schemas import SLUG, SURFACE, GivenReasonSchema
 
 MAX_ENTRIES = 20
 MAX_MINUTES = 7 * 24 * 60
 MAX_REVIEW = 4000
-# The pattern is shown to clients too: `$(?!\n)` ends a string in Python as in JavaScript.
-SURFACE = validate.Regexp(
-    r"^[a-z0-9_]+(\.[a-z0-9_]+)*$(?!\n)", error="Must be a surface, without `*`."
-)
 APPROVABLE = [code for code in REASON_CODES if code != BREAK_GLASS]
 """Glass is broken without asking."""
-
-
-def _is_printable(value: str) -> None:
-    if not value.isprintable():
-        raise ValidationError("Must be printable.")
 
 
 class ApprovalSchema(Schema):
@@ -64,23 +55,15 @@ class GrantPageSchema(GrantsSchema):
     total = fields.Integer(required=True)
 
 
-class ReasonDraftSchema(Schema):
-    model = Reason
-
+class ApprovableReasonSchema(GivenReasonSchema):
     code = fields.String(required=True, validate=validate.OneOf(APPROVABLE))
-    ticket = Text(
-        load_default=None, allow_none=True, validate=[validate.Length(1, MAX_TICKET), _is_printable]
-    )
-    note = Text(
-        load_default=None, allow_none=True, validate=[validate.Length(1, MAX_NOTE), _is_printable]
-    )
 
 
 class AskSchema(Schema):
     model = Asking
 
     surfaces = TupleOf(
-        fields.String(validate=[validate.Length(1, 200), SURFACE]),
+        fields.String(validate=SURFACE),
         required=True,
         validate=validate.Length(1, MAX_ENTRIES),
     )
@@ -90,7 +73,7 @@ class AskSchema(Schema):
         allow_none=True,
         validate=validate.Length(1, MAX_ENTRIES),
     )
-    reason = fields.Nested(ReasonDraftSchema, required=True)
+    reason = fields.Nested(ApprovableReasonSchema, required=True)
     minutes = fields.Integer(required=True, validate=validate.Range(1, MAX_MINUTES))
 
 

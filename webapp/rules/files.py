@@ -27,7 +27,8 @@ from webapp.errors import Invalid
 from webapp.http import Schema
 from webapp.rules.drafts import rule_of_draft
 from webapp.rules.rule import Rule
-from webapp.rules.schemas import SLUG, RuleCreateSchema, RuleSchema
+from webapp.rules.schemas import RuleCreateSchema, RuleSchema
+from webapp.scope.schemas import SLUG
 
 Draft = Mapping[str, Any]
 """As the schema loads it, every field there."""

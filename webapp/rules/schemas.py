@@ -12,7 +12,7 @@ from typing import Any, get_args
 from marshmallow import ValidationError, fields, missing, validate
 
 from webapp.http import Instant, PageQuerySchema, Schema, Text, TupleOf
-from webapp.identity.principal import PLATFORM_ROLES, TENANT_ROLES
+from webapp.identity.principal import PLATFORM_ROLES, STAFF_ROLES, TENANT_ROLES
 from webapp.rules.rule import (
     Change,
     Day,
@@ -28,14 +28,13 @@ from webapp.rules.rule import (
     Window,
 )
 from webapp.scope.reason import REASON_CODES
+from webapp.scope.schemas import SLUG, SURFACES
 
 MAX_ENTRIES = 100
-# The patterns are shown to clients too: `$(?!\n)` ends a string in Python as in JavaScript.
-SLUG = validate.Regexp(r"^[a-z0-9][a-z0-9-]{0,62}$(?!\n)", error="Must be a tenant's slug.")
-SURFACE = validate.Regexp(
-    r"^(\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?)$(?!\n)",
-    error="Must be a surface, or a prefix and `.*`.",
-)
+APPROVER_ROLES = (*STAFF_ROLES, "admin")
+"""Who may approve: people who see what is asked for."""
+
+# The pattern is shown to clients too: `$(?!\n)` ends a string in Python as in JavaScript.
 CLOCK = validate.Regexp(r"^([01][0-9]|2[0-3]):[0-5][0-9]$(?!\n)", error="Must be a time as HH:MM.")
 FEW = validate.Length(max=MAX_ENTRIES)
 
@@ -171,7 +170,7 @@ class RuleDraftSchema(Schema):
     effect = fields.String(required=True, validate=validate.OneOf(get_args(Effect)))
     subjects = fields.Nested(SubjectsDraftSchema, load_default=Subjects((), ()))
     surfaces = TupleOf(
-        fields.String(validate=[validate.Length(1, 200), SURFACE]),
+        fields.String(validate=SURFACES),
         required=True,
         validate=validate.Length(1, MAX_ENTRIES),
     )
@@ -189,7 +188,7 @@ class RuleDraftSchema(Schema):
     )
     min_approvals = fields.Integer(load_default=1, validate=validate.Range(1, 10))
     approver_roles = TupleOf(
-        fields.String(validate=validate.OneOf((*PLATFORM_ROLES, *TENANT_ROLES))),
+        fields.String(validate=validate.OneOf(APPROVER_ROLES)),
         load_default=(),
         validate=FEW,
     )
@@ -216,7 +215,7 @@ class RuleQuerySchema(PageQuerySchema):
     sort = fields.String(load_default="name", validate=validate.OneOf(get_args(SortKey)))
     tenant = fields.String(load_default=None, validate=SLUG)
     effect = fields.String(load_default=None, validate=validate.OneOf(get_args(Effect)))
-    surface = fields.String(load_default=None, validate=[validate.Length(1, 200), SURFACE])
+    surface = fields.String(load_default=None, validate=SURFACES)
     enabled = fields.Boolean(load_default=None)
     q = Text(load_default=None, validate=validate.Length(1, 200))
 

@@ -64,11 +64,6 @@ def load_candidates(owner: Owner, surface: str) -> list[Candidate]:
     return load(_owned_by(owner), covering)
 
 
-def load_all(owner: Owner) -> list[Candidate]:
-    """Whatever they cover; of tenants those that narrow."""
-    return load(_owned_by(owner))
-
-
 def load(*conditions: ColumnElement[bool]) -> list[Candidate]:
     """The rules in use that meet these conditions, whoever's they are."""
     statement = (

@@ -7,16 +7,13 @@ from marshmallow import ValidationError, fields, validate, validates_schema
 from webapp.http import Instant, Schema, Text, TupleOf
 from webapp.identity.principal import PLATFORM_ROLES, TENANT_ROLES
 from webapp.rules.engine import Ruling
-from webapp.rules.schemas import FEW, SLUG, RuleCreateSchema
+from webapp.rules.schemas import FEW, RuleCreateSchema
 from webapp.rules.simulating import Comparison, DescribedLook, Simulation, Told
 from webapp.rules.simulation import Affected, Changed, Outcome, Replay, Shift
 from webapp.scope.reason import MAX_TICKET, REASON_CODES
+from webapp.scope.schemas import SLUG, SURFACE
 
 MAX_DAYS = 90
-# The pattern is shown to clients too: `$(?!\n)` ends a string in Python as in JavaScript.
-EXACT_SURFACE = validate.Regexp(
-    r"^[a-z0-9_]+(\.[a-z0-9_]+)*$(?!\n)", error="Must be the name of a surface."
-)
 
 
 class DescribedLookSchema(Schema):
@@ -29,7 +26,7 @@ class DescribedLookSchema(Schema):
         validate=FEW,
     )
     mfa = fields.Boolean(load_default=False)
-    surface = fields.String(required=True, validate=[validate.Length(1, 200), EXACT_SURFACE])
+    surface = fields.String(required=True, validate=SURFACE)
     reason = fields.String(required=True, validate=validate.OneOf(REASON_CODES))
     ticket = Text(load_default=None, allow_none=True, validate=validate.Length(1, MAX_TICKET))
     ip = Text(load_default=None, allow_none=True, validate=validate.Length(1, 64))

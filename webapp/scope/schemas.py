@@ -1,0 +1,41 @@
+"""What every feature says of looks, on the wire: tenants, surfaces, reasons."""
+
+from marshmallow import ValidationError, fields, validate
+
+from webapp.http import Schema, Text
+from webapp.scope.reason import MAX_NOTE, MAX_TICKET, REASON_CODES, Reason
+
+MAX_SURFACE = 200
+# The patterns are shown to clients too: `$(?!\n)` ends a string in Python as in JavaScript.
+SLUG = validate.Regexp(r"^[a-z0-9][a-z0-9-]{0,62}$(?!\n)", error="Must be a tenant's slug.")
+SURFACE = [
+    validate.Length(1, MAX_SURFACE),
+    validate.Regexp(r"^[a-z0-9_]+(\.[a-z0-9_]+)*$(?!\n)", error="Must be a surface, without `*`."),
+]
+SURFACES = [
+    validate.Length(1, MAX_SURFACE),
+    validate.Regexp(
+        r"^(\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?)$(?!\n)",
+        error="Must be a surface, or a prefix and `.*`.",
+    ),
+]
+"""Those that a rule or a filter covers."""
+
+
+def is_printable(value: str) -> None:
+    if not value.isprintable():
+        raise ValidationError("Must be printable.")
+
+
+class GivenReasonSchema(Schema):
+    """As the header has it that a person sends with a look."""
+
+    model = Reason
+
+    code = fields.String(required=True, validate=validate.OneOf(REASON_CODES))
+    ticket = Text(
+        load_default=None, allow_none=True, validate=[validate.Length(1, MAX_TICKET), is_printable]
+    )
+    note = Text(
+        load_default=None, allow_none=True, validate=[validate.Length(1, MAX_NOTE), is_printable]
+    )
