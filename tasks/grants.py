@@ -2,6 +2,7 @@
 
 from celery import Task, shared_task
 
+from webapp.audit.operation import origin
 from webapp.extensions import db
 from webapp.grants import clerk, notices
 from webapp.scope.scopes import ClerkScope
@@ -10,7 +11,7 @@ from webapp.scope.scopes import ClerkScope
 @shared_task(name="grants.expire", bind=True, ignore_result=True)
 def expire(self: "Task[[], None]") -> None:
     """End grants and requests whose time is over, each recorded and told of once."""
-    request = clerk.origin("TASK", "grants.expire", str(self.request.id))
+    request = origin("TASK", "grants.expire", str(self.request.id))
     with db.session.scoped(ClerkScope()):
         while clerk.expire_over(request):
             db.session.commit()

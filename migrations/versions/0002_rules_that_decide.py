@@ -23,6 +23,7 @@ MYSELF = "(select nullif(current_setting('sightline.principal_id', true), '')::u
 ADMINISTERED = (
     "(select unnest(string_to_array(current_setting('sightline.administers', true), ',')::uuid[]))"
 )
+OWN_JOURNAL = "'5167711e-0000-4000-8000-000000000001'::uuid"
 STAFF = "(select coalesce(current_setting('sightline.staff', true), '')) <> ''"
 
 FIRST_RULE = """
@@ -235,7 +236,26 @@ def _create_grants() -> None:
         "grant select (id, origin_journal, origin_seq, occurred_at) on audit_events"
         " to sightline_clerk"
     )
-    op.execute("grant execute on function ensure_audit_partition to sightline_clerk")
+    # So is what an operator's command changes.
+    numbered_here = f"origin_journal = {OWN_JOURNAL}"
+    for role in ("sightline_identity", "sightline_global"):
+        op.execute(
+            f"create policy operated_{role} on audit_events for insert to {role}"
+            f" with check ({numbered_here})"
+        )
+        op.execute(f"grant insert on audit_events to {role}")
+    op.execute(
+        "create policy numbered_identity on audit_events for select to sightline_identity"
+        f" using ({numbered_here})"
+    )
+    op.execute(
+        "grant select (id, origin_journal, origin_seq, occurred_at) on audit_events"
+        " to sightline_identity"
+    )
+    op.execute(
+        "grant execute on function ensure_audit_partition"
+        " to sightline_clerk, sightline_identity, sightline_global"
+    )
 
 
 def _create_notices() -> None:

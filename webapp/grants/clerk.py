@@ -7,17 +7,10 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from sqlalchemy import select
-from uuid_utils.compat import uuid7
 
-from webapp.audit import ledger
-from webapp.audit.event import (
-    Actor,
-    AuditEvent,
-    EventDecision,
-    EventRequest,
-    EventScope,
-    Reason,
-)
+from webapp.audit import ledger, operation
+from webapp.audit.event import Actor, AuditEvent, EventRequest, EventScope, Reason
+from webapp.audit.operation import OPERATOR, SIGHTLINE
 from webapp.extensions import db
 from webapp.grants import notices, service
 from webapp.grants.grant import Grant
@@ -26,11 +19,6 @@ from webapp.identity.models import Tenant
 
 BATCH = 100
 """Grants that one transaction ends."""
-
-NOBODY = UUID(int=0)
-SIGHTLINE = Actor(email="sightline", id=NOBODY, roles=(), token_id=None)
-OPERATOR = Actor(email="operator", id=NOBODY, roles=(), token_id=None)
-"""Somebody at the machine."""
 
 
 def expire_over(request: EventRequest) -> int:
@@ -70,27 +58,17 @@ def _expire(row: GrantRow, tenant: str | None) -> Grant:
 def _event(
     surface: str, actor: Actor, grant: Grant, at: datetime, request: EventRequest
 ) -> AuditEvent:
-    return AuditEvent(
+    everywhere = grant.tenant_id is None
+    return operation.change(
+        surface,
+        request,
         actor=actor,
-        decision=EventDecision("allowed", grant_ids=(grant.id,)),
-        http_status=None,
-        id=uuid7(),
-        kind="change",
-        occurred_at=at,
-        outcome="served",
-        reason=Reason(code=grant.reason, note=grant.note, ticket=grant.ticket),
-        repeats=1,
-        request=request,
-        rows=1,
         scope=EventScope(
-            kind="global" if grant.tenant_id is None else "tenant",
+            kind="global" if everywhere else "tenant",
             tenant=grant.tenant,
             tenant_id=grant.tenant_id,
         ),
-        surface=surface,
+        at=at,
+        reason=Reason(code=grant.reason, note=grant.note, ticket=grant.ticket),
+        grants=(grant.id,),
     )
-
-
-def origin(method: str, path: str, request_id: str) -> EventRequest:
-    """What an event tells of its request, where there was none."""
-    return EventRequest(id=request_id, ip=None, method=method, path=path, user_agent=None)

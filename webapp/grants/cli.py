@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import get_args
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import click
 
-from webapp.audit.event import EventRequest
+from webapp.audit.operation import origin
 from webapp.commands import Commands, as_json, print_json, print_rows
 from webapp.extensions import db
 from webapp.grants import clerk, notices, service
@@ -55,7 +55,7 @@ def list_command(*, tenant: str | None, state: GrantState | None, as_json: bool)
 def revoke(*, grant_id: UUID, as_json: bool) -> None:
     """End a request or a grant, from the next request on."""
     with db.session.scoped(ClerkScope()):
-        grant = clerk.revoke(grant_id, _origin("grants.revoke"))
+        grant = clerk.revoke(grant_id, origin("CLI", f"flask grants revoke {grant_id}"))
         db.session.commit()
     notices.send_soon()
     if as_json:
@@ -68,7 +68,7 @@ def revoke(*, grant_id: UUID, as_json: bool) -> None:
 @as_json
 def expire(*, as_json: bool) -> None:
     """End what is over now, as the workers do each minute."""
-    expired, request = 0, _origin("grants.expire")
+    expired, request = 0, origin("CLI", "flask grants expire")
     with db.session.scoped(ClerkScope()):
         while some := clerk.expire_over(request):
             db.session.commit()
@@ -78,10 +78,6 @@ def expire(*, as_json: bool) -> None:
         print_json({"expired": expired})
     else:
         click.echo(f"{expired} {'grant has' if expired == 1 else 'grants have'} expired.")
-
-
-def _origin(path: str) -> EventRequest:
-    return clerk.origin("CLI", path, uuid4().hex)
 
 
 def _grants(query: GrantQuery) -> Iterator[Grant]:

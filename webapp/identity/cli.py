@@ -9,6 +9,7 @@ from uuid import UUID
 
 import click
 
+from webapp.audit.operation import record_command
 from webapp.commands import Commands, as_json, print_json, print_rows
 from webapp.extensions import db
 from webapp.identity import directory, service
@@ -73,6 +74,7 @@ def create_tenant(*, slug: str, name: str | None, as_json: bool) -> None:
     """Make a tenant. SLUG names it in Sightline-Scope."""
     tenant = service.create_tenant(slug, slug if name is None else name)
     tenant_id = tenant.id
+    record_command(db.session, "tenants", "create", slug)
     db.session.commit()
     _done(f"The tenant {slug} is made.", as_json, id=tenant_id, slug=slug)
 
@@ -94,6 +96,7 @@ def create_user(*, email: str, roles: tuple[PlatformRole, ...], as_json: bool) -
     """Make a user, with platform roles if any are given."""
     user = service.create_user(email, roles)
     user_id, made = user.id, user.email
+    record_command(db.session, "users", "create", made, *roles)
     db.session.commit()
     _done(f"The user {made} is made.", as_json, id=user_id, email=made)
 
@@ -114,6 +117,7 @@ def list_users(*, as_json: bool) -> None:
 def grant(*, email: str, role: PlatformRole, as_json: bool) -> None:
     """Give a user a platform role."""
     service.set_platform_role(email, role, held=True)
+    record_command(db.session, "users", "grant", email, role)
     db.session.commit()
     _done(f"{email} has the role {role}.", as_json, email=email, role=role)
 
@@ -126,6 +130,7 @@ def grant(*, email: str, role: PlatformRole, as_json: bool) -> None:
 def revoke(*, email: str, role: PlatformRole, as_json: bool) -> None:
     """Take a platform role from a user, from the next request on."""
     service.set_platform_role(email, role, held=False)
+    record_command(db.session, "users", "revoke", email, role)
     db.session.commit()
     _done(f"{email} no longer has the role {role}.", as_json, email=email, role=role)
 
@@ -139,6 +144,7 @@ def revoke(*, email: str, role: PlatformRole, as_json: bool) -> None:
 def join(*, email: str, slug: str, role: TenantRole, as_json: bool) -> None:
     """Make a user a member of a tenant, or change the role in it."""
     service.set_membership(email, slug, role)
+    record_command(db.session, "users", "join", email, slug, role)
     db.session.commit()
     _done(f"{email} is {role} of {slug}.", as_json, email=email, tenant=slug, role=role)
 
@@ -151,6 +157,7 @@ def join(*, email: str, slug: str, role: TenantRole, as_json: bool) -> None:
 def leave(*, email: str, slug: str, as_json: bool) -> None:
     """End a user's membership, from the next request on."""
     service.end_membership(email, slug)
+    record_command(db.session, "users", "leave", email, slug)
     db.session.commit()
     _done(f"{email} is no longer in {slug}.", as_json, email=email, tenant=slug)
 
@@ -168,6 +175,7 @@ def create_token(
     """Make a token and print it, this once: nobody can print it again."""
     expires_at = None if expires_in is None else datetime.now(UTC) + expires_in
     made = service.create_token(email, name, expires_at, mfa=mfa)
+    record_command(db.session, "tokens", "create", str(made.id), "for", email)
     db.session.commit()
     if as_json:
         print_json({"id": made.id, "token": made.secret, "expires_at": expires_at})
@@ -193,6 +201,7 @@ def list_tokens(*, user: str | None, as_json: bool) -> None:
 def revoke_token(*, token_id: UUID, as_json: bool) -> None:
     """End a token in every process, from the next request on."""
     service.revoke_token(token_id)
+    record_command(db.session, "tokens", "revoke", str(token_id))
     db.session.commit()
     _done(f"The token {token_id} is revoked.", as_json, id=token_id)
 

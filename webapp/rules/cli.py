@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import click
 import orjson
 
+from webapp.audit.operation import record_command
 from webapp.commands import Commands, as_json, print_json, print_rows
 from webapp.extensions import db
 from webapp.http import MAX_LIMIT
@@ -130,6 +131,9 @@ def import_command(*, file: Path, dry_run: bool, prune: bool, by: str, as_json: 
             plan = transfer.plan_import(wanted, prune=prune)
             transfer.carry_out(scope, plan, by)
             if not dry_run:
+                if plan.steps:
+                    rows = len(plan.steps)
+                    record_command(db.session, "rules", "import", "by", by, rows=rows)
                 db.session.commit()
     except files.BadFile as error:
         raise click.ClickException(str(error)) from error

@@ -63,6 +63,11 @@ LOOKED_OVER = (
 )
 """Events of looks at the scope's tenant: at it alone, or at all that did not leave it out."""
 
+_OPERATORS = (IDENTITY_ROLE, GLOBAL_ROLE)
+"""What commands run as that change something, which is recorded with the change."""
+
+_OWN_JOURNAL = "(origin_journal = '5167711e-0000-4000-8000-000000000001'::uuid)"
+
 _CONCERNED = (
     "(tenant_id IN ( SELECT unnest((string_to_array(current_setting('sightline.administers'::text,"
     " true), ','::text))::uuid[]) AS unnest)) OR (( SELECT"
@@ -165,6 +170,8 @@ SHAPES: dict[str, TableShape] = {
                 PolicyShape(GLOBAL_ROLE, "r", looked_at("tenant_id", nullable=True), None),
                 *(PolicyShape(role, "a", None, "true") for role in (LEDGER_ROLE, CLERK_ROLE)),
                 *map(readable, (LEDGER_ROLE, CLERK_ROLE)),
+                *(PolicyShape(role, "a", None, _OWN_JOURNAL) for role in _OPERATORS),
+                PolicyShape(IDENTITY_ROLE, "r", _OWN_JOURNAL, None),
             }
         ),
         append_only=True,
