@@ -17,6 +17,7 @@ import requests
 from flask import Flask
 from redis import Redis
 
+from tests.applications import let_staff_look
 from tests.faults.disk import Disk, journal_disk
 from tests.faults.time_machine import TimeMachine, find_time_machine
 from tests.processes import ROOT, command_of, no_settings_of_the_caller
@@ -213,6 +214,8 @@ def built(home: Path) -> Iterator[Plant]:
         with mock.patch.dict(os.environ, environment):
             settings = read_settings()
         migrate.upgrade(settings)
+        app = create_app(settings)
+        let_staff_look(app)
         web_environment = {**environment, **(clock.environment if clock else {})}
         web = ProcessPart(
             "web", web_environment, home / "web.log", lambda: _is_ok(f"{url}/healthz")
@@ -223,7 +226,7 @@ def built(home: Path) -> Iterator[Plant]:
             cleaning.callback(part.kill)
             part.start()
         plant = Plant(
-            app=create_app(settings),
+            app=app,
             environment=environment,
             url=url,
             postgres=ServerPart(stack.postgres),
