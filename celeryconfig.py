@@ -34,4 +34,5 @@ beat_schedule = {
     "audit-partitions": {"task": "audit.make_partitions", "schedule": crontab(minute="17")},
     "grants": {"task": "grants.expire", "schedule": crontab()},
     "notices": {"task": "notices.send", "schedule": crontab()},
+    "old-notices": {"task": "notices.forget", "schedule": crontab(minute="47")},
 }

@@ -26,3 +26,11 @@ def send() -> None:
             if monotonic() > until:
                 notices.send_soon()
                 return
+
+
+@shared_task(name="notices.forget", ignore_result=True)
+def forget() -> None:
+    """Remove those that were told long ago."""
+    with db.session.scoped(ClerkScope()):
+        notices.forget_old()
+        db.session.commit()

@@ -13,10 +13,12 @@ from webapp.audit import drain, ledger, search
 from webapp.caching.generations import SKEW
 from webapp.db import UnsafeLoginRole
 from webapp.extensions import current_settings, db, reach_database
+from webapp.grants import notices
 from webapp.observability.health import PROBES
 from webapp.observability.probes import CheckFailed, Finding, look
+from webapp.rules.lockout import are_mendable
 from webapp.scope.lint import check_database
-from webapp.scope.scopes import LedgerScope
+from webapp.scope.scopes import ClerkScope, LedgerScope, PolicyScope
 
 MAX_BACKLOG = 100
 RECENT = timedelta(days=7)
@@ -44,6 +46,8 @@ def diagnose(app: Flask) -> list[Diagnosis]:
         "no event is in quarantine": _check_quarantine,
         "next month's partition is there": _check_partition,
         "clocks agree": _check_clocks,
+        "an owner may mend the rules": _check_rules,
+        "notices arrive": _check_notices,
     }
     return [*found, *(_run(name, check) for name, check in checks.items())]
 
@@ -132,4 +136,20 @@ def _check_clocks() -> str:
     said = f"this host and the database are {apart.total_seconds():.3f} s apart"
     if apart > timedelta(seconds=SKEW):
         raise CheckFailed(f"{said}, more than {SKEW:g} s")
+    return said
+
+
+def _check_rules() -> str:
+    with db.session.scoped(PolicyScope()):
+        if not are_mendable():
+            raise CheckFailed("no rule lets one: `flask rules import` a file that has it")
+    return "ok"
+
+
+def _check_notices() -> str:
+    with db.session.scoped(ClerkScope()):
+        given_up = notices.count_given_up(RECENT)
+    said = f"{given_up} given up in the last {RECENT.days} days"
+    if given_up:
+        raise CheckFailed(said)
     return said

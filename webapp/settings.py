@@ -182,6 +182,8 @@ def _telling_problems(values: dict[str, str], *, deployed: bool) -> list[str]:
         for given, needed in (("SMTP_URL", "MAIL_FROM"), ("WEBHOOK_URL", "WEBHOOK_SECRET"))
         if values[given] and not values[needed]
     ]
+    if deployed and (values["SMTP_URL"] or values["WEBHOOK_URL"]) and not values["PUBLIC_URL"]:
+        problems.append("PUBLIC_URL is not set, and what is told of grants links there")
     if values["MAIL_FROM"] and not _MAIL_ADDRESS.fullmatch(values["MAIL_FROM"]):
         problems.append("MAIL_FROM must be a mail address and nothing else")
     return problems + _webhook_secret_problems(values["WEBHOOK_SECRET"], deployed=deployed)

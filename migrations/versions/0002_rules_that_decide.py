@@ -281,7 +281,7 @@ def _create_notices() -> None:
         "ix_notices_due_at", "notices", ["due_at"], postgresql_where=sa.text("due_at is not null")
     )
     op.execute("grant insert on notices to sightline_principal")
-    op.execute("grant select, insert, update on notices to sightline_clerk")
+    op.execute("grant select, insert, update, delete on notices to sightline_clerk")
 
 
 def _create_elevations() -> None:

@@ -225,6 +225,17 @@ def test_pauses_grow_until_it_is_given_up(
             assert (row.due_at, row.sent_at) == (None, None)
             assert row.problem
     assert "notice_given_up" in capsys.readouterr().err
+    with told.app.app_context(), db.session.scoped(ClerkScope()):
+        given_up = notices.count_given_up(timedelta(days=7))
+        assert (given_up, notices.count_given_up(timedelta(days=2))) == (given_up, 0)
+    assert given_up >= 1
+    with told.app.app_context():
+        task.forget()
+    assert rows(told.app, grant.id)
+    change_notices(told.app, created_at=datetime.now(UTC) - notices.KEPT)
+    with told.app.app_context():
+        task.forget()
+    assert rows(told.app, grant.id) == []
 
 
 @pytest.mark.parametrize("status", [302, 400, 500])

@@ -19,11 +19,13 @@ from webapp.audit.event import dump_event, event_mac
 from webapp.audit.journal_reader import Row
 from webapp.stack.home import open_stack, running
 
-LEFT, QUARANTINE, PARTITION, CLOCKS = (
+LEFT, QUARANTINE, PARTITION, CLOCKS, RULES, NOTICES = (
     "no dead process's events wait",
     "no event is in quarantine",
     "next month's partition is there",
     "clocks agree",
+    "an owner may mend the rules",
+    "notices arrive",
 )
 
 
@@ -44,7 +46,7 @@ def diagnose(app: Flask) -> dict[str, Any]:
 def test_a_new_product_is_well(app: Flask) -> None:
     found = diagnose(app)
     assert [each for each in found.values() if not each.ok] == []
-    assert {LEFT, QUARANTINE, PARTITION, CLOCKS, "journal"} <= found.keys()
+    assert {LEFT, QUARANTINE, PARTITION, CLOCKS, RULES, NOTICES, "journal"} <= found.keys()
     assert found[QUARANTINE].detail == "0 deliveries, none of the last 7 days"
     assert "apart" in found[CLOCKS].detail
 
@@ -128,3 +130,29 @@ def test_the_journal_is_asked_too(app: Flask, monkeypatch: pytest.MonkeyPatch) -
     directory.unlink()
     moved.rename(directory)
     assert (found.ok, found.detail) == (False, "the journal cannot be written")
+
+
+def test_rules_that_nobody_can_mend(app: Flask) -> None:
+    every = "update rules set enabled = {} where tenant_id is null"
+    with owner_connection(app) as owner:
+        owner.execute(text("alter table rules no force row level security"))
+        owner.execute(text(every.format("false")))
+    found = diagnose(app)[RULES]
+    with owner_connection(app) as owner:
+        owner.execute(text(every.format("true")))
+        owner.execute(text("alter table rules force row level security"))
+    assert (found.ok, "flask rules import" in found.detail) == (False, True)
+    assert diagnose(app)[RULES].ok
+
+
+def test_notices_that_did_not_arrive(app: Flask) -> None:
+    with owner_connection(app) as owner:
+        owner.execute(
+            text(
+                "insert into notices (id, grant_id, event, tenants, channel, body, due_at, problem)"
+                " values (gen_random_uuid(), gen_random_uuid(), 'asked', '{}', 'mail', '{}', null,"
+                " 'SMTPServerDisconnected')"
+            )
+        )
+    found = diagnose(app)[NOTICES]
+    assert (found.ok, found.detail) == (False, "1 given up in the last 7 days")

@@ -104,6 +104,7 @@ WEAK: dict[str, tuple[str, dict[str, str]]] = {
     "the owner's name": ("DATABASE_OWNER_URL", {"DATABASE_OWNER_URL": "postgresql://o:o@db/x"}),
     "a webhook in the clear": ("WEBHOOK_URL", {"WEBHOOK_URL": "http://hooks.example/"}),
     "a monotonous key": ("WEBHOOK_SECRET", {"WEBHOOK_SECRET": f"whsec_{'YWFh' * 10}"}),
+    "no address to link to": ("PUBLIC_URL", {"PUBLIC_URL": ""}),
     "one role": ("DATABASE_URL", {"DATABASE_OWNER_URL": "postgresql://app:other@db.example/x"}),
 }
 

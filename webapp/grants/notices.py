@@ -16,7 +16,7 @@ import orjson
 import structlog
 from celery import Celery
 from prometheus_client import Counter
-from sqlalchemy import select
+from sqlalchemy import delete, func, select
 
 from webapp.context import current_application
 from webapp.extensions import current_settings, db
@@ -36,6 +36,9 @@ LEASE = timedelta(minutes=5)
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=1)
 PATIENCE = timedelta(days=3)
 """After that a notice is given up."""
+
+KEPT = timedelta(days=30)
+"""How long it can be seen what became of one."""
 
 log = structlog.get_logger()
 
@@ -145,6 +148,23 @@ def carry_out(notice: Notice) -> bool:
     row.sent_at, row.due_at, row.problem = datetime.now(UTC), None, None
     NOTICES.labels(notice.channel, "sent").inc()
     return True
+
+
+def count_given_up(since: timedelta) -> int:
+    """Of the notices made within `since`, how many nobody was told, nor will be."""
+    return db.session.scalars(
+        select(func.count(NoticeRow.id)).where(
+            NoticeRow.created_at > datetime.now(UTC) - since,
+            NoticeRow.due_at.is_(None),
+            NoticeRow.problem.is_not(None),
+        )
+    ).one()
+
+
+def forget_old() -> None:
+    """Remove notices that nothing more becomes of."""
+    over = NoticeRow.due_at.is_(None) & (NoticeRow.created_at < datetime.now(UTC) - KEPT)
+    db.session.execute(delete(NoticeRow).where(over))
 
 
 class _NotConfigured(Exception):

@@ -27,14 +27,19 @@ def refuse_lockout(changed: RuleRow) -> None:
     if changed.tenant_id is not None:
         return
     db.session.execute(select(func.pg_advisory_xact_lock(_TAKE_TURNS)))
+    if not are_mendable():
+        problem = "It would leave no rule that lets an owner administer the platform's rules."
+        raise Conflict(problem, {"rule": [problem]})
+
+
+def are_mendable() -> bool:
+    """Whether the platform's rules, as the session's scope sees them, can be mended."""
     rows = db.session.scalars(
         select(RuleRow)
         .where(RuleRow.tenant_id.is_(None), RuleRow.deleted_at.is_(None), RuleRow.enabled)
         .where(RuleRow.surfaces.overlap(["*", "admin.*", "admin.rules.*", *ADMINISTRATION]))
     )
-    if not can_be_mended([candidate_of(row, None) for row in rows], datetime.now(UTC)):
-        problem = "It would leave no rule that lets an owner administer the platform's rules."
-        raise Conflict(problem, {"rule": [problem]})
+    return can_be_mended([candidate_of(row, None) for row in rows], datetime.now(UTC))
 
 
 def can_be_mended(candidates: Iterable[Candidate], at: datetime) -> bool:

@@ -12,6 +12,7 @@ from functools import lru_cache, partial
 from uuid import UUID
 
 from flask import Flask
+from prometheus_client import Counter
 
 from webapp.caching import Remembered, read_generations
 from webapp.context import current_application
@@ -26,6 +27,12 @@ from webapp.scope.policy import Decision, GlobalTarget, Surface, Target, TenantT
 from webapp.scope.reason import Reason
 
 _EXTENSION = "sightline.decisions"
+
+JUDGED = Counter(
+    "sightline_rules_judged_total",
+    "Decisions that rules were asked for, by what they said; others were remembered.",
+    ("ruling",),
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,7 @@ def consult_now(target: Target, holder: UUID | None, about: Circumstances) -> De
         if decided.until is None or now < decided.until:
             return decided.decision
     verdict, until = judge_at(about, target, holder, now)
+    JUDGED.labels(verdict.ruling).inc()
     version = max(current[owner.tag] for owner in owners_of(target))
     decision = policy.decision_of(verdict, about, version)
     remembered.put(key, generations, _Known(decision, until))
