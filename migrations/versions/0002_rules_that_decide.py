@@ -308,9 +308,13 @@ def _create_elevations() -> None:
 
 
 def _show_global_looks_to_tenants() -> None:
-    """A tenant sees every look at it: also those at all tenants that did not leave it out."""
+    """A tenant sees every look at it: also those at all tenants that did not leave it out. Who was
+    denied, and what the platform changes, is not for other tenants to know."""
     op.execute("drop policy own on audit_events")
-    looked_over = f"scope_kind = 'global' and not ({OWN} = any (excluded_tenant_ids))"
+    looked_over = (
+        "scope_kind = 'global' and kind = 'look' and effect = 'allowed'"
+        f" and not ({OWN} = any (excluded_tenant_ids))"
+    )
     op.execute(
         "create policy own on audit_events for select to sightline_tenant"
         f" using (tenant_id = {OWN} or ({OWN} is not null and {looked_over}))"

@@ -60,7 +60,7 @@ def rule(tenant_id: UUID | None, **changes: Any) -> RuleRow:
         "tenant_id": tenant_id,
         "name": f"rule {uuid4()}",
         "description": "",
-        "effect": "allow",
+        "effect": "deny",
         "subjects": {"roles": [], "users": []},
         "surfaces": ["*"],
         "reasons": [],
@@ -70,7 +70,7 @@ def rule(tenant_id: UUID | None, **changes: Any) -> RuleRow:
         "mfa": False,
         "min_approvals": 1,
         "approver_roles": [],
-        "enabled": True,
+        "enabled": False,  # or it would decide about the looks of other tests
         "version": 1,
         "created_by": "test",
         "updated_by": "test",

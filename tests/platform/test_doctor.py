@@ -149,9 +149,9 @@ def test_notices_that_did_not_arrive(app: Flask) -> None:
     with owner_connection(app) as owner:
         owner.execute(
             text(
-                "insert into notices (id, grant_id, event, tenants, channel, body, due_at, problem)"
-                " values (gen_random_uuid(), gen_random_uuid(), 'asked', '{}', 'mail', '{}', null,"
-                " 'SMTPServerDisconnected')"
+                "insert into notices (id, grant_id, event, tenants, channel, body, created_at,"
+                " attempts, problem) values (gen_random_uuid(), gen_random_uuid(), 'asked', '{}',"
+                " 'mail', '{}', now(), 80, 'SMTPServerDisconnected')"
             )
         )
     found = diagnose(app)[NOTICES]

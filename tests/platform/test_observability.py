@@ -19,7 +19,7 @@ from flask import Flask, Response, g
 from flask.testing import FlaskClient
 
 from webapp import errors, observability
-from webapp.extensions import db
+from webapp.extensions import init_db
 from webapp.observability.health import PROBES
 from webapp.observability.lifecycle import Application
 from webapp.observability.metrics import REQUESTS
@@ -67,8 +67,7 @@ def _app(env: Environment = "qa", port: int = 1) -> Flask:
         cache_ttl=300,
         cache_timeout=0.25,
     )
-    app.config["SQLALCHEMY_ENGINES"] = {"default": app.extensions["settings"].database_url}
-    db.init_app(app)
+    init_db(app)
     broker = app.extensions["settings"].celery_broker_url
     app.extensions["celery"] = Celery("observed", broker=broker)
     errors.init_app(app)

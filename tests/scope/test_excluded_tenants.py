@@ -13,7 +13,7 @@ from sqlalchemy import select
 from tests.audit.receipts import committed, receipt
 from tests.factories import INCIDENT, Account, MadeTenant, add_account, add_tenant
 from tests.processes import Web
-from tests.rules.calls import PATH, add_rule, delete, names
+from tests.rules.calls import PATH, add_rule, delete, draft, names
 from webapp.audit.recorder import EXCLUDED_HEADER
 from webapp.extensions import db
 from webapp.rules.models import RuleRow
@@ -200,8 +200,25 @@ def test_a_tenant_sees_the_looks_that_saw_it_and_not_who_else_was_left_out(
     assert event["decision"]["excluded_tenant_ids"] == []
     assert client.get(f"{AUDITS}/{blind}", headers=headers).status_code == 404
     assert client.get(f"{AUDITS}/{seeing}", headers=theirs.admin.headers()).status_code == 404
-    listed = client.get(AUDITS, headers=headers, query_string={"limit": 200}).get_json()["items"]
+    query = {"limit": 200, "surface": "admin.rules.list"}
+    listed = client.get(AUDITS, headers=headers, query_string=query).get_json()["items"]
     assert {str(seeing), str(blind)} & {item["id"] for item in listed} == {str(seeing)}
+
+
+def test_a_tenant_is_not_told_of_looks_that_were_denied_nor_of_what_the_platform_changes(
+    app: Flask, client: FlaskClient, worker: None, ours: Place, theirs: Place
+) -> None:
+    owner = add_account(app, "owner")
+    denied = client.get(PATH, headers=theirs.admin.headers("global", INCIDENT))
+    changed = client.post(
+        PATH, headers=owner.headers("global", INCIDENT), json=draft(theirs.tenant.slug)
+    )
+    assert (denied.status_code, changed.status_code) == (403, 201)
+    ids = [*receipt(denied), *receipt(changed)]
+    committed(app, *ids)
+    for event_id in ids:
+        answer = client.get(f"{AUDITS}/{event_id}", headers=ours.admin.headers())
+        assert answer.status_code == 404
 
 
 def test_a_look_at_the_tenant_alone_is_denied_by_the_same_rule(

@@ -59,6 +59,7 @@ _TENANT = (
 )
 LOOKED_OVER = (
     f"({own('tenant_id')} OR (({_TENANT} IS NOT NULL) AND (scope_kind = 'global'::text)"
+    " AND (kind = 'look'::text) AND (effect = 'allowed'::text)"
     f" AND (NOT ({_TENANT} = ANY (excluded_tenant_ids)))))"
 )
 """Events of looks at the scope's tenant: at it alone, or at all that did not leave it out."""
