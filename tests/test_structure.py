@@ -150,7 +150,7 @@ def test_the_request_is_read_in_few_places() -> None:
 def _names(node: ast.ImportFrom) -> set[str]:
     known = {
         "flask": {"g", "request", "session"},
-        "flask.globals": {"app_ctx", "request_ctx"},
+        "flask.globals": {"app_ctx", "request_ctx", "_cv_app", "_cv_request"},
         "webapp.context": {"current_request", "current_state"},
     }
     return {alias.name for alias in node.names} & known.get(str(node.module), set())

@@ -4,7 +4,9 @@ costs as much as five without; all that a request does goes through here."""
 from typing import Any
 
 from flask import Flask, Request
-from flask.globals import app_ctx, request_ctx
+
+# What its proxies `app_ctx` and `request_ctx` look into.
+from flask.globals import _cv_app, _cv_request
 
 
 def environ_key(header: str) -> str:
@@ -14,16 +16,22 @@ def environ_key(header: str) -> str:
 
 def current_application() -> Flask:
     """Raises `RuntimeError` outside an application context, as all of them do."""
-    app: Flask = app_ctx._get_current_object().app  # type: ignore[attr-defined]  # a LocalProxy
-    return app
+    try:
+        return _cv_app.get().app
+    except LookupError as error:
+        raise RuntimeError("outside of an application context") from error
 
 
 def current_state() -> dict[str, Any]:
     """What `flask.g` holds, by name."""
-    state: dict[str, Any] = app_ctx._get_current_object().g.__dict__  # type: ignore[attr-defined]  # the same
-    return state
+    try:
+        return _cv_app.get().g.__dict__
+    except LookupError as error:
+        raise RuntimeError("outside of an application context") from error
 
 
 def current_request() -> Request:
-    asked: Request = request_ctx._get_current_object().request  # type: ignore[attr-defined]  # the same
-    return asked
+    try:
+        return _cv_request.get().request
+    except LookupError as error:
+        raise RuntimeError("outside of a request") from error

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from statistics import median
 from uuid import uuid4
@@ -54,40 +53,28 @@ def measure_decisions(home: Path, rounds: int, results: Results) -> None:
     stack = open_stack(home, durable=False)
     owner = stack.environment["DATABASE_OWNER_URL"]
     environment = {"SIGHTLINE_ENV": "qa", "SIGHTLINE_HOME": str(home), **stack.environment}
-    with running(stack), application(environment) as app, app.app_context():
+    with running(stack), application(environment) as app:
         _measure_rules(app, owner, rounds, results)
         _measure_tenants(app, owner, rounds, results)
 
 
+Seconds = dict[tuple[str, int], list[float]]
+"""Of a call, by what it does and by how much there is, a round each."""
+
+Calls = dict[str, tuple[Callable[[], object], int]]
+"""What is timed, and how often it is repeated in a round."""
+
+
 def _measure_rules(app: Flask, owner: str, rounds: int, results: Results) -> None:
-    alone = TenantTarget(None, "nobody")
-    seconds: dict[tuple[str, int], list[float]] = {}
+    seconds: Seconds = {}
     there = 0
     for total in RULES:
         covering = COVERING if there == 0 else 0
         _add_rules(owner, there, covering, SURFACE)
         _add_rules(owner, there + covering, total - there - covering, "elsewhere.{n}.read")
         there = total
-        _forget(app)
-        decided = consult_now(alone, None, _about())
-        results.expect(isinstance(decided, Allowed), f"{total} rules: the decision is {decided}")
-        every = cedar.prepare(
-            [
-                policies_of(c.rule)
-                for c in sets.load(RuleRow.tenant_id.is_(None))
-                if c.rule is not None
-            ]
-        )
-        for _ in range(rounds):
-            calls: dict[str, Callable[[], object]] = {
-                "remembered": lambda: consult_now(alone, None, _about()),
-                "decided": lambda: judge_at(_about(), alone, None, datetime.now(UTC)),
-                "read and decided": lambda: _afresh(app, alone),
-                "cedar": partial(_ask_cedar, every),
-            }
-            for what, call in calls.items():
-                repeats = 2 if what == "cedar" and total > RULES[1] else REPEATS
-                seconds.setdefault((what, total), []).append(_seconds(call, repeats))
+        with app.test_request_context():  # in which each generation is read once
+            _time_rules(app, total, rounds, seconds, results)
     for what in ("remembered", "decided", "read and decided", "cedar"):
         for total in RULES:
             name = "Cedar alone on all of them" if what == "cedar" else f"a decision, {what}"
@@ -103,29 +90,32 @@ def _measure_rules(app: Flask, owner: str, rounds: int, results: Results) -> Non
         results.ratios.append(Ratio(name, "Cedar alone on all of them", rates, 1 / 0.3))
 
 
+def _time_rules(app: Flask, total: int, rounds: int, seconds: Seconds, results: Results) -> None:
+    _forget(app)
+    alone = TenantTarget(None, "nobody")
+    decided = consult_now(alone, None, _about())
+    results.expect(isinstance(decided, Allowed), f"{total} rules: the decision is {decided}")
+    loaded = sets.load(RuleRow.tenant_id.is_(None))
+    every = cedar.prepare([policies_of(c.rule) for c in loaded if c.rule is not None])
+    few = 2 if total > RULES[1] else REPEATS
+    calls: Calls = {
+        "remembered": (lambda: consult_now(alone, None, _about()), REPEATS),
+        "decided": (lambda: judge_at(_about(), alone, None, datetime.now(UTC)), REPEATS),
+        "read and decided": (lambda: _afresh(app, alone), REPEATS),
+        "cedar": (lambda: _ask_cedar(every), few),
+    }
+    _time(calls, total, rounds, seconds)
+
+
 def _measure_tenants(app: Flask, owner: str, rounds: int, results: Results) -> None:
     """A thousand tenants that say no, among themselves and among a hundred thousand."""
-    seconds: dict[tuple[str, int], list[float]] = {}
+    seconds: Seconds = {}
     _add_tenants(owner, 0, NARROWING)
     _add_narrowing(owner)
     for total in (NARROWING, TENANTS):
         _add_tenants(owner, NARROWING, total - NARROWING)
-        _forget(app)
-        decided = consult_now(TOGETHER, None, _about())
-        ruled = decided.ruled if isinstance(decided, Allowed) else None
-        excluded = ruled.excluded if ruled else NOBODY
-        left_out = len(excluded.tenants)
-        results.expect(left_out == NARROWING, f"{total} tenants: {left_out} are left out")
-        for _ in range(rounds):
-            calls: dict[str, Callable[[], object]] = {
-                "remembered": lambda: consult_now(TOGETHER, None, _about()),
-                "decided": lambda: judge_at(_about(), TOGETHER, None, datetime.now(UTC)),
-                "read and decided": lambda: _afresh(app, TOGETHER),
-                "a page": partial(_page, excluded),
-            }
-            for what, call in calls.items():
-                repeats = REPEATS if what in ("remembered", "a page") else 3
-                seconds.setdefault((what, total), []).append(_seconds(call, repeats))
+        with app.test_request_context():
+            _time_tenants(app, total, rounds, seconds, results)
     for what in ("remembered", "decided", "read and decided", "a page"):
         name = f"a look at all tenants, {what}"
         for total in (NARROWING, TENANTS):
@@ -134,6 +124,29 @@ def _measure_tenants(app: Flask, owner: str, rounds: int, results: Results) -> N
             results.figures.append(Figure(name, value, "ms", note))
         rates = _ratios(seconds[what, NARROWING], seconds[what, TENANTS])
         results.ratios.append(Ratio(f"{name}, {TENANTS:,}", f"{NARROWING:,} tenants", rates, 0.5))
+
+
+def _time_tenants(app: Flask, total: int, rounds: int, seconds: Seconds, results: Results) -> None:
+    _forget(app)
+    decided = consult_now(TOGETHER, None, _about())
+    ruled = decided.ruled if isinstance(decided, Allowed) else None
+    excluded = ruled.excluded if ruled else NOBODY
+    left_out = len(excluded.tenants)
+    results.expect(left_out == NARROWING, f"{total} tenants: {left_out} are left out")
+    calls: Calls = {
+        "remembered": (lambda: consult_now(TOGETHER, None, _about()), REPEATS),
+        "decided": (lambda: judge_at(_about(), TOGETHER, None, datetime.now(UTC)), 3),
+        "read and decided": (lambda: _afresh(app, TOGETHER), 3),
+        "a page": (lambda: _page(excluded), REPEATS),
+    }
+    _time(calls, total, rounds, seconds)
+
+
+def _time(calls: Calls, total: int, rounds: int, seconds: Seconds) -> None:
+    for _ in range(rounds):
+        for what, (call, repeats) in calls.items():
+            call()  # what was forgotten before is none of its business
+            seconds.setdefault((what, total), []).append(_seconds(call, repeats))
 
 
 def _about() -> Circumstances:
