@@ -166,6 +166,12 @@ def find_tenant_id(slug: str) -> UUID | None:
     return tenant_id
 
 
+def recall_tenant_id(slug: str) -> UUID | None:
+    """What `find_tenant_id` found last, be it current or not: a hint, never an answer."""
+    known = _remembered().get(("tenant", slug))
+    return cast(UUID | None, known[1]) if known is not None else None
+
+
 def create_tenant(slug: str, name: str) -> Tenant:
     if not _SLUG.fullmatch(slug):
         raise _invalid("slug", "must be 1 to 63 of a-z, 0-9 and -, and not begin with -")

@@ -7,6 +7,7 @@ lint-scope` refuses a route that declares neither a surface nor `@public`.
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar
+from uuid import UUID
 
 from webapp.context import current_request, current_state, environ_key
 from webapp.errors import Forbidden, Invalid, ReasonRequired, Unauthenticated
@@ -112,14 +113,23 @@ def _expected_tags(environ: Environment, declared: Surface, hint: Principal | No
     """
     if declared.personal:
         return []
-    wanted = environ.get(_SCOPE)
+    wanted, holder = environ.get(_SCOPE), hint.id if hint else None
     if wanted == "global":
-        decided = tags_of(GlobalTarget(), hint.id if hint else None)
-        return [*decided, *(f"{kind}:global" for kind in declared.caches)]
-    if hint is None or len(hint.memberships) != 1:
+        return [*tags_of(GlobalTarget(), holder), *(f"{kind}:global" for kind in declared.caches)]
+    slug = wanted.removeprefix("tenant:") if wanted else None
+    own = _own_tenant(hint, slug)
+    tenant_id = identity.recall_tenant_id(slug) if own is None and slug else own
+    if tenant_id is None:
         return []
-    own = tenant_scope(hint.memberships[0].tenant_id)
-    return [f"{kind}:{own.tag}" for kind in declared.caches]
+    decided = () if own else tags_of(TenantTarget(tenant_id, slug or ""), holder)
+    seen = tenant_scope(tenant_id)
+    return [*decided, *(f"{kind}:{seen.tag}" for kind in declared.caches)]
+
+
+def _own_tenant(principal: Principal | None, slug: str | None) -> UUID | None:
+    """The principal's tenant of this slug, or the only one."""
+    own = [m for m in principal.memberships if slug in (None, m.tenant)] if principal else []
+    return own[0].tenant_id if len(own) == 1 else None
 
 
 def _refuse_outsider(principal: Principal, declared: Surface) -> None:
