@@ -1,6 +1,7 @@
 """Grants over HTTP: /admin/api/grants."""
 
 from collections.abc import Callable
+from functools import partial
 from uuid import UUID
 
 from flask import Response
@@ -32,6 +33,12 @@ blueprint = Blueprint(
     description="Approvals for a time, and glass that was broken. No scope is named: shown is what"
     " concerns who asks.",
 )
+
+
+_decides = partial(
+    surface, tenant_roles=TENANT_ROLES, platform_roles=STAFF_ROLES, changes=True, personal=True
+)
+"""What somebody may do to a grant depends on the grant."""
 
 
 @blueprint.route("")
@@ -81,13 +88,7 @@ def read(grant_id: UUID) -> Response:
 
 
 @blueprint.route("/<uuid:grant_id>/approve", methods=["POST"])
-@surface(
-    "admin.grants.approve",
-    tenant_roles=TENANT_ROLES,
-    platform_roles=STAFF_ROLES,
-    changes=True,
-    personal=True,
-)
+@_decides("admin.grants.approve")
 @blueprint.response(200, GrantSchema)
 def approve(grant_id: UUID) -> Response:
     """Approve a request
@@ -98,13 +99,7 @@ def approve(grant_id: UUID) -> Response:
 
 
 @blueprint.route("/<uuid:grant_id>/deny", methods=["POST"])
-@surface(
-    "admin.grants.deny",
-    tenant_roles=TENANT_ROLES,
-    platform_roles=STAFF_ROLES,
-    changes=True,
-    personal=True,
-)
+@_decides("admin.grants.deny")
 @blueprint.response(200, GrantSchema)
 def deny(grant_id: UUID) -> Response:
     """Deny a request"""
@@ -112,13 +107,7 @@ def deny(grant_id: UUID) -> Response:
 
 
 @blueprint.route("/<uuid:grant_id>/revoke", methods=["POST"])
-@surface(
-    "admin.grants.revoke",
-    tenant_roles=TENANT_ROLES,
-    platform_roles=STAFF_ROLES,
-    changes=True,
-    personal=True,
-)
+@_decides("admin.grants.revoke")
 @blueprint.response(200, GrantSchema)
 def revoke(grant_id: UUID) -> Response:
     """End a request or a grant early
