@@ -10,6 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from tests.applications import application
+from tests.factories import Account, MadeTenant, add_account, add_tenant
 from tests.processes import Web, no_settings_of_the_caller, run_web, run_worker
 from webapp.observability.lines import LineWriter
 from webapp.stack.home import open_stack, running
@@ -74,3 +75,24 @@ def web(
     log: Path = tmp_path_factory.mktemp("web") / "web.log"
     with run_web(environment, log) as running_web:
         yield running_web
+
+
+@pytest.fixture
+def tenant(app: Flask) -> MadeTenant:
+    return add_tenant(app)
+
+
+@pytest.fixture
+def admin(app: Flask, tenant: MadeTenant) -> Account:
+    return add_account(app, member_of={tenant.slug: "admin"})
+
+
+@pytest.fixture
+def outsider(app: Flask) -> Account:
+    """The admin of another tenant."""
+    return add_account(app, member_of={add_tenant(app).slug: "admin"})
+
+
+@pytest.fixture
+def owner(app: Flask) -> Account:
+    return add_account(app, "owner")

@@ -42,6 +42,13 @@ def add_tenant(app: Flask, slug: str | None = None) -> MadeTenant:
     return made
 
 
+def tenant_named(app: Flask, slug: str) -> MadeTenant:
+    """The one of that name, for tests of what names its tenants, whichever of them comes first."""
+    with app.app_context():
+        found = identity.find_tenant_id(slug)
+    return add_tenant(app, slug) if found is None else MadeTenant(found, slug)
+
+
 def add_account(
     app: Flask,
     *platform_roles: PlatformRole,

@@ -28,16 +28,6 @@ def auditor(app: Flask) -> Account:
     return add_account(app, "auditor")
 
 
-@pytest.fixture
-def tenant(app: Flask) -> MadeTenant:
-    return add_tenant(app)
-
-
-@pytest.fixture
-def admin(app: Flask, tenant: MadeTenant) -> Account:
-    return add_account(app, member_of={tenant.slug: "admin"})
-
-
 class Looks:
     """Looks at the rules by one engineer, each known to be committed."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from tests.factories import add_account, add_tenant
+from tests.factories import add_account, tenant_named
 from tests.processes import ROOT, Web
 from webapp.demo.credentials import Credentials, write_credentials
 from webapp.demo.drafts import tenant_rules
@@ -39,7 +39,7 @@ def printed(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> str:
     home = tmp_path_factory.mktemp("tour")
-    acme = add_tenant(app, "acme")
+    acme = tenant_named(app, "acme")
     with app.app_context(), db.session.scoped(scope := TenantScope(acme.id)):
         add_rules(scope, tenant_rules("acme"), "acme-admin@sightline.example")
         db.session.commit()

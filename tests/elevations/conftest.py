@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from tests.factories import INCIDENT, Account, MadeTenant, add_account, add_tenant
+from tests.factories import INCIDENT, Account, add_account
 from tests.rules.calls import add_rule
 
 MakeRule = Callable[..., UUID]
@@ -22,16 +22,6 @@ def service(app: Flask) -> Account:
 @pytest.fixture
 def engineer(app: Flask) -> Account:
     return add_account(app, "engineer")
-
-
-@pytest.fixture
-def tenant(app: Flask) -> MadeTenant:
-    return add_tenant(app)
-
-
-@pytest.fixture
-def admin(app: Flask, tenant: MadeTenant) -> Account:
-    return add_account(app, member_of={tenant.slug: "admin"})
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import re
 import textwrap
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from uuid import UUID
@@ -22,10 +21,9 @@ from werkzeug.test import TestResponse
 from tests.audit.receipts import committed, wait_for
 from tests.elevations.calls import answered
 from tests.elevations.test_idempotency import keys_of, looks_of
-from tests.factories import Account, add_account, add_tenant
+from tests.factories import Account, add_account, tenant_named
 from tests.processes import ROOT, Web
 from tests.rules.calls import add_rule
-from webapp.errors import Conflict
 
 SHOPS = ("shop.invoices.list", "shop.invoices.all")
 TIMEOUT = 20
@@ -41,12 +39,6 @@ def shop(web: Web, service: Account) -> FlaskClient:
     return create_app(Sightline(web.url, service.token)).test_client()
 
 
-def with_tenant(app: Flask, slug: str) -> None:
-    """The shop's customers have their names whatever this database has."""
-    with suppress(Conflict):
-        add_tenant(app, slug)
-
-
 def visit(shop: FlaskClient, path: str, who: Account, **query: str) -> TestResponse:
     return shop.get(path, query_string=query, headers={"X-Signed-In": who.email})
 
@@ -54,7 +46,7 @@ def visit(shop: FlaskClient, path: str, who: Account, **query: str) -> TestRespo
 def test_a_guarded_view_runs_once_it_is_on_record(
     app: Flask, shop: FlaskClient, engineer: Account, service: Account
 ) -> None:
-    with_tenant(app, "acme")
+    tenant_named(app, "acme")
     shown = visit(shop, "/invoices/acme", engineer, reason="support_case", ticket="T-1")
     assert (shown.status_code, shown.get_json()["invoices"]) == (200, ["A-1", "A-2"])
     (event,) = committed(app, UUID(shown.get_json()["receipt"]))
@@ -68,7 +60,7 @@ def test_a_guarded_view_runs_once_it_is_on_record(
 def test_a_guarded_view_does_not_run_for_whoever_may_not_look(
     app: Flask, worker: None, shop: FlaskClient, admin: Account
 ) -> None:
-    with_tenant(app, "acme")
+    tenant_named(app, "acme")
     refused = visit(shop, "/invoices/acme", admin, reason="incident")
     assert refused.status_code == 403
     assert refused.get_json()["error"].startswith("No rule of the platform lets admin use")
@@ -82,7 +74,7 @@ def test_a_guarded_view_of_all_tenants_leaves_out_who_said_no(
     app: Flask, shop: FlaskClient, engineer: Account
 ) -> None:
     for slug in ("acme", "globex", "initech"):
-        with_tenant(app, slug)
+        tenant_named(app, slug)
     says_no = add_account(app, member_of={"globex": "admin"})
     add_rule(app.test_client(), says_no.headers(), f"no {says_no.id}", surfaces=[SHOPS[1]])
     shown = visit(shop, "/invoices", engineer, reason="incident").get_json()
@@ -208,7 +200,7 @@ def test_the_exchange_is_the_documented_one(
 ) -> None:
     document = (ROOT / "docs" / "elevations.md").read_text()
     asked, answer = map(orjson.loads, re.findall(r"^```json\n(.*?)^```", document, re.M | re.S))
-    with_tenant(app, asked["tenant"])
+    tenant_named(app, asked["tenant"])
     told = answered(client, service, asked)
     assert list(told) == list(answer)
     assert [name for name in answer if f"| `{name}` |" not in document] == []

@@ -7,34 +7,13 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from tests.factories import Account, MadeTenant, add_account, add_tenant
+from tests.factories import Account, MadeTenant, add_account
 from tests.grants.calls import asked, want_approval
 from webapp import create_app
 from webapp.audit import pipeline
 from webapp.extensions import db
 
 STOPPING = 10.0
-
-
-@pytest.fixture
-def tenant(app: Flask) -> MadeTenant:
-    return add_tenant(app)
-
-
-@pytest.fixture
-def admin(app: Flask, tenant: MadeTenant) -> Account:
-    return add_account(app, member_of={tenant.slug: "admin"})
-
-
-@pytest.fixture
-def outsider(app: Flask) -> Account:
-    """The admin of another tenant."""
-    return add_account(app, member_of={add_tenant(app).slug: "admin"})
-
-
-@pytest.fixture
-def owner(app: Flask) -> Account:
-    return add_account(app, "owner")
 
 
 @pytest.fixture

@@ -122,8 +122,9 @@ def approval(tenant_id: UUID | None, grant_id: UUID, principal_id: UUID) -> Gran
 
 def add_event(session: Session, tenant_id: UUID | None) -> UUID:
     """Append an event as the ledger does, which may not read back all that it inserted."""
+    event_id = uuid7()
     values: dict[str, Any] = {
-        "id": uuid7(),
+        "id": event_id,
         "tenant_id": tenant_id,
         "occurred_at": datetime.now(UTC),
         "kind": "look",
@@ -137,10 +138,9 @@ def add_event(session: Session, tenant_id: UUID | None) -> UUID:
         "origin_journal": uuid4(),
         "origin_seq": 1,
         "excluded_tenant_ids": [],
-        "event": {},
+        "event": {"id": str(event_id)},
     }
     session.execute(insert(Base.metadata.tables["audit_events"]).values(values))
-    event_id: UUID = values["id"]
     return event_id
 
 
