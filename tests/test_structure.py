@@ -37,7 +37,7 @@ ROOMS = {
         "errors",
         "extensions",
     ),
-    *("http", "migrate", "settings"),
+    *("http", "migrate", "paging", "settings"),
 }
 """What is directly under webapp. A new one is a noun that was missing: name it here as well."""
 

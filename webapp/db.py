@@ -7,10 +7,13 @@ policies read, for that transaction only. A later transaction of the same sessio
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, ClassVar
 
+import psycopg2
 from sqlalchemy import Connection, MetaData, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Session, SessionTransaction
 
 from webapp.scope.scopes import (
@@ -124,6 +127,16 @@ def _settings_of(scope: Scope) -> dict[str, str]:
 
 def _parameters(role: str, **settings: str) -> dict[str, str]:
     return {"role": role, **dict.fromkeys(_SETTINGS, ""), **settings}
+
+
+def violated_constraint(error: IntegrityError) -> str | None:
+    """The constraint that was violated, by name."""
+    return error.orig.diag.constraint_name if isinstance(error.orig, psycopg2.Error) else None
+
+
+def in_utc(moment: datetime | None) -> datetime | None:
+    """As the database has it, which tells of moments in the session's time zone."""
+    return moment.astimezone(UTC) if moment else None
 
 
 _LOGIN_ROLE_PROBLEMS = """

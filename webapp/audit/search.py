@@ -10,14 +10,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
-import orjson
-from sqlalchemy import ColumnElement, Select, func, literal, select, tuple_
+from sqlalchemy import ColumnElement, func, select
 
 from webapp.audit.event import Effect, Kind, Outcome
 from webapp.audit.models import AuditEventRow
 from webapp.db import ScopedSession
 from webapp.errors import NotFound
-from webapp.http import decode_cursor, encode_cursor
+from webapp.paging import listing_of, read_page
 from webapp.scope.scopes import TenantScope
 
 SortKey = Literal["-occurred_at", "occurred_at"]
@@ -67,22 +66,18 @@ class AuditPage:
 
 def list_events(session: ScopedSession, query: AuditQuery) -> AuditPage:
     """The page that `query` asks for; raises `Invalid` for its cursor."""
-    listing = _listing(session, query)
-    filters = list(_filters(query))
-    # Counted in the same statement, and so in the same snapshot.
-    total = select(func.count()).select_from(AuditEventRow).where(*filters).scalar_subquery()
-    page = _in_order(query).add_columns(total).where(*filters)
-    if query.cursor is not None:
-        page = page.where(_beyond(query.sort, *decode_cursor(query.cursor, listing)))
-    found = session.execute(page.limit(query.limit + 1)).all()
-    rows = [row for row, _ in found]
-    shown = rows[: query.limit]
-    next_cursor = None
-    if len(rows) > len(shown):
-        next_cursor = encode_cursor([shown[-1].occurred_at, shown[-1].id], listing)
-    counted = found[0][1] if found else session.scalars(select(total)).one()
+    page = read_page(
+        session,
+        select(AuditEventRow),
+        AuditEventRow,
+        _filters(query),
+        sort=query.sort,
+        limit=query.limit,
+        cursor=query.cursor,
+        listing=listing_of("audits", session.scope, replace(query, limit=0, cursor=None)),
+    )
     shows = _shown_in(session)
-    return AuditPage(tuple(map(shows, shown)), next_cursor, counted)
+    return AuditPage(tuple(shows(row) for row, _ in page.rows), page.next_cursor, page.total)
 
 
 def get_event(session: ScopedSession, event_id: UUID) -> Entry:
@@ -104,28 +99,6 @@ def list_committed_since(session: ScopedSession, moment: datetime) -> list[Entry
     since = select(AuditEventRow).where(AuditEventRow.committed_at > moment - OVERLAP)
     rows = session.scalars(since.order_by(AuditEventRow.committed_at, AuditEventRow.id))
     return list(map(_shown_in(session), rows))
-
-
-def _listing(session: ScopedSession, query: AuditQuery) -> str:
-    """Names the list for its cursors: what is asked for, and which rows are seen."""
-    visibility = session.scope.visibility if session.scope else None
-    return orjson.dumps(["audits", visibility, replace(query, limit=0, cursor=None)]).decode()
-
-
-def _in_order(query: AuditQuery) -> Select[AuditEventRow]:
-    columns = (AuditEventRow.occurred_at, AuditEventRow.id)
-    if query.sort == "-occurred_at":
-        return select(AuditEventRow).order_by(*(column.desc() for column in columns))
-    return select(AuditEventRow).order_by(*columns)
-
-
-def _beyond(sort: SortKey, occurred_at: str, event_id: str) -> ColumnElement[bool]:
-    position = tuple_(AuditEventRow.occurred_at, AuditEventRow.id)
-    last = tuple_(
-        literal(datetime.fromisoformat(occurred_at), AuditEventRow.occurred_at.type),
-        literal(UUID(event_id), AuditEventRow.id.type),
-    )
-    return position < last if sort == "-occurred_at" else position > last
 
 
 def _filters(query: AuditQuery) -> Iterator[ColumnElement[bool]]:

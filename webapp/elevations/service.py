@@ -33,7 +33,6 @@ from webapp.grants.glass import break_glass
 from webapp.identity import service as identity
 from webapp.identity.models import Tenant
 from webapp.identity.principal import Principal
-from webapp.rules.circumstances import Circumstances
 from webapp.scope.deciding import consult_now
 from webapp.scope.policy import (
     Allowed,
@@ -45,6 +44,7 @@ from webapp.scope.policy import (
     Surface,
     Target,
     TenantTarget,
+    circumstances_of,
 )
 from webapp.scope.scopes import Exclusion
 from webapp.scope.service import ASK, note
@@ -146,20 +146,12 @@ def _decide(person: Principal, target: Target, asked: Asked, *, is_known: bool) 
     """`None` in their own tenant. What they may do there, the service knows."""
     if isinstance(target, TenantTarget) and person.membership(target.slug) is not None:
         return None
-    about = Circumstances(
-        email=person.email,
-        roles=person.role_names,
-        mfa=person.mfa,
-        surface=asked.surface,
-        reason=asked.reason.code,
-        ticket=asked.reason.ticket,
-        ip=asked.ip,
-    )
+    about = circumstances_of(person, asked.surface, asked.reason, asked.ip)
     decision = consult_now(target, person.id if is_known else None, about)
     if not isinstance(decision, Allowed) or decision.ruled is None:
         return decision
     ruled = decision.ruled
-    if target == TenantTarget(None, asked.tenant or ""):
+    if isinstance(target, TenantTarget) and target.tenant_id is None:
         return _denied("There is no such tenant.", ruled)
     if not ruled.breaks_glass:
         return decision

@@ -19,7 +19,6 @@ from webapp.grants.holdings import grant_of
 from webapp.grants.models import GrantRow
 from webapp.identity.models import Tenant
 from webapp.identity.principal import Principal
-from webapp.rules.circumstances import Circumstances
 from webapp.rules.models import RuleRow
 from webapp.rules.sets import load
 from webapp.scope.deciding import consult_now
@@ -31,6 +30,7 @@ from webapp.scope.policy import (
     Ruled,
     Target,
     TenantTarget,
+    circumstances_of,
 )
 
 LAPSES = timedelta(hours=24)
@@ -97,15 +97,7 @@ def _asking(
     if isinstance(target, TenantTarget) and principal.membership(target.slug) is not None:
         return
     for surface in dict.fromkeys(wanted.surfaces):
-        about = Circumstances(
-            email=principal.email,
-            roles=principal.role_names,
-            mfa=principal.mfa,
-            surface=surface,
-            reason=wanted.reason.code,
-            ticket=wanted.reason.ticket,
-            ip=ip,
-        )
+        about = circumstances_of(principal, surface, wanted.reason, ip)
         decision = consult_now(target, principal.id, about)
         if isinstance(decision, Denied):
             yield decision

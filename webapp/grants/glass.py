@@ -10,11 +10,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-import psycopg2
 from sqlalchemy.exc import IntegrityError
 from uuid_utils.compat import uuid7
 
 from webapp.caching import invalidate
+from webapp.db import violated_constraint
 from webapp.errors import Conflict, Forbidden, NotFound
 from webapp.extensions import db
 from webapp.grants import notices
@@ -133,7 +133,7 @@ def _open(
         try:
             incident = _changed("glass_broken", row, passed_over)
         except IntegrityError as error:
-            if not _is_open_already(error):
+            if violated_constraint(error) != UNREVIEWED:
                 raise
             db.session.rollback()
             theirs = _unreviewed(load_grants(GrantRow.principal_id == principal.id))
@@ -192,8 +192,3 @@ def _tenants_passed_over(target: Target, ruled: Ruled) -> list[UUID]:
 
 def _administers(principal: Principal, tenant_id: UUID | None) -> bool:
     return any(m.tenant_id == tenant_id and m.role == "admin" for m in principal.memberships)
-
-
-def _is_open_already(error: IntegrityError) -> bool:
-    cause = error.orig
-    return isinstance(cause, psycopg2.Error) and cause.diag.constraint_name == UNREVIEWED

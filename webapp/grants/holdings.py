@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, or_, select
 
 from webapp.caching import Remembered, read_generations
 from webapp.context import current_application
+from webapp.db import in_utc
 from webapp.extensions import db
 from webapp.grants.grant import Approval, Grant
 from webapp.grants.models import GrantApprovalRow, GrantRow
@@ -34,9 +35,8 @@ def read_holdings(principal_id: UUID) -> tuple[Grant, ...]:
     remembered: Remembered = current_application().extensions[_EXTENSION]
     tag = holder_tag(principal_id)
     generation = read_generations((tag,))[tag]
-    known = remembered.get(principal_id)
-    if known is not None and known[0] == generation:
-        held: tuple[Grant, ...] = known[1]
+    held: tuple[Grant, ...] | None = remembered.get(principal_id, generation)
+    if held is not None:
         return held
     in_force = (GrantRow.state == "approved") & (GrantRow.ends_at > datetime.now(UTC))
     unreviewed = (GrantRow.kind == "break_glass") & GrantRow.reviewed_at.is_(None)
@@ -94,18 +94,14 @@ def grant_of(row: GrantRow, tenant: str | None, approvals: Iterable[Approval]) -
         rule_ids=tuple(row.rule_ids),
         state=row.state,  # type: ignore[arg-type]  # the same
         requested_at=row.requested_at.astimezone(UTC),
-        starts_at=_in_utc(row.starts_at),
+        starts_at=in_utc(row.starts_at),
         ends_at=row.ends_at.astimezone(UTC),
-        closed_at=_in_utc(row.closed_at),
+        closed_at=in_utc(row.closed_at),
         closed_by=row.closed_by,
-        reviewed_at=_in_utc(row.reviewed_at),
+        reviewed_at=in_utc(row.reviewed_at),
         reviewed_by=row.reviewed_by,
         review=row.review,
         version=row.version,
         approvals=tuple(approvals),
         passed_over=tuple(row.passed_over),
     )
-
-
-def _in_utc(instant: datetime | None) -> datetime | None:
-    return instant.astimezone(UTC) if instant else None

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-import orjson
-from sqlalchemy import ColumnElement, func, literal, select, tuple_
+from sqlalchemy import ColumnElement, select
 from uuid_utils.compat import uuid7
 
 from webapp.caching import invalidate
@@ -28,9 +27,9 @@ from webapp.grants.grant import (
 )
 from webapp.grants.holdings import grant_of, holder_tag, load_approvals, load_grants
 from webapp.grants.models import GrantApprovalRow, GrantRow
-from webapp.http import decode_cursor, encode_cursor
 from webapp.identity.models import Tenant
 from webapp.identity.principal import Principal
+from webapp.paging import listing_of, read_page
 from webapp.rules.models import RuleRow
 from webapp.rules.rule import Rule
 from webapp.rules.sets import load
@@ -61,38 +60,21 @@ class Matter:
 
 def list_grants(scope: Scope, query: GrantQuery) -> GrantPage:
     """The page of the scope's grants that `query` asks for; raises `Invalid` for its cursor."""
-    descending = query.sort.startswith("-")
-    asked = ["grants", scope.visibility, replace(query, limit=0, cursor=None)]
-    listing = orjson.dumps(asked).decode()
-    filters = list(_filters(query))
-    columns = (GrantRow.requested_at, GrantRow.id)
-    # Counted in the same statement, and so in the same snapshot.
-    total = select(func.count()).select_from(GrantRow).where(*filters).scalar_subquery()
-    page = (
-        select(GrantRow, Tenant.slug, total)
-        .outerjoin(Tenant, Tenant.id == GrantRow.tenant_id)
-        .where(*filters)
-        .order_by(*(column.desc() if descending else column for column in columns))
-        .limit(query.limit + 1)
+    page = read_page(
+        db.session,
+        select(GrantRow, Tenant.slug).outerjoin(Tenant, Tenant.id == GrantRow.tenant_id),
+        GrantRow,
+        _filters(query),
+        sort=query.sort,
+        limit=query.limit,
+        cursor=query.cursor,
+        listing=listing_of("grants", scope, replace(query, limit=0, cursor=None)),
     )
-    if query.cursor is not None:
-        requested_at, last_id = decode_cursor(query.cursor, listing)
-        last = tuple_(
-            literal(datetime.fromisoformat(requested_at), GrantRow.requested_at.type),
-            literal(UUID(last_id), GrantRow.id.type),
-        )
-        page = page.where(tuple_(*columns) < last if descending else tuple_(*columns) > last)
-    rows = db.session.execute(page).all()
-    shown = rows[: query.limit]
-    next_cursor = None
-    if len(rows) > len(shown):
-        last_row = shown[-1][0]
-        next_cursor = encode_cursor([last_row.requested_at, last_row.id], listing)
-    approvals = load_approvals(row.id for row, _, _ in shown)
+    approvals = load_approvals(row.id for row, _, _ in page.rows)
     return GrantPage(
-        items=tuple(grant_of(row, tenant, approvals[row.id]) for row, tenant, _ in shown),
-        next_cursor=next_cursor,
-        total=rows[0][2] if rows else db.session.scalars(select(total)).one(),
+        items=tuple(grant_of(row, tenant, approvals[row.id]) for row, tenant, _ in page.rows),
+        next_cursor=page.next_cursor,
+        total=page.total,
     )
 
 

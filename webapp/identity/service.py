@@ -87,7 +87,7 @@ def check_token(token: str, expect: Expect = lambda _: ()) -> Principal:
     """As `verify`, but no use."""
     digest = hashlib.sha256(token.encode()).digest()
     remembered = _remembered()
-    known = remembered.get(digest)
+    known = remembered.entry(digest)
     generation = read_generations((TAG, *expect(known[1] if known else None)))[TAG]
     if known is not None and known[0] == generation:
         principal = cast(Principal, known[1])
@@ -141,9 +141,9 @@ def find_principal(email: str, token_id: UUID, *, mfa: bool) -> Principal | None
     this process's memory while it is current; whether they have shown a second factor is not."""
     email = email.lower()
     generation = read_generations({TAG})[TAG]
-    known = _remembered().get(("principal", email))
-    if known is not None and known[0] == generation:
-        return replace(cast(Principal, known[1]), token_id=token_id, mfa=mfa)
+    known: Principal | None = _remembered().get(("principal", email), generation)
+    if known is not None:
+        return replace(known, token_id=token_id, mfa=mfa)
     with db.session.scoped(IdentityScope()):
         row = db.session.scalar(select(PrincipalRow).where(PrincipalRow.email == email))
         if row is None:
@@ -156,9 +156,9 @@ def find_principal(email: str, token_id: UUID, *, mfa: bool) -> Principal | None
 def find_tenant_id(slug: str) -> UUID | None:
     """The id of the tenant with this slug, from this process's memory while it is current."""
     generation = read_generations({TAG})[TAG]
-    known = _remembered().get(("tenant", slug))
-    if known is not None and known[0] == generation:
-        return cast(UUID | None, known[1])
+    tenant_id: UUID | None = _remembered().get(("tenant", slug), generation)
+    if tenant_id is not None:
+        return tenant_id
     with db.session.scoped(IdentityScope()):
         tenant_id = db.session.scalar(select(Tenant.id).where(Tenant.slug == slug))
     if tenant_id is not None:
@@ -168,8 +168,8 @@ def find_tenant_id(slug: str) -> UUID | None:
 
 def recall_tenant_id(slug: str) -> UUID | None:
     """What `find_tenant_id` found last, be it current or not: a hint, never an answer."""
-    known = _remembered().get(("tenant", slug))
-    return cast(UUID | None, known[1]) if known is not None else None
+    known = _remembered().entry(("tenant", slug))
+    return cast(UUID, known[1]) if known is not None else None
 
 
 def create_tenant(slug: str, name: str) -> Tenant:

@@ -11,9 +11,7 @@ from webapp.rules.rule import Rule
 
 def rule_of_draft(draft: Mapping[str, Any], rule_id: UUID, tenant: str | None) -> Rule:
     """Raises `Invalid` for a draft that no rule can be made of."""
-    if draft["starts_at"] and draft["ends_at"] and draft["ends_at"] <= draft["starts_at"]:
-        problem = "must be after starts_at"
-        raise Invalid(f"The rule's ends_at {problem}.", {"ends_at": [problem]})
+    refuse_backwards(draft["starts_at"], draft["ends_at"])
     now = datetime.now(UTC)
     return Rule(
         **{**draft, "id": rule_id, "tenant": tenant},
@@ -23,3 +21,10 @@ def rule_of_draft(draft: Mapping[str, Any], rule_id: UUID, tenant: str | None) -
         updated_at=now,
         updated_by="",
     )
+
+
+def refuse_backwards(starts_at: datetime | None, ends_at: datetime | None) -> None:
+    """Raises `Invalid` for a time that is over before it begins."""
+    if starts_at and ends_at and ends_at <= starts_at:
+        problem = "must be after starts_at"
+        raise Invalid(f"The rule's ends_at {problem}.", {"ends_at": [problem]})

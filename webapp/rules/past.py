@@ -11,7 +11,7 @@ from uuid import UUID
 
 from webapp.rules.circumstances import Circumstances, address, network
 from webapp.rules.rule import Rule
-from webapp.rules.templates import BREAK_GLASS, zone_of
+from webapp.rules.templates import BREAK_GLASS, minutes_of, zone_of
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Distinctions:
         """The minutes of the day at which windows begin and end, by their time zones."""
         minutes: dict[str, set[int]] = {}
         for window in (window for rule in self._rules for window in rule.windows):
-            ends = map(_minutes, (window.begins, window.ends))
+            ends = map(minutes_of, (window.begins, window.ends))
             minutes.setdefault(window.tz, set()).update(ends)
         return [(zone, sorted(found)) for zone, found in sorted(minutes.items())]
 
@@ -112,8 +112,3 @@ class Distinctions:
 def _tell_time(zone: str, minutes: list[int], at: datetime) -> Hashable:
     local = at.astimezone(zone_of(zone))
     return local.weekday(), bisect_right(minutes, local.hour * 60 + local.minute)
-
-
-def _minutes(time: str) -> int:
-    hours, _, minutes = time.partition(":")
-    return int(hours) * 60 + int(minutes)

@@ -1,7 +1,8 @@
 """Rules as the database has them, as values."""
 
-from datetime import UTC, datetime
+from datetime import UTC
 
+from webapp.db import in_utc
 from webapp.rules.engine import Candidate
 from webapp.rules.models import RuleRow, RuleVersionRow
 from webapp.rules.rule import Rule, RuleVersion, Subjects, Window
@@ -45,15 +46,11 @@ def rule_of(row: RuleRow, tenant: str | None) -> Rule:
         min_approvals=row.min_approvals,
         approver_roles=tuple(row.approver_roles),
         enabled=row.enabled,
-        starts_at=_in_utc(row.starts_at),
-        ends_at=_in_utc(row.ends_at),
+        starts_at=in_utc(row.starts_at),
+        ends_at=in_utc(row.ends_at),
         version=row.version,
         created_at=row.created_at.astimezone(UTC),
         created_by=row.created_by,
         updated_at=row.updated_at.astimezone(UTC),
         updated_by=row.updated_by,
     )
-
-
-def _in_utc(instant: datetime | None) -> datetime | None:
-    return instant.astimezone(UTC) if instant else None

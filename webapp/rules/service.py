@@ -9,18 +9,19 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-import orjson
-import psycopg2
-from sqlalchemy import ColumnElement, Select, func, literal, or_, select, tuple_
+from sqlalchemy import ColumnElement, Select, or_, select
 from sqlalchemy.exc import IntegrityError
 from uuid_utils.compat import uuid7
 
 from webapp.caching import cache_result, invalidate
+from webapp.db import violated_constraint
 from webapp.errors import Conflict, Invalid, NotFound
 from webapp.extensions import db
 from webapp.http import decode_cursor, encode_cursor
 from webapp.identity.models import Tenant
+from webapp.paging import listing_of, read_page
 from webapp.rules import cedar
+from webapp.rules.drafts import refuse_backwards
 from webapp.rules.lockout import refuse_lockout
 from webapp.rules.models import NAME_IS_UNIQUE, RuleRow, RuleVersionRow
 from webapp.rules.rows import rule_of, version_of
@@ -48,36 +49,20 @@ from webapp.scope.scopes import GlobalScope, Scope, TenantScope
 )
 def list_rules(scope: Scope, query: RuleQuery) -> RulePage:
     """The page of the scope's rules that `query` asks for; raises `Invalid` for its cursor."""
-    key, descending = query.sort.removeprefix("-"), query.sort.startswith("-")
-    listing = _listing(scope, replace(query, limit=0, cursor=None))
-    column = getattr(RuleRow, key)
-    order = tuple_(column, RuleRow.id)
-    # Counted in the same statement, and so in the same snapshot.
-    total = select(func.count()).select_from(RuleRow).where(*_filters(query)).scalar_subquery()
-    page = (
-        _with_tenant()
-        .add_columns(total)
-        .where(*_filters(query))
-        .order_by(*((column.desc(), RuleRow.id.desc()) if descending else (column, RuleRow.id)))
-        .limit(query.limit + 1)
+    page = read_page(
+        db.session,
+        _with_tenant(),
+        RuleRow,
+        _filters(query),
+        sort=query.sort,
+        limit=query.limit,
+        cursor=query.cursor,
+        listing=listing_of(KIND, scope, replace(query, limit=0, cursor=None)),
     )
-    if query.cursor is not None:
-        value, last_id = decode_cursor(query.cursor, listing)
-        last = tuple_(
-            literal(value if key == "name" else datetime.fromisoformat(value), column.type),
-            literal(UUID(last_id), RuleRow.id.type),
-        )
-        page = page.where(order < last if descending else order > last)
-    rows = db.session.execute(page).all()
-    shown = rows[: query.limit]
-    next_cursor = None
-    if len(rows) > query.limit:
-        last_row = shown[-1][0]
-        next_cursor = encode_cursor([getattr(last_row, key), last_row.id], listing)
     return RulePage(
-        items=tuple(rule_of(row, tenant) for row, tenant, _ in shown),
-        next_cursor=next_cursor,
-        total=rows[0][2] if rows else db.session.scalars(select(total)).one(),
+        items=tuple(rule_of(row, tenant) for row, tenant, _ in page.rows),
+        next_cursor=page.next_cursor,
+        total=page.total,
     )
 
 
@@ -90,7 +75,7 @@ def list_history(scope: Scope, rule_id: UUID, query: HistoryQuery) -> RuleHistor
     rule = db.session.get(RuleRow, rule_id)
     if rule is None:
         raise NotFound("There is no such rule.")
-    listing = _listing(scope, rule_id)
+    listing = listing_of(KIND, scope, rule_id)
     page = (
         select(RuleVersionRow)
         .where(RuleVersionRow.rule_id == rule_id)
@@ -146,11 +131,6 @@ def delete_rule(rule_id: UUID, check: Callable[[int], None], by: str) -> None:
     _record(row, tenant, "deleted", by, now)
 
 
-def _listing(scope: Scope, asked: object) -> str:
-    """Names a list for its cursors: what is asked for, and which rows are seen."""
-    return orjson.dumps([KIND, scope.visibility, asked]).decode()
-
-
 def _filters(query: RuleQuery) -> Iterator[ColumnElement[bool]]:
     yield RuleRow.deleted_at.is_(None)
     if query.tenant is not None:
@@ -189,7 +169,7 @@ def _owner(scope: Scope, draft: Mapping[str, Any]) -> tuple[UUID | None, str | N
     """The tenant of a new rule, by id and slug; none for the platform's."""
     match scope:
         case TenantScope(tenant_id):
-            own = db.session.scalars(select(Tenant.slug).where(Tenant.id == tenant_id)).one()
+            own = slug_of(tenant_id)
             if draft.get("tenant", own) != own:
                 raise _invalid("tenant", "must be the tenant whose scope this is")
             return tenant_id, own
@@ -197,11 +177,21 @@ def _owner(scope: Scope, draft: Mapping[str, Any]) -> tuple[UUID | None, str | N
             slug: str | None = draft.get("tenant")
             if slug is None:
                 return None, None
-            found = db.session.scalar(select(Tenant.id).where(Tenant.slug == slug))
+            found = find_tenant(slug)
             if found is None:
                 raise _invalid("tenant", "is none that you can see")
             return found, slug
     raise TypeError(scope)
+
+
+def slug_of(tenant_id: UUID) -> str:
+    """Of the tenant whose scope it is."""
+    return db.session.scalars(select(Tenant.slug).where(Tenant.id == tenant_id)).one()
+
+
+def find_tenant(slug: str) -> UUID | None:
+    """The tenant of this slug, if the scope sees it."""
+    return db.session.scalar(select(Tenant.id).where(Tenant.slug == slug))
 
 
 def _write(row: RuleRow, values: Mapping[str, Any]) -> None:
@@ -216,8 +206,7 @@ def _write(row: RuleRow, values: Mapping[str, Any]) -> None:
             case _:
                 stored = list(value) if isinstance(value, tuple) else value
         setattr(row, name, stored)
-    if row.starts_at and row.ends_at and row.ends_at <= row.starts_at:
-        raise _invalid("ends_at", "must be after starts_at")
+    refuse_backwards(row.starts_at, row.ends_at)
 
 
 def _invalid(field: str, problem: str) -> Invalid:
@@ -243,7 +232,7 @@ def _record(row: RuleRow, tenant: str | None, change: Change, by: str, at: datet
     try:
         db.session.flush()
     except IntegrityError as error:
-        if _constraint(error) != NAME_IS_UNIQUE:
+        if violated_constraint(error) != NAME_IS_UNIQUE:
             raise
         problem = "is that of another rule"
         raise Conflict(f"The rule's name {problem}.", {"name": [problem]}) from error
@@ -259,11 +248,6 @@ def _refuse_unreadable(rule: Rule) -> None:
         cedar.check(rule)
     except Unreadable as error:
         raise Invalid("The rule cannot be evaluated.") from error
-
-
-def _constraint(error: IntegrityError) -> str | None:
-    """The constraint that was violated, by name."""
-    return error.orig.diag.constraint_name if isinstance(error.orig, psycopg2.Error) else None
 
 
 def _tags(tenant_id: UUID | None) -> tuple[str, str]:

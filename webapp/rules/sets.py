@@ -50,12 +50,10 @@ def read_rules(owner: Owner, surface: str) -> RuleSet:
     narrow: what a tenant allows changes nothing."""
     remembered: Remembered = current_application().extensions[_EXTENSION]
     generation = read_generations((owner.tag,))[owner.tag]
-    known = remembered.get((owner, surface))
-    if known is not None and known[0] == generation:
-        found: RuleSet = known[1]
-        return found
-    found = prepare(load_candidates(owner, surface))
-    remembered.put((owner, surface), generation, found)
+    found: RuleSet | None = remembered.get((owner, surface), generation)
+    if found is None:
+        found = prepare(load_candidates(owner, surface))
+        remembered.put((owner, surface), generation, found)
     return found
 
 

@@ -8,17 +8,14 @@ from itertools import islice
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
-
 from webapp.errors import Invalid
-from webapp.extensions import db
-from webapp.identity.models import Tenant
 from webapp.rules.circumstances import Circumstances
 from webapp.rules.drafts import rule_of_draft
 from webapp.rules.engine import NO_RULES, Candidate, RuleSet, Ruling, Verdict, prepare
 from webapp.rules.explanation import explain
 from webapp.rules.looks import read_looks
-from webapp.rules.service import get_rule
+from webapp.rules.rule import Rule
+from webapp.rules.service import find_tenant, get_rule, slug_of
 from webapp.rules.sets import ALL_TENANTS, PLATFORM, Owner, load_candidates, read_rules
 from webapp.rules.simulation import DRAFT, Proposal, Replay, Sets, replay
 from webapp.scope.scopes import Scope, TenantScope
@@ -96,7 +93,7 @@ def propose(scope: Scope, draft: Mapping[str, Any] | None, replaces: UUID | None
         if old is None:
             raise _invalid("rule", "is required unless one is removed")
         return Proposal(_tenant_id(scope, old.tenant, "replaces"), old.id, None)
-    tenant = draft.get("tenant", old.tenant if old else _own_slug(scope))
+    tenant = draft["tenant"] if "tenant" in draft else _owner(scope, old)
     tenant_id = _tenant_id(scope, tenant, "rule.tenant")
     if old is not None and old.tenant != tenant:
         raise _invalid("replaces", "is the rule of somebody else than the draft's owner")
@@ -146,11 +143,11 @@ class _Reading:
         return NO_RULES if theirs is None else prepare(theirs)
 
 
-def _own_slug(scope: Scope) -> str | None:
-    """The tenant's whose scope it is."""
-    if not isinstance(scope, TenantScope):
-        return None
-    return db.session.scalars(select(Tenant.slug).where(Tenant.id == scope.tenant_id)).one()
+def _owner(scope: Scope, old: Rule | None) -> str | None:
+    """Of a draft that does not say whose it is."""
+    if old is not None:
+        return old.tenant
+    return slug_of(scope.tenant_id) if isinstance(scope, TenantScope) else None
 
 
 def _tenant_id(scope: Scope, slug: str | None, field: str) -> UUID | None:
@@ -159,7 +156,7 @@ def _tenant_id(scope: Scope, slug: str | None, field: str) -> UUID | None:
         if isinstance(scope, TenantScope):
             raise _invalid(field, "must be the tenant whose scope this is")
         return None
-    found = db.session.scalar(select(Tenant.id).where(Tenant.slug == slug))
+    found = find_tenant(slug)
     if found is None:
         raise _invalid(field, "is none that you can see")
     return found

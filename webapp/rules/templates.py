@@ -147,7 +147,7 @@ def _within(window: Window) -> Json:
         raise ValueError(f"{window.days} are no days")
     place = {"Value": {"__entity": {"type": "Clock", "id": window.tz}}}
     minute = _of(place, "minute")
-    begins, ends = map(_minutes, (window.begins, window.ends))
+    begins, ends = map(minutes_of, (window.begins, window.ends))
     today = _contains(list(window.days), _of(place, "day"))
     begun = _binary(">=", minute, _value(begins))
     not_over = _binary("<", minute, _value(ends))
@@ -157,7 +157,7 @@ def _within(window: Window) -> Json:
     return _binary("||", _binary("&&", today, begun), _binary("&&", since_yesterday, not_over))
 
 
-def _minutes(time: str) -> int:
+def minutes_of(time: str) -> int:
     if not _CLOCK.fullmatch(time):
         raise ValueError(f"{time} is no time")
     hours, _, minutes = time.partition(":")

@@ -60,12 +60,10 @@ def consult_now(target: Target, holder: UUID | None, about: Circumstances) -> De
     generations = tuple(current[tag] for tag in tags)
     remembered: Remembered = current_application().extensions[_EXTENSION]
     key = (target, holder, about)
-    known = remembered.get(key)
+    known: _Known | None = remembered.get(key, generations)
     now = datetime.now(UTC)
-    if known is not None and known[0] == generations:
-        decided: _Known = known[1]
-        if decided.until is None or now < decided.until:
-            return decided.decision
+    if known is not None and (known.until is None or now < known.until):
+        return known.decision
     verdict, until = judge_at(about, target, holder, now)
     JUDGED.labels(verdict.ruling).inc()
     version = max(current[owner.tag] for owner in owners_of(target))

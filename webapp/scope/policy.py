@@ -126,16 +126,21 @@ def decide(
     if not principal.platform_roles & surface.platform_roles:
         detail = "None of your roles allows this look beyond your tenant."
         return Denied(detail, Ruled(detail))
-    return consult(
-        Circumstances(
-            email=principal.email,
-            roles=principal.role_names,
-            mfa=principal.mfa,
-            surface=surface.name,
-            reason=reason.code,
-            ticket=reason.ticket,
-            ip=ip,
-        )
+    return consult(circumstances_of(principal, surface.name, reason, ip))
+
+
+def circumstances_of(
+    principal: Principal, surface: str, reason: Reason, ip: str | None
+) -> Circumstances:
+    """What the rules are asked about a principal's look at a surface."""
+    return Circumstances(
+        email=principal.email,
+        roles=principal.role_names,
+        mfa=principal.mfa,
+        surface=surface,
+        reason=reason.code,
+        ticket=reason.ticket,
+        ip=ip,
     )
 
 

@@ -8,6 +8,8 @@ statement instead of once a row.
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from webapp.audit.ledger import OWN_JOURNAL
+
 TENANT_ROLE = "sightline_tenant"
 GLOBAL_ROLE = "sightline_global"
 IDENTITY_ROLE = "sightline_identity"
@@ -35,14 +37,15 @@ _EXCLUDED = (
     "( SELECT unnest((string_to_array(current_setting('sightline.excluded'::text, true),"
     " ','::text))::uuid[]) AS unnest)"
 )
+_TENANT = (
+    "( SELECT (NULLIF(current_setting('sightline.tenant_id'::text, true), ''::text))::uuid"
+    ' AS "nullif")'
+)
 
 
 def own(key: str) -> str:
     """Rows of the scope's tenant."""
-    return (
-        f"({key} = ( SELECT (NULLIF(current_setting('sightline.tenant_id'::text, true), ''::text))"
-        '::uuid AS "nullif"))'
-    )
+    return f"({key} = {_TENANT})"
 
 
 def looked_at(key: str, *, nullable: bool = False) -> str:
@@ -53,10 +56,6 @@ def looked_at(key: str, *, nullable: bool = False) -> str:
     return f"({_LOOKING} AND {included})"
 
 
-_TENANT = (
-    "( SELECT (NULLIF(current_setting('sightline.tenant_id'::text, true), ''::text))::uuid"
-    ' AS "nullif")'
-)
 LOOKED_OVER = (
     f"({own('tenant_id')} OR (({_TENANT} IS NOT NULL) AND (scope_kind = 'global'::text)"
     " AND (kind = 'look'::text) AND (effect = 'allowed'::text)"
@@ -67,7 +66,7 @@ LOOKED_OVER = (
 _OPERATORS = (IDENTITY_ROLE, GLOBAL_ROLE)
 """What commands run as that change something, which is recorded with the change."""
 
-_OWN_JOURNAL = "(origin_journal = '5167711e-0000-4000-8000-000000000001'::uuid)"
+_OWN_JOURNAL = f"(origin_journal = '{OWN_JOURNAL}'::uuid)"
 
 _CONCERNED = (
     "(tenant_id IN ( SELECT unnest((string_to_array(current_setting('sightline.administers'::text,"
