@@ -7,15 +7,16 @@ least that Flask can be asked.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
 
-from flask import Flask, Request, Response
+from flask import Request, Response
 from flask.typing import ResponseReturnValue
 from uuid_utils import uuid7
 
 from webapp.context import current_request, current_state, environ_key
+from webapp.lean import LeanFlask
 from webapp.observability import metrics
 from webapp.observability.lines import LineWriter
 from webapp.scope.scopes import GlobalScope, IdentityScope, PrincipalScope, TenantScope
@@ -35,14 +36,10 @@ _SCOPE_KINDS: dict[type, str] = {
 }
 
 
-class Application(Flask):
-    """Flask's, whose requests have an id, and each its line and its numbers."""
+class Application(LeanFlask):
+    """One whose requests have an id, and each its line and its numbers."""
 
     write_line: LineWriter
-
-    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """As it is: nothing here is a coroutine, and Flask would ask so of each hook each time."""
-        return func
 
     def preprocess_request(self) -> ResponseReturnValue | None:
         state = current_state()

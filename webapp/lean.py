@@ -1,0 +1,58 @@
+"""Flask, without what it does in each request for applications that this is none of."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from flask import Flask, Request, Response
+from werkzeug.datastructures import Headers
+from werkzeug.routing import Map, MapAdapter
+from werkzeug.sansio.utils import get_host
+
+HOSTS = 256
+"""Spellings of the `Host` header whose meaning is remembered."""
+
+
+class Answer(Response):
+    def get_wsgi_headers(self, environ: Any) -> Headers:
+        """As they are, with a 200: werkzeug would copy them one by one, to mend what is only ever
+        wrong with a redirect, with an answer that must have no body, or one of unknown length."""
+        if self.status_code == 200 and "Content-Length" in self.headers:
+            return self.headers
+        return super().get_wsgi_headers(environ)
+
+
+class LeanFlask(Flask):
+    """For an application without coroutines, subdomains, or hosts that it would tell apart."""
+
+    response_class = Answer
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """As it is: Flask would ask of each hook each time whether it is a coroutine."""
+        return func
+
+    def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
+        """As Flask makes it, but for the host, which is looked into only once."""
+        if request is None:
+            return super().create_url_adapter(None)
+        header = request.environ.get("HTTP_HOST")
+        request.host, server_name = _hosts(self.url_map, request.scheme, header, request.server)
+        return MapAdapter(
+            self.url_map,
+            server_name,
+            request.root_path,
+            self.url_map.default_subdomain,
+            request.scheme,
+            request.path,
+            request.method,
+            request.environ.get("QUERY_STRING", ""),
+        )
+
+
+@lru_cache(HOSTS)
+def _hosts(
+    url_map: Map, scheme: str, header: str | None, server: tuple[str, int | None] | None
+) -> tuple[str, str]:
+    """What a request's `Host` says to itself, and to routing; raises `BadHost`."""
+    host = get_host(scheme, header, server)
+    return host, url_map.bind(host).server_name
