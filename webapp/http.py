@@ -21,7 +21,7 @@ from werkzeug.exceptions import HTTPException
 from webapp.context import current_request, environ_key
 from webapp.errors import Invalid, PreconditionRequired, Stale
 from webapp.extensions import current_settings
-from webapp.lean import Answer
+from webapp.lean import LeanResponse
 
 MAX_LIMIT = 200
 _MAC_BYTES = 16
@@ -215,8 +215,8 @@ def _cursor_mac(payload: bytes, listing: str) -> bytes:
 def json_response(body: bytes, etag: str | None = None, status: int = 200) -> Response:
     """JSON as it is; 304 without a body when the client that reads has its entity tag already."""
     if etag is not None and _client_has(etag, current_request()):
-        return Answer(status=304, headers={"ETag": etag})
-    response = Answer(body, status=status, content_type="application/json")
+        return LeanResponse(status=304, headers={"ETag": etag})
+    response = LeanResponse(body, status=status, content_type="application/json")
     if etag is not None:
         response.headers.add("ETag", etag)
     return response

@@ -13,7 +13,7 @@ HOSTS = 256
 """Spellings of the `Host` header whose meaning is remembered."""
 
 
-class Answer(Response):
+class LeanResponse(Response):
     def get_wsgi_headers(self, environ: Any) -> Headers:
         """As they are, with a 200: werkzeug would copy them one by one, to mend what is only ever
         wrong with a redirect, with an answer that must have no body, or one of unknown length."""
@@ -25,7 +25,7 @@ class Answer(Response):
 class LeanFlask(Flask):
     """For an application without coroutines, subdomains, or hosts that it would tell apart."""
 
-    response_class = Answer
+    response_class = LeanResponse
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """As it is: Flask would ask of each hook each time whether it is a coroutine."""

@@ -348,7 +348,7 @@ def test_damaged_leases_are_ignored_and_replaced(
     lease = redis_server.client.get(f"{caching(app).store.prefix}gen:{tag(scope)}")
     assert isinstance(lease, bytes)
     generations = caching(other_app).generations
-    assert generations._read_lease(tag(scope), lease, now_ms()) == right[tag(scope)]
+    assert generations._read_leases([tag(scope)], [lease]) == {tag(scope): right[tag(scope)]}
 
 
 def test_a_lease_of_another_tag_is_ignored(

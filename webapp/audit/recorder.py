@@ -8,9 +8,9 @@ ledger as interrupted.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from time import monotonic
 from typing import ClassVar
 from uuid import UUID
@@ -75,6 +75,10 @@ class Elsewhere:
     """What metrics count it as: services name as many surfaces as they like."""
 
 
+_Key = tuple[UUID, str, Reason | None, EventScope | None]
+"""A look is at one scope; what one request changes in several is recorded for each."""
+
+
 @dataclass(frozen=True)
 class Look:
     """What is known when a surface is entered."""
@@ -89,9 +93,36 @@ class Look:
     """Whether it may be answered even where it cannot be recorded now."""
     elsewhere: Elsewhere | None = None
 
+    @cached_property
+    def key(self) -> _Key:
+        changed = self.scope if self.kind == "change" else None
+        return self.actor.id, self.surface, self.reason, changed
 
-@dataclass(frozen=True)
+    @cached_property
+    def unasked(self) -> AuditEvent:
+        """Its event as far as it is the same for all looks like this one, whoever makes them when;
+        and while nobody has answered."""
+        return AuditEvent(
+            actor=self.actor,
+            decision=self.decision,
+            http_status=None,
+            id=UUID(int=0),
+            kind=self.kind,
+            occurred_at=datetime.min.replace(tzinfo=UTC),
+            outcome=_outcome(self, None),
+            reason=self.reason,
+            repeats=1,
+            request=EventRequest(id="", ip=None, method="", path="", user_agent=None),
+            rows=None,
+            scope=self.scope,
+            surface=self.surface,
+        )
+
+
+@dataclass
 class _Noted:
+    """What a request has done of one look so far."""
+
     look: Look
     begun: AuditEvent
     """What it is if nobody answers."""
@@ -106,9 +137,6 @@ class _Noted:
             repeats=self.repeats,
         )
 
-
-_Key = tuple[UUID, str, Reason | None, EventScope | None]
-"""A look is at one scope; what one request changes in several is recorded for each."""
 
 _Notes = dict[_Key, _Noted]
 
@@ -136,25 +164,23 @@ def note(look: Look) -> UUID:
     """
     if _SETTLED in current_request().environ:
         raise TooLate(look.surface)
-    noted: _Notes = current_state().setdefault(_NOTES, {})
-    changed = look.scope if look.kind == "change" else None
-    key: _Key = (look.actor.id, look.surface, look.reason, changed)
-    before = noted.get(key)
-    if before is None:
-        noted[key] = _begin(look)
-    elif before.look != look:
+    notes: _Notes = current_state().setdefault(_NOTES, {})
+    noted = notes.get(look.key)
+    if noted is None:
+        noted = notes[look.key] = _begin(look)
+    elif noted.look != look:
         raise ScopeChanged(look.surface)
     else:
-        noted[key] = replace(before, repeats=before.repeats + 1)
-    return noted[key].begun.id
+        noted.repeats += 1
+    return noted.begun.id
 
 
 def count_rows(surface: str, rows: int) -> None:
     """Say how many rows the answer shows of a surface; repeats add up."""
-    noted: _Notes = current_state().get(_NOTES, {})
-    for key, entry in noted.items():
-        if entry.look.surface == surface:
-            noted[key] = replace(entry, rows=(entry.rows or 0) + rows)
+    notes: _Notes = current_state().get(_NOTES, {})
+    for noted in notes.values():
+        if noted.look.surface == surface:
+            noted.rows = (noted.rows or 0) + rows
 
 
 def settle(response: Response) -> Response:
@@ -248,16 +274,9 @@ def _settle_interrupted(_: BaseException | None) -> None:
 def _event(look: Look) -> AuditEvent:
     """The look as it stands while nobody has answered."""
     asked = current_request()
-    return AuditEvent(
-        actor=look.actor,
-        decision=look.decision,
-        http_status=None,
+    return look.unasked.amended(
         id=uuid7(),
-        kind=look.kind,
         occurred_at=datetime.now(UTC),
-        outcome=_outcome(look, None),
-        reason=look.reason,
-        repeats=1,
         request=EventRequest(
             id=current_state()["request_id"],
             ip=look.elsewhere.ip if look.elsewhere else asked.remote_addr,
@@ -266,9 +285,6 @@ def _event(look: Look) -> AuditEvent:
             user_agent=_printable(asked.environ.get("HTTP_USER_AGENT", "")[:MAX_USER_AGENT])
             or None,
         ),
-        rows=None,
-        scope=look.scope,
-        surface=look.surface,
     )
 
 

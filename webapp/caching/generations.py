@@ -46,6 +46,8 @@ LEASE = 2.0
 SKEW = 0.1
 """Seconds by which the clocks of two machines may differ."""
 
+LONGEST_MS = (LEASE + SKEW) * 1000
+
 EPOCH = "cache"
 """The tag of everything that processes hold in their memory; `flask cache clear` ends it."""
 
@@ -90,7 +92,7 @@ class Generations:
         """
         memo = _memo()
         wanted = (EPOCH, *tags)
-        unknown = [tag for tag in wanted if fresh or tag not in memo]
+        unknown = list(wanted) if fresh else [tag for tag in wanted if tag not in memo]
         if not unknown and key is None:
             return Look({tag: memo[tag] for tag in wanted}, None, reachable=True)
         names = [f"gen:{tag}" for tag in unknown]
@@ -141,23 +143,24 @@ class Generations:
         now = now_ms()
         found = {}
         for tag, lease in zip(tags, stored, strict=False):
-            generation = self._read_lease(tag, lease, now) if lease else None
-            if generation is not None:
-                found[tag] = generation
+            if lease is None:
+                continue
+            known = self._verified.get(tag)
+            if known is None or known[0] != lease:
+                known = self._verify(tag, lease)
+            if known is not None and 0 < known[2] - now <= LONGEST_MS:
+                found[tag] = known[1]
         return found
 
-    def _read_lease(self, tag: str, lease: bytes, now: int) -> int | None:
-        known = self._verified.get(tag)
-        if known is None or known[0] != lease:
-            body = lease[:-MAC_BYTES]
-            if not compare_digest(lease[-MAC_BYTES:], self._mac(tag, body)):
-                return None
-            generation, expires, _ = body.split(b"|")
-            if len(self._verified) >= REMEMBERED:
-                self._verified.clear()
-            known = self._verified[tag] = (lease, int(generation), int(expires))
-        _, current, until = known
-        return current if 0 < until - now <= (LEASE + SKEW) * 1000 else None
+    def _verify(self, tag: str, lease: bytes) -> tuple[bytes, int, int] | None:
+        body = lease[:-MAC_BYTES]
+        if not compare_digest(lease[-MAC_BYTES:], self._mac(tag, body)):
+            return None
+        generation, expires, _ = body.split(b"|")
+        if len(self._verified) >= REMEMBERED:
+            self._verified.clear()
+        known = self._verified[tag] = (lease, int(generation), int(expires))
+        return known
 
     def _mac(self, tag: str, body: bytes) -> bytes:
         content = tag.encode() + b"|" + body

@@ -178,7 +178,8 @@ class Store:
     def _read(self, names: Sequence[str]) -> Any:
         reader = self._reader
         if reader.process != getpid():
-            reader.connection = self.client.connection_pool.make_connection()
+            pool = self.client.connection_pool  # counts what it makes, and threads come and go
+            reader.connection = pool.connection_class(**pool.connection_kwargs)
             reader.process = getpid()
         try:
             return _mget(reader.connection, names)

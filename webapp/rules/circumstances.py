@@ -22,6 +22,9 @@ class Circumstances:
     ip: str | None
     """As text; what is not an address counts as unknown."""
 
+    def __hash__(self) -> int:
+        return hash((self.email, self.surface, self.reason))
+
 
 def address(text: str | None) -> IpAddress | None:
     """The address that rules compare: without a zone, and IPv4 where IPv6 only carries it

@@ -57,10 +57,9 @@ def consult_now(target: Target, holder: UUID | None, about: Circumstances) -> De
     """What the rules say now of an elevation. `holder` is whose grants count."""
     tags = tags_of(target, holder)
     current = read_generations(tags)
-    generations = tuple(current[tag] for tag in tags)
     remembered: Remembered = current_application().extensions[_EXTENSION]
     key = (target, holder, about)
-    known: _Known | None = remembered.get(key, generations)
+    known: _Known | None = remembered.get(key, current)
     now = datetime.now(UTC)
     if known is not None and (known.until is None or now < known.until):
         return known.decision
@@ -68,7 +67,7 @@ def consult_now(target: Target, holder: UUID | None, about: Circumstances) -> De
     JUDGED.labels(verdict.ruling).inc()
     version = max(current[owner.tag] for owner in owners_of(target))
     decision = policy.decision_of(verdict, about, version)
-    remembered.put(key, generations, _Known(decision, until))
+    remembered.put(key, current, _Known(decision, until))
     return decision
 
 

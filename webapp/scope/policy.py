@@ -37,6 +37,9 @@ class Surface:
     """It shows and changes what concerns the principal, in no tenant's scope: the requests that it
     has made and those that it decides about. Its changes are recorded by their view."""
 
+    def __hash__(self) -> int:
+        return hash(self.name)
+
 
 @dataclass(frozen=True)
 class TenantTarget:
@@ -69,6 +72,9 @@ class Ruled:
     """It needs an incident to be open, or to be opened."""
     passed_over: tuple[UUID | None, ...] = ()
     """Whose approvals breaking glass does without: tenants, or `None` for the platform."""
+
+    def __hash__(self) -> int:
+        return hash((self.explanation, self.policy_version))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The only doors to a scope: decide, record, enter."""
 
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from uuid import UUID, uuid4
 
 from webapp.audit import event as audit
@@ -99,6 +100,7 @@ def _scope(target: Target, event_id: UUID | None, decision: Decision) -> Scope:
     raise TypeError(target)
 
 
+@lru_cache(4096)
 def _look(
     principal: Principal,
     surface: Surface,
@@ -107,6 +109,7 @@ def _look(
     decision: Decision,
     elsewhere: recorder.Elsewhere | None,
 ) -> recorder.Look:
+    """One and the same for all that are alike: most are."""
     return recorder.Look(
         kind="change" if surface.changes else "look",
         actor=audit.Actor(
