@@ -37,7 +37,7 @@ ROOMS = {
         "errors",
         "extensions",
     ),
-    *("http", "migrate", "paging", "settings"),
+    *("http", "lean", "migrate", "paging", "settings"),
 }
 """What is directly under webapp. A new one is a noun that was missing: name it here as well."""
 
