@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from tests.audit.events import make_event
@@ -102,17 +103,15 @@ def break_next(file: JournalFile, code: int, *, written: bool) -> None:
     """Have the file's next transaction fail, before anything was written or when all of it was."""
     error = sqlite3.OperationalError("injected")
     error.sqlite_errorcode = code
-    real = file.writing
+    real = file.write
 
-    @contextmanager
-    def writing(*, durable: bool) -> Iterator[None]:
-        file.writing = real  # type: ignore[method-assign]  # it fails once
+    def write(*rows: Any, **options: Any) -> None:
+        file.write = real  # type: ignore[method-assign]  # it fails once
         if written:
-            with real(durable=durable):
-                yield
+            real(*rows, **options)
         raise error
 
-    file.writing = writing  # type: ignore[method-assign]  # this one, not those of other tests
+    file.write = write  # type: ignore[method-assign]  # this one, not those of other tests
 
 
 def settle(journal: Journal, **changes: object) -> AuditEvent:

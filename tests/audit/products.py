@@ -76,8 +76,10 @@ class Product:
     def hold(self, origin: UUID, *events: AuditEvent, settled: bool = True) -> JournalFile:
         """A file as a process has it that lives."""
         file = journal_file.create(self.journals, origin, 2**24)
-        with file.writing(durable=False):
-            file.put([self._row(n, event, settled=settled) for n, event in enumerate(events, 1)])
+        file.write(
+            [self._row(n, event, settled=settled) for n, event in enumerate(events, 1)],
+            durable=False,
+        )
         return file
 
     def _row(self, place: int, event: AuditEvent, *, settled: bool) -> Row:

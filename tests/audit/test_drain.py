@@ -126,8 +126,7 @@ def leave_forged(product: Product, *events: AuditEvent) -> Path:
     """A file in which the first event's MAC does not hold."""
     file = product.hold(uuid4(), *events[1:])
     row = product._row(len(events), events[0], settled=True)
-    with file.writing(durable=False):
-        file.put([row._replace(mac="0" * 64)])
+    file.write([row._replace(mac="0" * 64)], durable=False)
     file.close()
     return file.path
 
@@ -178,8 +177,7 @@ def test_a_file_that_is_damaged_further_on(product: Product) -> None:
 
 def test_a_row_that_is_no_text_is_refused(product: Product) -> None:
     file = product.hold(uuid4(), make_event())
-    with file.writing(durable=False):
-        file.put([Row(2, str(uuid4()), True, b"\xff\xfe", "mac")])
+    file.write([Row(2, str(uuid4()), True, b"\xff\xfe", "mac")], durable=False)
     file.close()
     assert drained(product) == (1, said(committed=1, refused=1))
 

@@ -27,8 +27,7 @@ def row(place: int, *, settled: bool = True, event: bytes = BIG) -> Row:
 
 
 def put(file: JournalFile, *rows: Row) -> None:
-    with file.writing(durable=True):
-        file.put(rows)
+    file.write(rows, durable=True)
 
 
 def fill(file: JournalFile, after: int) -> list[int]:
@@ -82,14 +81,8 @@ def test_a_page_begins_beyond_a_place_and_has_a_limit(file: JournalFile) -> None
 
 def test_a_transaction_is_kept_whole_or_not_at_all(file: JournalFile) -> None:
     put(file, row(1))
-
-    def write() -> None:
-        with file.writing(durable=True):
-            file.forget([1])
-            file.put([row(2), row(3), row(2)])
-
     with pytest.raises(sqlite3.IntegrityError):
-        write()
+        file.write([row(2), row(3), row(2)], forgotten=[1], durable=True)
     assert places(file) == [1]
     assert file.held == 1
 
@@ -103,8 +96,7 @@ def test_only_the_owner_may_look(file: JournalFile) -> None:
 
 def test_an_empty_one_leaves_nothing_behind(file: JournalFile) -> None:
     put(file, row(1))
-    with file.writing(durable=False):
-        file.forget([1])
+    file.write(forgotten=[1], durable=False)
     file.close()
     assert names(file.path.parent) == []
 
@@ -220,8 +212,7 @@ def test_it_holds_no_more_than_it_may_and_takes_more_once_emptied(tmp_path: Path
         kept = fill(file, 1000 * round_)
         assert len(kept) > 50
         assert places(file) == kept
-        with file.writing(durable=False):
-            file.forget(kept)
+        file.write(forgotten=kept, durable=False)
         assert file.held == 0
     file.checkpoint()
     assert file.path.stat().st_size <= 2**17

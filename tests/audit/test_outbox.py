@@ -16,8 +16,10 @@ from webapp.audit.outbox import AHEAD, BATCH, RESEND, RESEND_MAX, Outbox
 @pytest.fixture
 def box(tmp_path: Path) -> Iterator[Outbox]:
     file = create(tmp_path, uuid4(), MAX_BYTES)
-    with file.writing(durable=False):
-        file.put([Row(place, str(uuid4()), True, b"{}", "") for place in range(1, AHEAD + 1002)])
+    file.write(
+        [Row(place, str(uuid4()), True, b"{}", "") for place in range(1, AHEAD + 1002)],
+        durable=False,
+    )
     yield Outbox(file, file.forget_now)
     file.close()
 

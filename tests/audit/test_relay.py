@@ -207,10 +207,9 @@ def test_a_file_that_cannot_be_read_stops_no_other(
         other.settle([rescued], PATIENCE)
         assert other.file is not None
         (row,) = journal_reader.read_all(other.file.path)
-    with bad.writing(durable=True):
-        bad.put([row])
-        bad.put([Row(place, str(uuid4()), True, b"x" * 900, "") for place in range(2, 50)])
-        bad.forget(range(2, 50))
+    others = [Row(place, str(uuid4()), True, b"x" * 900, "") for place in range(2, 50)]
+    bad.write([row, *others], durable=True)
+    bad.write(forgotten=range(2, 50), durable=True)
     bad.close()
     good = bad.path.read_bytes()
     bad.path.unlink()
@@ -239,8 +238,7 @@ def test_a_damaged_event_is_for_the_worker_to_refuse(journal: Journal, ledger: L
     """Who has the key to its MAC. It stays in its file, and holds up nothing."""
     left = create(journal.directory, uuid4(), MAX_BYTES)
     damaged = Row(1, str(uuid4()), True, b"\xff\xfe", "mac")
-    with left.writing(durable=True):
-        left.put([damaged])
+    left.write([damaged], durable=True)
     left.close()
     event_id = settle(journal)
     wait_for(lambda: event_id in ledger.events)

@@ -185,8 +185,7 @@ def test_what_goes_on_meanwhile_is_not_missing(
     def meanwhile(session: Session, directory: Any) -> Any:
         append(product.app, waits, later)
         file.forget_now([1])
-        with file.writing(durable=False):
-            file.put([product._row(2, late, settled=False)])
+        file.write([product._row(2, late, settled=False)], durable=False)
         return read_files(session, directory)
 
     monkeypatch.setattr(verify, "_read_files", meanwhile)
@@ -207,8 +206,7 @@ def test_a_look_that_begins_before_the_ledger_is_read_is_not_missing(
     read_ledger = verify._read_ledger
 
     def meanwhile(session: Session) -> Any:
-        with file.writing(durable=False):
-            file.put([product._row(1, begun, settled=False)])
+        file.write([product._row(1, begun, settled=False)], durable=False)
         append(product.app, after)
         return read_ledger(session)
 
@@ -258,9 +256,9 @@ def test_a_damaged_row_is_named(product: Product) -> None:
     journal = uuid4()
     good, bad = numbered(journal, [1, 2])
     file = product.hold(journal, good)
-    with file.writing(durable=False):
-        row = product._row(2, bad, settled=True)
-        file.put([Row(2, str(bad.id), True, row.event[:-7] + b"garbage", row.mac)])
+    row = product._row(2, bad, settled=True)
+    damaged = Row(2, str(bad.id), True, row.event[:-7] + b"garbage", row.mac)
+    file.write([damaged], durable=False)
     file.close()
     found = check(product)
     assert found.unreadable == (f"row 2, event {bad.id}",)

@@ -57,13 +57,13 @@ def test_events_that_dead_processes_left(app: Flask) -> None:
     file = journal_file.create(settings.journal_dir, uuid4(), 2**20)
     events = [make_event() for _ in range(3)]
     rows = [(event.id, dump_event(event)) for event in events]
-    with file.writing(durable=False):
-        file.put(
-            [
-                Row(place, str(event_id), True, data, event_mac(data, key_of(app)))
-                for place, (event_id, data) in enumerate(rows, 1)
-            ]
-        )
+    file.write(
+        [
+            Row(place, str(event_id), True, data, event_mac(data, key_of(app)))
+            for place, (event_id, data) in enumerate(rows, 1)
+        ],
+        durable=False,
+    )
     running_ = diagnose(app)[LEFT]
     file.close()
     left = diagnose(app)[LEFT]

@@ -111,8 +111,7 @@ def test_a_journal_that_is_nearly_full(journaling: Flask, client: FlaskClient) -
 
 def test_what_is_forgotten_makes_room(tmp_path: Path) -> None:
     file = journal_file.create(tmp_path, uuid4(), 2**20)
-    with file.writing(durable=False):
-        file.put([Row(n, str(uuid4()), True, b"x" * 50_000, "mac") for n in range(10)])
+    file.write([Row(n, str(uuid4()), True, b"x" * 50_000, "mac") for n in range(10)], durable=False)
     assert file.used_bytes() > 500_000
     file.forget_now(range(9))
     assert 50_000 < file.used_bytes() < 100_000

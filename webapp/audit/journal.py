@@ -169,6 +169,8 @@ class Journal:
 
     def _write(self, parcels: Sequence[Parcel]) -> None:
         parcels = [parcel for parcel in parcels if not self._is_refused(parcel)]
+        if not parcels:
+            return
         try:
             self._put(parcels)
         except (sqlite3.Error, OSError) as error:
@@ -187,12 +189,11 @@ class Journal:
                 self._tell()
 
     def _put(self, parcels: Sequence[Parcel]) -> None:
-        if parcels:
-            self._writer.put(
-                [event for parcel in parcels for event in parcel.begun],
-                [event for parcel in parcels for event in parcel.settled],
-                durable=any(parcel.awaited or parcel.late for parcel in parcels),
-            )
+        self._writer.put(
+            [event for parcel in parcels for event in parcel.begun],
+            [event for parcel in parcels for event in parcel.settled],
+            durable=any(parcel.awaited or parcel.late for parcel in parcels),
+        )
 
     def _is_refused(self, parcel: Parcel) -> bool:
         """Nothing is served on a look whose record may say that it was interrupted."""

@@ -9,10 +9,11 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import cache, cached_property
 from itertools import chain
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 from weakref import WeakMethod
 
@@ -36,6 +37,21 @@ create table if not exists events (
 _DELETE = "delete from events where place in (select value from json_each(?))"
 
 
+Statement = tuple[str, Sequence[Any]]
+"""SQL, and what its placeholders stand for."""
+
+
+def _deletion(places: Sequence[int]) -> Iterator[Statement]:
+    if places:
+        yield _DELETE, (orjson.dumps(list(places)).decode(),)
+
+
+def _insertions(rows: Sequence[Row]) -> Iterator[Statement]:
+    for start in range(0, len(rows), PER_STATEMENT):
+        some = rows[start : start + PER_STATEMENT]
+        yield _insert(len(some)), list(chain.from_iterable(some))
+
+
 @cache
 def _insert(rows: int) -> str:
     values = ", ".join(["(?, ?, ?, ?, ?)"] * rows)
@@ -56,7 +72,6 @@ class JournalFile(JournalReader):
         self._lock = lock
         self._max_pages = max(16, max_bytes // PAGE)
         self._durable: bool | None = None
-        self._change = 0
         self.held = 0
         """How many rows there are; any thread may ask."""
         if adopted:
@@ -75,44 +90,45 @@ class JournalFile(JournalReader):
     def origin(self) -> UUID:
         return UUID(self.path.stem)
 
-    @contextmanager
-    def writing(self, *, durable: bool) -> Iterator[None]:
-        """One transaction: all of it is kept, or none. A durable one is on disk when this returns,
-        and with it all that came before; any other survives the process, but not the machine."""
-        run = self._connection.execute
+    def write(
+        self, rows: Sequence[Row] = (), *, forgotten: Sequence[int] = (), durable: bool
+    ) -> None:
+        """Put rows in the place of those that are forgotten, all of it or nothing.
+
+        What is durable is on disk when this returns, and with it all that came before; anything
+        else survives the process, but not the machine.
+        """
         if durable is not self._durable:
-            run(f"pragma synchronous = {'full' if durable else 'normal'}")
+            self._connection.execute(f"pragma synchronous = {'full' if durable else 'normal'}")
             self._durable = durable
-        self._change = 0
+        statements = [*_deletion(forgotten), *_insertions(rows)]
+        run = self._run_one if len(statements) == 1 else self._run_all
+        deleted = run(statements) - len(rows)
+        self.held += len(rows) - deleted
+
+    def _run_one(self, statements: Sequence[Statement]) -> int:
+        """A transaction by itself: each that is run gives up the interpreter's lock, and has to
+        wait for it among all the requests."""
+        return self._connection.execute(*statements[0]).rowcount
+
+    def _run_all(self, statements: Sequence[Statement]) -> int:
+        run = self._connection.execute
         run("begin immediate")
         try:
-            yield
+            changed = sum([run(*statement).rowcount for statement in statements])
             run("commit")
         except BaseException:
             with suppress(sqlite3.Error):  # a commit that failed may have rolled back by itself
                 run("rollback")
             raise
-        self.held += self._change
-
-    def put(self, rows: Sequence[Row]) -> None:
-        # Each statement gives up the interpreter's lock, and has to wait for it.
-        for start in range(0, len(rows), PER_STATEMENT):
-            some = rows[start : start + PER_STATEMENT]
-            self._connection.execute(_insert(len(some)), list(chain.from_iterable(some)))
-        self._change += len(rows)
-
-    def forget(self, places: Sequence[int]) -> None:
-        if places:
-            deleted = self._connection.execute(_DELETE, (orjson.dumps(list(places)).decode(),))
-            self._change -= deleted.rowcount
+        return changed
 
     def forget_now(self, places: Sequence[int]) -> None:
-        """`forget`, where nobody writes any more. A disk that is full or failing is no hindrance:
+        """Forget, where nobody writes any more. A disk that is full or failing is no hindrance:
         the file goes when nothing in it is needed, and until then more of it may be brought twice.
         """
         try:
-            with self.writing(durable=False):
-                self.forget(places)
+            self.write(forgotten=places, durable=False)
         except sqlite3.Error:
             self.held -= len(places)
 

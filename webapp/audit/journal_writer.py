@@ -73,9 +73,7 @@ class JournalWriter:
         ]
         ended = [self._places[key] for key in ending if key in self._places]
         try:
-            with self.file.writing(durable=durable):
-                self.file.forget(ended)
-                self.file.put(rows)
+            self.file.write(rows, forgotten=ended, durable=durable)
         except sqlite3.Error as error:
             _note_failure(error)
             if not _is_full(error):
@@ -92,8 +90,7 @@ class JournalWriter:
         if not places or self.file is None:
             return
         try:
-            with self.file.writing(durable=False):
-                self.file.forget(places)
+            self.file.write(forgotten=places, durable=False)
         except sqlite3.Error as error:
             _note_failure(error)
             self.leave()  # from a full disk too: as a whole it can go without anything written
