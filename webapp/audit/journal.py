@@ -9,14 +9,14 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Thread
+from threading import Thread, current_thread
 from time import monotonic
 
 import structlog
 
 from webapp.audit.event import AuditEvent
 from webapp.audit.journal_file import JournalFile, after_fork
-from webapp.audit.journal_inbox import Full, Inbox, Parcel
+from webapp.audit.journal_inbox import Full, Inbox, Parcel, taken_lock
 from webapp.audit.journal_writer import JournalWriter
 
 log = structlog.get_logger()
@@ -62,7 +62,7 @@ class Journal:
 
     def begin_durably(self, event: AuditEvent, within: float) -> None:
         """The same, on disk when this returns; raises `JournalFailed` after `within` seconds."""
-        self._await(Parcel(begun=[event], awaited=True), within)
+        self._await(Parcel(begun=[event], done=taken_lock()), within)
 
     def settle(self, events: Sequence[AuditEvent], within: float) -> None:
         """Return once the events are durable, as they will stand in the ledger.
@@ -70,7 +70,7 @@ class Journal:
         Raises `JournalFailed`, after `within` seconds at the latest: say then with `settle_later`
         what became of the looks instead.
         """
-        self._await(Parcel(settled=events, awaited=True), within)
+        self._await(Parcel(settled=events, done=taken_lock()), within)
 
     def settle_later(self, events: Sequence[AuditEvent]) -> None:
         """Write, as soon as it can be, how looks ended that could not be settled in time.
@@ -114,11 +114,11 @@ class Journal:
             raise JournalFailed(TOO_MUCH) from error
 
     def _ensure_thread(self) -> None:
-        if self._thread is None or not self._thread.is_alive():
+        if self._thread is None:
             self._thread = self._start()
 
     def _start(self) -> Thread:
-        thread = Thread(target=self._write_all, name="journal", daemon=True)
+        thread = Thread(target=self._run, name="journal", daemon=True)
         try:
             thread.start()
         except RuntimeError as error:
@@ -126,6 +126,7 @@ class Journal:
         return thread
 
     def _await(self, parcel: Parcel, within: float) -> None:
+        assert parcel.done is not None  # noqa: S101 - for mypy
         self._hand_in(parcel)
         if not parcel.done.acquire(timeout=within):
             self._inbox.give_up(parcel)
@@ -133,8 +134,16 @@ class Journal:
         if parcel.error is not None:
             raise JournalFailed("the journal's disk refused the events") from parcel.error
 
-    def _write_all(self) -> None:
+    def _run(self) -> None:
         """The writing thread."""
+        try:
+            self._write_all()
+        finally:
+            with self._inbox.lock:
+                if self._thread is current_thread():  # it did not end by itself: another will come
+                    self._thread = None
+
+    def _write_all(self) -> None:
         while True:
             closing = self._inbox.closing  # as it was before: then all has been taken
             waiting = self._inbox.take()
@@ -192,7 +201,7 @@ class Journal:
         self._writer.put(
             [event for parcel in parcels for event in parcel.begun],
             [event for parcel in parcels for event in parcel.settled],
-            durable=any(parcel.awaited or parcel.late for parcel in parcels),
+            durable=any(parcel.done or parcel.late for parcel in parcels),
         )
 
     def _is_refused(self, parcel: Parcel) -> bool:
@@ -205,12 +214,12 @@ class Journal:
     def _finish(self, parcels: Sequence[Parcel], error: Exception | None) -> None:
         for parcel in parcels:
             parcel.error = error
-            if parcel.awaited:
+            if parcel.done is not None:
                 parcel.done.release()
 
     def _keep(self, parcels: Sequence[Parcel]) -> None:
         """What nobody waits for is tried again: a beginning too, since it may have got a number."""
-        again = [parcel for parcel in parcels if not parcel.awaited]
+        again = [parcel for parcel in parcels if parcel.done is None]
         if again:
             self._inbox.late[:0] = again
             self._late_at = monotonic() + LATE

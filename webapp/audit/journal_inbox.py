@@ -24,7 +24,7 @@ class Full(Exception):
     """Too much waits already."""
 
 
-def _taken_lock() -> Lock:
+def taken_lock() -> Lock:
     lock = Lock()
     lock.acquire()
     return lock
@@ -36,13 +36,11 @@ class Parcel:
 
     begun: Sequence[AuditEvent] = ()
     settled: Sequence[AuditEvent] = ()
-    awaited: bool = False
-    """Somebody waits for it to be on disk."""
+    done: "Lock | None" = None
+    """Taken until it is on disk, for somebody who waits for that: it is the cheapest of signals."""
     late: bool = False
     """Nobody does, and it is tried until it is there."""
     at: float = field(default_factory=monotonic)
-    done: Lock = field(default_factory=_taken_lock)
-    """Released when it is done, for the one who awaits it: it is the cheapest of signals."""
     taken: bool = False
     """It is being written."""
     given_up: bool = False

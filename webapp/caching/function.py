@@ -34,6 +34,9 @@ PATIENCE = 1.0
 """Seconds to wait for another caller's fill before computing the value oneself."""
 
 POLL = 0.02
+KEYS = 256
+"""Keys that a function remembers."""
+
 REFRESH_AFTER = 0.8
 """Part of its life after which a value is refreshed, by one caller, unless told otherwise."""
 
@@ -61,6 +64,7 @@ class CachedFunction(Generic[S, P, T]):
         self._signature = signature(function)
         self._arity = len(self._signature.parameters) - 1
         self._counters: dict[Outcome, Counter] = {}
+        self._keys: dict[tuple[object, ...], tuple[str, tuple[Any, ...]]] = {}
         _refuse_variadic(self._signature.parameters.values())
         update_wrapper(self, function)
 
@@ -76,7 +80,7 @@ class CachedFunction(Generic[S, P, T]):
             scope,
             arguments,
             frozenset(self.tags(scope, *arguments)),
-            value_key(self.name, visibility, arguments),
+            self._key(visibility, arguments),
         )
         if made is not None and is_noted(made, call.tags):
             look = caching.generations.look(call.tags)
@@ -85,6 +89,18 @@ class CachedFunction(Generic[S, P, T]):
         if found.entry is None or found.outcome == "stale":
             return self._fill(call, found)
         return self._answer(call, found.entry, found.outcome)
+
+    def _key(self, visibility: str, arguments: tuple[Any, ...]) -> str:
+        """Spelled out once for the very same objects, which parsers remember as well."""
+        these = (visibility, *map(id, arguments))
+        known = self._keys.get(these)
+        if known is None:
+            if len(self._keys) >= KEYS:
+                self._keys.clear()
+            # The objects are kept, so that no others get their ids.
+            known = value_key(self.name, visibility, arguments), arguments
+            self._keys[these] = known
+        return known[0]
 
     def _positional(
         self, scope: S, args: tuple[Any, ...], kwargs: dict[str, Any]

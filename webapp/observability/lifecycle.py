@@ -89,5 +89,5 @@ def _set_headers(response: Response, path: str, request_id: str) -> None:
     headers = response.headers
     headers.add(REQUEST_ID_HEADER, request_id)
     headers.add("X-Content-Type-Options", "nosniff")
-    if path.startswith("/admin") and "Cache-Control" not in headers:
+    if path.startswith("/admin"):
         headers.add("Cache-Control", "private, no-cache")
