@@ -216,7 +216,9 @@ def json_response(body: bytes, etag: str | None = None, status: int = 200) -> Re
     """JSON as it is; 304 without a body when the client that reads has its entity tag already."""
     if etag is not None and _client_has(etag, current_request()):
         return LeanResponse(status=304, headers={"ETag": etag})
-    response = LeanResponse(body, status=status, content_type="application/json")
+    response = LeanResponse(
+        body, status=status, content_type="application/json", direct_passthrough=True
+    )
     if etag is not None:
         response.headers.add("ETag", etag)
     return response

@@ -5,8 +5,9 @@ from functools import lru_cache
 from typing import Any
 
 from flask import Flask, Request, Response
+from flask.ctx import RequestContext
 from werkzeug.datastructures import Headers
-from werkzeug.routing import Map, MapAdapter
+from werkzeug.routing import Map, MapAdapter, Rule
 from werkzeug.sansio.utils import get_host
 
 HOSTS = 256
@@ -15,17 +16,41 @@ HOSTS = 256
 
 class LeanResponse(Response):
     def get_wsgi_headers(self, environ: Any) -> Headers:
-        """As they are, with a 200: werkzeug would copy them one by one, to mend what is only ever
-        wrong with a redirect, with an answer that must have no body, or one of unknown length."""
-        if self.status_code == 200 and "Content-Length" in self.headers:
+        """As they are, where the body passes through as it is: werkzeug would copy them one by one,
+        to mend what is wrong only with redirects, and with answers that must have no body."""
+        if self.direct_passthrough and self.status_code == 200:
             return self.headers
         return super().get_wsgi_headers(environ)
+
+
+class LeanContext(RequestContext):
+    app: "LeanFlask"
+
+    def match_request(self) -> None:
+        """Remembers the routes that no part of the path is an argument of, which are few."""
+        asked = self.request
+        named = asked.method, asked.path
+        known = self.app.matched.get(named)
+        if known is not None:
+            asked.url_rule, asked.view_args = known, {}
+            return
+        super().match_request()
+        if asked.url_rule is not None and not asked.view_args:
+            self.app.matched[named] = asked.url_rule
 
 
 class LeanFlask(Flask):
     """For an application without coroutines, subdomains, or hosts that it would tell apart."""
 
     response_class = LeanResponse
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.matched: dict[tuple[str, str], Rule] = {}
+        """Routes by method and path."""
+
+    def request_context(self, environ: Any) -> RequestContext:
+        return LeanContext(self, environ)
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """As it is: Flask would ask of each hook each time whether it is a coroutine."""

@@ -206,7 +206,7 @@ class Journal:
 
     def _is_refused(self, parcel: Parcel) -> bool:
         """Nothing is served on a look whose record may say that it was interrupted."""
-        if parcel.late or not any(map(self._writer.has_left, parcel.settled)):
+        if parcel.late or not self._writer.has_left(parcel.settled):
             return False
         self._finish([parcel], JournalFailed("it began in a file that failed since"))
         return True

@@ -50,10 +50,10 @@ class JournalWriter:
         """Those that a file which failed since may hold as begun."""
         self._settled: OrderedDict[int, None] = OrderedDict()
 
-    def has_left(self, event: AuditEvent) -> bool:
-        """Whether it was begun in a file that failed since: who adopts that one may find the look
+    def has_left(self, events: Iterable[AuditEvent]) -> bool:
+        """Whether one was begun in a file that failed since: who adopts that one may find the look
         to be interrupted."""
-        return event.id.int in self._left
+        return bool(self._left) and any(event.id.int in self._left for event in events)
 
     def put(
         self, begun: Iterable[AuditEvent], settled: Iterable[AuditEvent], *, durable: bool

@@ -92,9 +92,9 @@ class Generations:
         """
         memo = _memo()
         wanted = (EPOCH, *tags)
-        unknown = list(wanted) if fresh else [tag for tag in wanted if tag not in memo]
-        if not unknown and key is None:
-            return Look({tag: memo[tag] for tag in wanted}, None, reachable=True)
+        if key is None and not fresh and (known := _recall(memo, wanted)) is not None:
+            return Look(known, None, reachable=True)
+        unknown = [tag for tag in wanted if fresh or tag not in memo]
         names = [f"gen:{tag}" for tag in unknown]
         if key is not None:
             names.append(key)
@@ -202,6 +202,13 @@ def _memo() -> dict[str, int]:
         return {}
     memo: dict[str, int] = environ.setdefault(_MEMO, {})
     return memo
+
+
+def _recall(memo: Mapping[str, int], tags: Iterable[str]) -> dict[str, int] | None:
+    try:
+        return {tag: memo[tag] for tag in tags}
+    except KeyError:
+        return None
 
 
 def _select(session: ScopedSession, tags: list[str]) -> list[tuple[str, int, str]]:

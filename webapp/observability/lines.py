@@ -46,9 +46,8 @@ class LineWriter:
         if self._waiting.qsize() >= WAITING_MAX:
             DROPPED.inc()
             return
-        self._waiting.put(
-            {**fields, "event": event, "level": "info", "timestamp": datetime.now(UTC)}
-        )
+        fields.update(event=event, level="info", timestamp=datetime.now(UTC))
+        self._waiting.put(fields)
         if not self._some_wait.is_set():
             self._some_wait.set()
         if self._thread is None:
