@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from tests.applications import application
 from tests.factories import Account, MadeTenant, add_account, add_tenant
 from tests.processes import Web, no_settings_of_the_caller, run_web, run_worker
-from webapp.observability.lines import LineWriter
+from webapp.soon import Soon
 from webapp.stack.home import open_stack, running
 
 
@@ -30,9 +30,10 @@ def _interruptible() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _lines_at_once() -> Iterator[None]:
-    """Requests made in this process write their lines themselves, for the test that makes them."""
-    with mock.patch.object(LineWriter, "_start", LineWriter.flush):
+def _at_once() -> Iterator[None]:
+    """Requests made in this process write their lines and add their numbers themselves, for the
+    test that makes them."""
+    with mock.patch.object(Soon, "_start", lambda soon: soon._do()):
         yield
 
 

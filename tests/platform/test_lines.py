@@ -12,15 +12,16 @@ import pytest
 
 from webapp.observability import lines, logs
 from webapp.observability.lines import LineWriter
+from webapp.soon import Soon
 
 PATIENCE = 30
-START = LineWriter._start
+START = Soon._start
 """Before tests/conftest.py has it replaced."""
 
 
 @pytest.fixture(autouse=True)
 def _with_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LineWriter, "_start", START)
+    monkeypatch.setattr(Soon, "_start", START)
 
 
 class Log:

@@ -36,6 +36,7 @@ from webapp.audit.pipeline import current_journal
 from webapp.context import current_request, current_state
 from webapp.errors import AuditUnavailable, problem
 from webapp.extensions import current_settings
+from webapp.tally import tally
 
 RECEIPT_HEADER = "Sightline-Audit"
 EXCLUDED_HEADER = "Sightline-Excluded"
@@ -196,7 +197,7 @@ def settle(response: Response) -> Response:
         return _unrecorded(noted, events, response, error)
     for entry, event in zip(noted.values(), events, strict=True):
         counted_as = Elsewhere.SURFACE if entry.look.elsewhere else event.surface
-        _looks(counted_as, event.outcome).inc()
+        tally.count(_looks(counted_as, event.outcome))
     response.headers.add(RECEIPT_HEADER, ", ".join(str(event.id) for event in events))
     left_out = [len(e.decision.excluded_tenant_ids) for e in events if e.scope.kind == "global"]
     if left_out:

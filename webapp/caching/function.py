@@ -25,6 +25,7 @@ from webapp.caching.state import current_caching
 from webapp.caching.store import Unavailable
 from webapp.extensions import db
 from webapp.scope.scopes import Scope
+from webapp.tally import tally
 
 S = TypeVar("S", bound=Scope)
 P = ParamSpec("P")
@@ -119,7 +120,7 @@ class CachedFunction(Generic[S, P, T]):
         counter = self._counters.get(outcome)
         if counter is None:
             counter = self._counters[outcome] = REQUESTS.labels(self.name, outcome)
-        counter.inc()
+        tally.count(counter)
 
     def _reload(self, call: Call[S]) -> Entry:
         self._count("unloadable")

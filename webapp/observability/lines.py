@@ -4,19 +4,16 @@ A write gives up the interpreter's lock, and to get it back takes longer than al
 for a line; and who reads our logs may stall, which no request should feel.
 """
 
-import atexit
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
-from threading import Event, Lock, Thread
-from time import sleep
+from threading import Lock
 from typing import Any
 
 from prometheus_client import Counter
 
-GATHER = 0.05
-"""Seconds that a line may wait for others."""
+from webapp.soon import Soon
 
 WAITING_MAX = 10_000
 """Lines that may wait for a reader that stalls; what comes then is not written."""
@@ -38,9 +35,8 @@ class LineWriter:
         self._render = render
         self._write = write
         self._waiting: SimpleQueue[dict[str, Any]] = SimpleQueue()
-        self._some_wait = Event()
-        self._starting, self._writing = Lock(), Lock()
-        self._thread: Thread | None = None
+        self._writing = Lock()
+        self._flush_soon = Soon(self.flush, "lines")
 
     def __call__(self, event: str, **fields: object) -> None:
         if self._waiting.qsize() >= WAITING_MAX:
@@ -48,10 +44,7 @@ class LineWriter:
             return
         fields.update(event=event, level="info", timestamp=datetime.now(UTC))
         self._waiting.put(fields)
-        if not self._some_wait.is_set():
-            self._some_wait.set()
-        if self._thread is None:
-            self._start()
+        self._flush_soon()
 
     def flush(self) -> None:
         """Write what waits, now."""
@@ -64,24 +57,3 @@ class LineWriter:
         with suppress(Empty):
             while True:
                 yield self._waiting.get_nowait()
-
-    def _start(self) -> None:
-        """At the first line: a process that forks after it made the application has none yet."""
-        with self._starting:
-            if self._thread is not None:
-                return
-            thread = Thread(target=self._write_all, name="lines", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:  # no thread to be had
-                self.flush()
-                return
-            atexit.register(self.flush)
-            self._thread = thread
-
-    def _write_all(self) -> None:
-        while True:
-            self._some_wait.wait()
-            sleep(GATHER)
-            self._some_wait.clear()
-            self.flush()

@@ -6,6 +6,7 @@ surface names, for a reason, and then as the rules say. Nothing said is a denial
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from uuid import UUID
 
 from webapp.identity.principal import PlatformRole, Principal, TenantRole
@@ -53,6 +54,7 @@ class GlobalTarget:
     pass
 
 
+EVERYWHERE = GlobalTarget()
 Target = TenantTarget | GlobalTarget
 
 
@@ -135,6 +137,7 @@ def decide(
     return consult(circumstances_of(principal, surface.name, reason, ip))
 
 
+@lru_cache(4096)
 def circumstances_of(
     principal: Principal, surface: str, reason: Reason, ip: str | None
 ) -> Circumstances:

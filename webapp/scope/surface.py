@@ -14,7 +14,7 @@ from webapp.errors import Forbidden, Invalid, ReasonRequired, Unauthenticated
 from webapp.identity import service as identity
 from webapp.identity.principal import PlatformRole, Principal, TenantRole
 from webapp.scope.deciding import tags_of
-from webapp.scope.policy import GlobalTarget, Surface, Target, TenantTarget
+from webapp.scope.policy import EVERYWHERE, Surface, Target, TenantTarget
 from webapp.scope.reason import (
     HeaderError,
     Reason,
@@ -115,7 +115,7 @@ def _expected_tags(environ: Environment, declared: Surface, hint: Principal | No
         return []
     wanted, holder = environ.get(_SCOPE), hint.id if hint else None
     if wanted == "global":
-        return [*tags_of(GlobalTarget(), holder), *(f"{kind}:global" for kind in declared.caches)]
+        return [*tags_of(EVERYWHERE, holder), *(f"{kind}:global" for kind in declared.caches)]
     slug = wanted.removeprefix("tenant:") if wanted else None
     own = _own_tenant(hint, slug)
     tenant_id = identity.recall_tenant_id(slug) if own is None and slug else own
@@ -165,7 +165,7 @@ def _reason(environ: Environment) -> Reason | None:
 def _target(principal: Principal, wanted: Wanted | None) -> Target:
     match wanted:
         case WantedGlobal():
-            return GlobalTarget()
+            return EVERYWHERE
         case WantedTenant(slug):
             membership = principal.membership(slug)
             tenant_id = membership.tenant_id if membership else identity.find_tenant_id(slug)
