@@ -3,6 +3,8 @@
 import hmac
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
+from hashlib import blake2b
 from typing import Any, Literal, get_args
 from uuid import UUID
 
@@ -128,9 +130,15 @@ def load_event(data: bytes) -> AuditEvent:
 
 
 def event_mac(data: bytes, key: bytes) -> str:
-    """Hex HMAC-SHA-256 over an event's canonical bytes."""
+    """Hex keyed BLAKE2b (RFC 7693 §2.5) of 32 bytes over an event's canonical bytes."""
     # Not `hmac.digest`, which gives up the interpreter's lock for the shortest of messages.
-    return hmac.new(key, data, "sha256").hexdigest()
+    return blake2b(data, key=_mac_key(key), digest_size=32).hexdigest()
+
+
+@lru_cache(16)
+def _mac_key(key: bytes) -> bytes:
+    """As long as BLAKE2b takes one, and for nothing else."""
+    return blake2b(key, person=b"sightline-event").digest()
 
 
 def has_valid_mac(data: bytes, mac: str, key: bytes) -> bool:

@@ -177,7 +177,8 @@ class Journal:
             return True
 
     def _write(self, parcels: Sequence[Parcel]) -> None:
-        parcels = [parcel for parcel in parcels if not self._is_refused(parcel)]
+        if self._writer.has_left:
+            parcels = [parcel for parcel in parcels if not self._is_refused(parcel)]
         if not parcels:
             return
         try:
@@ -206,7 +207,8 @@ class Journal:
 
     def _is_refused(self, parcel: Parcel) -> bool:
         """Nothing is served on a look whose record may say that it was interrupted."""
-        if parcel.late or not self._writer.has_left(parcel.settled):
+        left = self._writer.has_left
+        if parcel.late or not any(event.id.int in left for event in parcel.settled):
             return False
         self._finish([parcel], JournalFailed("it began in a file that failed since"))
         return True

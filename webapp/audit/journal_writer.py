@@ -46,14 +46,10 @@ class JournalWriter:
         """Of the looks that have begun and not ended, and of what a file failed to take."""
         self._places: dict[int, int] = {}
         """Where the looks that have begun stand in the file."""
-        self._left: set[int] = set()
-        """Those that a file which failed since may hold as begun."""
+        self.has_left: set[int] = set()
+        """Those that a file which failed since may hold as begun: who adopts that one may find the
+        look to be interrupted."""
         self._settled: OrderedDict[int, None] = OrderedDict()
-
-    def has_left(self, events: Iterable[AuditEvent]) -> bool:
-        """Whether one was begun in a file that failed since: who adopts that one may find the look
-        to be interrupted."""
-        return bool(self._left) and any(event.id.int in self._left for event in events)
 
     def put(
         self, begun: Iterable[AuditEvent], settled: Iterable[AuditEvent], *, durable: bool
@@ -65,7 +61,12 @@ class JournalWriter:
         if self.file is None:
             self.file = self._create()
         ending = {event.id.int: event for event in settled if event.id.int not in self._settled}
-        events = {event.id.int: event for event in begun if self._is_new(event.id.int)} | ending
+        beginning = {
+            key: event
+            for event in begun
+            if (key := event.id.int) not in self._places and key not in self._settled
+        }
+        events = beginning | ending
         numbers, unused = self._number(events, self.file.origin)
         rows = [
             self._row(place, event, numbers[key], settled=key in ending)
@@ -78,7 +79,7 @@ class JournalWriter:
             _note_failure(error)
             if not _is_full(error):
                 self._numbers |= numbers  # since nobody can say whether the file has them
-                self._left |= numbers.keys()
+                self.has_left |= numbers.keys()
                 self.leave()
             raise
         self._next_number = unused
@@ -112,7 +113,7 @@ class JournalWriter:
     def leave(self) -> None:
         """Go on with a new file: what the kernel failed to write once, it may not write again, and
         a later fsync would not tell. The looks that are open stay in the old one."""
-        self._left |= self._places.keys()
+        self.has_left |= self._places.keys()
         self._places.clear()
         file, self.file = self.file, None
         try:
@@ -130,9 +131,6 @@ class JournalWriter:
         self._next_number = self._next_place = 1
         self._written = 0
         return file
-
-    def _is_new(self, key: int) -> bool:
-        return key not in self._places and key not in self._settled
 
     def _number(self, keys: Iterable[int], journal: UUID) -> tuple[dict[int, EventOrigin], int]:
         """The number of each event, that which it has or the next; and the next after them."""
@@ -153,7 +151,7 @@ class JournalWriter:
             if row.settled:
                 self._numbers.pop(key, None)
                 self._places.pop(key, None)
-                self._left.discard(key)
+                self.has_left.discard(key)
                 self._settled[key] = None
             else:
                 self._numbers[key] = numbers[key]

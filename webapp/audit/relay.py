@@ -122,8 +122,9 @@ class Relay:
         self._journal.close(max(CLOSING, end - monotonic()))
 
     def _on_settled(self) -> None:
-        self.start()
-        self._wake.set()
+        if not self._wake.is_set():
+            self.start()
+            self._wake.set()
 
     def _run(self) -> None:
         while not self._is_done():
