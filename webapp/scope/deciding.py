@@ -60,10 +60,9 @@ def consult_now(target: Target, holder: UUID | None, about: Circumstances) -> De
     remembered: Remembered = current_application().extensions[_EXTENSION]
     key = (target, holder, about)
     known: _Known | None = remembered.get(key, current)
-    now = datetime.now(UTC)
-    if known is not None and (known.until is None or now < known.until):
+    if known is not None and (known.until is None or datetime.now(UTC) < known.until):
         return known.decision
-    verdict, until = judge_at(about, target, holder, now)
+    verdict, until = judge_at(about, target, holder, datetime.now(UTC))
     JUDGED.labels(verdict.ruling).inc()
     version = max(current[owner.tag] for owner in owners_of(target))
     decision = policy.decision_of(verdict, about, version)

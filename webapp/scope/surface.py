@@ -4,8 +4,8 @@ The decorated view runs inside the scope that the request asked for, or not at a
 lint-scope` refuses a route that declares neither a surface nor `@public`.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial, wraps
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache, partial, wraps
 from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
 
@@ -106,7 +106,9 @@ def _authenticate(environ: Environment, declared: Surface) -> Principal:
     return identity.verify(token, partial(_expected_tags, environ, declared))
 
 
-def _expected_tags(environ: Environment, declared: Surface, hint: Principal | None) -> list[str]:
+def _expected_tags(
+    environ: Environment, declared: Surface, hint: Principal | None
+) -> Sequence[str]:
     """Guess the cache tags that this request will ask for, so that they come with the token's.
 
     A guess costs nothing when it is wrong: the reader then fetches what it needs.
@@ -115,7 +117,7 @@ def _expected_tags(environ: Environment, declared: Surface, hint: Principal | No
         return []
     wanted, holder = environ.get(_SCOPE), hint.id if hint else None
     if wanted == "global":
-        return [*tags_of(EVERYWHERE, holder), *(f"{kind}:global" for kind in declared.caches)]
+        return _tags_everywhere(holder, declared.caches)
     slug = wanted.removeprefix("tenant:") if wanted else None
     own = _own_tenant(hint, slug)
     tenant_id = identity.recall_tenant_id(slug) if own is None and slug else own
@@ -124,6 +126,11 @@ def _expected_tags(environ: Environment, declared: Surface, hint: Principal | No
     decided = () if own else tags_of(TenantTarget(tenant_id, slug or ""), holder)
     seen = tenant_scope(tenant_id)
     return [*decided, *(f"{kind}:{seen.tag}" for kind in declared.caches)]
+
+
+@lru_cache(4096)
+def _tags_everywhere(holder: UUID | None, caches: tuple[str, ...]) -> Sequence[str]:
+    return (*tags_of(EVERYWHERE, holder), *(f"{kind}:global" for kind in caches))
 
 
 def _own_tenant(principal: Principal | None, slug: str | None) -> UUID | None:
