@@ -22,7 +22,11 @@ NOT_MEASURED = 2
 @click.command()
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
 @click.option(
-    "--seconds", type=click.IntRange(1), default=3, show_default=True, help="Of each run."
+    "--seconds",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Of each list in a round, one at a time: each second of one stands beside one of another.",
 )
 @click.option(
     "--json",
@@ -41,7 +45,7 @@ def main(rounds: int, seconds: int, directory: Path) -> None:
         sys.exit(NOT_MEASURED)
     cores = find_cores()
     cores.take_rest()
-    setting = f"{describe()}; {cores}; {rounds} rounds of {seconds} s"
+    setting = f"{describe()}; {cores}; {rounds} rounds, of lists {rounds * seconds} of 1 s"
     results = measure(cores, rounds, seconds)
     print_table(results, setting)
     directory.mkdir(parents=True, exist_ok=True)
@@ -56,7 +60,7 @@ def measure(cores: Cores, rounds: int, seconds: int) -> Results:
         tempfile.TemporaryDirectory(prefix="sightline-bench-") as home,
         product.run(Path(home), cores) as (measured, place),
     ):
-        body = lines.measure_lists(measured, place, rounds, seconds, results)
+        body = lines.measure_lists(measured, place, rounds * seconds, results)
         lines.measure_miss(measured, results)
         lines.measure_cold(measured, results)
         lines.measure_reload(body, place, rounds, results)
