@@ -100,9 +100,8 @@ class Look:
         return self.actor.id, self.surface, self.reason, changed
 
     @cached_property
-    def unasked(self) -> AuditEvent:
-        """Its event as far as it is the same for all looks like this one, whoever makes them when;
-        and while nobody has answered."""
+    def template(self) -> AuditEvent:
+        """Its event, unanswered, as far as it is the same for all looks like this one."""
         return AuditEvent(
             actor=self.actor,
             decision=self.decision,
@@ -275,7 +274,7 @@ def _settle_interrupted(_: BaseException | None) -> None:
 def _event(look: Look) -> AuditEvent:
     """The look as it stands while nobody has answered."""
     asked = current_request()
-    return look.unasked.amended(
+    return look.template.amended(
         id=uuid7(),
         occurred_at=datetime.now(UTC),
         request=EventRequest(

@@ -137,7 +137,7 @@ def decide(
     return consult(circumstances_of(principal, surface.name, reason, ip))
 
 
-@lru_cache(4096)
+@lru_cache(1024)
 def circumstances_of(
     principal: Principal, surface: str, reason: Reason, ip: str | None
 ) -> Circumstances:

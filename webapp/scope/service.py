@@ -100,7 +100,7 @@ def _scope(target: Target, event_id: UUID | None, decision: Decision) -> Scope:
     raise TypeError(target)
 
 
-@lru_cache(4096)
+@lru_cache(1024)
 def _look(
     principal: Principal,
     surface: Surface,
