@@ -215,7 +215,9 @@ def _cursor_mac(payload: bytes, listing: str) -> bytes:
 def json_response(body: bytes, etag: str | None = None, status: int = 200) -> Response:
     """JSON as it is; 304 without a body when the client that reads has its entity tag already."""
     if etag is not None and _client_has(etag, current_request()):
-        return LeanResponse(status=304, headers={"ETag": etag})
+        unchanged = LeanResponse(status=304, headers={"ETag": etag}, direct_passthrough=True)
+        del unchanged.headers["Content-Type"]  # of no body
+        return unchanged
     response = LeanResponse(
         body, status=status, content_type="application/json", direct_passthrough=True
     )

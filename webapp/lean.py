@@ -17,10 +17,15 @@ HOSTS = 256
 class LeanResponse(Response):
     def get_wsgi_headers(self, environ: Any) -> Headers:
         """As they are, where the body passes through as it is: werkzeug would copy them one by one,
-        to mend what is wrong only with redirects, and with answers that must have no body."""
-        if self.direct_passthrough and self.status_code == 200:
+        to mend what is wrong only with redirects, and with bodies that must not be."""
+        if self.direct_passthrough and self._is_sound():
             return self.headers
         return super().get_wsgi_headers(environ)
+
+    def _is_sound(self) -> bool:
+        return self.status_code == 200 or (
+            self.status_code == 304 and "Content-Type" not in self.headers
+        )
 
 
 class LeanContext(RequestContext):

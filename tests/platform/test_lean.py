@@ -32,6 +32,16 @@ def fill(app: Flask) -> Client:
         request.view_args["changed"] = True
         return f"{request.host} {request.url} {request.endpoint}"
 
+    @app.get("/same")
+    def same() -> Response:
+        answer = app.response_class(status=304, headers={"ETag": '"1"'}, direct_passthrough=True)
+        del answer.headers["Content-Type"]
+        return answer
+
+    @app.get("/same/file")
+    def same_file() -> Response:
+        return app.response_class(b"file", status=304, direct_passthrough=True)
+
     @app.get("/nothing")
     def nothing() -> Response:
         return app.response_class(status=204)
@@ -45,7 +55,17 @@ def fill(app: Flask) -> Client:
 
 PATHS = (
     *("/things", "/things/7", "/things/x", "//things", "/things/", "/folder", "/folder/"),
-    *("/folder//", "/nothing", "/stream", "/none", "/", "/th%C3%AFngs", "/folder?a=b"),
+    *(
+        "/folder//",
+        "/same",
+        "/same/file",
+        "/nothing",
+        "/stream",
+        "/none",
+        "/",
+        "/th%C3%AFngs",
+        "/folder?a=b",
+    ),
 )
 HOSTS: tuple[Mapping[str, str], ...] = (
     *({}, {"Host": "example.org"}, {"Host": "EXAMPLE.org:8080"}, {"Host": "[::1]:80"}),
