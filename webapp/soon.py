@@ -7,8 +7,12 @@ from os import getpid
 from threading import Event, Lock, Thread
 from time import sleep
 
+import structlog
+
 GATHER = 0.05
 """Seconds in which more may come."""
+
+log = structlog.get_logger()
 
 
 class Soon:
@@ -47,4 +51,7 @@ class Soon:
             self._called.wait()
             sleep(GATHER)
             self._called.clear()
-            self._do()
+            try:
+                self._do()
+            except Exception as error:  # what comes later shall not wait for ever
+                log.error("left_undone", by=self._name, exc_info=error)

@@ -79,6 +79,23 @@ def test_a_child_of_a_fork_adds_its_own(registry: CollectorRegistry) -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
+def test_what_fails_once_is_done_the_next_time() -> None:
+    done: list[bool] = []
+
+    def do() -> None:
+        done.append(True)
+        if len(done) == 1:
+            raise OSError("no room for numbers")
+
+    soon = Soon(do, "test")
+    for times in (1, 2):
+        soon()
+        deadline = time.monotonic() + PATIENCE
+        while len(done) < times:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
 def test_what_was_counted_last_is_added_when_the_process_ends() -> None:
     program = (
         "import atexit\n"
