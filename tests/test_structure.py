@@ -37,7 +37,7 @@ ROOMS = {
         "errors",
         "extensions",
     ),
-    *("http", "lean", "migrate", "paging", "settings", "soon", "tally"),
+    *("forking", "http", "lean", "migrate", "paging", "settings", "soon", "tally"),
 }
 """What is directly under webapp. A new one is a noun that was missing: name it here as well."""
 
@@ -63,6 +63,7 @@ REQUEST_READERS = {
     "webapp/observability/lifecycle.py": "numbers, times and logs it",
     "webapp/observability/logs.py": "names it in other lines",
     "webapp/context.py": "finds it for all of them",
+    "webapp/lean.py": "takes it through what is called around a view",
     "webapp/caching/generations.py": "reads each generation once in it",
 }
 
@@ -151,7 +152,7 @@ def _names(node: ast.ImportFrom) -> set[str]:
     known = {
         "flask": {"g", "request", "session"},
         "flask.globals": {"app_ctx", "request_ctx", "_cv_app", "_cv_request"},
-        "webapp.context": {"current_request", "current_state"},
+        "webapp.context": {"current_context", "current_request", "current_state"},
     }
     return {alias.name for alias in node.names} & known.get(str(node.module), set())
 

@@ -6,6 +6,7 @@ from typing import Any
 from flask import Flask, Request
 
 # What its proxies `app_ctx` and `request_ctx` look into.
+from flask.ctx import RequestContext
 from flask.globals import _cv_app, _cv_request
 
 
@@ -28,6 +29,13 @@ def current_state() -> dict[str, Any]:
         return _cv_app.get().g.__dict__
     except LookupError as error:
         raise RuntimeError("outside of an application context") from error
+
+
+def current_context() -> RequestContext:
+    try:
+        return _cv_request.get()
+    except LookupError as error:
+        raise RuntimeError("outside of a request") from error
 
 
 def current_request() -> Request:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache, wraps
 from hashlib import blake2b
+from http import HTTPStatus
 from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
 from uuid import UUID
 
@@ -27,6 +28,7 @@ MAX_LIMIT = 200
 _MAC_BYTES = 16
 _QUERIES = 1024
 _IF_NONE_MATCH = environ_key("If-None-Match")
+_IS_JSON = ("Content-Type", "application/json")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -218,12 +220,10 @@ def json_response(body: bytes, etag: str | None = None, status: int = 200) -> Re
         unchanged = LeanResponse(status=304, headers={"ETag": etag}, direct_passthrough=True)
         del unchanged.headers["Content-Type"]  # of no body
         return unchanged
-    response = LeanResponse(
-        body, status=status, content_type="application/json", direct_passthrough=True
-    )
-    if etag is not None:
-        response.headers.add("ETag", etag)
-    return response
+    headers = [_IS_JSON] if etag is None else [_IS_JSON, ("ETag", etag)]
+    if status == HTTPStatus.OK:
+        return LeanResponse.ready(body, headers)
+    return LeanResponse(body, status=status, headers=headers, direct_passthrough=True)
 
 
 def respond(

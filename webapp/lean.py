@@ -1,20 +1,56 @@
 """Flask, without what it does in each request for applications that this is none of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from itertools import chain
+from typing import Any, cast
 
 from flask import Flask, Request, Response
 from flask.ctx import RequestContext
+from flask.sansio.scaffold import _sentinel
+from flask.sessions import NullSession, SessionInterface
+from flask.signals import request_finished, request_started, request_tearing_down
+from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import Headers
+from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map, MapAdapter, Rule
 from werkzeug.sansio.utils import get_host
+
+from webapp.context import current_context, current_request
 
 HOSTS = 256
 """Spellings of the `Host` header whose meaning is remembered."""
 
+_NO_SESSION = NullSession()
+
+
+def add_header(headers: Headers, name: str, value: str) -> None:
+    """Add a header of ours: whether there is a line break in it is not looked into once more."""
+    headers._list.append((name, value))
+
+
+class LeanRequest(Request):
+    def close(self) -> None:
+        if "files" in self.__dict__:
+            super().close()
+
 
 class LeanResponse(Response):
+    @classmethod
+    def ready(cls, body: bytes, headers: Sequence[tuple[str, str]]) -> "LeanResponse":
+        """200, as `LeanResponse(body, headers=headers, direct_passthrough=True)` is, of headers of
+        ours, `Content-Type` among them."""
+        response = cls.__new__(cls)
+        response.headers = Headers()
+        response.headers._list += headers
+        response._status, response._status_code = "200 OK", 200
+        response.direct_passthrough = True
+        response._on_close = []
+        response.response = [body]
+        add_header(response.headers, "Content-Length", str(len(body)))
+        return response
+
     def get_wsgi_headers(self, environ: Any) -> Headers:
         """As they are, where the body passes through as it is: werkzeug would copy them one by one,
         to mend what is wrong only with redirects, and with bodies that must not be."""
@@ -23,8 +59,8 @@ class LeanResponse(Response):
         return super().get_wsgi_headers(environ)
 
     def _is_sound(self) -> bool:
-        return self.status_code == 200 or (
-            self.status_code == 304 and "Content-Type" not in self.headers
+        return self._status_code == 200 or (
+            self._status_code == 304 and "Content-Type" not in self.headers
         )
 
 
@@ -44,15 +80,35 @@ class LeanContext(RequestContext):
             self.app.matched[named] = asked.url_rule
 
 
-class LeanFlask(Flask):
-    """For an application without coroutines, subdomains, or hosts that it would tell apart."""
+class NoSessions(SessionInterface):
+    def open_session(self, app: Flask, request: Request) -> NullSession:
+        return _NO_SESSION
 
+
+@dataclass(frozen=True)
+class Hooks:
+    """What is called around a view, each in the order in which it is called."""
+
+    values: Sequence[Callable[..., Any]]
+    before: Sequence[Callable[..., Any]]
+    after: Sequence[Callable[..., Any]]
+    teardown: Sequence[Callable[..., Any]]
+
+
+class LeanFlask(Flask):
+    """For an application without coroutines, sessions, subdomains, or hosts that it would tell
+    apart."""
+
+    request_class = LeanRequest
     response_class = LeanResponse
+    session_interface = NoSessions()
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.matched: dict[tuple[str, str], Rule] = {}
         """Routes by method and path."""
+        self._hooks: dict[str | None, Hooks] = {}
+        """By endpoint."""
 
     def request_context(self, environ: Any) -> RequestContext:
         return LeanContext(self, environ)
@@ -77,6 +133,86 @@ class LeanFlask(Flask):
             request.method,
             request.environ.get("QUERY_STRING", ""),
         )
+
+    # From here on as Flask has it, but for signals that nobody hears, and for hooks, which it would
+    # gather anew, three times in each request.
+
+    def full_dispatch_request(self) -> Response:
+        self._got_first_request = True
+        try:
+            if request_started.receivers:
+                request_started.send(self, _async_wrapper=self.ensure_sync)
+            answer: ResponseReturnValue | HTTPException | None = self.preprocess_request()
+            if answer is None:
+                answer = self.dispatch_request()
+        except Exception as error:
+            answer = self.handle_user_exception(error)
+        return self.finalize_request(answer)
+
+    def preprocess_request(self) -> ResponseReturnValue | None:
+        asked = current_request()
+        hooks = self._hooks_of(asked)
+        for look_at in hooks.values:
+            look_at(asked.endpoint, asked.view_args)
+        for ask in hooks.before:
+            answer = ask()
+            if answer is not None:
+                return cast(ResponseReturnValue, answer)
+        return None
+
+    def dispatch_request(self) -> ResponseReturnValue:
+        asked = current_request()
+        if asked.url_rule is None or asked.view_args is None or asked.method == "OPTIONS":
+            return super().dispatch_request()
+        view = self.view_functions[asked.url_rule.endpoint]
+        return cast(ResponseReturnValue, view(**asked.view_args))
+
+    def finalize_request(
+        self, rv: ResponseReturnValue | HTTPException, from_error_handler: bool = False
+    ) -> Response:
+        if not isinstance(rv, LeanResponse) or from_error_handler or request_finished.receivers:
+            return super().finalize_request(rv, from_error_handler)
+        return self.process_response(rv)
+
+    def process_response(self, response: Response) -> Response:
+        context = current_context()
+        hooks = self._hooks_of(context.request)
+        for change in chain[Callable[..., Any]](context._after_request_functions, hooks.after):
+            response = change(response)
+        if context._session is not _NO_SESSION:
+            self.session_interface.save_session(self, context.session, response)
+        return response
+
+    def do_teardown_request(self, exc: Any = _sentinel) -> None:
+        if exc is _sentinel or request_tearing_down.receivers:
+            super().do_teardown_request(exc)
+            return
+        for end in self._hooks_of(current_request()).teardown:
+            end(exc)
+
+    def _hooks_of(self, asked: Request) -> Hooks:
+        endpoint = asked.url_rule.endpoint if asked.url_rule is not None else None
+        known = self._hooks.get(endpoint)
+        if known is None:
+            known = self._gather_hooks(asked.blueprints)
+            if self._got_first_request:  # from then on Flask takes no more of them
+                self._hooks[endpoint] = known
+        return known
+
+    def _gather_hooks(self, blueprints: Sequence[str]) -> Hooks:
+        inward = (None, *reversed(blueprints))
+        return Hooks(
+            values=_found(self.url_value_preprocessors, inward),
+            before=_found(self.before_request_funcs, inward),
+            after=_found(self.after_request_funcs, inward)[::-1],
+            teardown=_found(self.teardown_request_funcs, inward)[::-1],
+        )
+
+
+def _found(
+    hooks: Mapping[str | None, Sequence[Callable[..., Any]]], names: Sequence[str | None]
+) -> Sequence[Callable[..., Any]]:
+    return tuple(chain.from_iterable(hooks.get(name, ()) for name in names))
 
 
 @lru_cache(HOSTS)

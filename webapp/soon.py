@@ -3,11 +3,12 @@ time it would cost the request more than all of them together cost the thread.""
 
 import atexit
 from collections.abc import Callable
-from os import getpid
 from threading import Event, Lock, Thread
 from time import sleep
 
 import structlog
+
+from webapp.forking import after_fork
 
 GATHER = 0.05
 """Seconds in which more may come."""
@@ -22,20 +23,27 @@ class Soon:
     def __init__(self, do: Callable[[], None], name: str) -> None:
         self._do = do
         self._name = name
-        self._called = Event()
+        self._reset()
+        after_fork(self._reset)
+
+    def _reset(self) -> None:
+        """As in a process that has just begun: a fork leaves the thread behind."""
+        self._runs = False
         self._starting = Lock()
-        self._process: int | None = None
-        """Where the thread is: a process that forks after it made this has none yet."""
+        self._called = Event()
+        self._is_called = False
+        """What the event says, at a fifth of the price of asking it."""
 
     def __call__(self) -> None:
-        if not self._called.is_set():
+        if not self._is_called:
+            self._is_called = True
             self._called.set()
-        if self._process != getpid():
+        if not self._runs:
             self._start()
 
     def _start(self) -> None:
         with self._starting:
-            if self._process == getpid():
+            if self._runs:
                 return
             thread = Thread(target=self._run, name=self._name, daemon=True)
             try:
@@ -44,13 +52,14 @@ class Soon:
                 self._do()
                 return
             atexit.register(self._do)
-            self._process = getpid()
+            self._runs = True
 
     def _run(self) -> None:
         while True:
             self._called.wait()
             sleep(GATHER)
             self._called.clear()
+            self._is_called = False  # last, so that no call can go between the two unheard
             try:
                 self._do()
             except Exception as error:  # what comes later shall not wait for ever

@@ -15,9 +15,10 @@ from time import monotonic
 import structlog
 
 from webapp.audit.event import AuditEvent
-from webapp.audit.journal_file import JournalFile, after_fork
+from webapp.audit.journal_file import JournalFile
 from webapp.audit.journal_inbox import Full, Inbox, Parcel, taken_lock
 from webapp.audit.journal_writer import JournalWriter
+from webapp.forking import after_fork
 
 log = structlog.get_logger()
 

@@ -8,14 +8,13 @@ nothing to reconstruct, and nothing to write.
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cache, cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
 from uuid import UUID
-from weakref import WeakMethod
 
 import orjson
 
@@ -191,18 +190,6 @@ def adopt(path: Path, max_bytes: int) -> JournalFile:
 
 def list_files(directory: Path) -> list[Path]:
     return sorted(directory.glob(f"*{SUFFIX}"))
-
-
-def after_fork(do: Callable[[], None]) -> None:
-    """Have a method called in the children of this process, for as long as its object lives."""
-    method = WeakMethod(do)
-
-    def call() -> None:
-        found = method()
-        if found is not None:
-            found()
-
-    os.register_at_fork(after_in_child=call)
 
 
 def _remove(path: Path) -> None:

@@ -36,6 +36,7 @@ from webapp.audit.pipeline import current_journal
 from webapp.context import current_request, current_state
 from webapp.errors import AuditUnavailable, problem
 from webapp.extensions import current_settings
+from webapp.lean import add_header
 from webapp.tally import tally
 
 RECEIPT_HEADER = "Sightline-Audit"
@@ -197,10 +198,10 @@ def settle(response: Response) -> Response:
     for entry, event in zip(noted.values(), events, strict=True):
         counted_as = Elsewhere.SURFACE if entry.look.elsewhere else event.surface
         tally.count(_looks(counted_as, event.outcome))
-    response.headers.add(RECEIPT_HEADER, ", ".join(str(event.id) for event in events))
+    add_header(response.headers, RECEIPT_HEADER, ", ".join([str(event.id) for event in events]))
     left_out = [len(e.decision.excluded_tenant_ids) for e in events if e.scope.kind == "global"]
     if left_out:
-        response.headers.add(EXCLUDED_HEADER, str(max(left_out)))
+        add_header(response.headers, EXCLUDED_HEADER, str(max(left_out)))
     return response
 
 

@@ -22,6 +22,7 @@ from webapp.audit.journal import Journal
 from webapp.audit.journal_file import JournalFile, Locked
 from webapp.audit.journal_reader import JournalReader
 from webapp.audit.outbox import BATCH, FindCommitted, Outbox
+from webapp.forking import after_fork
 
 ASK = 0.5
 """Seconds between two questions to the ledger."""
@@ -81,7 +82,7 @@ class Relay:
         self._send = send
         self._find_committed = find_committed
         self._reset()
-        journal_file.after_fork(self._reset)
+        after_fork(self._reset)
         journal.on_settled = self._on_settled
 
     def _reset(self) -> None:

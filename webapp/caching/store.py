@@ -13,6 +13,7 @@ from typing import Any
 
 import redis
 from cachelib.serializers import BaseSerializer
+from hiredis import pack_command
 from redis.backoff import NoBackoff
 from redis.connection import ConnectionInterface
 from redis.retry import Retry
@@ -217,7 +218,9 @@ class Store:
 
 
 def _mget(connection: ConnectionInterface, names: Sequence[str]) -> Any:
-    connection.send_command("MGET", *names)  # type: ignore[no-untyped-call]  # redis-py types none of them
+    # Packed as redis-py does it, but without a look at what each argument is.
+    packed = pack_command(("MGET", *names))  # type: ignore[arg-type]  # it says a tuple of one
+    connection.send_packed_command([packed])  # type: ignore[no-untyped-call]  # redis-py types none of them
     return connection.read_response()
 
 

@@ -16,7 +16,7 @@ from flask.typing import ResponseReturnValue
 from uuid_utils import uuid7
 
 from webapp.context import current_request, current_state, environ_key
-from webapp.lean import LeanFlask
+from webapp.lean import LeanFlask, add_header
 from webapp.observability import metrics
 from webapp.observability.lines import LineWriter
 from webapp.scope.scopes import GlobalScope, IdentityScope, PrincipalScope, TenantScope
@@ -70,7 +70,7 @@ def _finish(
         method=asked.method,
         route=route,
         status=response.status_code,
-        duration_ms=round(seconds * 1000, 2),
+        duration_ms=_milliseconds(seconds),
         request_id=known["request_id"],
         principal=principal.id if principal else None,
         scope=_SCOPE_KINDS.get(type(known.get("scope"))),
@@ -82,12 +82,17 @@ def _finish(
 def _waited(known: Mapping[str, Any]) -> Mapping[str, float]:
     """How long the request was held until its looks were recorded, where it made any."""
     waited = known.get("audit_waited")
-    return {} if waited is None else {"audit_ms": round(waited * 1000, 2)}
+    return {} if waited is None else {"audit_ms": _milliseconds(waited)}
+
+
+def _milliseconds(seconds: float) -> float:
+    """To two places, as `round` has it, which goes by way of the decimal digits."""
+    return int(seconds * 100_000 + 0.5) / 100
 
 
 def _set_headers(response: Response, path: str, request_id: str) -> None:
     headers = response.headers
-    headers.add(REQUEST_ID_HEADER, request_id)
-    headers.add("X-Content-Type-Options", "nosniff")
+    add_header(headers, REQUEST_ID_HEADER, request_id)
+    add_header(headers, "X-Content-Type-Options", "nosniff")
     if path.startswith("/admin"):
-        headers.add("Cache-Control", "private, no-cache")
+        add_header(headers, "Cache-Control", "private, no-cache")
