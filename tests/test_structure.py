@@ -37,7 +37,7 @@ ROOMS = {
         "errors",
         "extensions",
     ),
-    *("forking", "http", "lean", "migrate", "paging", "settings", "soon", "tally"),
+    *("forking", "http", "lean", "memo", "migrate", "paging", "settings", "soon", "tally"),
 }
 """What is directly under webapp. A new one is a noun that was missing: name it here as well."""
 

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from celery import Celery, Task
 from flask import Flask
+from flask.typing import TeardownCallable
 from flask_caching import Cache
 from flask_sqlalchemy_lite import SQLAlchemy
 from sqlalchemy import event, literal, select
@@ -127,12 +128,22 @@ def init_db(app: Flask) -> None:
     engine = {"url": settings.database_url, "connect_args": CONNECT, **POOL}
     app.config["SQLALCHEMY_ENGINES"] = {"default": engine}
     db.init_app(app)
-    # Flask-SQLAlchemy-Lite's end of sessions that nobody here has: it starts a thread a request.
+    # Of its two ends of sessions, one is for a kind that nobody here has.
     app.teardown_appcontext_funcs = [
-        function for function in app.teardown_appcontext_funcs if not iscoroutinefunction(function)
+        _if_made(end) for end in app.teardown_appcontext_funcs if not iscoroutinefunction(end)
     ]
     with app.app_context():
         event.listen(db.engine, "first_connect", _refuse_unsafe_login_role)
+
+
+def _if_made(end: TeardownCallable) -> TeardownCallable:
+    """Flask-SQLAlchemy-Lite looks through Flask's proxies for sessions that few requests make."""
+
+    def end_made(error: BaseException | None) -> None:
+        if _MADE in current_state():
+            end(error)
+
+    return end_made
 
 
 def reach_database() -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache, wraps
 from hashlib import blake2b
-from http import HTTPStatus
 from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
 from uuid import UUID
 
@@ -221,7 +220,7 @@ def json_response(body: bytes, etag: str | None = None, status: int = 200) -> Re
         del unchanged.headers["Content-Type"]  # of no body
         return unchanged
     headers = [_IS_JSON] if etag is None else [_IS_JSON, ("ETag", etag)]
-    if status == HTTPStatus.OK:
+    if status == 200:
         return LeanResponse.ready(body, headers)
     return LeanResponse(body, status=status, headers=headers, direct_passthrough=True)
 

@@ -10,7 +10,12 @@ from flask import Flask, Request, Response
 from flask.ctx import RequestContext
 from flask.sansio.scaffold import _sentinel
 from flask.sessions import NullSession, SessionInterface
-from flask.signals import request_finished, request_started, request_tearing_down
+from flask.signals import (
+    appcontext_tearing_down,
+    request_finished,
+    request_started,
+    request_tearing_down,
+)
 from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
@@ -176,8 +181,8 @@ class LeanFlask(Flask):
 
     def process_response(self, response: Response) -> Response:
         context = current_context()
-        hooks = self._hooks_of(context.request)
-        for change in chain[Callable[..., Any]](context._after_request_functions, hooks.after):
+        once: Sequence[Callable[..., Any]] = context._after_request_functions
+        for change in (*once, *self._hooks_of(context.request).after):
             response = change(response)
         if context._session is not _NO_SESSION:
             self.session_interface.save_session(self, context.session, response)
@@ -188,6 +193,13 @@ class LeanFlask(Flask):
             super().do_teardown_request(exc)
             return
         for end in self._hooks_of(current_request()).teardown:
+            end(exc)
+
+    def do_teardown_appcontext(self, exc: Any = _sentinel) -> None:
+        if exc is _sentinel or appcontext_tearing_down.receivers:
+            super().do_teardown_appcontext(exc)
+            return
+        for end in reversed(self.teardown_appcontext_funcs):
             end(exc)
 
     def _hooks_of(self, asked: Request) -> Hooks:

@@ -108,7 +108,7 @@ class AuditEvent:
     def amended(self, **changes: Any) -> "AuditEvent":
         """As `dataclasses.replace` does it, which takes five times as long."""
         event = object.__new__(AuditEvent)
-        event.__dict__.update(self.__dict__, **changes)
+        object.__setattr__(event, "__dict__", self.__dict__ | changes)
         return event
 
 
@@ -116,6 +116,11 @@ def dump_event(event: AuditEvent) -> bytes:
     """Canonical bytes (RFC 8785): all keys are ASCII and in their order, all numbers integers, so
     that orjson's escaping is that form."""
     return orjson.dumps(event, option=orjson.OPT_UTC_Z)
+
+
+def spell_id(event_id: UUID) -> str:
+    """As `str` does it, which takes three times as long."""
+    return orjson.dumps(event_id)[1:-1].decode()
 
 
 def load_event(data: bytes) -> AuditEvent:

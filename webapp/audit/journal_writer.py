@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import structlog
 from prometheus_client import Counter
 
-from webapp.audit.event import AuditEvent, EventOrigin, dump_event, event_mac
+from webapp.audit.event import AuditEvent, EventOrigin, dump_event, event_mac, spell_id
 from webapp.audit.journal_file import JournalFile, create
 from webapp.audit.journal_reader import Row
 
@@ -142,7 +142,7 @@ class JournalWriter:
 
     def _row(self, place: int, event: AuditEvent, origin: EventOrigin, *, settled: bool) -> Row:
         data = dump_event(event.amended(origin=origin))
-        return Row(place, str(event.id), settled, data, event_mac(data, self._key))
+        return Row(place, spell_id(event.id), settled, data, event_mac(data, self._key))
 
     def _note_put(self, rows: Mapping[int, Row], numbers: Mapping[int, EventOrigin]) -> None:
         self._next_place += len(rows)

@@ -30,6 +30,7 @@ from webapp.audit.event import (
     Outcome,
     Reason,
     dump_event,
+    spell_id,
 )
 from webapp.audit.journal import JournalFailed
 from webapp.audit.pipeline import current_journal
@@ -198,7 +199,9 @@ def settle(response: Response) -> Response:
     for entry, event in zip(noted.values(), events, strict=True):
         counted_as = Elsewhere.SURFACE if entry.look.elsewhere else event.surface
         tally.count(_looks(counted_as, event.outcome))
-    add_header(response.headers, RECEIPT_HEADER, ", ".join([str(event.id) for event in events]))
+    add_header(
+        response.headers, RECEIPT_HEADER, ", ".join([spell_id(event.id) for event in events])
+    )
     left_out = [len(e.decision.excluded_tenant_ids) for e in events if e.scope.kind == "global"]
     if left_out:
         add_header(response.headers, EXCLUDED_HEADER, str(max(left_out)))

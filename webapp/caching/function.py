@@ -24,6 +24,7 @@ from webapp.caching.result import REQUESTS, Cached, Call, Found, Outcome, WrongS
 from webapp.caching.state import current_caching
 from webapp.caching.store import Unavailable
 from webapp.extensions import db
+from webapp.memo import remember_same
 from webapp.scope.scopes import Scope
 from webapp.tally import tally
 
@@ -36,7 +37,7 @@ PATIENCE = 1.0
 
 POLL = 0.02
 KEYS = 256
-"""Keys that a function remembers."""
+"""Keys that a function remembers, of arguments that parsers remember as well."""
 
 REFRESH_AFTER = 0.8
 """Part of its life after which a value is refreshed, by one caller, unless told otherwise."""
@@ -65,7 +66,7 @@ class CachedFunction(Generic[S, P, T]):
         self._signature = signature(function)
         self._arity = len(self._signature.parameters) - 1
         self._counters: dict[Outcome, Counter] = {}
-        self._keys: dict[tuple[object, ...], tuple[str, tuple[Any, ...]]] = {}
+        self._key = remember_same(KEYS)(self._spell)
         _refuse_variadic(self._signature.parameters.values())
         update_wrapper(self, function)
 
@@ -81,7 +82,7 @@ class CachedFunction(Generic[S, P, T]):
             scope,
             arguments,
             frozenset(self.tags(scope, *arguments)),
-            self._key(visibility, arguments),
+            self._key(visibility, *arguments),
         )
         if made is not None and is_noted(made, call.tags):
             look = caching.generations.look(call.tags)
@@ -91,17 +92,8 @@ class CachedFunction(Generic[S, P, T]):
             return self._fill(call, found)
         return self._answer(call, found.entry, found.outcome)
 
-    def _key(self, visibility: str, arguments: tuple[Any, ...]) -> str:
-        """Spelled out once for the very same objects, which parsers remember as well."""
-        these = (visibility, *map(id, arguments))
-        known = self._keys.get(these)
-        if known is None:
-            if len(self._keys) >= KEYS:
-                self._keys.clear()
-            # The objects are kept, so that no others get their ids.
-            known = value_key(self.name, visibility, arguments), arguments
-            self._keys[these] = known
-        return known[0]
+    def _spell(self, visibility: str, *arguments: Any) -> str:
+        return value_key(self.name, visibility, arguments)
 
     def _positional(
         self, scope: S, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -4,8 +4,7 @@ A hit and a miss alike are loaded from that JSON, so they are equal by construct
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from prometheus_client import Counter
 
@@ -43,9 +42,8 @@ class WrongScope(RuntimeError):
     """A cached function was called for one scope while the session is in another."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Generic[S]):
-    """One call of a cached function."""
+class Call(NamedTuple, Generic[S]):
+    """One call of a cached function; as `Look`, for want of time."""
 
     caching: Caching
     scope: S
@@ -54,8 +52,7 @@ class Call(Generic[S]):
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """What was found for a call: an entry that may be served, or none and why."""
 
     entry: Entry | None

@@ -36,9 +36,6 @@ class Principal:
     mfa: bool = False
     """Whether a second factor was shown for it."""
 
-    def __hash__(self) -> int:
-        return hash(self.token_id)
-
     def membership(self, slug: str) -> Membership | None:
         return next((m for m in self.memberships if m.tenant == slug), None)
 

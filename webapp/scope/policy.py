@@ -6,10 +6,11 @@ surface names, for a reason, and then as the rules say. Nothing said is a denial
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from sys import intern
 from uuid import UUID
 
 from webapp.identity.principal import PlatformRole, Principal, TenantRole
+from webapp.memo import remember_same
 from webapp.rules.circumstances import Circumstances
 from webapp.rules.engine import Verdict
 from webapp.rules.explanation import explain
@@ -37,9 +38,6 @@ class Surface:
     personal: bool = False
     """It shows and changes what concerns the principal, in no tenant's scope: the requests that it
     has made and those that it decides about. Its changes are recorded by their view."""
-
-    def __hash__(self) -> int:
-        return hash(self.name)
 
 
 @dataclass(frozen=True)
@@ -74,9 +72,6 @@ class Ruled:
     """It needs an incident to be open, or to be opened."""
     passed_over: tuple[UUID | None, ...] = ()
     """Whose approvals breaking glass does without: tenants, or `None` for the platform."""
-
-    def __hash__(self) -> int:
-        return hash((self.explanation, self.policy_version))
 
 
 @dataclass(frozen=True)
@@ -134,10 +129,11 @@ def decide(
     if not principal.platform_roles & surface.platform_roles:
         detail = "None of your roles allows this look beyond your tenant."
         return Denied(detail, Ruled(detail))
-    return consult(circumstances_of(principal, surface.name, reason, ip))
+    place = None if ip is None else intern(ip)
+    return consult(circumstances_of(principal, surface.name, reason, place))
 
 
-@lru_cache(1024)
+@remember_same(1024)
 def circumstances_of(
     principal: Principal, surface: str, reason: Reason, ip: str | None
 ) -> Circumstances:

@@ -1,7 +1,6 @@
 """The only doors to a scope: decide, record, enter."""
 
 from contextlib import AbstractContextManager
-from functools import lru_cache
 from uuid import UUID, uuid4
 
 from webapp.audit import event as audit
@@ -10,6 +9,7 @@ from webapp.errors import ApprovalRequired, ElevationDenied, Forbidden, NotFound
 from webapp.extensions import db
 from webapp.grants.glass import break_glass
 from webapp.identity.principal import STAFF_ROLES, Principal
+from webapp.memo import remember_same
 from webapp.scope.deciding import decide
 from webapp.scope.policy import (
     Allowed,
@@ -100,7 +100,7 @@ def _scope(target: Target, event_id: UUID | None, decision: Decision) -> Scope:
     raise TypeError(target)
 
 
-@lru_cache(1024)
+@remember_same(1024)
 def _look(
     principal: Principal,
     surface: Surface,
