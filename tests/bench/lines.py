@@ -38,6 +38,9 @@ ORIGINAL = "FastAPI, fastapi-cache2, pydantic"
 CHECKED = 3
 """Seconds in which every answer is looked at."""
 
+REST = 0.8
+"""Seconds for the relay to bring away what a run of looks leaves: else the next pays for it."""
+
 COLD = 64
 MISSES = 100
 RELOADS = 200
@@ -114,6 +117,7 @@ def measure_side_by_side(
             used = cpu_seconds(webs[target.name]) - before
             results.expect(timed.wrong == 0, f"{target.name}: {timed.wrong} failed under load")
             runs[target.name].append(replace(timed, cpu_seconds=used))
+            time.sleep(REST)
     return runs
 
 

@@ -35,10 +35,10 @@ from webapp.identity.models import Tenant
 from webapp.identity.principal import Principal
 from webapp.scope.deciding import consult_now
 from webapp.scope.policy import (
+    EVERYWHERE,
     Allowed,
     Decision,
     Denied,
-    GlobalTarget,
     NeedsApproval,
     Ruled,
     Surface,
@@ -137,7 +137,7 @@ def _person(described: Person, service: Principal) -> tuple[Principal, bool]:
 
 def _target(person: Principal, slug: str | None) -> Target:
     if slug is None:
-        return GlobalTarget()
+        return EVERYWHERE
     own = person.membership(slug)
     return TenantTarget(own.tenant_id if own else identity.find_tenant_id(slug), slug)
 

@@ -23,9 +23,9 @@ from webapp.rules.models import RuleRow
 from webapp.rules.sets import load
 from webapp.scope.deciding import consult_now
 from webapp.scope.policy import (
+    EVERYWHERE,
     Allowed,
     Denied,
-    GlobalTarget,
     NeedsApproval,
     Ruled,
     Target,
@@ -72,7 +72,7 @@ def place(principal: Principal, wanted: Asking, requests: Iterable[Request]) -> 
 
 def _targets(wanted: Asking) -> list[Target]:
     if wanted.tenants is None:
-        return [GlobalTarget()]
+        return [EVERYWHERE]
     slugs = dict.fromkeys(wanted.tenants)
     found = db.session.execute(select(Tenant.slug, Tenant.id).where(Tenant.slug.in_(slugs)))
     ids = dict(iter(found))

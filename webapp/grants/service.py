@@ -33,7 +33,7 @@ from webapp.paging import listing_of, read_page
 from webapp.rules.models import RuleRow
 from webapp.rules.rule import Rule
 from webapp.rules.sets import load
-from webapp.scope.policy import Allowed, Denied, GlobalTarget, Ruled, Target, TenantTarget
+from webapp.scope.policy import EVERYWHERE, Allowed, Denied, Ruled, Target, TenantTarget
 from webapp.scope.scopes import Scope
 
 
@@ -48,7 +48,7 @@ class Matter:
     def target(self) -> Target:
         grant = self.grant
         if grant.tenant is None:
-            return GlobalTarget()
+            return EVERYWHERE
         return TenantTarget(grant.tenant_id, grant.tenant)
 
     @property
