@@ -46,8 +46,7 @@ _NOTES = "audit"
 """Where they are in `flask.g`."""
 
 _SETTLED = "sightline.audit_settled"
-MAX_PATH = 2048
-MAX_USER_AGENT = 512
+MAX_PATH, MAX_USER_AGENT = 2048, 512
 
 log = structlog.get_logger()
 
@@ -199,9 +198,8 @@ def settle(response: Response) -> Response:
     for entry, event in zip(noted.values(), events, strict=True):
         counted_as = Elsewhere.SURFACE if entry.look.elsewhere else event.surface
         tally.count(_looks(counted_as, event.outcome))
-    add_header(
-        response.headers, RECEIPT_HEADER, ", ".join([spell_id(event.id) for event in events])
-    )
+    receipts = ", ".join([spell_id(event.id) for event in events])
+    add_header(response.headers, RECEIPT_HEADER, receipts)
     left_out = [len(e.decision.excluded_tenant_ids) for e in events if e.scope.kind == "global"]
     if left_out:
         add_header(response.headers, EXCLUDED_HEADER, str(max(left_out)))
