@@ -24,7 +24,7 @@ NOT_MEASURED = 2
 @click.option(
     "--seconds",
     type=click.IntRange(1),
-    default=3,
+    default=6,
     show_default=True,
     help="Of each list in a round, one at a time: each second of one stands beside one of another.",
 )
