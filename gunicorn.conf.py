@@ -38,7 +38,9 @@ def on_starting(server: Arbiter) -> None:
 
 def post_worker_init(worker: Worker) -> None:
     from webapp.audit import pipeline
+    from webapp.observability.gunicorn import keep_settings
 
+    keep_settings(worker.cfg)
     pipeline.start(worker.app.callable)
 
 
