@@ -216,9 +216,7 @@ def _cursor_mac(payload: bytes, listing: str) -> bytes:
 def json_response(body: bytes, etag: str | None = None, status: int = 200) -> Response:
     """JSON as it is; 304 without a body when the client that reads has its entity tag already."""
     if etag is not None and _client_has(etag, current_request()):
-        unchanged = LeanResponse(status=304, headers={"ETag": etag}, direct_passthrough=True)
-        del unchanged.headers["Content-Type"]  # of no body
-        return unchanged
+        return LeanResponse.unchanged([("ETag", etag)])
     headers = [_IS_JSON] if etag is None else [_IS_JSON, ("ETag", etag)]
     if status == 200:
         return LeanResponse.ready(body, headers)

@@ -46,14 +46,26 @@ class LeanResponse(Response):
     def ready(cls, body: bytes, headers: Sequence[tuple[str, str]]) -> "LeanResponse":
         """200, as `LeanResponse(body, headers=headers, direct_passthrough=True)` is, of headers of
         ours, `Content-Type` among them."""
+        response = cls._made("200 OK", 200, headers)
+        response.response = [body]
+        add_header(response.headers, "Content-Length", str(len(body)))
+        return response
+
+    @classmethod
+    def unchanged(cls, headers: Sequence[tuple[str, str]]) -> "LeanResponse":
+        """304, of headers of ours."""
+        response = cls._made("304 NOT MODIFIED", 304, headers)
+        response.response = []
+        return response
+
+    @classmethod
+    def _made(cls, status: str, code: int, headers: Sequence[tuple[str, str]]) -> "LeanResponse":
         response = cls.__new__(cls)
         response.headers = Headers()
         response.headers._list += headers
-        response._status, response._status_code = "200 OK", 200
+        response._status, response._status_code = status, code
         response.direct_passthrough = True
         response._on_close = []
-        response.response = [body]
-        add_header(response.headers, "Content-Length", str(len(body)))
         return response
 
     def get_wsgi_headers(self, environ: Any) -> Headers:

@@ -193,16 +193,35 @@ def test_files_that_were_sent_are_closed() -> None:
     assert files[0].closed
 
 
-def test_a_ready_answer_is_what_the_constructor_makes() -> None:
-    headers = [("Content-Type", "application/json"), ("ETag", '"1"')]
-    ready = LeanResponse.ready(b"[]", headers)
-    made = LeanResponse(b"[]", headers=headers, direct_passthrough=True)
+HEADERS = [("Content-Type", "application/json"), ("ETag", '"1"')]
+
+
+def bodiless() -> LeanResponse:
+    answer = LeanResponse(status=304, headers=HEADERS[1:], direct_passthrough=True)
+    del answer.headers["Content-Type"]
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("ready", "made"),
+    [
+        (
+            LeanResponse.ready(b"[]", HEADERS),
+            LeanResponse(b"[]", headers=HEADERS, direct_passthrough=True),
+        ),
+        (LeanResponse.unchanged(HEADERS[1:]), bodiless()),
+    ],
+    ids=["200", "304"],
+)
+def test_an_answer_that_is_made_at_once_is_what_the_constructor_makes(
+    ready: LeanResponse, made: LeanResponse
+) -> None:
     assert vars(ready).keys() == vars(made).keys()
     assert ready.headers == made.headers
     assert (ready.status, ready.status_code) == (made.status, made.status_code)
     assert vars(ready) | {"headers": None} == vars(made) | {"headers": None}
     ready.headers["ETag"] = '"2"'
-    assert headers[1] == ("ETag", '"1"')
+    assert HEADERS[1] == ("ETag", '"1"')
 
 
 def test_a_header_that_was_added_is_found() -> None:
