@@ -72,6 +72,16 @@ def test_once_in_an_interval_for_each_token() -> None:
     assert [sent.next(), sent.next()] == [first, mark]
 
 
+def test_it_remembers_no_more_tokens_than_it_should(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(last_use, "KNOWN", 2)
+    sent = Sent()
+    notes = LastUse(sent, Clock())
+    first, second, third = uuid4(), uuid4(), uuid4()
+    for token_id in (first, second, third, third, second, first):
+        notes.note(token_id)
+    assert [sent.next() for _ in range(4)] == [first, second, third, first]
+
+
 def test_after_a_failure_the_broker_is_left_alone_for_an_interval() -> None:
     clock, sent = Clock(), Sent()
     notes = LastUse(sent, clock)
