@@ -4,9 +4,9 @@ costs as much as five without; all that a request does goes through here."""
 from typing import Any
 
 from flask import Flask, Request
+from flask.ctx import RequestContext
 
 # What its proxies `app_ctx` and `request_ctx` look into.
-from flask.ctx import RequestContext
 from flask.globals import _cv_app, _cv_request
 
 

@@ -196,8 +196,9 @@ class LeanFlask(Flask):
         once: Sequence[Callable[..., Any]] = context._after_request_functions
         for change in (*once, *self._hooks_of(context.request).after):
             response = change(response)
-        if context._session is not _NO_SESSION:
-            self.session_interface.save_session(self, context.session, response)
+        kept = context._session
+        if kept is not None and not self.session_interface.is_null_session(kept):
+            self.session_interface.save_session(self, kept, response)
         return response
 
     def do_teardown_request(self, exc: Any = _sentinel) -> None:

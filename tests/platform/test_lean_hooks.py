@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
+from secrets import token_hex
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from flask import (
     request,
     session,
 )
+from flask.sessions import SecureCookieSessionInterface
 from flask.signals import (
     appcontext_popped,
     appcontext_pushed,
@@ -179,6 +181,22 @@ def test_what_a_view_leaves_in_a_session_is_refused_as_without_a_key() -> None:
         return "here"
 
     assert Client(app).get("/").status_code == 200
+
+
+def test_who_gives_it_sessions_has_them_as_in_flask() -> None:
+    answers = []
+    for kind in (Flask, LeanFlask):
+        app = kind("app")
+        app.session_interface = SecureCookieSessionInterface()
+        app.secret_key = token_hex()
+        app.get("/set", endpoint="set")(lambda: session.update(seen=True) or "set")
+        app.get("/seen", endpoint="seen")(lambda: str(session.get("seen")))
+        app.get("/other", endpoint="other")(lambda: "other")
+        client = Client(app)
+        asked = [client.get(path) for path in ("/seen", "/set", "/seen", "/other")]
+        answers.append([(a.data, a.headers.get("Vary"), "Set-Cookie" in a.headers) for a in asked])
+    assert answers[0] == answers[1]
+    assert answers[0][2][0] == b"True"
 
 
 def test_files_that_were_sent_are_closed() -> None:

@@ -92,7 +92,7 @@ class Generations:
         memo = _memo()
         wanted = (EPOCH, *tags)
         if key is None and not fresh and (known := _recall(memo, wanted)) is not None:
-            return Look(known, None, True)
+            return Look(known, None, reachable=True)
         unknown = [tag for tag in wanted if fresh or tag not in memo]
         names = [f"gen:{tag}" for tag in unknown]
         if key is not None:

@@ -46,6 +46,7 @@ class LastUse:
         with self._lock:
             if now < self._resume or now < self._due.get(key, now):
                 return
+            self._due.pop(key, None)
             while len(self._due) >= KNOWN:
                 del self._due[next(iter(self._due))]
             self._due[key] = now + INTERVAL

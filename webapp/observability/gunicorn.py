@@ -29,7 +29,7 @@ class GunicornLogger(Logger):  # type: ignore[misc]  # gunicorn ships no types
 
 def keep_settings(cfg: Config) -> None:
     """What a worker's settings are, for good: gunicorn works it out a score of times for each
-    request, which takes as long as a tenth of one."""
+    request."""
     vars(cfg).update({name: setting.get() for name, setting in cfg.settings.items()})
 
 

@@ -4,7 +4,7 @@ A write gives up the interpreter's lock, and to get it back takes longer than al
 for a line; and who reads our logs may stall, which no request should feel.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
@@ -23,10 +23,6 @@ DROPPED = Counter(
 )
 
 
-_Line = tuple[str, datetime, Mapping[str, object]]
-"""An event, when it was, and its fields."""
-
-
 class LineWriter:
     """Writes events of known fields that hold no secret: nothing is looked at once more.
 
@@ -38,7 +34,7 @@ class LineWriter:
     ) -> None:
         self._render = render
         self._write = write
-        self._waiting: SimpleQueue[_Line] = SimpleQueue()
+        self._waiting: SimpleQueue[dict[str, Any]] = SimpleQueue()
         self._writing = Lock()
         self._flush_soon = Soon(self.flush, "lines")
 
@@ -46,20 +42,18 @@ class LineWriter:
         if self._waiting.qsize() >= WAITING_MAX:
             DROPPED.inc()
             return
-        self._waiting.put((event, datetime.now(UTC), fields))
+        fields.update(event=event, level="info", timestamp=datetime.now(UTC))
+        self._waiting.put(fields)
         self._flush_soon()
 
     def flush(self) -> None:
         """Write what waits, now."""
         with self._writing:
-            lines = [
-                self._render({**fields, "event": event, "level": "info", "timestamp": at})
-                for event, at, fields in self._take()
-            ]
+            lines = [self._render(line) for line in self._take()]
             if lines:
                 self._write("\n".join(lines))
 
-    def _take(self) -> Iterator[_Line]:
+    def _take(self) -> Iterator[dict[str, Any]]:
         with suppress(Empty):
             while True:
                 yield self._waiting.get_nowait()
