@@ -37,15 +37,15 @@ format: $(READY) ## Put the code into its form
 	$(BIN)/ruff format .
 
 stress: $(READY) ## One minute of mixed load on the real processes, and a count of what went wrong
-	$(BIN)/python -m tests.stress
+	$(BIN)/python -m reliability.stress
 
 faults: $(READY) ## Break every part under load, half an hour or so, and write what was lost into docs/reliability.md
 	@$(FAULT_TOOLS)
-	$(BIN)/python -m tests.faults
+	$(BIN)/python -m reliability.faults
 
 bench: $(READY) ## Measure beside peers, in one table of ratios (needs wrk)
 	@command -v wrk > /dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -qq -y wrk; } || true
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m bench
 
 clean: ## Remove the virtual environments and the demo's data
 	rm -rf $(VENV) .venv-bench .sightline

@@ -3,7 +3,7 @@
 from celery.schedules import crontab
 from kombu import Exchange, Queue
 
-from webapp.deliveries import SERIALIZER
+from webapp.worker.delivery import SERIALIZER
 
 task_serializer = SERIALIZER
 accept_content = [SERIALIZER]

@@ -37,7 +37,7 @@ def on_starting(server: Arbiter) -> None:
 
 
 def post_worker_init(worker: Worker) -> None:
-    from webapp.audit import pipeline
+    from webapp.audit.relay import pipeline
     from webapp.observability.gunicorn import keep_settings
 
     keep_settings(worker.cfg)
@@ -45,7 +45,7 @@ def post_worker_init(worker: Worker) -> None:
 
 
 def worker_exit(_: Arbiter, worker: Worker) -> None:
-    from webapp.audit import pipeline
+    from webapp.audit.relay import pipeline
 
     pipeline.stop(worker.app.callable, DRAIN)
 

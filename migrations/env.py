@@ -1,12 +1,12 @@
 """How alembic runs here: always online, and never long behind another's lock.
 
-`webapp.migrate` has the connection, and the lock that makes two releases at once take turns.
+`webapp.db.migrate` has the connection, and the lock that makes two releases at once take turns.
 """
 
 from alembic import context
 from sqlalchemy import text
 
-from webapp.db import Base
+from webapp.db.session import Base
 
 connection = context.config.attributes["connection"]
 context.configure(connection=connection, target_metadata=Base.metadata, compare_type=True)

@@ -7,10 +7,10 @@ import structlog
 from celery import shared_task
 from celery.exceptions import Reject
 
-from webapp.audit import ledger
-from webapp.audit.pipeline import COMMIT_TASK
+from webapp.audit import append as ledger
+from webapp.audit.relay.pipeline import COMMIT_TASK
+from webapp.db.scopes import LedgerScope
 from webapp.extensions import current_settings, db
-from webapp.scope.scopes import LedgerScope
 
 PAUSE = 1.0
 """Seconds before a delivery that could not be committed is taken up again."""

@@ -3,9 +3,10 @@
 from celery import Task, shared_task
 
 from webapp.audit.operation import origin
+from webapp.db.scopes import ClerkScope
 from webapp.extensions import db
-from webapp.grants import clerk, notices
-from webapp.scope.scopes import ClerkScope
+from webapp.grants import expiry as clerk
+from webapp.grants.notices import outbox as notices
 
 
 @shared_task(name="grants.expire", bind=True, ignore_result=True)

@@ -5,10 +5,10 @@ from uuid import UUID
 
 from celery import shared_task
 
+from webapp.db.scopes import IdentityScope
 from webapp.extensions import db
-from webapp.identity import service
+from webapp.identity import authentication as service
 from webapp.identity.last_use import TOUCH_TASK
-from webapp.scope.scopes import IdentityScope
 
 
 @shared_task(name=TOUCH_TASK, ignore_result=True)

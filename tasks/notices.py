@@ -4,9 +4,9 @@ from time import monotonic
 
 from celery import shared_task
 
+from webapp.db.scopes import ClerkScope
 from webapp.extensions import db
-from webapp.grants import notices
-from webapp.scope.scopes import ClerkScope
+from webapp.grants.notices import outbox as notices
 
 WHILE = 20.0
 """Seconds after which a task makes room for others; what is left then has another one."""

@@ -8,13 +8,14 @@ from uuid import uuid4
 
 from flask import Flask
 
-from webapp import create_app, migrate
-from webapp.audit import pipeline
-from webapp.errors import Conflict
+from webapp import create_app
+from webapp.audit.relay import pipeline
+from webapp.db import migrate
+from webapp.db.scopes import GlobalScope
 from webapp.extensions import db
+from webapp.http.errors import Conflict
 from webapp.rules import service
 from webapp.rules.schemas import RuleCreateSchema
-from webapp.scope.scopes import GlobalScope
 from webapp.settings import Settings, read_settings
 
 DRAIN = 1.0

@@ -6,10 +6,10 @@ from uuid import UUID, uuid4
 
 from flask import Flask
 
+from webapp.db.scopes import IdentityScope
 from webapp.extensions import db
-from webapp.identity import service as identity
+from webapp.identity import authentication as identity
 from webapp.identity.principal import PlatformRole, TenantRole
-from webapp.scope.scopes import IdentityScope
 
 INCIDENT = 'incident;ticket="INC-1"'
 

@@ -18,7 +18,7 @@ import celeryconfig
 import tasks  # noqa: F401 - registers the tasks
 from tests.processes import ROOT, command_of
 from webapp.caching import CachedFunction, invalidate
-from webapp.caching.function import registry
+from webapp.caching.cached_function import registry
 from webapp.extensions import db
 
 PRODUCT = ("webapp", "tasks")
@@ -47,7 +47,7 @@ ENTRANCES = {
     "webapp": "imported by wsgi.py",
     "tasks": "imported by wsgi.py",
     "webapp.boot": "imported by wsgi.py and gunicorn.conf.py",
-    "webapp.deliveries": "named by the tasks' class in webapp.extensions",
+    "webapp.worker.delivery": "named by the tasks' class in webapp.extensions",
     "webapp.observability.gunicorn": "named in gunicorn.conf.py",
     "webapp.stack.__main__": "make run",
     "webapp.stack.lint_scope": "make lint-scope",
@@ -55,12 +55,12 @@ ENTRANCES = {
 
 REQUEST_READERS = {
     "webapp/*views.py": "answer it",
-    "webapp/http.py": "parses it",
+    "webapp/http/schema.py": "parses it",
     "webapp/extensions.py": "keeps the scope that no session is in yet",
-    "webapp/errors.py": "names it in the answers that are none",
+    "webapp/http/errors.py": "names it in the answers that are none",
     "webapp/scope/surface.py": "finds out who asks, and for what scope",
     "webapp/audit/recorder.py": "keeps its looks",
-    "webapp/observability/lifecycle.py": "numbers, times and logs it",
+    "webapp/observability/request_log.py": "numbers, times and logs it",
     "webapp/observability/logs.py": "names it in other lines",
     "webapp/context.py": "finds it for all of them",
     "webapp/lean.py": "takes it through what is called around a view",

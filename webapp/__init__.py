@@ -2,18 +2,22 @@
 
 from flask import Flask
 
-from webapp import caching, cli, docs, errors, observability
-from webapp.audit import pipeline, readiness, recorder
-from webapp.audit.views import blueprint as audits_blueprint
+from webapp import caching, cli, observability
+from webapp.audit import recorder
+from webapp.audit.journal import readiness
+from webapp.audit.relay import pipeline
+from webapp.decisions import decide as deciding
 from webapp.elevations.views import blueprint as elevations_blueprint
 from webapp.extensions import init_celery, init_db
-from webapp.grants import holdings
+from webapp.grants import active as holdings
 from webapp.grants.views import blueprint as grants_blueprint
-from webapp.identity import service as identity
-from webapp.observability.lifecycle import Application
-from webapp.rules import sets
+from webapp.http import errors
+from webapp.http import openapi as docs
+from webapp.identity import authentication as identity
+from webapp.ledger.views import blueprint as audits_blueprint
+from webapp.observability.request_log import Application
+from webapp.rules import rule_sets as sets
 from webapp.rules.views import blueprint as rules_blueprint
-from webapp.scope import deciding
 from webapp.settings import Settings, read_settings
 
 

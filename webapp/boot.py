@@ -7,7 +7,7 @@ from celery.signals import worker_init
 from flask import Flask
 from sqlalchemy.exc import OperationalError
 
-from webapp.db import UnsafeLoginRole
+from webapp.db.session import UnsafeLoginRole
 from webapp.extensions import db, reach_database
 
 UNSAFE = 4

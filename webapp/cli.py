@@ -7,14 +7,14 @@ from flask import Flask, current_app
 from flask.cli import with_appcontext
 from sqlalchemy import make_url
 
-from webapp import migrate
-from webapp.audit.cli import group as audit
 from webapp.caching import cache_cli
 from webapp.commands import Commands, as_json, print_json, print_rows
+from webapp.db import migrate
+from webapp.directory.cli import tenants, tokens, users
 from webapp.doctor import Diagnosis, diagnose
 from webapp.extensions import current_settings
 from webapp.grants.cli import group as grants
-from webapp.identity.cli import tenants, tokens, users
+from webapp.ledger.cli import group as audit
 from webapp.rules.cli import group as rules
 from webapp.scope.cli import group as scope
 

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import exc as sql
 
-from webapp.db import UnsafeLoginRole
-from webapp.errors import AppError
+from webapp.db.session import UnsafeLoginRole
+from webapp.http.errors import AppError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -8,17 +8,19 @@ from typing import Any
 from celery import Celery
 from flask import Flask, current_app
 
-from webapp import migrate
-from webapp.audit import drain, ledger, search
+from webapp.audit import append as ledger
+from webapp.audit.relay import drain
 from webapp.caching.generations import SKEW
-from webapp.db import UnsafeLoginRole
+from webapp.db import migrate
+from webapp.db.scopes import ClerkScope, LedgerScope, PolicyScope
+from webapp.db.session import UnsafeLoginRole
 from webapp.extensions import current_settings, db, reach_database
-from webapp.grants import notices
+from webapp.grants.notices import outbox as notices
+from webapp.ledger import search
 from webapp.observability.health import PROBES
 from webapp.observability.probes import CheckFailed, Finding, look
 from webapp.rules.lockout import are_mendable
 from webapp.scope.lint import check_database
-from webapp.scope.scopes import ClerkScope, LedgerScope, PolicyScope
 
 MAX_BACKLOG = 100
 RECENT = timedelta(days=7)

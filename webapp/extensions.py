@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from webapp.context import current_application, current_state
-from webapp.db import ScopedSession, refuse_unsafe_login_role
-from webapp.scope.scopes import Scope
+from webapp.db.scopes import Scope
+from webapp.db.session import ScopedSession, refuse_unsafe_login_role
 from webapp.settings import Settings
 
 POOL = {
@@ -161,7 +161,7 @@ def init_celery(app: Flask) -> None:
     settings: Settings = app.extensions["settings"]
 
     class ContextTask(Task[Any, Any]):
-        Request = "webapp.deliveries:Delivery"
+        Request = "webapp.worker.delivery:Delivery"
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             with app.app_context():

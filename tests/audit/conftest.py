@@ -8,10 +8,10 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from tests.audit.journals import journal_in
-from tests.audit.looks import looking_app
+from tests.audit.accesses import looking_app
+from tests.audit.journal.journals import journal_in
 from tests.factories import Account, add_account
-from webapp.audit.journal import Journal
+from webapp.audit.journal.service import Journal
 
 
 @pytest.fixture(scope="session")

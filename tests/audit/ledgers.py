@@ -9,11 +9,11 @@ from flask import Flask
 from sqlalchemy import Connection, NullPool, create_engine, text
 
 from tests.audit.events import make_event
-from webapp.audit import ledger
+from webapp.audit import append as ledger
+from webapp.audit.append import Received
 from webapp.audit.event import AuditEvent, dump_event, event_mac
-from webapp.audit.ledger import Received
-from webapp.db import ScopedSession
-from webapp.scope.scopes import LedgerScope
+from webapp.db.scopes import LedgerScope
+from webapp.db.session import ScopedSession
 
 
 def key_of(app: Flask) -> bytes:

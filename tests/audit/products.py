@@ -17,10 +17,10 @@ from tests.applications import application
 from tests.audit.events import make_event
 from tests.audit.ledgers import key_of
 from tests.processes import ROOT
-from webapp.audit import journal_file
 from webapp.audit.event import AuditEvent, EventOrigin, dump_event, event_mac
-from webapp.audit.journal_file import JournalFile
-from webapp.audit.journal_reader import Row
+from webapp.audit.journal import file as journal_file
+from webapp.audit.journal.file import JournalFile
+from webapp.audit.journal.reader import Row
 from webapp.stack.home import Stack, open_stack, running
 
 

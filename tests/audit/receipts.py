@@ -11,8 +11,8 @@ from sqlalchemy import NullPool, create_engine, select
 
 from webapp.audit.models import AuditEventRow
 from webapp.audit.recorder import RECEIPT_HEADER
-from webapp.db import ScopedSession
-from webapp.scope.scopes import GlobalScope
+from webapp.db.scopes import GlobalScope
+from webapp.db.session import ScopedSession
 
 PATIENCE = 30
 POLL = 0.02

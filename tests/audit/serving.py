@@ -1,6 +1,6 @@
 """For gunicorn: the product with the surfaces that misbehave."""
 
-from tests.audit.looks import blueprint
+from tests.audit.accesses import blueprint
 from webapp import create_app
 
 app = create_app()

@@ -21,7 +21,7 @@ from tests.audit.receipts import (
 )
 from tests.factories import INCIDENT, Account, add_tenant
 from webapp.audit.event import AuditEvent
-from webapp.audit.journal import Journal
+from webapp.audit.journal.service import Journal
 from webapp.audit.recorder import TooLate
 from webapp.rules.models import RuleRow
 

@@ -15,9 +15,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from tests.audit.accesses import looking_app
 from tests.audit.events import make_event
-from tests.audit.journals import PATIENCE, hanging_disk, said
-from tests.audit.looks import looking_app
+from tests.audit.journal.journals import PATIENCE, hanging_disk, said
 from tests.audit.receipts import (
     committed,
     committed_of_request,
@@ -28,9 +28,9 @@ from tests.audit.receipts import (
 from tests.factories import INCIDENT, Account, add_account, add_tenant
 from tests.processes import run_worker
 from tests.rules.calls import PATH, add_rule, delete, draft, names, patch
-from webapp import migrate
-from webapp.audit.journal import Journal, JournalFailed
+from webapp.audit.journal.service import Journal, JournalFailed
 from webapp.audit.recorder import LOST, RECEIPT_HEADER, REFUSED, UNVOUCHED
+from webapp.db import migrate
 from webapp.settings import read_settings
 from webapp.stack.home import open_stack, running
 from webapp.stack.servers import RedisServer, free_port
@@ -71,7 +71,7 @@ def cut_off(app: Flask, redis_server: RedisServer, tmp_path: Path) -> Iterator[F
         journal_dir=tmp_path / "journal",
         audit_timeout=PATIENT,
     )
-    with mock.patch("tests.audit.looks.STOPPING", 0.1), looking_app(settings) as made:
+    with mock.patch("tests.audit.accesses.STOPPING", 0.1), looking_app(settings) as made:
         yield made
 
 
@@ -204,7 +204,7 @@ def test_what_the_broker_forgot_is_sent_again(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("webapp.audit.outbox.RESEND", 1.0)
+    monkeypatch.setattr("webapp.audit.relay.outbox.RESEND", 1.0)
     broker = RedisServer(tmp_path / "broker", free_port())
     broker.start()
     settings = replace(
@@ -350,7 +350,7 @@ def test_what_there_is_no_room_to_remember_is_not_shown_by_an_open_surface_eithe
 ) -> None:
     lost = LOST._value.get()
     with breakage():
-        monkeypatch.setattr("webapp.audit.journal_inbox.WAITING_MAX", 0)
+        monkeypatch.setattr("webapp.audit.journal.queue.WAITING_MAX", 0)
         assert_withheld(ask(client, engineer, "/admin/looks/open"))
         assert_withheld(ask(client, engineer))
     assert LOST._value.get() > lost

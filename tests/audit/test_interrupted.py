@@ -13,7 +13,7 @@ import pytest
 import requests
 from flask import Flask
 
-from tests.audit.journals import MAX_BYTES, said
+from tests.audit.journal.journals import MAX_BYTES, said
 from tests.audit.receipts import (
     committed,
     committed_of_request,
@@ -23,7 +23,7 @@ from tests.audit.receipts import (
 )
 from tests.factories import INCIDENT, Account
 from tests.processes import Web, run_server
-from webapp.audit import journal_file
+from webapp.audit.journal import file as journal_file
 from webapp.stack.servers import free_port
 
 SERVER = ["gunicorn", "tests.audit.serving:app"]

@@ -15,7 +15,7 @@ from tests.audit.ledgers import append, is_blocked, ledger_session, owner_connec
 from tests.audit.products import Product, own_product
 from tests.audit.receipts import second_connection, wait_for
 from tests.processes import run_worker
-from webapp.audit import ledger
+from webapp.audit import append as ledger
 from webapp.audit.event import AuditEvent
 from webapp.audit.models import AuditEventRow
 from webapp.scope.lint import check_database

@@ -8,10 +8,10 @@ import pytest
 from click.testing import CliRunner
 from flask import Flask
 
-from tests.bench import __main__ as bench
-from tests.bench.load import Target, run
-from tests.bench.machine import Cores
-from tests.bench.result import Figure, Ratio, Results, ratios
+from bench import __main__ as bench
+from bench.load import Target, run
+from bench.machine import Cores
+from bench.result import Figure, Ratio, Results, ratios
 from tests.factories import add_account, add_tenant
 from tests.processes import Web
 

@@ -15,7 +15,7 @@ import orjson
 
 from tests.caching.sample import Query, create_app, list_titles, probe
 from tests.caching.unit import inside
-from webapp.scope.scopes import TenantScope
+from webapp.db.scopes import TenantScope
 
 
 def main(database_url: str, redis_url: str, tenant: str, threads: int, seconds: float) -> None:

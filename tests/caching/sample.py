@@ -12,9 +12,9 @@ from flask import Flask
 from sqlalchemy import text
 
 from webapp.caching import cache_cli, cache_result, init_app
+from webapp.db.scopes import Scope, TenantScope
 from webapp.extensions import db
-from webapp.http import Schema, TupleOf
-from webapp.scope.scopes import Scope, TenantScope
+from webapp.http.schema import Schema, TupleOf
 from webapp.settings import Settings
 
 TITLES = text("select title from things where visibility = :visibility order by title")

@@ -41,9 +41,9 @@ from webapp.caching import CachedFunction, WrongScope
 from webapp.caching.codec import fingerprint
 from webapp.caching.envelope import MAGIC, Envelope, seal, unseal
 from webapp.caching.store import Verbatim
+from webapp.db.scopes import Exclusion, GlobalScope, TenantScope
 from webapp.extensions import cache
-from webapp.http import Schema, TupleOf
-from webapp.scope.scopes import Exclusion, GlobalScope, TenantScope
+from webapp.http.schema import Schema, TupleOf
 
 HANG = 15
 

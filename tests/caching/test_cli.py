@@ -11,9 +11,9 @@ from tests.caching.sample import Query, find_thing, list_titles, probe
 from tests.caching.servers import RedisServer
 from tests.caching.test_cache_rehydration import in_turn
 from tests.caching.unit import caching, inside
-from webapp.caching.function import registry
+from webapp.caching.cached_function import registry
+from webapp.db.scopes import TenantScope
 from webapp.extensions import db
-from webapp.scope.scopes import TenantScope
 
 
 @pytest.fixture(autouse=True)

@@ -16,8 +16,8 @@ from tests.caching.unit import caching, inside
 from webapp.caching import invalidate, read_generations
 from webapp.caching.generations import LEASE, now_ms
 from webapp.caching.store import Store
+from webapp.db.scopes import TenantScope
 from webapp.extensions import db
-from webapp.scope.scopes import TenantScope
 
 HANG = 15
 

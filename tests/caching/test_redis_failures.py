@@ -10,7 +10,7 @@ from tests.caching.servers import RedisServer
 from tests.caching.test_freshness import read, write
 from tests.caching.unit import caching, inside
 from webapp.caching import read_generations
-from webapp.scope.scopes import TenantScope
+from webapp.db.scopes import TenantScope
 
 HANG = 5
 

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from flask import Flask
 
 from webapp.caching.state import Caching
+from webapp.db.scopes import Scope
 from webapp.extensions import db
-from webapp.scope.scopes import Scope
 
 
 def caching(app: Flask) -> Caching:

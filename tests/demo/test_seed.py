@@ -16,12 +16,12 @@ from uuid_utils.compat import uuid7
 
 from tests.demo.conftest import Place
 from webapp import create_app
+from webapp.db.scopes import GlobalScope, IdentityScope
 from webapp.demo import accounts, drafts
 from webapp.demo.rules import add_rules
 from webapp.extensions import db
-from webapp.identity import service as identity
+from webapp.identity import authentication as identity
 from webapp.rules.models import RuleRow, RuleVersionRow
-from webapp.scope.scopes import GlobalScope, IdentityScope
 
 ROLES = {
     "acme-admin": ("acme:admin",),

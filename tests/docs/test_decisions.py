@@ -13,7 +13,7 @@ import pytest
 from flask import Flask
 
 from tests.processes import ROOT
-from tests.rules.asking import NOON
+from tests.rules.engine.questions import NOON
 from webapp.grants.grant import Approval, Grant, cover
 from webapp.identity.principal import (
     STAFF_ROLES,
@@ -21,11 +21,11 @@ from webapp.identity.principal import (
     Membership,
     Principal,
 )
-from webapp.rules.circumstances import Circumstances
 from webapp.rules.drafts import rule_of_draft
-from webapp.rules.engine import Candidate, judge, prepare
+from webapp.rules.engine.evaluate import Candidate, judge, prepare
+from webapp.rules.engine.request import Circumstances
 from webapp.rules.schemas import RuleDraftSchema
-from webapp.scope.policy import (
+from webapp.scope.decision import (
     Allowed,
     Decision,
     Denied,
@@ -39,7 +39,7 @@ from webapp.scope.policy import (
     decide,
     decision_of,
 )
-from webapp.scope.reason import Reason, WantedGlobal, parse_reason, parse_scope
+from webapp.scope.headers import Reason, WantedGlobal, parse_reason, parse_scope
 
 SURFACE = "admin.rules.list"
 ADDRESS = "192.0.2.7"
@@ -226,7 +226,7 @@ def _grant(look: Look, words: str) -> Grant:
 
 
 def _decide(asked: list[Candidate], look: Look, surfaces: dict[str, Surface]) -> Decision:
-    """As `webapp.scope.deciding` does, which finds the rules and grants in the database."""
+    """As `webapp.decisions.decide` does, which finds the rules and grants in the database."""
     everywhere = isinstance(look.target, GlobalTarget)
     target = look.target.tenant_id if isinstance(look.target, TenantTarget) else None
     ours = prepare(c for c in asked if c.tenant_id is None)

@@ -11,11 +11,11 @@ from flask import Flask
 
 from tests.factories import add_account, tenant_named
 from tests.processes import ROOT, Web
+from webapp.db.scopes import TenantScope
 from webapp.demo.credentials import Credentials, write_credentials
 from webapp.demo.drafts import tenant_rules
 from webapp.demo.rules import add_rules
 from webapp.extensions import db
-from webapp.scope.scopes import TenantScope
 
 PATIENCE = 120
 """Seconds; only a worker that commits nothing takes that long."""

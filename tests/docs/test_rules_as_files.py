@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 
 from tests.factories import INCIDENT, add_account, add_tenant
 from tests.processes import ROOT
-from webapp.rules.files import read_draft, read_file
+from webapp.rules.files.format import read_draft, read_file
 
 DOCUMENT = (ROOT / "docs" / "rules-as-files.md").read_text()
 

@@ -10,10 +10,10 @@ from unittest import mock
 from sqlalchemy import event
 
 from webapp import create_app
-from webapp.db import ScopedSession
+from webapp.db.scopes import PrincipalScope
+from webapp.db.session import ScopedSession
 from webapp.elevations import service
-from webapp.scope import service as scopes
-from webapp.scope.scopes import PrincipalScope
+from webapp.scope import enter as scopes
 
 DIES = Path(os.environ["DIES"])
 

@@ -17,12 +17,12 @@ from tests.factories import Account, MadeTenant, add_account, add_tenant
 from tests.rules.calls import problem
 from webapp.audit.recorder import EXCLUDED_HEADER, LOOKS
 from webapp.caching import invalidate
+from webapp.db.scopes import ClerkScope, IdentityScope
 from webapp.extensions import db
-from webapp.grants.holdings import holder_tag
+from webapp.grants.active import holder_tag
 from webapp.grants.models import GrantApprovalRow, GrantRow
-from webapp.identity import service as identity
+from webapp.identity import authentication as identity
 from webapp.identity.principal import STAFF_ROLES
-from webapp.scope.scopes import ClerkScope, IdentityScope
 
 
 def test_what_is_allowed_is_recorded_as_the_persons_look(

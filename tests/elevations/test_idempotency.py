@@ -18,7 +18,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 
 from tests.applications import application_of
-from tests.audit.journals import hanging_disk
+from tests.audit.journal.journals import hanging_disk
 from tests.audit.receipts import committed, receipt, second_connection, wait_for
 from tests.elevations.calls import PATH, ask, question
 from tests.elevations.conftest import MakeRule
@@ -26,10 +26,10 @@ from tests.factories import Account, MadeTenant, add_account
 from tests.processes import Web, run_server
 from tests.rules.calls import problem
 from webapp.audit.models import AuditEventRow
+from webapp.db.scopes import PrincipalScope
 from webapp.elevations import service as elevations
 from webapp.elevations.models import ElevationRow
 from webapp.extensions import db
-from webapp.scope.scopes import PrincipalScope
 
 REPLAYED = "Idempotency-Replayed"
 SERVER = ["gunicorn", "tests.elevations.serving:app"]

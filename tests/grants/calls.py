@@ -12,8 +12,8 @@ from tests.factories import INCIDENT, Account, MadeTenant
 from tests.isolation.rows import grant as grant_row
 from tests.rules.calls import PATH as RULES
 from tests.rules.calls import add_rule
+from webapp.db.scopes import ClerkScope
 from webapp.extensions import db
-from webapp.scope.scopes import ClerkScope
 
 PATH = "/admin/api/grants"
 SURFACE = "admin.rules.list"

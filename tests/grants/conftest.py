@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from tests.factories import Account, MadeTenant, add_account
 from tests.grants.calls import asked, want_approval
 from webapp import create_app
-from webapp.audit import pipeline
+from webapp.audit.relay import pipeline
 from webapp.extensions import db
 
 STOPPING = 10.0

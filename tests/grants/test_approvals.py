@@ -26,10 +26,10 @@ from tests.grants.calls import (
 )
 from tests.rules.calls import delete, names
 from webapp.caching import invalidate
+from webapp.db.scopes import ClerkScope
 from webapp.extensions import db
-from webapp.grants.holdings import holder_tag
+from webapp.grants.active import holder_tag
 from webapp.grants.models import GrantRow
-from webapp.scope.scopes import ClerkScope
 
 
 def event_of(app: Flask, response: TestResponse) -> Any:

@@ -15,7 +15,7 @@ from tests.audit.receipts import second_connection
 from tests.factories import Account, MadeTenant
 from tests.grants.calls import asked, done, look
 from tests.grants.test_expiry import expiries, let_end
-from webapp.audit import ledger
+from webapp.audit import append as ledger
 from webapp.audit.models import AuditEventRow
 
 Run = Callable[..., Result]

@@ -20,11 +20,12 @@ from tests.audit.ledgers import ledger_session
 from tests.audit.receipts import second_connection, wait_for
 from tests.factories import Account, MadeTenant
 from tests.grants.calls import asked, done, look, of
-from webapp.audit import ledger, verify
+from webapp.audit import append as ledger
 from webapp.audit.models import AuditEventRow
+from webapp.db.scopes import ClerkScope
 from webapp.extensions import db
 from webapp.grants.models import GrantRow
-from webapp.scope.scopes import ClerkScope
+from webapp.ledger import completeness as verify
 
 AGO = timedelta(minutes=5)
 
@@ -134,7 +135,7 @@ def test_it_is_recorded_once_however_often_and_by_however_many(
 
     def one(process: Flask) -> None:
         together.wait()
-        with mock.patch("webapp.grants.clerk.BATCH", 3):
+        with mock.patch("webapp.grants.expiry.BATCH", 3):
             expire(process)
 
     with ThreadPoolExecutor(4) as threads:

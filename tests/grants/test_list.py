@@ -10,9 +10,9 @@ from flask.testing import FlaskClient
 
 from tests.factories import Account, MadeTenant, add_account
 from tests.grants.calls import PATH, REASON, SURFACE, asked, done, of, problem
+from webapp.db.scopes import ClerkScope
 from webapp.extensions import db
 from webapp.grants.models import GrantRow
-from webapp.scope.scopes import ClerkScope
 
 Grants = list[dict[str, Any]]
 

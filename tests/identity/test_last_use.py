@@ -14,10 +14,12 @@ from flask import Flask
 
 from tests.factories import add_account, add_tenant
 from webapp import create_app
+from webapp.db.scopes import IdentityScope
+from webapp.directory import listing as directory
 from webapp.extensions import db
-from webapp.identity import directory, last_use, service
+from webapp.identity import authentication as service
+from webapp.identity import last_use
 from webapp.identity.last_use import INTERVAL, LastUse
-from webapp.scope.scopes import IdentityScope
 
 PATIENCE = 30
 

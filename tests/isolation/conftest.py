@@ -9,9 +9,9 @@ from sqlalchemy import Engine, NullPool, create_engine, text
 from uuid_utils.compat import uuid7
 
 from tests.isolation.rows import Owned, add_rows
-from webapp.db import ScopedSession
+from webapp.db.scopes import TenantScope
+from webapp.db.session import ScopedSession
 from webapp.extensions import db
-from webapp.scope.scopes import TenantScope
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
 from webapp.audit.models import AuditEventRow
-from webapp.db import Base, ScopedSession
+from webapp.db.scopes import IdentityScope, LedgerScope, PrincipalScope, TenantScope
+from webapp.db.session import Base, ScopedSession
 from webapp.grants.models import GrantApprovalRow, GrantRow
 from webapp.identity.models import MembershipRow, PrincipalRow, Tenant
 from webapp.rules.models import RuleRow, RuleVersionRow
-from webapp.scope.scopes import IdentityScope, LedgerScope, PrincipalScope, TenantScope
 
 TENANT_MODELS: tuple[type[Base], ...] = (
     Tenant,

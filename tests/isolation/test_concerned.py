@@ -7,11 +7,11 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from tests.isolation.rows import Owned, approval, grant
-from webapp.db import Base, ScopedSession
+from webapp.db.scopes import ClerkScope, IdentityScope, PolicyScope, PrincipalScope
+from webapp.db.session import Base, ScopedSession
 from webapp.extensions import db
 from webapp.grants.models import GrantApprovalRow, GrantRow
 from webapp.identity.models import PrincipalRow
-from webapp.scope.scopes import ClerkScope, IdentityScope, PolicyScope, PrincipalScope
 
 MODELS: list[type[Base]] = [GrantRow, GrantApprovalRow]
 SOMEBODY = UUID(int=1)

@@ -9,8 +9,8 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 from tests.isolation.rows import Owned, add_event
 from tests.isolation.test_session import SCOPES, MakeScope
 from webapp.audit.models import AuditEventRow
-from webapp.db import ScopedSession
-from webapp.scope.scopes import LedgerScope, TenantScope
+from webapp.db.scopes import LedgerScope, TenantScope
+from webapp.db.session import ScopedSession
 
 REWRITINGS: dict[str, Executable] = {
     "update": update(AuditEventRow).values(outcome="failed"),

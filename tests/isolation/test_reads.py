@@ -14,9 +14,9 @@ from sqlalchemy.orm.exc import ObjectDeletedError
 
 from tests.isolation.rows import TENANT_MODELS, Owned
 from webapp.audit.models import AuditEventRow
-from webapp.db import Base, ScopedSession
+from webapp.db.scopes import TenantScope
+from webapp.db.session import Base, ScopedSession
 from webapp.rules.models import RuleRow, RuleVersionRow
-from webapp.scope.scopes import TenantScope
 
 Reading = Callable[[Session, Owned], list[UUID]]
 RULES = RuleRow.__table__

@@ -10,11 +10,7 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import ProgrammingError
 
 from tests.isolation.rows import Owned
-from webapp.db import ScopedSession, UnscopedSession
-from webapp.extensions import POOL, db
-from webapp.identity.models import ApiToken
-from webapp.rules.models import RuleRow
-from webapp.scope.scopes import (
+from webapp.db.scopes import (
     Exclusion,
     GlobalScope,
     IdentityScope,
@@ -22,6 +18,10 @@ from webapp.scope.scopes import (
     Scope,
     TenantScope,
 )
+from webapp.db.session import ScopedSession, UnscopedSession
+from webapp.extensions import POOL, db
+from webapp.identity.models import ApiToken
+from webapp.rules.models import RuleRow
 
 MakeScope = Callable[[Owned], Scope]
 

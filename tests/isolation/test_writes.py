@@ -20,11 +20,11 @@ from tests.isolation.rows import (
     rule_version,
     snapshot,
 )
-from webapp.db import Base, ScopedSession
+from webapp.db.scopes import TenantScope
+from webapp.db.session import Base, ScopedSession
 from webapp.grants.models import GrantRow
 from webapp.identity.models import MembershipRow, Tenant
 from webapp.rules.models import RuleRow, RuleVersionRow
-from webapp.scope.scopes import TenantScope
 
 Writing = Callable[[Session, Owned], object]
 RULES = Base.metadata.tables["rules"]

@@ -27,10 +27,10 @@ from tests.factories import INCIDENT, Account, MadeTenant
 from tests.processes import Web
 from tests.rules.calls import PATH, add_rule, draft
 from webapp.caching.state import current_caching
+from webapp.db.scopes import TenantScope
 from webapp.extensions import db
 from webapp.rules.rule import Rule, RulePage, RuleQuery, Subjects, Window
 from webapp.rules.service import list_rules
-from webapp.scope.scopes import TenantScope
 
 HITS = {"hit", "hit_local", "stale"}
 TOGETHER = 64

@@ -12,10 +12,10 @@ from sqlalchemy import Engine, NullPool, create_engine, select, text
 
 from tests.factories import Account, add_account, add_tenant
 from tests.rules.calls import PATH, add_rule, draft, etag, names, of, problem
+from webapp.db.scopes import GlobalScope
 from webapp.extensions import db
 from webapp.rules import service
 from webapp.rules.models import RuleRow
-from webapp.scope.scopes import GlobalScope
 
 REFUSED = (409, "conflict", ["rule"])
 REASON = "maintenance"

@@ -12,9 +12,9 @@ from sqlalchemy import text
 
 from tests.factories import INCIDENT, Account, MadeTenant, add_account
 from tests.rules.calls import PATH, add_rule, delete, draft, etag, names, of, patch, problem
+from webapp.db.scopes import TenantScope
 from webapp.extensions import db
 from webapp.rules.models import RuleRow
-from webapp.scope.scopes import TenantScope
 
 FULL: dict[str, Any] = {
     "name": "Office hours only",

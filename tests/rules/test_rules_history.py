@@ -9,8 +9,8 @@ from uuid_utils.compat import uuid7
 from tests.factories import INCIDENT, Account, MadeTenant, add_account
 from tests.isolation.rows import rule, rule_version
 from tests.rules.calls import add_rule, delete, of, patch, problem
+from webapp.db.scopes import TenantScope
 from webapp.extensions import db
-from webapp.scope.scopes import TenantScope
 
 
 def _history(

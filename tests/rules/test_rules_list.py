@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from tests.factories import INCIDENT, Account, MadeTenant, add_account, add_tenant
 from tests.rules.calls import PATH, add_rule, names, patch, problem
+from webapp.db.scopes import TenantScope
 from webapp.extensions import db
 from webapp.rules.models import RuleRow
 from webapp.rules.rule import RuleQuery
 from webapp.rules.schemas import RuleQuerySchema
-from webapp.scope.scopes import TenantScope
 
 SORTS = ("name", "-name", "created_at", "-created_at", "updated_at", "-updated_at")
 

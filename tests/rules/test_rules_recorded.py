@@ -12,8 +12,8 @@ from werkzeug.test import TestResponse
 from tests.factories import INCIDENT, Account, MadeTenant
 from tests.rules.calls import PATH, add_rule, draft, etag, of
 from webapp.audit.models import AuditEventRow
+from webapp.db.scopes import TenantScope
 from webapp.extensions import db
-from webapp.scope.scopes import TenantScope
 
 PATIENCE = 30
 

@@ -11,8 +11,8 @@ from werkzeug.test import TestResponse
 
 from tests.factories import INCIDENT, Account, add_account
 from webapp import create_app
-from webapp.audit import pipeline
 from webapp.audit.recorder import UNVOUCHED
+from webapp.audit.relay import pipeline
 from webapp.extensions import db
 from webapp.scope.surface import surface
 

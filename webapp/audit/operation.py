@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
-from webapp.audit import ledger
+from webapp.audit import append as ledger
 from webapp.audit.event import (
     Actor,
     AuditEvent,

@@ -32,11 +32,11 @@ from webapp.audit.event import (
     dump_event,
     spell_id,
 )
-from webapp.audit.journal import JournalFailed
-from webapp.audit.pipeline import current_journal
+from webapp.audit.journal.service import JournalFailed
+from webapp.audit.relay.pipeline import current_journal
 from webapp.context import current_request, current_state
-from webapp.errors import AuditUnavailable, problem
 from webapp.extensions import current_settings
+from webapp.http.errors import AuditUnavailable, problem
 from webapp.lean import add_header
 from webapp.tally import tally
 

@@ -11,11 +11,11 @@
 
 from collections.abc import Iterable, Mapping
 
+from webapp.caching.cached_function import CachedFunction, cache_result
 from webapp.caching.cli import cache_cli
-from webapp.caching.function import CachedFunction, cache_result
+from webapp.caching.generation_cache import Remembered
 from webapp.caching.invalidation import invalidate
 from webapp.caching.models import CacheGeneration
-from webapp.caching.remembered import Remembered
 from webapp.caching.result import Cached, Outcome, WrongScope
 from webapp.caching.state import current_caching, init_app
 

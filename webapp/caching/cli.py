@@ -12,15 +12,15 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from rich.console import Console
 from rich.progress import Progress
 
-from webapp.caching.function import CachedFunction, registry
+from webapp.caching.cached_function import CachedFunction, registry
 from webapp.caching.generations import EPOCH
 from webapp.caching.invalidation import invalidate
 from webapp.caching.keys import function_of
 from webapp.caching.state import current_caching
 from webapp.caching.store import Unavailable
 from webapp.commands import Commands, as_json, print_json, print_rows
+from webapp.db.scopes import IdentityScope
 from webapp.extensions import db
-from webapp.scope.scopes import IdentityScope
 from webapp.tally import tally
 
 

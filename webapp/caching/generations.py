@@ -38,9 +38,9 @@ from sqlalchemy import text
 
 from webapp.caching.store import Store, Unavailable
 from webapp.context import current_request
-from webapp.db import ScopedSession
+from webapp.db.scopes import IdentityScope
+from webapp.db.session import ScopedSession
 from webapp.extensions import db
-from webapp.scope.scopes import IdentityScope
 
 LEASE = 2.0
 SKEW = 0.1

@@ -8,7 +8,7 @@ from sqlalchemy.orm import SessionTransaction
 from webapp.caching.generations import LEASE, SKEW, forget
 from webapp.caching.state import current_caching
 from webapp.caching.store import Unavailable
-from webapp.db import ScopedSession
+from webapp.db.session import ScopedSession
 from webapp.extensions import db
 
 _NOTES, _RAISED, _COMMITTED = "cache.notes", "cache.raised", "cache.committed"

@@ -3,7 +3,7 @@
 from sqlalchemy import BigInteger, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from webapp.db import Base
+from webapp.db.session import Base
 
 
 class CacheGeneration(Base):

@@ -11,7 +11,7 @@ from prometheus_client import Counter
 from webapp.caching.generations import Look
 from webapp.caching.local import Entry, Unloadable
 from webapp.caching.state import Caching
-from webapp.scope.scopes import Scope
+from webapp.db.scopes import Scope
 
 S = TypeVar("S", bound=Scope)
 T = TypeVar("T")

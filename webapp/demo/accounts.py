@@ -6,7 +6,7 @@ from sqlalchemy import select
 
 from webapp.demo.drafts import CUSTOMERS
 from webapp.extensions import db
-from webapp.identity import service as identity
+from webapp.identity import authentication as identity
 from webapp.identity.models import PrincipalRow, Tenant
 from webapp.identity.principal import PlatformRole, TenantRole
 

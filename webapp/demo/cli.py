@@ -6,14 +6,14 @@ import click
 from uuid_utils.compat import uuid7
 
 from webapp.commands import Commands, as_json, print_json
+from webapp.db.scopes import GlobalScope, IdentityScope, TenantScope
 from webapp.demo import accounts, client
 from webapp.demo.credentials import FILE, Credentials, read_credentials, write_credentials
 from webapp.demo.drafts import CUSTOMERS, PLATFORM_RULES, tenant_rules
 from webapp.demo.rules import add_rules
-from webapp.errors import Unauthenticated
 from webapp.extensions import current_settings, db
-from webapp.identity import service as identity
-from webapp.scope.scopes import GlobalScope, IdentityScope, TenantScope
+from webapp.http.errors import Unauthenticated
+from webapp.identity import authentication as identity
 
 group = Commands("demo", help="Three tenants to try things on, and a first look across them.")
 

@@ -4,12 +4,12 @@ from collections.abc import Iterable
 
 from sqlalchemy import select
 
+from webapp.db.scopes import Scope, TenantScope
 from webapp.demo.drafts import Draft
 from webapp.extensions import db
 from webapp.rules import service
 from webapp.rules.models import RuleRow
 from webapp.rules.schemas import RuleCreateSchema
-from webapp.scope.scopes import Scope, TenantScope
 
 
 def add_rules(scope: Scope, drafts: Iterable[Draft], by: str) -> None:

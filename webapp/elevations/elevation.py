@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
 
-from webapp.scope.reason import Reason
+from webapp.scope.headers import Reason
 
 Outcome = Literal["allowed", "denied", "approval_required"]
 

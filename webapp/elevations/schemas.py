@@ -8,8 +8,8 @@ import http_sf
 from marshmallow import ValidationError, fields, validate
 
 from webapp.elevations.elevation import Asked, Elevation, Excluded, LeftOut, Outcome, Person
-from webapp.http import Schema, Text, TupleOf
-from webapp.identity.service import MAX_EMAIL
+from webapp.http.schema import Schema, Text, TupleOf
+from webapp.identity.authentication import MAX_EMAIL
 from webapp.scope.schemas import SLUG, SURFACE, GivenReasonSchema, is_printable
 
 KEY_HEADER = "Idempotency-Key"

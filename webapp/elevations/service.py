@@ -16,6 +16,9 @@ from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from webapp.audit.recorder import Elsewhere
+from webapp.db.scopes import Exclusion
+from webapp.decisions.break_glass import break_glass
+from webapp.decisions.decide import consult_now
 from webapp.elevations.elevation import (
     Answer,
     Asked,
@@ -27,14 +30,12 @@ from webapp.elevations.elevation import (
 )
 from webapp.elevations.models import ElevationRow
 from webapp.elevations.schemas import KEY_HEADER, ElevationSchema
-from webapp.errors import Conflict
 from webapp.extensions import db
-from webapp.grants.glass import break_glass
-from webapp.identity import service as identity
+from webapp.http.errors import Conflict
+from webapp.identity import authentication as identity
 from webapp.identity.models import Tenant
 from webapp.identity.principal import Principal
-from webapp.scope.deciding import consult_now
-from webapp.scope.policy import (
+from webapp.scope.decision import (
     EVERYWHERE,
     Allowed,
     Decision,
@@ -46,8 +47,7 @@ from webapp.scope.policy import (
     TenantTarget,
     circumstances_of,
 )
-from webapp.scope.scopes import Exclusion
-from webapp.scope.service import ASK, note
+from webapp.scope.enter import ASK, note
 
 _AT_HOME = Elevation(
     decision="allowed",

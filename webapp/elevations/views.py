@@ -10,7 +10,7 @@ from webapp.elevations import service
 from webapp.elevations.elevation import Asked
 from webapp.elevations.schemas import AskedSchema, ElevationSchema, KeySchema
 from webapp.extensions import db
-from webapp.http import Blueprint, etag_of, json_response
+from webapp.http.schema import Blueprint, etag_of, json_response
 from webapp.scope.surface import current_principal, surface
 
 REPLAYED_HEADER = "Idempotency-Replayed"

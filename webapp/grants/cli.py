@@ -10,12 +10,14 @@ import click
 
 from webapp.audit.operation import origin
 from webapp.commands import Commands, as_json, print_json, print_rows
+from webapp.db.scopes import ClerkScope
 from webapp.extensions import db
-from webapp.grants import clerk, notices, service
+from webapp.grants import expiry as clerk
+from webapp.grants import service
 from webapp.grants.grant import Grant, GrantQuery, GrantState
+from webapp.grants.notices import outbox as notices
 from webapp.grants.schemas import GrantSchema
-from webapp.http import MAX_LIMIT
-from webapp.scope.scopes import ClerkScope
+from webapp.http.schema import MAX_LIMIT
 
 group = Commands("grants", help="Approvals for a time, and glass that was broken.")
 

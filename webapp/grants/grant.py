@@ -6,10 +6,10 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from webapp.rules.circumstances import Circumstances
-from webapp.rules.engine import Candidate, Cover
+from webapp.rules.engine.evaluate import Candidate, Cover
+from webapp.rules.engine.request import Circumstances
 from webapp.rules.rule import Rule
-from webapp.scope.reason import Reason
+from webapp.scope.headers import Reason
 
 GrantKind = Literal["approval", "break_glass"]
 GrantState = Literal["requested", "approved", "denied", "revoked", "expired"]
@@ -97,7 +97,7 @@ class GrantPage:
 
 @dataclass(frozen=True)
 class GrantQuery:
-    """What the list is asked for; `cursor` is opaque until `webapp.http` has checked it."""
+    """What the list is asked for; `cursor` is opaque until `webapp.http.schema` has checked it."""
 
     limit: int = 50
     cursor: str | None = None

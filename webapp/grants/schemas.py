@@ -4,11 +4,11 @@ from typing import get_args
 
 from marshmallow import fields, validate
 
-from webapp.audit.schemas import ReasonSchema
 from webapp.grants.grant import Asking, GrantKind, GrantQuery, GrantState, SortKey
-from webapp.http import PageQuerySchema, Schema, Text, TupleOf
-from webapp.rules.templates import BREAK_GLASS
-from webapp.scope.reason import REASON_CODES
+from webapp.http.schema import PageQuerySchema, Schema, Text, TupleOf
+from webapp.ledger.schemas import ReasonSchema
+from webapp.rules.engine.templates import BREAK_GLASS
+from webapp.scope.headers import REASON_CODES
 from webapp.scope.schemas import SLUG, SURFACE, GivenReasonSchema
 
 MAX_ENTRIES = 20

@@ -12,9 +12,9 @@ from sqlalchemy import ColumnElement, select
 from uuid_utils.compat import uuid7
 
 from webapp.caching import invalidate
-from webapp.errors import Conflict, NotFound
+from webapp.db.scopes import Scope
 from webapp.extensions import db
-from webapp.grants import notices
+from webapp.grants.active import grant_of, holder_tag, load_approvals, load_grants
 from webapp.grants.grant import (
     PLATFORM_APPROVERS,
     TENANT_APPROVERS,
@@ -25,16 +25,16 @@ from webapp.grants.grant import (
     approvers_of,
     satisfies,
 )
-from webapp.grants.holdings import grant_of, holder_tag, load_approvals, load_grants
 from webapp.grants.models import GrantApprovalRow, GrantRow
+from webapp.grants.notices import outbox as notices
+from webapp.http.errors import Conflict, NotFound
+from webapp.http.pagination import listing_of, read_page
 from webapp.identity.models import Tenant
 from webapp.identity.principal import Principal
-from webapp.paging import listing_of, read_page
 from webapp.rules.models import RuleRow
 from webapp.rules.rule import Rule
-from webapp.rules.sets import load
-from webapp.scope.policy import EVERYWHERE, Allowed, Denied, Ruled, Target, TenantTarget
-from webapp.scope.scopes import Scope
+from webapp.rules.rule_sets import load
+from webapp.scope.decision import EVERYWHERE, Allowed, Denied, Ruled, Target, TenantTarget
 
 
 @dataclass(frozen=True)

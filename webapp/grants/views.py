@@ -8,9 +8,12 @@ from flask import Response
 
 from webapp.audit import recorder
 from webapp.context import current_request
+from webapp.decisions import break_glass as glass
 from webapp.extensions import db
-from webapp.grants import asking, glass, notices, service
+from webapp.grants import requests as asking
+from webapp.grants import service
 from webapp.grants.grant import Asking, Grant, GrantQuery
+from webapp.grants.notices import outbox as notices
 from webapp.grants.schemas import (
     AskSchema,
     GrantPageSchema,
@@ -20,10 +23,10 @@ from webapp.grants.schemas import (
     ReviewSchema,
 )
 from webapp.grants.service import Matter
-from webapp.http import Blueprint, respond
+from webapp.http.schema import Blueprint, respond
 from webapp.identity.principal import STAFF_ROLES, TENANT_ROLES, Principal
-from webapp.scope.policy import Allowed, Denied
-from webapp.scope.service import note, raise_unless_allowed
+from webapp.scope.decision import Allowed, Denied
+from webapp.scope.enter import note, raise_unless_allowed
 from webapp.scope.surface import current_principal, current_scope, current_surface, surface
 
 blueprint = Blueprint(

@@ -1,7 +1,7 @@
 """Request ids, structured logs, metrics, health: what operators see of the service."""
 
 from webapp.observability import health, logs
-from webapp.observability.lifecycle import Application
+from webapp.observability.request_log import Application
 from webapp.settings import Settings
 
 

@@ -10,9 +10,9 @@ from gunicorn.glogging import Logger
 from uuid_utils.compat import uuid7
 from werkzeug.http import HTTP_STATUS_CODES
 
-from webapp.errors import PROBLEM_TYPE
+from webapp.http.errors import PROBLEM_TYPE
 from webapp.observability import logs
-from webapp.observability.lifecycle import REQUEST_ID_HEADER
+from webapp.observability.request_log import REQUEST_ID_HEADER
 from webapp.settings import SettingsError, read_settings
 
 

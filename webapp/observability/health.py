@@ -10,12 +10,12 @@ from celery import Celery
 from flask import Blueprint, Flask, Response, current_app
 from sqlalchemy import String, column, select, table
 
-from webapp import migrate
+from webapp.db import migrate
+from webapp.db.scopes import IdentityScope
 from webapp.extensions import current_settings, db, reach_database
+from webapp.http.public import public
 from webapp.observability import metrics
 from webapp.observability.probes import LIMIT, CheckFailed, Probe, look
-from webapp.scope.declare import public
-from webapp.scope.scopes import IdentityScope
 
 PROBES = "sightline.probes"
 

@@ -13,19 +13,23 @@ import orjson
 
 from webapp.audit.operation import record_command
 from webapp.commands import Commands, as_json, print_json, print_rows
+from webapp.db.scopes import GlobalScope
 from webapp.extensions import db
-from webapp.http import MAX_LIMIT
-from webapp.rules import cedar_text, checking, files, service, simulating, transfer
-from webapp.rules.cedar import SCHEMA_TEXT
-from webapp.rules.findings import Finding
+from webapp.http.schema import MAX_LIMIT
+from webapp.rules import service
+from webapp.rules.checks import service as checking
+from webapp.rules.checks.findings import Finding
+from webapp.rules.engine.cedar import SCHEMA_TEXT
+from webapp.rules.engine.templates import Unreadable
+from webapp.rules.files import cedar_text, transfer
+from webapp.rules.files import format as files
+from webapp.rules.files.transfer import Plan, Step
 from webapp.rules.rule import Rule, RuleQuery
+from webapp.rules.rule_sets import load
 from webapp.rules.schemas import RuleSchema
-from webapp.rules.sets import load
-from webapp.rules.simulation import Affected, Changed, Replay, Shift
-from webapp.rules.simulation_schemas import MAX_DAYS, ReplaySchema
-from webapp.rules.templates import Unreadable
-from webapp.rules.transfer import Plan, Step
-from webapp.scope.scopes import GlobalScope
+from webapp.rules.simulation import service as simulating
+from webapp.rules.simulation.replay import Affected, Changed, Replay, Shift
+from webapp.rules.simulation.schemas import MAX_DAYS, ReplaySchema
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from webapp.errors import Invalid
+from webapp.http.errors import Invalid
 from webapp.rules.rule import Rule
 
 

@@ -6,14 +6,14 @@ from datetime import UTC, datetime
 
 from sqlalchemy import func, select
 
-from webapp.errors import Conflict
 from webapp.extensions import db
-from webapp.rules.circumstances import Circumstances
-from webapp.rules.engine import NO_RULES, Candidate, judge, prepare
+from webapp.http.errors import Conflict
+from webapp.rules.engine.evaluate import NO_RULES, Candidate, judge, prepare
+from webapp.rules.engine.request import Circumstances
+from webapp.rules.engine.templates import BREAK_GLASS
+from webapp.rules.mapping import candidate_of
 from webapp.rules.models import RuleRow
-from webapp.rules.rows import candidate_of
-from webapp.rules.templates import BREAK_GLASS
-from webapp.scope.reason import REASON_CODES
+from webapp.scope.headers import REASON_CODES
 
 ADMINISTRATION = tuple(
     f"admin.rules.{use}" for use in ("list", "read", "create", "update", "delete")

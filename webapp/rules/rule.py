@@ -90,7 +90,7 @@ class HistoryQuery:
 
 @dataclass(frozen=True)
 class RuleQuery:
-    """What the list is asked for; `cursor` is opaque until `webapp.http` has checked it."""
+    """What the list is asked for; `cursor` is opaque until `webapp.http.schema` has checked it."""
 
     limit: int = 50
     cursor: str | None = None

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from marshmallow import ValidationError, fields, missing, validate
 
-from webapp.http import Instant, PageQuerySchema, Schema, Text, TupleOf
+from webapp.http.schema import Instant, PageQuerySchema, Schema, Text, TupleOf
 from webapp.identity.principal import PLATFORM_ROLES, STAFF_ROLES, TENANT_ROLES
 from webapp.rules.rule import (
     Change,
@@ -27,7 +27,7 @@ from webapp.rules.rule import (
     Subjects,
     Window,
 )
-from webapp.scope.reason import REASON_CODES
+from webapp.scope.headers import REASON_CODES
 from webapp.scope.schemas import SLUG, SURFACES
 
 MAX_ENTRIES = 100

@@ -14,17 +14,19 @@ from sqlalchemy.exc import IntegrityError
 from uuid_utils.compat import uuid7
 
 from webapp.caching import cache_result, invalidate
-from webapp.db import violated_constraint
-from webapp.errors import Conflict, Invalid, NotFound
+from webapp.db.scopes import GlobalScope, Scope, TenantScope
+from webapp.db.session import violated_constraint
 from webapp.extensions import db
-from webapp.http import decode_cursor, encode_cursor
+from webapp.http.errors import Conflict, Invalid, NotFound
+from webapp.http.pagination import listing_of, read_page
+from webapp.http.schema import decode_cursor, encode_cursor
 from webapp.identity.models import Tenant
-from webapp.paging import listing_of, read_page
-from webapp.rules import cedar
 from webapp.rules.drafts import refuse_backwards
+from webapp.rules.engine import cedar
+from webapp.rules.engine.templates import Unreadable
 from webapp.rules.lockout import refuse_lockout
+from webapp.rules.mapping import rule_of, version_of
 from webapp.rules.models import NAME_IS_UNIQUE, RuleRow, RuleVersionRow
-from webapp.rules.rows import rule_of, version_of
 from webapp.rules.rule import (
     ANYBODYS,
     KIND,
@@ -38,8 +40,6 @@ from webapp.rules.rule import (
     surfaces_covering,
 )
 from webapp.rules.schemas import RulePageSchema, RuleSchema, WindowSchema
-from webapp.rules.templates import Unreadable
-from webapp.scope.scopes import GlobalScope, Scope, TenantScope
 
 
 @cache_result(

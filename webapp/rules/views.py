@@ -7,9 +7,9 @@ from flask import Response, url_for
 
 from webapp.audit import recorder
 from webapp.extensions import db
-from webapp.http import Blueprint, json_response, required_version, respond, row_etag
+from webapp.http.schema import Blueprint, json_response, required_version, respond, row_etag
 from webapp.identity.principal import STAFF_ROLES, TENANT_ROLES
-from webapp.rules import service, simulating
+from webapp.rules import service
 from webapp.rules.rule import KIND, HistoryQuery, Rule, RuleQuery
 from webapp.rules.schemas import (
     HistoryQuerySchema,
@@ -20,8 +20,9 @@ from webapp.rules.schemas import (
     RuleQuerySchema,
     RuleSchema,
 )
-from webapp.rules.simulating import Simulation
-from webapp.rules.simulation_schemas import SimulateSchema, SimulationSchema
+from webapp.rules.simulation import service as simulating
+from webapp.rules.simulation.schemas import SimulateSchema, SimulationSchema
+from webapp.rules.simulation.service import Simulation
 from webapp.scope.surface import current_principal, current_scope, current_surface, surface
 
 blueprint = Blueprint(

@@ -2,8 +2,8 @@
 
 from marshmallow import ValidationError, fields, validate
 
-from webapp.http import Schema, Text
-from webapp.scope.reason import MAX_NOTE, MAX_TICKET, REASON_CODES, Reason
+from webapp.http.schema import Schema, Text
+from webapp.scope.headers import MAX_NOTE, MAX_TICKET, REASON_CODES, Reason
 
 MAX_SURFACE = 200
 # The patterns are shown to clients too: `$(?!\n)` ends a string in Python as in JavaScript.

@@ -10,12 +10,14 @@ from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
 
 from webapp.context import current_request, current_state, environ_key
-from webapp.errors import Forbidden, Invalid, ReasonRequired, Unauthenticated
-from webapp.identity import service as identity
+from webapp.db.scopes import Scope, tenant_scope
+from webapp.decisions.decide import tags_of
+from webapp.http.errors import Forbidden, Invalid, ReasonRequired, Unauthenticated
+from webapp.identity import authentication as identity
 from webapp.identity.principal import PlatformRole, Principal, TenantRole
-from webapp.scope.deciding import tags_of
-from webapp.scope.policy import EVERYWHERE, Surface, Target, TenantTarget
-from webapp.scope.reason import (
+from webapp.scope.decision import EVERYWHERE, Surface, Target, TenantTarget
+from webapp.scope.enter import enter_own, enter_scope
+from webapp.scope.headers import (
     HeaderError,
     Reason,
     Wanted,
@@ -24,8 +26,6 @@ from webapp.scope.reason import (
     parse_reason,
     parse_scope,
 )
-from webapp.scope.scopes import Scope, tenant_scope
-from webapp.scope.service import enter_own, enter_scope
 
 SCOPE_HEADER = "Sightline-Scope"
 REASON_HEADER = "Sightline-Reason"

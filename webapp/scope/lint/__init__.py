@@ -7,10 +7,10 @@ from pathlib import Path
 from flask import Flask
 from sqlalchemy import NullPool, create_engine, make_url
 
-from webapp.db import Base
+from webapp.db.session import Base
 from webapp.extensions import current_settings
+from webapp.scope.lint.allowlist import DOORS, check_doors, keep_refused
 from webapp.scope.lint.catalog import Table, read_tables
-from webapp.scope.lint.doors import DOORS, check_doors, keep_refused
 from webapp.scope.lint.exceptions import (
     FILE,
     RULE,

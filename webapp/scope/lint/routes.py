@@ -9,8 +9,8 @@ from flask import Flask
 from werkzeug.routing import Rule
 
 from webapp.audit.recorder import settle
+from webapp.scope.decision import Surface
 from webapp.scope.lint.finding import Finding
-from webapp.scope.policy import Surface
 from webapp.scope.surface import surface
 
 View = Callable[..., Any]

@@ -8,7 +8,7 @@ statement instead of once a row.
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from webapp.audit.ledger import OWN_JOURNAL
+from webapp.audit.append import OWN_JOURNAL
 
 TENANT_ROLE = "sightline_tenant"
 GLOBAL_ROLE = "sightline_global"

@@ -1,0 +1,128 @@
+"""`python -m reliability.faults.finalizer DIRECTORY`: keeps a journal as a web process does,
+and says before and after each step what it asks of it and what it was promised.
+
+Files have names that are known beforehand, checkpoints come early and late words soon, so that all
+the system calls that a long life makes are made in a short one.
+"""
+
+import itertools
+import os
+import sqlite3
+import sys
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+from uuid import UUID
+
+import structlog
+
+from tests.audit.events import make_event
+from tests.audit.journal.journals import KEY, MAX_BYTES, PATIENCE
+from webapp.audit.event import AuditEvent, load_event
+from webapp.audit.journal.reader import JournalReader
+from webapp.audit.journal.service import Journal, JournalFailed
+
+ROUNDS = 8
+FORGET_EVERY = 3
+EARLY = 3 * 2**14
+SOON = 0.02
+
+CRASH = "crash"
+"""Said as the second argument: end without closing anything."""
+
+
+def name_of(number: int) -> UUID:
+    """The name of the journal's first file, its second and so on."""
+    return UUID(int=number)
+
+
+def main() -> None:
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    names = map(name_of, itertools.count(1))
+    with (
+        mock.patch("webapp.audit.journal.writer.uuid4", side_effect=names),
+        mock.patch("webapp.audit.journal.writer.CHECKPOINT", EARLY),
+        mock.patch("webapp.audit.journal.service.LATE", SOON),
+    ):
+        journal = Journal(Path(sys.argv[1]), KEY, MAX_BYTES)
+        for number in range(ROUNDS):
+            _work(journal, number)
+        if CRASH in sys.argv[2:]:
+            os._exit(0)
+        journal.close(PATIENCE)
+
+
+def _work(journal: Journal, number: int) -> None:
+    match number % 4:
+        case 0:
+            _settle(journal, [_begin(journal)])
+        case 1:
+            _settle(journal, [_asked(), _asked()])
+        case 2:
+            changed = _asked(kind="change")
+            try:
+                journal.begin_durably(replace(changed, outcome="interrupted"), PATIENCE)
+            except JournalFailed:
+                _refused(journal, [changed])
+            else:
+                _say("begun", changed)
+                _settle(journal, [changed])
+        case 3:
+            _begin(journal)
+            _settle(journal, [_asked(), _begin(journal)])
+    if number % FORGET_EVERY == FORGET_EVERY - 1:
+        _forget(journal)
+
+
+def _asked(**changes: object) -> AuditEvent:
+    event = make_event(origin=None, **changes)
+    _say("asked", event)
+    return event
+
+
+def _begin(journal: Journal) -> AuditEvent:
+    event = _asked()
+    journal.begin(replace(event, outcome="interrupted", http_status=None))
+    return event
+
+
+def _settle(journal: Journal, events: list[AuditEvent]) -> None:
+    try:
+        journal.settle(events, PATIENCE)
+    except JournalFailed:
+        _refused(journal, events)
+    else:
+        for event in events:
+            _say("acknowledged", event)
+
+
+def _refused(journal: Journal, events: list[AuditEvent]) -> None:
+    for event in events:
+        _say("refused", event)
+    journal.settle_later([replace(event, outcome="failed", http_status=503) for event in events])
+
+
+def _forget(journal: Journal) -> None:
+    """As the relay: what it reads it brings to the ledger, and then it can be forgotten."""
+    file = journal.file
+    if file is None:
+        return
+    with suppress(sqlite3.Error, OSError):
+        reader = JournalReader(file.path)
+        try:
+            rows = reader.read_settled(0, 4)
+        finally:
+            reader.close()
+        for row in rows:
+            print("committed", row.event.decode(), flush=True)  # noqa: T201 - what it is for
+            assert str(load_event(row.event).id) == row.id
+        journal.forget(file, [row.place for row in rows])
+
+
+def _say(word: str, event: AuditEvent) -> None:
+    print(word, event.id, flush=True)  # noqa: T201 - what it is for
+
+
+if __name__ == "__main__":
+    main()

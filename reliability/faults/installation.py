@@ -1,0 +1,278 @@
+"""What is broken here: PostgreSQL, Redis and the Procfile's processes, each with all it started."""
+
+import os
+import signal
+import subprocess
+import sysconfig
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import psutil
+import requests
+from flask import Flask
+from redis import Redis
+
+from reliability.faults.disk import Disk, journal_disk
+from reliability.faults.time_machine import TimeMachine, find_time_machine
+from tests.applications import let_staff_look
+from tests.processes import ROOT, command_of, no_settings_of_the_caller
+from webapp import create_app
+from webapp.db import migrate
+from webapp.extensions import db
+from webapp.settings import read_settings
+from webapp.stack.home import open_stack, running
+from webapp.stack.servers import Server, free_port
+
+WEB_CONCURRENCY = "2"
+STARTUP = 90.0
+"""Seconds; on a busy machine with everything else starting as well."""
+
+GONE = 30.0
+POLL = 0.05
+
+
+class PlantError(Exception):
+    """A part cannot be brought into the state that it should have: nothing more can be said."""
+
+
+class Part(ABC):
+    """A process and all that it has started, to be killed, stopped and started again."""
+
+    @abstractmethod
+    def start(self) -> None: ...
+
+    @property
+    @abstractmethod
+    def process(self) -> subprocess.Popen[bytes] | None: ...
+
+    @property
+    def tree(self) -> list[psutil.Process]:
+        """The process itself first; empty where it is dead."""
+        process = self.process
+        if process is None or process.poll() is not None:
+            return []
+        with suppress(psutil.NoSuchProcess):
+            main = psutil.Process(process.pid)
+            return [main, *main.children(recursive=True)]
+        return []
+
+    @property
+    def children(self) -> list[psutil.Process]:
+        return self.tree[1:]
+
+    def kill(self) -> None:
+        """SIGKILL all of it; nothing of it is left on return."""
+        self._end(signal.SIGKILL)
+
+    def pause(self) -> None:
+        send(signal.SIGSTOP, self.tree)
+
+    def resume(self) -> None:
+        send(signal.SIGCONT, self.tree)
+
+    def restart(self) -> None:
+        """Start it where it is dead, and have it go on where it is stopped."""
+        if self.tree:
+            self.resume()
+        else:
+            self.start()
+
+    def _end(self, first: signal.Signals) -> None:
+        tree = self.tree
+        send(first, tree[:1])
+        if first is signal.SIGKILL:
+            send(first, tree)
+        if self.process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(GONE)
+        left = [process for process in tree if _lives(process)]
+        send(signal.SIGKILL, left)
+        _await("a killed process is still there", lambda: not any(map(_lives, left)))
+
+
+class ServerPart(Part):
+    """One of the development stack's servers."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    @property
+    def process(self) -> subprocess.Popen[bytes] | None:
+        return self._server.process
+
+    def start(self) -> None:
+        self._server.start()
+
+
+class ProcessPart(Part):
+    """One of the Procfile's processes; it has started when `answers`, if that is to be awaited."""
+
+    def __init__(
+        self,
+        name: str,
+        environment: Mapping[str, str],
+        log: Path,
+        answers: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.log = log
+        self._command = command_of(name)
+        self._environment = environment
+        self._answers = answers
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def process(self) -> subprocess.Popen[bytes] | None:
+        return self._process
+
+    def start(self) -> None:
+        path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(
+                self._command,
+                cwd=ROOT,
+                env=os.environ | {"PATH": path, **self._environment},
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        _await(f"{self._command} does not start, see {self.log}", self._has_started)
+
+    def stop(self) -> None:
+        """End it in order."""
+        self.resume()
+        self._end(signal.SIGTERM)
+
+    def _has_started(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            tail = self.log.read_text(errors="replace")[-4000:]
+            raise PlantError(f"{self._command} has ended:\n{tail}")
+        return self._answers()
+
+
+@dataclass(frozen=True)
+class Plant:
+    app: Flask
+    """To look into the product's database; it takes no requests."""
+    environment: Mapping[str, str]
+    url: str
+    postgres: ServerPart
+    redis: ServerPart
+    broker: Redis
+    web: ProcessPart
+    worker: ProcessPart
+    beat: ProcessPart
+    journal: Disk
+    clock: TimeMachine | None
+    """`None` where libfaketime is not installed."""
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return (self.postgres, self.redis, self.web, self.worker, self.beat)
+
+    def restore(self) -> None:
+        """Everything runs again."""
+        if self.clock is not None:
+            self.clock.set(0)
+        self.journal.free()
+        for part in self.parts:
+            part.restart()
+
+    def is_well(self) -> bool:
+        return _is_ok(f"{self.url}/readyz")
+
+    def await_well(self) -> None:
+        _await(f"{self.url}/readyz is not ok", self.is_well)
+
+
+@contextmanager
+def built(home: Path) -> Iterator[Plant]:
+    """All of it, running, on servers of its own; nothing of it is left afterwards."""
+    stack = open_stack(home, durable=True)
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    environment = {
+        **stack.environment,
+        "SIGHTLINE_HOME": str(home),
+        "JOURNAL_DIR": str(home / "journal"),
+        "WEB_CONCURRENCY": WEB_CONCURRENCY,
+        "PORT": str(port),
+        "PROMETHEUS_MULTIPROC_DIR": str(home / "metrics"),
+    }
+    (home / "metrics").mkdir()
+    clock = find_time_machine(home / "clock")
+    with (
+        ExitStack() as cleaning,
+        no_settings_of_the_caller(),
+        running(stack),
+        journal_disk(home / "journal") as journal,
+    ):
+        with mock.patch.dict(os.environ, environment):
+            settings = read_settings()
+        migrate.upgrade(settings)
+        app = create_app(settings)
+        let_staff_look(app)
+        web_environment = {**environment, **(clock.environment if clock else {})}
+        web = ProcessPart(
+            "web", web_environment, home / "web.log", lambda: _is_ok(f"{url}/healthz")
+        )
+        worker = ProcessPart("worker", environment, home / "worker.log")
+        beat = ProcessPart("beat", environment, home / "beat.log")
+        for part in (worker, beat, web):
+            cleaning.callback(part.kill)
+            part.start()
+        plant = Plant(
+            app=app,
+            environment=environment,
+            url=url,
+            postgres=ServerPart(stack.postgres),
+            redis=ServerPart(stack.redis),
+            broker=stack.redis.client,
+            web=web,
+            worker=worker,
+            beat=beat,
+            journal=journal,
+            clock=clock,
+        )
+        plant.await_well()
+        try:
+            yield plant
+        finally:
+            # Stopped servers would not end in order, and killed ones have left no process.
+            plant.postgres.resume()
+            plant.redis.resume()
+            with plant.app.app_context():
+                db.engine.dispose()
+
+
+def send(wanted: signal.Signals, processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(wanted)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _is_ok(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=5).status_code == 200
+    except requests.RequestException:
+        return False
+
+
+def _await(otherwise: str, reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + STARTUP
+    while not reached():
+        if time.monotonic() > deadline:
+            raise PlantError(otherwise)
+        time.sleep(POLL)

@@ -1,0 +1,140 @@
+"""The tables: for whoever watches, and for docs/reliability.md between its markers."""
+
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from reliability.faults.comparison import WRONGS, Row
+from reliability.faults.injection import MODES, Verdict
+from reliability.faults.run import Extent, Outcome
+from tests.processes import ROOT
+
+DOCUMENT = ROOT / "docs" / "reliability.md"
+BEGIN, END = "<!-- begin: make faults -->", "<!-- end: make faults -->"
+
+WIDTH = 170
+LOOKS = (
+    *("fault", "times", "looks", "acknowledged", "refused or unanswered"),
+    *("lost", "doubled", "unrecorded", "longest request", "longest held by recording"),
+)
+CALLS = ("call", *MODES, "events acknowledged", "refused", "promises broken")
+LISTS = ("fault", "lists", "5xx or unanswered", "unexplained", "wrong bodies", "longest request")
+
+
+@dataclass(frozen=True)
+class _Table:
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def print_run(outcome: Outcome, extent: Extent) -> None:
+    console = _console()
+    for table in _run_tables(outcome):
+        console.print(_rich(table))
+    console.print(_summary(outcome, extent))
+    for wrong, examples in outcome.reckoning.examples.items():
+        for example in examples:
+            console.print(f"{wrong}: {example}")
+
+
+def print_calls(verdicts: Sequence[Verdict]) -> None:
+    console = _console()
+    console.print(_rich(_call_table(verdicts)))
+    for verdict in verdicts:
+        for problem in verdict.problems:
+            console.print(f"{verdict.case}: {problem}")
+
+
+def write_document(
+    outcome: Outcome, verdicts: Sequence[Verdict], extent: Extent, document: Path = DOCUMENT
+) -> None:
+    """Put the tables in the place of those before."""
+    before, _, rest = document.read_text().partition(BEGIN)
+    _, found, after = rest.partition(END)
+    if not found:
+        raise ValueError(f"{document} lacks {BEGIN} and {END}")
+    lines = [_summary(outcome, extent), ""]
+    for table in (*_run_tables(outcome), _call_table(verdicts)):
+        lines += [f"**{table.title}**", "", _markdown(table.head)]
+        lines += [_markdown(["---", *["---:"] * (len(table.head) - 1)])]
+        lines += [*map(_markdown, table.rows), ""]
+    document.write_text(f"{before}{BEGIN}\n" + "\n".join(lines) + f"{END}{after}")
+
+
+def _run_tables(outcome: Outcome) -> tuple[_Table, _Table]:
+    rows = [*sorted(outcome.reckoning.rows.items()), ("all", outcome.reckoning.total)]
+    return (
+        _Table("Looks", LOOKS, [_look_cells(name, row) for name, row in rows]),
+        _Table("The plain list of rules", LISTS, [_list_cells(name, row) for name, row in rows]),
+    )
+
+
+def _call_table(verdicts: Sequence[Verdict]) -> _Table:
+    return _Table("The journal's system calls", CALLS, list(_call_rows(verdicts)))
+
+
+def _console() -> Console:
+    return Console(highlight=False, markup=False, width=WIDTH)
+
+
+def _rich(table: _Table) -> Table:
+    shown = Table(title=table.title, title_justify="left")
+    for number, name in enumerate(table.head):
+        shown.add_column(name, justify="right" if number else "left")
+    for row in table.rows:
+        shown.add_row(*row)
+    return shown
+
+
+def _look_cells(name: str, row: Row) -> list[str]:
+    held = f"{row.held:.2f} s"
+    if row.held_stopped > row.held:
+        held += f" ({row.held_stopped:.2f} s while it was stopped)"
+    counts = (row.times, row.looks, row.acknowledged, row.refused)
+    wrongs = (row.wrongs["lost"], row.wrongs["doubled"], row.wrongs["unrecorded"])
+    return [name, *(f"{count:,}" for count in (*counts, *wrongs)), f"{row.longest:.1f} s", held]
+
+
+def _list_cells(name: str, row: Row) -> list[str]:
+    wrongs = (row.plain_wrongs["errors"] + row.plain_wrongs["unexpected refusals"],)
+    counts = (row.plain, row.plain_unanswered, *wrongs, row.plain_wrongs["wrong bodies"])
+    return [name, *(f"{count:,}" for count in counts), f"{row.plain_longest:.1f} s"]
+
+
+def _call_rows(verdicts: Sequence[Verdict]) -> Iterator[list[str]]:
+    hit = [verdict for verdict in verdicts if verdict.hit]
+    for call in (*sorted({verdict.case.call for verdict in hit}), None):
+        these = [verdict for verdict in hit if call in (None, verdict.case.call)]
+        counts = [sum(verdict.case.mode == mode for verdict in these) for mode in MODES]
+        counts += [
+            sum(verdict.acknowledged for verdict in these),
+            sum(verdict.refused for verdict in these),
+            sum(len(verdict.problems) for verdict in these),
+        ]
+        yield [call or "all", *(f"{count:,}" for count in counts)]
+
+
+def _summary(outcome: Outcome, extent: Extent) -> str:
+    total = outcome.reckoning.total
+    machine = f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
+    wrongs = ", ".join(f"{wrong} {total.wrongs[wrong]:,}" for wrong in WRONGS)
+    return (
+        f"{datetime.now(UTC):%d %B %Y}, seed {extent.seed}, {machine}: {total.times:,} faults,"
+        f" {total.looks:,} looks of which {total.acknowledged:,} were acknowledged with a receipt,"
+        f" {total.plain:,} plain lists; {outcome.events:,} events in the ledger"
+        f" {outcome.drained_after:.0f} s after the last fault. {wrongs[0].upper()}{wrongs[1:]},"
+        f" numbers without an event {outcome.missing:,}, events left in files {outcome.waiting:,},"
+        f" quarantined {outcome.quarantined:,}. Refused, but recorded as served:"
+        f" {outcome.reckoning.overstated:,}."
+    )
+
+
+def _markdown(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,80 @@
+"""`python -m tests.stress`: a minute of mixed load on the real processes, and a count."""
+
+import argparse
+import os
+import secrets
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
+
+from reliability.stress.load import Stage, run
+from reliability.stress.report import cache_outcomes, print_report
+from tests.applications import let_staff_look
+from tests.processes import no_settings_of_the_caller, run_web, run_worker
+from webapp import create_app
+from webapp.db import migrate
+from webapp.settings import read_settings
+from webapp.stack.home import open_stack, running
+
+WEB_CONCURRENCY = "2"
+ALARMS = 20
+"""Lines of each log that are shown when something was wrong."""
+
+
+def main() -> int:
+    asked = _arguments()
+    title = f"{asked.seconds:g} s of mixed load, seed {asked.seed}"
+    print(f"{title} …", flush=True)  # noqa: T201 - for whom it may not come to an end
+    with (
+        tempfile.TemporaryDirectory(prefix="sightline-stress-") as home,
+        _stage(Path(home)) as stage,
+    ):
+        tally = run(stage, asked.seconds, asked.seed)
+        print_report(tally, cache_outcomes(stage.web.url), title)
+        if not tally.clean:
+            _print_alarms(Path(home))
+    return 0 if tally.clean else 1
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.stress", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60, help="how long (default: 60)")
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="of the mix")
+    return parser.parse_args()
+
+
+@contextmanager
+def _stage(home: Path) -> Iterator[Stage]:
+    """The Procfile's processes on servers of their own, whatever the shell has set."""
+    stack = open_stack(home, durable=False)
+    environment = {
+        "SIGHTLINE_HOME": str(home),
+        "WEB_CONCURRENCY": WEB_CONCURRENCY,
+        **stack.environment,
+    }
+    with no_settings_of_the_caller(), running(stack):
+        with mock.patch.dict(os.environ, environment):
+            settings = read_settings()
+        migrate.upgrade(settings)
+        app = create_app(settings)
+        let_staff_look(app)
+        with (
+            run_worker(environment, home / "worker.log"),
+            run_web(environment, home / "web.log") as web,
+        ):
+            yield Stage(app, web, environment)
+
+
+def _print_alarms(home: Path) -> None:
+    for name in ("web.log", "worker.log"):
+        lines = (home / name).read_text(errors="replace").splitlines()
+        alarms = [line for line in lines if "[error" in line or "[critical" in line]
+        for line in alarms[:ALARMS]:
+            print(f"{name}: {line}", file=sys.stderr)  # noqa: T201 - for the person who looks why
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""Looks made against events committed: one for each, and each true of its request."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from reliability.stress.counts import Attempt, Tally
+from reliability.stress.ledger import Recorded
+
+Statuses = Mapping[str, int]
+
+_LINE = re.compile(r"method=\S+ .*request_id=(\S+) .*status=(\d{3})\b")
+
+
+def answered(log: Path, run: str) -> Statuses:
+    """What the web processes say that they have answered, by request id: of a request whose client
+    did not stay there is no other witness."""
+    with log.open(errors="replace") as lines:
+        found = [match for match in map(_LINE.search, lines) if match]
+    return {match[1]: int(match[2]) for match in found if match[1].startswith(run)}
+
+
+def reckon(tally: Tally, statuses: Statuses, events: Sequence[Recorded]) -> None:
+    """Count looks and events, and as faults whatever keeps them from being the same."""
+    by_request: defaultdict[str, list[Recorded]] = defaultdict(list)
+    for event in events:
+        by_request[event.request_id].append(event)
+    tally.events = len(events)
+    for attempt in tally.attempts:
+        _settle(
+            tally,
+            attempt,
+            attempt.status or statuses.get(attempt.request_id),
+            by_request.pop(attempt.request_id, []),
+        )
+    for request_id, recorded in by_request.items():
+        tally.fault("unasked", f"{request_id}, which nobody sent", len(recorded))
+
+
+def _settle(tally: Tally, attempt: Attempt, status: int | None, recorded: list[Recorded]) -> None:
+    """`status` is what the request was answered, whether or not its client has seen it."""
+    if attempt.status is None and status is not None and status >= 500:
+        tally.fault("5xx", f"{attempt.request_id}: {status}, seen in the log only")
+    if attempt.effect is None or status is None:
+        if recorded:
+            tally.fault("unasked", f"{attempt.request_id} ({attempt.surface})", len(recorded))
+        return
+    tally.looks += 1
+    if not recorded:
+        tally.fault("lost", f"{attempt.request_id} ({attempt.surface}), answered {status}")
+    elif len(recorded) > 1:
+        tally.fault("doubled", f"{attempt.request_id} ({attempt.surface})", len(recorded) - 1)
+    else:
+        for wrong in _differences(attempt, status, recorded[0]):
+            tally.fault("wrong records", f"{attempt.request_id}: {wrong}")
+
+
+def _differences(attempt: Attempt, status: int, recorded: Recorded) -> Iterator[str]:
+    event = recorded.event
+    served = "served" if status < 400 else "failed"
+    told: dict[str, tuple[object, object]] = {
+        "actor": (recorded.actor_id, attempt.actor_id),
+        "surface": (recorded.surface, attempt.surface),
+        "effect": (event["decision"]["effect"], attempt.effect),
+        "outcome": (event["outcome"], served if attempt.effect == "allowed" else "denied"),
+        "status": (event["http_status"], status),
+        "repeats": (event["repeats"], 1),
+    }
+    if attempt.status is not None:
+        told["receipt"] = ((str(recorded.id),), attempt.receipts)
+    if attempt.rows is not None:
+        told["rows"] = (event["rows"], attempt.rows)
+    for name, (is_there, should_be) in told.items():
+        if is_there != should_be:
+            yield f"{name} is {is_there!r}, not {should_be!r}"

@@ -1,0 +1,72 @@
+"""What happened, counted by all threads together, and an example of each fault."""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Literal, get_args
+from uuid import UUID
+
+from reliability.stress.people import Effect
+
+Fault = Literal[
+    "5xx",
+    "lost",
+    "doubled",
+    "unasked",
+    "wrong records",
+    "wrong types",
+    "wrong tenants",
+    "stale",
+    "wrong answers",
+    "transport errors",
+]
+FAULTS: tuple[Fault, ...] = get_args(Fault)
+EXAMPLES = 5
+
+
+@dataclass
+class Attempt:
+    """One request, and what the ledger has to hold of it."""
+
+    request_id: str
+    actor_id: UUID | None
+    surface: str
+    effect: Effect | None
+    """`None` for one that leaves no record."""
+    status: int | None
+    """`None` where the client saw no answer."""
+    receipts: tuple[str, ...] = ()
+    seconds: float = 0.0
+    """Until the answer began."""
+    rows: int | None = None
+    """How many rows the client was shown, once it has counted them."""
+
+
+@dataclass
+class Tally:
+    attempts: list[Attempt] = field(default_factory=list)
+    faults: Counter[Fault] = field(default_factory=Counter)
+    examples: defaultdict[Fault, list[str]] = field(default_factory=lambda: defaultdict(list))
+    sabotage: Counter[str] = field(default_factory=Counter)
+    looks: int = 0
+    events: int = 0
+    _lock: Lock = field(default_factory=Lock)
+
+    def attempt(self, attempt: Attempt) -> None:
+        with self._lock:
+            self.attempts.append(attempt)
+
+    def fault(self, fault: Fault, example: str, times: int = 1) -> None:
+        with self._lock:
+            self.faults[fault] += times
+            if len(self.examples[fault]) < EXAMPLES:
+                self.examples[fault].append(example)
+
+    def harm(self, kind: str, times: int = 1) -> None:
+        with self._lock:
+            self.sabotage[kind] += times
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing went wrong, and something was looked at."""
+        return not self.faults.total() and self.looks == self.events > 0

@@ -1,0 +1,129 @@
+"""Journals out of nothing, their disks out of order, and what their files say."""
+
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from tests.audit.events import make_event
+from tests.audit.receipts import wait_for
+from tests.processes import ROOT
+from webapp.audit.event import AuditEvent, load_event
+from webapp.audit.journal import file as journal_file
+from webapp.audit.journal import reader as journal_reader
+from webapp.audit.journal.file import JournalFile
+from webapp.audit.journal.service import Journal
+
+KEY = b"k" * 32
+MAX_BYTES = 2**24
+PATIENCE = 30.0
+
+PRELUDE = """
+import os, sys, time
+from pathlib import Path
+import structlog
+from tests.audit.events import make_event
+from tests.audit.journal.journals import KEY, MAX_BYTES, PATIENCE
+from webapp.audit.event import load_event
+from webapp.audit.journal.service import Journal, JournalFailed
+
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+journal = Journal(Path(sys.argv[1]), KEY, MAX_BYTES)
+
+def say(*words):
+    print(*words, flush=True)
+"""
+
+
+@contextmanager
+def journal_in(directory: Path, max_bytes: int = MAX_BYTES) -> Iterator[Journal]:
+    journal = Journal(directory, KEY, max_bytes)
+    yield journal
+    journal.close(PATIENCE)
+
+
+@contextmanager
+def script(code: str, directory: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process of its own with a journal in `directory`."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PRELUDE + code, str(directory)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        with process:
+            yield process
+    finally:
+        process.kill()
+
+
+def line_of(process: subprocess.Popen[str]) -> list[str]:
+    assert process.stdout is not None
+    return process.stdout.readline().split()
+
+
+@contextmanager
+def hanging_disk(file: JournalFile | None) -> Iterator[None]:
+    """Whatever is written to the file waits."""
+    assert file is not None
+    file._connection.execute(f"pragma busy_timeout = {PATIENCE * 1000:.0f}")
+    other = sqlite3.connect(file.path, isolation_level=None)
+    other.execute("begin immediate")
+    try:
+        yield
+    finally:
+        other.execute("rollback")
+        other.close()
+
+
+def said(directory: Path) -> list[AuditEvent]:
+    """All that the files say, in their order."""
+    return [
+        load_event(row.event)
+        for path in journal_file.list_files(directory)
+        for row in journal_reader.read_all(path)
+    ]
+
+
+def numbers(events: Sequence[AuditEvent]) -> list[int]:
+    return [event.origin.seq for event in events if event.origin is not None]
+
+
+def wait_until_said(directory: Path, *ids: UUID) -> None:
+    wait_for(lambda: {event.id for event in said(directory)} >= set(ids))
+
+
+def break_next(file: JournalFile, code: int, *, written: bool) -> None:
+    """Have the file's next transaction fail, before anything was written or when all of it was."""
+    error = sqlite3.OperationalError("injected")
+    error.sqlite_errorcode = code
+    real = file.write
+
+    def write(*rows: Any, **options: Any) -> None:
+        file.write = real  # type: ignore[method-assign]  # it fails once
+        if written:
+            real(*rows, **options)
+        raise error
+
+    file.write = write  # type: ignore[method-assign]  # this one, not those of other tests
+
+
+def settle(journal: Journal, **changes: object) -> AuditEvent:
+    event = make_event(**changes)
+    journal.settle([event], PATIENCE)
+    return event
+
+
+def outcomes(directory: Path, *ids: UUID) -> list[str]:
+    """What all the files say of these, in this order; each must be there once."""
+    events = said(directory)
+    found = {event.id: event.outcome for event in events}
+    assert all(Counter(event.id for event in events)[event_id] == 1 for event_id in ids)
+    return [found[event_id] for event_id in ids]

@@ -1,0 +1,415 @@
+"""The journal: what it took is on disk and numbered without a gap, once, and nobody waits long."""
+
+import resource
+import sqlite3
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from threading import Barrier
+from uuid import UUID
+
+import pytest
+
+from tests.audit.events import make_event
+from tests.audit.journal.journals import (
+    KEY,
+    MAX_BYTES,
+    PATIENCE,
+    break_next,
+    hanging_disk,
+    journal_in,
+    line_of,
+    numbers,
+    outcomes,
+    said,
+    script,
+    settle,
+    wait_until_said,
+)
+from tests.audit.receipts import wait_for
+from webapp.audit.event import AuditEvent, has_valid_mac
+from webapp.audit.journal import file as journal_file
+from webapp.audit.journal import reader as journal_reader
+from webapp.audit.journal.reader import JournalReader
+from webapp.audit.journal.service import Journal, JournalFailed
+
+SHORT = 0.05
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("webapp.audit.journal.service.LATE", 0.0)
+
+
+def fill(journal: Journal) -> None:
+    with suppress(JournalFailed):
+        while True:
+            settle(journal)
+
+
+def test_what_is_settled_is_on_disk_sealed_and_numbered(journal: Journal) -> None:
+    events = [make_event(), make_event()]
+    journal.settle(events, PATIENCE)
+    last = settle(journal)
+    (path,) = journal_file.list_files(journal.directory)
+    rows = journal_reader.read_all(path)
+    assert [row.id for row in rows] == [str(event.id) for event in (*events, last)]
+    assert all(row.settled and has_valid_mac(row.event, row.mac, KEY) for row in rows)
+    assert numbers(said(journal.directory)) == [1, 2, 3]
+    origins = {event.origin.journal for event in said(journal.directory) if event.origin}
+    assert origins == {UUID(path.stem)}
+
+
+def test_nothing_is_there_before_the_first_event(journal: Journal) -> None:
+    assert not journal.directory.exists()
+    assert journal.file is None
+    assert journal.held == 0
+
+
+def test_a_beginning_is_on_disk_soon(journal: Journal) -> None:
+    event = make_event(outcome="interrupted", http_status=None)
+    journal.begin(event)
+    wait_until_said(journal.directory, event.id)
+    assert outcomes(journal.directory, event.id) == ["interrupted"]
+
+
+def test_a_beginning_that_ends_is_one_event(journal: Journal) -> None:
+    """With the number it had, whenever it ends."""
+    slow, quick, changing = (make_event(outcome="interrupted") for _ in range(3))
+    journal.begin_durably(slow, PATIENCE)
+    journal.begin_durably(changing, PATIENCE)
+    journal.begin(quick)
+    for event in (quick, slow, changing):
+        journal.settle([make_event(id=event.id)], PATIENCE)
+    found = {event.id: event for event in said(journal.directory)}
+    assert numbers([found[event.id] for event in (slow, changing, quick)]) == [1, 2, 3]
+    assert outcomes(journal.directory, slow.id, quick.id, changing.id) == ["served"] * 3
+
+
+def test_what_ends_last_is_read_last(journal: Journal) -> None:
+    """Whoever has read so far misses nothing that began earlier."""
+    slow = make_event(outcome="interrupted")
+    journal.begin_durably(slow, PATIENCE)
+    quick = settle(journal)
+    assert journal.file is not None
+    reader = JournalReader(journal.file.path)
+    (first,) = reader.read_settled(0, 10)
+    journal.settle([make_event(id=slow.id)], PATIENCE)
+    (second,) = reader.read_settled(first.place, 10)
+    assert [first.id, second.id] == [str(quick.id), str(slow.id)]
+
+
+def test_threads_that_wait_share_a_transaction(journal: Journal) -> None:
+    first = settle(journal)
+    assert journal.file is not None
+    statements: list[str] = []
+
+    def inserts() -> int:
+        """Each is a transaction by itself."""
+        assert "commit" not in statements
+        return sum(statement.startswith("insert") for statement in statements)
+
+    with ThreadPoolExecutor(20) as threads:
+        with hanging_disk(journal.file):
+            journal.file._connection.set_trace_callback(statements.append)
+            waiting = [threads.submit(settle, journal)]
+            wait_for(lambda: inserts() == 1)
+            waiting += [threads.submit(settle, journal) for _ in range(19)]
+            wait_for(lambda: journal._inbox._parcels.qsize() == 19)
+        made = [future.result(PATIENCE) for future in waiting]
+    assert inserts() == 2
+    assert Counter(event.id for event in said(journal.directory)) == Counter(
+        event.id for event in [first, *made]
+    )
+    assert sorted(numbers(said(journal.directory))) == list(range(1, 22))
+
+
+def test_many_threads_lose_nothing_and_double_nothing(journal: Journal) -> None:
+    together = Barrier(16)
+
+    def work(_: int) -> list[UUID]:
+        together.wait()
+        made = []
+        for number in range(25):
+            event = make_event(outcome="interrupted")
+            if number % 2:
+                journal.begin(event)
+            journal.settle([make_event(id=event.id)], PATIENCE)
+            made.append(event.id)
+        return made
+
+    with ThreadPoolExecutor(16) as threads:
+        made = [event_id for ids in threads.map(work, range(16)) for event_id in ids]
+    events = said(journal.directory)
+    assert Counter(event.id for event in events) == Counter(made)
+    assert {event.outcome for event in events} == {"served"}
+    assert sorted(numbers(events)) == list(range(1, 401))
+
+
+def test_a_disk_that_hangs_holds_nobody(journal: Journal) -> None:
+    settle(journal)
+    with hanging_disk(journal.file), ThreadPoolExecutor(8) as threads:
+        waiting = [threads.submit(journal.settle, [make_event()], SHORT) for _ in range(24)]
+        waiting += [threads.submit(journal.begin_durably, make_event(), SHORT) for _ in range(24)]
+        errors = [future.exception(PATIENCE) for future in waiting]
+    assert all(isinstance(error, JournalFailed) for error in errors)
+
+
+def test_who_gave_up_is_recorded_once(journal: Journal) -> None:
+    """Whichever word about it comes first: one that is being written cannot be taken back."""
+    settle(journal)
+    events = [make_event() for _ in range(3)]
+    with hanging_disk(journal.file):
+        for event in events:
+            with pytest.raises(JournalFailed):
+                journal.settle([event], SHORT)
+            journal.settle_later([make_event(id=event.id, outcome="failed")])
+    wait_until_said(journal.directory, *(event.id for event in events))
+    settle(journal)
+    assert outcomes(journal.directory, *(e.id for e in events)) == ["served", "failed", "failed"]
+    assert sorted(numbers(said(journal.directory))) == [1, 2, 3, 4, 5]
+
+
+def test_a_second_word_changes_nothing(journal: Journal) -> None:
+    event = settle(journal)
+    journal.settle_later([make_event(id=event.id, outcome="failed")])
+    journal.settle([make_event(id=event.id, outcome="failed")], PATIENCE)
+    journal.begin(make_event(id=event.id, outcome="interrupted"))
+    settle(journal)
+    settle(journal)
+    assert outcomes(journal.directory, event.id) == ["served"]
+
+
+def test_too_much_that_waits_is_refused(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that hangs for long must not use up the memory."""
+    monkeypatch.setattr("webapp.audit.journal.queue.WAITING_MAX", 10)
+    settle(journal)
+    with hanging_disk(journal.file):
+        with pytest.raises(JournalFailed):
+            journal.settle([make_event()], SHORT)
+        begun = [make_event() for _ in range(5)]
+        for event in begun:
+            journal.begin(event)
+        for _ in range(5):
+            journal.settle_later([make_event()])
+        for hand_in in (journal.begin, lambda event: journal.settle_later([event])):
+            with pytest.raises(JournalFailed, match="too much"):
+                hand_in(make_event())
+    wait_until_said(journal.directory, *(event.id for event in begun))
+    settle(journal)
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_what_cannot_be_written_down_fails_alone(journal: Journal, *, later: bool) -> None:
+    settle(journal)
+    bad = make_event(surface="\ud800")
+    with ThreadPoolExecutor(3) as threads:
+        with hanging_disk(journal.file):
+            threads.submit(settle, journal)
+            if later:
+                journal.settle_later([bad])
+            else:
+                refused = threads.submit(journal.settle, [bad], PATIENCE)
+            good = threads.submit(settle, journal)
+        assert good.result(PATIENCE)
+        assert later or isinstance(refused.exception(PATIENCE), JournalFailed)
+    settle(journal)
+    assert sorted(numbers(said(journal.directory))) == [1, 2, 3, 4]
+    assert journal._inbox.late == []
+
+
+def test_where_no_file_can_be_made_it_is_tried_again(tmp_path: Path, impatient: None) -> None:
+    blocked = tmp_path / "blocked"
+    blocked.touch()
+    with journal_in(blocked / "journal") as journal:
+        with pytest.raises(JournalFailed):
+            settle(journal)
+        late = make_event(outcome="failed")
+        journal.settle_later([late])
+        blocked.unlink()
+        served = settle(journal)
+        wait_until_said(journal.directory, late.id)
+        assert outcomes(journal.directory, served.id, late.id) == ["served", "failed"]
+        assert sorted(numbers(said(journal.directory))) == [1, 2]
+
+
+@pytest.mark.parametrize("written", [False, True], ids=["not written", "written"])
+def test_after_an_error_it_goes_on_with_another_file(
+    journal: Journal, impatient: None, *, written: bool
+) -> None:
+    """Nobody can say what the failed one holds, so that no event may get another number."""
+    open_ = make_event(outcome="interrupted")
+    journal.begin_durably(open_, PATIENCE)
+    assert journal.file is not None
+    broken = journal.file
+    break_next(broken, sqlite3.SQLITE_IOERR_FSYNC, written=written)
+    unsure = make_event()
+    with pytest.raises(JournalFailed):
+        journal.settle([unsure], PATIENCE)
+    journal.settle_later([make_event(id=unsure.id, outcome="failed")])
+    with pytest.raises(JournalFailed):
+        journal.settle([make_event(id=open_.id)], PATIENCE)
+    journal.settle_later([make_event(id=open_.id, outcome="failed")])
+    settle(journal)
+    settle(journal)
+    assert journal.file is not None
+    assert journal.file.path != broken.path
+    for event, number in ((open_, 1), (unsure, 2)):
+        told = [found for found in said(journal.directory) if found.id == event.id]
+        assert {found.origin for found in told if found.origin} == {told[0].origin}
+        assert told[0].origin is not None
+        assert (told[0].origin.journal, told[0].origin.seq) == (broken.origin, number)
+    assert journal_file.adopt(broken.path, MAX_BYTES).held == 1 + written
+
+
+def test_what_began_in_a_transaction_that_failed_is_noted_in_the_next_file(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number would be missing if the process died, since others have gone on from there."""
+    monkeypatch.setattr("webapp.audit.journal.service.LATE", 0.0)
+    settle(journal)
+    assert journal.file is not None
+    break_next(journal.file, sqlite3.SQLITE_IOERR_FSYNC, written=False)
+    begun = make_event(outcome="interrupted")
+    journal.begin(begun)
+    wait_for(lambda: begun.id in {event.id for event in said(journal.directory)})
+    assert outcomes(journal.directory, begun.id) == ["interrupted"]
+    with pytest.raises(JournalFailed):  # since the file that failed may say so too
+        journal.settle([make_event(id=begun.id)], PATIENCE)
+    journal.settle_later([make_event(id=begun.id, outcome="failed")])
+    wait_for(lambda: outcomes(journal.directory, begun.id) == ["failed"])
+
+
+def test_what_was_forgotten_in_a_file_that_failed_is_forgotten_nowhere_else(
+    journal: Journal,
+) -> None:
+    settle(journal)
+    broken = journal.file
+    assert broken is not None
+    break_next(broken, sqlite3.SQLITE_IOERR_WRITE, written=False)
+    with pytest.raises(JournalFailed):
+        settle(journal)
+    kept = settle(journal)
+    journal.forget(broken, [1])
+    settle(journal)
+    settle(journal)
+    assert outcomes(journal.directory, kept.id) == ["served"]
+
+
+def test_it_can_be_emptied_while_it_is_full(tmp_path: Path) -> None:
+    """Also where nobody stops asking for more."""
+    with journal_in(tmp_path, max_bytes=2**17) as journal:
+        for _ in range(3):
+            fill(journal)
+            file = journal.file
+            assert file is not None
+            full = journal.held
+            assert full > 20
+            places = [row.place for row in JournalReader(file.path).read_settled(0, 1000)]
+            with ThreadPoolExecutor(4) as threads:
+                for _ in range(4):
+                    threads.submit(settle, journal)
+                journal.forget(file, places)
+            settle(journal)
+            assert journal.file is file
+            assert journal.held < full
+
+
+def test_a_full_file_settles_what_has_begun_in_it_or_says_so(
+    tmp_path: Path, impatient: None
+) -> None:
+    with journal_in(tmp_path, max_bytes=2**17) as journal:
+        begun = [make_event(outcome="interrupted") for _ in range(5)]
+        for event in begun:
+            journal.begin_durably(event, PATIENCE)
+        fill(journal)
+        for event in begun:
+            try:
+                journal.settle([make_event(id=event.id)], PATIENCE)
+            except JournalFailed:
+                journal.settle_later([make_event(id=event.id, outcome="failed")])
+        file = journal.file
+        assert file is not None
+        journal.forget(file, [row.place for row in JournalReader(file.path).read_settled(0, 9)])
+        settle(journal)
+        settle(journal)
+        assert set(outcomes(tmp_path, *(event.id for event in begun))) <= {"served", "failed"}
+
+
+def test_a_disk_that_refuses_costs_a_file_and_no_event(tmp_path: Path) -> None:
+    """By the kernel's own limit to the size of a file."""
+    code = f"""
+import resource, signal
+limit = lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, {resource.RLIM_INFINITY}))
+journal.settle([make_event()], PATIENCE)
+limit(200_000)
+while True:
+    event = make_event()
+    try:
+        journal.settle([event], PATIENCE)
+    except JournalFailed:
+        break
+    say(event.id)
+limit({resource.RLIM_INFINITY})
+journal.settle_later([make_event(id=event.id, outcome="failed")])
+after = make_event()
+journal.settle([after], PATIENCE)
+journal.close(PATIENCE)
+say("failed", event.id, after.id)
+"""
+    settled = []
+    with script(code, tmp_path) as process:
+        while len(line := line_of(process)) == 1:
+            settled += line
+    _, failed, after = line
+    assert len(settled) > 10
+    served = outcomes(tmp_path, *map(UUID, [*settled, after]))
+    assert set(served) == {"served"}
+    told = [event for event in said(tmp_path) if str(event.id) == failed]
+    assert "failed" in {event.outcome for event in told}
+    assert len({event.origin for event in told}) == 1
+    assert len(journal_file.list_files(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("locked", [False, True], ids=["at rest", "locked"])
+def test_the_child_of_a_fork_has_a_journal_of_its_own(tmp_path: Path, *, locked: bool) -> None:
+    """Whoever held the journal's lock when it was made."""
+    code = f"""
+from threading import Event, Thread
+
+journal.settle([make_event()], PATIENCE)
+journal.begin(make_event())
+while journal.held < 2:
+    time.sleep(0.01)
+time.sleep(0.1)
+held, done = Event(), Event()
+
+def hold():
+    with journal._inbox.lock:
+        held.set()
+        done.wait()
+
+if {locked}:
+    Thread(target=hold).start()
+    held.wait()
+child = os.fork()
+if child == 0:
+    journal.settle([make_event()], PATIENCE)
+    journal.settle([make_event()], PATIENCE)
+    os._exit(0)
+done.set()
+_, status = os.waitpid(child, 0)
+journal.settle([make_event()], PATIENCE)
+say(status)
+time.sleep(60)
+"""
+    with script(code, tmp_path) as process:
+        assert line_of(process) == ["0"]
+        process.kill()
+    by_file = [sorted(numbers(said_in(path))) for path in journal_file.list_files(tmp_path)]
+    assert sorted(by_file) == [[1, 2], [1, 2, 3]]
+
+
+def said_in(path: Path) -> list[AuditEvent]:
+    return [event for event in said(path.parent) if str(event.origin).count(path.stem)]

@@ -1,0 +1,365 @@
+"""A journal's file: nobody else's while its process lives, whole transactions whatever happens to
+it, adoptable without a byte of room, and never thrown away with something in it."""
+
+import os
+import shutil
+import signal
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from threading import Event
+from uuid import UUID, uuid4
+
+import pytest
+
+from tests.audit.journal.journals import KEY, MAX_BYTES, hanging_disk, line_of, script
+from webapp.audit.journal import file as journal_file
+from webapp.audit.journal import reader as journal_reader
+from webapp.audit.journal.file import JournalFile, Locked, adopt, create
+from webapp.audit.journal.reader import JournalReader, Row
+
+BIG = b"x" * 900
+
+
+def row(place: int, *, settled: bool = True, event: bytes = BIG) -> Row:
+    return Row(place, str(uuid4()), settled, event, "mac")
+
+
+def put(file: JournalFile, *rows: Row) -> None:
+    file.write(rows, durable=True)
+
+
+def fill(file: JournalFile, after: int) -> list[int]:
+    """Put rows into places after one until there is no more room; returns those that are taken."""
+    for place in range(after + 1, after + 1000):
+        try:
+            put(file, row(place))
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                raise
+            return list(range(after + 1, place))
+    raise AssertionError("there is no end to it")
+
+
+def places(file: JournalReader) -> list[int]:
+    return [row.place for row in file.read_settled(0, 10**6)]
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> JournalFile:
+    return create(tmp_path / "journal", uuid4(), MAX_BYTES)
+
+
+def test_what_was_put_is_found_by_whoever_adopts_it(file: JournalFile) -> None:
+    rows = [row(1), row(2, settled=False), row(3)]
+    put(file, *rows)
+    file.close()
+    adopted = adopt(file.path, MAX_BYTES)
+    assert [found.id for found in adopted.read_settled(0, 10)] == [row.id for row in rows]
+    assert adopted.held == 3
+    adopted.close()
+
+
+def test_what_has_only_begun_is_nothing_to_bring_while_the_process_lives(file: JournalFile) -> None:
+    put(file, row(1, settled=False), row(2))
+    assert places(file) == [2]
+    assert places(JournalReader(file.path)) == [2]
+    assert [row.place for row in journal_reader.read_all(file.path)] == [1, 2]
+
+
+def test_a_page_begins_beyond_a_place_and_has_a_limit(file: JournalFile) -> None:
+    put(file, *map(row, range(1, 8)))
+    assert [row.place for row in file.read_settled(2, 3)] == [3, 4, 5]
+    assert file.read_settled(7, 3) == []
+    assert [row.place for row in file.read([7, 2, 99])] == [2, 7]
+
+
+def test_a_transaction_is_kept_whole_or_not_at_all(file: JournalFile) -> None:
+    put(file, row(1))
+    with pytest.raises(sqlite3.IntegrityError):
+        file.write([row(2), row(3), row(2)], forgotten=[1], durable=True)
+    assert places(file) == [1]
+    assert file.held == 1
+
+
+def test_only_the_owner_may_look(file: JournalFile) -> None:
+    put(file, row(1))
+    directory = file.path.parent
+    assert directory.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in directory.iterdir()} == {0o600}
+
+
+def test_an_empty_one_leaves_nothing_behind(file: JournalFile) -> None:
+    put(file, row(1))
+    file.write(forgotten=[1], durable=False)
+    file.close()
+    assert names(file.path.parent) == []
+
+
+def test_one_in_use_is_nobody_elses(file: JournalFile) -> None:
+    with pytest.raises(Locked):
+        adopt(file.path, MAX_BYTES)
+    put(file, row(1))
+    file.close()
+    adopted = adopt(file.path, MAX_BYTES)
+    with pytest.raises(Locked):
+        adopt(file.path, MAX_BYTES)
+    adopted.forget_now([1])
+    adopted.close()
+    with pytest.raises(FileNotFoundError):
+        adopt(file.path, MAX_BYTES)
+    assert names(file.path.parent) == []
+
+
+def test_it_survives_its_process(tmp_path: Path) -> None:
+    code = """
+event = make_event()
+journal.settle([event], PATIENCE)
+say(event.id)
+time.sleep(60)
+"""
+    with script(code, tmp_path) as process:
+        (event_id,) = line_of(process)
+        (path,) = journal_file.list_files(tmp_path)
+        with pytest.raises(Locked):
+            adopt(path, MAX_BYTES)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        adopted = adopt(path, MAX_BYTES)
+    assert [str(row.id) for row in adopted.read_settled(0, 10)] == [event_id]
+    adopted.close()
+
+
+def test_a_child_has_no_part_in_its_parents_lock(tmp_path: Path) -> None:
+    """Else a dead parent's events would wait until its last child is gone."""
+    code = """
+event = make_event()
+journal.settle([event], PATIENCE)
+if os.fork() == 0:
+    say(os.getpid())
+    sys.stdin.read()
+    os._exit(0)
+time.sleep(60)
+"""
+    with script(code, tmp_path) as process:
+        (child,) = map(int, line_of(process))
+        (path,) = journal_file.list_files(tmp_path)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        adopted = adopt(path, MAX_BYTES)
+        os.kill(child, 0)
+    assert adopted.held == 1
+    adopted.close()
+
+
+def test_the_end_of_a_child_leaves_its_parents_file_alone(tmp_path: Path) -> None:
+    """Its interpreter ends in order, with a copy of all that the parent has open."""
+    code = """
+journal.settle([make_event()], PATIENCE)
+if os.fork() == 0:
+    sys.exit()
+os.wait()
+journal.settle([make_event()], PATIENCE)
+say("settled")
+time.sleep(60)
+"""
+    with script(code, tmp_path) as process:
+        assert line_of(process) == ["settled"]
+        (path,) = journal_file.list_files(tmp_path)
+        with pytest.raises(Locked):
+            adopt(path, MAX_BYTES)
+        process.kill()
+        process.wait()
+        adopted = adopt(path, MAX_BYTES)
+    assert adopted.held == 2
+    adopted.close()
+
+
+def test_a_torn_end_costs_no_more_than_the_transactions_in_it(
+    file: JournalFile, tmp_path: Path
+) -> None:
+    """Cut off anywhere, what was written beside the file yields whole transactions, in order."""
+    for number in range(6):
+        put(file, *(row(place) for place in (3 * number + 1, 3 * number + 2, 3 * number + 3)))
+    written = file.path.with_name(file.path.name + "-wal").read_bytes()
+    found = []
+    for cut in [*range(0, len(written), 1500), len(written)]:
+        torn = tmp_path / str(cut) / file.path.name
+        torn.parent.mkdir()
+        shutil.copy(file.path, torn)
+        torn.with_name(torn.name + "-wal").write_bytes(written[:cut] + b"\xff" * 700)
+        try:
+            adopted = adopt(torn, MAX_BYTES)
+        except FileNotFoundError:
+            found.append(0)
+            continue
+        found.append(adopted.held)
+        assert places(adopted) == list(range(1, adopted.held + 1))
+        adopted.close()
+    assert found == sorted(found)
+    assert {held % 3 for held in found} == {0}
+    assert (found[0], found[-1]) == (0, 18)
+
+
+def test_it_holds_no_more_than_it_may_and_takes_more_once_emptied(tmp_path: Path) -> None:
+    file = create(tmp_path, uuid4(), 2**17)
+    for round_ in range(3):
+        kept = fill(file, 1000 * round_)
+        assert len(kept) > 50
+        assert places(file) == kept
+        file.write(forgotten=kept, durable=False)
+        assert file.held == 0
+    file.checkpoint()
+    assert file.path.stat().st_size <= 2**17
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "no database": lambda data: b"no database" * 1000,
+    "overwritten": lambda data: data[:4096] + b"\xff" * (len(data) - 4096),
+    "cut off": lambda data: data[: len(data) // 2],
+    "another's": lambda data: _other_database(),
+}
+
+
+def _other_database() -> bytes:
+    with sqlite3.connect(":memory:") as connection:
+        connection.execute("create table events (something)")
+        connection.execute("pragma user_version = 1")
+        return connection.serialize()
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_what_cannot_be_read_stays_where_it_is(file: JournalFile, damage: str) -> None:
+    put(file, *map(row, range(1, 200)))
+    file.close()
+    data = DAMAGE[damage](file.path.read_bytes())
+    file.path.write_bytes(data)
+    for _ in range(2):
+        with pytest.raises(sqlite3.Error):  # noqa: PT012 - where it is noticed depends
+            adopted = adopt(file.path, MAX_BYTES)
+            try:
+                adopted.read_settled(0, 1000)
+            finally:
+                adopted.close()
+        assert file.path.exists()
+
+
+def test_a_row_that_makes_no_sense_is_damage(file: JournalFile) -> None:
+    put(file, row(1))
+    with sqlite3.connect(file.path) as connection:
+        connection.execute("update events set id = 'x'")
+    with pytest.raises(sqlite3.DatabaseError):
+        file.read_settled(0, 10)
+
+
+def test_one_that_was_never_written_is_swept_away(tmp_path: Path) -> None:
+    """Its process died between making it and writing to it."""
+    path = tmp_path / f"{uuid4()}.journal"
+    path.touch()
+    with pytest.raises(FileNotFoundError):
+        adopt(path, MAX_BYTES)
+    assert names(tmp_path) == []
+
+
+def test_a_reader_brings_back_no_file_that_is_gone(tmp_path: Path) -> None:
+    path = tmp_path / f"{uuid4()}.journal"
+    with pytest.raises(sqlite3.OperationalError):
+        JournalReader(path)
+    assert journal_reader.read_all(path) == []
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["50% of it?", "a#b", "it's; drop"])
+def test_any_directory_will_do(tmp_path: Path, name: str) -> None:
+    file = create(tmp_path / name / "deeper", uuid4(), MAX_BYTES)
+    put(file, row(1))
+    assert len(journal_reader.read_all(file.path)) == 1
+    file.close()
+    assert adopt(file.path, MAX_BYTES).held == 1
+
+
+def test_where_it_cannot_be_made_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        create(tmp_path / "file" / "journal", uuid4(), MAX_BYTES)
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_reader_goes_on_beside_a_writer_that_leaves(file: JournalFile) -> None:
+    put(file, row(1))
+    reader = JournalReader(file.path)
+    put(file, row(2))
+    file.checkpoint()
+    file.close()
+    adopted = adopt(file.path, MAX_BYTES)
+    assert places(reader) == [1, 2]
+    adopted.forget_now([1, 2])
+    adopted.close()
+    assert places(reader) == []
+    assert names(file.path.parent) == []
+
+
+def test_a_file_that_cannot_be_written_can_still_be_brought(file: JournalFile) -> None:
+    """It is given up as a whole, when nothing in it is needed any more."""
+    put(file, row(1), row(2))
+    file.close()
+    adopted = adopt(file.path, MAX_BYTES)
+    with hanging_disk(adopted):
+        adopted._connection.execute("pragma busy_timeout = 0")
+        adopted.forget_now([1])
+        assert adopted.held == 1
+        adopted.forget_now([2])
+    adopted.close()
+    assert names(file.path.parent) == []
+
+
+def test_a_full_disk_is_emptied_by_those_who_adopt(small_disk: Path) -> None:
+    file = create(small_disk, uuid4(), MAX_BYTES)
+    put(file, row(1))
+    with (small_disk / "ballast").open("wb", buffering=0) as ballast, suppress(OSError):
+        while True:
+            ballast.write(bytes(4096))
+    kept = [1, *fill(file, 1)]
+    assert places(file) == kept
+    with pytest.raises((OSError, sqlite3.OperationalError)):
+        create(small_disk, uuid4(), MAX_BYTES)
+    file.close()
+    adopted = adopt(file.path, MAX_BYTES)
+    assert places(adopted) == kept
+    adopted.forget_now(kept)
+    adopted.close()
+    assert names(small_disk) == ["ballast"]
+
+
+def test_keys_and_ids_are_what_they_were(file: JournalFile) -> None:
+    made = Row(7, str(UUID(int=7)), False, b"\x00\xff", KEY.hex())
+    put(file, made)
+    assert journal_reader.read_all(file.path) == [made]
+
+
+def test_who_reads_while_it_goes_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Of some three hundred, a handful would leave what SQLite makes beside them."""
+    done = Event()
+
+    def read() -> None:
+        while not done.is_set():
+            for path in journal_file.list_files(tmp_path):
+                journal_reader.read_all(path)
+
+    with ThreadPoolExecutor(3) as threads:
+        reading = [threads.submit(read) for _ in range(3)]
+        for _ in range(400):
+            file = create(tmp_path, uuid4(), MAX_BYTES)
+            put(file, row(1))
+            file.forget_now([1])
+            file.close()
+        done.set()
+        for future in reading:
+            future.result()
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,217 @@
+"""Whatever is asked of a journal in whatever order, its disk failing and its process dying: every
+event has one number, every number one event, and what was settled is there as it was said."""
+
+import shutil
+import sqlite3
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+from unittest import mock
+from uuid import UUID
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, rule
+
+from tests.audit.events import make_event
+from tests.audit.journal.journals import KEY, MAX_BYTES, PATIENCE, break_next
+from webapp.audit.event import AuditEvent, EventOrigin, Outcome, load_event
+from webapp.audit.journal import file as journal_file
+from webapp.audit.journal import reader as journal_reader
+from webapp.audit.journal.file import Locked
+from webapp.audit.journal.reader import Row
+from webapp.audit.journal.service import Journal, JournalFailed
+
+FAULTS = [
+    (sqlite3.SQLITE_FULL, False),
+    (sqlite3.SQLITE_IOERR_WRITE, False),
+    (sqlite3.SQLITE_IOERR_FSYNC, True),
+]
+
+
+class JournalMachine(RuleBasedStateMachine):
+    looks = Bundle("looks")
+    settled = Bundle("settled")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.home = Path(tempfile.mkdtemp(prefix="sightline-test-"))
+        self.late = mock.patch("webapp.audit.journal.service.LATE", 0.0)
+        self.late.start()
+        self.journal = Journal(self.home / "journal", KEY, MAX_BYTES)
+        self.open: set[UUID] = set()
+        self.said: dict[UUID, set[Outcome]] = {}
+        """What was said of each look that has ended; more than one where that was in doubt."""
+        self.ledger: dict[UUID, AuditEvent] = {}
+        """As the real one: the first that comes stays."""
+        self.has_left = False
+        """Looks may have been left open in a file that is not written to any more."""
+
+    @rule(target=looks, durably=st.booleans())
+    def begin(self, *, durably: bool) -> UUID:
+        event = make_event(outcome="interrupted", http_status=None)
+        self.open.add(event.id)
+        try:
+            if durably:
+                self.journal.begin_durably(event, PATIENCE)
+            else:
+                self.journal.begin(event)
+        except JournalFailed:
+            self.say_later(event.id, "failed")
+        return event.id
+
+    @rule(target=settled, look=consumes(looks), denied=st.integers(0, 2))
+    def settle(self, look: UUID, denied: int) -> UUID:
+        """An answer's looks: one that has begun, and some that need no beginning."""
+        events = [make_event(id=look), *(make_event() for _ in range(denied))]
+        try:
+            self.journal.settle(events, PATIENCE)
+        except JournalFailed:
+            for event in events:
+                self.said.setdefault(event.id, {"served"})
+                self.say_later(event.id, "failed")
+        else:
+            for event in events:
+                self.open.discard(event.id)
+                self.said.setdefault(event.id, {"served"})
+        return look
+
+    @rule(target=settled, look=consumes(looks))
+    def settle_later(self, look: UUID) -> UUID:
+        self.say_later(look, "failed")
+        return look
+
+    @rule(event_id=settled, waits=st.booleans())
+    def say_it_again(self, event_id: UUID, *, waits: bool) -> None:
+        """It stands as it was said first."""
+        again = make_event(id=event_id, outcome="denied")
+        self.flush()
+        if waits:
+            try:
+                self.journal.settle([again], PATIENCE)
+            except JournalFailed:
+                return
+        else:
+            self.journal.settle_later([again])
+
+    @rule(fault=st.sampled_from(FAULTS))
+    def fail_next(self, fault: tuple[int, bool]) -> None:
+        if self.journal.file is not None:
+            code, written = fault
+            self.has_left = True
+            break_next(self.journal.file, code, written=written)
+
+    @rule(which=st.sets(st.integers(0, 4)))
+    def forget(self, which: set[int]) -> None:
+        """As the relay does, with what the ledger has. How much there is at this moment is for
+        nobody to say, so that nothing that is drawn may depend on it."""
+        file = self.journal.file
+        if file is None:
+            return
+        rows = [row for row in journal_reader.read_all(file.path) if row.settled]
+        chosen = [row for number, row in enumerate(rows) if number % 5 in which]
+        self.commit(chosen)
+        self.journal.forget(file, [row.place for row in chosen])
+
+    @rule()
+    def adopt(self) -> None:
+        """Bring what failed files hold to the ledger."""
+        for file in self.adoptable(self.home / "journal"):
+            rows = file.read_settled(0, 10**6)
+            self.commit(rows)
+            file.forget_now([row.place for row in rows])
+            file.close()
+
+    @rule()
+    def close(self) -> None:
+        self.has_left = True
+        self.journal.close(PATIENCE)
+
+    @rule()
+    def die(self) -> None:
+        """Look at what would be found, had the process been killed now."""
+        self.flush()
+        wreck = Path(tempfile.mkdtemp(dir=self.home))
+        if self.journal.directory.exists():
+            shutil.copytree(self.journal.directory, wreck / "journal")
+        found = defaultdict[UUID, list[AuditEvent]](list)
+        for event_id, event in self.ledger.items():
+            found[event_id].append(event)
+        for file in self.adoptable(wreck / "journal"):
+            for row in file.read_settled(0, 10**6):
+                found[UUID(row.id)].append(load_event(row.event))
+            file.close()
+        self.check(found)
+
+    def teardown(self) -> None:
+        for look in list(self.open):
+            self.say_later(look, "failed")
+        self.die()
+        self.journal.close(PATIENCE)
+        self.late.stop()
+        shutil.rmtree(self.home)
+
+    def say_later(self, look: UUID, outcome: Outcome) -> None:
+        self.open.discard(look)
+        self.said.setdefault(look, set()).add(outcome)
+        self.journal.settle_later([make_event(id=look, outcome=outcome)])
+
+    def flush(self) -> None:
+        """Return when all that was handed in before has been written."""
+        for _ in range(2):  # what is late comes after those who wait
+            while True:
+                event = make_event()
+                try:
+                    self.journal.settle([event], PATIENCE)
+                except JournalFailed:
+                    self.said[event.id] = {"served"}
+                    self.say_later(event.id, "failed")
+                else:
+                    self.said[event.id] = {"served"}
+                    break
+
+    def adoptable(self, directory: Path) -> list[Any]:
+        files = []
+        for path in journal_file.list_files(directory):
+            try:
+                files.append(journal_file.adopt(path, MAX_BYTES))
+            except (Locked, FileNotFoundError):
+                continue
+        return files
+
+    def commit(self, rows: list[Row]) -> None:
+        for row in rows:
+            self.ledger.setdefault(UUID(row.id), load_event(row.event))
+
+    def check(self, found: dict[UUID, list[AuditEvent]]) -> None:
+        numbers: dict[EventOrigin, UUID] = {}
+        by_journal = defaultdict[UUID, set[int]](set)
+        for event_id, events in found.items():
+            origin = events[0].origin
+            assert origin is not None
+            assert {event.origin for event in events} == {origin}, "an event with two numbers"
+            assert numbers.setdefault(origin, event_id) == event_id, "a number with two events"
+            by_journal[origin.journal].add(origin.seq)
+            if event_id in self.open:
+                assert {event.outcome for event in events} == {"interrupted"}
+            else:
+                assert {event.outcome for event in events} <= self.sayings(event_id)
+            if not self.has_left:
+                assert len(events) <= 1 + (event_id in self.ledger)
+        assert found.keys() >= self.said.keys(), "a settled event that is gone"
+        assert found.keys() <= self.said.keys() | self.open
+        if not self.has_left or not self.open:
+            for seqs in by_journal.values():
+                assert seqs == set(range(1, len(seqs) + 1)), "a gap"
+
+    def sayings(self, event_id: UUID) -> set[Outcome]:
+        """A file that was left may say that a look was interrupted: never one that was served."""
+        said = self.said[event_id]
+        return said | {"interrupted"} if self.has_left and said != {"served"} else said
+
+
+JournalMachine.TestCase.settings = settings(
+    max_examples=25, stateful_step_count=25, deadline=None, derandomize=True
+)
+TestJournal = JournalMachine.TestCase

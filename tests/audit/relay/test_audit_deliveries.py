@@ -1,0 +1,190 @@
+"""What reaches the worker through the broker: twice, malformed, forged, or before the database."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from celery import Celery
+from flask import Flask
+from prometheus_client import CollectorRegistry
+from prometheus_client.multiprocess import MultiProcessCollector
+from sqlalchemy import func, select, text
+
+from tests.audit.events import make_event
+from tests.audit.ledgers import owner_connection
+from tests.audit.products import own_product
+from tests.audit.receipts import committed, receipt, second_connection, wait_for
+from tests.factories import INCIDENT, add_account
+from tests.processes import run_worker
+from webapp.audit.event import AuditEvent, dump_event, event_mac
+from webapp.audit.journal import file as journal_file
+from webapp.audit.journal import reader as journal_reader
+from webapp.audit.models import AuditEventRow
+from webapp.audit.relay import outbox
+from webapp.audit.relay.pipeline import COMMIT_TASK
+
+
+class Broker:
+    """Sends what the web process would, or what it never would."""
+
+    def __init__(self, app: Flask) -> None:
+        self._celery: Celery = app.extensions["celery"]
+        self._key: bytes = app.extensions["settings"].audit_mac_key.encode()
+
+    def seal(self, event: AuditEvent) -> list[str]:
+        data = dump_event(event)
+        return [data.decode(), event_mac(data, self._key)]
+
+    def deliver(self, delivery: Any) -> None:
+        self._celery.send_task(COMMIT_TASK, args=[delivery])
+
+
+@pytest.fixture
+def broker(app: Flask, worker: None) -> Broker:
+    return Broker(app)
+
+
+def count(app: Flask, *ids: UUID) -> int:
+    with second_connection(app) as session:
+        asked = select(func.count()).select_from(AuditEventRow).where(AuditEventRow.id.in_(ids))
+        return session.scalars(asked).one()
+
+
+def test_a_delivery_that_comes_twice_is_committed_once(app: Flask, broker: Broker) -> None:
+    first, second, third = make_event(), make_event(), make_event()
+    broker.deliver([broker.seal(first), broker.seal(second)])
+    committed(app, first.id, second.id)
+    broker.deliver([broker.seal(first), broker.seal(second)])
+    broker.deliver([broker.seal(third), broker.seal(second), broker.seal(third)])
+    committed(app, third.id)
+    assert count(app, first.id, second.id, third.id) == 3
+
+
+def test_a_delivery_of_many_comes_twice_at_once(app: Flask, broker: Broker) -> None:
+    events = [make_event() for _ in range(200)]
+    sealed = [broker.seal(event) for event in events]
+    for _ in range(4):
+        broker.deliver(sealed)
+        broker.deliver(sealed[::-1])
+    committed(app, *[event.id for event in events])
+    assert count(app, *[event.id for event in events]) == 200
+
+
+MALFORMED: list[Any] = [
+    None,
+    "",
+    "text",
+    7,
+    {},
+    {"a": "b"},
+    [[]],
+    [None],
+    ["ab"],
+    [["text"]],
+    [["text", "mac", "more"]],
+    [[1, 2]],
+    [["text", None]],
+    [{"text": "mac"}],
+    [["{}", "\ud800"]],
+    [["\ud800", "mac"]],
+    [["{}", "ä"]],
+    [[["nested"], "mac"]],
+]
+
+
+def test_what_is_malformed_is_refused_and_holds_nothing_up(app: Flask, broker: Broker) -> None:
+    for delivery in MALFORMED:
+        broker.deliver(delivery)
+    after = make_event()
+    broker.deliver([broker.seal(after)])
+    committed(app, after.id)
+
+
+def test_what_is_malformed_does_not_take_its_neighbours_along(app: Flask, broker: Broker) -> None:
+    first, forged, last = make_event(), make_event(), make_event()
+    text_, _ = broker.seal(forged)
+    _, mac = broker.seal(first)
+    bad = [item for delivery in MALFORMED if isinstance(delivery, list) for item in delivery]
+    broker.deliver([broker.seal(first), [text_, mac], *bad, broker.seal(last)])
+    committed(app, first.id, last.id)
+    assert count(app, forged.id) == 0
+
+
+def test_what_the_ledger_refuses_holds_nothing_up(app: Flask, broker: Broker) -> None:
+    """Its MAC holds, but there is no place for it: it is an event of a month that was archived."""
+    with owner_connection(app) as owner:
+        owner.execute(text("create table audit_events_198707 ()"))
+    try:
+        poison = make_event(occurred_at=datetime(1987, 7, 7, tzinfo=UTC))
+        first, after = make_event(), make_event()
+        broker.deliver([broker.seal(poison)])
+        broker.deliver([broker.seal(poison), broker.seal(first)])
+        broker.deliver([broker.seal(after)])
+        committed(app, first.id, after.id)
+    finally:
+        with owner_connection(app) as owner:
+            owner.execute(text("drop table audit_events_198707"))
+    broker.deliver([broker.seal(poison)])
+    committed(app, poison.id)
+
+
+def test_a_worker_with_another_key_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes every event for a forged one and raises an alarm; the journal keeps them and sends
+    them again, until a worker has the right key."""
+    monkeypatch.setattr(outbox, "RESEND", 0.2)
+    log, numbers = tmp_path / "worker.log", tmp_path / "numbers"
+    numbers.mkdir()
+    with own_product(tmp_path / "home") as product:
+        client, who = product.app.test_client(), add_account(product.app, "engineer")
+        wrong = {"AUDIT_MAC_KEY": "w" * 40, "PROMETHEUS_MULTIPROC_DIR": str(numbers)}
+        with run_worker({**product.environment, **wrong}, log):
+            looks = [
+                client.get("/admin/api/rules", headers=who.headers("global", INCIDENT))
+                for _ in range(5)
+            ]
+            ids = [event_id for answer in looks for event_id in receipt(answer)]
+            assert len(ids) == 5
+            wait_for(lambda: in_quarantine(product.app) == len(ids))
+            wait_for(lambda: log.read_text().count("audit_event_quarantined") > 2 * len(ids))
+        assert alarms(numbers) > 2 * len(ids)
+        assert in_quarantine(product.app) == len(ids)
+        assert count(product.app, *ids) == 0
+        (path,) = journal_file.list_files(product.journals)
+        assert {UUID(row.id) for row in journal_reader.read_all(path)} == set(ids)
+        with run_worker(product.environment, log):
+            committed(product.app, *ids)
+            wait_for(lambda: journal_reader.read_all(path) == [])
+        assert count(product.app, *ids) == len(ids)
+
+
+def in_quarantine(app: Flask) -> int:
+    with owner_connection(app) as owner:
+        return int(owner.scalar(text("select count(*) from audit_quarantine")) or 0)
+
+
+def alarms(numbers: Path) -> float:
+    """What the worker has counted, as `/metrics` would show it."""
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, str(numbers))  # type: ignore[no-untyped-call]  # it ships none for this
+    return registry.get_sample_value("sightline_audit_quarantined_total") or 0.0
+
+
+def test_it_waits_for_the_database(tmp_path: Path) -> None:
+    log = tmp_path / "worker.log"
+    first, second, third = make_event(), make_event(), make_event()
+    with own_product(tmp_path / "home") as product:
+        broker = Broker(product.app)
+        with run_worker(product.environment, log):
+            broker.deliver([broker.seal(first)])
+            committed(product.app, first.id)
+            product.stack.postgres.stop()
+            broker.deliver([broker.seal(second)])
+            broker.deliver([broker.seal(third)])
+            wait_for(lambda: log.read_text().count("audit_commit_put_back") >= 4)
+            product.stack.postgres.start()
+            committed(product.app, second.id, third.id)
+        assert count(product.app, first.id, second.id, third.id) == 3

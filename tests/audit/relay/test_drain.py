@@ -1,0 +1,203 @@
+"""`flask audit drain` brings what dead processes left to the ledger, with the broker down."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import orjson
+import pytest
+import requests
+from sqlalchemy import select
+
+from tests.audit.events import make_event
+from tests.audit.ledgers import append
+from tests.audit.products import Product, numbered, own_product
+from tests.audit.receipts import receipt, second_connection
+from tests.factories import INCIDENT, Account, add_account
+from tests.processes import Web, run_web
+from webapp.audit.event import AuditEvent
+from webapp.audit.journal import reader as journal_reader
+from webapp.audit.journal.reader import Row
+from webapp.audit.models import AuditEventRow
+
+LOOKS = 25
+
+
+@pytest.fixture(scope="module")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    with own_product(tmp_path_factory.mktemp("drain")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def engineer(product: Product) -> Account:
+    return add_account(product.app, "engineer")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(product: Product) -> Iterator[None]:
+    yield
+    product.empty()
+
+
+def kept(product: Product) -> dict[UUID, str]:
+    """The outcome of each event in the ledger."""
+    with second_connection(product.app) as session:
+        rows = session.execute(select(AuditEventRow.id, AuditEventRow.outcome)).all()
+    found = {row.id: row.outcome for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def drained(product: Product) -> tuple[int, dict[str, Any]]:
+    done = product.run("drain", "--json")
+    return done.exit_code, orjson.loads(done.stdout)
+
+
+def said(**changes: Any) -> dict[str, Any]:
+    return {"committed": 0, "refused": 0, "running": 0, "unreadable": []} | changes
+
+
+def look(web: Web, who: Account) -> UUID:
+    headers = who.headers("global", INCIDENT)
+    answer = requests.get(f"{web.url}/admin/api/rules", headers=headers, timeout=30)
+    assert answer.status_code == 200
+    (event_id,) = receipt(answer)
+    return event_id
+
+
+def test_after_the_web_was_killed_and_with_the_broker_down(
+    product: Product, engineer: Account, tmp_path: Path
+) -> None:
+    """What was acknowledged is in the ledger once, and nothing is missing."""
+    with run_web(product.environment, tmp_path / "log") as web:
+        product.stack.redis.kill()
+        ids = {look(web, engineer) for _ in range(LOOKS)}
+        running = product.start("drain")
+        waiting = product.start("verify", "--complete")
+        os.killpg(web.process.pid, signal.SIGKILL)
+        web.process.wait()
+    assert (running.returncode, running.stdout) == (
+        0,
+        f"0 events committed, 0 refused.\n{LOOKS} more are with processes that run, and bring"
+        " them.\n",
+    )
+    assert waiting.returncode == 0, waiting.stdout
+    assert waiting.stdout.endswith(f" 0 missing, {LOOKS} waiting in files on this host.\n")
+    assert kept(product) == {}
+    drain = product.start("drain")
+    again = product.start("drain")
+    complete = product.start("verify", "--complete")
+    product.stack.redis.start()
+    assert (drain.returncode, drain.stdout) == (0, f"{LOOKS} events committed, 0 refused.\n")
+    assert "100%" in drain.stderr
+    assert "Traceback" not in drain.stderr
+    assert again.stdout == "0 events committed, 0 refused.\n"
+    assert kept(product) == dict.fromkeys(ids, "served")
+    assert complete.returncode == 0, complete.stdout
+    assert complete.stdout.startswith(f"{LOOKS} events of ")
+    assert complete.stdout.endswith(" journals: 0 missing, 0 waiting in files on this host.\n")
+    assert list(product.journals.iterdir()) == []
+
+
+def test_more_than_a_batch_some_of_it_known(product: Product) -> None:
+    """The ledger has a part already, by way of the broker."""
+    journal = uuid4()
+    events = numbered(journal, range(1, 1201))
+    append(product.app, *events[::3])
+    product.leave(journal, *events)
+    product.leave(uuid4(), *numbered(uuid4(), range(1, 11)))
+    assert drained(product) == (0, said(committed=1210))
+    assert len(kept(product)) == 1210
+    assert list(product.journals.iterdir()) == []
+
+
+def test_a_look_whose_process_died_in_it_was_interrupted(product: Product) -> None:
+    begun = make_event(outcome="interrupted", http_status=None, rows=None)
+    product.leave(uuid4(), begun, settled=False)
+    assert drained(product) == (0, said(committed=1))
+    assert kept(product) == {begun.id: "interrupted"}
+
+
+def leave_forged(product: Product, *events: AuditEvent) -> Path:
+    """A file in which the first event's MAC does not hold."""
+    file = product.hold(uuid4(), *events[1:])
+    row = product._row(len(events), events[0], settled=True)
+    file.write([row._replace(mac="0" * 64)], durable=False)
+    file.close()
+    return file.path
+
+
+def test_what_the_ledger_refuses_stays_in_its_file(product: Product) -> None:
+    forged, *others = (make_event() for _ in range(4))
+    path = leave_forged(product, forged, *others)
+    done = product.start("drain")
+    assert done.returncode == 1
+    assert done.stdout == (
+        "3 events committed, 1 refused.\n"
+        "What was refused stays in its file, and is in quarantine too.\n"
+    )
+    assert [row.id for row in journal_reader.read_all(path)] == [str(forged.id)]
+    assert drained(product) == (1, said(refused=1))
+    assert kept(product).keys() == {event.id for event in others}
+
+
+def test_what_living_processes_hold_is_left_to_them(product: Product) -> None:
+    file = product.hold(uuid4(), make_event(), make_event())
+    assert drained(product) == (0, said(running=2))
+    assert kept(product) == {}
+    file.close()
+    assert drained(product) == (0, said(committed=2))
+
+
+def test_a_damaged_file_is_named_and_the_others_are_drained(product: Product) -> None:
+    product.leave(uuid4(), make_event())
+    damaged = product.journals / f"{uuid4()}.journal"
+    damaged.write_bytes(b"not a journal" * 1000)
+    assert drained(product) == (1, said(committed=1, unreadable=[damaged.name]))
+    done = product.run("drain")
+    assert f"cannot be read: {damaged.name}" in done.output
+
+
+def test_a_file_that_is_damaged_further_on(product: Product) -> None:
+    """It stays as it is, for tools that read what is left of it."""
+    path = product.leave(uuid4(), *(make_event() for _ in range(1500)))
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(size // 3)
+        file.write(os.urandom(size // 4))
+    damaged = path.read_bytes()
+    code, done = drained(product)
+    assert (code, done["unreadable"]) == (1, [path.name])
+    assert path.read_bytes() == damaged
+
+
+def test_a_row_that_is_no_text_is_refused(product: Product) -> None:
+    file = product.hold(uuid4(), make_event())
+    file.write([Row(2, str(uuid4()), True, b"\xff\xfe", "mac")], durable=False)
+    file.close()
+    assert drained(product) == (1, said(committed=1, refused=1))
+
+
+def test_without_a_database_nothing_is_lost(product: Product) -> None:
+    events = [make_event() for _ in range(3)]
+    path = product.leave(uuid4(), *events)
+    product.stack.postgres.stop()
+    done = product.start("drain")
+    product.stack.postgres.start()
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("Error: The database does not answer; see DATABASE_URL.")
+    assert "Traceback" not in done.stderr
+    assert [row.id for row in journal_reader.read_all(path)] == [str(event.id) for event in events]
+    assert product.start("drain").returncode == 0
+    assert kept(product).keys() == {event.id for event in events}
+
+
+def test_where_there_is_no_journal(product: Product) -> None:
+    if product.journals.exists():
+        product.journals.rmdir()
+    assert drained(product) == (0, said())
+    assert not product.journals.exists()

@@ -1,0 +1,85 @@
+"""One file on its way: what of it is sent, sent again, asked about and forgotten."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests.audit.journal.journals import MAX_BYTES
+from webapp.audit.journal.file import create
+from webapp.audit.journal.reader import Row
+from webapp.audit.relay.outbox import AHEAD, BATCH, RESEND, RESEND_MAX, Outbox
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[Outbox]:
+    file = create(tmp_path, uuid4(), MAX_BYTES)
+    file.write(
+        [Row(place, str(uuid4()), True, b"{}", "") for place in range(1, AHEAD + 1002)],
+        durable=False,
+    )
+    yield Outbox(file, file.forget_now)
+    file.close()
+
+
+def places(rows: Sequence[Row]) -> list[int]:
+    return [row.place for row in rows]
+
+
+def test_so_many_are_sent_and_no_more(box: Outbox) -> None:
+    sent = 0
+    while rows := box.take(0.0):
+        assert len(rows) <= BATCH
+        box.note_sent(rows, 0.0)
+        sent += len(rows)
+    assert sent == AHEAD
+
+
+def test_each_is_sent_again_later_and_later(box: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("webapp.audit.relay.outbox.RESEND", RESEND)
+    box.file.forget_now(range(2, AHEAD + 2000))  # type: ignore[attr-defined]  # a file of ours
+    now, waits = 0.0, []
+    for _ in range(8):
+        rows = box.take(now)
+        assert places(rows) == [1]
+        box.note_sent(rows, now)
+        wait = 0.0
+        while not box.take(now + wait):
+            wait += RESEND
+        waits.append(wait)
+        now += wait
+    assert waits == [10, 20, 40, 80, 160, RESEND_MAX, RESEND_MAX, RESEND_MAX]
+
+
+def test_what_is_gone_is_not_sent_again(box: Outbox) -> None:
+    box.note_sent(box.take(0.0), 0.0)
+    box.file.forget_now(range(1, BATCH))  # type: ignore[attr-defined]  # a file of ours
+    assert places(box.take(10.0)) == [BATCH]
+    box.note_sent(box.take(10.0), 10.0)
+    assert places(box.take(10.0)) == list(range(BATCH + 1, 2 * BATCH + 1))
+
+
+def test_all_are_asked_about_however_many_are_refused(
+    box: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not all of them each time, while the workers are gone."""
+    monkeypatch.setattr("webapp.audit.relay.outbox.QUESTION", BATCH)
+    while rows := box.take(0.0):
+        box.note_sent(rows, 0.0)
+    asked = Counter[str]()
+    questions = 0
+
+    def find_committed(ids: Sequence[str]) -> set[str]:
+        nonlocal questions
+        questions += 1
+        asked.update(ids)
+        return set()
+
+    for _ in range(AHEAD // BATCH):
+        box.ask(find_committed)
+    assert questions == AHEAD // BATCH
+    assert len(asked) == AHEAD
+    box.ask(lambda ids: set(ids))
+    assert len(box.take(0.0)) == BATCH

@@ -1,0 +1,405 @@
+"""The relay: all that any journal here holds reaches the ledger and is then forgotten, whatever
+fails on the way, and whatever dead processes left behind."""
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Event
+from uuid import UUID, uuid4
+
+import pytest
+import requests
+from flask import Flask
+from uuid_utils.compat import uuid7
+
+from tests.audit.events import make_event
+from tests.audit.journal.journals import (
+    MAX_BYTES,
+    PATIENCE,
+    break_next,
+    hanging_disk,
+    journal_in,
+    line_of,
+    said,
+    script,
+)
+from tests.audit.receipts import committed, receipt, wait_for
+from tests.factories import INCIDENT, Account
+from tests.processes import Web
+from webapp.audit.event import AuditEvent, EventError, SealedEvent, load_event
+from webapp.audit.journal import file as journal_file
+from webapp.audit.journal import reader as journal_reader
+from webapp.audit.journal.file import adopt, create
+from webapp.audit.journal.reader import Row
+from webapp.audit.journal.service import Journal, JournalFailed
+from webapp.audit.relay.outbox import BATCH
+from webapp.audit.relay.relay import DAMAGED, RELAY_FAILURES, Relay
+
+LEFT_BEHIND = """
+events = [make_event(), make_event(outcome="interrupted")]
+journal.settle(events[:1], PATIENCE)
+journal.begin_durably(events[1], PATIENCE)
+say(*(event.id for event in events))
+time.sleep(60)
+"""
+
+
+class Ledger:
+    """What the workers and the database are to a relay."""
+
+    def __init__(self) -> None:
+        self.events: dict[UUID, AuditEvent] = {}
+        self.refused: list[str] = []
+        self.deliveries = 0
+        self.takes: Callable[[UUID], bool] = lambda event_id: True
+        self.before_send: Callable[[], object] = lambda: None
+        self.before_answer: Callable[[], object] = lambda: None
+
+    def send(self, batch: list[SealedEvent]) -> None:
+        self.before_send()
+        self.deliveries += 1
+        for text, _ in batch:
+            try:
+                event = load_event(text.encode())
+            except EventError:
+                self.refused.append(text)
+                continue
+            if self.takes(event.id):
+                self.events.setdefault(event.id, event)
+
+    def find_committed(self, ids: Sequence[str]) -> set[str]:
+        self.before_answer()
+        return {str(event_id) for event_id in self.events} & set(ids)
+
+
+def refuse() -> None:
+    raise ConnectionError("refused")
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("webapp.audit.relay.outbox.RESEND", 0.1)
+    monkeypatch.setattr("webapp.audit.relay.relay.BACKOFF", (0.02, 0.1))
+    for name in ("ASK", "ADOPT", "TICK"):
+        monkeypatch.setattr(f"webapp.audit.relay.relay.{name}", 0.05)
+    monkeypatch.setattr("webapp.audit.relay.relay.UNREADABLE", 0.2)
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    return Ledger()
+
+
+@contextmanager
+def relaying(directory: Path, ledger: Ledger, max_bytes: int = MAX_BYTES) -> Iterator[Journal]:
+    with journal_in(directory, max_bytes) as journal:
+        relay = Relay(journal, ledger.send, ledger.find_committed)
+        relay.start()
+        yield journal
+        relay.drain(PATIENCE)
+
+
+@pytest.fixture
+def journal(tmp_path: Path, ledger: Ledger) -> Iterator[Journal]:
+    with relaying(tmp_path / "journal", ledger) as made:
+        yield made
+
+
+def settle(journal: Journal, **changes: object) -> UUID:
+    event = make_event(**changes)
+    journal.settle([event], PATIENCE)
+    return event.id
+
+
+def wait_until_empty(journal: Journal) -> None:
+    wait_for(lambda: said(journal.directory) == [])
+
+
+def test_what_is_settled_arrives_and_is_forgotten(journal: Journal, ledger: Ledger) -> None:
+    ids = {settle(journal) for _ in range(50)}
+    wait_until_empty(journal)
+    assert ledger.events.keys() == ids
+    wait_for(lambda: journal.held == 0)
+
+
+def test_a_look_that_ends_after_a_later_one_arrives(journal: Journal, ledger: Ledger) -> None:
+    slow = make_event(outcome="interrupted")
+    journal.begin_durably(slow, PATIENCE)
+    for _ in range(3):
+        quick = settle(journal)
+        wait_for(lambda quick=quick: quick in ledger.events)  # type: ignore[misc]  # bound now
+    assert slow.id not in ledger.events
+    settle(journal, id=slow.id)
+    wait_until_empty(journal)
+    assert ledger.events[slow.id].outcome == "served"
+
+
+def test_what_the_broker_lost_is_sent_again(journal: Journal, ledger: Ledger) -> None:
+    ledger.takes = lambda _: False
+    lost = settle(journal)
+    wait_for(lambda: ledger.deliveries >= 2)
+    ledger.takes = lambda _: True
+    wait_until_empty(journal)
+    assert lost in ledger.events
+
+
+def test_what_the_ledger_refuses_holds_up_nothing(journal: Journal, ledger: Ledger) -> None:
+    refused = {uuid7() for _ in range(3)}
+    ledger.takes = lambda event_id: event_id not in refused
+    for event_id in refused:
+        settle(journal, id=event_id)
+    ids = {settle(journal) for _ in range(20)}
+    wait_for(lambda: ledger.events.keys() >= ids)
+    wait_for(lambda: {event.id for event in said(journal.directory)} == refused)
+    ledger.takes = lambda _: True
+    wait_until_empty(journal)
+
+
+def test_a_broker_that_fails_stops_no_question(journal: Journal, ledger: Ledger) -> None:
+    ledger.takes = lambda _: False
+    waiting = settle(journal)
+    wait_for(lambda: ledger.deliveries >= 1)
+    failures = RELAY_FAILURES.labels("send")._value
+    before = failures.get()
+    ledger.before_send = refuse
+    settle(journal)
+    wait_for(lambda: failures.get() >= before + 3)
+    ledger.events[waiting] = make_event()
+    wait_for(lambda: waiting not in {event.id for event in said(journal.directory)})
+    assert len(said(journal.directory)) == 1
+    ledger.takes, ledger.before_send = lambda _: True, lambda: None
+    wait_until_empty(journal)
+
+
+def test_a_database_that_fails_stops_no_sending(journal: Journal, ledger: Ledger) -> None:
+    failures = RELAY_FAILURES.labels("ask")._value
+    before = failures.get()
+    ledger.before_answer = refuse
+    settle(journal)
+    wait_for(lambda: failures.get() >= before + 3)
+    event_id = settle(journal)
+    wait_for(lambda: event_id in ledger.events)
+    assert len(said(journal.directory)) == 2
+    ledger.before_answer = lambda: None
+    wait_until_empty(journal)
+
+
+def test_what_a_dead_process_left_arrives(journal: Journal, ledger: Ledger) -> None:
+    """Though nothing at all happens in this one."""
+    with script(LEFT_BEHIND, journal.directory) as process:
+        ids = [UUID(event_id) for event_id in line_of(process)]
+        assert not ledger.events
+        process.kill()
+    wait_until_empty(journal)
+    assert [ledger.events[event_id].outcome for event_id in ids] == ["served", "interrupted"]
+    wait_for(lambda: list(journal.directory.iterdir()) == [])
+
+
+@pytest.mark.parametrize("damage", ["no database", "overwritten", "a row", "not ours"])
+def test_a_file_that_cannot_be_read_stops_no_other(
+    journal: Journal, ledger: Ledger, damage: str
+) -> None:
+    """It raises an alarm, stays where it is, and is brought once it can be read."""
+    journal.directory.mkdir()
+    bad = create(journal.directory, UUID(int=0), MAX_BYTES)
+    rescued = make_event()
+    with journal_in(journal.directory.parent / "elsewhere") as other:
+        other.settle([rescued], PATIENCE)
+        assert other.file is not None
+        (row,) = journal_reader.read_all(other.file.path)
+    others = [Row(place, str(uuid4()), True, b"x" * 900, "") for place in range(2, 50)]
+    bad.write([row, *others], durable=True)
+    bad.write(forgotten=range(2, 50), durable=True)
+    bad.close()
+    good = bad.path.read_bytes()
+    bad.path.unlink()
+    if damage == "not ours":
+        bad.path.mkdir()
+    elif damage == "a row":  # which is noticed when it is read, and not before
+        bad.path.write_bytes(good.replace(str(rescued.id).encode(), b"?" * 36))
+    else:
+        half = 0 if damage == "no database" else 4096
+        bad.path.write_bytes(good[:half] + b"\xff" * (len(good) - half))
+    wait_for(lambda: DAMAGED._value.get() == 1)
+    with script(LEFT_BEHIND, journal.directory) as process:
+        left = {UUID(event_id) for event_id in line_of(process)}
+        process.kill()
+    own = settle(journal)
+    wait_for(lambda: ledger.events.keys() == left | {own})
+    assert bad.path.exists()
+    bad.path.rmdir() if damage == "not ours" else bad.path.unlink()
+    bad.path.write_bytes(good)
+    wait_for(lambda: rescued.id in ledger.events)
+    wait_for(lambda: not bad.path.exists())
+    wait_for(lambda: DAMAGED._value.get() == 0)
+
+
+def test_a_damaged_event_is_for_the_worker_to_refuse(journal: Journal, ledger: Ledger) -> None:
+    """Who has the key to its MAC. It stays in its file, and holds up nothing."""
+    left = create(journal.directory, uuid4(), MAX_BYTES)
+    damaged = Row(1, str(uuid4()), True, b"\xff\xfe", "mac")
+    left.write([damaged], durable=True)
+    left.close()
+    event_id = settle(journal)
+    wait_for(lambda: event_id in ledger.events)
+    wait_for(lambda: len(ledger.refused) > 1)
+    assert [row.id for row in journal_reader.read_all(left.path)] == [damaged.id]
+    ledger.events[UUID(damaged.id)] = make_event()
+    wait_for(lambda: not left.path.exists())
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_FULL])
+def test_it_follows_the_journal_to_another_file(
+    journal: Journal, ledger: Ledger, code: int
+) -> None:
+    ids = {settle(journal)}
+    for _ in range(5):
+        assert journal.file is not None
+        break_next(journal.file, code, written=False)
+        event = make_event()
+        try:
+            journal.settle([event], PATIENCE)
+        except JournalFailed:
+            journal.settle_later([event])
+        ids |= {event.id, settle(journal)}
+    wait_for(lambda: ledger.events.keys() == ids)
+    wait_until_empty(journal)
+
+
+def test_a_full_disk_is_emptied_and_used_again(small_disk: Path, ledger: Ledger) -> None:
+    """Though there is no room to write down what may be forgotten."""
+    ledger.before_answer = refuse
+    with relaying(small_disk, ledger) as journal:
+        ids, failed = set[UUID](), 0
+        while failed < 3:
+            event = make_event()
+            try:
+                journal.settle([event], PATIENCE)
+            except JournalFailed:
+                journal.settle_later([event])
+                failed += 1
+            ids.add(event.id)
+        assert len(ids) > 100
+        ledger.before_answer = lambda: None
+        wait_for(lambda: ledger.events.keys() == ids)
+        wait_until_empty(journal)
+        ids.add(settle(journal))
+        wait_for(lambda: ledger.events.keys() == ids)
+
+
+def test_a_bound_that_was_reached_is_left_again(tmp_path: Path, ledger: Ledger) -> None:
+    ledger.before_send = refuse
+    with relaying(tmp_path, ledger, max_bytes=2**17) as journal:
+        ids = set[UUID]()
+        with suppress(JournalFailed):
+            while True:
+                ids.add(settle(journal))
+        ledger.before_send = lambda: None
+        wait_for(lambda: ledger.events.keys() == ids)
+        wait_until_empty(journal)
+        ids.add(settle(journal))
+        wait_for(lambda: ledger.events.keys() == ids)
+
+
+def test_draining_brings_away_all_there_is(tmp_path: Path, ledger: Ledger) -> None:
+    with relaying(tmp_path, ledger) as journal:
+        ids = {settle(journal) for _ in range(2 * BATCH)}
+    assert ledger.events.keys() == ids
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("hangs", [False, True], ids=["fails", "hangs"])
+def test_what_cannot_be_brought_in_time_is_there_to_be_adopted(
+    tmp_path: Path, ledger: Ledger, *, hangs: bool
+) -> None:
+    go_on = Event()
+    ledger.before_answer = (lambda: go_on.wait(PATIENCE)) if hangs else refuse
+    with journal_in(tmp_path) as journal:
+        relay = Relay(journal, ledger.send, ledger.find_committed)
+        event_id = settle(journal)
+        wait_for(lambda: event_id in ledger.events)
+        relay.drain(0.2)
+        (path,) = journal_file.list_files(tmp_path)
+        adopted = adopt(path, MAX_BYTES)
+        assert [row.id for row in adopted.read_settled(0, 10)] == [str(event_id)]
+        adopted.close()
+        go_on.set()
+
+
+def test_a_relay_that_drains_takes_on_nothing_new(tmp_path: Path, ledger: Ledger) -> None:
+    ledger.before_answer = refuse
+    with journal_in(tmp_path) as journal:
+        relay = Relay(journal, ledger.send, ledger.find_committed)
+        settle(journal)
+        wait_for(lambda: bool(ledger.events))
+        relay.drain(0.0)
+        settle(journal)
+        journal.close(PATIENCE)
+        for path in journal_file.list_files(tmp_path):
+            wait_for(lambda path=path: _is_free(path))  # type: ignore[misc]  # bound now
+
+
+def _is_free(path: Path) -> bool:
+    try:
+        adopt(path, MAX_BYTES).close()
+    except journal_file.Locked:
+        return False
+    return True
+
+
+def test_a_disk_that_hangs_stops_no_reading(journal: Journal, ledger: Ledger) -> None:
+    ledger.before_send = refuse
+    event_id = settle(journal)
+    with hanging_disk(journal.file):
+        ledger.before_send = lambda: None
+        wait_for(lambda: event_id in ledger.events)
+    wait_until_empty(journal)
+
+
+def test_the_child_of_a_fork_relays_its_own(tmp_path: Path) -> None:
+    """And only that. What SQLite is doing while somebody forks, its child cannot do any more: so
+    the parent is at rest."""
+    code = """
+from webapp.audit import relay as relay_module
+
+committed = set()
+def send(batch):
+    committed.update(str(load_event(text.encode()).id) for text, _ in batch)
+
+relay = relay_module.Relay(journal, send, committed.intersection)
+
+def bring():
+    event = make_event()
+    relay_module.TICK = 0.01
+    journal.settle([event], PATIENCE)
+    while journal.held:
+        time.sleep(0.01)
+    relay_module.TICK = 3600
+    time.sleep(0.2)
+    return str(event.id) in committed
+
+bring()
+child = os.fork()
+brought = bring()
+if child == 0:
+    os._exit(0 if brought and len(committed) == 2 else 1)
+say(brought, os.waitpid(child, 0)[1], len(committed))
+"""
+    with script(code, tmp_path) as process:
+        assert line_of(process) == ["True", "0", "2"]
+
+
+def test_from_the_web_to_the_ledger(app: Flask, web: Web, engineer: Account) -> None:
+    """By the real processes, and then nothing of it is left on this host."""
+    headers = engineer.headers("global", INCIDENT)
+    answers = [
+        requests.get(f"{web.url}/admin/api/rules", headers=headers, timeout=PATIENCE)
+        for _ in range(5)
+    ]
+    assert {answer.status_code for answer in answers} == {200}
+    events = committed(app, *(event_id for answer in answers for event_id in receipt(answer)))
+    assert [event["outcome"] for event in events] == ["served"] * 5
+    ids = {UUID(event["id"]) for event in events}
+    directory = app.extensions["settings"].journal_dir
+    wait_for(lambda: ids.isdisjoint(event.id for event in said(directory)))

@@ -1,0 +1,283 @@
+"""A delivery is taken whole or not at all, and what cannot be taken holds up nothing beside it."""
+
+import random
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from threading import Barrier
+from typing import Any
+from uuid import UUID, uuid4
+
+import orjson
+import pytest
+from flask import Flask
+from sqlalchemy import func, select, text
+from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
+
+from tests.audit.events import make_event
+from tests.audit.ledgers import (
+    append,
+    is_blocked,
+    key_of,
+    ledger_session,
+    owner_connection,
+    receive,
+    seal,
+)
+from tests.audit.receipts import second_connection, wait_for
+from webapp.audit import append as ledger
+from webapp.audit.event import AuditEvent, event_mac
+from webapp.audit.models import AuditEventRow
+
+WITHOUT_PARTITION = datetime(1987, 6, 5, tzinfo=UTC)
+"""In a month whose partition was taken away: what the ledger refuses, though its MAC holds."""
+
+
+@pytest.fixture(scope="module")
+def _taken_away(app: Flask) -> Iterator[None]:
+    with owner_connection(app) as owner:
+        owner.execute(text("create table audit_events_198706 ()"))
+    yield
+    with owner_connection(app) as owner:
+        owner.execute(text("drop table audit_events_198706"))
+
+
+@pytest.fixture
+def poison(_taken_away: None) -> AuditEvent:
+    return make_event(occurred_at=WITHOUT_PARTITION)
+
+
+def kept(app: Flask, *events: AuditEvent) -> set[UUID]:
+    """Those of the events that are in the ledger; none of them stands there twice."""
+    ids = [event.id for event in events]
+    with second_connection(app) as session:
+        found = list(session.scalars(select(AuditEventRow.id).where(AuditEventRow.id.in_(ids))))
+    assert len(found) == len(set(found))
+    return set(found)
+
+
+def quarantined(app: Flask, delivery: Any) -> str | None:
+    """What is said to be wrong with a delivery in quarantine."""
+    digest = sha256(orjson.dumps(delivery)).digest()
+    with owner_connection(app) as owner:
+        asked = text("select problem, delivery from audit_quarantine where digest = :digest")
+        found = owner.execute(asked, {"digest": digest}).one_or_none()
+    if found is None:
+        return None
+    assert bytes(found.delivery) == orjson.dumps(delivery)
+    return str(found.problem)
+
+
+def test_the_record_is_the_event(app: Flask) -> None:
+    event = make_event()
+    append(app, event)
+    with second_connection(app) as session:
+        row = session.get_one(AuditEventRow, event.id)
+        assert row.event == orjson.loads(seal(app, event)[0][0])
+        assert event.origin is not None
+        assert (row.origin_journal, row.origin_seq) == (event.origin.journal, event.origin.seq)
+        assert (row.occurred_at, row.request_id) == (event.occurred_at, event.request.id)
+
+
+@pytest.mark.parametrize("count", [1, 500, 2500])
+def test_what_comes_again_is_counted_and_changes_nothing(app: Flask, count: int) -> None:
+    events = [make_event() for _ in range(count)]
+    again = [*events[::-1], *(make_event() for _ in range(count))]
+    first, second = receive(app, seal(app, *events)), receive(app, seal(app, *again))
+    assert (first.appended, first.duplicates) == (count, 0)
+    assert (second.appended, second.duplicates) == (count, count)
+    assert len(kept(app, *events, *again)) == 2 * count
+
+
+def test_twice_in_one_delivery(app: Flask) -> None:
+    event, other = make_event(), make_event()
+    received = receive(app, seal(app, event, other, event))
+    assert (received.appended, received.duplicates) == (2, 1)
+
+
+def test_the_first_word_about_an_event_stands(app: Flask) -> None:
+    """A delivery that comes late, and says less, changes nothing."""
+    event = make_event(outcome="served")
+    append(app, event)
+    late = make_event(id=event.id, occurred_at=event.occurred_at, outcome="interrupted")
+    assert receive(app, seal(app, late)).duplicates == 1
+    with second_connection(app) as session:
+        assert session.get_one(AuditEventRow, event.id).outcome == "served"
+
+
+def test_nothing_is_there_before_it_is_committed(app: Flask) -> None:
+    events = [make_event() for _ in range(3)]
+    with ledger_session(app) as session:
+        ledger.receive(session, seal(app, *events), key_of(app))
+        assert kept(app, *events) == set()
+        session.rollback()
+    assert kept(app, *events) == set()
+
+
+def test_what_is_forged_is_quarantined_and_the_rest_committed(app: Flask) -> None:
+    first, forged, last = make_event(), make_event(), make_event()
+    one, bad, other = seal(app, first, forged, last)
+    bad[1] = one[1]
+    before = ledger.QUARANTINED._value.get()
+    received = receive(app, [one, bad, other])
+    ledger.count_received(received)
+    assert (received.appended, len(received.quarantined)) == (2, 1)
+    assert kept(app, first, forged, last) == {first.id, last.id}
+    assert quarantined(app, bad) == "the MAC does not match"
+    assert ledger.QUARANTINED._value.get() == before + 1
+
+
+def test_what_is_sealed_and_no_event_is_quarantined(app: Flask) -> None:
+    data = b'{"not":"an event"}'
+    item = [data.decode(), event_mac(data, key_of(app))]
+    event = make_event()
+    assert receive(app, [item, *seal(app, event)]).appended == 1
+    assert quarantined(app, item) == "not an audit event"
+
+
+@pytest.mark.parametrize(
+    "delivery", [None, 7, "text", {"a": 1}, ["one"], [["\ud800", "m"]], [2**70]]
+)
+def test_what_is_no_delivery_is_quarantined_once(app: Flask, delivery: Any) -> None:
+    received = [receive(app, delivery) for _ in range(2)]
+    assert [len(each.quarantined) for each in received] == [1, 1]
+    with owner_connection(app) as owner:
+        digest = sha256(received[0].quarantined[0].delivery).digest()
+        asked = text("select count(*) from audit_quarantine where digest = :digest")
+        assert owner.scalar(asked, {"digest": digest}) == 1
+
+
+def test_what_the_ledger_refuses_is_quarantined_alone(app: Flask, poison: AuditEvent) -> None:
+    first, last = make_event(), make_event()
+    received = receive(app, seal(app, first, poison, last))
+    assert (received.appended, received.duplicates) == (2, 0)
+    assert [item.problem for item in received.quarantined] == [
+        "the ledger refused it: IntegrityError"
+    ]
+    assert kept(app, first, poison, last) == {first.id, last.id}
+    again = receive(app, seal(app, first, poison, last))
+    assert (again.appended, again.duplicates, len(again.quarantined)) == (0, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("raised", "error"),
+    [
+        ("55P03", OperationalError),  # a lock that was not to be had
+        ("53100", OperationalError),  # a full disk
+        ("42703", ProgrammingError),  # a schema that is behind
+        ("42501", ProgrammingError),  # a grant that is missing
+        ("XX001", DBAPIError),  # a damaged page
+    ],
+)
+def test_what_is_the_databases_fault_is_no_events(
+    app: Flask, raised: str, error: type[Exception]
+) -> None:
+    """Nothing of the delivery is committed or quarantined: it comes again."""
+    surface = f"looks.{uuid4().hex}"
+    event, broken = make_event(), make_event(surface=surface)
+    with failing(app, surface, raised):
+        with pytest.raises(error):
+            receive(app, seal(app, event, broken))
+        assert kept(app, event, broken) == set()
+    assert receive(app, seal(app, event, broken)).appended == 2
+
+
+@pytest.mark.parametrize("raised", ["22P02", "23514", "54000"])
+def test_what_is_the_events_fault_is_quarantined(app: Flask, raised: str) -> None:
+    surface = f"looks.{uuid4().hex}"
+    event, broken = make_event(), make_event(surface=surface)
+    with failing(app, surface, raised):
+        received = receive(app, seal(app, event, broken))
+    assert (received.appended, len(received.quarantined)) == (1, 1)
+    assert kept(app, event, broken) == {event.id}
+
+
+class failing:  # noqa: N801 - used as a function is
+    """While it lasts, the database fails at rows of a surface, with the SQLSTATE given."""
+
+    def __init__(self, app: Flask, surface: str, code: str) -> None:
+        self._app, self._surface, self._code = app, surface, code
+
+    def __enter__(self) -> None:
+        with owner_connection(self._app) as owner:
+            owner.execute(
+                text(
+                    "create function fail_at() returns trigger language plpgsql as $$ begin"
+                    f" if new.surface = '{self._surface}' then"
+                    f" raise exception using errcode = '{self._code}'; end if;"
+                    " return new; end $$"
+                )
+            )
+            owner.execute(
+                text(
+                    "create trigger fail_at before insert on audit_events"
+                    " for each row execute function fail_at()"
+                )
+            )
+
+    def __exit__(self, *_: object) -> None:
+        with owner_connection(self._app) as owner:
+            owner.execute(text("drop function fail_at cascade"))
+
+
+def test_two_workers_that_have_the_same_delivery(app: Flask) -> None:
+    """The second waits until it is known what became of the first."""
+    events = [make_event() for _ in range(50)]
+    with ThreadPoolExecutor(1) as threads, ledger_session(app) as first:
+        assert ledger.receive(first, seal(app, *events), key_of(app)).appended == 50
+        with ledger_session(app) as second:
+            pid = second.scalars(select(func.pg_backend_pid())).one()
+            other = threads.submit(
+                ledger.receive, second, seal(app, *events[::-1], make_event()), key_of(app)
+            )
+            wait_for(lambda: is_blocked(app, pid))
+            first.commit()
+            received = other.result()
+            second.commit()
+    assert (received.appended, received.duplicates) == (1, 50)
+    assert len(kept(app, *events)) == 50
+
+
+def test_many_workers_with_overlapping_deliveries(app: Flask, poison: AuditEvent) -> None:
+    """Each in an order of its own, with forged and refused ones among them, in new months."""
+    dice = random.Random(7)  # noqa: S311 - no secret
+    months = [datetime(1900 + dice.randrange(80), 1 + n, 2, tzinfo=UTC) for n in range(12)]
+    events = [make_event(occurred_at=moment) for moment in months for _ in range(20)]
+    forged = [
+        [[item[0], "0" * 64] for item in seal(app, *(make_event() for _ in range(50)))]
+        for _ in range(6)
+    ]
+    together = Barrier(6, timeout=30)
+
+    def work(number: int) -> int:
+        own = random.Random(number)  # noqa: S311 - no secret
+        appended = 0
+        for bad in forged:
+            part: list[Any] = [*seal(app, *own.sample(events, 120), poison), *bad]
+            own.shuffle(part)
+            together.wait()
+            appended += receive(app, part).appended
+        return appended
+
+    with ThreadPoolExecutor(6) as threads:
+        appended = sum(threads.map(work, range(6)))
+    assert appended == len(kept(app, *events))
+    assert receive(app, seal(app, *events)).quarantined == ()
+    assert kept(app, *events) == {event.id for event in events}
+
+
+def test_what_is_in_quarantine_is_counted(app: Flask) -> None:
+    with ledger_session(app) as session:
+        before = ledger.count_quarantined(session, timedelta(days=7))
+        ledger.receive(session, uuid4().hex, key_of(app))
+        total, recent = ledger.count_quarantined(session, timedelta(days=7))
+        assert (total, recent) == (before[0] + 1, before[1] + 1)
+        assert ledger.count_quarantined(session, timedelta(0)) == (total, 0)
+
+
+def test_no_other_scope_reads_the_quarantine(app: Flask) -> None:
+    with second_connection(app) as session, pytest.raises(ProgrammingError, match="denied"):
+        session.execute(text("select digest from audit_quarantine"))
+    with ledger_session(app) as session, pytest.raises(ProgrammingError, match="denied"):
+        session.execute(text("select delivery from audit_quarantine"))

@@ -1,0 +1,243 @@
+"""`flask db`: an empty database comes to this version, once, whoever else is at it."""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from unittest import mock
+
+import psycopg2
+import pytest
+from alembic.script import ScriptDirectory
+from click.testing import Result
+from flask import Flask
+from sqlalchemy.exc import ProgrammingError
+
+from tests.caching.servers import PostgresServer
+from tests.db.databases import PASSWORD, Database
+from tests.processes import STARTUP, started
+from webapp import create_app
+from webapp.db import migrate
+from webapp.extensions import db, reach_database
+from webapp.settings import Settings, read_settings
+from webapp.stack.servers import OWNER_ROLE
+
+REVISIONS = {script.revision for script in ScriptDirectory(migrate.MIGRATIONS).walk_revisions()}
+UPGRADE = ["flask", "--app", "wsgi", "db", "upgrade"]
+ODD = 'Sightline "App", 100% o\'K'
+"""A role's name that nobody can leave unquoted."""
+
+
+@pytest.fixture
+def database(server: PostgresServer, environment: dict[str, str]) -> Iterator[Database]:
+    """An empty database on a server without any of the product's roles but the owner's."""
+    made = Database(server, "fresh", others=environment).make()
+    yield made
+    roles = "select rolname from pg_roles where rolname !~ '^(pg_|postgres$)'"
+    names = [migrate.identifier(name) for (name,) in made.run(roles)]
+    owned = [f"drop owned by {name} cascade" for name in names]
+    made.run("drop schema public cascade", *owned)
+    elsewhere = Database(server, "postgres")
+    elsewhere.run(
+        f"drop database {made.name} with (force)", *(f"drop role {name}" for name in names)
+    )
+
+
+def settings_of(database: Database) -> Settings:
+    with mock.patch.dict(os.environ, database.environment):
+        return read_settings()
+
+
+@contextmanager
+def application(database: Database) -> Iterator[Flask]:
+    app = create_app(settings_of(database))
+    yield app
+    with app.app_context():
+        db.engine.dispose()
+
+
+def flask(database: Database, *command: str) -> Result:
+    with application(database) as app:
+        return app.test_cli_runner().invoke(args=command)
+
+
+def is_reached(database: Database) -> bool:
+    """Whether the product's login role gets in, and is one that it would work as."""
+    with application(database) as app, app.app_context():
+        reach_database()
+    return True
+
+
+def tables(database: Database) -> set[str]:
+    found = database.run("select tablename from pg_tables where schemaname = 'public'")
+    return {name for (name,) in found}
+
+
+def test_an_empty_database_is_brought_to_this_version(database: Database) -> None:
+    assert migrate.check(settings_of(database)).pending
+    assert set(migrate.upgrade(settings_of(database))) == REVISIONS
+    assert not migrate.check(settings_of(database))
+    assert {"tenants", "rules", "audit_events", "alembic_version"} <= tables(database)
+    assert is_reached(database)
+
+
+def test_a_second_upgrade_does_nothing(database: Database) -> None:
+    first = flask(database, "db", "upgrade")
+    assert first.exit_code == 0
+    assert all(revision in first.output for revision in REVISIONS)
+    database.run("create table kept (n int)", "insert into kept values (1)")
+    second = flask(database, "db", "upgrade")
+    assert second.exit_code == 0
+    assert second.output == "The database is at this version.\n"
+    assert database.run("select n from kept") == [(1,)]
+
+
+def test_upgrades_at_once_take_turns(database: Database, tmp_path: Path) -> None:
+    logs = [tmp_path / f"{number}.log" for number in range(3)]
+    with ExitStack() as running:
+        processes = [
+            running.enter_context(started(UPGRADE, database.environment, log)) for log in logs
+        ]
+        codes = [process.wait(STARTUP) for process in processes]
+    said = sorted(log.read_text() for log in logs)
+    assert codes == [0, 0, 0], said
+    assert said[0].startswith("Migrated: ")
+    assert said[1:] == ["The database is at this version.\n"] * 2
+    assert not migrate.check(settings_of(database))
+
+
+def test_an_upgrade_does_nothing_until_it_is_its_turn(database: Database) -> None:
+    waiting = "select 1 from pg_locks where locktype = 'advisory' and not granted"
+    before = database.run("select rolname from pg_roles order by 1")
+    upgrading = threading.Thread(target=migrate.upgrade, args=[settings_of(database)])
+    other = psycopg2.connect(database.environment["DATABASE_OWNER_URL"])
+    with other.cursor() as cursor:
+        cursor.execute("select pg_advisory_lock(%s)", (migrate.ADVISORY_LOCK,))
+        upgrading.start()
+        deadline = time.monotonic() + STARTUP
+        while not database.run(waiting):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert tables(database) == set()
+        assert database.run("select rolname from pg_roles order by 1") == before
+    other.close()
+    upgrading.join(STARTUP)
+    assert not migrate.check(settings_of(database))
+
+
+def test_the_check_agrees_and_finds_a_planted_drift(database: Database) -> None:
+    flask(database, "db", "upgrade")
+    agreed = flask(database, "db", "check")
+    assert (agreed.exit_code, agreed.output) == (0, "Models, migrations and database agree.\n")
+    database.run("alter table tenants add column planted text")
+    found = flask(database, "db", "check")
+    assert found.exit_code == 1
+    assert "planted" in found.output
+    told = flask(database, "db", "check", "--json")
+    assert told.exit_code == 1
+    drift = json.loads(told.output)
+    assert drift["pending"] == []
+    (difference,) = drift["differences"]
+    assert "planted" in difference
+    database.run("alter table tenants drop column planted")
+    assert flask(database, "db", "check").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "alter table rules drop column ticket",
+        "alter table rules alter column name type varchar(100)",
+        "alter table rules alter column name drop not null",
+        "drop index uq_rules_tenant_id_name",
+        "create table planted (id int primary key)",
+    ],
+)
+def test_the_check_finds(database: Database, change: str) -> None:
+    migrate.upgrade(settings_of(database))
+    database.run(change)
+    assert migrate.check(settings_of(database)).differences
+
+
+def test_the_check_names_what_is_pending(database: Database) -> None:
+    found = flask(database, "db", "check")
+    assert found.exit_code == 1
+    for revision in REVISIONS:
+        assert f"pending: {revision}\n" in found.output
+
+
+@pytest.mark.parametrize("login", ["sightline_app", ODD])
+def test_the_printed_sql_makes_the_roles(
+    server: PostgresServer, environment: dict[str, str], database: Database, login: str
+) -> None:
+    """For an owner who could not have made them."""
+    plain = Database(server, "fresh", login, "plain_owner", environment).make()
+    printed = flask(plain, "db", "roles")
+    assert printed.exit_code == 0
+    assert printed.output.endswith(f"\\password {migrate.identifier(login)}\n")
+    for _ in range(2):  # it may be run again
+        database.run(printed.output)
+    plain.set_password(login)
+    assert flask(plain, "db", "upgrade").exit_code == 0
+    assert is_reached(plain)
+
+
+def test_a_login_role_is_made_whatever_its_name_and_password(database: Database) -> None:
+    odd = Database(database.server, database.name, ODD, others=database.others)
+    assert flask(odd, "db", "upgrade").exit_code == 0
+    assert is_reached(odd)
+    attributes = odd.run(
+        "select rolname, rolsuper, rolcreaterole, rolcreatedb, rolbypassrls, rolinherit"
+        " from pg_roles where rolname ~ '^Sightline'"
+    )
+    assert attributes == [(ODD, False, False, False, False, False)]
+
+
+def test_the_password_is_in_no_statement(database: Database) -> None:
+    database.run("alter database fresh set log_statement = 'all'")
+    migrate.upgrade(settings_of(database))
+    log = database.server.log.read_text()
+    assert "alter role sightline_app password 'SCRAM-SHA-256$" in log
+    assert PASSWORD.split("'")[0] not in log
+
+
+def test_a_login_role_that_is_there_keeps_its_password(database: Database) -> None:
+    database.run("create role sightline_app login noinherit password 'of the DBA'")
+    migrate.upgrade(settings_of(database))
+    url = database.server.url(database.login, "of the DBA", database.name)
+    psycopg2.connect(url).close()
+
+
+def test_an_owner_who_may_not_make_roles_is_told_who_can(
+    server: PostgresServer, environment: dict[str, str], database: Database
+) -> None:
+    plain = Database(server, database.name, owner="plain_owner", others=environment).make()
+    refused = flask(plain, "db", "upgrade")
+    assert refused.exit_code == 1
+    assert refused.output == (
+        "Error: DATABASE_OWNER_URL may not create roles:"
+        " have a DBA run what `flask db roles` prints\n"
+    )
+    assert tables(database) == set()
+
+
+@pytest.mark.parametrize("command", ["upgrade", "check"])
+def test_without_an_owner_it_says_so(database: Database, command: str) -> None:
+    ownerless = {**database.environment, "DATABASE_OWNER_URL": ""}
+    with mock.patch.dict(os.environ, ownerless):
+        app = create_app(read_settings())
+    refused = app.test_cli_runner().invoke(args=["db", command])
+    assert refused.exit_code == 1
+    assert "Error: DATABASE_OWNER_URL is not set" in refused.output
+
+
+def test_an_upgrade_that_fails_leaves_nothing_half_done(database: Database) -> None:
+    database.run(f"create table rules (of_somebody text); alter table rules owner to {OWNER_ROLE}")
+    with pytest.raises(ProgrammingError, match="already exists"):
+        migrate.upgrade(settings_of(database))
+    assert tables(database) == {"rules"}
+    database.run("drop table rules")
+    assert set(migrate.upgrade(settings_of(database))) == REVISIONS

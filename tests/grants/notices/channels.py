@@ -1,0 +1,225 @@
+"""A mail server and a receiver of webhooks, real ones on this host, and an application that tells
+them of grants."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from email import message_from_bytes, policy
+from email.message import EmailMessage, Message
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from uuid import UUID
+
+from aiosmtpd.controller import Controller
+from flask import Flask
+from sqlalchemy import select
+from uuid_utils.compat import uuid7
+
+import tasks  # noqa: F401 - registers the tasks
+from tests.applications import application_of
+from tests.factories import Account, MadeTenant
+from webapp.caching import invalidate
+from webapp.db.scopes import ClerkScope
+from webapp.extensions import db
+from webapp.grants.active import holder_tag, load_grants
+from webapp.grants.grant import Grant
+from webapp.grants.models import GrantRow, NoticeRow
+from webapp.grants.notices import outbox as notices
+from webapp.stack.servers import free_port
+
+SENDER = "sightline@example.org"
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - a secret of nobody
+"""Standard Webhooks' own example."""
+
+PUBLIC = "https://sightline.example"
+
+
+@dataclass
+class Mailbox:
+    """An SMTP server's handler: keeps what comes, but for those whom it refuses."""
+
+    refused: set[str] = field(default_factory=set)
+    envelopes: list[tuple[list[str], EmailMessage]] = field(default_factory=list)
+    users: set[bytes] = field(default_factory=set)
+
+    async def handle_RCPT(
+        self, _: object, __: object, envelope: Any, address: str, ___: object
+    ) -> str:
+        if address in self.refused:
+            return "550 nobody here"
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, _: object, session: Any, envelope: Any) -> str:
+        self.users.add(session.auth_data or b"")
+        message = message_from_bytes(envelope.content, policy=policy.default)
+        assert isinstance(message, EmailMessage)
+        self.envelopes.append((list(envelope.rcpt_tos), message))
+        return "250 OK"
+
+    @property
+    def recipients(self) -> list[str]:
+        """Of all mails, sorted."""
+        return sorted(address for addresses, _ in self.envelopes for address in addresses)
+
+    @property
+    def mails(self) -> list[EmailMessage]:
+        return [message for _, message in self.envelopes]
+
+
+@dataclass
+class Hooks:
+    """What a webhook's receiver was sent, and the statuses that it answers, the last for ever."""
+
+    statuses: list[int] = field(default_factory=lambda: [204])
+    received: list[tuple[Message, bytes]] = field(default_factory=list)
+
+    @property
+    def bodies(self) -> list[dict[str, Any]]:
+        return [json.loads(body) for _, body in self.received]
+
+
+@dataclass(frozen=True)
+class Told:
+    """An application whose mails and webhooks go to ports of this host."""
+
+    app: Flask
+    mail_port: int
+    hook_port: int
+
+
+@contextmanager
+def telling_app(app: Flask, **changes: Any) -> Iterator[Told]:
+    """With a broker of its own: another application's worker knows of no mail server."""
+    mail_port, hook_port = free_port(), free_port()
+    settings = app.extensions["settings"]
+    told = {
+        "celery_broker_url": own_broker(settings.redis_url),
+        "public_url": PUBLIC,
+        "smtp_url": f"smtp://127.0.0.1:{mail_port}",
+        "mail_from": SENDER,
+        "webhook_url": f"http://127.0.0.1:{hook_port}/hooks?key=Zq7Kx9",
+        "webhook_secret": SECRET,
+    }
+    with application_of(replace(settings, **(told | changes))) as made:
+        yield Told(made, mail_port, hook_port)
+
+
+def own_broker(redis_url: str) -> str:
+    """The same Redis, another database."""
+    return f"{redis_url.rstrip('/').removesuffix('/0')}/9"
+
+
+@contextmanager
+def receiving_mail(port: int, host: str = "127.0.0.1", **options: Any) -> Iterator[Mailbox]:
+    mailbox = Mailbox()
+    controller = Controller(mailbox, hostname=host, port=port, **options)
+    controller.start()
+    try:
+        yield mailbox
+    finally:
+        controller.stop()
+
+
+@contextmanager
+def receiving_hooks(port: int) -> Iterator[Hooks]:
+    hooks = Hooks()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            hooks.received.append((self.headers, body))
+            status = hooks.statuses.pop(0) if len(hooks.statuses) > 1 else hooks.statuses[0]
+            self.send_response(status)
+            self.send_header("Location", f"http://127.0.0.1:{port}/elsewhere")
+            self.end_headers()
+
+        do_GET = do_POST  # what a redirect would make of it
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield hooks
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def add_grant(app: Flask, holder: Account, tenant: MadeTenant | None, **changes: Any) -> Grant:
+    """A request of the holder's, or what else `changes` make of it."""
+    now = datetime.now(UTC)
+    values: dict[str, Any] = {
+        "id": uuid7(),
+        "tenant_id": tenant.id if tenant else None,
+        "kind": "approval",
+        "principal_id": holder.id,
+        "principal_email": holder.email,
+        "surfaces": ["admin.rules.list"],
+        "reason_code": "support_case",
+        "ticket": "SUP-1",
+        "note": "the invoice is wrong",
+        "minutes": 30,
+        "rule_ids": [],
+        "state": "requested",
+        "requested_at": now,
+        "ends_at": now + timedelta(days=1),
+        "version": 1,
+    }
+    row = GrantRow(**(values | changes))
+    with app.app_context(), db.session.scoped(ClerkScope()):
+        db.session.add(row)
+        db.session.flush()
+        (grant,) = load_grants(GrantRow.id == row.id)
+        invalidate(holder_tag(holder.id))
+        db.session.commit()
+    return grant
+
+
+def end(app: Flask, grant_id: UUID) -> None:
+    """Have a grant's time be over."""
+    with app.app_context(), db.session.scoped(ClerkScope()):
+        row = db.session.get_one(GrantRow, grant_id)
+        row.ends_at = datetime.now(UTC) - timedelta(seconds=1)
+        invalidate(holder_tag(row.principal_id))
+        db.session.commit()
+
+
+def tell(app: Flask, event: Any, grant: Grant) -> None:
+    with app.app_context(), db.session.scoped(ClerkScope()):
+        notices.tell(event, grant)
+        db.session.commit()
+
+
+def send(app: Flask) -> None:
+    """What a worker does when it is asked to send."""
+    app.extensions["celery"].tasks[notices.NOTICES_TASK]()
+
+
+def rows(app: Flask, grant_id: UUID) -> list[NoticeRow]:
+    """The notices of a grant, as they stand, in their order."""
+    with app.app_context(), db.session.scoped(ClerkScope()):
+        asked = select(NoticeRow).where(NoticeRow.grant_id == grant_id).order_by(NoticeRow.id)
+        found = list(db.session.scalars(asked))
+        db.session.expunge_all()
+    return found
+
+
+def change_notices(app: Flask, **changes: Any) -> None:
+    """All that are still to be sent, whoever's they are."""
+    with app.app_context(), db.session.scoped(ClerkScope()):
+        for row in db.session.scalars(select(NoticeRow).where(NoticeRow.due_at.is_not(None))):
+            for name, value in changes.items():
+                setattr(row, name, value)
+        db.session.commit()
+
+
+def hurry(app: Flask) -> None:
+    """Have what waits for another attempt be due now."""
+    change_notices(app, due_at=datetime.now(UTC))

@@ -1,0 +1,114 @@
+"""The way to a mail server: encrypted where it can be, and no password goes where it cannot."""
+
+import ssl
+import subprocess
+from email.message import EmailMessage
+from pathlib import Path
+from socket import AF_INET, SOCK_DGRAM, socket
+from typing import Any
+
+import pytest
+from aiosmtpd.smtp import AuthResult, LoginPassword
+
+from tests.grants.notices.channels import Mailbox, receiving_mail
+from webapp.grants.notices import mail
+from webapp.stack.servers import free_port
+
+RECIPIENT = "somebody@example.org"
+
+
+def _authenticate(
+    _: object, __: object, ___: object, ____: object, given: LoginPassword
+) -> AuthResult:
+    known = (given.login, given.password) == (b"us@er", b"pass/word")
+    return AuthResult(success=known, handled=False, auth_data=given.login)
+
+
+LOGIN: dict[str, Any] = {"authenticator": _authenticate}
+
+
+def _message() -> EmailMessage:
+    message = EmailMessage()
+    message["From"], message["To"] = "sightline@example.org", RECIPIENT
+    message.set_content("told")
+    return message
+
+
+@pytest.fixture
+def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
+    """Of a server here; clients trust it."""
+    key, crt = tmp_path / "key.pem", tmp_path / "crt.pem"
+    made = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    files = ["-keyout", str(key), "-out", str(crt)]
+    subprocess.run(["openssl", "req", *made, *names, *files], check=True, capture_output=True)
+    monkeypatch.setenv("SSL_CERT_FILE", str(crt))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(crt, key)
+    return context
+
+
+def _received(mailbox: Mailbox) -> bool:
+    return mailbox.recipients == [RECIPIENT]
+
+
+def test_it_is_encrypted_where_that_is_offered(certificate: ssl.SSLContext) -> None:
+    port = free_port()
+    # The server takes no mail and no password in the clear.
+    options: dict[str, Any] = {
+        "tls_context": certificate,
+        "require_starttls": True,
+        "auth_required": True,
+        **LOGIN,
+    }
+    with receiving_mail(port, **options) as mailbox:
+        mail.post(f"smtp://us%40er:pass%2Fword@127.0.0.1:{port}", _message(), RECIPIENT)
+    assert _received(mailbox)
+    assert mailbox.users == {b"us@er"}
+
+
+def test_it_is_encrypted_from_the_start_where_that_is_said(certificate: ssl.SSLContext) -> None:
+    port = free_port()
+    with receiving_mail(port, ssl_context=certificate) as mailbox:
+        mail.post(f"smtps://127.0.0.1:{port}", _message(), RECIPIENT)
+    assert _received(mailbox)
+
+
+def test_a_server_that_is_not_who_it_says_gets_nothing(
+    certificate: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE")
+    port = free_port()
+    with receiving_mail(port, tls_context=certificate) as mailbox:
+        with pytest.raises(ssl.SSLCertVerificationError):
+            mail.post(f"smtp://127.0.0.1:{port}", _message(), RECIPIENT)
+        assert mailbox.mails == []
+
+
+def test_a_wrong_password_is_refused() -> None:
+    port = free_port()
+    with receiving_mail(port, auth_require_tls=False, **LOGIN) as mailbox:
+        with pytest.raises(OSError, match="535"):
+            mail.post(f"smtp://us%40er:wrong@127.0.0.1:{port}", _message(), RECIPIENT)
+        assert mailbox.mails == []
+
+
+def test_no_password_leaves_this_host_in_the_clear() -> None:
+    own = _own_address()
+    port = free_port()
+    with receiving_mail(port, "0.0.0.0", auth_require_tls=False, **LOGIN) as mailbox:  # noqa: S104 - so that it has an address that is not loopback's
+        with pytest.raises(mail.InTheClear):
+            mail.post(f"smtp://us%40er:pass%2Fword@{own}:{port}", _message(), RECIPIENT)
+        mail.post(f"smtp://us%40er:pass%2Fword@127.0.0.1:{port}", _message(), RECIPIENT)
+    assert _received(mailbox)
+
+
+def _own_address() -> str:
+    """One of this host's that is not loopback's."""
+    with socket(AF_INET, SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing
+        except OSError:
+            pytest.skip("this host has no other address")
+        address: str = probe.getsockname()[0]
+    return address

@@ -1,0 +1,58 @@
+"""Two tenants with the same in both of them, and people of the platform."""
+
+from collections.abc import Callable
+from uuid import UUID
+
+import pytest
+from flask import Flask
+
+from tests.audit.receipts import committed, receipt
+from tests.factories import Account, add_account, add_tenant
+from tests.grants.calls import add_grant
+from tests.http.routes import Place
+from tests.rules.calls import PATH, draft
+
+
+@pytest.fixture(scope="session")
+def make_place(app: Flask, worker: None) -> Callable[[], Place]:
+    def make() -> Place:
+        tenant = add_tenant(app)
+        admin = add_account(app, member_of={tenant.slug: "admin"})
+        made = app.test_client().post(PATH, headers=admin.headers(), json=draft())
+        (event_id,) = receipt(made)
+        committed(app, event_id)
+        return Place(
+            tenant,
+            admin,
+            member=add_account(app, member_of={tenant.slug: "member"}),
+            ids={
+                "rule_id": UUID(made.get_json()["id"]),
+                "event_id": event_id,
+                "grant_id": add_grant(app, tenant.id, admin.id),
+            },
+        )
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def here(make_place: Callable[[], Place]) -> Place:
+    """Where who asks is at home. Nothing here is changed."""
+    return make_place()
+
+
+@pytest.fixture(scope="module")
+def elsewhere(make_place: Callable[[], Place]) -> Place:
+    """Where they are not. Nothing there is changed."""
+    return make_place()
+
+
+@pytest.fixture
+def new(make_place: Callable[[], Place]) -> Place:
+    """A place that may be changed."""
+    return make_place()
+
+
+@pytest.fixture
+def auditor(app: Flask) -> Account:
+    return add_account(app, "auditor")

@@ -1,0 +1,210 @@
+"""`flask scope lint` over the product, and over copies of it in which each fault is planted: exit
+status 1, and what is wrong and where."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from unittest import mock
+
+import orjson
+import psycopg2
+import pytest
+from flask import Flask
+
+from tests.processes import ROOT
+from webapp.db import migrate
+from webapp.scope.lint.exceptions import FILE
+from webapp.settings import read_settings
+from webapp.stack.home import open_stack, running
+
+PARTS = ("webapp", "tasks", "migrations", "wsgi.py", "celeryconfig.py", FILE)
+
+
+def lint(
+    root: Path, environment: Mapping[str, str], *options: str
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "flask", "--app", "wsgi", "scope", "lint", *options]
+    return subprocess.run(
+        command,
+        cwd=root,
+        env=os.environ | dict(environment),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The product's sources, to be spoilt."""
+    root = tmp_path / "copy"
+    root.mkdir()
+    for part in PARTS:
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, root / part, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / part, root / part)
+    return root
+
+
+def plant(root: Path, file: str, *lines: str) -> str:
+    """Add lines at a file's end; returns where the first of them is."""
+    path = root / file
+    before = path.read_text()
+    path.write_text(before + "\n".join(lines) + "\n")
+    return f"{file}:{len(before.splitlines()) + 1}"
+
+
+def named(linted: subprocess.CompletedProcess[str]) -> set[tuple[str, str]]:
+    """What was found: a place and a rule each. The last line is about all of it."""
+    lines = linted.stdout.splitlines()[:-1]
+    return {(place, rule) for place, rule, *_ in (line.split(": ") for line in lines)}
+
+
+def test_the_product_passes(app: Flask, environment: dict[str, str]) -> None:
+    passed = lint(ROOT, environment)
+    assert (passed.returncode, named(passed)) == (0, set())
+    assert passed.stdout.startswith("Every way to tenants' rows is declared: ")
+    report = orjson.loads(lint(ROOT, environment, "--json").stdout)
+    assert report["findings"] == []
+    assert report["routes"] == len(list(app.url_map.iter_rules()))
+    assert report["tables"] >= 5
+    assert report["files"] > 50
+
+
+SOURCE_FAULTS = {
+    "raw-sql": ("webapp/rules/service.py", "import sqlalchemy; planted = sqlalchemy.text('x')"),
+    "tenant-dml": (
+        "webapp/ledger/search.py",
+        "import sqlalchemy; planted = sqlalchemy.update(AuditEventRow)",
+    ),
+    "bulk": ("webapp/directory/listing.py", "planted = lambda: db.session.bulk_save_objects([])"),
+    "connection": ("webapp/rules/cli.py", "planted = lambda session: session.connection()"),
+    "session-set": ("tasks/identity.py", "planted = 'set role sightline_global'"),
+    "commit": ("webapp/audit/recorder.py", "planted = lambda session: session.commit()"),
+    "scope-door": ("webapp/rules/views.py", "planted = lambda: db.session.enter(None)"),
+}
+
+
+def test_each_fault_in_the_source_is_named_with_its_line(
+    app: Flask, environment: dict[str, str], copy: Path
+) -> None:
+    assert app
+    clean = lint(copy, environment)
+    assert (clean.returncode, named(clean)) == (0, set())
+    planted = {(plant(copy, *fault), rule) for rule, fault in SOURCE_FAULTS.items()}
+    found = lint(copy, environment)
+    assert (found.returncode, named(found)) == (1, planted)
+
+
+def test_a_fault_does_not_become_an_exception(
+    app: Flask, environment: dict[str, str], copy: Path
+) -> None:
+    assert app
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for command in (["init", "--quiet"], ["add", FILE], ["commit", "--quiet", "-m", "as it is"]):
+        subprocess.run([*git, *command], cwd=copy, check=True, capture_output=True)
+    file, fault = SOURCE_FAULTS["commit"]
+    plant(copy, file, fault)
+    entry = {"file": file, "rule": "commit", "count": 1, "reason": "no time"}
+    plant(copy, FILE, "[[exception]]", *(f"{name} = {value!r}" for name, value in entry.items()))
+    found = lint(copy, environment)
+    assert found.returncode == 1
+    assert f"{FILE}: exceptions: {file} commit: 1 where 0 stood" in found.stdout
+
+
+ROUTES = """
+@blueprint.get("/planted/undeclared")
+def undeclared() -> str:
+    return ""
+
+
+@blueprint.get("/planted/no-reason")
+@public("")
+def without_reason() -> str:
+    return ""
+
+
+def unguarded() -> str:
+    return ""
+
+
+from webapp.scope.surface import surface
+
+guarded = surface("planted.twice", tenant_roles=("admin",), platform_roles=("owner",))
+unguarded.__surface__ = guarded(undeclared).__surface__
+blueprint.add_url_rule("/planted/unguarded", view_func=unguarded)
+other = surface("planted.twice", tenant_roles=("member",), platform_roles=("owner",))
+blueprint.add_url_rule("/planted/one", "one", guarded(lambda: ""))
+blueprint.add_url_rule("/planted/two", "two", other(lambda: ""))
+"""
+
+
+def test_each_fault_in_a_route_is_named_with_it(
+    app: Flask, environment: dict[str, str], copy: Path
+) -> None:
+    assert app
+    plant(copy, "webapp/observability/health.py", ROUTES)
+    recorder = copy / "webapp/audit/recorder.py"
+    settled = "    app.after_request(settle)\n"
+    assert settled in recorder.read_text()
+    recorder.write_text(recorder.read_text().replace(settled, ""))
+    found = lint(copy, environment)
+    assert found.returncode == 1
+    assert named(found) == {
+        ("app", "unrecorded"),
+        ("route GET /planted/undeclared", "undeclared"),
+        ("route GET /planted/no-reason", "no-reason"),
+        ("route GET /planted/unguarded", "unguarded"),
+        ("route GET /planted/two", "surface-twice"),
+    }
+
+
+@pytest.fixture
+def spoilt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """What leads to a migrated database that nobody else has."""
+    home = tmp_path_factory.mktemp("spoilt")
+    stack = open_stack(home, durable=False)
+    with running(stack):
+        leading = {"SIGHTLINE_HOME": str(home), **stack.environment}
+        with mock.patch.dict(os.environ, leading):
+            migrate.upgrade(read_settings())
+        yield leading
+
+
+OWN = "(select nullif(current_setting('sightline.tenant_id', true), '')::uuid)"
+TABLE_FAULTS = {
+    ("table rules", "not-secured"): "alter table rules disable row level security",
+    ("table rule_versions", "not-forced"): "alter table rule_versions no force row level security",
+    ("table memberships", "no-policy"): (
+        "drop policy own on memberships;"
+        f" create policy own on memberships to sightline_tenant using (tenant_id = {OWN})"
+    ),
+    ("table tenants", "other-policy"): "alter policy own on tenants using (true)",
+    ("table audit_events", "append-only"): "grant update on audit_events to sightline_ledger",
+    ("table audit_events", "no-index"): ("drop index ix_audit_events_tenant_id_occurred_at_id"),
+    ("table planted", "no-policy"): "create table planted (id uuid primary key, tenant_id uuid)",
+    ("table planted", "bare-setting"): (
+        "create policy own on planted to sightline_tenant using"
+        " (tenant_id = current_setting('sightline.tenant_id')::uuid)"
+    ),
+    ("table rules", "view"): "create view shown as select * from rules",
+}
+
+
+def test_each_fault_in_a_table_is_named_with_it(spoilt: dict[str, str]) -> None:
+    clean = lint(ROOT, spoilt)
+    assert clean.returncode == 0, clean.stdout
+    connection = psycopg2.connect(spoilt["DATABASE_OWNER_URL"])
+    try:
+        with connection, connection.cursor() as cursor:
+            for fault in TABLE_FAULTS.values():
+                cursor.execute(fault)
+    finally:
+        connection.close()
+    found = lint(ROOT, spoilt)
+    assert found.returncode == 1
+    assert TABLE_FAULTS.keys() <= named(found)

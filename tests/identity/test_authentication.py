@@ -1,0 +1,192 @@
+"""Who a token stands for, and that no revocation, expiry or change of roles comes late."""
+
+import hashlib
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import requests
+from flask import Flask
+from sqlalchemy import NullPool, create_engine, text
+
+from tests.factories import Account, add_account, add_tenant
+from tests.processes import Web
+from webapp.db.scopes import IdentityScope
+from webapp.extensions import db
+from webapp.http.errors import Unauthenticated
+from webapp.identity import authentication as service
+from webapp.identity.principal import Principal
+
+OWN_RULES = "/admin/api/rules"
+BOTH_WORKERS = range(8)
+
+
+def who(app: Flask, token: str) -> Principal:
+    with app.app_context():
+        return service.verify(token)
+
+
+def change(app: Flask, what: Callable[[], object], *, commit: bool = True) -> None:
+    with app.app_context(), db.session.scoped(IdentityScope()):
+        what()
+        if commit:
+            db.session.commit()
+        else:
+            db.session.rollback()
+
+
+def mint(app: Flask, account: Account, expires_at: datetime) -> str:
+    with app.app_context(), db.session.scoped(IdentityScope()):
+        made = service.create_token(account.email, "test", expires_at)
+        db.session.commit()
+        return made.secret
+
+
+def assert_refused(app: Flask, token: str, why: str) -> None:
+    with pytest.raises(Unauthenticated) as refused:
+        who(app, token)
+    assert why in str(refused.value)
+
+
+def test_a_token_stands_for_its_principal(app: Flask) -> None:
+    tenant = add_tenant(app)
+    account = add_account(app, "engineer", "auditor", member_of={tenant.slug: "admin"})
+    principal = who(app, account.token)
+    assert principal == who(app, account.token)
+    assert (principal.id, principal.email) == (account.id, account.email)
+    assert principal.token_id == account.token_id
+    assert principal.roles == ("auditor", "engineer", f"{tenant.slug}:admin")
+    assert [m.tenant_id for m in principal.memberships] == [tenant.id]
+
+
+def test_a_revocation_counts_from_the_next_request(app: Flask, other_app: Flask) -> None:
+    tenant = add_tenant(app)
+    account = add_account(app, member_of={tenant.slug: "member"})
+    clients = [app.test_client(), other_app.test_client()]
+    for client in clients:
+        assert client.get(OWN_RULES, headers=account.headers()).status_code == 200
+    change(app, lambda: service.revoke_token(account.token_id))
+    for client in clients:
+        answer = client.get(OWN_RULES, headers=account.headers())
+        assert answer.status_code == 401
+        assert answer.json["code"] == "unauthenticated"  # type: ignore[index]  # it is JSON
+
+
+def test_a_revocation_counts_in_processes_that_run(app: Flask, web: Web) -> None:
+    tenant = add_tenant(app)
+    account = add_account(app, member_of={tenant.slug: "member"})
+
+    def statuses() -> set[int]:
+        return {
+            requests.get(web.url + OWN_RULES, headers=account.headers(), timeout=30).status_code
+            for _ in BOTH_WORKERS
+        }
+
+    assert statuses() == {200}
+    change(app, lambda: service.revoke_token(account.token_id))
+    assert statuses() == {401}
+
+
+def test_a_revocation_that_was_rolled_back_is_none(app: Flask, other_app: Flask) -> None:
+    account = add_account(app)
+    who(other_app, account.token)
+    change(app, lambda: service.revoke_token(account.token_id), commit=False)
+    assert who(app, account.token) == who(other_app, account.token)
+
+
+def test_one_token_of_several_is_revoked(app: Flask) -> None:
+    account = add_account(app, "support")
+    second = mint(app, account, datetime.now(UTC) + timedelta(days=1))
+    assert who(app, second).id == who(app, account.token).id
+    change(app, lambda: service.revoke_token(account.token_id))
+    assert_refused(app, account.token, "revoked")
+    assert who(app, second).email == account.email
+
+
+def test_memberships_and_roles_count_from_the_next_request(app: Flask, other_app: Flask) -> None:
+    tenant = add_tenant(app)
+    account = add_account(app, "support")
+    assert who(other_app, account.token).roles == ("support",)
+    change(app, lambda: service.set_membership(account.email, tenant.slug, "member"))
+    assert who(other_app, account.token).roles == ("support", f"{tenant.slug}:member")
+    change(app, lambda: service.set_membership(account.email, tenant.slug, "admin"))
+    change(app, lambda: service.set_platform_role(account.email, "owner", held=True))
+    assert who(other_app, account.token).roles == ("owner", "support", f"{tenant.slug}:admin")
+    change(app, lambda: service.end_membership(account.email, tenant.slug))
+    change(app, lambda: service.set_platform_role(account.email, "support", held=False))
+    assert who(other_app, account.token).roles == ("owner",)
+
+
+def test_expiry_is_checked_though_the_token_is_remembered(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = add_account(app)
+    token = mint(app, account, datetime.now(UTC) + timedelta(hours=1))
+    assert who(app, token).email == account.email
+
+    class TwoHoursOn(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> "TwoHoursOn":
+            return super().now(UTC) + timedelta(hours=2)
+
+    monkeypatch.setattr(service, "datetime", TwoHoursOn)
+    assert_refused(app, token, "expired")
+    assert who(app, account.token).email == account.email
+
+
+def test_an_expired_token_is_refused_again_and_again(app: Flask) -> None:
+    token = mint(app, add_account(app), datetime.now(UTC) - timedelta(seconds=1))
+    for _ in range(2):
+        assert_refused(app, token, "expired")
+
+
+def test_unknown_tokens_take_no_memory(app: Flask) -> None:
+    remembered = app.extensions["identity"]
+    before = len(remembered._entries)
+    for number in range(20):
+        assert_refused(app, f"slt_{number}", "unknown")
+    with app.app_context():
+        assert service.find_tenant_id("no-such-tenant") is None
+    assert len(remembered._entries) == before
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer slt_",
+        "Bearer slt_" + "x" * 43,
+        "Bearer slt_\xe9\xff",
+        "Basic c2x0Xzpw",
+        "slt_x",
+    ],
+)
+def test_no_or_bad_credentials(app: Flask, header: str | None) -> None:
+    headers = {} if header is None else {"Authorization": header}
+    answer = app.test_client().get(OWN_RULES, headers=headers)
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+def test_only_the_hash_is_stored(app: Flask) -> None:
+    account = add_account(app)
+    who(app, account.token)
+    owner_url = app.extensions["settings"].database_owner_url
+    engine = create_engine(owner_url, poolclass=NullPool)
+    statement = text("select token_hash, api_tokens::text from api_tokens where id = :id")
+    with engine.connect() as connection:
+        stored, row = connection.execute(statement, {"id": account.token_id}).one()
+    assert bytes(stored) == hashlib.sha256(account.token.encode()).digest()
+    assert account.token not in row
+    assert account.token.removeprefix(service.TOKEN_PREFIX) not in row
+
+
+def test_tokens_are_long_and_never_the_same(app: Flask) -> None:
+    account = add_account(app)
+    in_a_day = datetime.now(UTC) + timedelta(days=1)
+    tokens = {mint(app, account, in_a_day) for _ in range(20)}
+    assert len(tokens) == 20
+    assert all(len(token) >= len(service.TOKEN_PREFIX) + 43 for token in tokens)

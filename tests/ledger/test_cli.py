@@ -1,0 +1,167 @@
+"""`flask audit search` and `flask audit tail`."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from uuid import uuid4
+
+import orjson
+import pytest
+from click.testing import Result
+from flask import Flask
+
+from tests.audit.events import make_event
+from tests.processes import ROOT
+from webapp.audit import append as ledger
+from webapp.audit.event import (
+    Actor,
+    AuditEvent,
+    EventDecision,
+    EventScope,
+    Reason,
+    dump_event,
+    event_mac,
+)
+from webapp.db.scopes import LedgerScope
+from webapp.extensions import db
+
+
+def run(app: Flask, *arguments: str) -> Result:
+    return app.test_cli_runner().invoke(args=["audit", *arguments])
+
+
+def append(app: Flask, *events: AuditEvent) -> None:
+    key = app.extensions["settings"].audit_mac_key.encode()
+    with app.app_context(), db.session.scoped(LedgerScope()):
+        received = ledger.receive(db.session, [seal(event, key) for event in events], key)
+        assert received.appended == len(events)
+        db.session.commit()
+
+
+def seal(event: AuditEvent, key: bytes) -> list[str]:
+    data = dump_event(event)
+    return [data.decode(), event_mac(data, key)]
+
+
+def somebody() -> Actor:
+    return Actor(id=uuid4(), email=f"{uuid4().hex}@example.org", roles=("engineer",), token_id=None)
+
+
+def lines(result: Result) -> list[dict[str, object]]:
+    assert result.exit_code == 0, result.output
+    return [orjson.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_search_prints_a_table(app: Flask) -> None:
+    actor = somebody()
+    reason = Reason(code="fraud", ticket="F-1", note="a note")
+    scope = EventScope(kind="tenant", tenant_id=uuid4(), tenant="acme")
+    told = make_event(actor=actor, reason=reason, scope=scope, rows=17, repeats=4)
+    silent = make_event(actor=actor, reason=None, rows=None, outcome="interrupted")
+    append(app, told, silent)
+    result = run(app, "search", "--actor", actor.email)
+    assert result.exit_code == 0
+    first, second = (line for line in result.output.splitlines() if actor.email in line)
+    assert all(word in first for word in (str(silent.id), "interrupted", "global", "looks.things"))
+    assert all(word in second for word in (str(told.id), "fraud", "F-1", "acme", "17", "4"))
+
+
+def test_search_prints_events_as_they_were_recorded(app: Flask) -> None:
+    event = make_event(actor=somebody())
+    append(app, event)
+    (line,) = lines(run(app, "search", "--actor", event.actor.email, "--json"))
+    assert line.pop("committed_at")
+    assert line == orjson.loads(dump_event(event))
+
+
+def test_search_has_the_filters_of_the_list(app: Flask) -> None:
+    actor = somebody()
+    made = {
+        "denied": make_event(
+            actor=actor, outcome="denied", decision=EventDecision("denied"), surface="a.b"
+        ),
+        "change": make_event(actor=actor, kind="change", surface="a.c"),
+        "tenant": make_event(
+            actor=actor, scope=EventScope(kind="tenant", tenant_id=uuid4(), tenant="acme")
+        ),
+        "ticket": make_event(actor=actor, reason=Reason(code="legal", ticket="L-1", note=None)),
+    }
+    append(app, *made.values())
+    names = {str(event.id): name for name, event in made.items()}
+    since, until = (made[name].occurred_at.isoformat() for name in ("change", "ticket"))
+    expected = {
+        ("--effect", "denied"): ["denied"],
+        ("--outcome", "denied"): ["denied"],
+        ("--kind", "change"): ["change"],
+        ("--tenant", "acme"): ["tenant"],
+        ("--reason", "legal"): ["ticket"],
+        ("--ticket", "L-1"): ["ticket"],
+        ("--surface", "a.*"): ["change", "denied"],
+        ("--surface", "a.b"): ["denied"],
+        ("--request-id", made["tenant"].request.id): ["tenant"],
+        ("--from", since, "--to", until): ["tenant", "change"],
+        ("--sort", "occurred_at", "--limit", "2"): ["denied", "change"],
+        ("--limit", "1"): ["ticket"],
+    }
+    for options, found in expected.items():
+        shown = lines(run(app, "search", "--actor", actor.email, "--json", *options))
+        assert [names[str(line["id"])] for line in shown] == found, options
+
+
+def test_search_goes_through_all_pages(app: Flask) -> None:
+    actor = somebody()
+    append(app, *[make_event(actor=actor) for _ in range(450)])
+    for limit, found in (("449", 449), ("450", 450), ("1000", 450)):
+        shown = lines(run(app, "search", "--actor", actor.email, "--json", "--limit", limit))
+        assert len({line["id"] for line in shown}) == len(shown) == found
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--effect", "served"),
+        ("--from", "yesterday"),
+        ("--surface", "a*"),
+        ("--sort", "x"),
+        ("--limit", "0"),
+    ],
+)
+def test_what_is_wrong_is_said_by_option(app: Flask, option: str, value: str) -> None:
+    result = run(app, "search", option, value)
+    assert result.exit_code == 2
+    assert option in result.output
+    assert "Traceback" not in result.output
+
+
+def test_tail_shows_the_last_events_the_newest_at_the_end(app: Flask) -> None:
+    events = [make_event() for _ in range(3)]
+    append(app, *events)
+    shown = lines(run(app, "tail", "-n", "2", "--json"))
+    assert [line["id"] for line in shown] == [str(event.id) for event in events[1:]]
+    text = run(app, "tail", "-n", "2").output.splitlines()
+    assert [line.split()[-1] for line in text] == [str(event.id) for event in events[1:]]
+    assert "looks.things  global  incident  INC-1  served  3  1" in text[0]
+
+
+def test_tail_follows_until_it_is_interrupted(app: Flask, environment: Mapping[str, str]) -> None:
+    """What is committed from then on, each once, and nothing from before."""
+    before, first, second, third = (make_event() for _ in range(4))
+    mine = [str(event.id) for event in (before, first, second, third)]
+    append(app, before)
+    command = [sys.executable, "-m", "flask", "--app", "wsgi", "audit", "tail", "-f", "--json"]
+    with subprocess.Popen(
+        [*command, "-n", "1"], cwd=ROOT, env=os.environ | environment, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        shown = (orjson.loads(line)["id"] for line in process.stdout)
+        ours = (event_id for event_id in shown if event_id in mine)
+        assert next(ours) == mine[0]
+        append(app, first, second)
+        assert [next(ours), next(ours)] == mine[1:3]
+        append(app, third)
+        assert next(ours) == mine[3]
+        process.send_signal(signal.SIGINT)
+        assert list(ours) == []
+        assert process.wait() == 0

@@ -1,0 +1,289 @@
+"""`flask audit verify --complete` names each number without an event, and the requests around."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import orjson
+import pytest
+from sqlalchemy.orm import Session
+
+from tests.audit.ledgers import append, ledger_session
+from tests.audit.products import Product, numbered, own_product
+from webapp.audit.event import AuditEvent
+from webapp.audit.journal import file as journal_file
+from webapp.audit.journal import reader as journal_reader
+from webapp.audit.journal.reader import Row
+from webapp.ledger import completeness as verify
+from webapp.ledger.completeness import Missing
+
+
+@pytest.fixture(scope="module")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    with own_product(tmp_path_factory.mktemp("verify")) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(product: Product) -> Iterator[None]:
+    yield
+    product.empty()
+
+
+def check(product: Product) -> verify.Completeness:
+    with ledger_session(product.app) as session:
+        return verify.check_completeness(session, product.journals)
+
+
+def ranges(found: verify.Completeness, journal: UUID) -> list[tuple[int, int]]:
+    return [(gap.first, gap.last) for gap in found.missing if gap.journal == journal]
+
+
+def delete(product: Product, *events: AuditEvent) -> None:
+    ids = ", ".join(f"'{event.id}'" for event in events)
+    product.tamper(f"delete from audit_events where id in ({ids})")  # noqa: S608 - UUIDs
+
+
+def test_an_empty_ledger_is_complete(product: Product) -> None:
+    done = product.run("verify", "--complete")
+    assert (done.exit_code, done.output) == (
+        0,
+        "0 events of 0 journals: 0 missing, 0 waiting in files on this host.\n",
+    )
+
+
+def test_two_journals_without_a_gap(product: Product) -> None:
+    """In whatever order, and at whatever times, their events came."""
+    events = [*numbered(uuid4(), range(20, 0, -1)), *numbered(uuid4(), range(1, 6))]
+    append(product.app, *events)
+    found = check(product)
+    assert (found.journals, found.events, found.is_complete) == (2, 25, True)
+
+
+def test_what_was_deleted_is_named(product: Product) -> None:
+    """In each journal at its beginning, and in the middle, with the requests on both sides."""
+    one, other = numbered(uuid4(), range(1, 11)), numbered(uuid4(), range(1, 6))
+    append(product.app, *one, *other)
+    delete(product, one[3], one[4], one[7], other[0])
+    done = product.start("verify", "--complete")
+    assert done.returncode == 1, done.stderr
+    journal, second = one[0].origin, other[0].origin
+    assert journal is not None
+    assert second is not None
+    *lines, total = done.stdout.splitlines()
+    assert set(lines) == {
+        f"missing: 4 to 5 of journal {journal.journal}, after request {one[2].request.id},"
+        f" before request {one[5].request.id}",
+        f"missing: 8 of journal {journal.journal}, after request {one[6].request.id},"
+        f" before request {one[8].request.id}",
+        f"missing: 1 of journal {second.journal}, before request {other[1].request.id}",
+    }
+    assert total == "11 events of 2 journals: 4 missing, 0 waiting in files on this host."
+
+
+def test_programs_read_it_too(product: Product) -> None:
+    events = numbered(uuid4(), [1, 3])
+    append(product.app, *events)
+    done = product.run("verify", "--complete", "--json")
+    body: Any = orjson.loads(done.stdout)
+    assert done.exit_code == 1
+    assert body["missing"] == [
+        {
+            "journal": str(events[0].origin and events[0].origin.journal),
+            "first": 2,
+            "last": 2,
+            "after_request": events[0].request.id,
+            "before_request": events[1].request.id,
+        }
+    ]
+    assert (body["events"], body["journals"], body["waiting"]) == (2, 1, [])
+
+
+def test_a_gap_as_wide_as_numbers_go(product: Product) -> None:
+    journal = uuid4()
+    append(product.app, *numbered(journal, [1, 2**52, 2**53 - 1]))
+    product.leave(journal, *numbered(journal, [2**40, 2**40 + 1]))
+    assert ranges(check(product), journal) == [
+        (2, 2**40 - 1),
+        (2**40 + 2, 2**52 - 1),
+        (2**52 + 1, 2**53 - 2),
+    ]
+
+
+def test_what_waits_in_a_file_is_not_missing(product: Product) -> None:
+    """It is listed, with its request; that the process of a file lives or not changes nothing."""
+    journal, other = uuid4(), uuid4()
+    events = numbered(journal, range(1, 10))
+    append(product.app, *(events[n] for n in (0, 4, 6)))
+    product.leave(journal, *(events[n] for n in (1, 3, 5, 8)))
+    living = product.hold(other, *numbered(other, [1, 2]), settled=False)
+    found = check(product)
+    living.close()
+    assert [
+        (gap.first, gap.last, gap.after_request, gap.before_request) for gap in found.missing
+    ] == [
+        (3, 3, events[1].request.id, events[3].request.id),
+        (8, 8, events[6].request.id, events[8].request.id),
+    ]
+    waiting = [(each.seq, each.request) for each in found.waiting if each.journal == journal]
+    assert waiting == [(n + 1, events[n].request.id) for n in (1, 3, 5, 8)]
+    assert [each.seq for each in found.waiting if each.journal == other] == [1, 2]
+
+
+def test_a_hole_between_rows_of_a_file_that_the_ledger_knows_nothing_of(product: Product) -> None:
+    journal = uuid4()
+    rows = numbered(journal, [2, 3, 6])
+    product.leave(journal, *rows)
+    found = check(product)
+    assert ranges(found, journal) == [(1, 1), (4, 5)]
+    assert [gap.before_request for gap in found.missing] == [rows[0].request.id, rows[2].request.id]
+    done = product.run("verify", "--complete")
+    assert done.exit_code == 1
+    for row in rows:
+        assert row.request.id in done.output
+
+
+def test_what_only_waits_is_no_failure(product: Product) -> None:
+    journal = uuid4()
+    (event,) = numbered(journal, [1])
+    product.leave(journal, event)
+    done = product.run("verify", "--complete")
+    assert done.exit_code == 0
+    for word in (str(event.id), event.request.id, event.actor.email, event.surface, "served"):
+        assert word in done.output
+
+
+def test_a_row_that_is_in_the_ledger_too_does_not_wait(product: Product) -> None:
+    """The relay has not learnt of it yet."""
+    journal = uuid4()
+    events = numbered(journal, [1, 2])
+    append(product.app, events[0])
+    product.leave(journal, *events)
+    assert [each.seq for each in check(product).waiting] == [2]
+
+
+def test_an_event_that_another_journals_file_holds(product: Product) -> None:
+    """It keeps its number when a disk failed under the file that it began in."""
+    journal, other = uuid4(), uuid4()
+    append(product.app, *numbered(journal, [1, 3]))
+    product.leave(other, *numbered(journal, [2]))
+    assert check(product).missing == ()
+
+
+@pytest.mark.parametrize("settled", [True, False])
+def test_what_goes_on_meanwhile_is_not_missing(
+    product: Product, monkeypatch: pytest.MonkeyPatch, *, settled: bool
+) -> None:
+    """An event that is in a file when the ledger is read, and in the ledger when the files are;
+    and looks that begin and end in between."""
+    journal = uuid4()
+    first, waits, third, late, later = numbered(journal, range(1, 6))
+    append(product.app, first, third)
+    file = product.hold(journal, waits, settled=settled)
+    read_files = verify._read_files
+
+    def meanwhile(session: Session, directory: Any) -> Any:
+        append(product.app, waits, later)
+        file.forget_now([1])
+        file.write([product._row(2, late, settled=False)], durable=False)
+        return read_files(session, directory)
+
+    monkeypatch.setattr(verify, "_read_files", meanwhile)
+    found = check(product)
+    file.close()
+    assert found.missing == ()
+    assert [each.seq for each in found.waiting] == [late.origin and late.origin.seq]
+
+
+def test_a_look_that_begins_before_the_ledger_is_read_is_not_missing(
+    product: Product, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one after it is committed already; it is in the file alone."""
+    journal = uuid4()
+    first, begun, after = numbered(journal, range(1, 4))
+    append(product.app, first)
+    file = product.hold(journal)
+    read_ledger = verify._read_ledger
+
+    def meanwhile(session: Session) -> Any:
+        file.write([product._row(1, begun, settled=False)], durable=False)
+        append(product.app, after)
+        return read_ledger(session)
+
+    monkeypatch.setattr(verify, "_read_ledger", meanwhile)
+    found = check(product)
+    file.close()
+    assert found.missing == ()
+
+
+def test_a_file_that_is_emptied_meanwhile(
+    product: Product, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its being listed and opened, or opened and read."""
+    gone = product.leave(uuid4(), *numbered(uuid4(), [1]))
+    going = product.leave(uuid4(), *numbered(uuid4(), [1]))
+    listed = journal_file.list_files(product.journals)
+    gone.unlink()
+    read_all = journal_reader.read_all
+
+    def read(path: Path) -> list[Row]:
+        if path != going:
+            return read_all(path)
+        path.unlink()
+        raise sqlite3.OperationalError("unable to open database file")
+
+    monkeypatch.setattr(journal_file, "list_files", lambda _: listed)
+    monkeypatch.setattr(journal_reader, "read_all", read)
+    found = check(product)
+    assert (found.unreadable, found.waiting) == ((), ())
+
+
+@pytest.mark.parametrize("content", [b"not a journal" * 1000, b"SQLite format 3\x00" + b"x" * 5000])
+def test_a_damaged_file_is_named_and_the_rest_is_read(product: Product, content: bytes) -> None:
+    journal = uuid4()
+    product.leave(journal, *numbered(journal, [1]))
+    damaged = product.journals / f"{uuid4()}.journal"
+    damaged.write_bytes(content)
+    found = check(product)
+    assert found.unreadable == (damaged.name,)
+    assert len(found.waiting) == 1
+    done = product.run("verify", "--complete")
+    assert done.exit_code == 1
+    assert f"cannot be read: {damaged.name}" in done.output
+
+
+def test_a_damaged_row_is_named(product: Product) -> None:
+    journal = uuid4()
+    good, bad = numbered(journal, [1, 2])
+    file = product.hold(journal, good)
+    row = product._row(2, bad, settled=True)
+    damaged = Row(2, str(bad.id), True, row.event[:-7] + b"garbage", row.mac)
+    file.write([damaged], durable=False)
+    file.close()
+    found = check(product)
+    assert found.unreadable == (f"row 2, event {bad.id}",)
+    assert [each.seq for each in found.waiting] == [1]
+
+
+def subtract(gaps: Sequence[tuple[int, int]], known: Sequence[int]) -> list[tuple[int, int]]:
+    journal = UUID(int=1)
+    missing = [Missing(journal, first, last, None, "b") for first, last in gaps]
+    left = verify._without(missing, {journal: dict.fromkeys(known, "k")})
+    return [(gap.first, gap.last) for gap in left]
+
+
+@pytest.mark.parametrize(
+    ("known", "left"),
+    [
+        ([], [(3, 6), (8, 8)]),
+        ([3], [(4, 6), (8, 8)]),
+        ([6], [(3, 5), (8, 8)]),
+        ([4, 5], [(3, 3), (6, 6), (8, 8)]),
+        ([1, 2, 7, 9], [(3, 6), (8, 8)]),
+        ([3, 4, 5, 6, 8], []),
+    ],
+)
+def test_what_is_left_of_gaps(known: list[int], left: list[tuple[int, int]]) -> None:
+    assert subtract([(3, 6), (8, 8)], known) == left

@@ -1,0 +1,385 @@
+import json
+import logging
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+import pytest
+import structlog
+from celery import Celery
+from flask import Flask, Response, g
+from flask.testing import FlaskClient
+
+from webapp import observability
+from webapp.db.scopes import TenantScope
+from webapp.extensions import init_db
+from webapp.http import errors
+from webapp.observability.health import PROBES
+from webapp.observability.metrics import REQUESTS
+from webapp.observability.probes import CheckFailed, Finding, Probe, look
+from webapp.observability.redaction import redact, scrub
+from webapp.observability.request_log import Application
+from webapp.settings import Environment, Settings
+
+TOKEN = "slt_Zm9vYmFyYmF6cXV4"  # noqa: S105 - a made-up one
+SECRET = "hunter2hunter2"  # noqa: S105 - a made-up one
+PRINCIPAL = UUID("01900000-0000-7000-8000-000000000001")
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """The port of a server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def _app(env: Environment = "qa", port: int = 1) -> Flask:
+    app = Application("observed")
+    app.extensions["settings"] = Settings(
+        env=env,
+        home=Path(),
+        secret_key=SECRET,
+        audit_mac_key=SECRET,
+        database_url=f"postgresql+psycopg2://app:{SECRET}@127.0.0.1:{port}/sightline",
+        database_owner_url=None,
+        redis_url=f"redis://:{SECRET}@127.0.0.1:{port}/0",
+        celery_broker_url=f"redis://:{SECRET}@127.0.0.1:{port}/0",
+        journal_dir=Path(),
+        journal_max_mb=1,
+        audit_timeout=2,
+        cache_ttl=300,
+        cache_timeout=0.25,
+    )
+    init_db(app)
+    broker = app.extensions["settings"].celery_broker_url
+    app.extensions["celery"] = Celery("observed", broker=broker)
+    errors.init_app(app)
+    observability.init_app(app)
+
+    @app.get("/admin/api/things/<int:number>")
+    def _thing(number: int) -> Response:
+        g.principal = SimpleNamespace(id=PRINCIPAL)
+        g.surface = SimpleNamespace(name="things.list")
+        g.scope = TenantScope(PRINCIPAL)
+        return Response("thing")
+
+    @app.get("/fails")
+    def _fails() -> Response:
+        raise ValueError(f"cannot reach postgresql://app:{SECRET}@db with {TOKEN}")
+
+    return app
+
+
+@pytest.fixture
+def client() -> FlaskClient:
+    return _app().test_client()
+
+
+def _lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+
+class TestRequestId:
+    def test_a_good_one_is_taken_over(self, client: FlaskClient) -> None:
+        response = client.get("/healthz", headers={"X-Request-ID": "a-B_1.2"})
+        assert response.headers["X-Request-ID"] == "a-B_1.2"
+
+    @pytest.mark.parametrize("given", [None, "", "a b", "x" * 129, "é", "a\tb", TOKEN])
+    def test_any_other_is_replaced(self, client: FlaskClient, given: str | None) -> None:
+        headers = {} if given is None else {"X-Request-ID": given}
+        first, second = (
+            client.get("/nowhere", headers=headers).headers["X-Request-ID"] for _ in range(2)
+        )
+        assert UUID(first).version == 7
+        assert first != second
+
+    def test_it_is_in_the_problem(self, client: FlaskClient) -> None:
+        response = client.get("/nowhere", headers={"X-Request-ID": "mine"})
+        assert response.get_json(force=True)["request_id"] == "mine"
+
+    def test_it_reaches_an_answer_that_was_replaced_last(self, client: FlaskClient) -> None:
+        @client.application.after_request
+        def _replace(_: Response) -> Response:
+            return errors.problem(errors.AuditUnavailable())
+
+        response = client.get("/healthz", headers={"X-Request-ID": "mine"})
+        assert response.status_code == 503
+        assert response.headers["X-Request-ID"] == "mine"
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+class TestHeaders:
+    def test_on_each_answer(self, client: FlaskClient) -> None:
+        for path in ("/healthz", "/nowhere", "/fails"):
+            headers = client.get(path).headers
+            assert headers["X-Content-Type-Options"] == "nosniff"
+
+    def test_what_the_admin_shows_is_private(self, client: FlaskClient) -> None:
+        headers = client.get("/admin/api/things/1").headers
+        assert headers["Cache-Control"] == "private, no-cache"
+        assert client.get("/healthz").headers["Cache-Control"] == "no-store"
+
+
+class TestRequestLine:
+    def test_it_says_what_happened(
+        self, client: FlaskClient, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        client.get(
+            f"/admin/api/things/7?token={TOKEN}&q=private",
+            headers={"X-Request-ID": "mine", "Authorization": f"Bearer {TOKEN}"},
+        )
+        [line] = _lines(capsys)
+        assert line.pop("duration_ms") >= 0
+        assert line.pop("timestamp").endswith("Z")
+        assert line == {
+            "event": "request",
+            "level": "info",
+            "method": "GET",
+            "route": "/admin/api/things/<int:number>",
+            "status": 200,
+            "request_id": "mine",
+            "principal": str(PRINCIPAL),
+            "scope": "tenant",
+            "surface": "things.list",
+        }
+
+    def test_development_reads_well(self, capsys: pytest.CaptureFixture[str]) -> None:
+        client = _app("development").test_client()
+        client.get("/admin/api/things/7")
+        line = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().err)
+        assert "route=/admin/api/things/<int:number>" in line
+
+    def test_a_closed_log_fails_no_request(
+        self, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        with (tmp_path / "log").open("w") as closed:
+            monkeypatch.setattr(sys, "stderr", closed)
+            assert client.get("/healthz").status_code == 200
+
+
+class TestLogs:
+    def test_a_failure_is_told_without_its_secrets(
+        self, client: FlaskClient, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        client.get("/fails", headers={"X-Request-ID": "mine"})
+        failure, request = _lines(capsys)
+        assert failure["event"] == "unexpected_error"
+        assert failure["request_id"] == request["request_id"] == "mine"
+        assert (
+            "ValueError: cannot reach postgresql://app:***@db with slt_***"
+            in (failure["exception"])
+        )
+
+    @pytest.mark.parametrize("name", ["celery.worker", "gunicorn.error", "sqlalchemy.pool"])
+    def test_libraries_speak_the_same_way(
+        self, client: FlaskClient, capsys: pytest.CaptureFixture[str], name: str
+    ) -> None:
+        logging.getLogger(name).warning("broker %s", f"redis://:{SECRET}@host/0")
+        [line] = _lines(capsys)
+        assert line["event"] == "broker redis://:***@host/0"
+        assert (line["logger"], line["level"]) == (name, "warning")
+
+    def test_one_line_an_event_even_after_a_second_application(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        _app()
+        _app()
+        logging.getLogger("celery").warning("once\nonly")
+        [line] = _lines(capsys)
+        assert line["event"] == "once\nonly"
+
+    def test_what_json_cannot_hold(
+        self, client: FlaskClient, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        structlog.get_logger().info("odd", big=2**80, text="\ud800", thing=object, at={1: (2,)})
+        [line] = _lines(capsys)
+        assert (line["big"], line["text"], line["at"]) == (2**80, "\ud800", {"1": [2]})
+
+    def test_celery_leaves_logging_to_us(self, capsys: pytest.CaptureFixture[str]) -> None:
+        app = _app()
+        app.extensions["celery"].log.setup(loglevel=logging.ERROR)
+        logging.getLogger("celery.task").warning("dropped")
+        logging.getLogger("celery.task").error("kept")
+        assert [line["event"] for line in _lines(capsys)] == ["kept"]
+
+
+class TestRedaction:
+    @pytest.mark.parametrize(
+        ("text", "kept"),
+        [
+            (f"token {TOKEN}, said he", "token slt_***, said he"),
+            ("Authorization: Bearer abcdefghij", "Authorization: Bearer ***"),
+            ("redis://:p@ss:word@h:1/0", "redis://:***@h:1/0"),
+            ("postgresql://u:pw@h and amqp://v:pw@h", "postgresql://u:***@h and amqp://v:***@h"),
+            ("amqp://guest@h/ is fine", "amqp://guest@h/ is fine"),
+            ("host=db password=pw user=u", "host=db password=*** user=u"),
+            ("{'api_key': 'k', 'n': 1}", "{'api_key': ***, 'n': 1}"),
+            ("Cookie: session=abc; other=def", "Cookie: ***"),
+            ("/log?access_token=abc&x=1", "/log?access_token=***&x=1"),
+            ("(Error) x\n[SQL: select 1]\n[parameters: {'a': 'b'}]\n(Background", None),
+            ("password authentication failed for user", "password authentication failed for user"),
+            ("https://host:8000/a@b", "https://host:8000/a@b"),
+        ],
+    )
+    def test_text(self, text: str, kept: str | None) -> None:
+        expected = kept or text.replace("{'a': 'b'}", "***")
+        assert scrub(text) == expected
+
+    def test_names_at_any_depth(self) -> None:
+        event = {
+            "secret_key": SECRET,
+            "token_id": "kept",
+            "tokens": [SECRET],
+            "password": None,
+            "request": {"headers": [("Authorization", SECRET), ("Accept", "kept")]},
+            "list": [{"Set-Cookie": SECRET, "deep": {"apiToken": SECRET}}, b"slt_abc"],
+            "error": ValueError(f"redis://:{SECRET}@h"),
+            "id": PRINCIPAL,
+        }
+        clean = redact(event)
+        assert SECRET not in str(clean)
+        assert clean["token_id"] == "kept"  # noqa: S105 - an id
+        assert clean["password"] is None
+        assert clean["request"] == {"headers": [["Authorization", "***"], ["Accept", "kept"]]}
+        assert clean["list"][1] == "b'slt_***'"
+        assert clean["id"] == PRINCIPAL
+
+    def test_a_thing_inside_itself(self) -> None:
+        loop: dict[str, Any] = {}
+        loop["loop"] = loop
+        assert "***" in str(redact(loop))
+
+
+class TestMetrics:
+    def _count(self, method: str, route: str, status: str) -> float:
+        return float(REQUESTS.labels(method, route, status)._value.get())
+
+    def test_requests_are_counted_by_pattern(self, client: FlaskClient) -> None:
+        before = self._count("GET", "/admin/api/things/<int:number>", "200")
+        for number in range(3):
+            client.get(f"/admin/api/things/{number}")
+        assert self._count("GET", "/admin/api/things/<int:number>", "200") == before + 3
+
+    def test_clients_cannot_make_labels(self, client: FlaskClient) -> None:
+        before = self._count("other", "unmatched", "404")
+        client.open("/no/such/place", method="BREW")
+        client.open("/other/place", method="STEEP")
+        assert self._count("other", "unmatched", "404") == before + 2
+
+    def test_they_are_shown(self, client: FlaskClient) -> None:
+        client.get("/healthz")
+        response = client.get("/metrics")
+        assert response.content_type.startswith("text/plain")
+        for part in (
+            'sightline_http_requests_total{method="GET",route="/healthz",status="200"}',
+            'sightline_http_request_seconds_bucket{le="0.005",route="/healthz"}',
+        ):
+            assert part in response.text
+
+    def test_of_all_processes_together(self, tmp_path: Path) -> None:
+        script = (
+            "from flask import Flask\n"
+            "from webapp.observability import metrics\n"
+            "metrics.count_request('GET', '/a', 200, 0.1)\n"
+            "with Flask('x').test_request_context():\n"
+            "    print(metrics.expose().get_data(as_text=True))\n"
+        )
+        environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+        for process in (1, 2):
+            shown = subprocess.run(
+                [sys.executable, "-c", script],
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+            labels = 'method="GET",route="/a",status="200"'
+            assert f"sightline_http_requests_total{{{labels}}} {process}.0" in shown
+
+
+class TestHealth:
+    def test_the_process(self, client: FlaskClient) -> None:
+        response = client.get("/healthz")
+        assert (response.status_code, response.get_json()) == (200, {"status": "ok"})
+
+    def test_ready(self, client: FlaskClient) -> None:
+        client.application.extensions[PROBES] = {"database": Probe("database", lambda: None)}
+        response = client.get("/readyz")
+        assert response.status_code == 200
+        assert response.get_json() == {
+            "status": "ok",
+            "checks": {"database": {"ok": True, "detail": "ok"}},
+        }
+
+    def test_all_down(self, client: FlaskClient) -> None:
+        """Port 1 refuses."""
+        response = client.get("/readyz")
+        assert response.status_code == 503
+        body = response.get_json()
+        assert body["status"] == "unavailable"
+        assert set(body["checks"]) == {"database", "migrations", "cache", "broker"}
+        assert not any(check["ok"] for check in body["checks"].values())
+        self._assert_discreet(response.text)
+
+    def test_all_hanging(self, silent: int) -> None:
+        """That it ends at all is the proof: nothing here ever answers."""
+        response = _app(port=silent).test_client().get("/readyz")
+        assert response.status_code == 503
+        checks = response.get_json()["checks"]
+        assert checks["database"]["detail"] == "no answer within 1 s"
+        assert not any(check["ok"] for check in checks.values())
+        self._assert_discreet(response.text)
+
+    @staticmethod
+    def _assert_discreet(text: str) -> None:
+        for part in (SECRET, "127.0.0.1", "refused", "Traceback", "app"):
+            assert part not in text
+
+    def test_a_check_that_hangs_is_not_started_again(self) -> None:
+        release, started = Event(), []
+
+        def check() -> None:
+            started.append(1)
+            assert release.wait(60)
+
+        probe = Probe("slow", check)
+        for _ in range(5):
+            assert look({"slow": probe}, limit=0.01)["slow"].ok is False
+        assert len(started) == 1
+        release.set()
+        assert probe.start().result(60) == Finding(True, "ok")
+        probe.start().result(60)
+        assert len(started) == 2
+
+    def test_a_check_in_its_own_words_or_by_the_kind_of_its_failure(self) -> None:
+        def behind() -> None:
+            raise CheckFailed("behind")
+
+        def broken() -> None:
+            raise OSError(SECRET)
+
+        found = look({"behind": Probe("behind", behind), "broken": Probe("broken", broken)}, 60)
+        assert found == {"behind": Finding(False, "behind"), "broken": Finding(False, "OSError")}
+
+    def test_every_route_says_why_it_is_public(self, client: FlaskClient) -> None:
+        for name, view in client.application.view_functions.items():
+            if name.startswith("observability."):
+                assert getattr(view, "__public__", None)

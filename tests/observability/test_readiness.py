@@ -1,0 +1,119 @@
+"""`/readyz` says whether this process can journal the next look."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from tests.applications import application_of
+from tests.audit.events import make_event
+from webapp.audit.event import EventRequest
+from webapp.audit.journal import file as journal_file
+from webapp.audit.journal.reader import Row
+from webapp.audit.relay import pipeline
+from webapp.stack.servers import free_port
+
+PATIENCE = 30
+
+
+@pytest.fixture
+def journaling(app: Flask, tmp_path: Path) -> Iterator[Flask]:
+    """An application that keeps its events to itself, since there is no broker."""
+    settings = replace(
+        app.extensions["settings"],
+        celery_broker_url=f"redis://127.0.0.1:{free_port()}/0",
+        journal_dir=tmp_path / "host" / "journal",
+        journal_max_mb=1,
+    )
+    with application_of(settings, drain=0) as made:
+        yield made
+
+
+@pytest.fixture
+def client(journaling: Flask) -> FlaskClient:
+    return journaling.test_client()
+
+
+def state(client: FlaskClient) -> Any:
+    """The journal's part of the answer."""
+    answer = client.get("/readyz")
+    checks = answer.get_json()["checks"]
+    assert (answer.status_code == 200) == all(check["ok"] for check in checks.values())
+    return checks["journal"]
+
+
+def settle(app: Flask, size: int) -> None:
+    """One event of about so many bytes."""
+    request = EventRequest(id=uuid4().hex, ip=None, method="GET", path="/", user_agent="x" * size)
+    with app.app_context():
+        pipeline.current_journal().settle([make_event(request=request)], PATIENCE)
+
+
+def directory(app: Flask) -> Path:
+    path: Path = app.extensions["settings"].journal_dir
+    return path
+
+
+def test_before_the_first_event_nothing_has_to_be_there(
+    journaling: Flask, client: FlaskClient
+) -> None:
+    assert state(client) == {"ok": True, "detail": "ok"}
+    assert not directory(journaling).parent.exists()
+
+
+def test_a_journal_in_use(journaling: Flask, client: FlaskClient) -> None:
+    settle(journaling, 10)
+    assert state(client)["ok"]
+    assert list(directory(journaling).glob(".probe*")) == []
+
+
+@pytest.mark.parametrize("made", [False, True], ids=["missing", "there"])
+def test_a_directory_that_cannot_be_written(
+    journaling: Flask, client: FlaskClient, tmp_path: Path, *, made: bool
+) -> None:
+    """What is in its place is no directory: that stops root, too."""
+    place = directory(journaling) if made else directory(journaling).parent
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.touch()
+    found = state(client)
+    assert not found["ok"]
+    assert found["detail"] in (
+        "the journal cannot be written",
+        "the journal's directory is not there and cannot be made",
+    )
+    assert str(tmp_path) not in client.get("/readyz").text
+
+
+def test_a_journal_that_somebody_removed(journaling: Flask, client: FlaskClient) -> None:
+    """What is written to it from now on, nobody will find."""
+    settle(journaling, 10)
+    for path in directory(journaling).iterdir():
+        path.unlink()
+    found = state(client)
+    assert found == {"ok": False, "detail": "the journal of this process is gone or damaged"}
+
+
+def test_a_journal_that_is_nearly_full(journaling: Flask, client: FlaskClient) -> None:
+    """Before it is full, and looks have to be refused."""
+    for _ in range(8):
+        settle(journaling, 100_000)
+    assert state(client)["ok"]
+    settle(journaling, 150_000)
+    found = state(client)
+    assert not found["ok"]
+    assert found["detail"].startswith("the journal of this process is 9")
+    assert found["detail"].endswith("% full")
+
+
+def test_what_is_forgotten_makes_room(tmp_path: Path) -> None:
+    file = journal_file.create(tmp_path, uuid4(), 2**20)
+    file.write([Row(n, str(uuid4()), True, b"x" * 50_000, "mac") for n in range(10)], durable=False)
+    assert file.used_bytes() > 500_000
+    file.forget_now(range(9))
+    assert 50_000 < file.used_bytes() < 100_000
+    file.close()

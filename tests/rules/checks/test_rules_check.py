@@ -1,0 +1,243 @@
+"""`flask rules check`: what it finds is so, and what is in order it leaves alone."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import text
+
+from tests.audit.events import make_event
+from tests.audit.ledgers import append, owner_connection
+from tests.factories import Account, MadeTenant
+from tests.rules.calls import add_rule
+from tests.rules.engine.questions import LOOK, NOON, RULE
+from tests.rules.engine.reference import says
+from tests.rules.engine.strategies import Question, candidates, questions
+from webapp.audit.event import EventScope, Reason
+from webapp.rules.checks.findings import find_contradictory, find_unreachable, is_readable
+from webapp.rules.checks.service import find_matched
+from webapp.rules.engine.evaluate import Candidate
+from webapp.rules.rule import Rule, Subjects, Window
+from webapp.rules.simulation.history import PastLook
+
+NIGHT = {"days": ["mon"], "from": "22:00", "to": "06:00", "tz": "UTC"}
+NIGHTS = Window(("mon", "tue"), "22:00", "06:00", "UTC")
+
+thoroughly = settings(
+    max_examples=1500,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+def rule(number: int, effect: str = "deny", **said: Any) -> Rule:
+    return replace(RULE, **{"id": UUID(int=number), "effect": effect, **said})
+
+
+def unreachable(*rules: Rule) -> list[int]:
+    return [finding.rule_id.int for finding in find_unreachable(rules, NOON)]
+
+
+@thoroughly
+@given(candidates([None], 1), st.lists(questions, min_size=1, max_size=6))
+def test_what_is_called_unreachable_changes_no_look(
+    drawn: list[Candidate], asked: list[Question]
+) -> None:
+    rules = [
+        replace(c.rule, starts_at=None, ends_at=None)
+        for c in drawn
+        if c.rule and c.rule.enabled and is_readable(c.rule)
+    ]
+    if rules:
+        rules[0] = replace(rules[0], effect="deny")
+    idle = {finding.rule_id for finding in find_unreachable(rules, NOON)}
+    event(f"{len(idle)} unreachable")
+    for rule in (rule for rule in rules if rule.id in idle):
+        for question in asked:
+            said = [says(r, question.look, question.at) for r in rules if r.id != rule.id]
+            assert says(rule, question.look, question.at) is None or "deny" in said
+
+
+@pytest.mark.parametrize(
+    ("deny", "hidden"),
+    [
+        ({}, {}),
+        ({}, {"reasons": ("incident",), "ticket": "INC-*", "mfa": True}),
+        ({"surfaces": ("admin.*",)}, {"surfaces": ("admin.rules.*", "admin.x")}),
+        ({"subjects": Subjects(("support",), ("A@b.c",))}, {"subjects": Subjects((), ("a@B.c",))}),
+        ({"ticket": "INC-*"}, {"ticket": "INC-*-1"}),
+        ({"networks": ("10.0.0.0/8",)}, {"networks": ("10.1.0.0/16", "::ffff:10.2.0.0/112")}),
+        ({"windows": (NIGHTS,)}, {"windows": (replace(NIGHTS, days=("tue",)),)}),
+        ({"reasons": ("incident", "support_case")}, {"reasons": ("incident",)}),
+        ({"ends_at": NOON + timedelta(2)}, {"ends_at": NOON + timedelta(1)}),
+        ({"starts_at": NOON - timedelta(1)}, {}),
+    ],
+)
+def test_what_a_denial_covers_is_unreachable(deny: dict[str, Any], hidden: dict[str, Any]) -> None:
+    assert unreachable(rule(1, **deny), rule(2, "allow", **hidden)) == [2]
+
+
+@pytest.mark.parametrize(
+    ("deny", "seen"),
+    [
+        ({"mfa": True}, {}),
+        ({"surfaces": ("admin.*",)}, {"surfaces": ("admin.rules.*", "billing")}),
+        ({"subjects": Subjects(("support",), ())}, {}),
+        ({"subjects": Subjects(("support",), ())}, {"subjects": Subjects(("support",), ("a",))}),
+        ({"reasons": ("incident",)}, {}),
+        ({"ticket": "*"}, {}),
+        ({"ticket": "INC-1"}, {"ticket": "INC-*"}),
+        ({"networks": ("10.0.0.0/8",)}, {}),
+        ({"networks": ("10.0.0.0/8",)}, {"networks": ("10.0.0.0/8", "11.0.0.0/8")}),
+        ({"windows": (NIGHTS,)}, {}),
+        ({"windows": (NIGHTS,)}, {"windows": (replace(NIGHTS, tz="Europe/Berlin"),)}),
+        ({"ends_at": NOON + timedelta(1)}, {}),
+        ({"starts_at": NOON + timedelta(1)}, {}),
+        ({"tenant": "acme"}, {}),
+    ],
+)
+def test_what_a_denial_leaves_is_not(deny: dict[str, Any], seen: dict[str, Any]) -> None:
+    assert unreachable(rule(1, **deny), rule(2, "allow", **seen)) == []
+
+
+def test_of_two_equal_denials_one_is_idle() -> None:
+    assert unreachable(rule(1), rule(2)) == [2]
+    assert unreachable(rule(2), rule(1)) == [2]
+
+
+def test_what_is_over_and_what_a_tenant_allows_are_unreachable() -> None:
+    over, tenants = rule(1, ends_at=NOON), rule(2, "allow", tenant="acme")
+    assert unreachable(over, tenants, rule(3, "allow", ends_at=NOON + timedelta(1))) == [1, 2]
+
+
+def test_the_same_conditions_contradict_each_other_where_the_effects_differ() -> None:
+    users = Subjects(("support", "owner"), ("A@b.c",))
+    same = Subjects(("owner", "support"), ("a@B.c",))
+    first = rule(1, "allow", subjects=users)
+    second = rule(2, "require_approval", subjects=same)
+    other, tenants = rule(3, "deny", reasons=("fraud",)), rule(4, "deny", tenant="acme")
+    found = list(
+        find_contradictory([first, second, other, tenants, replace(first, id=UUID(int=5))])
+    )
+    assert [(f.rule_id.int, str(first.id) in f.detail) for f in found] == [(2, True)]
+
+
+def matched(rules: Sequence[Candidate], *looks: PastLook) -> set[int]:
+    return {rule_id.int for rule_id in find_matched(rules, looks)}
+
+
+def test_a_rule_is_met_whatever_comes_of_the_look() -> None:
+    rules = [Candidate(UUID(int=n), None, rule(n, e)) for n, e in enumerate(_EFFECTS)]
+    look = PastLook(UUID(int=9), NOON, LOOK, True, None, approved=False)
+    assert matched(rules, look) == {0, 1, 2}
+    night = Candidate(UUID(int=7), None, rule(7, windows=(NIGHTS,)))
+    assert matched([night], look) == set()
+    assert matched([night], look, replace(look, at=datetime(2026, 11, 24, 23, tzinfo=UTC))) == {7}
+
+
+_EFFECTS = ("deny", "require_approval", "allow")
+
+
+def test_a_tenants_rule_is_met_by_looks_at_it() -> None:
+    acme, globex = UUID(int=1), UUID(int=2)
+    theirs = [Candidate(UUID(int=3), acme, rule(3, tenant="acme"))]
+    look = PastLook(UUID(int=9), NOON, LOOK, False, globex, approved=False)
+    assert matched(theirs, look) == set()
+    assert matched(theirs, look, replace(look, tenant_id=acme)) == {3}
+    assert matched(theirs, replace(look, tenant_id=None, everywhere=True)) == {3}
+
+
+def _check(app: Flask, tenant: MadeTenant, *options: str) -> tuple[int, dict[str, str]]:
+    """How it ends, and what it finds of a tenant's rules, by their names."""
+    result = app.test_cli_runner().invoke(args=["rules", "check", "--json", *options])
+    assert result.stderr == ""
+    items = json.loads(result.stdout)["items"]
+    ours = [item for item in items if item["tenant"] == tenant.slug]
+    return result.exit_code, {item["name"]: item["problem"] for item in ours}
+
+
+def test_the_command_names_what_it_finds(
+    app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account
+) -> None:
+    surface = f"s{uuid4().hex}.list"
+    headers = admin.headers()
+    drafts: dict[str, dict[str, Any]] = {
+        "met": {"surfaces": [surface], "subjects": {"roles": ["engineer"]}},
+        "not met": {"surfaces": [surface], "subjects": {"roles": ["support"]}},
+        "allows": {"effect": "allow"},
+        "one": {"surfaces": ["x"], "effect": "deny"},
+        "other": {"surfaces": ["x"], "effect": "require_approval"},
+        "off": {"surfaces": ["x"], "effect": "allow", "enabled": False},
+    }
+    for name, said in drafts.items():
+        add_rule(client, headers, name, **said)
+    there = EventScope(kind="tenant", tenant=tenant.slug, tenant_id=tenant.id)
+    past = datetime.now(UTC) - timedelta(days=3)
+    append(app, make_event(surface=surface, scope=there, occurred_at=past))
+
+    code, found = _check(app, tenant)
+    assert code == 1
+    assert found == {
+        "not met": "never_matched",
+        "allows": "unreachable",
+        "one": "never_matched",
+        "other": "contradictory",
+    }
+    assert _check(app, tenant, "--days", "2")[1]["met"] == "never_matched"
+    table = app.test_cli_runner().invoke(args=["rules", "check"])
+    assert table.exit_code == 1
+    assert "contradictory" in table.stdout
+
+
+def test_the_command_names_what_cannot_be_read(
+    app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account
+) -> None:
+    rules = {name: add_rule(client, admin.headers(), name)["id"] for name in ("zone", "shape")}
+    nowhere = [{**NIGHT, "tz": "Mars/Olympus"}]
+    with _stored(app, rules["zone"], nowhere), _stored(app, rules["shape"], [{"days": ["mon"]}]):
+        result = app.test_cli_runner().invoke(args=["rules", "check", "--json"])
+        found = {i["rule_id"]: i["problem"] for i in json.loads(result.stdout)["items"]}
+        assert {found.get(rule_id) for rule_id in rules.values()} == {"unreadable"}
+        refused = app.test_cli_runner().invoke(args=["rules", "export"])
+        assert refused.exit_code == 1
+        assert rules["shape"] in refused.stderr
+
+
+@contextmanager
+def _stored(app: Flask, rule_id: str, windows: list[dict[str, Any]]) -> Iterator[None]:
+    """Past every schema, until the block ends."""
+    _store(app, rule_id, windows)
+    try:
+        yield
+    finally:
+        _store(app, rule_id, [])
+
+
+def _store(app: Flask, rule_id: str, windows: list[dict[str, Any]]) -> None:
+    change = "update rules set windows = cast(:windows as jsonb) where id = cast(:id as uuid)"
+    with owner_connection(app) as owner:
+        owner.execute(text("alter table rules no force row level security"))
+        owner.execute(text(change), {"windows": json.dumps(windows), "id": rule_id})
+        owner.execute(text("alter table rules force row level security"))
+
+
+def test_a_reason_is_needed_for_a_look_to_count(
+    app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account
+) -> None:
+    surface = f"s{uuid4().hex}.list"
+    add_rule(client, admin.headers(), "any", surfaces=[surface])
+    there = EventScope(kind="tenant", tenant=tenant.slug, tenant_id=tenant.id)
+    append(app, make_event(surface=surface, scope=there, reason=None, kind="change"))
+    assert _check(app, tenant)[1] == {"any": "never_matched"}
+    reason = Reason(code="fraud", ticket=None, note=None)
+    append(app, make_event(surface=surface, scope=there, reason=reason, kind="change"))
+    assert _check(app, tenant)[1] == {}

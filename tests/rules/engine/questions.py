@@ -1,0 +1,88 @@
+"""One rule, one look, and what the engine says: what tests vary."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from webapp.rules.engine.evaluate import Candidate, Cover, Verdict, judge, prepare
+from webapp.rules.engine.request import Circumstances
+from webapp.rules.rule import Rule, Subjects
+
+SOME_DAY = datetime(2026, 1, 1, tzinfo=UTC)
+
+RULE = Rule(
+    id=UUID(int=0),
+    tenant=None,
+    name="A rule",
+    description="",
+    effect="allow",
+    subjects=Subjects((), ()),
+    surfaces=("*",),
+    reasons=(),
+    ticket=None,
+    windows=(),
+    networks=(),
+    mfa=False,
+    max_minutes=None,
+    min_approvals=1,
+    approver_roles=(),
+    enabled=True,
+    starts_at=None,
+    ends_at=None,
+    version=1,
+    created_at=SOME_DAY,
+    created_by="owner@example.org",
+    updated_at=SOME_DAY,
+    updated_by="owner@example.org",
+)
+"""Allows everything to everybody; a test says what differs."""
+
+LOOK = Circumstances(
+    email="sue@example.org",
+    roles=frozenset({"support"}),
+    mfa=False,
+    surface="admin.rules.list",
+    reason="incident",
+    ticket=None,
+    ip="192.0.2.7",
+)
+
+ACME, GLOBEX = UUID(int=1), UUID(int=2)
+SLUGS = {None: None, ACME: "acme", GLOBEX: "globex"}
+NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
+GRANT = Cover(UUID(int=99), NOON + timedelta(hours=1))
+GLASS = replace(LOOK, reason="break_glass")
+EVERY_DAY: Any = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+ALLOW, DENY, ASK = "allow", "deny", "require_approval"
+
+
+def rule(effect: str, number: int = 10, *, of: UUID | None = None, **said: Any) -> Candidate:
+    """One of the platform's that allows, denies or asks always; or `of` a tenant, or as `said`."""
+    named: dict[str, Any] = {
+        "id": UUID(int=number),
+        "tenant": SLUGS[of],
+        "name": f"{effect} {number}",
+    }
+    return Candidate(UUID(int=number), of, replace(RULE, **{"effect": effect, **named, **said}))
+
+
+def ask(
+    *rules: Candidate,
+    look: Circumstances = LOOK,
+    at: datetime = NOON,
+    everywhere: bool = False,
+    granted: Iterable[Candidate] = (),
+) -> Verdict:
+    ours = prepare(candidate for candidate in rules if candidate.tenant_id is None)
+    theirs = prepare(candidate for candidate in rules if candidate.tenant_id is not None)
+    covered = {candidate.id for candidate in granted}
+    return judge(
+        ours,
+        theirs,
+        look,
+        at,
+        everywhere=everywhere,
+        covers=lambda candidate: GRANT if candidate.id in covered else None,
+    )

@@ -1,0 +1,381 @@
+"""What the contract says of rules, sentence by sentence."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.rules.engine.questions import (
+    ACME,
+    ALLOW,
+    ASK,
+    DENY,
+    EVERY_DAY,
+    GLASS,
+    GLOBEX,
+    GRANT,
+    LOOK,
+    NOON,
+    ask,
+    rule,
+)
+from webapp.rules.engine.evaluate import (
+    Candidate,
+    Verdict,
+    judge,
+    lasting,
+    nothing_granted,
+    prepare,
+)
+from webapp.rules.engine.explanation import explain
+from webapp.rules.engine.request import Circumstances
+from webapp.rules.rule import Subjects, Window
+
+
+def test_nothing_said_is_a_denial() -> None:
+    assert ask() == Verdict("denied", ())
+    assert ask(everywhere=True) == Verdict("denied", ())
+
+
+def test_a_denial_beats_an_approval_and_an_approval_beats_an_allowance() -> None:
+    allow, approve, deny = rule(ALLOW, 10), rule(ASK, 11), rule(DENY, 12)
+    assert ask(allow) == Verdict("allowed", (allow,))
+    assert ask(allow, approve) == Verdict("approval_required", (approve,))
+    assert ask(allow, approve, deny) == Verdict("denied", (deny,))
+
+
+def test_a_tenant_narrows_and_never_widens() -> None:
+    allow = rule(ALLOW, 10)
+    assert ask(rule(ALLOW, 20, of=ACME)) == Verdict("denied", ())
+    assert ask(allow, deny := rule(DENY, 20, of=ACME)) == Verdict("denied", (deny,))
+    approve = rule(ASK, 20, of=ACME)
+    assert ask(allow, approve) == Verdict("approval_required", (approve,))
+    assert ask(approve, granted=[approve]) == Verdict("denied", ())
+    assert ask(approve) == Verdict("denied", ())
+
+
+def test_a_grant_lets_a_look_through_that_every_approval_is_given_for() -> None:
+    ours, theirs = rule(ASK, 10), rule(ASK, 20, of=ACME)
+    both = ask(ours, theirs, granted=[ours, theirs])
+    assert (both.ruling, both.decided_by) == ("allowed", (ours, theirs))
+    assert (both.grants, both.until) == ((GRANT.grant_id,), GRANT.ends_at)
+    assert ask(ours, theirs).decided_by == (ours, theirs)
+    assert ask(ours, theirs, granted=[theirs]).decided_by == (ours,)
+    assert ask(ours, theirs, granted=[ours]).decided_by == (theirs,)
+
+
+def test_a_rule_that_is_not_enabled_says_nothing() -> None:
+    allow = rule(ALLOW, 10)
+    assert ask(allow, rule(DENY, 11, enabled=False)) == Verdict("allowed", (allow,))
+    assert ask(rule(ALLOW, 10, enabled=False)) == Verdict("denied", ())
+
+
+@pytest.mark.parametrize(
+    ("roles", "users", "meant"),
+    [
+        ((), (), True),
+        (("support",), (), True),
+        (("engineer",), (), False),
+        (("engineer", "support"), (), True),
+        ((), ("SUE@Example.ORG",), True),
+        ((), ("sue@example.com", "support"), False),
+        (("engineer",), ("sue@example.org",), True),
+    ],
+)
+def test_a_rule_is_about_everybody_or_whom_it_names_by_role_or_address(
+    roles: tuple[str, ...], users: tuple[str, ...], meant: bool
+) -> None:
+    assert _matches(LOOK, subjects=Subjects(roles, users)) == meant
+
+
+@pytest.mark.parametrize(
+    ("pattern", "meant"),
+    [
+        ("*", True),
+        ("admin.*", True),
+        ("admin.rules.*", True),
+        ("admin.rules.list", True),
+        ("admin.rules.list.*", False),
+        ("admin.rules", False),
+        ("admin.rule.*", False),
+        ("ADMIN.*", False),
+    ],
+)
+def test_a_surface_is_named_exactly_or_by_what_it_begins_with(pattern: str, meant: bool) -> None:
+    assert _matches(LOOK, surfaces=("billing", pattern)) == meant
+
+
+@pytest.mark.parametrize("effect", [DENY, ASK])
+def test_no_reasons_are_any_reason_but_only_an_allowance_that_names_it_breaks_glass(
+    effect: str,
+) -> None:
+    assert ask(rule(ALLOW), look=GLASS).ruling == "denied"
+    named = rule(ALLOW, 10, reasons=("break_glass",))
+    assert ask(named, look=GLASS).ruling == "allowed"
+    assert ask(named, look=LOOK).ruling == "denied"
+    other = ask(named, narrow := rule(effect, 11), look=GLASS)
+    assert narrow in (other.decided_by if effect == DENY else other.passed_over)
+
+
+@pytest.mark.parametrize(
+    ("glob", "ticket", "meant"),
+    [
+        ("*", None, False),
+        ("*", "INC-1", True),
+        ("INC-*", "INC-", True),
+        ("INC-*", "inc-1", False),
+        ("*-1", "INC-10", False),
+        ("I*-*1", "INC-9-1", True),
+        ("INC-?", "INC-1", False),
+        ("INC-?", "INC-?", True),
+        ("INC.1", "INC-1", False),
+        ("\\*", "\\x", True),
+        ("🎫*", "🎫7", True),
+        ("*", "two\nlines", True),
+    ],
+)
+def test_a_ticket_is_matched_with_stars_and_nothing_else(
+    glob: str, ticket: str | None, meant: bool
+) -> None:
+    assert _matches(replace(LOOK, ticket=ticket), ticket=glob) == meant
+
+
+@pytest.mark.parametrize(
+    ("network", "ip", "inside"),
+    [
+        ("192.0.2.0/24", "192.0.2.255", True),
+        ("192.0.2.0/24", "192.0.3.0", False),
+        ("192.0.2.0/24", "::ffff:192.0.2.7", True),
+        ("192.0.2.0/24", "::192.0.2.7", False),
+        ("::ffff:192.0.2.0/120", "192.0.2.7", True),
+        ("::ffff:192.0.2.0/120", "192.0.3.7", False),
+        ("::/0", "192.0.2.7", False),
+        ("::/0", "::ffff:192.0.2.7", False),
+        ("0.0.0.0/0", "2001:db8::1", False),
+        ("2001:db8::/32", "2001:db8:ffff::1", True),
+        ("2001:db8::/32", "2001:db9::1", False),
+        ("fe80::/10", "fe80::1%eth0", True),
+        ("192.0.2.7", "192.0.2.7", True),
+    ],
+)
+def test_an_address_is_in_a_network_whichever_way_it_is_spelled(
+    network: str, ip: str, inside: bool
+) -> None:
+    assert _matches(replace(LOOK, ip=ip), networks=("198.51.100.0/24", network)) == inside
+
+
+@pytest.mark.parametrize("ip", [None, "", "unknown", "192.0.2.7:443", "192.0.2"])
+def test_an_unknown_address_is_in_no_network_that_allows_and_in_every_other(
+    ip: str | None,
+) -> None:
+    look = replace(LOOK, ip=ip)
+    inside: dict[str, Any] = {"networks": ("192.0.2.0/24",)}
+    assert ask(rule(ALLOW, 10, **inside), look=look).ruling == "denied"
+    assert ask(rule(ALLOW, 10), rule(DENY, 11, **inside), look=look).ruling == "denied"
+    assert ask(rule(ALLOW, 10), rule(ASK, 11, **inside), look=look).ruling == "approval_required"
+
+
+@pytest.mark.parametrize(
+    ("rules", "without", "shown"),
+    [
+        ([rule(ALLOW, mfa=True)], "denied", "allowed"),
+        ([rule(ALLOW), rule(DENY, 11, mfa=True)], "denied", "allowed"),
+        ([rule(ALLOW), rule(ASK, 11, mfa=True)], "denied", "approval_required"),
+        ([rule(ALLOW), rule(DENY, 11)], "denied", "denied"),
+    ],
+)
+def test_a_rule_may_demand_a_second_factor(
+    rules: list[Candidate], without: str, shown: str
+) -> None:
+    assert ask(*rules).ruling == without
+    assert ask(*rules, look=replace(LOOK, mfa=True)).ruling == shown
+
+
+def test_no_grant_does_without_the_second_factor_that_its_rule_demands() -> None:
+    approve = rule(ASK, mfa=True)
+    assert ask(approve, granted=[approve]) == Verdict("denied", (approve,))
+    assert ask(approve, granted=[approve], look=replace(LOOK, mfa=True)).ruling == "allowed"
+
+
+def test_a_rule_begins_at_its_start_and_is_over_at_its_end() -> None:
+    moment, allow = timedelta(microseconds=1), rule(ALLOW, starts_at=NOON, ends_at=GRANT.ends_at)
+    said = [
+        ask(allow, at=at).ruling
+        for at in (NOON - moment, NOON, GRANT.ends_at - moment, GRANT.ends_at)
+    ]
+    assert said == ["denied", "allowed", "allowed", "denied"]
+
+
+@pytest.mark.parametrize(
+    ("window", "at", "is_open"),
+    [
+        (("wed", "09:00", "17:00", "UTC"), "2026-11-25T09:00Z", True),
+        (("wed", "09:00", "17:00", "UTC"), "2026-11-25T08:59:59.999999Z", False),
+        (("wed", "09:00", "17:00", "UTC"), "2026-11-25T16:59:59.999999Z", True),
+        (("wed", "09:00", "17:00", "UTC"), "2026-11-25T17:00Z", False),
+        (("thu", "09:00", "17:00", "UTC"), "2026-11-25T12:00Z", False),
+        # Local time: it is Thursday in Kathmandu from 18:15 on.
+        (("thu", "00:00", "09:00", "Asia/Kathmandu"), "2026-11-25T18:14Z", False),
+        (("thu", "00:00", "09:00", "Asia/Kathmandu"), "2026-11-25T18:15Z", True),
+        # Past midnight, by the day it begins; past the end of the week too.
+        (("wed", "22:00", "06:00", "UTC"), "2026-11-26T05:59Z", True),
+        (("wed", "22:00", "06:00", "UTC"), "2026-11-26T06:00Z", False),
+        (("wed", "22:00", "06:00", "UTC"), "2026-11-25T05:59Z", False),
+        (("sun", "22:00", "06:00", "UTC"), "2026-11-30T05:59Z", True),
+        # Equal ends: a whole day from there.
+        (("wed", "09:00", "09:00", "UTC"), "2026-11-25T08:59Z", False),
+        (("wed", "09:00", "09:00", "UTC"), "2026-11-26T08:59Z", True),
+        (("wed", "09:00", "09:00", "UTC"), "2026-11-26T09:00Z", False),
+    ],
+)
+def test_a_window_is_weekly_and_as_the_clock_on_the_wall_shows(
+    window: tuple[Any, str, str, str], at: str, is_open: bool
+) -> None:
+    days, *rest = window
+    opened = Window((days,), *rest)
+    assert _matches(LOOK, at=datetime.fromisoformat(at), windows=(opened,)) == is_open
+
+
+@pytest.mark.parametrize(
+    ("zone", "day", "begins", "ends", "minutes"),
+    [
+        ("Europe/Berlin", "2026-03-29", "02:00", "03:00", 0),  # there is no such hour
+        ("Europe/Berlin", "2026-10-25", "02:00", "03:00", 120),  # there are two
+        ("Europe/Berlin", "2026-03-29", "00:00", "06:00", 300),
+        ("Europe/Berlin", "2026-10-25", "02:30", "02:45", 30),
+        ("America/New_York", "2026-03-08", "02:00", "03:00", 0),
+        ("America/New_York", "2026-11-01", "01:00", "02:00", 120),
+        ("Australia/Lord_Howe", "2026-10-04", "02:00", "03:00", 30),  # half an hour is skipped
+        ("Australia/Lord_Howe", "2026-04-05", "01:30", "02:00", 60),
+        ("Europe/Berlin", "2026-03-28", "22:00", "06:00", 420),  # a short night
+        ("Europe/Berlin", "2026-10-24", "22:00", "06:00", 540),
+    ],
+)
+def test_a_window_lasts_while_the_clock_shows_it_on_days_that_change_the_clock(
+    zone: str, day: str, begins: str, ends: str, minutes: int
+) -> None:
+    date = datetime.fromisoformat(f"{day}T00:00Z")
+    window = Window((EVERY_DAY[date.weekday()],), begins, ends, zone)
+    rules = prepare([rule(ALLOW, windows=(window,))])
+    start = date - timedelta(days=1)
+    opened = [
+        rules.weigh(LOOK, start + timedelta(minutes=minute)).allowed
+        for minute in range(0, 4 * 24 * 60, 5)
+    ]
+    assert 5 * sum(opened) == minutes
+
+
+def test_broken_glass_passes_approvals_and_no_denial() -> None:
+    glass, ours, theirs = (
+        rule(ALLOW, 10, reasons=("break_glass",)),
+        rule(ASK, 11),
+        rule(ASK, 20, of=ACME),
+    )
+    verdict = ask(glass, ours, theirs, look=GLASS, granted=[ours])
+    assert verdict == Verdict("allowed", (glass,), passed_over=(ours, theirs))
+    deny = rule(DENY, 21, of=ACME)
+    assert ask(glass, ours, deny, look=GLASS) == Verdict("denied", (deny,))
+    assert ask(ours, look=GLASS, granted=[ours]) == Verdict("denied", ())
+
+
+def test_a_look_at_all_leaves_out_those_who_said_no() -> None:
+    allow, deny, approve = rule(ALLOW, 10), rule(DENY, 20, of=ACME), rule(ASK, 21, of=GLOBEX)
+    verdict = ask(allow, deny, approve, everywhere=True)
+    assert (verdict.ruling, verdict.decided_by) == ("allowed", (allow,))
+    assert verdict.excluded.tenants == {ACME, GLOBEX}
+    granted = ask(allow, deny, approve, everywhere=True, granted=[approve])
+    assert granted.excluded.tenants == {ACME}
+    assert (granted.grants, granted.until) == ((GRANT.grant_id,), GRANT.ends_at)
+    useless = rule(ASK, 22, of=ACME)
+    denied = ask(allow, deny, useless, everywhere=True, granted=[useless])
+    assert denied.excluded.tenants == {ACME}
+    assert denied.grants == ()
+    assert ask(deny, everywhere=True) == Verdict("denied", ())
+
+
+def test_a_look_at_all_by_broken_glass_leaves_out_those_who_deny() -> None:
+    glass = rule(ALLOW, 10, reasons=("break_glass",))
+    deny, approve, both = rule(DENY, 20, of=ACME), rule(ASK, 21, of=GLOBEX), rule(ASK, 22, of=ACME)
+    verdict = ask(glass, deny, approve, both, everywhere=True, look=GLASS)
+    assert verdict.excluded.tenants == {ACME}
+    assert verdict.passed_over == (approve,)
+
+
+def test_a_look_lasts_as_long_as_the_longest_allowance_and_the_shortest_approval() -> None:
+    hour, day = rule(ALLOW, 10, max_minutes=60), rule(ALLOW, 11, max_minutes=1440)
+    approve, theirs = (rule(ASK, 12, max_minutes=240), rule(ASK, 20, of=ACME, max_minutes=30))
+    assert ask(hour).minutes == 60
+    assert ask(hour, day).minutes == 1440
+    assert ask(hour, rule(ALLOW, 13)).minutes is None
+    assert ask(hour, day, approve, granted=[approve]).minutes == 240
+    assert ask(hour, approve, granted=[approve]).minutes == 60
+    for everywhere in (True, False):
+        granted = ask(day, theirs, granted=[theirs], everywhere=everywhere)
+        assert granted.minutes == 30
+    assert ask(day, theirs, everywhere=True).minutes == 1440
+
+
+def test_a_verdict_that_misses_an_approval_is_good_until_another_grant_ends() -> None:
+    ours, theirs = rule(ASK, 10), rule(ASK, 20, of=ACME)
+    verdict = ask(ours, theirs, granted=[theirs])
+    sets = prepare([ours]), prepare([theirs])
+    assert lasting(verdict, sets, NOON) == GRANT.ends_at
+
+
+@pytest.mark.parametrize("seconds", [0, 1, 59.999999])
+def test_a_verdict_on_windows_is_good_until_the_clocks_go_on(seconds: float) -> None:
+    window = Window(EVERY_DAY, "12:01", "13:00", "UTC")
+    sets = prepare([rule(ALLOW, windows=(window,))]), prepare([])
+    at = NOON + timedelta(seconds=seconds)
+    verdict = judge(*sets, LOOK, at, everywhere=False)
+    assert verdict.ruling == "denied"
+    assert lasting(verdict, sets, at) == NOON + timedelta(minutes=1)
+
+
+def test_a_verdict_on_rules_without_times_is_good_for_ever() -> None:
+    sets = prepare([rule(ALLOW)]), prepare([rule(DENY, 20, of=ACME)])
+    verdict = judge(*sets, LOOK, NOON, everywhere=False, covers=nothing_granted)
+    assert lasting(verdict, sets, NOON) is None
+
+
+@pytest.mark.parametrize(
+    ("verdict", "sentence"),
+    [
+        (ask(), "No rule of the platform lets support use admin.rules.list for incident."),
+        (ask(rule(ALLOW)), "The platform's rule “allow 10” allows it."),
+        (
+            ask(rule(ALLOW, 10), rule(ALLOW, 11)),
+            "The platform's rule “allow 10” and the platform's rule “allow 11” allow it.",
+        ),
+        (
+            ask(rule(ALLOW), rule(ASK, 20, of=ACME)),
+            "Acme's rule “require_approval 20” asks for an approval first.",
+        ),
+        (
+            ask(*(rule(DENY, number) for number in range(10, 15))),
+            "The platform's rule “deny 10” and the platform's rule “deny 11” and the platform's "
+            "rule “deny 12” and 2 more deny it.",
+        ),
+        (
+            ask(rule(ALLOW), rule(DENY, 20, of=ACME), everywhere=True),
+            "The platform's rule “allow 10” allows it, without 1 tenant that said no.",
+        ),
+        (
+            ask(rule(ALLOW, reasons=("break_glass",)), rule(ASK, 20, of=ACME), look=GLASS),
+            "The platform's rule “allow 10” allows it, by broken glass, without what acme's rule "
+            "“require_approval 20” asks for.",
+        ),
+    ],
+)
+def test_a_verdict_is_a_sentence_that_a_person_can_read(verdict: Verdict, sentence: str) -> None:
+    assert explain(verdict, LOOK) == sentence
+
+
+def _matches(look: Circumstances, at: datetime = NOON, **said: Any) -> bool:
+    """Whether such a rule, whatever its effect, speaks of the look."""
+    allowing = ask(rule(ALLOW, **said), look=look, at=at).ruling == "allowed"
+    denying = ask(rule(ALLOW, 10), rule(DENY, 11, **said), look=look, at=at).ruling == "denied"
+    approving = ask(rule(ALLOW, 10), rule(ASK, 11, **said), look=look, at=at)
+    assert allowing == denying == (approving.ruling == "approval_required")
+    return allowing

@@ -1,0 +1,139 @@
+"""The engine and the plain evaluator say the same of whatever is drawn, and for as long as the
+engine says that it holds."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, time, timedelta
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+
+from tests.rules.engine.questions import EVERY_DAY, LOOK, NOON, RULE
+from tests.rules.engine.reference import ZONES, Outcome, judge_plainly, outcome_of, says
+from tests.rules.engine.strategies import TENANTS, Question, candidates, questions
+from webapp.rules.engine import cedar
+from webapp.rules.engine.evaluate import Candidate, judge, lasting, prepare
+from webapp.rules.engine.request import Circumstances
+from webapp.rules.rule import Day, Rule, Window
+
+ACME, *_ = TENANTS
+MOMENT = timedelta(microseconds=1)
+LAST = datetime(2100, 1, 1, tzinfo=UTC)
+
+ours = candidates([None], 1)
+theirs = candidates(list(TENANTS), 6)
+of_acme = candidates([ACME], 6)
+
+
+networks = st.one_of(
+    st.builds(
+        lambda address, length: ip_network((address, length), strict=False),
+        st.ip_addresses(v=4),
+        st.integers(0, 32),
+    ),
+    st.builds(
+        lambda address, length: ip_network((address, length), strict=False),
+        st.ip_addresses(v=6),
+        st.integers(0, 128),
+    ),
+)
+
+
+def thoroughly(examples: int) -> settings:
+    return settings(
+        max_examples=examples,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+
+
+@thoroughly(2000)
+@given(ours, theirs, st.lists(questions, min_size=4, max_size=4))
+def test_both_say_the_same_of_a_look(
+    platform: list[Candidate], tenants: list[Candidate], asked: list[Question]
+) -> None:
+    for everywhere in (True, False):
+        narrowing = [c for c in tenants if everywhere or c.tenant_id == ACME]
+        sets = prepare(platform), prepare(narrowing)
+        for question in asked:
+            verdict = judge(
+                *sets, question.look, question.at, everywhere=everywhere, covers=question.cover
+            )
+            expected = _expected(platform, narrowing, question, everywhere)
+            assert outcome_of(verdict) == expected
+            event(f"{verdict.ruling}, {'everywhere' if everywhere else 'at one tenant'}")
+
+
+@thoroughly(1000)
+@given(ours, theirs, questions, st.booleans(), st.floats(0, 1))
+def test_a_verdict_holds_for_as_long_as_it_says(
+    platform: list[Candidate],
+    tenants: list[Candidate],
+    question: Question,
+    everywhere: bool,
+    part: float,
+) -> None:
+    narrowing = [c for c in tenants if everywhere or c.tenant_id == ACME]
+    sets = prepare(platform), prepare(narrowing)
+    verdict = judge(*sets, question.look, question.at, everywhere=everywhere, covers=question.cover)
+    until = lasting(verdict, sets, question.at)
+    event("for good" if until is None else "for a while")
+    end = LAST if until is None else until
+    assert end > question.at
+    for moment in (question.at, question.at + (end - question.at) * part, end - MOMENT):
+        later = replace(question, at=min(max(moment, question.at), end - MOMENT))
+        assert _expected(platform, narrowing, later, everywhere) == outcome_of(verdict)
+
+
+@thoroughly(500)
+@given(networks, st.integers(-2, 2), st.ip_addresses())
+def test_any_network_holds_the_same_addresses_for_both(
+    network: IPv4Network | IPv6Network, offset: int, elsewhere: IPv4Address | IPv6Address
+) -> None:
+    """At its edges and anywhere else."""
+    ours = replace(RULE, networks=(str(network),))
+    cedar.check(ours)
+    edges = (int(network.network_address) + offset, int(network.broadcast_address) + offset)
+    beside = [type(elsewhere)(edge) for edge in edges if 0 <= edge < 2**elsewhere.max_prefixlen]
+    looks = [replace(LOOK, ip=str(address)) for address in (elsewhere, *beside)]
+    assert _allowed(ours, [(look, NOON) for look in looks]) == [
+        says(ours, look, NOON) == "allow" for look in looks
+    ]
+
+
+@thoroughly(500)
+@given(
+    st.sampled_from(sorted(ZONES)),
+    st.datetimes(datetime(1970, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001 - a bound
+    st.sampled_from(EVERY_DAY),
+    st.times(),
+    st.times(),
+)
+def test_any_clock_shows_both_the_same(
+    zone: str, at: datetime, day: Day, begins: time, ends: time
+) -> None:
+    window = Window((day,), f"{begins:%H:%M}", f"{ends:%H:%M}", zone)
+    ours = replace(RULE, windows=(window,))
+    cedar.check(ours)
+    moments = [at + timedelta(hours=hours) for hours in range(0, 168, 13)]
+    assert _allowed(ours, [(LOOK, moment) for moment in moments]) == [
+        says(ours, LOOK, moment) == "allow" for moment in moments
+    ]
+
+
+def _allowed(ours: Rule, asked: list[tuple[Circumstances, datetime]]) -> list[bool]:
+    rules = prepare([Candidate(ours.id, None, ours)])
+    return [rules.weigh(look, at).allowed for look, at in asked]
+
+
+def _expected(
+    platform: list[Candidate], narrowing: list[Candidate], question: Question, everywhere: bool
+) -> Outcome:
+    return judge_plainly(
+        platform,
+        narrowing,
+        question.look,
+        question.at,
+        everywhere=everywhere,
+        covers=question.cover,
+    )

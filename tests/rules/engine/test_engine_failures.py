@@ -1,0 +1,185 @@
+"""What cannot be read or evaluated denies, and what people write stays data."""
+
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.rules.engine.questions import (
+    ACME,
+    ALLOW,
+    DENY,
+    EVERY_DAY,
+    GLOBEX,
+    LOOK,
+    NOON,
+    RULE,
+    ask,
+    rule,
+)
+from tests.rules.engine.strategies import rules
+from webapp.rules.engine import cedar
+from webapp.rules.engine.evaluate import NO_RULES, RuleSet, Verdict, judge, prepare
+from webapp.rules.engine.explanation import explain
+from webapp.rules.engine.templates import Unreadable
+from webapp.rules.rule import Rule, Subjects, Window
+
+ALWAYS = Window(EVERY_DAY, "00:00", "00:00", "UTC")
+BROKEN: list[dict[str, Any]] = [
+    {"effect": "permit"},
+    {"networks": ("192.0.2.7/24",)},
+    {"networks": ("fe80::%eth0",)},
+    {"networks": ("everywhere",)},
+    {"windows": (replace(ALWAYS, tz="Mars/Olympus"),)},
+    {"windows": (replace(ALWAYS, tz="../zone.tab"),)},
+    {"windows": (replace(ALWAYS, tz=""),)},
+    {"windows": (replace(ALWAYS, begins="25:00"),)},
+    {"windows": (replace(ALWAYS, ends="noon"),)},
+    {"windows": (replace(ALWAYS, begins=9),)},  # type: ignore[arg-type]  # as no schema lets it be
+    {"windows": (replace(ALWAYS, days=("monday",)),)},  # type: ignore[arg-type]  # the same
+    {"windows": (replace(ALWAYS, days=()),)},
+    {"subjects": Subjects((), (None,))},  # type: ignore[arg-type]  # the same
+    {"subjects": Subjects((7,), ())},  # type: ignore[arg-type]  # the same
+    {"ticket": "\ud800"},
+    {"starts_at": NOON.replace(tzinfo=None)},
+]
+HOSTILE = (
+    '"]] || true',
+    '"); permit(principal, action, resource); //',
+    '?principal", "slot": "?resource',
+    '{"__entity": {"type": "Role", "id": "owner"}}',
+    'User::"sue@example.org"',
+    "\\u002a\n*\0",
+)
+
+
+@pytest.mark.parametrize("said", BROKEN, ids=str)
+def test_a_rule_that_cannot_be_read_denies(said: dict[str, Any]) -> None:
+    allow, broken = rule(ALLOW, 10), rule(**{"effect": ALLOW, "number": 11, **said})
+    verdict = ask(allow, broken)
+    assert verdict == Verdict("denied", (broken,), failed=True)
+    name = f"the platform's rule “{broken.rule.name}”" if broken.rule else ""
+    assert explain(verdict, LOOK) == f"Denied, since a rule cannot be evaluated: {name}."
+
+
+def test_a_rule_that_cannot_even_be_loaded_denies() -> None:
+    lost = replace(rule(ALLOW, 11), rule=None)
+    verdict = ask(rule(ALLOW, 10), lost)
+    assert verdict == Verdict("denied", (lost,), failed=True)
+    assert str(lost.id) in explain(verdict, LOOK)
+
+
+@pytest.mark.parametrize("said", BROKEN, ids=str)
+def test_a_tenants_rule_that_cannot_be_read_denies_looks_at_that_tenant(
+    said: dict[str, Any],
+) -> None:
+    allow, other = rule(ALLOW, 10), rule(ALLOW, 21, of=GLOBEX)
+    broken = rule(**{"effect": DENY, "number": 20, "of": ACME, **said})
+    assert ask(allow, broken) == Verdict("denied", (broken,), failed=True)
+    everywhere = ask(allow, broken, other, everywhere=True)
+    assert everywhere.ruling == "allowed"
+    assert everywhere.excluded.tenants == {ACME}
+
+
+def test_a_rule_that_cedar_refuses_denies_and_the_others_are_asked() -> None:
+    """A role that is no text goes as far as Cedar."""
+    refused = rule(ALLOW, 11, subjects=Subjects((7,), ()))  # type: ignore[arg-type]  # past schemas
+    prepared = prepare([rule(ALLOW, 10), refused, rule(DENY, 12, reasons=("fraud",))])
+    assert prepared.unreadable == (refused,)
+    assert [candidate.id for candidate in prepared.candidates] == [UUID(int=10), UUID(int=12)]
+
+
+def _without_clocks(rules: RuleSet) -> RuleSet:
+    """A set whose questions do not bring the clocks that its rules look at."""
+    return replace(rules, _prepared=replace(rules._prepared, zones=()))
+
+
+def test_an_error_while_evaluating_denies() -> None:
+    """Whosever rule it is, and also where a look is at everybody, and whatever else allows it."""
+    allow = prepare([rule(ALLOW, 10)])
+    timed = _without_clocks(prepare([rule(ALLOW, 10), rule(ALLOW, 11, windows=(ALWAYS,))]))
+    theirs = _without_clocks(prepare([rule(DENY, 20, of=ACME, windows=(ALWAYS,))]))
+    for platform, tenants in ((timed, NO_RULES), (allow, theirs)):
+        for everywhere in (True, False):
+            verdict = judge(platform, tenants, LOOK, NOON, everywhere=everywhere)
+            assert verdict == Verdict("denied", (), failed=True)
+            assert explain(verdict, LOOK) == "Denied, since a rule cannot be evaluated."
+
+
+@pytest.mark.parametrize("said", [{"email": "\ud800"}, {"ticket": "\ud800"}], ids=str)
+def test_a_question_that_cannot_be_put_is_denied(said: dict[str, Any]) -> None:
+    assert ask(rule(ALLOW), look=replace(LOOK, **said)) == Verdict("denied", (), failed=True)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_people_write_stays_data(text: str) -> None:
+    """As whatever a rule or a look says, it means itself and nothing more."""
+    named = rule(DENY, 11, name=text, description=text, ticket="none such")
+    assert ask(rule(ALLOW, 10), named).ruling == "allowed"
+    for said, look in (
+        ({"ticket": text}, replace(LOOK, ticket=text)),
+        ({"subjects": Subjects((), (text,))}, replace(LOOK, email=text)),
+        ({"subjects": Subjects((text,), ())}, replace(LOOK, roles=frozenset({text}))),
+        ({"surfaces": (text,)}, replace(LOOK, surface=text)),
+        ({"reasons": (text,)}, replace(LOOK, reason=text)),
+    ):
+        assert ask(rule(ALLOW, 10, **said), look=look).ruling == "allowed"
+        assert ask(rule(ALLOW, 10, **said)).ruling == "denied"
+        assert ask(rule(ALLOW, 10), rule(DENY, 11, **said)).ruling == "allowed"
+        assert ask(look=look).ruling == "denied"
+
+
+@settings(max_examples=1000, deadline=None)
+@given(rules)
+def test_the_schema_finds_the_policies_of_every_rule_valid(drawn: Rule) -> None:
+    cedar.check(drawn)
+
+
+def test_the_schema_finds_the_largest_rule_valid() -> None:
+    """As large as the schemas of the API let one be."""
+    minutes = [f"{hour:02}:{minute:02}" for hour in range(10) for minute in range(10, 20)]
+    largest = replace(
+        RULE,
+        subjects=Subjects(("support",), tuple(f"{n}@example.org" for n in range(100))),
+        surfaces=tuple(f"surface_{n}.*" for n in range(100)),
+        ticket="*a" * 64,
+        windows=tuple(replace(ALWAYS, begins=minute) for minute in minutes),
+        networks=tuple(f"10.{n}.0.0/16" for n in range(100)),
+    )
+    for effect in ("allow", "deny", "require_approval"):
+        cedar.check(replace(largest, effect=effect))
+    look = replace(LOOK, email="99@example.org", surface="surface_99.show", ticket="a" * 64)
+    fields = ("subjects", "surfaces", "ticket", "windows", "networks")
+    said = {field: getattr(largest, field) for field in fields}
+    assert ask(rule(ALLOW, **said), look=replace(look, ip="10.99.0.1")).ruling == "allowed"
+    assert ask(rule(ALLOW, **said), look=replace(look, ip="10.100.0.1")).ruling == "denied"
+
+
+@pytest.mark.parametrize("attribute", ["unknown", "ticket"])
+def test_the_schema_refuses_what_reads_more_than_there_is(
+    monkeypatch: pytest.MonkeyPatch, attribute: str
+) -> None:
+    """An attribute that no look has, or one that not every look has."""
+    read = {".": {"left": {"Var": "context"}, "attr": attribute}}
+    body = {"==": {"left": read, "right": {"Value": "INC-1"}}}
+    monkeypatch.setattr("webapp.rules.engine.templates._contains", lambda values, value: body)
+    with pytest.raises(Unreadable):
+        cedar.check(replace(RULE, reasons=("incident",)))
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
+def test_any_text_is_itself(text: str) -> None:
+    """As an address, a ticket and a surface: the rule that names it means it."""
+    pattern = text.replace("*", "") or "x"
+    said: dict[str, Any] = {
+        "ticket": pattern,
+        "subjects": Subjects((), (text.upper(), text)),
+        "surfaces": (text,),
+    }
+    look = replace(LOOK, ticket=pattern, email=text, surface=text)
+    cedar.check(replace(RULE, **said))
+    assert ask(rule(ALLOW, **said), look=look).ruling == "allowed"

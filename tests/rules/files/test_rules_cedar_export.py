@@ -1,0 +1,161 @@
+"""`flask rules export --format cedar`: read back by Cedar itself, it decides as the engine does."""
+
+import json
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import cedarpy
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+
+from tests.factories import Account, MadeTenant
+from tests.rules.calls import add_rule
+from tests.rules.engine.questions import RULE
+from tests.rules.engine.strategies import Question, candidates, questions
+from tests.rules.test_rules_changes import FULL
+from webapp.rules.checks.findings import is_readable
+from webapp.rules.engine import cedar
+from webapp.rules.engine.evaluate import Candidate, prepare
+from webapp.rules.engine.request import Circumstances, address
+from webapp.rules.engine.templates import microseconds
+from webapp.rules.files.cedar_text import entities_text, policies_text
+from webapp.rules.rule import Rule, surfaces_covering
+
+NASTY = 'we"ird */ \n// \u2028 \\ forbid(principal, action, resource);'
+
+Said = set[tuple[str, str]]
+"""Rules by their ids, and the part of each that decided."""
+
+
+def _ask(text: str, entities: str, question: Question, zones: set[str], **state: bool) -> Said:
+    """As a program does that has only what was exported, and Cedar."""
+    look = question.look
+    request = {
+        "principal": {"type": "Principal", "id": "somebody"},
+        "action": {"type": "Action", "id": "look"},
+        "resource": {"type": "Surface", "id": look.surface},
+        "context": _context(look, question, **state),
+    }
+    present = [
+        _entity(
+            "Principal",
+            "somebody",
+            [("Everyone", "everyone"), ("User", look.email.lower())]
+            + [("Role", role) for role in look.roles],
+        ),
+        _entity("Surface", look.surface, [("Pattern", p) for p in surfaces_covering(look.surface)]),
+        *(
+            {**_entity("Clock", zone, []), "attrs": cedar.clock(zone, question.at)}
+            for zone in zones
+        ),
+    ]
+    every = json.dumps(json.loads(entities) + present)
+    result = cedarpy.is_authorized(request, text, every, schema=cedar.SCHEMA_TEXT)
+    assert result.diagnostics.errors == []
+    policies = json.loads(cedarpy.policies_to_json_str(text))["staticPolicies"]
+    ids = [policies[name]["annotations"]["id"] for name in result.diagnostics.reasons]
+    return {tuple(name.split(".")) for name in ids}
+
+
+def _context(look: Circumstances, question: Question, **state: bool) -> dict[str, Any]:
+    context: dict[str, Any] = {
+        "reason": look.reason,
+        "mfa": look.mfa,
+        "at": microseconds(question.at),
+        **state,
+    }
+    if look.ticket is not None:
+        context["ticket"] = look.ticket
+    if (ip := address(look.ip)) is not None:
+        context["ip"] = {"__extn": {"fn": "ip", "arg": str(ip)}}
+    return context
+
+
+def _entity(kind: str, name: str, parents: list[tuple[str, str]]) -> dict[str, Any]:
+    return {
+        "uid": {"type": kind, "id": name},
+        "attrs": {},
+        "parents": [{"type": kind, "id": name} for kind, name in parents],
+    }
+
+
+@settings(
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(candidates([None], 1), st.lists(questions, min_size=1, max_size=3))
+def test_what_is_exported_decides_as_the_engine_does(
+    drawn: list[Candidate], asked: list[Question]
+) -> None:
+    rules = [c.rule for c in drawn if c.rule is not None and is_readable(c.rule)]
+    rules = [replace(rule, name=NASTY) for rule in rules]
+    text, entities = policies_text(rules), entities_text(rules)
+    zones = {window.tz for rule in rules for window in rule.windows}
+    rule_set = prepare(Candidate(rule.id, None, rule) for rule in rules)
+    for question in asked:
+        for approved, granted in ((False, False), (True, False), (True, True)):
+            weighed = rule_set.weigh(question.look, question.at, approved=approved, granted=granted)
+            said = _ask(text, entities, question, zones, approved=approved, granted=granted)
+            parts = {part: {UUID(i) for i, p in said if p == part} for _, part in said}
+            assert parts.get("deny", set()) == {c.id for c in weighed.denying}
+            assert parts.get("approve", set()) == {c.id for c in weighed.approving}
+            assert parts.get("permit", set()) == {c.id for c in weighed.allowing}
+            event(", ".join(sorted(parts)) or "nothing")
+
+
+def test_no_name_gets_out_of_its_annotation() -> None:
+    text = policies_text([replace(RULE, name=NASTY)])
+    (policy,) = json.loads(cedarpy.policies_to_json_str(text))["staticPolicies"].values()
+    assert policy["effect"] == "permit"
+    assert policy["annotations"] == {
+        "id": f"{RULE.id}.permit",
+        "rule": str(RULE.id),
+        "owner": "platform",
+        "name": NASTY,
+    }
+
+
+def test_an_approval_is_more_than_one_policy() -> None:
+    rule = replace(RULE, effect="require_approval", mfa=True)
+    policies = json.loads(cedarpy.policies_to_json_str(policies_text([rule])))["staticPolicies"]
+    ids = [policy["annotations"]["id"] for policy in policies.values()]
+    assert sorted(ids) == [f"{rule.id}.{part}" for part in ("approve", "deny", "permit")]
+
+
+@pytest.mark.parametrize("said", [{"enabled": False}, {"tenant": "acme"}])
+def test_what_the_engine_does_not_ask_is_left_out(said: dict[str, Any]) -> None:
+    idle: Rule = replace(RULE, **said)
+    assert policies_text([idle]) == ""
+    assert json.loads(entities_text([idle])) == []
+
+
+def _export(app: Flask, *options: str) -> str:
+    arguments = ["rules", "export", "--format", "cedar", *options]
+    result = app.test_cli_runner().invoke(args=arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_the_command_prints_each_part(
+    app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account
+) -> None:
+    full = {name: value for name, value in FULL.items() if name != "name"}
+    rule = add_rule(client, admin.headers(), NASTY, **(full | {"enabled": True}))
+    add_rule(client, admin.headers(), "idle", effect="allow")
+    policies = _export(app, "--tenant", tenant.slug)
+    entities = json.loads(_export(app, "--tenant", tenant.slug, "--part", "entities"))
+    schema = _export(app, "--part", "schema")
+
+    assert cedarpy.validate_policies(policies, cedarpy.Schema.from_str(schema))
+    said = json.loads(cedarpy.policies_to_json_str(policies))["staticPolicies"].values()
+    assert {policy["annotations"]["rule"] for policy in said} == {rule["id"]}
+    assert {policy["annotations"]["owner"] for policy in said} == {f"tenant:{tenant.slug}"}
+    roles = {e["uid"]["id"] for e in entities if e["uid"]["type"] == "Role"}
+    assert roles == {"support", "engineer"}
+    assert rule["id"] in _export(app)
+    assert rule["id"] not in _export(app, "--platform")

@@ -1,0 +1,258 @@
+"""`flask rules export` and `import`: what is written reads back; all of it comes, or nothing."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import Result
+from flask import Flask
+from flask.testing import FlaskClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.factories import INCIDENT, Account, MadeTenant, add_tenant
+from tests.rules.calls import PATH, add_rule, draft, names, of
+from tests.rules.engine.questions import RULE
+from tests.rules.engine.strategies import rules
+from tests.rules.test_rules_changes import FULL
+from webapp.rules.files.format import (
+    BadFile,
+    read_draft,
+    read_file,
+    wire_of,
+    wire_of_draft,
+    write_file,
+)
+from webapp.rules.rule import Rule
+
+breaks = st.sampled_from("\n\r\x85\u2028\u2029\ufeff\x7f\t :#'\"")
+texts = st.text(
+    breaks | st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=40
+)
+
+
+drafts = rules.map(lambda rule: replace(rule, ends_at=None))
+"""No schema lets one pass that ends before it begins."""
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.tuples(drafts, texts, texts, st.sampled_from([None, "acme"])), max_size=4))
+def test_what_is_written_reads_back(drawn: list[tuple[Rule, str, str, str | None]]) -> None:
+    by_key = {
+        (tenant, name): replace(rule, name=name, description=said, tenant=tenant, ticket=name)
+        for rule, name, said, tenant in drawn
+    }
+    written = write_file(by_key.values())
+    read = read_file(written)
+    assert {e.key: wire_of_draft(e.draft, e.tenant) for e in read.entries} == {
+        key: wire_of(rule) for key, rule in by_key.items()
+    }
+    assert read.owners == {tenant for tenant, _ in by_key}
+    assert write_file(reversed(by_key.values())) == written
+
+
+def test_only_what_differs_from_a_default_is_written() -> None:
+    tenants = write_file([replace(RULE, tenant="acme", name="b"), replace(RULE, tenant="acme")])
+    rule = {"effect": "allow", "surfaces": ["*"]}
+    expected = {"tenants": {"acme": [{"name": "A rule", **rule}, {"name": "b", **rule}]}}
+    assert yaml.safe_load(tenants) == expected
+
+
+def test_times_need_no_quotes() -> None:
+    read = read_draft(
+        "{name: a, effect: deny, surfaces: [x], starts_at: 2026-01-01T00:00:00Z,"
+        " max_minutes: 90, windows: [{days: [mon], from: 09:00, to: 17:30, tz: UTC}]}"
+    )
+    assert (read["windows"][0].begins, read["windows"][0].ends) == ("09:00", "17:30")
+    assert (read["starts_at"].year, read["max_minutes"]) == (2026, 90)
+
+
+@pytest.mark.parametrize(
+    ("text", "problems"),
+    [
+        ("platform: [{name: a, effect: alow, surfaces: [x, A b]}]", 2),
+        ("platform: [{name: a, effect: deny, surfaces: [x], tenant: acme}]", 1),
+        ("platform: [{name: a, effect: deny, surfaces: [x], mfa: maybe, oops: 1}]", 2),
+        ("platform: 3", 1),
+        ("[1]", 1),
+        ("tenants: {Bad Slug: []}", 1),
+        ("tenants: {1: []}", 1),
+        ("a: &a [*a]", 1),
+        ("platform: [", 1),
+        ("platform: []\nplatform: []", 1),
+        ("platform: [!!python/object:os.system x]", 1),
+        ("platform: [&a {name: a, effect: deny, surfaces: [x]}, *a]", 1),
+        (
+            "platform: [{name: a, effect: deny, surfaces: [x], starts_at: 2026-01-02T00:00:00Z,"
+            " ends_at: 2026-01-02T00:00:00Z}]",
+            1,
+        ),
+    ],
+)
+def test_a_bad_file_is_refused(text: str, problems: int) -> None:
+    with pytest.raises(BadFile) as refused:
+        read_file(text)
+    assert len(refused.value.problems) == problems
+
+
+def test_each_problem_has_its_path() -> None:
+    with pytest.raises(BadFile) as refused:
+        read_file(
+            "platform: [{name: a, effect: deny, surfaces: [x, A b]}]\n"
+            "tenants: {acme: [{name: a, effect: deny, surfaces: [x], value: 1}]}"
+        )
+    assert refused.value.problems == (
+        "platform[0].surfaces[1]: Must be a surface, or a prefix and `.*`.",
+        "tenants.acme[0].value: Unknown field.",
+    )
+
+
+def _run(app: Flask, command: str, *options: str, file: str | None = None) -> Result:
+    return app.test_cli_runner().invoke(args=["rules", command, *options], input=file)
+
+
+def _export(app: Flask, *options: str) -> str:
+    result = _run(app, "export", *options)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def _import(app: Flask, file: str, *options: str) -> str:
+    result = _run(app, "import", "-", *options, file=file)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def _of(tenant: MadeTenant, *drafts: dict[str, Any]) -> str:
+    return yaml.safe_dump({"tenants": {tenant.slug: list(drafts)}})
+
+
+def test_an_import_creates_changes_and_leaves_alone(
+    app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account
+) -> None:
+    full = add_rule(client, admin.headers(), **FULL)
+    add_rule(client, admin.headers(), "kept")
+    wanted = _of(tenant, draft("new"), FULL | {"mfa": False, "ticket": None}, draft("kept"))
+
+    said = _import(app, wanted, "--by", "deploy@example.org")
+    assert said.splitlines() == [
+        f'+ {tenant.slug}: "new"',
+        f'~ {tenant.slug}: "Office hours only"',
+        '    ticket: "INC-*" → null',
+        "    mfa: true → false",
+        "1 created, 1 changed, 0 deleted, 1 unchanged.",
+    ]
+    now = client.get(of(full), headers=admin.headers()).get_json()
+    assert (now["mfa"], now["ticket"], now["version"]) == (False, None, 2)
+    assert (now["created_by"], now["updated_by"]) == (admin.email, "deploy@example.org")
+    assert names(client, admin.headers()) == ["Office hours only", "kept", "new"]
+
+    assert _import(app, wanted) == "0 created, 0 changed, 0 deleted, 3 unchanged.\n"
+    assert client.get(of(full), headers=admin.headers()).get_json() == now
+    history = client.get(f"{of(full)}/history", headers=admin.headers()).get_json()
+    assert history["total"] == 2
+
+
+def test_what_was_exported_brings_everything_back(
+    app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account
+) -> None:
+    for name in ("Ünïcode 🎫: #1\x1b[31m", "yes", "  kept\nspaces "):
+        add_rule(client, admin.headers(), **(FULL | {"name": name}))
+    before = client.get(PATH, headers=admin.headers()).get_json()["items"]
+    exported = _export(app, "--tenant", tenant.slug)
+    assert _import(app, exported).startswith("0 created, 0 changed, 0 deleted, 3 unchanged")
+
+    _import(app, _of(tenant), "--prune")
+    assert names(client, admin.headers()) == []
+    assert _export(app, "--tenant", tenant.slug) == _of(tenant)
+    _import(app, exported)
+    after = client.get(PATH, headers=admin.headers()).get_json()["items"]
+    assert list(map(_draft, after)) == list(map(_draft, before))
+    assert _export(app, "--tenant", tenant.slug) == exported
+
+
+def _draft(rule: dict[str, Any]) -> dict[str, Any]:
+    return {name: rule[name] for name in FULL}
+
+
+def test_pruning_is_of_the_owners_that_the_file_names(
+    app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account, outsider: Account
+) -> None:
+    for account in (admin, outsider):
+        add_rule(client, account.headers(), "old")
+        add_rule(client, account.headers(), "older")
+    kept = _of(tenant, draft("old"))
+    assert _import(app, kept) == "0 created, 0 changed, 0 deleted, 1 unchanged.\n"
+    said = _import(app, kept, "--prune")
+    assert said.splitlines()[0] == f'- {tenant.slug}: "older"'
+    assert names(client, admin.headers()) == ["old"]
+    assert names(client, outsider.headers()) == ["old", "older"]
+
+
+def test_a_dry_run_shows_the_same_and_changes_nothing(
+    app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account
+) -> None:
+    add_rule(client, admin.headers(), "old")
+    before = client.get(PATH, headers=admin.headers())
+    wanted = _of(tenant, draft("new"))
+    shown = json.loads(_import(app, wanted, "--prune", "--dry-run", "--json"))
+    assert client.get(PATH, headers=admin.headers()).get_json() == before.get_json()
+    assert shown.pop("dry_run")
+    done = json.loads(_import(app, wanted, "--prune", "--json"))
+    assert not done.pop("dry_run")
+    assert shown == done
+    assert [step["kind"] for step in done["steps"]] == ["created", "deleted"]
+    assert names(client, admin.headers()) == ["new"]
+
+
+def test_nothing_comes_where_something_is_refused(
+    app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account
+) -> None:
+    other = add_tenant(app)
+    both = {tenant.slug: [draft("a")], f"not-{other.slug}": [draft("b")]}
+    refused = _run(app, "import", "-", file=yaml.safe_dump({"tenants": both}))
+    assert refused.exit_code == 1
+    assert f"not-{other.slug}" in refused.stderr
+    lockout = _export(app, "--platform").replace("owner", "support")
+    mixed = yaml.safe_load(lockout) | yaml.safe_load(_of(tenant, draft("a")))
+    refused = _run(app, "import", "-", "--prune", file=yaml.safe_dump(mixed))
+    assert refused.exit_code == 1
+    assert "owner administer the platform's rules" in refused.stderr
+    bad = _run(app, "import", "-", file=_of(tenant, draft("a"), draft("b", effect="no")))
+    assert bad.exit_code == 1
+    assert f"tenants.{tenant.slug}[1].effect" in bad.stderr
+    assert names(client, admin.headers()) == []
+
+
+def test_the_platforms_rules_come_and_go_too(
+    app: Flask, client: FlaskClient, tenant: MadeTenant, owner: Account
+) -> None:
+    headers = owner.headers("global", INCIDENT)
+    word = f"export-{tenant.slug}"
+    add_rule(client, headers, word, surfaces=[word.replace("-", "_")])
+    exported = _export(app, "--platform")
+    assert list(yaml.safe_load(exported)) == ["platform"]
+    assert word in [rule["name"] for rule in yaml.safe_load(exported)["platform"]]
+    assert word in _export(app)
+    without = yaml.safe_load(exported)
+    without["platform"] = [rule for rule in without["platform"] if rule["name"] != word]
+    _import(app, yaml.safe_dump(without), "--prune")
+    assert names(client, headers, q=word) == []
+    _import(app, exported)
+    assert names(client, headers, q=word) == [word]
+    _import(app, yaml.safe_dump(without), "--prune")
+
+
+def test_two_owners_are_too_many(app: Flask) -> None:
+    assert _run(app, "export", "--tenant", "acme", "--platform").exit_code == 2
+    nobody = _run(app, "export", "--tenant", "no-such-tenant")
+    assert (nobody.exit_code, nobody.stdout) == (1, "")
+
+
+def test_a_file_that_is_no_text_is_refused(app: Flask, tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_bytes(b"\xff\xfe")
+    refused = _run(app, "import", str(tmp_path / "rules.yaml"))
+    assert (refused.exit_code, "UTF-8" in refused.stderr) == (1, True)

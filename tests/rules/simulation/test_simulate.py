@@ -1,0 +1,436 @@
+"""POST /admin/api/rules/simulate: what a draft would change, who is told, and that nothing is."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+import yaml
+from click.testing import Result
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import event
+
+from tests.audit.events import make_event
+from tests.audit.ledgers import append
+from tests.factories import INCIDENT, Account, MadeTenant, add_account, add_tenant
+from tests.rules.calls import PATH, add_rule, delete, draft, problem
+from webapp.audit.event import Actor, AuditEvent, EventDecision, EventScope, Reason
+from webapp.extensions import db
+from webapp.rules.simulation import service as simulating
+
+SIMULATE = f"{PATH}/simulate"
+NOBODY = str(UUID(int=0))
+
+
+@pytest.fixture
+def surface() -> str:
+    """One that no other test looks at."""
+    return f"s{uuid4().hex}.list"
+
+
+@pytest.fixture
+def everywhere(owner: Account) -> dict[str, str]:
+    return owner.headers("global", INCIDENT)
+
+
+def simulate(client: FlaskClient, headers: dict[str, str], **asked: Any) -> dict[str, Any]:
+    response = client.post(SIMULATE, headers=headers, json=asked)
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.get_json()
+    return answer
+
+
+def described(surface: str, **said: Any) -> dict[str, Any]:
+    look = {"email": "kim@example.org", "roles": ["support"], "reason": "support_case"}
+    return look | {"surface": surface} | said
+
+
+def _look(client: FlaskClient, headers: dict[str, str], **asked: Any) -> tuple[Any, Any]:
+    answer = simulate(client, headers, **asked)
+    assert answer["past"] is None
+    return answer["look"]["before"], answer["look"]["after"]
+
+
+def test_a_described_look_is_decided_without_the_draft_and_with_it(
+    client: FlaskClient, tenant: MadeTenant, everywhere: dict[str, str], surface: str
+) -> None:
+    rule = draft("Not at night", tenant=tenant.slug, surfaces=[surface])
+    before, after = _look(
+        client, everywhere, rule=rule, look=described(surface, tenant=tenant.slug)
+    )
+    assert before["effect"] == "allowed"
+    assert before["explanation"] == "The platform's rule “Staff look” allows it."
+    assert after == {
+        "effect": "denied",
+        "explanation": f"{tenant.slug.capitalize()}'s rule “Not at night” denies it.",
+        "rule_ids": [NOBODY],
+        "excluded_count": 0,
+        "excluded_tenant_ids": [],
+        "excluded": None,
+    }
+
+
+def test_each_circumstance_counts(
+    app: Flask, client: FlaskClient, tenant: MadeTenant, everywhere: dict[str, str], surface: str
+) -> None:
+    rule = draft(
+        tenant=tenant.slug,
+        surfaces=[surface],
+        effect="deny",
+        subjects={"roles": ["support"], "users": []},
+        reasons=["fraud"],
+        ticket="INC-*",
+        networks=["10.0.0.0/8"],
+        windows=[{"days": ["wed"], "from": "09:00", "to": "17:00", "tz": "Europe/Berlin"}],
+        mfa=True,
+    )
+    meets = {
+        "reason": "fraud",
+        "ticket": "INC-7",
+        "ip": "10.1.2.3",
+        "at": "2026-11-25T08:30:00Z",
+        "tenant": tenant.slug,
+    }
+    for other in (
+        {},
+        {"reason": "legal"},
+        {"roles": ["engineer"]},
+        {"ticket": None},
+        {"ip": "11.0.0.1"},
+        {"at": "2026-11-25T17:00:00+01:00"},
+        {"mfa": True},
+        {"tenant": add_tenant(app).slug},
+    ):
+        look = described(surface, **(meets | other))
+        _, after = _look(client, everywhere, rule=rule, look=look)
+        assert after["effect"] == ("allowed" if other else "denied"), other
+
+
+def test_a_look_at_all_tenants_says_how_many_are_left_out_and_which(
+    client: FlaskClient,
+    tenant: MadeTenant,
+    outsider: Account,
+    everywhere: dict[str, str],
+    surface: str,
+) -> None:
+    add_rule(client, outsider.headers(), surfaces=[surface])
+    rule = draft("new", tenant=tenant.slug, surfaces=[surface], effect="require_approval")
+    before, after = _look(client, everywhere, rule=rule, look=described(surface))
+    assert (before["effect"], after["effect"]) == ("allowed", "allowed")
+    left_out = before["excluded_count"]  # those of other tests, and the outsider's
+    assert len(before["excluded_tenant_ids"]) == left_out >= 1
+    assert after["excluded_count"] == left_out + 1
+    ids = set(after["excluded_tenant_ids"]) - set(before["excluded_tenant_ids"])
+    assert ids == {str(tenant.id)}
+    assert after["explanation"].endswith(f"without {left_out + 1} tenants that said no.")
+
+
+def test_a_draft_in_the_place_of_a_rule_and_a_rule_removed(
+    client: FlaskClient, tenant: MadeTenant, admin: Account, surface: str
+) -> None:
+    rule = add_rule(client, admin.headers(), surfaces=[surface])
+    look = described(surface, tenant=tenant.slug)
+    softer = draft(surfaces=[surface], effect="require_approval")
+    before, after = _look(client, admin.headers(), rule=softer, replaces=rule["id"], look=look)
+    assert (before["effect"], after["effect"]) == ("denied", "approval_required")
+    assert after["rule_ids"] == [rule["id"]]
+    before, after = _look(client, admin.headers(), replaces=rule["id"], remove=True, look=look)
+    assert (before["effect"], after["effect"]) == ("denied", "allowed")
+
+
+def test_a_tenant_is_told_its_own_part(
+    client: FlaskClient, tenant: MadeTenant, admin: Account, outsider: Account, surface: str
+) -> None:
+    add_rule(client, outsider.headers(), surfaces=[surface])
+    rule = draft("ours", surfaces=[surface])
+    before, after = _look(client, admin.headers(), rule=rule, look=described(surface))
+    for told, is_left_out in ((before, False), (after, True)):
+        assert told["effect"] == "allowed"
+        assert told["excluded"] is is_left_out
+        assert told["excluded_count"] is None
+        assert told["excluded_tenant_ids"] is None
+        assert "Staff look" not in told["explanation"]
+
+
+@dataclass(frozen=True)
+class Past:
+    """Looks at a tenant and at all of them, on a surface of their own."""
+
+    app: Flask
+    surface: str
+
+    def add(self, tenant: MadeTenant | None, email: str, **changes: Any) -> AuditEvent:
+        scope = (
+            EventScope(kind="global", tenant=None, tenant_id=None)
+            if tenant is None
+            else EventScope(kind="tenant", tenant=tenant.slug, tenant_id=tenant.id)
+        )
+        actor = Actor(
+            email=email, id=uuid4(), roles=("support", "else:member"), token_id=None, mfa=False
+        )
+        decision = EventDecision("allowed", policy_version=1)
+        given = {"actor": actor, "scope": scope, "surface": self.surface, "decision": decision}
+        made = make_event(**(given | changes))
+        append(self.app, made)
+        return made
+
+
+@pytest.fixture
+def past(app: Flask, surface: str) -> Past:
+    return Past(app, surface)
+
+
+def _days(client: FlaskClient, headers: dict[str, str], **asked: Any) -> dict[str, Any]:
+    answer = simulate(client, headers, **({"days": 30} | asked))
+    assert answer["look"] is None
+    replay: dict[str, Any] = answer["past"]
+    return replay
+
+
+def test_the_looks_of_the_last_days_are_judged_again(
+    client: FlaskClient, past: Past, tenant: MadeTenant, everywhere: dict[str, str]
+) -> None:
+    now = datetime.now(UTC)
+    looks = [
+        past.add(tenant, "sue@example.org", occurred_at=now - timedelta(hours=3)),
+        past.add(None, "tom@example.org", occurred_at=now - timedelta(hours=2)),
+        past.add(tenant, "sue@example.org", occurred_at=now - timedelta(hours=1), kind="change"),
+    ]
+    past.add(add_tenant(past.app), "sue@example.org")
+    past.add(tenant, "sue@example.org", occurred_at=now - timedelta(days=31))
+    rule = draft(tenant=tenant.slug, surfaces=[past.surface])
+    found = _days(client, everywhere, rule=rule)
+    assert found["examined"] >= 4
+    assert (found["changed"], found["truncated"]) == (3, False)
+    assert found["shifts"] == [
+        {"before": "allowed", "after": "denied", "looks": 2},
+        {"before": "included", "after": "excluded", "looks": 1},
+    ]
+    assert found["actors"] == [
+        {"actor": "sue@example.org", "looks": 2},
+        {"actor": "tom@example.org", "looks": 1},
+    ]
+    assert [look["id"] for look in found["looks"]] == [str(e.id) for e in reversed(looks)]
+    assert found["looks"][0] == {
+        "id": str(looks[2].id),
+        "occurred_at": looks[2].occurred_at.isoformat(),
+        "actor": "sue@example.org",
+        "surface": past.surface,
+        "reason": "incident",
+        "before": "allowed",
+        "after": "denied",
+    }
+    assert _days(client, everywhere, rule=rule, days=1)["changed"] == 3
+    later = rule | {"starts_at": (now - timedelta(minutes=90)).isoformat()}
+    assert _days(client, everywhere, rule=later)["changed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "counts"),
+    [
+        ({}, True),
+        ({"reason": Reason(code="fraud", ticket=None, note=None)}, False),
+        ({"reason": None, "kind": "change"}, False),
+        ({"decision": EventDecision("allowed", (), (uuid4(),), 1, ())}, False),
+        ({"decision": EventDecision("denied")}, False),
+        ({"decision": EventDecision("denied", policy_version=1), "outcome": "denied"}, True),
+    ],
+    ids=["elevation", "reason", "no reason", "granted", "refused unasked", "denied by rules"],
+)
+def test_its_circumstances_are_those_of_its_event(
+    client: FlaskClient,
+    past: Past,
+    tenant: MadeTenant,
+    everywhere: dict[str, str],
+    changes: dict[str, Any],
+    counts: bool,
+) -> None:
+    past.add(tenant, "sue@example.org", **changes)
+    rule = draft(
+        tenant=tenant.slug,
+        surfaces=[past.surface],
+        effect="require_approval",
+        subjects={"roles": ["member"], "users": []},
+        reasons=["incident"],
+        ticket="INC-1",
+        networks=["127.0.0.0/8"],
+    )
+    assert _days(client, everywhere, rule=rule)["changed"] == int(counts)
+
+
+def test_rules_have_no_say_at_home(
+    client: FlaskClient, past: Past, tenant: MadeTenant, everywhere: dict[str, str]
+) -> None:
+    roles = ("support", f"{tenant.slug}:admin")
+    own = Actor(email="a@b.c", id=uuid4(), roles=roles, token_id=None)
+    past.add(tenant, "a@b.c", actor=own, kind="change")
+    rule = draft(tenant=tenant.slug, surfaces=[past.surface])
+    assert _days(client, everywhere, rule=rule)["changed"] == 0
+
+
+def test_a_tenant_tries_its_rules_on_the_looks_that_it_sees(
+    client: FlaskClient, past: Past, tenant: MadeTenant, admin: Account, outsider: Account
+) -> None:
+    other = add_tenant(past.app)
+    past.add(tenant, "sue@example.org")
+    past.add(other, "not@example.org")
+    past.add(None, "tom@example.org")
+    left_out = EventDecision("allowed", excluded_tenant_ids=(tenant.id,), policy_version=1)
+    past.add(None, "out@example.org", decision=left_out)
+    found = _days(client, admin.headers(), rule=draft(surfaces=[past.surface]))
+    assert {actor["actor"] for actor in found["actors"]} == {"sue@example.org", "tom@example.org"}
+    assert {(s["before"], s["after"]) for s in found["shifts"]} == {
+        ("allowed", "denied"),
+        ("included", "excluded"),
+    }
+    theirs = _days(client, outsider.headers(), rule=draft(surfaces=[past.surface]))
+    assert "sue@example.org" not in {actor["actor"] for actor in theirs["actors"]}
+
+
+def test_it_says_when_there_were_more_looks_than_it_took(
+    client: FlaskClient,
+    past: Past,
+    tenant: MadeTenant,
+    admin: Account,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    events = [past.add(tenant, "sue@example.org") for _ in range(3)]
+    monkeypatch.setattr(simulating, "MAX_LOOKS", 2)
+    found = _days(client, admin.headers(), rule=draft(surfaces=[past.surface]))
+    assert (found["examined"], found["truncated"]) == (2, True)
+    assert [look["id"] for look in found["looks"]] == [str(e.id) for e in events[:0:-1]]
+
+
+def test_nothing_is_written(
+    app: Flask, client: FlaskClient, past: Past, everywhere: dict[str, str], surface: str
+) -> None:
+    past.add(None, "sue@example.org")
+    statements: list[str] = []
+
+    def listen(*arguments: Any) -> None:
+        statements.append(arguments[2])
+
+    with app.app_context():
+        engine = db.engine
+    event.listen(engine, "before_cursor_execute", listen)
+    try:
+        for asked in ({"days": 30}, {"look": described(surface)}):
+            simulate(client, everywhere, rule=draft(surfaces=[surface]), **asked)
+    finally:
+        event.remove(engine, "before_cursor_execute", listen)
+    assert any("FROM audit_events" in statement for statement in statements)
+    assert {statement.split()[0].upper() for statement in statements} == {"SELECT"}
+
+
+def test_an_elevation_is_recorded_and_a_look_at_home_is_not(
+    client: FlaskClient, admin: Account, everywhere: dict[str, str], surface: str
+) -> None:
+    asked = {"rule": draft(surfaces=[surface]), "look": described(surface)}
+    elevated = client.post(SIMULATE, headers=everywhere, json=asked)
+    assert UUID(elevated.headers["Sightline-Audit"])
+    at_home = client.post(SIMULATE, headers=admin.headers(), json=asked)
+    assert at_home.status_code == 200
+    assert "Sightline-Audit" not in at_home.headers
+
+
+def test_who_may_not_is_refused(
+    app: Flask, client: FlaskClient, member: Account, surface: str
+) -> None:
+    asked = {"rule": draft(surfaces=[surface]), "look": described(surface)}
+    refused = client.post(SIMULATE, headers=member.headers(), json=asked)
+    assert problem(refused) == (403, "forbidden", [])
+    support = add_account(app, "support").headers("global", INCIDENT)
+    assert problem(client.post(SIMULATE, headers=support, json=asked))[:2] == (
+        403,
+        "elevation_denied",
+    )
+    for role in ("engineer", "auditor"):
+        headers = add_account(app, role).headers("global", INCIDENT)
+        assert client.post(SIMULATE, headers=headers, json=asked).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("asked", "fields"),
+    [
+        ({}, ["look", "rule"]),
+        ({"rule": draft(), "days": 1, "look": described("a.b")}, ["look"]),
+        ({"rule": draft(), "days": 91}, ["days"]),
+        ({"rule": draft(), "days": 0}, ["days"]),
+        ({"rule": draft(), "remove": True, "days": 1}, ["replaces", "rule"]),
+        ({"remove": True, "days": 1}, ["replaces"]),
+        ({"rule": draft(effect="no"), "days": 1}, ["rule.effect"]),
+        ({"rule": draft(), "look": described("a.*")}, ["look.surface"]),
+        ({"rule": draft(), "look": described("a", tenant="no-such")}, ["look.tenant"]),
+        ({"rule": draft(tenant="no-such"), "days": 1}, ["rule.tenant"]),
+        ({"rule": draft(tenant=None), "days": 1}, ["rule.tenant"]),
+        (
+            {
+                "rule": draft(starts_at="2026-01-02T00:00:00Z", ends_at="2026-01-01T00:00:00Z"),
+                "days": 1,
+            },
+            ["ends_at"],
+        ),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    client: FlaskClient, admin: Account, asked: dict[str, Any], fields: list[str]
+) -> None:
+    response = client.post(SIMULATE, headers=admin.headers(), json=asked)
+    assert problem(response) == (422, "invalid", fields)
+
+
+def test_only_a_rule_that_one_sees_can_be_replaced(
+    client: FlaskClient,
+    tenant: MadeTenant,
+    admin: Account,
+    outsider: Account,
+    everywhere: dict[str, str],
+    surface: str,
+) -> None:
+    rule = add_rule(client, outsider.headers(), surfaces=[surface])
+    asked = {"replaces": rule["id"], "remove": True, "look": described(surface)}
+    response = client.post(SIMULATE, headers=admin.headers(), json=asked)
+    assert problem(response) == (404, "not_found", [])
+    assert client.post(SIMULATE, headers=everywhere, json=asked).status_code == 200
+    other = asked | {"remove": False, "rule": draft(tenant=tenant.slug)}
+    response = client.post(SIMULATE, headers=everywhere, json=other)
+    assert problem(response) == (422, "invalid", ["replaces"])
+    assert delete(client, outsider, rule).status_code == 204
+    response = client.post(SIMULATE, headers=everywhere, json=asked)
+    assert problem(response) == (404, "not_found", [])
+
+
+def _command(app: Flask, tmp_path: Path, rule: Any, *options: str) -> Result:
+    (tmp_path / "draft.yaml").write_text(yaml.safe_dump(rule))
+    arguments = ["rules", "simulate", str(tmp_path / "draft.yaml"), *options]
+    return app.test_cli_runner().invoke(args=arguments)
+
+
+def test_the_command_says_what_the_route_says(
+    app: Flask,
+    client: FlaskClient,
+    past: Past,
+    tenant: MadeTenant,
+    admin: Account,
+    tmp_path: Path,
+) -> None:
+    past.add(tenant, "sue@example.org")
+    there = add_rule(client, admin.headers(), surfaces=[past.surface])
+    rule = draft(tenant=tenant.slug, surfaces=["elsewhere"])
+    asked = ("--days", "3", "--replaces", there["id"])
+    found = json.loads(_command(app, tmp_path, rule, *asked, "--json").stdout)
+    assert found["shifts"] == [{"before": "denied", "after": "allowed", "looks": 1}]
+    assert [look["actor"] for look in found["looks"]] == ["sue@example.org"]
+    lines = _command(app, tmp_path, rule, *asked).stdout.splitlines()
+    assert lines[0].startswith("1 of ")
+    assert any("sue@example.org" in line for line in lines[1:])
+
+
+def test_the_command_refuses_what_is_no_draft(app: Flask, tmp_path: Path) -> None:
+    for rule in ([draft()], draft(effect="no"), draft(tenant="no-such-tenant")):
+        refused = _command(app, tmp_path, rule)
+        assert (refused.exit_code, refused.stdout) == (1, "")

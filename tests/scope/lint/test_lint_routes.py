@@ -1,0 +1,178 @@
+"""Each fault planted in a small application, and the same application without it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import wraps
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.views import MethodView
+
+from webapp.audit.recorder import settle
+from webapp.scope.decision import Surface
+from webapp.scope.lint.routes import check_routes
+from webapp.scope.surface import surface
+
+View = Callable[..., Any]
+
+list_rules = surface("rules.list", tenant_roles=["admin"], platform_roles=["support"])
+
+
+def view() -> str:
+    return ""
+
+
+def marked(function: View, **marks: object) -> View:
+    """The view with attributes set by hand, as no decorator would."""
+
+    @wraps(function)
+    def wrapped() -> str:
+        return ""
+
+    del wrapped.__wrapped__
+    vars(wrapped).update(marks)
+    return wrapped
+
+
+def passing_on(function: View) -> View:
+    @wraps(function)
+    def outer(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return outer
+
+
+def application(*views: View) -> Flask:
+    app = Flask("small", static_folder=None)
+    app.after_request(settle)
+    for number, function in enumerate(views):
+        app.add_url_rule(f"/{number}", endpoint=f"view{number}", view_func=function)
+    return app
+
+
+def rules_found(*views: View) -> list[str]:
+    return [finding.rule for finding in check_routes(application(*views))]
+
+
+def test_surfaces_and_public_views_pass() -> None:
+    assert rules_found(list_rules(view), marked(view, __public__="a probe of the process")) == []
+
+
+def test_a_view_that_declares_nothing_is_found_with_its_route() -> None:
+    (finding,) = check_routes(application(view))
+    assert str(finding) == "route GET /0: undeclared: view0 declares neither @surface nor @public"
+
+
+@pytest.mark.parametrize("reason", ["", "  ", True, 1])
+def test_public_without_a_reason_is_found(reason: object) -> None:
+    assert rules_found(marked(view, __public__=reason)) == ["no-reason"]
+
+
+def test_both_declarations_are_found() -> None:
+    assert rules_found(passing_on(marked_public(list_rules(view)))) == ["undecided"]
+
+
+def marked_public(function: View) -> View:
+    outer = passing_on(function)
+    vars(outer)["__public__"] = "and also this"
+    return outer
+
+
+def test_static_files_are_found_unless_they_are_listed() -> None:
+    app = Flask("small", static_folder=".")
+    app.after_request(settle)
+    assert [finding.rule for finding in check_routes(app)] == ["undeclared"]
+
+
+def test_a_surface_set_by_hand_has_no_guard() -> None:
+    declared = Surface("rules.list", frozenset({"admin"}), frozenset({"support"}))
+    assert rules_found(marked(view, __surface__=declared)) == ["unguarded"]
+
+
+def test_a_copied_declaration_has_no_guard() -> None:
+    guarded = list_rules(view)
+    assert rules_found(marked(guarded)) == ["unguarded"]
+
+
+def test_the_guard_is_found_behind_other_decorators() -> None:
+    assert rules_found(passing_on(passing_on(list_rules(passing_on(view))))) == []
+
+
+def test_another_surfaces_guard_is_found() -> None:
+    guarded = list_rules(view)
+    outer = passing_on(guarded)
+    other = replace(vars(guarded)["__surface__"], platform_roles=frozenset())
+    vars(outer)["__surface__"] = other
+    assert rules_found(outer) == ["other-guard"]
+
+
+def test_two_guards_around_one_view_are_found() -> None:
+    other = surface("rules.read", tenant_roles=["admin"], platform_roles=[])
+    assert rules_found(other(list_rules(view))) == ["other-guard"]
+
+
+@pytest.mark.parametrize(
+    "name", ["rules", "Rules.list", "rules list", "rules.", ".list", "rules.*"]
+)
+def test_a_name_that_is_not_dotted_lower_case_is_found(name: str) -> None:
+    assert rules_found(surface(name, tenant_roles=[], platform_roles=[])(view)) == ["surface-name"]
+
+
+def test_one_name_declared_in_two_ways_is_found() -> None:
+    other = surface("rules.list", tenant_roles=["member"], platform_roles=["support"])
+    assert rules_found(list_rules(view), other(view)) == ["surface-twice"]
+    assert rules_found(list_rules(view), list_rules(view)) == []
+
+
+def open_surface(reason: Any, *, changes: bool = False) -> View:
+    declare = surface(
+        "rules.list", tenant_roles=[], platform_roles=[], changes=changes, open_because=reason
+    )
+    guarded: View = declare(view)
+    return guarded
+
+
+def test_a_surface_is_closed_unless_it_says_why_it_may_be_open() -> None:
+    closed = surface("rules.list", tenant_roles=[], platform_roles=[])(view)
+    assert vars(closed)["__surface__"].open_because is None
+    assert rules_found(open_surface("shows no more than a status page")) == []
+
+
+@pytest.mark.parametrize("reason", ["", "  ", True, 1])
+def test_an_open_surface_without_a_reason_is_found(reason: object) -> None:
+    assert rules_found(open_surface(reason)) == ["no-reason"]
+
+
+def test_a_surface_that_changes_something_cannot_be_open() -> None:
+    assert rules_found(open_surface("because", changes=True)) == ["open-change"]
+    assert rules_found(open_surface(None, changes=True)) == []
+
+
+def test_no_surface_of_the_product_is_open(app: Flask) -> None:
+    surfaces = [getattr(view, "__surface__", None) for view in app.view_functions.values()]
+    declared = [surface for surface in surfaces if surface is not None]
+    assert declared
+    assert [surface.name for surface in declared if surface.open_because is not None] == []
+
+
+@pytest.mark.parametrize("times", [0, 2])
+def test_an_application_that_does_not_settle_once_is_found(times: int) -> None:
+    app = Flask("small", static_folder=None)
+    for _ in range(times):
+        app.after_request(settle)
+    assert [finding.rule for finding in check_routes(app)] == ["unrecorded"]
+
+
+def test_each_method_of_a_view_class_is_checked() -> None:
+    class Rules(MethodView):
+        @list_rules
+        def get(self) -> str:
+            return ""
+
+        def post(self) -> str:
+            return ""
+
+    (finding,) = check_routes(application(Rules.as_view("rules")))
+    assert finding.subject == "route POST /0"
+    assert finding.rule == "undeclared"

@@ -1,0 +1,144 @@
+"""The policy's table: who may use a surface where."""
+
+from itertools import product
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from webapp.identity.principal import (
+    PLATFORM_ROLES,
+    TENANT_ROLES,
+    Membership,
+    PlatformRole,
+    Principal,
+    TenantRole,
+)
+from webapp.rules.engine.request import Circumstances
+from webapp.scope.decision import (
+    Allowed,
+    Decision,
+    Denied,
+    GlobalTarget,
+    NeedsReason,
+    Ruled,
+    Surface,
+    Target,
+    TenantTarget,
+    decide,
+)
+from webapp.scope.headers import Reason
+
+ACME, GLOBEX, PERSON, TOKEN = (UUID(int=number) for number in range(1, 5))
+OWN = TenantTarget(ACME, "acme")
+FOREIGN = TenantTarget(GLOBEX, "globex")
+MISSING = TenantTarget(None, "nobody")
+EVERYWHERE = GlobalTarget()
+BEYOND: tuple[Target, ...] = (FOREIGN, MISSING, EVERYWHERE)
+REASON = Reason("incident")
+
+SURFACE = Surface("rules.list", frozenset({"admin"}), frozenset({"support"}))
+ALLOWED = Allowed(Ruled("a rule allows it"))
+
+
+def ask(
+    who: Principal,
+    surface: Surface,
+    target: Target,
+    reason: Reason | None,
+    ruling: Decision = ALLOWED,
+) -> Decision:
+    """Where rules are asked, `ruling` is what they say."""
+    return decide(who, surface, target, reason, "192.0.2.1", lambda _: ruling)
+
+
+def principal(role: TenantRole | None, *platform: PlatformRole) -> Principal:
+    own = (Membership(ACME, "acme", role),) if role else ()
+    return Principal(PERSON, "a@example.org", frozenset(platform), own, TOKEN, None)
+
+
+@pytest.mark.parametrize("reason", [None, REASON])
+def test_ones_own_tenant_is_no_elevation_whatever_reason_is_given(reason: Reason | None) -> None:
+    assert ask(principal("admin"), SURFACE, OWN, reason) == Allowed()
+
+
+def test_a_role_that_the_surface_does_not_name_is_refused_in_ones_own_tenant() -> None:
+    decision = ask(principal("member"), SURFACE, OWN, None)
+    assert isinstance(decision, Denied)
+    assert not decision.elevated
+
+
+def test_a_platform_role_does_not_widen_the_role_in_ones_own_tenant() -> None:
+    decision = ask(principal("member", "support"), SURFACE, OWN, REASON)
+    assert isinstance(decision, Denied)
+    assert not decision.elevated
+
+
+@pytest.mark.parametrize("target", BEYOND)
+def test_beyond_it_a_reason_is_asked_for_before_anything_is_told(target: Target) -> None:
+    assert ask(principal("admin"), SURFACE, target, None) == NeedsReason()
+    assert ask(principal(None, "support"), SURFACE, target, None) == NeedsReason()
+
+
+@pytest.mark.parametrize("target", BEYOND)
+def test_beyond_it_the_platform_role_decides(target: Target) -> None:
+    assert ask(principal(None, "support"), SURFACE, target, REASON) == ALLOWED
+    denied = ask(principal("admin", "engineer"), SURFACE, target, REASON)
+    assert isinstance(denied, Denied)
+    assert denied.elevated
+
+
+def test_a_tenant_that_is_not_there_is_decided_like_one_that_is() -> None:
+    for who, reason in product([principal("admin"), principal(None, "support")], [None, REASON]):
+        assert ask(who, SURFACE, FOREIGN, reason) == ask(who, SURFACE, MISSING, reason)
+
+
+def test_the_rules_are_told_who_looks_at_what_from_where_and_why() -> None:
+    asked: list[Circumstances] = []
+
+    def consult(about: Circumstances) -> Decision:
+        asked.append(about)
+        return ALLOWED
+
+    who = principal("member", "support")
+    decide(who, SURFACE, EVERYWHERE, Reason("incident", "INC-1", "a note"), "192.0.2.1", consult)
+    roles = frozenset({"support", "member"})
+    expected = Circumstances(
+        who.email, roles, False, SURFACE.name, "incident", "INC-1", "192.0.2.1"
+    )
+    assert asked == [expected]
+
+
+@pytest.mark.parametrize("target", BEYOND)
+def test_what_the_rules_say_is_the_decision(target: Target) -> None:
+    ruling = Denied("a rule denies it", Ruled("a rule denies it"))
+    assert ask(principal(None, "support"), SURFACE, target, REASON, ruling) is ruling
+
+
+@given(
+    role=st.sampled_from([None, *TENANT_ROLES]),
+    held=st.sets(st.sampled_from(PLATFORM_ROLES)),
+    tenant_roles=st.frozensets(st.sampled_from(TENANT_ROLES)),
+    platform_roles=st.frozensets(st.sampled_from(PLATFORM_ROLES)),
+    target=st.sampled_from([OWN, *BEYOND]),
+    reason=st.sampled_from([None, REASON]),
+    changes=st.booleans(),
+)
+def test_nothing_is_allowed_that_no_role_allows(
+    role: TenantRole | None,
+    held: set[PlatformRole],
+    tenant_roles: frozenset[TenantRole],
+    platform_roles: frozenset[PlatformRole],
+    target: Target,
+    reason: Reason | None,
+    changes: bool,
+) -> None:
+    who = principal(role, *held)
+    declared = Surface("any.surface", tenant_roles, platform_roles, changes)
+    decision = ask(who, declared, target, reason)
+    at_home = target == OWN and role is not None
+    expected = role in tenant_roles if at_home else bool(reason and held & platform_roles)
+    assert isinstance(decision, Allowed) == expected
+    if isinstance(decision, (Allowed, Denied)):
+        assert decision.elevated == (not at_home)

@@ -1,0 +1,155 @@
+"""The header parsers: what they take, what they refuse, and that nothing else ever happens."""
+
+import http_sf
+import pytest
+from http_sf.types import BareItemType, DisplayString, Token
+from hypothesis import given
+from hypothesis import strategies as st
+
+from webapp.scope.headers import (
+    MAX_HEADER,
+    MAX_NOTE,
+    MAX_TICKET,
+    REASON_CODES,
+    HeaderError,
+    Reason,
+    ReasonCode,
+    Wanted,
+    WantedGlobal,
+    WantedTenant,
+    parse_reason,
+    parse_scope,
+)
+
+header_text = st.text(st.characters(max_codepoint=0xFF))
+slugs = st.from_regex(r"[a-z0-9][a-z0-9-]{0,62}", fullmatch=True)
+ascii_text = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1)
+unicode_text = st.text(st.characters(min_codepoint=0x20).filter(str.isprintable), min_size=1)
+
+
+def written(code: str, **parameters: BareItemType) -> str:
+    return http_sf.ser((Token(code), parameters))
+
+
+@pytest.mark.parametrize(
+    ("header", "wanted"),
+    [
+        ("global", WantedGlobal()),
+        ("tenant:acme", WantedTenant("acme")),
+        (" tenant:a ", WantedTenant("a")),
+    ],
+)
+def test_a_scope_is_global_or_a_tenants(header: str, wanted: Wanted) -> None:
+    assert parse_scope(header) == wanted
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "Global",
+        "tenant",
+        "tenant:",
+        "tenants:acme",
+        '"global"',
+        "global;x=1",
+        "global, global",
+        "tenant:acme, tenant:globex",
+        "global tenant:acme",
+        "1",
+        "tenant:acme\x00",
+        "tenant:" + "a" * MAX_HEADER,
+    ],
+)
+def test_any_other_scope_is_refused(header: str) -> None:
+    with pytest.raises(HeaderError):
+        parse_scope(header)
+
+
+@given(slugs)
+def test_every_slug_can_be_asked_for(slug: str) -> None:
+    assert parse_scope(f"tenant:{slug}") == WantedTenant(slug)
+
+
+@given(header_text)
+def test_no_scope_header_raises_anything_but_its_error(header: str) -> None:
+    try:
+        wanted = parse_scope(header)
+    except HeaderError:
+        return
+    assert wanted == WantedGlobal() or isinstance(wanted, WantedTenant)
+
+
+def test_a_reason_carries_its_ticket_and_note() -> None:
+    header = 'incident;ticket="INC-4711";note="login fails for all"'
+    assert parse_reason(header) == Reason("incident", "INC-4711", "login fails for all")
+
+
+@given(
+    code=st.sampled_from(REASON_CODES),
+    ticket=st.none() | ascii_text.filter(lambda text: len(text) <= MAX_TICKET),
+    note=st.none() | unicode_text.filter(lambda text: len(text) <= MAX_NOTE),
+)
+def test_what_was_written_is_read(code: ReasonCode, ticket: str | None, note: str | None) -> None:
+    parameters: dict[str, BareItemType] = {}
+    if ticket is not None:
+        parameters["ticket"] = ticket
+    if note is not None:
+        parameters["note"] = DisplayString(note)
+    header = written(code, **parameters)
+    if len(header) <= MAX_HEADER:
+        assert parse_reason(header) == Reason(code, ticket, note)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "curiosity",
+        "Incident",
+        '"incident"',
+        'incident;ticket=""',
+        "incident;ticket=INC-1",
+        "incident;ticket=1",
+        "incident;ticket",
+        'incident;TICKET="INC-1"',
+        'incident;customer="acme"',
+        'incident;note=%"%00"',
+        'incident;note=%"%0a"',
+        'incident;note=%"%e2%80%ae"',
+        'incident, fraud;ticket="INC-1"',
+        'incident;ticket="INC-1',
+    ],
+)
+def test_any_other_reason_is_refused(header: str) -> None:
+    with pytest.raises(HeaderError):
+        parse_reason(header)
+
+
+@pytest.mark.parametrize(("name", "longest"), [("ticket", MAX_TICKET), ("note", MAX_NOTE)])
+def test_texts_have_a_longest(name: str, longest: int) -> None:
+    assert getattr(parse_reason(written("legal", **{name: "x" * longest})), name) == "x" * longest
+    with pytest.raises(HeaderError):
+        parse_reason(written("legal", **{name: "x" * (longest + 1)}))
+
+
+@given(
+    header_text | st.sampled_from(REASON_CODES).flatmap(lambda code: header_text.map(code.__add__))
+)
+def test_no_reason_header_raises_anything_but_its_error(header: str) -> None:
+    try:
+        reason = parse_reason(header)
+    except HeaderError:
+        return
+    assert reason.code in REASON_CODES
+    assert all(text is None or text.isprintable() for text in (reason.ticket, reason.note))
+
+
+@given(st.text())
+def test_a_header_beyond_latin_1_is_refused_like_any_other(header: str) -> None:
+    """WSGI cannot deliver one, but the error is the header's all the same."""
+    for parse in (parse_scope, parse_reason):
+        try:
+            parse(header)
+        except HeaderError:
+            continue

@@ -1,0 +1,151 @@
+"""No process of the product works as a role that could step around row level security."""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import requests
+from click.testing import Result
+
+from tests.caching.servers import PostgresServer
+from tests.db.databases import Database
+from tests.processes import STARTUP, command_of, run_server, run_worker, started
+from webapp import create_app
+from webapp.boot import UNSAFE
+from webapp.db import migrate
+from webapp.db.session import UnsafeLoginRole
+from webapp.extensions import db, reach_database
+from webapp.settings import read_settings
+from webapp.stack.servers import OWNER_ROLE, free_port
+
+PROBLEMS = {
+    "is a superuser": ["alter role {role} superuser"],
+    "has BYPASSRLS": ["alter role {role} bypassrls"],
+    "has CREATEROLE": ["alter role {role} createrole"],
+    "owns a_table": ["create table a_table ()", "alter table a_table owner to {role}"],
+    "inherits sightline_tenant": ["grant sightline_tenant to {role} with inherit true"],
+    f"may become {OWNER_ROLE}": [f"grant {OWNER_ROLE} to {{role}} with inherit false, set true"],
+}
+
+
+@pytest.fixture(scope="module")
+def database(server: PostgresServer, environment: dict[str, str]) -> Database:
+    made = Database(server, "sightline", others=environment).make()
+    with mock.patch.dict(os.environ, made.environment):
+        migrate.upgrade(read_settings())
+    return made
+
+
+@pytest.fixture(scope="module")
+def unsafe(database: Database) -> dict[str, Database]:
+    """By its problem, the database as a role that would do but for that."""
+    found = {}
+    for number, (problem, statements) in enumerate(PROBLEMS.items()):
+        role = f"unsafe_{number}"
+        database.run(*migrate.role_statements(role))
+        database.set_password(role)
+        database.run(*(statement.format(role=role) for statement in statements))
+        found[problem] = replace(database, login=role)
+    return found
+
+
+def end_of(command: list[str], environment: Mapping[str, str], log: Path) -> tuple[int, str]:
+    """How a process ends, by itself, and what it has said."""
+    with started(command, {**environment, "PORT": str(free_port())}, log) as process:
+        code = process.wait(STARTUP)
+    return code, log.read_text()
+
+
+def invoke(database: Database, *command: str) -> Result:
+    """Run a `flask` command as an application for this database does."""
+    with mock.patch.dict(os.environ, database.environment):
+        app = create_app(read_settings())
+    result = app.test_cli_runner().invoke(args=command)
+    with app.app_context():
+        db.engine.dispose()
+    return result
+
+
+@pytest.mark.parametrize("process", ["web", "worker"])
+@pytest.mark.parametrize(
+    "problem", ["is a superuser", "has BYPASSRLS", "owns a_table", "inherits sightline_tenant"]
+)
+def test_no_server_starts(
+    unsafe: dict[str, Database], problem: str, process: str, tmp_path: Path
+) -> None:
+    environment = unsafe[problem].environment
+    code, said = end_of(command_of(process), environment, tmp_path / "log")
+    assert code == UNSAFE
+    assert said.count("unsafe_login_role") == 1
+    assert problem in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_no_command_reads_the_database(unsafe: dict[str, Database], problem: str) -> None:
+    result = invoke(unsafe[problem], "tenants", "list")
+    assert result.exit_code == 1
+    (line,) = result.output.splitlines()
+    assert line.startswith("Error: Refused: the database's login role ")
+    assert problem in line
+
+
+def test_a_command_ends_without_a_traceback(unsafe: dict[str, Database], tmp_path: Path) -> None:
+    command = ["flask", "--app", "wsgi", "tenants", "list"]
+    code, said = end_of(command, unsafe["is a superuser"].environment, tmp_path / "log")
+    assert code == 1
+    assert "Error: Refused: the database's login role is a superuser" in said
+    assert "Traceback" not in said
+
+
+def test_the_doctor_says_it(unsafe: dict[str, Database]) -> None:
+    result = invoke(unsafe["is a superuser"], "doctor")
+    assert result.exit_code == 1
+    assert "the database's login role is a superuser" in result.output
+
+
+def test_no_later_connection_is_let_through(unsafe: dict[str, Database]) -> None:
+    with mock.patch.dict(os.environ, unsafe["has BYPASSRLS"].environment):
+        app = create_app(read_settings())
+    for _ in range(3):
+        with app.app_context(), pytest.raises(UnsafeLoginRole):
+            reach_database()
+    with app.app_context():
+        db.engine.dispose()
+
+
+def test_the_role_that_the_upgrade_made_is_taken(database: Database) -> None:
+    result = invoke(database, "tenants", "list", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.output) == {"items": []}
+
+
+def test_a_worker_keeps_no_connection_that_its_children_would_share(
+    database: Database, tmp_path: Path
+) -> None:
+    users = "select usename from pg_stat_activity where usename is not null"
+    with run_worker(database.environment, tmp_path / "log"):
+        # The server takes a moment to see a connection's end.
+        deadline = time.monotonic() + STARTUP
+        while (database.login,) in database.run(users):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def test_a_database_that_is_not_there_yet_is_no_reason(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    url = f"postgresql://app:secret@127.0.0.1:{free_port()}/sightline"
+    without = {**environment, "DATABASE_URL": url}
+    log = tmp_path / "log"
+    with (
+        run_worker(without, tmp_path / "worker.log"),
+        run_server(command_of("web"), "/healthz", without, log) as web,
+    ):
+        assert requests.get(f"{web.url}/readyz", timeout=STARTUP).status_code == 503
+        assert "database_unavailable_at_start" in log.read_text()

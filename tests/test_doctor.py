@@ -1,0 +1,160 @@
+"""`flask doctor` on a product of its own: well at first, and then each thing that can be wrong."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from flask import Flask
+from sqlalchemy import text
+
+from tests.applications import application
+from tests.audit.events import make_event
+from tests.audit.ledgers import key_of, ledger_session, owner_connection, seal
+from webapp import doctor
+from webapp.audit import append as ledger
+from webapp.audit.event import dump_event, event_mac
+from webapp.audit.journal import file as journal_file
+from webapp.audit.journal.reader import Row
+from webapp.ledger import search
+from webapp.stack.home import open_stack, running
+
+LEFT, QUARANTINE, PARTITION, CLOCKS, RULES, NOTICES = (
+    "no dead process's events wait",
+    "no event is in quarantine",
+    "next month's partition is there",
+    "clocks agree",
+    "an owner may mend the rules",
+    "notices arrive",
+)
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
+    home = tmp_path_factory.mktemp("doctor")
+    stack = open_stack(home, durable=False)
+    environment = {"SIGHTLINE_HOME": str(home), **stack.environment}
+    with running(stack), application(environment) as made:
+        yield made
+
+
+def diagnose(app: Flask) -> dict[str, Any]:
+    with app.app_context():
+        return {found.check: found for found in doctor.diagnose(app)}
+
+
+def test_a_new_product_is_well(app: Flask) -> None:
+    found = diagnose(app)
+    assert [each for each in found.values() if not each.ok] == []
+    assert {LEFT, QUARANTINE, PARTITION, CLOCKS, RULES, NOTICES, "journal"} <= found.keys()
+    assert found[QUARANTINE].detail == "0 deliveries, none of the last 7 days"
+    assert "apart" in found[CLOCKS].detail
+
+
+def test_events_that_dead_processes_left(app: Flask) -> None:
+    """Those of running ones are no reason to worry."""
+    settings = app.extensions["settings"]
+    file = journal_file.create(settings.journal_dir, uuid4(), 2**20)
+    events = [make_event() for _ in range(3)]
+    rows = [(event.id, dump_event(event)) for event in events]
+    file.write(
+        [
+            Row(place, str(event_id), True, data, event_mac(data, key_of(app)))
+            for place, (event_id, data) in enumerate(rows, 1)
+        ],
+        durable=False,
+    )
+    running_ = diagnose(app)[LEFT]
+    file.close()
+    left = diagnose(app)[LEFT]
+    done = app.test_cli_runner().invoke(args=["audit", "drain"])
+    assert running_.ok
+    assert running_.detail.endswith("3 in those of running ones")
+    assert not left.ok
+    assert left.detail == "3 events wait in files of dead processes: run `flask audit drain`"
+    assert done.exit_code == 0, done.output
+    assert diagnose(app)[LEFT].ok
+
+
+def test_a_file_that_cannot_be_read(app: Flask) -> None:
+    path: Path = app.extensions["settings"].journal_dir / f"{uuid4()}.journal"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"not a journal" * 1000)
+    found = diagnose(app)[LEFT]
+    path.unlink()
+    assert not found.ok
+    assert path.name in found.detail
+
+
+def test_deliveries_in_quarantine(app: Flask) -> None:
+    with ledger_session(app) as session:
+        ledger.receive(session, [*seal(app, make_event()), ["forged", "0" * 64]], key_of(app))
+        session.commit()
+    fresh = diagnose(app)[QUARANTINE]
+    with owner_connection(app) as owner:
+        owner.execute(text("update audit_quarantine set received_at = now() - interval '8 days'"))
+    old = diagnose(app)[QUARANTINE]
+    assert (fresh.ok, fresh.detail) == (False, "1 deliveries of the last 7 days, 1 in all")
+    assert (old.ok, old.detail) == (True, "1 deliveries, none of the last 7 days")
+
+
+def test_a_month_without_a_partition(app: Flask) -> None:
+    following = ledger.months_ahead(datetime.now(UTC).date())[1]
+    with owner_connection(app) as owner:
+        owner.execute(text(f"drop table audit_events_{following:%Y%m}"))
+    found = diagnose(app)[PARTITION]
+    assert not found.ok
+    assert f"{following:%Y-%m}" in found.detail
+    with ledger_session(app) as session:
+        ledger.ensure_partitions(session, [following])
+        session.commit()
+    assert diagnose(app)[PARTITION].ok
+
+
+@pytest.mark.parametrize("seconds", [-3, 3])
+def test_clocks_that_differ(app: Flask, monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
+    def elsewhere(_: object) -> datetime:
+        return datetime.now(UTC) + timedelta(seconds=seconds)
+
+    monkeypatch.setattr(search, "current_moment", elsewhere)
+    found = diagnose(app)[CLOCKS]
+    assert not found.ok
+    assert found.detail.endswith("s apart, more than 0.1 s")
+
+
+def test_the_journal_is_asked_too(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory: Path = app.extensions["settings"].journal_dir
+    moved = directory.rename(directory.with_name("elsewhere"))
+    directory.touch()
+    found = diagnose(app)["journal"]
+    directory.unlink()
+    moved.rename(directory)
+    assert (found.ok, found.detail) == (False, "the journal cannot be written")
+
+
+def test_rules_that_nobody_can_mend(app: Flask) -> None:
+    every = "update rules set enabled = {} where tenant_id is null"
+    with owner_connection(app) as owner:
+        owner.execute(text("alter table rules no force row level security"))
+        owner.execute(text(every.format("false")))
+    found = diagnose(app)[RULES]
+    with owner_connection(app) as owner:
+        owner.execute(text(every.format("true")))
+        owner.execute(text("alter table rules force row level security"))
+    assert (found.ok, "flask rules import" in found.detail) == (False, True)
+    assert diagnose(app)[RULES].ok
+
+
+def test_notices_that_did_not_arrive(app: Flask) -> None:
+    with owner_connection(app) as owner:
+        owner.execute(
+            text(
+                "insert into notices (id, grant_id, event, tenants, channel, body, created_at,"
+                " attempts, problem) values (gen_random_uuid(), gen_random_uuid(), 'asked', '{}',"
+                " 'mail', '{}', now(), 80, 'SMTPServerDisconnected')"
+            )
+        )
+    found = diagnose(app)[NOTICES]
+    assert (found.ok, found.detail) == (False, "1 given up in the last 7 days")

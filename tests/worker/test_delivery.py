@@ -1,0 +1,61 @@
+"""Tasks arrive as they were sent, however little of them travels."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kombu.compression import compress
+from kombu.exceptions import DecodeError
+from kombu.serialization import dumps, loads
+
+from tests.audit.events import make_event
+from webapp.audit.event import dump_event, event_mac
+from webapp.worker.delivery import SERIALIZER
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    # lone surrogates too
+    | st.text(st.characters(exclude_categories=()), max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=10,
+)
+
+
+def received(body: Any) -> Any:
+    content_type, encoding, data = dumps(body, SERIALIZER)
+    return loads(data, content_type, encoding, accept={content_type})
+
+
+@given(JSON)
+def test_it_arrives_as_it_was_sent(body: Any) -> None:
+    assert received(body) == body
+
+
+@given(st.binary(max_size=40))
+def test_what_is_no_json_says_so(data: bytes) -> None:
+    content_type, encoding, _ = dumps(None, SERIALIZER)
+    try:
+        loads(data, content_type, encoding, accept={content_type})
+    except DecodeError:
+        return
+    except UnicodeDecodeError:  # before it is anybody's to read
+        return
+
+
+def test_others_are_not_read() -> None:
+    content_type, encoding, data = dumps(["x"], "json")
+    with pytest.raises(Exception, match="Refusing to deserialize"):
+        loads(data, content_type, encoding, accept={"application/x-orjson"})
+
+
+def test_a_batch_of_events_is_a_fraction_on_its_way() -> None:
+    sealed = []
+    for _ in range(100):
+        data = dump_event(make_event())
+        sealed.append((data.decode(), event_mac(data, b"key")))
+    _, _, body = dumps([[sealed], {}, {}], SERIALIZER)
+    assert len(compress(body, "zstd")[0]) < len(body) / 3

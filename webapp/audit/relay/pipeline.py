@@ -1,0 +1,59 @@
+"""The way of an event, bound to an application: journal, relay, workers, ledger."""
+
+from collections.abc import Sequence
+
+from celery import Celery
+from flask import Flask
+
+from webapp.audit import append as ledger
+from webapp.audit.event import SealedEvent
+from webapp.audit.journal.service import Journal
+from webapp.audit.relay.relay import Relay
+from webapp.context import current_application
+from webapp.db.scopes import LedgerScope
+from webapp.extensions import db
+from webapp.settings import Settings
+
+COMMIT_TASK = "audit.commit"
+_JOURNAL, _RELAY = "sightline.journal", "sightline.relay"
+
+
+def init_app(app: Flask) -> None:
+    """Set up by `app.extensions["settings"]` and `["celery"]`; opens and starts nothing yet."""
+    settings: Settings = app.extensions["settings"]
+    celery: Celery = app.extensions["celery"]
+
+    def send(batch: list[SealedEvent]) -> None:
+        celery.send_task(
+            COMMIT_TASK,
+            args=[batch],
+            ignore_result=True,
+            retry=False,
+            # Else Celery spells the events out once more, for its logs.
+            argsrepr="",
+            kwargsrepr="",
+        )
+
+    def find_committed(ids: Sequence[str]) -> set[str]:
+        with app.app_context(), db.session.scoped(LedgerScope()):
+            return ledger.find_committed(db.session, ids)
+
+    key = settings.audit_mac_key.encode()
+    journal = Journal(settings.journal_dir, key, settings.journal_max_mb * 2**20)
+    app.extensions[_JOURNAL] = journal
+    app.extensions[_RELAY] = Relay(journal, send, find_committed)
+
+
+def current_journal() -> Journal:
+    journal: Journal = current_application().extensions[_JOURNAL]
+    return journal
+
+
+def start(app: Flask) -> None:
+    """Relay in this process from now on, also what dead processes have left."""
+    app.extensions[_RELAY].start()
+
+
+def stop(app: Flask, seconds: float) -> None:
+    """Before the process ends: bring away what can be, and leave the rest to be adopted."""
+    app.extensions[_RELAY].drain(seconds)

@@ -1,0 +1,255 @@
+"""The relay: what is in the journals' files goes to the ledger, and is then forgotten.
+
+One thread in each web process. It sends batches to Celery's `audit.commit`, asks the ledger which
+of them it has, removes those from the file, and sends the others again. It takes over the files of
+processes that are dead. Nothing waits for it, and whatever fails it tries again.
+"""
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from threading import Event, Lock, Thread
+from time import monotonic, sleep
+
+import structlog
+from prometheus_client import Counter, Gauge
+
+from webapp.audit.event import SealedEvent
+from webapp.audit.journal import file as journal_file
+from webapp.audit.journal.file import JournalFile, Locked
+from webapp.audit.journal.reader import JournalReader
+from webapp.audit.journal.service import Journal
+from webapp.audit.relay.outbox import BATCH, FindCommitted, Outbox
+from webapp.forking import after_fork
+
+ASK = 0.5
+"""Seconds between two questions to the ledger."""
+
+TICK = 0.5
+GATHER = 0.1
+"""Seconds between two rounds when nothing happens, and when much does: what settles in the meantime
+travels together."""
+
+BACKOFF = (0.1, 5.0)
+"""Seconds to the next attempt after a failure, doubled from the first to the second."""
+
+ADOPT = 2.0
+"""Seconds between two looks for the files of dead processes."""
+
+ADOPTED_MAX = 32
+"""Files that one process empties at a time beside its own."""
+
+UNREADABLE = 60.0
+"""Seconds until a file that could not be read is tried again."""
+
+CLOSING = 0.5
+"""Seconds that the journal has to close its file when the relay has used up the time to drain."""
+
+SENT = Counter("sightline_relay_sent_total", "Events sent to the workers, repeated ones included.")
+RELAY_FAILURES = Counter("sightline_relay_failures_total", "Rounds ended by an error.", ("at",))
+HELD = Gauge(
+    "sightline_journal_events",
+    "Events that this host's processes hold and the ledger is not known to have.",
+    multiprocess_mode="livesum",
+)
+USED = Gauge(
+    "sightline_journal_used_ratio",
+    "The part of JOURNAL_MAX_MB that the fullest of this host's processes has used.",
+    multiprocess_mode="livemax",
+)
+DAMAGED = Gauge(
+    "sightline_journal_unreadable_files",
+    "Files of dead processes that cannot be read: their events are in no ledger.",
+    multiprocess_mode="livemax",
+)
+
+log = structlog.get_logger()
+
+Send = Callable[[list[SealedEvent]], None]
+
+
+class Relay:
+    """Brings a journal's events, and those that dead processes left beside it, to the ledger.
+
+    `send` hands a batch to the workers; `find_committed` returns those of some ids that the ledger
+    has. Both raise when they could not, and both may take their time: nobody waits for this thread.
+    """
+
+    def __init__(self, journal: Journal, send: Send, find_committed: FindCommitted) -> None:
+        self._journal = journal
+        self._send = send
+        self._find_committed = find_committed
+        self._reset()
+        after_fork(self._reset)
+        journal.on_settled = self._on_settled
+
+    def _reset(self) -> None:
+        """As in a process that has just begun."""
+        self._starting = Lock()
+        self._thread: Thread | None = None
+        self._wake = Event()
+        self._end: float | None = None
+        self._own: Outbox | None = None
+        self._own_file: JournalFile | None = None
+        self._adopted: dict[JournalFile, Outbox] = {}
+        self._unreadable: dict[Path, float] = {}
+        self._parts = (
+            _Part("follow", self._follow, 0.0),
+            _Part("adopt", self._adopt, ADOPT),
+            _Part("send", self._send_all, 0.0),
+            _Part("ask", self._ask, ASK),
+            _Part("release", self._release, 0.0),
+            _Part("measure", self._measure, ASK),
+        )
+
+    def start(self) -> None:
+        """Run in this process, unless it does already, or has drained."""
+        with self._starting:
+            if self._end is None and (self._thread is None or not self._thread.is_alive()):
+                self._thread = Thread(target=self._run, name="relay", daemon=True)
+                self._thread.start()
+
+    def drain(self, seconds: float) -> None:
+        """End, having brought away what can be within `seconds`; the rest stays in the files, for
+        whoever adopts them."""
+        end = monotonic() + seconds
+        with self._starting:
+            self._end = end
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(seconds)
+        self._journal.close(max(CLOSING, end - monotonic()))
+
+    def _on_settled(self) -> None:
+        if not self._wake.is_set():
+            self.start()
+            self._wake.set()
+
+    def _run(self) -> None:
+        while not self._is_done():
+            self._wake.wait(TICK)
+            self._wake.clear()
+            for part in self._parts:
+                part.run(monotonic())
+            sleep(GATHER)
+        for file in list(self._adopted):
+            self._let_go(file)
+
+    def _is_done(self) -> bool:
+        if self._end is None:
+            return False
+        return monotonic() > self._end or (self._journal.held == 0 and not self._adopted)
+
+    def _follow(self, _: float) -> None:
+        """Read from the file that the journal writes to: a new one after it has failed."""
+        file = self._journal.file
+        if file is self._own_file:
+            return
+        if self._own is not None:
+            self._own.file.close()
+            self._own = None
+        if file is not None:
+            self._own = Outbox(JournalReader(file.path), partial(self._journal.forget, file))
+        self._own_file = file
+
+    def _adopt(self, now: float) -> None:
+        """Take over what dead processes left, some at a time."""
+        if self._end is not None:
+            return
+        paths = journal_file.list_files(self._journal.directory)
+        self._unreadable = {path: at for path, at in self._unreadable.items() if path in paths}
+        for path in paths:
+            if len(self._adopted) < ADOPTED_MAX and self._unreadable.get(path, 0.0) <= now:
+                self._adopt_one(path)
+        DAMAGED.set(len(self._unreadable))
+
+    def _adopt_one(self, path: Path) -> None:
+        try:
+            file = journal_file.adopt(path, self._journal.max_bytes)
+        except (Locked, FileNotFoundError):  # by one that lives, this process for one; or by none
+            self._unreadable.pop(path, None)
+        except (sqlite3.Error, OSError) as error:
+            self._set_aside(path, error)
+        else:
+            self._unreadable.pop(path, None)
+            self._adopted[file] = Outbox(file, file.forget_now)
+            log.info("journal_adopted", journal=path.stem, events=file.held)
+
+    def _set_aside(self, path: Path, error: Exception) -> None:
+        """It stays where it is, for a person to look at, and is no reason to stop the others."""
+        log.error("journal_unreadable", journal=path.stem, exc_info=error)
+        self._unreadable[path] = monotonic() + UNREADABLE
+
+    def _send_all(self, now: float) -> None:
+        self._each(partial(self._send_next, now))
+
+    def _send_next(self, now: float, box: Outbox) -> None:
+        rows = box.take(now)
+        if rows:
+            # What is damaged in a row the worker finds out, by its MAC.
+            self._send([(row.event.decode(errors="replace"), row.mac) for row in rows])
+            SENT.inc(len(rows))
+            box.note_sent(rows, now)
+        if len(rows) == BATCH:
+            self._wake.set()
+
+    def _ask(self, _: float) -> None:
+        self._each(lambda box: box.ask(self._find_committed))
+
+    def _each(self, do: Callable[[Outbox], None]) -> None:
+        for file, box in list(self._adopted.items()):
+            try:
+                do(box)
+            except sqlite3.Error as error:
+                self._let_go(file)
+                self._set_aside(file.path, error)
+        if self._own is not None:
+            try:
+                do(self._own)
+            except sqlite3.Error:
+                self._own_file = None  # to be opened anew
+                raise
+
+    def _release(self, _: float) -> None:
+        for file in [file for file in self._adopted if file.held <= 0]:
+            self._let_go(file)
+
+    def _measure(self, _: float) -> None:
+        HELD.set(self._journal.held + sum(file.held for file in self._adopted))
+        used = self._own.file.used_bytes() if self._own is not None else 0
+        USED.set(used / self._journal.max_bytes)
+
+    def _let_go(self, file: JournalFile) -> None:
+        """An empty one goes; the rest of another is for whoever adopts it next."""
+        del self._adopted[file]
+        try:
+            file.close()
+        except (sqlite3.Error, OSError) as error:
+            log.error("journal_not_closed", journal=file.path.stem, exc_info=error)
+
+
+@dataclass
+class _Part:
+    """What the relay does every `period` seconds, and after a failure later and later."""
+
+    name: str
+    do: Callable[[float], None]
+    period: float
+    next_at: float = 0.0
+    backoff: float = BACKOFF[0]
+
+    def run(self, now: float) -> None:
+        if now < self.next_at:
+            return
+        try:
+            self.do(now)
+        except Exception as error:  # no part can stop the others, or itself for good
+            RELAY_FAILURES.labels(self.name).inc()
+            log.warning("relay_failed", at=self.name, error=repr(error))
+            self.next_at = monotonic() + self.backoff
+            self.backoff = min(2 * self.backoff, BACKOFF[1])
+        else:
+            self.next_at = now + self.period
+            self.backoff = BACKOFF[0]

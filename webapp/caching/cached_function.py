@@ -1,0 +1,289 @@
+"""`cache_result`: the decorator, and how a call finds, awaits or computes its result.
+
+Whatever is wrong with a stored value (corrupt, forged, of another release, outdated) makes it a
+miss that is overwritten, and counted by what was wrong; Redis failing makes it a miss as well.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import update_wrapper
+from inspect import Parameter, signature
+from math import ceil
+from time import monotonic, sleep
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+
+import marshmallow as ma
+from prometheus_client import Counter
+
+from webapp.caching.codec import Codec
+from webapp.caching.envelope import Envelope, Rejected, seal, unseal
+from webapp.caching.generations import EPOCH, Look, now_ms, reads_committed_only
+from webapp.caching.invalidation import is_noted
+from webapp.caching.keys import value_key
+from webapp.caching.local import Entry
+from webapp.caching.result import REQUESTS, Cached, Call, Found, Outcome, WrongScope
+from webapp.caching.state import current_caching
+from webapp.caching.store import Unavailable
+from webapp.db.scopes import Scope
+from webapp.extensions import db
+from webapp.memo import remember_same
+from webapp.tally import tally
+
+S = TypeVar("S", bound=Scope)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PATIENCE = 1.0
+"""Seconds to wait for another caller's fill before computing the value oneself."""
+
+POLL = 0.02
+KEYS = 256
+"""Keys that a function remembers, of arguments that parsers remember as well."""
+
+REFRESH_AFTER = 0.8
+"""Part of its life after which a value is refreshed, by one caller, unless told otherwise."""
+
+
+class CachedFunction(Generic[S, P, T]):
+    """A function of a scope and canonical arguments whose results are cached."""
+
+    def __init__(
+        self,
+        function: Callable[Concatenate[S, P], T],
+        codec: Codec,
+        *,
+        tags: Callable[..., Iterable[str]],
+        ttl: float | None,
+        soft_ttl: float | None,
+        warm: Callable[[], Iterable[tuple[Any, ...]]] | None,
+    ) -> None:
+        self.uncached = function
+        self.name = f"{function.__module__}.{function.__qualname__}"
+        self.warm = warm
+        self._codec = codec
+        self.tags = tags
+        self._ttl = ttl
+        self._soft_ttl = soft_ttl
+        self._signature = signature(function)
+        self._arity = len(self._signature.parameters) - 1
+        self._counters: dict[Outcome, Counter] = {}
+        self._key = remember_same(KEYS)(self._spell)
+        _refuse_variadic(self._signature.parameters.values())
+        update_wrapper(self, function)
+
+    def __call__(self, scope: S, /, *args: P.args, **kwargs: P.kwargs) -> Cached[T]:
+        arguments = self._positional(scope, args, kwargs)
+        visibility = scope.visibility
+        caching = current_caching()
+        made, entered = db.made_session, db.scope
+        if entered is not None and entered.visibility != visibility:
+            raise WrongScope(f"{self.name} was called for {visibility}: enter that scope first")
+        call = Call(
+            caching,
+            scope,
+            arguments,
+            frozenset(self.tags(scope, *arguments)),
+            self._key(visibility, *arguments),
+        )
+        if made is not None and is_noted(made, call.tags):
+            look = caching.generations.look(call.tags)
+            return self._compute(call, Found(None, "bypass", look))
+        found = self._find(call)
+        if found.entry is None or found.outcome == "stale":
+            return self._fill(call, found)
+        return self._answer(call, found.entry, found.outcome)
+
+    def _spell(self, visibility: str, *arguments: Any) -> str:
+        return value_key(self.name, visibility, arguments)
+
+    def _positional(
+        self, scope: S, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Any, ...]:
+        if not kwargs and len(args) == self._arity:
+            return args
+        bound = self._signature.bind(scope, *args, **kwargs)
+        bound.apply_defaults()
+        return bound.args[1:]
+
+    def _answer(self, call: Call[S], entry: Entry, outcome: Outcome) -> Cached[T]:
+        self._count(outcome)
+        return Cached(entry, outcome, lambda: self._reload(call))
+
+    def _count(self, outcome: Outcome) -> None:
+        counter = self._counters.get(outcome)
+        if counter is None:
+            counter = self._counters[outcome] = REQUESTS.labels(self.name, outcome)
+        tally.count(counter)
+
+    def _reload(self, call: Call[S]) -> Entry:
+        self._count("unloadable")
+        call.caching.entries.drop(call.key)
+        look = call.caching.generations.look(call.tags, fresh=True)
+        return self._load(call, look)[0]
+
+    def _find(self, call: Call[S], *, fresh: bool = False) -> Found:
+        """The best there is without computing: this process's entry, or else Redis's."""
+        generations = call.caching.generations
+        held = call.caching.entries.get(call.key)
+        stale: Entry | None = None
+        if held is not None:
+            look = generations.look(call.tags, fresh=fresh)
+            age = _age(held, look)
+            if age == "hit":
+                return Found(held, "hit_local", look)
+            stale = held if age == "stale" else None
+        look = generations.look(call.tags, call.key, fresh=fresh)
+        entry, outcome = self._unpack(call, look)
+        if outcome == "hit" and entry is not None:
+            call.caching.entries.put(call.key, entry)
+        elif stale is not None and stale.generations == look.generations:
+            return Found(stale, "stale", look)
+        return Found(entry, outcome, look)
+
+    def _unpack(self, call: Call[S], look: Look) -> tuple[Entry | None, Outcome]:
+        if look.stored is None:
+            return None, "miss" if look.reachable else "unavailable"
+        try:
+            envelope = unseal(look.stored, call.caching.envelope_key, call.key)
+        except Rejected as rejected:
+            return None, rejected.defect
+        if envelope.fingerprint != self._codec.fingerprint:
+            return None, "fingerprint"
+        # EPOCH is about memories: what Redis holds stays good when only they are cleared.
+        generations = {**envelope.generations, EPOCH: look.generations[EPOCH]}
+        entry = Entry(envelope, generations, self._codec.loads)
+        outcome = _age(entry, look)
+        return (entry if outcome in ("hit", "stale") else None), outcome
+
+    def _fill(self, call: Call[S], found: Found) -> Cached[T]:
+        """Compute, once however many ask for it; the others wait, holding no connection, and
+        take what came of it. With a stale entry at hand nobody waits."""
+        flights = call.caching.flights
+        deadline = monotonic() + (PATIENCE if found.entry is None else 0)
+        while (landing := flights.board(call.key)) is not None:
+            landed = landing.wait(max(0.0, deadline - monotonic()))
+            if found.entry is None:
+                found = self._find(call, fresh=True)
+            if found.entry is not None:
+                return self._answer(call, found.entry, found.outcome)
+            if not landed:
+                return self._compute(call, found)
+        try:
+            return self._lead(call, found, deadline)
+        finally:
+            flights.land(call.key)
+
+    def _lead(self, call: Call[S], found: Found, deadline: float) -> Cached[T]:
+        """Fill on behalf of this process, unless another one does."""
+        store = call.caching.store
+        while (token := store.take_off(call.key)) is None:
+            if found.entry is not None:
+                return self._answer(call, found.entry, found.outcome)
+            if monotonic() >= deadline:
+                return self._compute(call, found)
+            sleep(POLL)
+            found = self._find(call, fresh=True)
+        try:
+            found = self._find(call, fresh=True)  # it may have been filled since we last looked
+            if found.entry is not None and found.outcome != "stale":
+                return self._answer(call, found.entry, found.outcome)
+            return self._compute(call, found)
+        finally:
+            store.land(call.key, token)
+
+    def _compute(self, call: Call[S], found: Found) -> Cached[T]:
+        entry, stored = self._load(call, found.look, store=found.outcome != "bypass")
+        outcome = found.outcome if stored else "bypass"
+        return self._answer(call, entry, "refreshed" if outcome == "stale" else outcome)
+
+    def _load(self, call: Call[S], look: Look, *, store: bool = True) -> tuple[Entry, bool]:
+        """Call the function, and store what it returned unless its transaction sees rows that
+        others do not. `look` is from before, so that a write in between ends the value."""
+        session = db.session
+        opened = not session.in_transaction()
+        try:
+            payload = self._codec.dumps(self.uncached(call.scope, *call.arguments))  # type: ignore[call-arg]  # P's arguments, made positional
+            storable = store and (opened or reads_committed_only(session))
+        finally:
+            if opened and session.in_transaction():
+                session.rollback()
+        envelope = self._envelope(call, look, payload)
+        entry = Entry(envelope, look.generations, self._codec.loads)
+        if storable:
+            call.caching.entries.put(call.key, entry)
+            self._store(call, envelope)
+        return entry, storable
+
+    def _envelope(self, call: Call[S], look: Look, payload: bytes) -> Envelope:
+        ttl = self._ttl if self._ttl is not None else call.caching.ttl
+        soft_ttl = self._soft_ttl if self._soft_ttl is not None else ttl * REFRESH_AFTER
+        now = now_ms()
+        return Envelope(
+            fingerprint=self._codec.fingerprint,
+            created=now,
+            soft=now + int(soft_ttl * 1000),
+            hard=now + int(ttl * 1000),
+            generations={tag: look.generations[tag] for tag in call.tags},
+            payload=payload,
+        )
+
+    def _store(self, call: Call[S], envelope: Envelope) -> None:
+        sealed = seal(envelope, call.caching.envelope_key, call.key)
+        seconds = max(1, ceil((envelope.hard - envelope.created) / 1000))
+        try:
+            call.caching.store.set(call.key, sealed, seconds)
+        except Unavailable:
+            return  # this process has it, and the next fill tries again
+
+
+def _age(entry: Entry, look: Look) -> Outcome:
+    if entry.generations != look.generations:
+        return "outdated"
+    now = now_ms()
+    if now >= entry.hard:
+        return "expired"
+    return "stale" if now >= entry.soft else "hit"
+
+
+def _refuse_variadic(parameters: Iterable[Parameter]) -> None:
+    positional = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    if any(parameter.kind not in positional for parameter in parameters):
+        raise TypeError("a cached function takes positional parameters only")
+
+
+registry: dict[str, CachedFunction[Any, ..., Any]] = {}
+"""Every cached function by its name."""
+
+
+def cache_result(
+    *,
+    schema: type[ma.Schema],
+    tags: Callable[..., Iterable[str]],
+    many: bool = False,
+    ttl: float | None = None,
+    soft_ttl: float | None = None,
+    warm: Callable[[], Iterable[tuple[Any, ...]]] | None = None,
+) -> Callable[[Callable[Concatenate[S, P], T]], CachedFunction[S, P, T]]:
+    """Cache what a function returns for a scope and arguments, as `schema` dumps and loads it.
+
+    The first parameter is the scope, the others are what `keys.canonical` knows. The result is an
+    instance of the schema's model, or None; with `many` a tuple of them. It must depend on the
+    arguments and the rows visible in the scope only, and every write to those rows must
+    `invalidate` one of the `tags`, which are made of the same arguments.
+
+    `ttl` (by default the setting CACHE_TTL) ends a value for good, `soft_ttl` has one caller
+    refresh it, both in seconds. `warm` yields argument tuples for `flask cache warm`.
+    """
+
+    def decorate(function: Callable[Concatenate[S, P], T]) -> CachedFunction[S, P, T]:
+        cached = CachedFunction(
+            function,
+            Codec(schema(), many=many),
+            tags=tags,
+            ttl=ttl,
+            soft_ttl=soft_ttl,
+            warm=warm,
+        )
+        registry[cached.name] = cached
+        return cached
+
+    return decorate

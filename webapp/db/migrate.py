@@ -1,0 +1,153 @@
+"""Bringing a database to this version's schema, and the roles that it needs.
+
+Everything here runs as the tables' owner (DATABASE_OWNER_URL), never as the application.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from psycopg2.extensions import encrypt_password
+from sqlalchemy import URL, Connection, NullPool, create_engine, make_url, text
+from sqlalchemy.dialects import postgresql
+
+from webapp.db.session import SCOPE_ROLES, Base
+from webapp.settings import Settings
+
+MIGRATIONS = Path(__file__).parents[1] / "migrations"
+
+ADVISORY_LOCK = 5_741_639_220_415_837_001
+"""Any number that nobody else takes: it makes two releases that migrate at once take turns."""
+
+_DIALECT = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # and so no doubled percent signs
+_MAY_MAKE_ROLES = text(
+    "select rolsuper or rolcreaterole from pg_roles where rolname = current_user"
+)
+_TAKE_TURNS = text("select pg_advisory_lock(:lock)")
+_LENT = text(
+    "select g.rolname from pg_auth_members m join pg_roles g on g.oid = m.roleid"
+    " join pg_roles u on u.oid = m.member where u.rolname = :login and m.set_option"
+)
+
+
+class NotMigrated(Exception):
+    """The owner is not named, or may not make the roles; the text is for the operator."""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Where the database differs from this version's migrations, and the models from both."""
+
+    pending: tuple[str, ...]
+    differences: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.pending or self.differences)
+
+
+def heads() -> frozenset[str]:
+    """The revisions that a database of this version is at."""
+    return frozenset(ScriptDirectory(MIGRATIONS).get_heads())
+
+
+def upgrade(settings: Settings) -> tuple[str, ...]:
+    """Make the roles that are missing and run what is pending; returns the revisions run."""
+    with _owner(settings) as connection:
+        # Held until the connection's end, through the commits of roles and migrations.
+        connection.execute(_TAKE_TURNS, {"lock": ADVISORY_LOCK})
+        _make_roles(connection, make_url(settings.database_url))
+        connection.commit()
+        pending = _pending(connection)
+        connection.rollback()
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "heads")
+        connection.commit()
+    return pending
+
+
+def check(settings: Settings) -> Drift:
+    """Compare the database with the migrations, and the models with the database."""
+    with _owner(settings) as connection:
+        pending = _pending(connection)
+        opts = {"compare_type": True, "include_name": _is_no_partition}
+        context = MigrationContext.configure(connection, opts=opts)
+        differences = compare_metadata(context, Base.metadata)
+    return Drift(pending, tuple(map(str, differences)))
+
+
+def _is_no_partition(name: str | None, kind: str, _: object) -> bool:
+    """Partitions come by the month, in no migration."""
+    return not (kind == "table" and name and re.fullmatch(r"audit_events_\d{6}", name))
+
+
+def role_statements(login_role: str) -> list[str]:
+    """What makes the roles; each statement does nothing where it has been run before."""
+    login = identifier(login_role)
+    roles = [
+        _create_role(role, "nologin nosuperuser nobypassrls noinherit") for role in SCOPE_ROLES
+    ]
+    attributes = "login nosuperuser nocreatedb nocreaterole nobypassrls noinherit"
+    grants = [f"grant {role} to {login} with inherit false, set true" for role in SCOPE_ROLES]
+    return [*roles, _create_role(login_role, attributes), *grants]
+
+
+def _create_role(role: str, attributes: str) -> str:
+    missing = f"not exists (select from pg_roles where rolname = {_literal(role)})"
+    create = f"create role {identifier(role)} {attributes}"
+    return f"do $make$ begin if {missing} then {create}; end if; end $make$"
+
+
+def identifier(name: str) -> str:
+    """A name as SQL and psql's commands read it."""
+    return _DIALECT.identifier_preparer.quote(name)
+
+
+def _literal(value: str) -> str:
+    doubled = value.replace("'", "''")
+    return f"'{doubled}'"
+
+
+def _make_roles(connection: Connection, login: URL) -> None:
+    """Roles belong to the whole server: another database's migration may have made them."""
+    name = login.username or ""
+    existing = set(connection.scalars(text("select rolname from pg_roles")))
+    lent = set(connection.scalars(_LENT, {"login": name}))
+    if name in existing and lent >= set(SCOPE_ROLES):
+        return
+    if not connection.scalar(_MAY_MAKE_ROLES):
+        raise NotMigrated(
+            "DATABASE_OWNER_URL may not create roles: have a DBA run what `flask db roles` prints"
+        )
+    statements = role_statements(name)
+    if name not in existing and login.password is not None:
+        # As psql's \password does it: no statement, and so no error or log, has the password.
+        driver = connection.connection.driver_connection
+        password = encrypt_password(str(login.password), name, scope=driver)
+        statements.append(f"alter role {identifier(name)} password {_literal(password)}")
+    for statement in statements:
+        connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+
+
+def _pending(connection: Connection) -> tuple[str, ...]:
+    script = ScriptDirectory(MIGRATIONS)
+    current = MigrationContext.configure(connection).get_current_heads()
+    revisions = script.iterate_revisions("heads", current or "base")
+    return tuple(revision.revision for revision in revisions if revision.revision not in current)
+
+
+@contextmanager
+def _owner(settings: Settings) -> Iterator[Connection]:
+    if settings.database_owner_url is None:
+        raise NotMigrated("DATABASE_OWNER_URL is not set: `flask db` works as the tables' owner")
+    engine = create_engine(settings.database_owner_url, poolclass=NullPool)
+    with engine.connect() as connection:
+        yield connection

@@ -1,0 +1,214 @@
+"""`flask tenants`, `flask users`, `flask tokens`: who there is, and what they hold."""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import wraps
+from typing import ParamSpec
+from uuid import UUID
+
+import click
+
+from webapp.audit.operation import record_command
+from webapp.commands import Commands, as_json, print_json, print_rows
+from webapp.db.scopes import IdentityScope
+from webapp.directory import listing as directory
+from webapp.directory.listing import TenantEntry, TokenEntry, UserEntry
+from webapp.extensions import db
+from webapp.identity import authentication as service
+from webapp.identity.principal import (
+    PLATFORM_ROLES,
+    TENANT_ROLES,
+    PlatformRole,
+    TenantRole,
+)
+
+NEVER = "never"
+LONGEST = timedelta(days=3650)
+
+P = ParamSpec("P")
+
+tenants = Commands("tenants", help="The isolated customers.")
+users = Commands("users", help="People and services, their memberships and platform roles.")
+tokens = Commands("tokens", help="API tokens.")
+
+
+class Lifetime(click.ParamType[timedelta | None]):
+    """`90d`, `12h`, `30m`, `2w`, or `never`."""
+
+    name = "lifetime"
+    _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> timedelta | None:
+        match = re.fullmatch(r"([0-9]{1,6})([mhdw])", str(value), re.ASCII)
+        if value == NEVER:
+            return None
+        lifetime = timedelta(**{self._UNITS[match[2]]: int(match[1])}) if match else timedelta()
+        if not timedelta() < lifetime <= LONGEST:
+            self.fail("must be like 90d, 12h, 30m or 2w, ten years at most, or never", param, ctx)
+        return lifetime
+
+
+def _within_identity(command: Callable[P, None]) -> Callable[P, None]:
+    """Run a command in the identity scope, past the policy: its operator is at the machine."""
+
+    @wraps(command)
+    def scoped(*args: P.args, **kwargs: P.kwargs) -> None:
+        with db.session.scoped(IdentityScope()):
+            command(*args, **kwargs)
+
+    return scoped
+
+
+email = click.argument("email")
+platform_role = click.argument("role", type=click.Choice(PLATFORM_ROLES))
+
+
+@tenants.command("create")
+@click.argument("slug")
+@click.option("--name", help="What people call it; the slug if left out.")
+@as_json
+@_within_identity
+def create_tenant(*, slug: str, name: str | None, as_json: bool) -> None:
+    """Make a tenant. SLUG names it in Sightline-Scope."""
+    tenant = service.create_tenant(slug, slug if name is None else name)
+    tenant_id = tenant.id
+    record_command(db.session, "tenants", "create", slug)
+    db.session.commit()
+    _done(f"The tenant {slug} is made.", as_json, id=tenant_id, slug=slug)
+
+
+@tenants.command("list")
+@as_json
+@_within_identity
+def list_tenants(*, as_json: bool) -> None:
+    """Show all tenants."""
+    print_rows(TenantEntry, directory.list_tenants(), as_json=as_json)
+
+
+@users.command("create")
+@email
+@click.option("--role", "roles", type=click.Choice(PLATFORM_ROLES), multiple=True)
+@as_json
+@_within_identity
+def create_user(*, email: str, roles: tuple[PlatformRole, ...], as_json: bool) -> None:
+    """Make a user, with platform roles if any are given."""
+    user = service.create_user(email, roles)
+    user_id, made = user.id, user.email
+    record_command(db.session, "users", "create", made, *roles)
+    db.session.commit()
+    _done(f"The user {made} is made.", as_json, id=user_id, email=made)
+
+
+@users.command("list")
+@as_json
+@_within_identity
+def list_users(*, as_json: bool) -> None:
+    """Show all users and the roles that they hold, tenants' as slug:role."""
+    print_rows(UserEntry, directory.list_users(), as_json=as_json)
+
+
+@users.command("grant")
+@email
+@platform_role
+@as_json
+@_within_identity
+def grant(*, email: str, role: PlatformRole, as_json: bool) -> None:
+    """Give a user a platform role."""
+    service.set_platform_role(email, role, held=True)
+    record_command(db.session, "users", "grant", email, role)
+    db.session.commit()
+    _done(f"{email} has the role {role}.", as_json, email=email, role=role)
+
+
+@users.command("revoke")
+@email
+@platform_role
+@as_json
+@_within_identity
+def revoke(*, email: str, role: PlatformRole, as_json: bool) -> None:
+    """Take a platform role from a user, from the next request on."""
+    service.set_platform_role(email, role, held=False)
+    record_command(db.session, "users", "revoke", email, role)
+    db.session.commit()
+    _done(f"{email} no longer has the role {role}.", as_json, email=email, role=role)
+
+
+@users.command("join")
+@email
+@click.argument("slug")
+@click.option("--role", type=click.Choice(TENANT_ROLES), default="member", show_default=True)
+@as_json
+@_within_identity
+def join(*, email: str, slug: str, role: TenantRole, as_json: bool) -> None:
+    """Make a user a member of a tenant, or change the role in it."""
+    service.set_membership(email, slug, role)
+    record_command(db.session, "users", "join", email, slug, role)
+    db.session.commit()
+    _done(f"{email} is {role} of {slug}.", as_json, email=email, tenant=slug, role=role)
+
+
+@users.command("leave")
+@email
+@click.argument("slug")
+@as_json
+@_within_identity
+def leave(*, email: str, slug: str, as_json: bool) -> None:
+    """End a user's membership, from the next request on."""
+    service.end_membership(email, slug)
+    record_command(db.session, "users", "leave", email, slug)
+    db.session.commit()
+    _done(f"{email} is no longer in {slug}.", as_json, email=email, tenant=slug)
+
+
+@tokens.command("create")
+@email
+@click.option("--name", required=True, help="What it is for.")
+@click.option("--expires-in", type=Lifetime(), default="90d", show_default=True)
+@click.option("--mfa", is_flag=True, help="A second factor has been shown for it.")
+@as_json
+@_within_identity
+def create_token(
+    *, email: str, name: str, expires_in: timedelta | None, mfa: bool, as_json: bool
+) -> None:
+    """Make a token and print it, this once: nobody can print it again."""
+    expires_at = None if expires_in is None else datetime.now(UTC) + expires_in
+    made = service.create_token(email, name, expires_at, mfa=mfa)
+    record_command(db.session, "tokens", "create", str(made.id), "for", email)
+    db.session.commit()
+    if as_json:
+        print_json({"id": made.id, "token": made.secret, "expires_at": expires_at})
+        return
+    click.echo(made.secret)
+    until = NEVER if expires_at is None else expires_at.isoformat(timespec="minutes")
+    click.echo(f"Token {made.id}, expires {until}. It is not shown again.", err=True)
+
+
+@tokens.command("list")
+@click.option("--user", help="Only this address's.")
+@as_json
+@_within_identity
+def list_tokens(*, user: str | None, as_json: bool) -> None:
+    """Show tokens, newest first; never their secrets."""
+    print_rows(TokenEntry, directory.list_tokens(user), as_json=as_json)
+
+
+@tokens.command("revoke")
+@click.argument("token_id", type=click.UUID)
+@as_json
+@_within_identity
+def revoke_token(*, token_id: UUID, as_json: bool) -> None:
+    """End a token in every process, from the next request on."""
+    service.revoke_token(token_id)
+    record_command(db.session, "tokens", "revoke", str(token_id))
+    db.session.commit()
+    _done(f"The token {token_id} is revoked.", as_json, id=token_id)
+
+
+def _done(said: str, as_json: bool, **values: object) -> None:
+    if as_json:
+        print_json(values)
+    else:
+        click.echo(said)

@@ -1,0 +1,280 @@
+"""What is told of grants: kept in the transaction that it tells of, and sent by a task.
+
+A notice is told at least once, and again only where its sender died before it could note that it
+was sent: its id stays the same, by which a receiver knows it.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from smtplib import SMTPDataError, SMTPRecipientsRefused, SMTPResponseException
+from threading import Thread
+from typing import Any, Literal, cast
+from uuid import UUID
+
+import orjson
+import structlog
+from celery import Celery
+from prometheus_client import Counter
+from sqlalchemy import delete, func, select
+
+from webapp.context import current_application
+from webapp.extensions import current_settings, db
+from webapp.grants.active import load_grants
+from webapp.grants.grant import Event, Grant
+from webapp.grants.models import GrantRow, NoticeRow
+from webapp.grants.notices import mail, webhook
+from webapp.grants.notices.recipients import find_recipients
+
+NOTICES_TASK = "notices.send"
+
+Channel = Literal["mail", "webhook"]
+
+LEASE = timedelta(minutes=5)
+"""How long somebody who has taken a notice has it: longer than sending it can last."""
+
+FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=1)
+PATIENCE = timedelta(days=3)
+"""After that a notice is given up."""
+
+KEPT = timedelta(days=30)
+"""How long it can be seen what became of one."""
+
+log = structlog.get_logger()
+
+NOTICES = Counter(
+    "sightline_notices_total",
+    "Attempts to send a notice, by channel and outcome: sent, failed, or given up.",
+    ("channel", "outcome"),
+)
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A notice that somebody has taken, to send it."""
+
+    id: UUID
+    grant_id: UUID
+    event: Event
+    tenants: tuple[UUID, ...]
+    channel: Channel
+    recipient: str | None
+    body: Mapping[str, Any]
+    attempt: int
+
+
+def tell(event: Event, grant: Grant, tenants: Iterable[UUID] = ()) -> None:
+    """Have it told, once the session's transaction commits, to whom it concerns.
+
+    Of glass broken for all tenants, to the admins of `tenants`.
+    """
+    settings, now = current_settings(), datetime.now(UTC)
+    configured: dict[Channel, str | None] = {
+        "mail": settings.smtp_url,
+        "webhook": settings.webhook_url,
+    }
+    body = _body(event, grant, now)
+    db.session.add_all(
+        NoticeRow(
+            grant_id=grant.id,
+            event=event,
+            tenants=list(tenants),
+            channel=channel,
+            body=body,
+            created_at=now,
+            due_at=now,
+            attempts=0,
+        )
+        for channel, address in configured.items()
+        if address
+    )
+    db.session.flush()
+
+
+def send_soon() -> None:
+    """Ask a worker to send what is due, without waiting for the broker. Where that fails, beat asks
+    within the minute."""
+    celery: Celery = current_application().extensions["celery"]
+
+    def ask() -> None:
+        try:
+            celery.send_task(NOTICES_TASK, ignore_result=True, retry=False)
+        except Exception as error:  # whatever a broker does, nothing is lost by it
+            log.warning("notices_not_sent_soon", problem=type(error).__name__)
+
+    Thread(target=ask, name="notices").start()
+
+
+def take(unreachable: Collection[str]) -> Notice | None:
+    """The next notice that is due by another channel than these; who commits has it for LEASE."""
+    now = datetime.now(UTC)
+    row = db.session.scalar(
+        select(NoticeRow)
+        .where(NoticeRow.due_at <= now, NoticeRow.channel.not_in(unreachable))
+        .order_by(NoticeRow.due_at, NoticeRow.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    if row is None:
+        return None
+    row.attempts += 1
+    row.due_at = now + LEASE
+    return Notice(
+        id=row.id,
+        grant_id=row.grant_id,
+        event=cast(Event, row.event),
+        tenants=tuple(row.tenants),
+        channel=cast(Channel, row.channel),
+        recipient=row.recipient,
+        body=row.body,
+        attempt=row.attempts,
+    )
+
+
+def carry_out(notice: Notice) -> bool:
+    """Send a notice that was taken, or address it, and note what came of it.
+
+    Returns whether others may be sent by its channel now.
+    """
+    if notice.channel == "mail" and notice.recipient is None:
+        _address(notice)
+        return True
+    try:
+        _send(notice)
+    except Exception as error:  # whatever is wrong with one, the others are told
+        _note_failure(notice, error)
+        return isinstance(error, _ITS_OWN_FAULT)
+    row = db.session.get_one(NoticeRow, notice.id)
+    row.sent_at, row.due_at, row.problem = datetime.now(UTC), None, None
+    NOTICES.labels(notice.channel, "sent").inc()
+    return True
+
+
+def count_given_up(since: timedelta) -> int:
+    """Of the notices made within `since`, how many nobody was told, nor will be."""
+    return db.session.scalars(
+        select(func.count(NoticeRow.id)).where(
+            NoticeRow.created_at > datetime.now(UTC) - since,
+            NoticeRow.due_at.is_(None),
+            NoticeRow.problem.is_not(None),
+        )
+    ).one()
+
+
+def forget_old() -> None:
+    """Remove notices that nothing more becomes of."""
+    over = NoticeRow.due_at.is_(None) & (NoticeRow.created_at < datetime.now(UTC) - KEPT)
+    db.session.execute(delete(NoticeRow).where(over))
+
+
+class _NotConfigured(Exception):
+    """Its channel was configured when it was told, and is no more."""
+
+
+_ITS_OWN_FAULT = (SMTPDataError, SMTPRecipientsRefused, ValueError, webhook.Refused)
+"""What says nothing about other notices."""
+
+
+def _send(notice: Notice) -> None:
+    settings = current_settings()
+    match notice.channel:
+        case "mail" if settings.smtp_url and settings.mail_from and notice.recipient:
+            message = mail.compose(notice.id, settings.mail_from, notice.recipient, notice.body)
+            mail.post(settings.smtp_url, message, notice.recipient)
+        case "webhook" if settings.webhook_url and settings.webhook_secret:
+            webhook.post(
+                settings.webhook_url,
+                settings.webhook_secret,
+                notice.id,
+                int(datetime.now(UTC).timestamp()),
+                orjson.dumps(notice.body),
+            )
+        case _:
+            raise _NotConfigured
+
+
+def _note_failure(notice: Notice, error: Exception) -> None:
+    row, now = db.session.get_one(NoticeRow, notice.id), datetime.now(UTC)
+    pause = min(FIRST_PAUSE * 2 ** min(notice.attempt - 1, 10), LONGEST_PAUSE)
+    row.problem = _describe(error)
+    row.due_at = now + pause if now + pause < row.created_at + PATIENCE else None
+    outcome = "failed" if row.due_at else "given_up"
+    NOTICES.labels(notice.channel, outcome).inc()
+    say = log.warning if row.due_at else log.error
+    say(
+        f"notice_{outcome}",
+        notice=str(notice.id),
+        channel=notice.channel,
+        attempt=notice.attempt,
+        problem=row.problem,
+    )
+
+
+def _describe(error: Exception) -> str:
+    """Never the text of an exception of others: it may repeat an address with its secrets."""
+    match error:
+        case SMTPResponseException(smtp_code=code):
+            return f"{type(error).__name__}: {code}"
+        case SMTPRecipientsRefused(recipients=refused):
+            codes = {str(code) for code, _ in refused.values()}
+            return f"SMTPRecipientsRefused: {', '.join(sorted(codes))}"
+        case webhook.Refused():
+            return str(error)
+    return type(error).__name__
+
+
+def _address(notice: Notice) -> None:
+    """Make a mail for each recipient of one that has none yet, in place of it."""
+    (grant,) = load_grants(GrantRow.id == notice.grant_id)
+    recipients = find_recipients(notice.event, grant, notice.tenants)
+    row = db.session.get_one(NoticeRow, notice.id, with_for_update=True)
+    if row.attempts != notice.attempt:  # somebody else has taken it meanwhile
+        return
+    now = datetime.now(UTC)
+    row.sent_at, row.due_at = now, None
+    db.session.add_all(
+        NoticeRow(
+            grant_id=row.grant_id,
+            event=row.event,
+            tenants=row.tenants,
+            channel=row.channel,
+            recipient=recipient,
+            body=row.body,
+            created_at=row.created_at,
+            due_at=now,
+            attempts=0,
+        )
+        for recipient in recipients
+    )
+    if not recipients:
+        row.problem = "nobody to tell"
+        log.error("notice_without_recipient", notice=str(notice.id), event_told=notice.event)
+
+
+def _body(event: Event, grant: Grant, at: datetime) -> dict[str, Any]:
+    """As Standard Webhooks proposes it: type, timestamp, data."""
+    return {
+        "type": f"grant.{event}",
+        "timestamp": _text(at),
+        "data": {
+            "id": str(grant.id),
+            "kind": grant.kind,
+            "holder": grant.email,
+            "tenant": grant.tenant,
+            "surfaces": list(grant.surfaces),
+            "reason": grant.reason,
+            "ticket": grant.ticket,
+            "note": grant.note,
+            "minutes": grant.minutes,
+            "state": grant.state,
+            "ends_at": _text(grant.ends_at),
+            "closed_by": grant.closed_by,
+            "reviewed_by": grant.reviewed_by,
+            "review": grant.review,
+            "url": f"{current_settings().public_url}/admin/api/grants/{grant.id}",
+        },
+    }
+
+
+def _text(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

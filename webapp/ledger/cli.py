@@ -1,0 +1,272 @@
+"""`flask audit`: the ledger as the operator at the machine sees it."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import astuple, dataclass, replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import click
+import marshmallow as ma
+import orjson
+from rich.console import Console
+from rich.progress import Progress
+
+from webapp.audit import append as ledger
+from webapp.audit.journal.reader import Row
+from webapp.audit.relay import drain
+from webapp.commands import Commands, print_json, print_rows
+from webapp.db.scopes import GlobalScope, LedgerScope
+from webapp.extensions import current_settings, db
+from webapp.http.schema import MAX_LIMIT
+from webapp.ledger import completeness as verify
+from webapp.ledger import search
+from webapp.ledger.schemas import AuditQuerySchema, AuditSchema
+from webapp.ledger.search import AuditQuery, Entry
+
+POLL = 0.5
+FILTERS = tuple(
+    name for name in AuditQuerySchema().fields if name not in ("limit", "cursor", "sort")
+)
+
+group = Commands("audit", help="Who looked, and why.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print an event a line, as JSON.")
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a person reads of an event."""
+
+    occurred_at: str | None
+    actor: str | None
+    surface: str | None
+    scope: str | None
+    reason: str | None
+    ticket: str | None
+    outcome: str | None
+    rows: int | None
+    repeats: int | None
+    id: UUID
+
+
+def _filter_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The filters of the list over HTTP, by the same names."""
+    fields = AuditQuerySchema().fields
+    for name in reversed(FILTERS):
+        option = _option(fields[name].data_key or name)
+        command = click.option(f"--{option}", name, metavar="…")(command)
+    return command
+
+
+def _option(filter_name: str) -> str:
+    return filter_name.replace("_", "-")
+
+
+@group.command("search")
+@_filter_options
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
+@click.option("--sort", default="-occurred_at", show_default=True)
+@as_json
+def search_command(*, limit: int, as_json: bool, **asked: str | None) -> None:
+    """Find events with the filters that GET /admin/api/audits has."""
+    entries = _pages(_query(asked), limit)
+    if as_json:
+        _print_json(entries)
+    else:
+        print_rows(Line, [_line(entry) for entry in entries], as_json=False)
+
+
+@group.command("tail")
+@click.option("-n", "last", type=click.IntRange(0), default=10, show_default=True)
+@click.option("--follow", "-f", is_flag=True, help="Go on with what is committed from now on.")
+@as_json
+def tail(*, last: int, follow: bool, as_json: bool) -> None:
+    """Show the last events, the newest at the end."""
+    show = _print_json if as_json else _print_lines
+    moment, seen = _now()
+    newest = list(_pages(AuditQuery(), last))
+    show(reversed(newest))
+    if follow:
+        _follow(moment, seen | {entry.id for entry in newest}, show)
+
+
+def _query(asked: dict[str, str | None]) -> AuditQuery:
+    schema = AuditQuerySchema()
+    given = {
+        schema.fields[name].data_key or name: value
+        for name, value in asked.items()
+        if value is not None
+    }
+    try:
+        query: AuditQuery = schema.load(given)
+    except ma.ValidationError as error:
+        problems: dict[str, list[str]] = error.normalized_messages()  # type: ignore[no-untyped-call]  # marshmallow left it untyped
+        lines = [f"--{_option(name)}: {' '.join(said)}" for name, said in problems.items()]
+        raise click.UsageError("\n".join(lines)) from error
+    return query
+
+
+def _pages(query: AuditQuery, limit: int) -> Iterator[Entry]:
+    """The first `limit` events, a page at a time."""
+    cursor: str | None = None
+    while limit > 0:
+        page_query = replace(query, limit=min(limit, MAX_LIMIT), cursor=cursor)
+        with db.session.scoped(GlobalScope(look_id=uuid4())):
+            page = search.list_events(db.session, page_query)
+        yield from page.items
+        limit -= len(page.items)
+        cursor = page.next_cursor
+        if cursor is None:
+            return
+
+
+def _now() -> tuple[datetime, set[UUID]]:
+    """The moment by the database's clock, and which of the latest events are there already."""
+    with db.session.scoped(GlobalScope(look_id=uuid4())):
+        moment = search.current_moment(db.session)
+        return moment, {entry.id for entry in search.list_committed_since(db.session, moment)}
+
+
+def _follow(moment: datetime, seen: set[UUID], show: Callable[[Iterable[Entry]], None]) -> None:
+    """Show what is committed from `moment` on and not seen yet, until interrupted."""
+    with suppress(KeyboardInterrupt):
+        while True:
+            with db.session.scoped(GlobalScope(look_id=uuid4())):
+                entries = search.list_committed_since(db.session, moment)
+            show(entry for entry in entries if entry.id not in seen)
+            seen = {entry.id for entry in entries}
+            moment = max([moment, *(entry.committed_at for entry in entries)])
+            time.sleep(POLL)
+
+
+def _print_json(entries: Iterable[Entry]) -> None:
+    schema = AuditSchema()
+    for entry in entries:
+        click.echo(orjson.dumps(schema.dump(entry)))
+
+
+def _print_lines(entries: Iterable[Entry]) -> None:
+    for entry in entries:
+        shown = astuple(_line(entry))
+        click.echo("  ".join("-" if value is None else str(value) for value in shown))
+
+
+def _line(entry: Entry) -> Line:
+    event = entry.event
+    return Line(
+        occurred_at=_of(event, "occurred_at"),
+        actor=_of(event, "actor", "email"),
+        surface=_of(event, "surface"),
+        scope=_of(event, "scope", "tenant") or _of(event, "scope", "kind"),
+        reason=_of(event, "reason", "code"),
+        ticket=_of(event, "reason", "ticket"),
+        outcome=_of(event, "outcome"),
+        rows=_of(event, "rows"),
+        repeats=_of(event, "repeats"),
+        id=entry.id,
+    )
+
+
+def _of(event: Any, *path: str) -> Any:
+    """What stands there, if anything: events are of the version that recorded them."""
+    for name in path:
+        event = event.get(name) if event else None
+    return event
+
+
+@group.command("drain")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def drain_command(*, as_json: bool) -> None:
+    """Commit what dead processes left in JOURNAL_DIR, without the broker; exit 1 if any is left."""
+    settings = current_settings()
+    found = drain.find(settings.journal_dir, settings.journal_max_mb * 2**20)
+    taken, refused, unreadable = 0, 0, list(found.unreadable)
+    with Progress(console=Console(stderr=True), disable=as_json) as progress:
+        task = progress.add_task("draining", total=found.events)
+        for file in found.files:
+            try:
+                for committed, of in drain.drain(file, _commit):
+                    taken, refused = taken + committed, refused + of - committed
+                    progress.advance(task, of)
+            except drain.Unreadable as error:
+                unreadable.append(str(error))
+    done = Drained(taken, refused, found.held_by_living, tuple(unreadable))
+    if as_json:
+        print_json(done)
+    else:
+        _print_drained(done)
+    sys.exit(1 if refused or unreadable else 0)
+
+
+@dataclass(frozen=True)
+class Drained:
+    """What became of the events in JOURNAL_DIR."""
+
+    committed: int
+    refused: int
+    running: int
+    """With processes that run."""
+    unreadable: tuple[str, ...]
+
+
+def _print_drained(done: Drained) -> None:
+    click.echo(f"{done.committed} events committed, {done.refused} refused.")
+    if done.refused:
+        click.echo("What was refused stays in its file, and is in quarantine too.")
+    if done.running:
+        click.echo(f"{done.running} more are with processes that run, and bring them.")
+    for name in done.unreadable:
+        click.echo(f"cannot be read: {name}")
+
+
+def _commit(rows: Sequence[Row]) -> set[str]:
+    delivery = [[row.event.decode(errors="replace"), row.mac] for row in rows]
+    with db.session.scoped(LedgerScope()):
+        received = ledger.receive(db.session, delivery, current_settings().audit_mac_key.encode())
+        committed = ledger.find_committed(db.session, [row.id for row in rows])
+        db.session.commit()
+    ledger.count_received(received)
+    return committed
+
+
+@group.command("verify")
+@click.option("--complete", is_flag=True, required=True, help="Look for numbers without an event.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def verify_command(*, complete: bool, as_json: bool) -> None:
+    """Name every number of every journal that has no event; exit 1 where there is one.
+
+    Events that wait in files on this host are listed too, and are no reason to fail. Those that
+    wait on other hosts are missing here: run it where nothing waits elsewhere.
+    """
+    with db.session.scoped(LedgerScope()):
+        found = verify.check_completeness(db.session, current_settings().journal_dir)
+    if as_json:
+        print_json(found)
+    else:
+        _print_completeness(found)
+    sys.exit(0 if found.is_complete else 1)
+
+
+def _print_completeness(found: verify.Completeness) -> None:
+    for missing in found.missing:
+        click.echo(_missing_line(missing))
+    for name in found.unreadable:
+        click.echo(f"cannot be read: {name}")
+    if found.waiting:
+        print_rows(verify.Waiting, found.waiting, as_json=False)
+    click.echo(
+        f"{found.events} events of {found.journals} journals:"
+        f" {sum(gap.last - gap.first + 1 for gap in found.missing)} missing,"
+        f" {len(found.waiting)} waiting in files on this host."
+    )
+
+
+def _missing_line(gap: verify.Missing) -> str:
+    numbers = f"{gap.first}" if gap.first == gap.last else f"{gap.first} to {gap.last}"
+    between = f"after request {gap.after_request}, " if gap.after_request else ""
+    return (
+        f"missing: {numbers} of journal {gap.journal}, {between}before request {gap.before_request}"
+    )

@@ -1,0 +1,206 @@
+"""Is the ledger complete? Each journal numbers its events from 1 without a gap: absence shows."""
+
+import sqlite3
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Function, Over, func, or_, select
+from sqlalchemy.orm import Session
+
+from webapp.audit.append import find_committed
+from webapp.audit.event import AuditEvent, EventError, load_event
+from webapp.audit.journal import file as journal_file
+from webapp.audit.journal import reader as journal_reader
+from webapp.audit.journal.reader import Row
+from webapp.audit.models import AuditEventRow
+
+QUESTION = 1000
+"""Ids in one question to the ledger."""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Numbers of a journal that the ledger has no event for, and no file here either."""
+
+    journal: UUID
+    first: int
+    last: int
+    after_request: str | None
+    """The request of the event before them; `None` at the beginning."""
+    before_request: str
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """An event that is in a file on this host and not in the ledger."""
+
+    journal: UUID
+    seq: int
+    event: UUID
+    request: str
+    surface: str
+    actor: str
+    outcome: str
+
+
+@dataclass(frozen=True)
+class Completeness:
+    journals: int
+    events: int
+    missing: tuple[Missing, ...]
+    waiting: tuple[Waiting, ...]
+    unreadable: tuple[str, ...]
+    """Files whose rows, or some of them, cannot be read."""
+
+    @property
+    def is_complete(self) -> bool:
+        return not self.missing and not self.unreadable
+
+
+def check_completeness(session: Session, directory: Path) -> Completeness:
+    """Compare the ledger's numbers, and the files in `directory`, with what should be there.
+
+    A number that another host's file still holds is missing from here.
+    """
+    # The ledger is read whole, however long that takes.
+    session.execute(select(func.set_config("statement_timeout", "0", True)))
+    events = session.scalars(select(func.count()).select_from(AuditEventRow)).one()
+    # In this order, since events go on from the files to the ledger meanwhile.
+    ledger = _read_ledger(session)
+    files = _read_files(session, directory)
+    unexplained = [*_without([*ledger.gaps, *_beyond(ledger.last, files.held)], files.held)]
+    missing = _without(unexplained, _committed_meanwhile(session, unexplained))
+    return Completeness(
+        len(ledger.last), events, tuple(missing), tuple(files.waiting), tuple(files.unreadable)
+    )
+
+
+_Numbers = Mapping[UUID, Mapping[int, str]]
+"""Of each journal the numbers that are accounted for, and the requests that they were of."""
+
+
+@dataclass(frozen=True)
+class _Ledger:
+    gaps: list[Missing] = field(default_factory=list)
+    last: dict[UUID, tuple[int, str]] = field(default_factory=dict)
+    """Of each journal the highest number, and its request."""
+
+
+@dataclass(frozen=True)
+class _Files:
+    held: defaultdict[UUID, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
+    waiting: list[Waiting] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+
+
+def _read_ledger(session: Session) -> _Ledger:
+    """The events behind which a gap ends, or a journal."""
+    numbered = select(
+        AuditEventRow.origin_journal.label("journal"),
+        AuditEventRow.origin_seq.label("seq"),
+        AuditEventRow.request_id.label("request"),
+        _in_order(func.lag(AuditEventRow.origin_seq, 1, 0)).label("before"),
+        _in_order(func.lag(AuditEventRow.request_id)).label("before_request"),
+        _in_order(func.lead(AuditEventRow.origin_seq)).is_(None).label("is_last"),
+    ).subquery()
+    follows_gap = numbered.c.seq > numbered.c.before + 1
+    ends = select(numbered).where(or_(follows_gap, numbered.c.is_last))
+    found = _Ledger()
+    for row in session.execute(ends.order_by(numbered.c.journal, numbered.c.seq)):
+        if row.seq > row.before + 1:
+            first, last = row.before + 1, row.seq - 1
+            found.gaps.append(Missing(row.journal, first, last, row.before_request, row.request))
+        if row.is_last:
+            found.last[row.journal] = (row.seq, row.request)
+    return found
+
+
+def _in_order(function: Function[Any]) -> Over[Any]:
+    """Over the events of the same journal, by number."""
+    return function.over(
+        partition_by=AuditEventRow.origin_journal, order_by=AuditEventRow.origin_seq
+    )
+
+
+def _read_files(session: Session, directory: Path) -> _Files:
+    found = _Files()
+    for path in journal_file.list_files(directory):
+        try:
+            rows = journal_reader.read_all(path)
+        except sqlite3.Error:
+            if path.exists():  # else its process has emptied it meanwhile
+                found.unreadable.append(path.name)
+            continue
+        for start in range(0, len(rows), QUESTION):
+            _sort_in(session, rows[start : start + QUESTION], found)
+    return found
+
+
+def _sort_in(session: Session, rows: list[Row], found: _Files) -> None:
+    """Which of a file's rows hold a number, and which of them wait for the ledger."""
+    committed = find_committed(session, [row.id for row in rows])
+    for row in rows:
+        try:
+            event = load_event(row.event)
+        except EventError:
+            found.unreadable.append(f"row {row.place}, event {row.id}")
+            continue
+        waiting = _waiting(event)
+        found.held[waiting.journal][waiting.seq] = waiting.request
+        if row.id not in committed:
+            found.waiting.append(waiting)
+
+
+def _waiting(event: AuditEvent) -> Waiting:
+    assert event.origin is not None  # noqa: S101 - `load_event` knows no event without
+    return Waiting(
+        event.origin.journal,
+        event.origin.seq,
+        event.id,
+        event.request.id,
+        event.surface,
+        event.actor.email,
+        event.outcome,
+    )
+
+
+def _beyond(last: Mapping[UUID, tuple[int, str]], held: _Numbers) -> Iterator[Missing]:
+    """What lies between a journal's last event in the ledger and the last one in a file."""
+    for journal, numbers in held.items():
+        known, after = last.get(journal, (0, None))
+        highest = max(numbers)
+        if highest > known:
+            yield Missing(journal, known + 1, highest, after, numbers[highest])
+
+
+def _committed_meanwhile(session: Session, gaps: Iterable[Missing]) -> _Numbers:
+    """Numbers that were in no file any more, since the ledger had got their events."""
+    found: defaultdict[UUID, dict[int, str]] = defaultdict(dict)
+    columns = (AuditEventRow.origin_seq, AuditEventRow.request_id)
+    for gap in gaps:
+        between = AuditEventRow.origin_seq.between(gap.first, gap.last)
+        asked = select(*columns).where(AuditEventRow.origin_journal == gap.journal, between)
+        for seq, request in session.execute(asked):
+            found[gap.journal][seq] = request
+    return found
+
+
+def _without(gaps: Iterable[Missing], known: _Numbers) -> Iterator[Missing]:
+    """The parts of the gaps that `known` does not explain."""
+    ordered = {journal: sorted(numbers) for journal, numbers in known.items()}
+    for gap in gaps:
+        numbers = ordered.get(gap.journal, [])
+        inside = numbers[bisect_left(numbers, gap.first) : bisect_right(numbers, gap.last)]
+        first, after = gap.first, gap.after_request
+        for seq in inside:
+            request = known[gap.journal][seq]
+            if first < seq:
+                yield Missing(gap.journal, first, seq - 1, after, request)
+            first, after = seq + 1, request
+        if first <= gap.last:
+            yield Missing(gap.journal, first, gap.last, after, gap.before_request)

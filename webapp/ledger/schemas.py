@@ -1,0 +1,103 @@
+"""Audit events on the wire, and the filters that every way to read them has."""
+
+from typing import Any, get_args
+
+import marshmallow as ma
+from marshmallow import fields, validate
+
+from webapp.audit.event import Effect, Kind, Outcome, ScopeKind
+from webapp.http.schema import Instant, PageQuerySchema, Schema, Text
+from webapp.ledger.search import AuditQuery, Entry, SortKey
+from webapp.scope.schemas import SURFACES
+
+
+def _one_of(literal: Any) -> validate.OneOf:
+    return validate.OneOf(get_args(literal))
+
+
+class ActorSchema(Schema):
+    id = fields.UUID(required=True)
+    email = fields.String(required=True)
+    mfa = fields.Boolean(required=True)
+    roles = fields.List(fields.String(), required=True)
+    token_id = fields.UUID(required=True, allow_none=True)
+
+
+class ReasonSchema(Schema):
+    code = fields.String(required=True)
+    ticket = fields.String(required=True, allow_none=True)
+    note = fields.String(required=True, allow_none=True)
+
+
+class ScopeSchema(Schema):
+    kind = fields.String(required=True, validate=_one_of(ScopeKind))
+    tenant_id = fields.UUID(required=True, allow_none=True)
+    tenant = fields.String(required=True, allow_none=True)
+
+
+class DecisionSchema(Schema):
+    effect = fields.String(required=True, validate=_one_of(Effect))
+    rule_ids = fields.List(fields.UUID(), required=True)
+    policy_version = fields.Integer(required=True, allow_none=True)
+    grant_ids = fields.List(fields.UUID(), required=True)
+    excluded_tenant_ids = fields.List(fields.UUID(), required=True)
+
+
+class RequestSchema(Schema):
+    id = fields.String(required=True)
+    method = fields.String(required=True)
+    path = fields.String(required=True)
+    ip = fields.String(required=True, allow_none=True)
+    user_agent = fields.String(required=True, allow_none=True)
+
+
+class OriginSchema(Schema):
+    journal = fields.UUID(required=True)
+    seq = fields.Integer(required=True)
+
+
+class AuditSchema(Schema):
+    """An event as it was recorded, and when it was committed."""
+
+    id = fields.UUID(required=True)
+    occurred_at = fields.String(required=True, metadata={"format": "date-time"})
+    kind = fields.String(required=True, validate=_one_of(Kind))
+    actor = fields.Nested(ActorSchema, required=True)
+    surface = fields.String(required=True)
+    reason = fields.Nested(ReasonSchema, required=True, allow_none=True)
+    scope = fields.Nested(ScopeSchema, required=True)
+    decision = fields.Nested(DecisionSchema, required=True)
+    outcome = fields.String(required=True, validate=_one_of(Outcome))
+    http_status = fields.Integer(required=True, allow_none=True)
+    rows = fields.Integer(required=True, allow_none=True)
+    repeats = fields.Integer(required=True)
+    request = fields.Nested(RequestSchema, required=True)
+    origin = fields.Nested(OriginSchema, required=True)
+    committed_at = fields.AwareDateTime(required=True)
+
+    @ma.pre_dump
+    def _flatten(self, entry: Entry, **_: Any) -> dict[str, Any]:
+        return {**entry.event, "committed_at": entry.committed_at}
+
+
+class AuditPageSchema(Schema):
+    items = fields.List(fields.Nested(AuditSchema), required=True)
+    next_cursor = fields.String(required=True, allow_none=True)
+    total = fields.Integer(required=True)
+
+
+class AuditQuerySchema(PageQuerySchema):
+    model = AuditQuery
+
+    sort = fields.String(load_default="-occurred_at", validate=_one_of(SortKey))
+    actor = Text(load_default=None, validate=validate.Length(1, 320))
+    surface = fields.String(load_default=None, validate=SURFACES)
+    tenant = Text(load_default=None, validate=validate.Length(1, 200))
+    reason = Text(load_default=None, validate=validate.Length(1, 64))
+    ticket = Text(load_default=None, validate=validate.Length(1, 128))
+    effect = fields.String(load_default=None, validate=_one_of(Effect))
+    outcome = fields.String(load_default=None, validate=_one_of(Outcome))
+    kind = fields.String(load_default=None, validate=_one_of(Kind))
+    request_id = Text(load_default=None, validate=validate.Length(1, 128))
+    begins = Instant(load_default=None, data_key="from")
+    ends = Instant(load_default=None, data_key="to")

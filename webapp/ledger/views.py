@@ -1,0 +1,41 @@
+"""The ledger over HTTP: /admin/api/audits."""
+
+from uuid import UUID
+
+from flask import Response
+
+from webapp.audit import recorder
+from webapp.extensions import db
+from webapp.http.schema import Blueprint, respond
+from webapp.ledger import search
+from webapp.ledger.schemas import AuditPageSchema, AuditQuerySchema, AuditSchema
+from webapp.scope.surface import current_surface, surface
+
+blueprint = Blueprint(
+    "audits", __name__, url_prefix="/admin/api/audits", description="Who looked, and why."
+)
+
+
+@blueprint.route("")
+@surface("admin.audits.list", tenant_roles=("admin",), platform_roles=("auditor", "owner"))
+@blueprint.arguments(AuditQuerySchema, location="query")
+@blueprint.response(200, AuditPageSchema)
+def index(query: search.AuditQuery) -> Response:
+    """List committed audit events
+
+    In a tenant's scope those that looked at that tenant. `surface` is exact, or `prefix.*`; `from`
+    is included, `to` is not.
+    """
+    page = search.list_events(db.session, query)
+    recorder.count_rows(current_surface().name, len(page.items))
+    return respond(AuditPageSchema(), page)
+
+
+@blueprint.route("/<uuid:event_id>")
+@surface("admin.audits.read", tenant_roles=("admin",), platform_roles=("auditor", "owner"))
+@blueprint.response(200, AuditSchema)
+def read(event_id: UUID) -> Response:
+    """Read an audit event"""
+    entry = search.get_event(db.session, event_id)
+    recorder.count_rows(current_surface().name, 1)
+    return respond(AuditSchema(), entry)

@@ -1,0 +1,192 @@
+"""What is wrong with rules that are each valid: those that can never say anything, and those that
+contradict each other. Values in, values out."""
+
+import re
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from webapp.rules.engine.evaluate import Candidate
+from webapp.rules.engine.request import network
+from webapp.rules.engine.templates import BREAK_GLASS, Unreadable, policies_of
+from webapp.rules.rule import Rule, Window, surfaces_covering
+from webapp.scope.headers import REASON_CODES
+
+Problem = Literal["unreadable", "unreachable", "contradictory", "never_matched"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    problem: Problem
+    rule_id: UUID
+    tenant: str | None
+    name: str | None
+    """`None` where the rule cannot be read."""
+    detail: str
+
+
+def find_unreadable(candidates: Iterable[Candidate]) -> Iterator[Finding]:
+    for candidate in candidates:
+        rule = candidate.rule
+        if rule is None:
+            detail = "it is stored as no schema reads it, and denies every look"
+            yield Finding("unreadable", candidate.id, None, None, detail)
+        elif not is_readable(rule):
+            yield _found("unreadable", rule, "no policy can be made of it: it denies every look")
+
+
+def is_readable(rule: Rule) -> bool:
+    try:
+        policies_of(rule)
+    except Unreadable:
+        return False
+    return True
+
+
+def find_unreachable(rules: Sequence[Rule], at: datetime) -> Iterator[Finding]:
+    """Of readable rules that are enabled."""
+    denying = defaultdict(list)
+    for rule in rules:
+        if rule.effect == "deny":
+            denying[rule.tenant].append(rule)
+    for rule in rules:
+        if rule.tenant is not None and rule.effect == "allow":
+            detail = "what a tenant allows changes nothing: it can only narrow"
+        elif rule.ends_at is not None and rule.ends_at <= at:
+            detail = f"it ended at {rule.ends_at.isoformat()}"
+        elif shadow := next((d for d in denying[rule.tenant] if _hides(d, rule, at)), None):
+            detail = f"the rule {shadow.id} denies whatever it is about"
+        else:
+            continue
+        yield _found("unreachable", rule, detail)
+
+
+def find_contradictory(rules: Iterable[Rule]) -> Iterator[Finding]:
+    """Rules of one owner that say different things of the very same looks."""
+    alike: defaultdict[Hashable, list[Rule]] = defaultdict(list)
+    for rule in rules:
+        alike[rule.tenant, _conditions(rule)].append(rule)
+    for first, *others in alike.values():
+        for other in others:
+            if other.effect != first.effect:
+                detail = f"on the same conditions the rule {first.id} says {first.effect}"
+                yield _found("contradictory", other, f"it says {other.effect}, and {detail}")
+
+
+def find_never_matched(
+    rules: Iterable[Rule], matched: frozenset[UUID], days: int
+) -> Iterator[Finding]:
+    for rule in rules:
+        if rule.id not in matched:
+            yield _found("never_matched", rule, f"no look of the last {days} days met it")
+
+
+def _found(problem: Problem, rule: Rule, detail: str) -> Finding:
+    return Finding(problem, rule.id, rule.tenant, rule.name, detail)
+
+
+def _conditions(rule: Rule) -> Hashable:
+    return (
+        frozenset(rule.subjects.roles),
+        frozenset(user.lower() for user in rule.subjects.users),
+        frozenset(rule.surfaces),
+        frozenset(rule.reasons),
+        rule.ticket,
+        frozenset((frozenset(w.days), w.begins, w.ends, w.tz) for w in rule.windows),
+        frozenset(map(network, rule.networks)),
+        rule.mfa,
+        rule.starts_at,
+        rule.ends_at,
+    )
+
+
+def _hides(deny: Rule, rule: Rule, at: datetime) -> bool:
+    """Whether each look that `rule` is about is denied by `deny`. Where it says so it is so; what
+    only several rules hide together it does not see."""
+    if deny.id == rule.id or (rule.effect == "deny" and _hides_back(rule, deny, at)):
+        return False
+    return _covers(deny, rule, at)
+
+
+def _hides_back(rule: Rule, deny: Rule, at: datetime) -> bool:
+    """Of two that hide each other only the later one is idle."""
+    return rule.id < deny.id and _covers(rule, deny, at)
+
+
+def _covers(deny: Rule, rule: Rule, at: datetime) -> bool:
+    return (
+        (not deny.mfa or (rule.effect == "deny" and rule.mfa))
+        and _begins_before(deny, rule, at)
+        and (deny.ends_at is None or (rule.ends_at is not None and rule.ends_at <= deny.ends_at))
+        and _covers_subjects(deny, rule)
+        and all(set(surfaces_covering(s)) & set(deny.surfaces) for s in rule.surfaces)
+        and (not deny.reasons or _reasons(rule) <= set(deny.reasons))
+        and _covers_ticket(deny.ticket, rule.ticket)
+        and _covers_networks(deny, rule)
+        and _covers_windows(deny.windows, rule.windows)
+    )
+
+
+def _begins_before(deny: Rule, rule: Rule, at: datetime) -> bool:
+    if deny.starts_at is None or deny.starts_at <= at:
+        return True
+    return rule.starts_at is not None and deny.starts_at <= rule.starts_at
+
+
+def _covers_subjects(deny: Rule, rule: Rule) -> bool:
+    everybody, anybody = deny.subjects, rule.subjects
+    if not everybody.roles and not everybody.users:
+        return True
+    if not anybody.roles and not anybody.users:
+        return False
+    denied = {user.lower() for user in everybody.users}
+    return (
+        set(anybody.roles) <= set(everybody.roles)
+        and {user.lower() for user in anybody.users} <= denied
+    )
+
+
+def _reasons(rule: Rule) -> set[str]:
+    if rule.reasons:
+        return set(rule.reasons)
+    every: set[str] = set(REASON_CODES)
+    return every - {BREAK_GLASS} if rule.effect == "allow" else every
+
+
+def _covers_ticket(glob: str | None, inner: str | None) -> bool:
+    """What stands for anything in `inner` has to fall to what does so in `glob`."""
+    if glob is None:
+        return True
+    if inner is None:
+        return False
+    pattern = ".*".join(map(re.escape, glob.split("*")))
+    return re.fullmatch(pattern, inner, re.DOTALL) is not None
+
+
+def _covers_networks(deny: Rule, rule: Rule) -> bool:
+    if not deny.networks:
+        return True
+    outer = list(map(network, deny.networks))
+    return bool(rule.networks) and all(
+        any(
+            inner.version == n.version and inner.subnet_of(n)  # type: ignore[arg-type]  # the same
+            for n in outer
+        )
+        for inner in map(network, rule.networks)
+    )
+
+
+def _covers_windows(outer: Sequence[Window], inner: Sequence[Window]) -> bool:
+    if not outer:
+        return True
+    return bool(inner) and all(
+        any(
+            set(window.days) <= set(o.days)
+            and (o.begins, o.ends, o.tz) == (window.begins, window.ends, window.tz)
+            for o in outer
+        )
+        for window in inner
+    )

@@ -1,0 +1,85 @@
+"""Checks the rules that are in use, and asks the ledger which of them were ever met."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import get_args
+from uuid import UUID
+
+from webapp.rules.checks.findings import (
+    Finding,
+    find_contradictory,
+    find_never_matched,
+    find_unreachable,
+    find_unreadable,
+    is_readable,
+)
+from webapp.rules.engine.evaluate import Candidate, RuleSet, prepare
+from webapp.rules.rule import Effect, surfaces_covering
+from webapp.rules.simulation.history import Distinctions, PastLook
+from webapp.rules.simulation.past_accesses import read_looks
+
+
+def check_rules(candidates: Iterable[Candidate], days: int) -> list[Finding]:
+    """The rules in use, and the looks that the session's scope sees."""
+    every = list(candidates)
+    now = datetime.now(UTC)
+    readable = [c for c in every if c.rule is not None and is_readable(c.rule)]
+    rules = [c.rule for c in readable if c.rule is not None]
+    unreachable = list(find_unreachable(rules, now))
+    idle = {finding.rule_id for finding in unreachable}
+    reachable = [candidate for candidate in readable if candidate.id not in idle]
+    matched = find_matched(reachable, read_looks(now - timedelta(days=days)))
+    met = [c.rule for c in reachable if c.rule is not None]
+    return [
+        *find_unreadable(every),
+        *unreachable,
+        *find_contradictory(rules),
+        *find_never_matched(met, matched, days),
+    ]
+
+
+def find_matched(candidates: Iterable[Candidate], looks: Iterable[PastLook]) -> frozenset[UUID]:
+    """Which of these readable rules were about any of the looks, whatever came of it."""
+    every = list(candidates)
+    benches: dict[str, _Bench] = {}
+    matched: set[UUID] = set()
+    for look in looks:
+        surface = look.about.surface
+        bench = benches.get(surface)
+        if bench is None:
+            bench = benches[surface] = _Bench(every, surface)
+        matched |= bench.match(look)
+    return frozenset(matched)
+
+
+class _Bench:
+    """The rules that cover one surface, asked of each class of looks once."""
+
+    def __init__(self, candidates: Iterable[Candidate], surface: str) -> None:
+        covering = set(surfaces_covering(surface))
+        over = [c for c in candidates if c.rule and not covering.isdisjoint(c.rule.surfaces)]
+        # One effect at a time: of rules that say different things only the stronger are told.
+        self._sets: list[RuleSet] = [
+            prepare(c for c in over if c.rule and c.rule.effect == effect)
+            for effect in get_args(Effect)
+        ]
+        self._distinctions = Distinctions(c.rule for c in over if c.rule)
+        self._known: set[object] = set()
+
+    def match(self, look: PastLook) -> set[UUID]:
+        """The rules that a look of a new class meets."""
+        place = look.everywhere or look.tenant_id
+        kind = (place, self._distinctions.class_of(look.about, look.at))
+        if kind in self._known:
+            return set()
+        self._known.add(kind)
+        return {
+            candidate.id
+            for rules in self._sets
+            for candidate in self._met(rules, look)
+            if look.everywhere or candidate.tenant_id in (None, look.tenant_id)
+        }
+
+    def _met(self, rules: RuleSet, look: PastLook) -> tuple[Candidate, ...]:
+        weighed = rules.weigh(look.about, look.at)
+        return (*weighed.denying, *weighed.approving, *weighed.allowing)

@@ -1,0 +1,231 @@
+"""Sets of rules in Cedar (https://docs.cedarpolicy.com), prepared once and asked many times.
+
+What policies may read is in the schema. A set holds each template once and a link for each policy
+of a rule; a question adds who asks, the surface, and what the clocks show.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from hashlib import blake2b
+from itertools import chain
+from typing import Any, Final
+
+import cedarpy
+import orjson
+
+from webapp.rules.engine.request import Circumstances, address
+from webapp.rules.engine.templates import (
+    DAYS,
+    Json,
+    Part,
+    Policy,
+    Unreadable,
+    dumps,
+    microseconds,
+    policies_of,
+    zone_of,
+)
+from webapp.rules.rule import Rule, surfaces_covering
+
+SCHEMA_TEXT: Final = """\
+entity Subjects;
+entity Everyone in [Subjects];
+entity Role in [Subjects];
+entity User in [Subjects];
+entity Principal in [Everyone, Role, User];
+entity Surfaces;
+entity Pattern in [Surfaces];
+entity Surface in [Pattern];
+entity Clock = { "day": String, "before": String, "minute": Long };
+
+action "look" appliesTo {
+  principal: Principal,
+  resource: Surface,
+  context: {
+    "reason": String,
+    "ticket"?: String,
+    "ip"?: ipaddr,
+    "mfa": Bool,
+    "at": Long,
+    "approved": Bool,
+    "granted": Bool,
+  }
+};
+"""
+SCHEMA: Final = cedarpy.Schema.from_str(SCHEMA_TEXT)
+
+
+@dataclass(frozen=True)
+class Answer:
+    allowed: bool
+    policies: tuple[tuple[int, Part], ...]
+    """What decided: by the rule's place in the prepared set. Where anything forbids, all that do;
+    else all that permit."""
+    errors: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A set of rules, ready to be asked."""
+
+    policies: cedarpy.PolicySet
+    entities: cedarpy.Entities
+    zones: tuple[str, ...]
+    links: Sequence[tuple[int, Part]] = field(repr=False)
+
+
+def check(rule: Rule) -> None:
+    """Raises `Unreadable` unless Cedar finds the rule's policies valid by the schema."""
+    templates = {str(n): orjson.loads(p.template) for n, p in enumerate(policies_of(rule))}
+    # Templates alone leave Cedar's JSON as no text at all, of which everything is valid.
+    links = [_link(name, f"of {name}", "anybody", "anything") for name in templates]
+    text = cedarpy.policies_from_json_str(_policy_set(templates, links))
+    found = cedarpy.validate_policies(text, SCHEMA)
+    if not found:
+        raise Unreadable("; ".join(error.error for error in found.errors))
+
+
+def prepare(rules: Sequence[Sequence[Policy]]) -> Prepared:
+    """A set of these rules, each as its policies; raises `ValueError` where Cedar refuses one."""
+    every = [(place, policy) for place, policies in enumerate(rules) for policy in policies]
+    names = {text: _name(text) for text in {policy.template for _, policy in every}}
+    links = [
+        _link(names[policy.template], str(number), policy.subjects, policy.surfaces)
+        for number, (_, policy) in enumerate(every)
+    ]
+    templates = {name: orjson.loads(text) for text, name in names.items()}
+    return Prepared(
+        policies=cedarpy.PolicySet.from_json_str(_policy_set(templates, links)),
+        entities=cedarpy.Entities.from_json_str(dumps(entities_of(p for _, p in every)), SCHEMA),
+        zones=tuple(sorted(set(chain.from_iterable(map(_zones, templates.values()))))),
+        links=[(place, policy.part) for place, policy in every],
+    )
+
+
+def ask(
+    prepared: Prepared, about: Circumstances, at: datetime, *, approved: bool, granted: bool
+) -> Answer:
+    """`approved` lets approvals pass; `granted` says that it is a grant that does so. A question
+    that cannot be put is an error like any other."""
+    try:
+        return _ask(prepared, about, at, approved=approved, granted=granted)
+    except (ValueError, TypeError, OverflowError) as error:
+        return Answer(allowed=False, policies=(), errors=(str(error),))
+
+
+def _ask(
+    prepared: Prepared, about: Circumstances, at: datetime, *, approved: bool, granted: bool
+) -> Answer:
+    entities = prepared.entities.with_added_json_str(dumps(_present(about, at, prepared.zones)))
+    request = {
+        "principal": {"type": "Principal", "id": about.email},
+        "action": {"type": "Action", "id": "look"},
+        "resource": {"type": "Surface", "id": about.surface},
+        "context": _context(about, at, approved=approved, granted=granted),
+    }
+    result = cedarpy.is_authorized(request, prepared.policies, entities, SCHEMA)
+    return Answer(
+        allowed=result.allowed,
+        policies=tuple(prepared.links[int(name)] for name in result.diagnostics.reasons),
+        errors=tuple(result.diagnostics.errors),
+    )
+
+
+def entities_of(policies: Iterable[Policy]) -> list[Json]:
+    """Whom and what the slots' values hold."""
+    parents: dict[tuple[str, str], set[tuple[str, str]]] = {}
+    for policy in policies:
+        group = ("Subjects", policy.subjects)
+        parents.setdefault(group, set())
+        for member in _members(policy.subjects):
+            parents.setdefault(member, set()).add(group)
+        group = ("Surfaces", policy.surfaces)
+        parents.setdefault(group, set())
+        for pattern in orjson.loads(policy.surfaces):
+            parents.setdefault(("Pattern", pattern), set()).add(group)
+    return [_entity(kind, name, above) for (kind, name), above in sorted(parents.items())]
+
+
+def clock(zone: str, at: datetime) -> Json:
+    """What a clock on the wall there shows."""
+    local = at.astimezone(zone_of(zone))
+    return {
+        "day": DAYS[local.weekday()],
+        "before": DAYS[(local - timedelta(days=1)).weekday()],
+        "minute": local.hour * 60 + local.minute,
+    }
+
+
+def _present(about: Circumstances, at: datetime, zones: Iterable[str]) -> list[Json]:
+    """The entities of one question."""
+    holds = [
+        ("Everyone", "everyone"),
+        ("User", about.email.lower()),
+        *(("Role", role) for role in about.roles),
+    ]
+    patterns = [("Pattern", pattern) for pattern in surfaces_covering(about.surface)]
+    return [
+        _entity("Principal", about.email, holds),
+        _entity("Surface", about.surface, patterns),
+        *({**_entity("Clock", zone, ()), "attrs": clock(zone, at)} for zone in zones),
+    ]
+
+
+def _context(about: Circumstances, at: datetime, *, approved: bool, granted: bool) -> Json:
+    context: Json = {
+        "reason": about.reason,
+        "mfa": about.mfa,
+        "at": microseconds(at),
+        "approved": approved,
+        "granted": granted,
+    }
+    if about.ticket is not None:
+        context["ticket"] = about.ticket
+    if (ip := address(about.ip)) is not None:
+        context["ip"] = {"__extn": {"fn": "ip", "arg": str(ip)}}
+    return context
+
+
+def _entity(kind: str, name: str, parents: Iterable[tuple[str, str]]) -> Json:
+    return {
+        "uid": {"type": kind, "id": name},
+        "attrs": {},
+        "parents": [{"type": kind, "id": name} for kind, name in sorted(parents)],
+    }
+
+
+def _members(subjects: str) -> Iterator[tuple[str, str]]:
+    roles, users = orjson.loads(subjects)
+    if not roles and not users:
+        yield "Everyone", "everyone"
+    yield from (("Role", role) for role in roles)
+    yield from (("User", user) for user in users)
+
+
+def _zones(template: Any) -> Iterator[str]:
+    """The clocks that a template looks at."""
+    if isinstance(template, dict):
+        if template.get("type") == "Clock":
+            yield template["id"]
+        for inner in template.values():
+            yield from _zones(inner)
+    elif isinstance(template, list):
+        for inner in template:
+            yield from _zones(inner)
+
+
+def _link(template: str, name: str, subjects: str, surfaces: str) -> Json:
+    slots = {
+        "?principal": {"type": "Subjects", "id": subjects},
+        "?resource": {"type": "Surfaces", "id": surfaces},
+    }
+    return {"templateId": template, "newId": name, "values": slots}
+
+
+def _policy_set(templates: Json, links: list[Json]) -> str:
+    return dumps({"templates": templates, "staticPolicies": {}, "templateLinks": links})
+
+
+def _name(template: str) -> str:
+    return blake2b(template.encode(), digest_size=16).hexdigest()

@@ -1,0 +1,67 @@
+"""A verdict in a sentence for the person who looks, or may not."""
+
+from collections.abc import Iterable, Sequence
+
+from webapp.rules.engine.evaluate import Candidate, Verdict
+from webapp.rules.engine.request import Circumstances
+
+NAMED = 3
+"""Rules that a sentence names; of more it says how many."""
+
+
+def explain(verdict: Verdict, about: Circumstances) -> str:
+    if verdict.failed:
+        return f"Denied, since a rule cannot be evaluated{_where(verdict.decided_by)}."
+    match verdict.ruling:
+        case "approval_required":
+            asks = _verb(verdict.decided_by, "asks", "ask")
+            return f"{_sentence(verdict.decided_by)} {asks} for an approval first."
+        case "denied" if verdict.decided_by:
+            denies = _verb(verdict.decided_by, "denies", "deny")
+            return f"{_sentence(verdict.decided_by)} {denies} it."
+        case "denied":
+            roles = " or ".join(sorted(about.roles)) or "nobody in particular"
+            return f"No rule of the platform lets {roles} use {about.surface} for {about.reason}."
+    return _allowed(verdict)
+
+
+def _allowed(verdict: Verdict) -> str:
+    allows = _verb(verdict.decided_by, "allows", "allow")
+    parts = [f"{_sentence(verdict.decided_by)} {allows} it"]
+    if verdict.grants:
+        parts.append("as approved")
+    if verdict.passed_over:
+        ask = _verb(verdict.passed_over, "asks", "ask")
+        parts.append(f"by broken glass, without what {_names(verdict.passed_over)} {ask} for")
+    left_out = len(verdict.excluded.tenants)
+    if left_out:
+        parts.append(f"without {left_out} {'tenant' if left_out == 1 else 'tenants'} that said no")
+    return f"{', '.join(parts)}."
+
+
+def _verb(candidates: Sequence[Candidate], one: str, many: str) -> str:
+    return one if len(candidates) == 1 else many
+
+
+def _where(candidates: Sequence[Candidate]) -> str:
+    return f": {_names(candidates)}" if candidates else ""
+
+
+def _sentence(candidates: Sequence[Candidate]) -> str:
+    names = _names(candidates)
+    return names[:1].upper() + names[1:]
+
+
+def _names(candidates: Iterable[Candidate]) -> str:
+    named = [_name(candidate) for candidate in candidates]
+    more = len(named) - NAMED
+    if more > 0:
+        named = [*named[:NAMED], f"{more} more"]
+    return " and ".join(named)
+
+
+def _name(candidate: Candidate) -> str:
+    rule = candidate.rule
+    if rule is None:
+        return f"the unreadable rule {candidate.id}"
+    return f"{rule.tenant or 'the platform'}'s rule “{rule.name}”"

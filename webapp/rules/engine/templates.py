@@ -1,0 +1,204 @@
+"""A rule as Cedar policies: what it is about fills two slots, its conditions are the template.
+
+A rule is never spelled as text: a template is Cedar's JSON form of a policy
+(https://docs.cedarpolicy.com/policies/json-format.html), the same for all rules with the same
+conditions. An approval is a `forbid` that lets approved looks pass, and a `permit` for those that a
+grant covers: Cedar's own order, in which a `forbid` beats every `permit`, is that of the contract.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any, Final, Literal, get_args
+from zoneinfo import ZoneInfo
+
+import orjson
+
+from webapp.rules.engine.request import network
+from webapp.rules.rule import Day, Rule, Window
+
+BREAK_GLASS: Final = "break_glass"
+DAYS: Final = get_args(Day)
+_CLOCK: Final = re.compile(r"(?:[01][0-9]|2[0-3]):[0-5][0-9]")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+Json = dict[str, Any]
+Part = Literal["deny", "approve", "permit"]
+"""What a policy of a rule says: no; not without an approval; yes."""
+
+
+class Unreadable(ValueError):
+    """A rule that no policy can be made of: it must be taken for one that denies."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """One policy of a rule: the template, and what fills its slots."""
+
+    part: Part
+    template: str
+    """In Cedar's JSON form; the text is its name too, so that equal ones are one."""
+    subjects: str
+    surfaces: str
+
+
+def policies_of(rule: Rule) -> tuple[Policy, ...]:
+    """Raises `Unreadable`."""
+    try:
+        return tuple(
+            Policy(part, template, _subjects(rule), _surfaces(rule))
+            for part, template in _templates(rule)
+        )
+    except (ValueError, TypeError, OSError, LookupError, AttributeError, OverflowError) as error:
+        raise Unreadable(f"rule {rule.id}: {error}") from error
+
+
+@lru_cache(maxsize=1024)
+def zone_of(name: str) -> ZoneInfo:
+    return ZoneInfo(name)
+
+
+def microseconds(at: datetime) -> int:
+    return (at - _EPOCH) // timedelta(microseconds=1)
+
+
+def _subjects(rule: Rule) -> str:
+    users = {user.lower() for user in rule.subjects.users}
+    return dumps([sorted(set(rule.subjects.roles)), sorted(users)])
+
+
+def _surfaces(rule: Rule) -> str:
+    return dumps(sorted(set(rule.surfaces)))
+
+
+def _templates(rule: Rule) -> Iterator[tuple[Part, str]]:
+    conditions = list(_conditions(rule))
+    mfa = _attribute("mfa")
+    match rule.effect:
+        case "allow":
+            wanted = [_when(mfa)] if rule.mfa else []
+            yield "permit", _template("permit", [*conditions, *wanted])
+        case "deny":
+            spared = [_unless(mfa)] if rule.mfa else []
+            yield "deny", _template("forbid", [*conditions, *spared])
+        case "require_approval":
+            yield "approve", _template("forbid", [*conditions, _unless(_attribute("approved"))])
+            yield "permit", _template("permit", [*conditions, _when(_attribute("granted"))])
+            if rule.mfa:
+                yield "deny", _template("forbid", [*conditions, _unless(mfa)])
+        case unknown:
+            raise ValueError(f"{unknown!r} is no effect")
+
+
+def _template(effect: str, conditions: list[Json]) -> str:
+    return dumps(
+        {
+            "effect": effect,
+            "principal": {"op": "in", "slot": "?principal"},
+            "action": {"op": "==", "entity": {"type": "Action", "id": "look"}},
+            "resource": {"op": "in", "slot": "?resource"},
+            "conditions": conditions,
+        }
+    )
+
+
+def _conditions(rule: Rule) -> Iterator[Json]:
+    reason = _attribute("reason")
+    if rule.reasons:
+        yield _when(_contains(sorted(set(rule.reasons)), reason))
+    elif rule.effect == "allow":
+        # To break glass is never permitted by the way: an allowance has to name it.
+        yield _unless(_binary("==", reason, _value(BREAK_GLASS)))
+    if rule.ticket is not None:
+        known = {"has": {"left": {"Var": "context"}, "attr": "ticket"}}
+        pattern = ["Wildcard" if c == "*" else {"Literal": c} for c in rule.ticket]
+        like = {"like": {"left": _attribute("ticket"), "pattern": pattern}}
+        yield _when(_binary("&&", known, like))
+    if rule.networks:
+        yield _when(_from_networks(rule))
+    if rule.windows:
+        yield _when(_any([_within(window) for window in rule.windows]))
+    if rule.starts_at is not None:
+        yield _when(_binary(">=", _attribute("at"), _value(microseconds(rule.starts_at))))
+    if rule.ends_at is not None:
+        yield _when(_binary("<", _attribute("at"), _value(microseconds(rule.ends_at))))
+
+
+def _from_networks(rule: Rule) -> Json:
+    """An unknown address is in no network that allows, and in every one that does not."""
+    known = {"has": {"left": {"Var": "context"}, "attr": "ip"}}
+    inside = _any(
+        [
+            {"isInRange": [_attribute("ip"), {"ip": [_value(str(network(text)))]}]}
+            for text in sorted(set(rule.networks))
+        ]
+    )
+    if rule.effect == "allow":
+        return _binary("&&", known, inside)
+    return {"if-then-else": {"if": known, "then": inside, "else": _value(True)}}
+
+
+def _within(window: Window) -> Json:
+    """Raises `ValueError` for what no clock can show, rather than never or always be so."""
+    zone_of(window.tz)  # raises, where there is none of that name
+    if not window.days or not set(window.days) <= set(DAYS):
+        raise ValueError(f"{window.days} are no days")
+    place = {"Value": {"__entity": {"type": "Clock", "id": window.tz}}}
+    minute = _of(place, "minute")
+    begins, ends = map(minutes_of, (window.begins, window.ends))
+    today = _contains(list(window.days), _of(place, "day"))
+    begun = _binary(">=", minute, _value(begins))
+    not_over = _binary("<", minute, _value(ends))
+    if begins < ends:
+        return _binary("&&", _binary("&&", today, begun), not_over)
+    since_yesterday = _contains(list(window.days), _of(place, "before"))
+    return _binary("||", _binary("&&", today, begun), _binary("&&", since_yesterday, not_over))
+
+
+def minutes_of(time: str) -> int:
+    if not _CLOCK.fullmatch(time):
+        raise ValueError(f"{time} is no time")
+    hours, _, minutes = time.partition(":")
+    return int(hours) * 60 + int(minutes)
+
+
+def _when(body: Json) -> Json:
+    return {"kind": "when", "body": body}
+
+
+def _unless(body: Json) -> Json:
+    return {"kind": "unless", "body": body}
+
+
+def _value(value: str | int | bool) -> Json:
+    return {"Value": value}
+
+
+def _of(left: Json, attribute: str) -> Json:
+    return {".": {"left": left, "attr": attribute}}
+
+
+def _attribute(name: str) -> Json:
+    return _of({"Var": "context"}, name)
+
+
+def _binary(operator: str, left: Json, right: Json) -> Json:
+    return {operator: {"left": left, "right": right}}
+
+
+def _contains(values: list[str], value: Json) -> Json:
+    return _binary("contains", {"Set": [_value(v) for v in values]}, value)
+
+
+def _any(bodies: list[Json]) -> Json:
+    """One of them; halved, since Cedar reads no expression that nests deeper than some hundred."""
+    if len(bodies) == 1:
+        return bodies[0]
+    half = len(bodies) // 2
+    return _binary("||", _any(bodies[:half]), _any(bodies[half:]))
+
+
+def dumps(value: object) -> str:
+    return orjson.dumps(value).decode()

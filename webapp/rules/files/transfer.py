@@ -1,0 +1,182 @@
+"""Rules between the database and a file: what an import would do, and doing it.
+
+It runs in the scope that the session is in; nothing here commits.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import or_, select
+
+from webapp.db.scopes import Scope
+from webapp.extensions import db
+from webapp.http.errors import AppError, Conflict, NotFound, Stale
+from webapp.identity.models import Tenant
+from webapp.rules import service
+from webapp.rules.files.format import BadFile, Entry, RuleFile, wire_of, wire_of_draft
+from webapp.rules.mapping import candidate_of
+from webapp.rules.models import RuleRow
+from webapp.rules.rule import Rule
+
+Kind = Literal["created", "changed", "deleted"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A field, as on the wire."""
+
+    field: str
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True)
+class Step:
+    """What becomes of one rule."""
+
+    kind: Kind
+    tenant: str | None
+    name: str
+    differences: tuple[Difference, ...] = ()
+
+
+@dataclass(frozen=True)
+class Creation:
+    entry: Entry
+
+    @property
+    def step(self) -> Step:
+        return Step("created", *self.entry.key)
+
+
+@dataclass(frozen=True)
+class Amendment:
+    entry: Entry
+    rule: Rule
+    differences: tuple[Difference, ...]
+
+    @property
+    def step(self) -> Step:
+        return Step("changed", *self.entry.key, self.differences)
+
+    @property
+    def changes(self) -> Mapping[str, Any]:
+        return {d.field: self.entry.draft[d.field] for d in self.differences}
+
+
+@dataclass(frozen=True)
+class Deletion:
+    rule: Rule
+
+    @property
+    def step(self) -> Step:
+        return Step("deleted", self.rule.tenant, self.rule.name)
+
+
+@dataclass(frozen=True)
+class Plan:
+    creations: tuple[Creation, ...]
+    amendments: tuple[Amendment, ...]
+    deletions: tuple[Deletion, ...]
+    unchanged: int
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        return (
+            *(creation.step for creation in self.creations),
+            *(amendment.step for amendment in self.amendments),
+            *(deletion.step for deletion in self.deletions),
+        )
+
+
+def find_rules(owners: Collection[str | None] | None = None) -> list[Rule]:
+    """The rules of these owners, by their slugs and `None` for the platform, or everybody's.
+
+    Raises `NotFound` for a tenant that is not there, `Conflict` where a rule cannot be read.
+    """
+    statement = (
+        select(RuleRow, Tenant.slug)
+        .outerjoin(Tenant, Tenant.id == RuleRow.tenant_id)
+        .where(RuleRow.deleted_at.is_(None))
+        .order_by(RuleRow.id)
+    )
+    if owners is not None:
+        slugs = {owner for owner in owners if owner is not None}
+        unknown = slugs - set(db.session.scalars(select(Tenant.slug).where(Tenant.slug.in_(slugs))))
+        if unknown:
+            raise NotFound(f"There is no tenant {min(unknown)}.")
+        theirs = [Tenant.slug.in_(slugs), *([RuleRow.tenant_id.is_(None)] * (None in owners))]
+        statement = statement.where(or_(*theirs))
+    return [_readable(row, slug) for row, slug in db.session.execute(statement)]
+
+
+def plan_import(file: RuleFile, *, prune: bool) -> Plan:
+    """A rule of the same owner and name is the same rule. `prune` deletes those that the file does
+    not have, of the owners that it names."""
+    there = {(rule.tenant, rule.name): rule for rule in find_rules(file.owners)}
+    creations, amendments, unchanged = [], [], 0
+    for entry in file.entries:
+        rule = there.pop(entry.key, None)
+        if rule is None:
+            creations.append(Creation(entry))
+        elif differences := tuple(_differences(rule, entry)):
+            amendments.append(Amendment(entry, rule, differences))
+        else:
+            unchanged += 1
+    deletions = tuple(map(Deletion, there.values())) if prune else ()
+    return Plan(tuple(creations), tuple(amendments), deletions, unchanged)
+
+
+def carry_out(scope: Scope, plan: Plan, by: str) -> None:
+    """All of it, or an exception: `BadFile` where what is asked cannot be, `Stale` where a rule has
+    been changed since it was planned.
+
+    What is deleted goes last, so that what takes its place is there before.
+    """
+    for creation in plan.creations:
+        entry = creation.entry
+        with _placed(entry.place):
+            service.create_rule(scope, {**entry.draft, "tenant": entry.tenant}, by)
+    for amendment in plan.amendments:
+        rule = amendment.rule
+        with _placed(amendment.entry.place):
+            service.update_rule(rule.id, _unchanged_since(rule), amendment.changes, by)
+    for deletion in plan.deletions:
+        rule = deletion.rule
+        with _placed(f"{rule.tenant or 'the platform'}'s rule {rule.name!r}"):
+            service.delete_rule(rule.id, _unchanged_since(rule), by)
+
+
+@contextmanager
+def _placed(place: str) -> Iterator[None]:
+    """Says of what is refused where it stands."""
+    try:
+        yield
+    except Stale:
+        raise
+    except AppError as error:
+        raise BadFile([f"{place}: {error}"]) from error
+
+
+def _unchanged_since(rule: Rule) -> Callable[[int], None]:
+    def check(version: int) -> None:
+        if version != rule.version:
+            raise Stale(f"The rule {rule.id} was changed meanwhile; try again.")
+
+    return check
+
+
+def _differences(rule: Rule, entry: Entry) -> Iterator[Difference]:
+    after = wire_of_draft(entry.draft, entry.tenant)
+    for name, before in wire_of(rule).items():
+        if before != after[name]:
+            yield Difference(name, before, after[name])
+
+
+def _readable(row: RuleRow, slug: str | None) -> Rule:
+    rule = candidate_of(row, slug).rule
+    if rule is None:
+        raise Conflict(f"The rule {row.id} cannot be read: see `flask rules check`.")
+    return rule

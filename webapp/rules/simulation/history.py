@@ -1,0 +1,114 @@
+"""Looks of the past, as rules are asked about them again, and what of a look rules tell apart."""
+
+import re
+from bisect import bisect_right
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network
+from uuid import UUID
+
+from webapp.rules.engine.request import Circumstances, address, network
+from webapp.rules.engine.templates import BREAK_GLASS, minutes_of, zone_of
+from webapp.rules.rule import Rule
+
+
+@dataclass(frozen=True)
+class PastLook:
+    """A look that the ledger has a record of."""
+
+    id: UUID
+    """Its event's."""
+    at: datetime
+    about: Circumstances
+    everywhere: bool
+    tenant_id: UUID | None
+    """`None` for all tenants, or for one that is not there."""
+    approved: bool
+    """Whether it rested on grants."""
+
+
+class Distinctions:
+    """What these rules tell apart: they say the same of looks of one class.
+
+    Ten thousand looks with as many tickets fall into few classes where one rule asks for `INC-*`,
+    and each class has to be judged once.
+    """
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        self._rules = tuple(rules)
+        self._tickets: dict[str | None, Hashable] = {None: None}
+        self._addresses: dict[str | None, Hashable] = {None: None}
+
+    def class_of(self, about: Circumstances, at: datetime) -> Hashable:
+        email = about.email.lower()
+        if about.ticket not in self._tickets:
+            self._tickets[about.ticket] = self._tell_ticket(about.ticket or "")
+        if about.ip not in self._addresses:
+            self._addresses[about.ip] = self._tell_address(about.ip)
+        return (
+            email if email in self._users else None,
+            about.roles & self._roles,
+            about.mfa and self._asks_for_mfa,
+            about.surface,
+            about.reason if about.reason in self._reasons else None,
+            self._tickets[about.ticket],
+            self._addresses[about.ip],
+            bisect_right(self._moments, at),
+            tuple(_tell_time(zone, minutes, at) for zone, minutes in self._clocks),
+        )
+
+    def _tell_ticket(self, ticket: str) -> Hashable:
+        return frozenset(glob for glob in self._globs if glob.fullmatch(ticket))
+
+    def _tell_address(self, text: str | None) -> Hashable:
+        known = address(text)
+        return None if known is None else frozenset(n for n in self._networks if known in n)
+
+    @cached_property
+    def _users(self) -> frozenset[str]:
+        return frozenset(user.lower() for rule in self._rules for user in rule.subjects.users)
+
+    @cached_property
+    def _roles(self) -> frozenset[str]:
+        return frozenset(role for rule in self._rules for role in rule.subjects.roles)
+
+    @cached_property
+    def _asks_for_mfa(self) -> bool:
+        return any(rule.mfa for rule in self._rules)
+
+    @cached_property
+    def _reasons(self) -> frozenset[str]:
+        return frozenset({BREAK_GLASS}.union(*(rule.reasons for rule in self._rules)))
+
+    @cached_property
+    def _globs(self) -> frozenset[re.Pattern[str]]:
+        return frozenset(
+            re.compile(".*".join(map(re.escape, rule.ticket.split("*"))), re.DOTALL)
+            for rule in self._rules
+            if rule.ticket is not None
+        )
+
+    @cached_property
+    def _networks(self) -> frozenset[IPv4Network | IPv6Network]:
+        return frozenset(network(text) for rule in self._rules for text in rule.networks)
+
+    @cached_property
+    def _moments(self) -> list[datetime]:
+        ends = {moment for rule in self._rules for moment in (rule.starts_at, rule.ends_at)}
+        return sorted(moment for moment in ends if moment is not None)
+
+    @cached_property
+    def _clocks(self) -> list[tuple[str, list[int]]]:
+        """The minutes of the day at which windows begin and end, by their time zones."""
+        minutes: dict[str, set[int]] = {}
+        for window in (window for rule in self._rules for window in rule.windows):
+            ends = map(minutes_of, (window.begins, window.ends))
+            minutes.setdefault(window.tz, set()).update(ends)
+        return [(zone, sorted(found)) for zone, found in sorted(minutes.items())]
+
+
+def _tell_time(zone: str, minutes: list[int], at: datetime) -> Hashable:
+    local = at.astimezone(zone_of(zone))
+    return local.weekday(), bisect_right(minutes, local.hour * 60 + local.minute)

@@ -1,0 +1,132 @@
+"""Simulations on the wire."""
+
+from typing import Any, get_args
+
+from marshmallow import ValidationError, fields, validate, validates_schema
+
+from webapp.http.schema import Instant, Schema, Text, TupleOf
+from webapp.identity.principal import PLATFORM_ROLES, TENANT_ROLES
+from webapp.rules.engine.evaluate import Ruling
+from webapp.rules.schemas import FEW, RuleCreateSchema
+from webapp.rules.simulation.replay import Affected, Changed, Outcome, Replay, Shift
+from webapp.rules.simulation.service import Comparison, DescribedLook, Simulation, Told
+from webapp.scope.headers import MAX_TICKET, REASON_CODES
+from webapp.scope.schemas import SLUG, SURFACE
+
+MAX_DAYS = 90
+
+
+class DescribedLookSchema(Schema):
+    model = DescribedLook
+
+    email = Text(required=True, validate=validate.Length(1, 320))
+    roles = TupleOf(
+        fields.String(validate=validate.OneOf((*PLATFORM_ROLES, *TENANT_ROLES))),
+        load_default=(),
+        validate=FEW,
+    )
+    mfa = fields.Boolean(load_default=False)
+    surface = fields.String(required=True, validate=SURFACE)
+    reason = fields.String(required=True, validate=validate.OneOf(REASON_CODES))
+    ticket = Text(load_default=None, allow_none=True, validate=validate.Length(1, MAX_TICKET))
+    ip = Text(load_default=None, allow_none=True, validate=validate.Length(1, 64))
+    at = Instant(
+        load_default=None, allow_none=True, metadata={"description": "Null, or absent: now."}
+    )
+    tenant = fields.String(
+        load_default=None,
+        allow_none=True,
+        validate=SLUG,
+        metadata={"description": "Null, or absent: all tenants."},
+    )
+
+
+class SimulateSchema(Schema):
+    """A draft, or the removal of a rule, and what it is tried on."""
+
+    rule = fields.Nested(RuleCreateSchema, load_default=None, allow_none=True)
+    replaces = fields.UUID(load_default=None, allow_none=True)
+    remove = fields.Boolean(load_default=False)
+    look = fields.Nested(DescribedLookSchema, load_default=None, allow_none=True)
+    days = fields.Integer(load_default=None, allow_none=True, validate=validate.Range(1, MAX_DAYS))
+
+    @validates_schema
+    def _is_one_question(self, data: dict[str, Any], **_: Any) -> None:
+        problems = {}
+        if data["remove"] and data["rule"] is not None:
+            problems["rule"] = ["Must be absent where one is removed."]
+        if not data["remove"] and data["rule"] is None:
+            problems["rule"] = ["Is required unless one is removed."]
+        if data["remove"] and data["replaces"] is None:
+            problems["replaces"] = ["Must say which rule is removed."]
+        if (data["look"] is None) == (data["days"] is None):
+            problems["look"] = ["Say either `look` or `days`."]
+        if problems:
+            raise ValidationError(problems)
+
+
+class ToldSchema(Schema):
+    model = Told
+
+    effect = fields.String(required=True, validate=validate.OneOf(get_args(Ruling)))
+    explanation = fields.String(required=True)
+    rule_ids = TupleOf(fields.UUID(), required=True)
+    excluded_count = fields.Integer(required=True, allow_none=True)
+    excluded_tenant_ids = TupleOf(fields.UUID(), required=True, allow_none=True)
+    excluded = fields.Boolean(required=True, allow_none=True)
+
+
+class ComparisonSchema(Schema):
+    model = Comparison
+
+    before = fields.Nested(ToldSchema, required=True)
+    after = fields.Nested(ToldSchema, required=True)
+
+
+def _outcome() -> fields.String:
+    return fields.String(required=True, validate=validate.OneOf(get_args(Outcome)))
+
+
+class ShiftSchema(Schema):
+    model = Shift
+
+    before = _outcome()
+    after = _outcome()
+    looks = fields.Integer(required=True)
+
+
+class AffectedSchema(Schema):
+    model = Affected
+
+    actor = fields.String(required=True)
+    looks = fields.Integer(required=True)
+
+
+class ChangedSchema(Schema):
+    model = Changed
+
+    id = fields.UUID(required=True)
+    occurred_at = fields.AwareDateTime(required=True)
+    actor = fields.String(required=True)
+    surface = fields.String(required=True)
+    reason = fields.String(required=True)
+    before = _outcome()
+    after = _outcome()
+
+
+class ReplaySchema(Schema):
+    model = Replay
+
+    examined = fields.Integer(required=True)
+    changed = fields.Integer(required=True)
+    truncated = fields.Boolean(required=True)
+    shifts = TupleOf(fields.Nested(ShiftSchema), required=True)
+    actors = TupleOf(fields.Nested(AffectedSchema), required=True)
+    looks = TupleOf(fields.Nested(ChangedSchema), required=True)
+
+
+class SimulationSchema(Schema):
+    model = Simulation
+
+    look = fields.Nested(ComparisonSchema, required=True, allow_none=True)
+    past = fields.Nested(ReplaySchema, required=True, allow_none=True)

@@ -1,0 +1,203 @@
+"""Simulations, told what the rules and the ledger say now. Nothing here changes anything."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any
+from uuid import UUID
+
+from webapp.db.scopes import Scope, TenantScope
+from webapp.http.errors import Invalid
+from webapp.rules.drafts import rule_of_draft
+from webapp.rules.engine.evaluate import (
+    NO_RULES,
+    Candidate,
+    RuleSet,
+    Ruling,
+    Verdict,
+    prepare,
+)
+from webapp.rules.engine.explanation import explain
+from webapp.rules.engine.request import Circumstances
+from webapp.rules.rule import Rule
+from webapp.rules.rule_sets import ALL_TENANTS, PLATFORM, Owner, load_candidates, read_rules
+from webapp.rules.service import find_tenant, get_rule, slug_of
+from webapp.rules.simulation.past_accesses import read_looks
+from webapp.rules.simulation.replay import DRAFT, Proposal, Replay, Sets, replay
+
+MAX_LOOKS = 20_000
+
+
+@dataclass(frozen=True)
+class DescribedLook:
+    """A look that nobody makes."""
+
+    email: str
+    surface: str
+    reason: str
+    roles: tuple[str, ...] = ()
+    mfa: bool = False
+    ticket: str | None = None
+    ip: str | None = None
+    at: datetime | None = None
+    """`None`: now."""
+    tenant: str | None = None
+    """`None` for all tenants."""
+
+    @property
+    def about(self) -> Circumstances:
+        return Circumstances(
+            email=self.email,
+            roles=frozenset(self.roles),
+            mfa=self.mfa,
+            surface=self.surface,
+            reason=self.reason,
+            ticket=self.ticket,
+            ip=self.ip,
+        )
+
+
+@dataclass(frozen=True)
+class Told:
+    """A decision, as far as who asks may see it."""
+
+    effect: Ruling
+    explanation: str
+    rule_ids: tuple[UUID, ...]
+    excluded_count: int | None
+    """How many tenants are left out; `None` in a tenant's scope, like their ids."""
+    excluded_tenant_ids: tuple[UUID, ...] | None
+    excluded: bool | None
+    """Whether the tenant whose scope it is would be left out of a look at all tenants."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A described look's decisions, without the proposal and with it."""
+
+    before: Told
+    after: Told
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What was asked: either is there."""
+
+    look: Comparison | None = None
+    past: Replay | None = None
+
+
+def propose(scope: Scope, draft: Mapping[str, Any] | None, replaces: UUID | None) -> Proposal:
+    """What a draft would be, beside the rules there are or in the place of one; without a draft,
+    the removal of that one.
+
+    Raises `NotFound` for a rule that the scope does not see, and `Invalid`.
+    """
+    old = None if replaces is None else get_rule(replaces)
+    if draft is None:
+        if old is None:
+            raise _invalid("rule", "is required unless one is removed")
+        return Proposal(_tenant_id(scope, old.tenant, "replaces"), old.id, None)
+    tenant = draft["tenant"] if "tenant" in draft else _owner(scope, old)
+    tenant_id = _tenant_id(scope, tenant, "rule.tenant")
+    if old is not None and old.tenant != tenant:
+        raise _invalid("replaces", "is the rule of somebody else than the draft's owner")
+    rule = rule_of_draft(draft, old.id if old else DRAFT, tenant)
+    return Proposal(tenant_id, replaces, rule)
+
+
+def simulate_look(scope: Scope, proposal: Proposal, look: DescribedLook) -> Comparison:
+    own = scope.tenant_id if isinstance(scope, TenantScope) else None
+    everywhere = look.tenant is None
+    if everywhere:
+        owner = ALL_TENANTS if own is None else Owner(own)
+    else:
+        owner = Owner(_tenant_id(scope, look.tenant, "look.tenant"))
+    before = Sets(read_rules(PLATFORM, look.surface), read_rules(owner, look.surface))
+    concerned = everywhere or proposal.tenant_id in (None, owner.tenant_id)
+    after = before.changed_by(proposal, look.surface) if concerned else before
+    at = look.at or datetime.now(UTC)
+    verdicts = [s.judge(look.about, at, everywhere=everywhere) for s in (before, after)]
+    return Comparison(*(_tell(verdict, look.about, own, everywhere) for verdict in verdicts))
+
+
+def simulate_past(proposal: Proposal, days: int) -> Replay:
+    """Of the looks that the session's scope sees."""
+    seen = read_looks(datetime.now(UTC) - timedelta(days=days))
+    looks = list(islice(seen, MAX_LOOKS + 1))
+    truncated = len(looks) > MAX_LOOKS
+    return replay(looks[:MAX_LOOKS], proposal, _Reading(proposal), truncated=truncated)
+
+
+class _Reading:
+    """Reads the rules that a replay asks for: of tenants but the one concerned, those of all at
+    once, since there may be thousands of them in the ledger."""
+
+    def __init__(self, proposal: Proposal) -> None:
+        self._concerned = (None, proposal.tenant_id)
+        self._others: dict[str, dict[UUID | None, list[Candidate]]] = {}
+
+    def __call__(self, tenant_id: UUID | None, surface: str) -> RuleSet:
+        if tenant_id in self._concerned:
+            return read_rules(Owner(tenant_id), surface)
+        if surface not in self._others:
+            by_tenant = self._others[surface] = defaultdict(list)
+            for candidate in load_candidates(ALL_TENANTS, surface):
+                by_tenant[candidate.tenant_id].append(candidate)
+        theirs = self._others[surface].get(tenant_id)
+        return NO_RULES if theirs is None else prepare(theirs)
+
+
+def _owner(scope: Scope, old: Rule | None) -> str | None:
+    """Of a draft that does not say whose it is."""
+    if old is not None:
+        return old.tenant
+    return slug_of(scope.tenant_id) if isinstance(scope, TenantScope) else None
+
+
+def _tenant_id(scope: Scope, slug: str | None, field: str) -> UUID | None:
+    """The owner of that slug; none for the platform."""
+    if slug is None:
+        if isinstance(scope, TenantScope):
+            raise _invalid(field, "must be the tenant whose scope this is")
+        return None
+    found = find_tenant(slug)
+    if found is None:
+        raise _invalid(field, "is none that you can see")
+    return found
+
+
+def _invalid(field: str, problem: str) -> Invalid:
+    return Invalid(f"The simulation's {field} {problem}.", {field: [problem]})
+
+
+def _tell(verdict: Verdict, about: Circumstances, own: UUID | None, everywhere: bool) -> Told:
+    """A tenant is not told the names of the platform's rules, nor who else is left out."""
+    excluded = verdict.excluded
+    allowed = verdict.ruling == "allowed"
+    if own is None:
+        count, ids, is_left_out = len(excluded.tenants), excluded.ids, None
+        explanation = explain(verdict, about)
+    else:
+        count, ids = None, None
+        is_left_out = own in excluded.tenants if everywhere and allowed else None
+        explanation = explain(_nameless(verdict), about)
+    return Told(
+        effect=verdict.ruling,
+        explanation=explanation,
+        rule_ids=tuple(candidate.id for candidate in verdict.decided_by),
+        excluded_count=count,
+        excluded_tenant_ids=ids,
+        excluded=is_left_out,
+    )
+
+
+def _nameless(verdict: Verdict) -> Verdict:
+    """Without the names of the platform's rules."""
+    decided_by = (
+        replace(c, rule=replace(c.rule, name="…")) if c.rule and c.tenant_id is None else c
+        for c in verdict.decided_by
+    )
+    return replace(verdict, decided_by=tuple(decided_by))
