@@ -7,7 +7,7 @@ from webapp.worker.delivery import SERIALIZER
 
 task_serializer = SERIALIZER
 accept_content = [SERIALIZER]
-# A batch of events says much the same many times: it is a tenth as long, and sooner spelled out.
+# A batch of events says much the same many times: it is a tenth as long, and sooner written out.
 task_compression = "zstd"
 task_ignore_result = True
 

@@ -61,7 +61,7 @@ def _commit(app: Flask, results: Results) -> float:
     before = _committed(app)
     events = [make_event() for _ in range(EVENTS)]
     for start in range(0, EVENTS, 500):
-        journal.settle(events[start : start + 500], PATIENCE)
+        journal.finalize(events[start : start + 500], PATIENCE)
     journal.close(PATIENCE)
     rate = _rate(lambda: _committed(app) - before, EVENTS)
     results.expect(_committed(app) == before + EVENTS, f"{OURS}: not each event once")
@@ -69,7 +69,7 @@ def _commit(app: Flask, results: Results) -> float:
 
 
 def _committed(app: Flask) -> int:
-    with app.app_context(), db.session.scoped(GlobalScope(look_id=uuid4())):
+    with app.app_context(), db.session.scoped(GlobalScope(access_id=uuid4())):
         return db.session.scalars(select(func.count()).select_from(AuditEventRow)).one()
 
 

@@ -12,13 +12,13 @@ from flask import Flask
 
 from bench.result import Figure, Ratio, Results
 from tests.applications import application
-from webapp.caching import Remembered
-from webapp.db.scopes import NOBODY, Exclusion, GlobalScope
-from webapp.decisions.decide import consult_now, judge_at
+from webapp.caching import GenerationCache
+from webapp.db.scopes import NO_EXCLUSION, Exclusion, GlobalScope
+from webapp.decisions.decide import decide_at, decide_elevation
 from webapp.extensions import db
 from webapp.rules import rule_sets as sets
 from webapp.rules.engine import cedar
-from webapp.rules.engine.request import Circumstances
+from webapp.rules.engine.request import AuthorizationRequest
 from webapp.rules.engine.templates import policies_of
 from webapp.rules.models import RuleRow
 from webapp.rules.rule import RuleQuery
@@ -94,14 +94,14 @@ def _measure_rules(app: Flask, owner: str, rounds: int, results: Results) -> Non
 def _time_rules(app: Flask, total: int, rounds: int, seconds: Seconds, results: Results) -> None:
     _forget(app)
     alone = TenantTarget(None, "nobody")
-    decided = consult_now(alone, None, _about())
+    decided = decide_elevation(alone, None, _about())
     results.expect(isinstance(decided, Allowed), f"{total} rules: the decision is {decided}")
     loaded = sets.load(RuleRow.tenant_id.is_(None))
     every = cedar.prepare([policies_of(c.rule) for c in loaded if c.rule is not None])
     few = 2 if total > RULES[1] else REPEATS
     calls: Calls = {
-        "remembered": (lambda: consult_now(alone, None, _about()), REPEATS),
-        "decided": (lambda: judge_at(_about(), alone, None, datetime.now(UTC)), REPEATS),
+        "remembered": (lambda: decide_elevation(alone, None, _about()), REPEATS),
+        "decided": (lambda: decide_at(_about(), alone, None, datetime.now(UTC)), REPEATS),
         "read and decided": (lambda: _afresh(app, alone), REPEATS),
         "cedar": (lambda: _ask_cedar(every), few),
     }
@@ -118,7 +118,7 @@ def _measure_tenants(app: Flask, owner: str, rounds: int, results: Results) -> N
         with app.test_request_context():
             _time_tenants(app, total, rounds, seconds, results)
     for what in ("remembered", "decided", "read and decided", "a page"):
-        name = f"a look at all tenants, {what}"
+        name = f"an access to all tenants, {what}"
         for total in (NARROWING, TENANTS):
             note = f"{total:,} tenants, {NARROWING:,} left out"
             value = median(seconds[what, total]) * 1e3
@@ -129,14 +129,14 @@ def _measure_tenants(app: Flask, owner: str, rounds: int, results: Results) -> N
 
 def _time_tenants(app: Flask, total: int, rounds: int, seconds: Seconds, results: Results) -> None:
     _forget(app)
-    decided = consult_now(TOGETHER, None, _about())
+    decided = decide_elevation(TOGETHER, None, _about())
     ruled = decided.ruled if isinstance(decided, Allowed) else None
-    excluded = ruled.excluded if ruled else NOBODY
+    excluded = ruled.excluded if ruled else NO_EXCLUSION
     left_out = len(excluded.tenants)
     results.expect(left_out == NARROWING, f"{total} tenants: {left_out} are left out")
     calls: Calls = {
-        "remembered": (lambda: consult_now(TOGETHER, None, _about()), REPEATS),
-        "decided": (lambda: judge_at(_about(), TOGETHER, None, datetime.now(UTC)), 3),
+        "remembered": (lambda: decide_elevation(TOGETHER, None, _about()), REPEATS),
+        "decided": (lambda: decide_at(_about(), TOGETHER, None, datetime.now(UTC)), 3),
         "read and decided": (lambda: _afresh(app, TOGETHER), 3),
         "a page": (lambda: _page(excluded), REPEATS),
     }
@@ -150,8 +150,8 @@ def _time(calls: Calls, total: int, rounds: int, seconds: Seconds) -> None:
             seconds.setdefault((what, total), []).append(_seconds(call, repeats))
 
 
-def _about() -> Circumstances:
-    return Circumstances(
+def _about() -> AuthorizationRequest:
+    return AuthorizationRequest(
         email="engineer@example.org",
         roles=frozenset({"engineer"}),
         mfa=False,
@@ -169,7 +169,7 @@ def _ask_cedar(every: cedar.Prepared) -> None:
 def _afresh(app: Flask, target: Target) -> None:
     """As in a process that has just begun, or after a rule has changed."""
     _forget(app)
-    judge_at(_about(), target, None, datetime.now(UTC))
+    decide_at(_about(), target, None, datetime.now(UTC))
 
 
 def _page(excluded: Exclusion) -> None:
@@ -180,7 +180,7 @@ def _page(excluded: Exclusion) -> None:
 
 def _forget(app: Flask) -> None:
     sets.init_app(app)
-    app.extensions["sightline.decisions"] = Remembered()
+    app.extensions["sightline.decisions"] = GenerationCache()
 
 
 def _seconds(call: Callable[[], object], repeats: int) -> float:

@@ -29,16 +29,16 @@ BARE = "bare Flask, one Redis GET"
 ORIGINAL = "FastAPI, fastapi-cache2, pydantic"
 
 CHECKED = 3
-"""Seconds in which every answer is looked at."""
+"""Seconds in which every answer is accessed."""
 
 REST = 0.8
-"""Seconds for the relay to bring away what a run of looks leaves: else the next pays for it."""
+"""Seconds for the relay to bring away what a run of accesses leaves: else the next pays for it."""
 
 COLD = 64
 MISSES = 100
 RELOADS = 200
 PATIENCE = 60
-"""Seconds that the worker may take to commit the looks at the end of a run."""
+"""Seconds that the worker may take to commit the accesses to the end of a run."""
 
 CODEC = Codec(RulePageSchema(), many=False)
 
@@ -143,14 +143,14 @@ def check_ledger(product: Product, received: int, results: Results) -> None:
     """Each elevated answer has left one event. More were answered than `received`: those that were
     on their way when a run ended, and those that came before the timed ones."""
     began = time.monotonic()
-    answers, committed = product.elevated_answers(), product.committed_looks()
+    answers, committed = product.elevated_answers(), product.committed_accesses()
     while committed < answers and time.monotonic() < began + PATIENCE:
         time.sleep(0.2)
-        committed = product.committed_looks()
+        committed = product.committed_accesses()
     results.expect(answers >= received, f"{received} answers came, and {answers} are in the log")
-    found = f"{committed} looks in the ledger for {answers} elevated answers"
+    found = f"{committed} accesses in the ledger for {answers} elevated answers"
     results.expect(committed == answers, found)
-    results.figures.append(Figure("looks in the ledger", committed, "", f"{answers} answers"))
+    results.figures.append(Figure("accesses in the ledger", committed, "", f"{answers} answers"))
 
 
 def measure_miss(product: Product, results: Results) -> None:

@@ -76,17 +76,17 @@ class Product:
         )
 
     def elevated_answers(self) -> int:
-        """How many times the list was answered to a look at all tenants, as the log has it."""
+        """How many times the list was answered to an access to all tenants, as the log has it."""
         wanted = {"event": "request", "surface": SURFACE, "scope": "global", "status": 200}
         with self.web.log.open("rb") as lines:
             logged = (orjson.loads(line) for line in lines if b'"global"' in line)
             return sum(wanted.items() <= line.items() for line in logged)
 
-    def committed_looks(self) -> int:
-        """How many looks at the list are in the ledger by now."""
-        looks = select(func.count()).where(AuditEventRow.surface == SURFACE)
-        with self.app.app_context(), db.session.scoped(GlobalScope(look_id=uuid4())):
-            return db.session.scalars(looks).one()
+    def committed_accesses(self) -> int:
+        """How many accesses the list are in the ledger by now."""
+        accesses = select(func.count()).where(AuditEventRow.surface == SURFACE)
+        with self.app.app_context(), db.session.scoped(GlobalScope(access_id=uuid4())):
+            return db.session.scalars(accesses).one()
 
 
 @contextmanager

@@ -3,9 +3,9 @@
 from celery import Task, shared_task
 
 from webapp.audit.operation import origin
-from webapp.db.scopes import ClerkScope
+from webapp.db.scopes import MaintenanceScope
 from webapp.extensions import db
-from webapp.grants import expiry as clerk
+from webapp.grants import expiry as expiry
 from webapp.grants.notices import outbox as notices
 
 
@@ -13,7 +13,7 @@ from webapp.grants.notices import outbox as notices
 def expire(self: "Task[[], None]") -> None:
     """End grants and requests whose time is over, each recorded and told of once."""
     request = origin("TASK", "grants.expire", str(self.request.id))
-    with db.session.scoped(ClerkScope()):
-        while clerk.expire_over(request):
+    with db.session.scoped(MaintenanceScope()):
+        while expiry.expire_over(request):
             db.session.commit()
     notices.send_soon()

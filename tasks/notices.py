@@ -4,7 +4,7 @@ from time import monotonic
 
 from celery import shared_task
 
-from webapp.db.scopes import ClerkScope
+from webapp.db.scopes import MaintenanceScope
 from webapp.extensions import db
 from webapp.grants.notices import outbox as notices
 
@@ -17,7 +17,7 @@ def send() -> None:
     """Send what is due; by a channel that does not answer, no more for now."""
     until = monotonic() + WHILE
     unreachable: set[str] = set()
-    with db.session.scoped(ClerkScope()):
+    with db.session.scoped(MaintenanceScope()):
         while (notice := notices.take(unreachable)) is not None:
             db.session.commit()
             if not notices.carry_out(notice):
@@ -31,6 +31,6 @@ def send() -> None:
 @shared_task(name="notices.forget", ignore_result=True)
 def forget() -> None:
     """Remove those that were told long ago."""
-    with db.session.scoped(ClerkScope()):
+    with db.session.scoped(MaintenanceScope()):
         notices.forget_old()
         db.session.commit()

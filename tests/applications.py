@@ -19,8 +19,8 @@ from webapp.rules.schemas import RuleCreateSchema
 from webapp.settings import Settings, read_settings
 
 DRAIN = 1.0
-STAFF_LOOKS = {
-    "name": "Staff look",
+STAFF_ACCESS = {
+    "name": "Staff access",
     "effect": "allow",
     "subjects": {"roles": ["support", "engineer", "auditor", "owner"]},
     "surfaces": ["*"],
@@ -34,15 +34,15 @@ def application(environment: Mapping[str, str], drain: float = DRAIN) -> Iterato
         settings = read_settings()
     migrate.upgrade(settings)
     with application_of(settings, drain) as app:
-        let_staff_look(app)
+        let_staff_access(app)
         yield app
 
 
-def let_staff_look(app: Flask) -> None:
+def let_staff_access(app: Flask) -> None:
     """As far as the surfaces let them: what rules say more exactly has tests of its own."""
-    everywhere = GlobalScope(look_id=uuid4())
+    everywhere = GlobalScope(access_id=uuid4())
     with app.app_context(), db.session.scoped(everywhere):
-        rule = RuleCreateSchema().load(STAFF_LOOKS)
+        rule = RuleCreateSchema().load(STAFF_ACCESS)
         with suppress(Conflict):  # an application on this database has made it before
             service.create_rule(everywhere, rule, "tests@example.org")
             db.session.commit()

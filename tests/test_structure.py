@@ -59,7 +59,7 @@ REQUEST_READERS = {
     "webapp/extensions.py": "keeps the scope that no session is in yet",
     "webapp/http/errors.py": "names it in the answers that are none",
     "webapp/scope/surface.py": "finds out who asks, and for what scope",
-    "webapp/audit/recorder.py": "keeps its looks",
+    "webapp/audit/recorder.py": "keeps its accesses",
     "webapp/observability/request_log.py": "numbers, times and logs it",
     "webapp/observability/logs.py": "names it in other lines",
     "webapp/context.py": "finds it for all of them",

@@ -1,4 +1,4 @@
-"""Sightline: every look across tenants decided by rules, served fast, recorded exactly once."""
+"""Sightline: every access across tenants decided by rules, served fast, recorded exactly once."""
 
 from flask import Flask
 
@@ -9,7 +9,7 @@ from webapp.audit.relay import pipeline
 from webapp.decisions import decide as deciding
 from webapp.elevations.views import blueprint as elevations_blueprint
 from webapp.extensions import init_celery, init_db
-from webapp.grants import active as holdings
+from webapp.grants import active as active
 from webapp.grants.views import blueprint as grants_blueprint
 from webapp.http import errors
 from webapp.http import openapi as docs
@@ -33,7 +33,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     caching.init_app(app)
     identity.init_app(app)
     sets.init_app(app)
-    holdings.init_app(app)
+    active.init_app(app)
     deciding.init_app(app)
     pipeline.init_app(app)
     readiness.init_app(app)

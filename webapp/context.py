@@ -6,7 +6,7 @@ from typing import Any
 from flask import Flask, Request
 from flask.ctx import RequestContext
 
-# What its proxies `app_ctx` and `request_ctx` look into.
+# What its proxies `app_ctx` and `request_ctx` read.
 from flask.globals import _cv_app, _cv_request
 
 

@@ -12,13 +12,13 @@ from webapp.audit import append as ledger
 from webapp.audit.relay import drain
 from webapp.caching.generations import SKEW
 from webapp.db import migrate
-from webapp.db.scopes import ClerkScope, LedgerScope, PolicyScope
+from webapp.db.scopes import LedgerScope, MaintenanceScope, PolicyScope
 from webapp.db.session import UnsafeLoginRole
 from webapp.extensions import current_settings, db, reach_database
 from webapp.grants.notices import outbox as notices
 from webapp.ledger import search
 from webapp.observability.health import PROBES
-from webapp.observability.probes import CheckFailed, Finding, look
+from webapp.observability.probes import CheckFailed, Finding, run_probes
 from webapp.rules.lockout import are_mendable
 from webapp.scope.lint import check_database
 
@@ -37,7 +37,7 @@ def diagnose(app: Flask) -> list[Diagnosis]:
     """Every check, none of them able to stop the others."""
     found = [
         Diagnosis(name, finding.ok, finding.detail)
-        for name, finding in look(app.extensions[PROBES]).items()
+        for name, finding in run_probes(app.extensions[PROBES]).items()
     ]
     checks: dict[str, Callable[[], str]] = {
         "login role owns nothing": _check_login_role,
@@ -101,7 +101,7 @@ def _check_backlog() -> str:
 
 def _check_left() -> str:
     """A web process of this host would have taken them over within seconds."""
-    left = drain.look(current_settings().journal_dir)
+    left = drain.count_waiting(current_settings().journal_dir)
     if left.unreadable:
         raise CheckFailed(f"cannot be read: {', '.join(left.unreadable)}")
     waiting = f"{left.by_dead} events wait in files of dead processes"
@@ -149,7 +149,7 @@ def _check_rules() -> str:
 
 
 def _check_notices() -> str:
-    with db.session.scoped(ClerkScope()):
+    with db.session.scoped(MaintenanceScope()):
         given_up = notices.count_given_up(RECENT)
     said = f"{given_up} given up in the last {RECENT.days} days"
     if given_up:

@@ -137,7 +137,8 @@ def init_db(app: Flask) -> None:
 
 
 def _if_made(end: TeardownCallable) -> TeardownCallable:
-    """Flask-SQLAlchemy-Lite looks through Flask's proxies for sessions that few requests make."""
+    """Flask-SQLAlchemy-Lite accesses through Flask's proxies for sessions that few requests
+    make."""
 
     def end_made(error: BaseException | None) -> None:
         if _MADE in current_state():

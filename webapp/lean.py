@@ -31,7 +31,7 @@ _NO_SESSION = NullSession()
 
 
 def add_header(headers: Headers, name: str, value: str) -> None:
-    """Add a header of ours: whether there is a line break in it is not looked into once more."""
+    """Add a header of ours: whether there is a line break in it is not read once more."""
     headers._list.append((name, value))
 
 
@@ -135,7 +135,7 @@ class LeanFlask(Flask):
         return func
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
-        """As Flask makes it, but for the host, which is looked into only once."""
+        """As Flask makes it, but for the host, which is read only once."""
         if request is None:
             return super().create_url_adapter(None)
         header = request.environ.get("HTTP_HOST")
@@ -169,8 +169,8 @@ class LeanFlask(Flask):
     def preprocess_request(self) -> ResponseReturnValue | None:
         asked = current_request()
         hooks = self._hooks_of(asked)
-        for look_at in hooks.values:
-            look_at(asked.endpoint, asked.view_args)
+        for access in hooks.values:
+            access(asked.endpoint, asked.view_args)
         for ask in hooks.before:
             answer = ask()
             if answer is not None:

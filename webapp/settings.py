@@ -110,11 +110,11 @@ def read_settings() -> Settings:
         "CACHE_TTL": _positive(env, "CACHE_TTL", 300, problems),
         "CACHE_TIMEOUT": _positive(env, "CACHE_TIMEOUT", 0.25, problems),
     }
-    telling = {
+    channels = {
         variable: env.str(variable, "")
         for variable in ("PUBLIC_URL", "SMTP_URL", "MAIL_FROM", "WEBHOOK_URL", "WEBHOOK_SECRET")
     }
-    problems += _telling_problems(telling, deployed=name != "development")
+    problems += _notification_problems(channels, deployed=name != "development")
     problems += _url_problems("DATABASE_URL", values["DATABASE_URL"], ("postgresql",))
     problems += _url_problems("DATABASE_OWNER_URL", owner_url or "", ("postgresql",))
     problems += _url_problems("REDIS_URL", values["REDIS_URL"], ("redis", "rediss"))
@@ -138,11 +138,11 @@ def read_settings() -> Settings:
         audit_timeout=numbers["AUDIT_TIMEOUT"],
         cache_ttl=ceil(numbers["CACHE_TTL"]),
         cache_timeout=numbers["CACHE_TIMEOUT"],
-        public_url=(telling["PUBLIC_URL"] or PUBLIC_URL).rstrip("/"),
-        smtp_url=telling["SMTP_URL"] or None,
-        mail_from=telling["MAIL_FROM"] or None,
-        webhook_url=telling["WEBHOOK_URL"] or None,
-        webhook_secret=telling["WEBHOOK_SECRET"] or None,
+        public_url=(channels["PUBLIC_URL"] or PUBLIC_URL).rstrip("/"),
+        smtp_url=channels["SMTP_URL"] or None,
+        mail_from=channels["MAIL_FROM"] or None,
+        webhook_url=channels["WEBHOOK_URL"] or None,
+        webhook_secret=channels["WEBHOOK_SECRET"] or None,
     )
 
 
@@ -171,7 +171,7 @@ def _url_problems(variable: str, value: str, schemes: tuple[str, ...]) -> list[s
     return []
 
 
-def _telling_problems(values: dict[str, str], *, deployed: bool) -> list[str]:
+def _notification_problems(values: dict[str, str], *, deployed: bool) -> list[str]:
     """What is wrong with the settings by which people are told of grants."""
     problems = _host_problems("PUBLIC_URL", values["PUBLIC_URL"], ("http", "https"))
     problems += _host_problems("SMTP_URL", values["SMTP_URL"], ("smtp", "smtps"))

@@ -13,7 +13,7 @@ from prometheus_client import Counter, Histogram
 from webapp.soon import Soon
 
 
-class Tally:
+class MetricsBuffer:
     """One process's; for many threads."""
 
     def __init__(self) -> None:
@@ -41,4 +41,4 @@ class Tally:
                 histogram.observe(value)
 
 
-tally = Tally()
+tally = MetricsBuffer()

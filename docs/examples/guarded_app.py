@@ -29,7 +29,7 @@ class Guard:
     def guard(
         self, *, surface: str
     ) -> Callable[[Callable[P, ResponseReturnValue]], Callable[P, ResponseReturnValue]]:
-        """Run the view only if Sightline allows the look; `g.elevation` is what it said.
+        """Run the view only if Sightline allows the access; `g.elevation` is what it said.
 
         The tenant is the view's argument of this name: a view without one shows all of them, and
         leaves out those in `g.elevation.excluded`.

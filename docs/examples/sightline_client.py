@@ -1,4 +1,4 @@
-"""Ask Sightline whether somebody may look at something: a client that needs only `requests`.
+"""Ask Sightline whether somebody may access something: a client that needs only `requests`.
 
     sightline = Sightline("https://sightline.example", token)
     answer = sightline.ask(
@@ -68,7 +68,7 @@ class Elevation:
     """Why, in a sentence for that person."""
     rules: tuple[str, ...]
     excluded: tuple[Tenant, ...]
-    """What a look at all tenants has to leave out."""
+    """What an access to all tenants has to leave out."""
     grants: tuple[str, ...]
     minutes: int | None
     """For how long at most; ask again after that."""
@@ -117,8 +117,8 @@ class Sightline:
     ) -> Elevation:
         """What Sightline decides, and has recorded; a `tenant` of `None` is all of them.
 
-        Asked again with the same `key`, it is the same answer and the same record. Without one, it
-        is a new question, whose retries have one of their own.
+        ElevationRequest again with the same `key`, it is the same answer and the same record.
+        Without one, it is a new question, whose retries have one of their own.
         """
         question = {
             "principal": {"email": email, "mfa": mfa},

@@ -1,4 +1,4 @@
-"""What clients were told, held against the ledger: one event for each look, and none beside."""
+"""What clients were told, held against the ledger: one event for each access, and none beside."""
 
 import re
 from collections import Counter, defaultdict
@@ -12,7 +12,7 @@ from flask import Flask
 from sqlalchemy import func, select
 
 from reliability.faults.faults import Harm
-from reliability.faults.requests import Asked, History
+from reliability.faults.requests import ElevationRequest, History
 from webapp.audit.models import AuditEventRow, QuarantineRow
 from webapp.db.scopes import GlobalScope, LedgerScope
 from webapp.extensions import db
@@ -29,7 +29,7 @@ Wrong = Literal[
     "held too long",
 ]
 """lost: a receipt without its event. doubled: a request with more than one. unrecorded: an answer
-of a look without a receipt. told otherwise: an event that says something else than its answer.
+of an access without a receipt. told otherwise: an event that says something else than its answer.
 unasked: an event of no elevated request. errors: any 5xx but a refusal (503). unexpected refusals:
 requests refused, or without an answer, though no fault explains that. held too long: recording took
 longer than AUDIT_TIMEOUT."""
@@ -63,7 +63,7 @@ class Row:
     """What happened from one kind of fault until the next one struck, all its times together."""
 
     times: int = 0
-    looks: int = 0
+    accesses: int = 0
     """Elevated requests, answered or not."""
     acknowledged: int = 0
     refused: int = 0
@@ -82,19 +82,19 @@ class Row:
 
 
 @dataclass
-class Reckoning:
+class Comparison:
     rows: dict[str, Row] = field(default_factory=lambda: defaultdict(Row))
     examples: dict[Wrong, list[str]] = field(default_factory=lambda: defaultdict(list))
     overstated: int = 0
-    """Looks that were refused since the disk did not answer in time, and that stand in the ledger
-    as served: what was on its way to the disk came there in the end."""
+    """Accesses that were refused since the disk did not answer in time, and that stand in the
+    ledger as served: what was on its way to the disk came there in the end."""
 
     @property
     def total(self) -> Row:
         total = Row()
         for row in self.rows.values():
             total.times += row.times
-            total.looks += row.looks
+            total.accesses += row.accesses
             total.acknowledged += row.acknowledged
             total.refused += row.refused
             total.longest = max(total.longest, row.longest)
@@ -117,7 +117,7 @@ def read_ledger(app: Flask, run: str) -> list[Recorded]:
     """The events of a run's requests."""
     row = AuditEventRow
     columns = (row.id, row.request_id, row.outcome, row.origin_journal, row.origin_seq, row.event)
-    with app.app_context(), db.session.scoped(GlobalScope(look_id=uuid4())):
+    with app.app_context(), db.session.scoped(GlobalScope(access_id=uuid4())):
         found = db.session.execute(select(*columns).where(row.request_id.startswith(f"{run}.")))
         return [
             Recorded(
@@ -144,13 +144,13 @@ def read_waits(log: Path) -> Mapping[str, float]:
 
 
 def reckon(
-    asked: Sequence[Asked],
+    asked: Sequence[ElevationRequest],
     recorded: Iterable[Recorded],
     history: History,
     waits: Mapping[str, float],
     audit_timeout: float,
-) -> Reckoning:
-    result = Reckoning()
+) -> Comparison:
+    result = Comparison()
     for struck in history:
         result.rows[struck.fault.name].times += 1
     by_request: defaultdict[str, list[Recorded]] = defaultdict(list)
@@ -164,7 +164,7 @@ def reckon(
             result.overstated += any(event.outcome == "served" for event in events)
         for wrong, example in _wrongs(request, events, history):
             result.note(fault, wrong, f"{request.request_id}: {example}")
-            result.rows[fault].plain_wrongs[wrong] += not request.is_look
+            result.rows[fault].plain_wrongs[wrong] += not request.is_access
         held = waits.get(request.request_id, 0.0)
         if held > audit_timeout + MARGIN and not history.stopped_web(request):
             result.note(fault, "held too long", f"{request.request_id}: {held:.1f} s")
@@ -173,13 +173,15 @@ def reckon(
     return result
 
 
-def _count(row: Row, request: Asked, waits: Mapping[str, float], *, stopped: bool) -> None:
-    if not request.is_look:
+def _count(
+    row: Row, request: ElevationRequest, waits: Mapping[str, float], *, stopped: bool
+) -> None:
+    if not request.is_access:
         row.plain += 1
         row.plain_unanswered += request.status is None or request.status == 503
         row.plain_longest = max(row.plain_longest, request.seconds)
         return
-    row.looks += 1
+    row.accesses += 1
     row.acknowledged += request.is_acknowledged
     row.refused += request.status is None or request.status == 503
     row.longest = max(row.longest, request.seconds)
@@ -191,7 +193,7 @@ def _count(row: Row, request: Asked, waits: Mapping[str, float], *, stopped: boo
 
 
 def _wrongs(
-    request: Asked, events: Sequence[Recorded], history: History
+    request: ElevationRequest, events: Sequence[Recorded], history: History
 ) -> Iterator[tuple[Wrong, str]]:
     if request.wrong is not None:
         yield "wrong bodies", request.wrong
@@ -202,7 +204,7 @@ def _wrongs(
             "unexpected refusals",
             f"{request.status} {request.code} after {request.seconds:.1f} s",
         )
-    if not request.is_look:
+    if not request.is_access:
         if events or request.receipts:
             yield "unasked", f"a plain list has {events}"
         return
@@ -220,7 +222,7 @@ def _wrongs(
         yield from (("told otherwise", what) for what in _otherwise(request, event))
 
 
-def _otherwise(request: Asked, event: Recorded) -> Iterator[str]:
+def _otherwise(request: ElevationRequest, event: Recorded) -> Iterator[str]:
     if event.repeats != 1:
         yield f"{event.repeats} repeats"
     if request.is_acknowledged:
@@ -233,7 +235,7 @@ def _outcome(status: int) -> str:
     return "served" if status < 400 else "failed"
 
 
-def _is_unexplained(request: Asked, history: History) -> bool:
+def _is_unexplained(request: ElevationRequest, history: History) -> bool:
     harm: Harm
     if request.status is None:
         harm = "answers"

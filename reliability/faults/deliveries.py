@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import orjson
 
-from reliability.faults.installation import Plant
+from reliability.faults.installation import Installation
 
 QUEUE = "audit"
 KEPT = 200
@@ -23,32 +23,32 @@ def no_copies() -> Copies:
     return deque(maxlen=KEPT)
 
 
-def double(plant: Plant, copies: Copies, dice: Random) -> None:
+def double(installation: Installation, copies: Copies, dice: Random) -> None:
     """Put every message that waits into the queue a second time, all of them in another order."""
     deadline = monotonic() + QUEUED
-    while not plant.broker.llen(QUEUE) and monotonic() < deadline:
+    while not installation.broker.llen(QUEUE) and monotonic() < deadline:
         sleep(0.05)
-    waiting = plant.broker.lrange(QUEUE, 0, -1)
+    waiting = installation.broker.lrange(QUEUE, 0, -1)
     copies.extend(waiting)
     mixed = [_again(message) for message in waiting]
     dice.shuffle(mixed)
     if mixed:
-        plant.broker.lpush(QUEUE, *mixed[::2])
-        plant.broker.rpush(QUEUE, *(mixed[1::2] or mixed[:1]))
-    plant.worker.resume()
+        installation.broker.lpush(QUEUE, *mixed[::2])
+        installation.broker.rpush(QUEUE, *(mixed[1::2] or mixed[:1]))
+    installation.worker.resume()
 
 
-def ensure(plant: Plant, copies: Copies, dice: Random) -> None:
+def ensure(installation: Installation, copies: Copies, dice: Random) -> None:
     """Have some copies of deliveries at least."""
     while not copies:
-        plant.worker.pause()
-        double(plant, copies, dice)
+        installation.worker.pause()
+        double(installation, copies, dice)
 
 
-def repeat(plant: Plant, copies: Copies, dice: Random) -> None:
+def repeat(installation: Installation, copies: Copies, dice: Random) -> None:
     """Deliver again what was delivered, and mostly committed, a good while ago."""
     for message in dice.sample(list(copies), min(SOME, len(copies))):
-        plant.broker.lpush(QUEUE, _again(message))
+        installation.broker.lpush(QUEUE, _again(message))
 
 
 def _again(message: str | bytes) -> bytes:

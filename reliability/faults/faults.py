@@ -9,7 +9,7 @@ from typing import Literal
 
 from reliability.faults import deliveries
 from reliability.faults.disk import Tracer
-from reliability.faults.installation import Part, Plant, send
+from reliability.faults.installation import Installation, Part, send
 
 Harm = Literal["answers", "database", "journal"]
 """Requests may remain without an answer, be refused for want of the database, or, as far as they
@@ -28,7 +28,7 @@ HANG = 4
 class Scene:
     """What a fault needs while it lasts."""
 
-    plant: Plant
+    installation: Installation
     dice: Random
     copies: deliveries.Copies = field(default_factory=deliveries.no_copies)
     tracer: Tracer | None = None
@@ -44,11 +44,11 @@ class Fault:
     """Whether the web processes stand still in it, and then any wait of theirs is long."""
 
 
-def _one(part: Callable[[Plant], Part], signal: int) -> Callable[[Scene], None]:
+def _one(part: Callable[[Installation], Part], signal: int) -> Callable[[Scene], None]:
     """A signal for one of the processes that a part has started."""
 
     def strike(scene: Scene) -> None:
-        children = part(scene.plant).children
+        children = part(scene.installation).children
         if children:
             send(SIGSTOP if signal == SIGSTOP else SIGKILL, [scene.dice.choice(children)])
 
@@ -56,58 +56,58 @@ def _one(part: Callable[[Plant], Part], signal: int) -> Callable[[Scene], None]:
 
 
 def _deliver_again(scene: Scene) -> None:
-    deliveries.ensure(scene.plant, scene.copies, scene.dice)
-    deliveries.repeat(scene.plant, scene.copies, scene.dice)
+    deliveries.ensure(scene.installation, scene.copies, scene.dice)
+    deliveries.repeat(scene.installation, scene.copies, scene.dice)
 
 
-def _web(plant: Plant) -> Part:
-    return plant.web
+def _web(installation: Installation) -> Part:
+    return installation.web
 
 
-def _worker(plant: Plant) -> Part:
-    return plant.worker
+def _worker(installation: Installation) -> Part:
+    return installation.worker
 
 
-def _postgres(plant: Plant) -> Part:
-    return plant.postgres
+def _postgres(installation: Installation) -> Part:
+    return installation.postgres
 
 
 def _kill_both(scene: Scene) -> None:
-    scene.plant.redis.kill()
-    scene.plant.postgres.kill()
+    scene.installation.redis.kill()
+    scene.installation.postgres.kill()
 
 
 def _start_both(scene: Scene) -> None:
-    scene.plant.redis.start()
-    scene.plant.postgres.start()
+    scene.installation.redis.start()
+    scene.installation.postgres.start()
 
 
 def _kill_redis_under_tasks(scene: Scene) -> None:
     """Every place of the worker is taken, and none can be given back to the broker."""
-    deliveries.ensure(scene.plant, scene.copies, scene.dice)
-    scene.plant.postgres.pause()
-    deliveries.repeat(scene.plant, scene.copies, scene.dice)
+    deliveries.ensure(scene.installation, scene.copies, scene.dice)
+    scene.installation.postgres.pause()
+    deliveries.repeat(scene.installation, scene.copies, scene.dice)
     sleep(TAKEN)
-    scene.plant.redis.kill()
-    scene.plant.postgres.resume()
+    scene.installation.redis.kill()
+    scene.installation.postgres.resume()
 
 
 def _restart_web_without_database(scene: Scene) -> None:
-    scene.plant.postgres.pause()
-    scene.plant.web.kill()
-    scene.plant.web.start()
+    scene.installation.postgres.pause()
+    scene.installation.web.kill()
+    scene.installation.web.start()
 
 
 def _fill_disk(scene: Scene) -> None:
     """Under new journals, since those that are there have pages to spare."""
-    scene.plant.journal.fill(scene.plant.web.tree)
-    send(SIGKILL, scene.plant.web.children)
+    scene.installation.journal.fill(scene.installation.web.tree)
+    send(SIGKILL, scene.installation.web.children)
 
 
 def _trace(injection: str) -> Callable[[Scene], None]:
     def strike(scene: Scene) -> None:
-        log = scene.plant.web.log.with_name("strace.log")
-        scene.tracer = Tracer(scene.plant.web.children, injection, log)
+        log = scene.installation.web.log.with_name("strace.log")
+        scene.tracer = Tracer(scene.installation.web.children, injection, log)
 
     return strike
 
@@ -119,13 +119,13 @@ def _detach(scene: Scene) -> None:
 
 
 def _move_clock(scene: Scene) -> None:
-    assert scene.plant.clock is not None
-    scene.plant.clock.set(scene.dice.choice(SHIFTS))
+    assert scene.installation.clock is not None
+    scene.installation.clock.set(scene.dice.choice(SHIFTS))
 
 
 def _put_clock_right(scene: Scene) -> None:
-    assert scene.plant.clock is not None
-    scene.plant.clock.set(0)
+    assert scene.installation.clock is not None
+    scene.installation.clock.set(0)
 
 
 _ANSWERS: frozenset[Harm] = frozenset({"answers"})
@@ -138,92 +138,92 @@ FAULTS = (
     Fault("web: one process killed", _one(_web, SIGKILL), harms=_ANSWERS),
     Fault(
         "web: all killed",
-        lambda scene: scene.plant.web.kill(),
-        lambda scene: scene.plant.web.start(),
+        lambda scene: scene.installation.web.kill(),
+        lambda scene: scene.installation.web.start(),
         _ANSWERS,
     ),
     Fault(
         "web: ended in order",
-        lambda scene: scene.plant.web.stop(),
-        lambda scene: scene.plant.web.start(),
+        lambda scene: scene.installation.web.stop(),
+        lambda scene: scene.installation.web.start(),
         _ANSWERS,
     ),
     Fault(
         "web: one process stopped",
         _one(_web, SIGSTOP),
-        lambda scene: scene.plant.web.resume(),
+        lambda scene: scene.installation.web.resume(),
         _ANSWERS | _JOURNAL,
         stops_web=True,
     ),
     Fault(
         "web: all stopped",
-        lambda scene: scene.plant.web.pause(),
-        lambda scene: scene.plant.web.resume(),
+        lambda scene: scene.installation.web.pause(),
+        lambda scene: scene.installation.web.resume(),
         _ANSWERS | _JOURNAL,
         stops_web=True,
     ),
     Fault(
         "worker: all killed",
-        lambda scene: scene.plant.worker.kill(),
-        lambda scene: scene.plant.worker.start(),
+        lambda scene: scene.installation.worker.kill(),
+        lambda scene: scene.installation.worker.start(),
     ),
     Fault("worker: one process killed", _one(_worker, SIGKILL)),
     Fault(
         "worker: stopped",
-        lambda scene: scene.plant.worker.pause(),
-        lambda scene: scene.plant.worker.resume(),
+        lambda scene: scene.installation.worker.pause(),
+        lambda scene: scene.installation.worker.resume(),
     ),
     Fault(
         "beat: killed",
-        lambda scene: scene.plant.beat.kill(),
-        lambda scene: scene.plant.beat.start(),
+        lambda scene: scene.installation.beat.kill(),
+        lambda scene: scene.installation.beat.start(),
     ),
     Fault(
         "beat: stopped",
-        lambda scene: scene.plant.beat.pause(),
-        lambda scene: scene.plant.beat.resume(),
+        lambda scene: scene.installation.beat.pause(),
+        lambda scene: scene.installation.beat.resume(),
     ),
     Fault(
         "Redis: killed",
-        lambda scene: scene.plant.redis.kill(),
-        lambda scene: scene.plant.redis.start(),
+        lambda scene: scene.installation.redis.kill(),
+        lambda scene: scene.installation.redis.start(),
     ),
     Fault(
         "Redis: stopped",
-        lambda scene: scene.plant.redis.pause(),
-        lambda scene: scene.plant.redis.resume(),
+        lambda scene: scene.installation.redis.pause(),
+        lambda scene: scene.installation.redis.resume(),
     ),
     Fault(
         "Redis: killed under waiting tasks",
         _kill_redis_under_tasks,
-        lambda scene: scene.plant.redis.start(),
+        lambda scene: scene.installation.redis.start(),
         _DATABASE,
     ),
-    Fault("Redis: wiped", lambda scene: scene.plant.broker.flushall()),
+    Fault("Redis: wiped", lambda scene: scene.installation.broker.flushall()),
     Fault(
         "PostgreSQL: killed",
-        lambda scene: scene.plant.postgres.kill(),
-        lambda scene: scene.plant.postgres.start(),
+        lambda scene: scene.installation.postgres.kill(),
+        lambda scene: scene.installation.postgres.start(),
         _DATABASE,
     ),
     Fault("PostgreSQL: one backend killed", _one(_postgres, SIGKILL), harms=_DATABASE),
     Fault(
         "PostgreSQL: stopped",
-        lambda scene: scene.plant.postgres.pause(),
-        lambda scene: scene.plant.postgres.resume(),
+        lambda scene: scene.installation.postgres.pause(),
+        lambda scene: scene.installation.postgres.resume(),
         _DATABASE,
     ),
     Fault("Redis and PostgreSQL: killed", _kill_both, _start_both, _DATABASE),
     Fault(
         "PostgreSQL stopped, web killed and started",
         _restart_web_without_database,
-        lambda scene: scene.plant.postgres.resume(),
+        lambda scene: scene.installation.postgres.resume(),
         _ANSWERS | _DATABASE,
     ),
     Fault(
         "deliveries: doubled, out of order",
-        lambda scene: scene.plant.worker.pause(),
-        lambda scene: deliveries.double(scene.plant, scene.copies, scene.dice),
+        lambda scene: scene.installation.worker.pause(),
+        lambda scene: deliveries.double(scene.installation, scene.copies, scene.dice),
     ),
     Fault(
         "deliveries: made again later",
@@ -232,7 +232,7 @@ FAULTS = (
     Fault(
         "journal's disk: full, web processes killed",
         _fill_disk,
-        lambda scene: scene.plant.journal.free(),
+        lambda scene: scene.installation.journal.free(),
         _ANSWERS | _JOURNAL,
     ),
     Fault("journal's disk: fails (EIO)", _trace("error=EIO"), _detach, _JOURNAL),
@@ -241,6 +241,6 @@ FAULTS = (
 )
 
 
-def possible(plant: Plant) -> tuple[Fault, ...]:
+def possible(installation: Installation) -> tuple[Fault, ...]:
     """All kinds that can be had on this machine."""
-    return FAULTS if plant.clock is None else (*FAULTS, CLOCK)
+    return FAULTS if installation.clock is None else (*FAULTS, CLOCK)

@@ -56,9 +56,9 @@ def main() -> None:
 def _work(journal: Journal, number: int) -> None:
     match number % 4:
         case 0:
-            _settle(journal, [_begin(journal)])
+            _finalize(journal, [_begin(journal)])
         case 1:
-            _settle(journal, [_asked(), _asked()])
+            _finalize(journal, [_asked(), _asked()])
         case 2:
             changed = _asked(kind="change")
             try:
@@ -67,10 +67,10 @@ def _work(journal: Journal, number: int) -> None:
                 _refused(journal, [changed])
             else:
                 _say("begun", changed)
-                _settle(journal, [changed])
+                _finalize(journal, [changed])
         case 3:
             _begin(journal)
-            _settle(journal, [_asked(), _begin(journal)])
+            _finalize(journal, [_asked(), _begin(journal)])
     if number % FORGET_EVERY == FORGET_EVERY - 1:
         _forget(journal)
 
@@ -87,9 +87,9 @@ def _begin(journal: Journal) -> AuditEvent:
     return event
 
 
-def _settle(journal: Journal, events: list[AuditEvent]) -> None:
+def _finalize(journal: Journal, events: list[AuditEvent]) -> None:
     try:
-        journal.settle(events, PATIENCE)
+        journal.finalize(events, PATIENCE)
     except JournalFailed:
         _refused(journal, events)
     else:
@@ -100,7 +100,7 @@ def _settle(journal: Journal, events: list[AuditEvent]) -> None:
 def _refused(journal: Journal, events: list[AuditEvent]) -> None:
     for event in events:
         _say("refused", event)
-    journal.settle_later([replace(event, outcome="failed", http_status=503) for event in events])
+    journal.finalize_later([replace(event, outcome="failed", http_status=503) for event in events])
 
 
 def _forget(journal: Journal) -> None:
@@ -111,7 +111,7 @@ def _forget(journal: Journal) -> None:
     with suppress(sqlite3.Error, OSError):
         reader = JournalReader(file.path)
         try:
-            rows = reader.read_settled(0, 4)
+            rows = reader.read_finalized(0, 4)
         finally:
             reader.close()
         for row in rows:

@@ -73,7 +73,7 @@ def find_cases() -> list[Case]:
     """All there are, from a run in which nothing fails."""
     with tempfile.TemporaryDirectory(prefix="sightline-injection-") as home:
         directory = Path(home, "journal")
-        said, trace, returned = _settle(directory, None, [])
+        said, trace, returned = _finalize(directory, None, [])
         problems = _check(said, directory)
         if returned or problems:
             raise AssertionError(f"it fails without any fault: {returned} {problems} {said[-5:]}")
@@ -87,21 +87,21 @@ def find_cases() -> list[Case]:
     ]
 
 
-def judge_all(
+def decide_all(
     cases: Sequence[Case], say: Callable[[str], object] = lambda line: None
 ) -> Iterator[Verdict]:
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        for number, verdict in enumerate(threads.map(judge, cases), 1):
+        for number, verdict in enumerate(threads.map(decide, cases), 1):
             if number % 50 == 0:
                 say(f"{number} of {len(cases)} system calls")
             yield verdict
 
 
-def judge(case: Case) -> Verdict:
+def decide(case: Case) -> Verdict:
     with tempfile.TemporaryDirectory(prefix="sightline-injection-") as home:
         directory = Path(home, "journal")
         ending = [CRASH] if case.mode == "fails from then on" else []
-        said, trace, returned = _settle(directory, case.injection, ending)
+        said, trace, returned = _finalize(directory, case.injection, ending)
         problems = _check(said, directory)
         if returned and case.mode != "is the last":
             problems.append(f"the process ended with {returned}")
@@ -115,7 +115,7 @@ def judge(case: Case) -> Verdict:
     )
 
 
-def _settle(
+def _finalize(
     directory: Path, injection: str | None, arguments: Sequence[str]
 ) -> tuple[list[str], str, int]:
     """What the process said, the calls that it made, and how it ended."""
@@ -159,7 +159,7 @@ def _adopt_all(directory: Path) -> Iterator[AuditEvent]:
         except FileNotFoundError:
             continue  # nothing had been written to it
         try:
-            for row in file.read_settled(0, 10_000):
+            for row in file.read_finalized(0, 10_000):
                 yield load_event(row.event)
         finally:
             file.close()

@@ -19,7 +19,7 @@ from redis import Redis
 
 from reliability.faults.disk import Disk, journal_disk
 from reliability.faults.time_machine import TimeMachine, find_time_machine
-from tests.applications import let_staff_look
+from tests.applications import let_staff_access
 from tests.processes import ROOT, command_of, no_settings_of_the_caller
 from webapp import create_app
 from webapp.db import migrate
@@ -156,9 +156,9 @@ class ProcessPart(Part):
 
 
 @dataclass(frozen=True)
-class Plant:
+class Installation:
     app: Flask
-    """To look into the product's database; it takes no requests."""
+    """To read the product's database; it takes no requests."""
     environment: Mapping[str, str]
     url: str
     postgres: ServerPart
@@ -191,7 +191,7 @@ class Plant:
 
 
 @contextmanager
-def built(home: Path) -> Iterator[Plant]:
+def built(home: Path) -> Iterator[Installation]:
     """All of it, running, on servers of its own; nothing of it is left afterwards."""
     stack = open_stack(home, durable=True)
     port = free_port()
@@ -216,7 +216,7 @@ def built(home: Path) -> Iterator[Plant]:
             settings = read_settings()
         migrate.upgrade(settings)
         app = create_app(settings)
-        let_staff_look(app)
+        let_staff_access(app)
         web_environment = {**environment, **(clock.environment if clock else {})}
         web = ProcessPart(
             "web", web_environment, home / "web.log", lambda: _is_ok(f"{url}/healthz")
@@ -226,7 +226,7 @@ def built(home: Path) -> Iterator[Plant]:
         for part in (worker, beat, web):
             cleaning.callback(part.kill)
             part.start()
-        plant = Plant(
+        installation = Installation(
             app=app,
             environment=environment,
             url=url,
@@ -239,14 +239,14 @@ def built(home: Path) -> Iterator[Plant]:
             journal=journal,
             clock=clock,
         )
-        plant.await_well()
+        installation.await_well()
         try:
-            yield plant
+            yield installation
         finally:
             # Stopped servers would not end in order, and killed ones have left no process.
-            plant.postgres.resume()
-            plant.redis.resume()
-            with plant.app.app_context():
+            installation.postgres.resume()
+            installation.redis.resume()
+            with installation.app.app_context():
                 db.engine.dispose()
 
 

@@ -1,4 +1,5 @@
-"""Clients that look, change and list, each one request at a time, and write down what they saw."""
+"""Clients that access, change and list, each one request at a time, and write down what they
+saw."""
 
 import itertools
 import time
@@ -13,7 +14,7 @@ import requests
 from flask import Flask
 from sqlalchemy import select
 
-from reliability.faults.requests import Asked, Effect
+from reliability.faults.requests import Effect, ElevationRequest
 from reliability.stress.people import People, gather
 from webapp.db.scopes import TenantScope
 from webapp.extensions import db
@@ -21,7 +22,7 @@ from webapp.identity import authentication as identity
 from webapp.rules.models import RuleRow
 
 PATH = "/admin/api/rules"
-LOOKING, LISTING = 9, 3
+ACCESSING, LISTING = 9, 3
 """Clients that are elevated, and those that list their own tenant's rules."""
 
 RULES = 12
@@ -54,16 +55,16 @@ class Book:
     """What all clients have seen."""
 
     def __init__(self) -> None:
-        self._asked: list[Asked] = []
+        self._asked: list[ElevationRequest] = []
         self._lock = Lock()
-        self.looks = 0
+        self.accesses = 0
 
-    def write(self, asked: Asked) -> None:
+    def write(self, asked: ElevationRequest) -> None:
         with self._lock:
             self._asked.append(asked)
-            self.looks += asked.is_look and asked.is_acknowledged
+            self.accesses += asked.is_access and asked.is_acknowledged
 
-    def read(self) -> list[Asked]:
+    def read(self) -> list[ElevationRequest]:
         with self._lock:
             return list(self._asked)
 
@@ -82,7 +83,7 @@ class Load:
         for slug in quiet:
             self._stock(slug)
             self._truth[slug] = _truth(app, slug)
-        mixes = [self._look] * LOOKING + [self._list] * LISTING
+        mixes = [self._access] * ACCESSING + [self._list] * LISTING
         self._threads = [
             Thread(target=self._work, args=(number, choose, Random(f"{seed}.{number}")))  # noqa: S311 - to be repeatable, not secret
             for number, choose in enumerate(mixes)
@@ -108,7 +109,7 @@ class Load:
                 if asked.status is None:
                     time.sleep(RETRY)
 
-    def _ask(self, session: requests.Session, call: Call, request_id: str) -> Asked:
+    def _ask(self, session: requests.Session, call: Call, request_id: str) -> ElevationRequest:
         began = time.monotonic()
         try:
             response = session.request(
@@ -120,10 +121,10 @@ class Load:
                 timeout=TIMEOUT,
             )
         except requests.RequestException:
-            return Asked(request_id, call.effect, began, time.monotonic(), None)
+            return ElevationRequest(request_id, call.effect, began, time.monotonic(), None)
         receipt = response.headers.get("Sightline-Audit")
         refused = response.status_code >= 400
-        return Asked(
+        return ElevationRequest(
             request_id,
             call.effect,
             began,
@@ -143,7 +144,7 @@ class Load:
             return f"{call.label} shows {response.text[:300]}"
         return None
 
-    def _look(self, dice: Random) -> Call:
+    def _access(self, dice: Random) -> Call:
         """Mostly allowed, now and then denied, and some that change something."""
         acts = (self._everywhere, self._abroad, self._one, self._deny, self._add)
         [act] = dice.choices(acts, (6, 6, 3, 3, 1))
@@ -157,7 +158,7 @@ class Load:
     def _abroad(self, dice: Random) -> Call:
         slug = dice.choice(sorted(self._truth))
         headers = _abroad(self._people, dice, slug)
-        return Call(f"a look at {slug}", headers, query=ALL, effect="allowed", shows=slug)
+        return Call(f"an access to {slug}", headers, query=ALL, effect="allowed", shows=slug)
 
     def _one(self, dice: Random) -> Call:
         slug = dice.choice(sorted(self._truth))

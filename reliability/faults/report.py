@@ -19,8 +19,8 @@ DOCUMENT = ROOT / "docs" / "reliability.md"
 BEGIN, END = "<!-- begin: make faults -->", "<!-- end: make faults -->"
 
 WIDTH = 170
-LOOKS = (
-    *("fault", "times", "looks", "acknowledged", "refused or unanswered"),
+ACCESSES = (
+    *("fault", "times", "accesses", "acknowledged", "refused or unanswered"),
     *("lost", "doubled", "unrecorded", "longest request", "longest held by recording"),
 )
 CALLS = ("call", *MODES, "events acknowledged", "refused", "promises broken")
@@ -39,7 +39,7 @@ def print_run(outcome: Outcome, extent: Extent) -> None:
     for table in _run_tables(outcome):
         console.print(_rich(table))
     console.print(_summary(outcome, extent))
-    for wrong, examples in outcome.reckoning.examples.items():
+    for wrong, examples in outcome.comparison.examples.items():
         for example in examples:
             console.print(f"{wrong}: {example}")
 
@@ -69,9 +69,9 @@ def write_document(
 
 
 def _run_tables(outcome: Outcome) -> tuple[_Table, _Table]:
-    rows = [*sorted(outcome.reckoning.rows.items()), ("all", outcome.reckoning.total)]
+    rows = [*sorted(outcome.comparison.rows.items()), ("all", outcome.comparison.total)]
     return (
-        _Table("Looks", LOOKS, [_look_cells(name, row) for name, row in rows]),
+        _Table("Accesses", ACCESSES, [_access_cells(name, row) for name, row in rows]),
         _Table("The plain list of rules", LISTS, [_list_cells(name, row) for name, row in rows]),
     )
 
@@ -93,11 +93,11 @@ def _rich(table: _Table) -> Table:
     return shown
 
 
-def _look_cells(name: str, row: Row) -> list[str]:
+def _access_cells(name: str, row: Row) -> list[str]:
     held = f"{row.held:.2f} s"
     if row.held_stopped > row.held:
         held += f" ({row.held_stopped:.2f} s while it was stopped)"
-    counts = (row.times, row.looks, row.acknowledged, row.refused)
+    counts = (row.times, row.accesses, row.acknowledged, row.refused)
     wrongs = (row.wrongs["lost"], row.wrongs["doubled"], row.wrongs["unrecorded"])
     return [name, *(f"{count:,}" for count in (*counts, *wrongs)), f"{row.longest:.1f} s", held]
 
@@ -122,17 +122,18 @@ def _call_rows(verdicts: Sequence[Verdict]) -> Iterator[list[str]]:
 
 
 def _summary(outcome: Outcome, extent: Extent) -> str:
-    total = outcome.reckoning.total
+    total = outcome.comparison.total
     machine = f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
     wrongs = ", ".join(f"{wrong} {total.wrongs[wrong]:,}" for wrong in WRONGS)
     return (
         f"{datetime.now(UTC):%d %B %Y}, seed {extent.seed}, {machine}: {total.times:,} faults,"
-        f" {total.looks:,} looks of which {total.acknowledged:,} were acknowledged with a receipt,"
+        f" {total.accesses:,} accesses of which {total.acknowledged:,} were acknowledged with a"
+        f"receipt,"
         f" {total.plain:,} plain lists; {outcome.events:,} events in the ledger"
         f" {outcome.drained_after:.0f} s after the last fault. {wrongs[0].upper()}{wrongs[1:]},"
         f" numbers without an event {outcome.missing:,}, events left in files {outcome.waiting:,},"
         f" quarantined {outcome.quarantined:,}. Refused, but recorded as served:"
-        f" {outcome.reckoning.overstated:,}."
+        f" {outcome.comparison.overstated:,}."
     )
 
 

@@ -12,7 +12,7 @@ NOTHING = "no fault yet"
 
 
 @dataclass(frozen=True)
-class Asked:
+class ElevationRequest:
     """One request as its client saw it."""
 
     request_id: str
@@ -34,7 +34,7 @@ class Asked:
         return self.ended - self.began
 
     @property
-    def is_look(self) -> bool:
+    def is_access(self) -> bool:
         return self.effect is not None
 
     @property
@@ -71,14 +71,14 @@ class History:
         names = [struck.fault.name for struck in self._struck if struck.began <= moment]
         return names[-1] if names else NOTHING
 
-    def excuses(self, asked: Asked, harm: Harm) -> bool:
+    def excuses(self, asked: ElevationRequest, harm: Harm) -> bool:
         """Whether a fault that does such harm was there during the request."""
         return any(harm in struck.fault.harms for struck in self._during(asked))
 
-    def stopped_web(self, asked: Asked) -> bool:
+    def stopped_web(self, asked: ElevationRequest) -> bool:
         return any(struck.fault.stops_web for struck in self._during(asked))
 
-    def _during(self, asked: Asked) -> Iterator[Struck]:
+    def _during(self, asked: ElevationRequest) -> Iterator[Struck]:
         for struck in self._struck:
             if struck.began <= asked.ended and asked.began <= struck.calm:
                 yield struck

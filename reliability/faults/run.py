@@ -1,4 +1,4 @@
-"""A run: load all the while, one fault after the other at random moments, then the reckoning."""
+"""A run: load all the while, one fault after the other at random moments, then the comparison."""
 
 import json
 import os
@@ -11,14 +11,14 @@ from random import Random
 from uuid import uuid4
 
 from reliability.faults.comparison import (
-    Reckoning,
+    Comparison,
     count_quarantined,
     read_ledger,
     read_waits,
     reckon,
 )
 from reliability.faults.faults import Fault, Scene, possible
-from reliability.faults.installation import Plant, PlantError
+from reliability.faults.installation import Installation, PlantError
 from reliability.faults.load import Load
 from reliability.faults.requests import History, Struck
 from tests.processes import ROOT
@@ -35,7 +35,7 @@ COMMAND = 120
 
 @dataclass(frozen=True)
 class Extent:
-    looks: int
+    accesses: int
     faults: int
     longest: float
     """Seconds that a fault lasts, at most, beside the time that starting again takes."""
@@ -49,7 +49,7 @@ class Extent:
 
 @dataclass(frozen=True)
 class Outcome:
-    reckoning: Reckoning
+    comparison: Comparison
     missing: int
     """Numbers of journals that no event has, by `flask audit verify --complete`."""
     waiting: int
@@ -61,57 +61,67 @@ class Outcome:
     @property
     def clean(self) -> bool:
         wrong = self.missing + self.waiting + self.quarantined
-        total = self.reckoning.total
+        total = self.comparison.total
         return not wrong and not total.wrongs.total() and total.acknowledged > 0
 
 
-def run(plant: Plant, extent: Extent, say: Callable[[str], object] = lambda line: None) -> Outcome:
-    """Break the plant until both numbers are reached, and mend it; the same seed breaks it in the
-    same order and for as long."""
+def run(
+    installation: Installation, extent: Extent, say: Callable[[str], object] = lambda line: None
+) -> Outcome:
+    """Break the installation until both numbers are reached, and mend it; the same seed breaks it
+    in the same order and for as long."""
     name = f"faults-{uuid4().hex[:12]}"
-    load = Load(plant.app, plant.url, name, extent.seed)
+    load = Load(installation.app, installation.url, name, extent.seed)
     history = History()
     load.start()
     try:
-        _strike_all(plant, extent, load, history, say)
+        _strike_all(installation, extent, load, history, say)
     finally:
         load.stop()
-        plant.restore()
-    plant.await_well()
+        installation.restore()
+    installation.await_well()
     say("waiting for the journals to drain")
     began = time.monotonic()
-    completeness = _drained(plant, extent.drain, say)
+    completeness = _drained(installation, extent.drain, say)
     drained_after = time.monotonic() - began
-    missing, waiting = _verify(plant)
-    recorded = read_ledger(plant.app, name)
-    settings: Settings = plant.app.extensions["settings"]
-    reckoning = reckon(
-        load.book.read(), recorded, history, read_waits(plant.web.log), settings.audit_timeout
+    missing, waiting = _verify(installation)
+    recorded = read_ledger(installation.app, name)
+    settings: Settings = installation.app.extensions["settings"]
+    comparison = reckon(
+        load.book.read(),
+        recorded,
+        history,
+        read_waits(installation.web.log),
+        settings.audit_timeout,
     )
     return Outcome(
-        reckoning,
+        comparison,
         missing=missing,
         waiting=max(waiting, len(completeness.waiting)),
-        quarantined=count_quarantined(plant.app),
+        quarantined=count_quarantined(installation.app),
         events=len(recorded),
         drained_after=drained_after,
     )
 
 
 def _strike_all(
-    plant: Plant, extent: Extent, load: Load, history: History, say: Callable[[str], object]
+    installation: Installation,
+    extent: Extent,
+    load: Load,
+    history: History,
+    say: Callable[[str], object],
 ) -> None:
     dice = Random(extent.seed)  # noqa: S311 - to be repeatable, not secret
-    scene = Scene(plant, dice)
+    scene = Scene(installation, dice)
     pending: list[tuple[Fault, float]] = []
-    for fault in _shuffled(possible(plant), dice):
-        if len(history) + len(pending) >= extent.faults and load.book.looks >= extent.looks:
+    for fault in _shuffled(possible(installation), dice):
+        if len(history) + len(pending) >= extent.faults and load.book.accesses >= extent.accesses:
             break
         lasts, pause = dice.uniform(0.1, extent.longest), dice.uniform(0, extent.pause)
         hurry = dice.random() < HURRY
         pending.append((fault, time.monotonic()))
         number = len(history) + len(pending)
-        say(f"{number}: {fault.name} for {lasts:.1f} s, {load.book.looks} looks so far")
+        say(f"{number}: {fault.name} for {lasts:.1f} s, {load.book.accesses} accesses so far")
         try:
             fault.strike(scene)
             time.sleep(lasts)
@@ -119,13 +129,13 @@ def _strike_all(
             fault.mend(scene)
         time.sleep(pause)
         if not hurry:
-            _calm(plant, history, pending)
-    _calm(plant, history, pending)
+            _calm(installation, history, pending)
+    _calm(installation, history, pending)
 
 
-def _calm(plant: Plant, history: History, pending: list[tuple[Fault, float]]) -> None:
+def _calm(installation: Installation, history: History, pending: list[tuple[Fault, float]]) -> None:
     """Wait until everything is well, and note the faults since it was so before."""
-    plant.await_well()
+    installation.await_well()
     now = time.monotonic()
     for fault, began in pending:
         history.add(Struck(fault, began, now))
@@ -138,12 +148,14 @@ def _shuffled(faults: tuple[Fault, ...], dice: Random) -> Iterator[Fault]:
         yield from dice.sample(faults, len(faults))
 
 
-def _drained(plant: Plant, within: float, say: Callable[[str], object]) -> Completeness:
+def _drained(
+    installation: Installation, within: float, say: Callable[[str], object]
+) -> Completeness:
     """The ledger's completeness once nothing waits any more, or the time is over."""
     deadline = time.monotonic() + within
     while True:
-        with plant.app.app_context(), db.session.scoped(LedgerScope()):
-            directory = plant.app.extensions["settings"].journal_dir
+        with installation.app.app_context(), db.session.scoped(LedgerScope()):
+            directory = installation.app.extensions["settings"].journal_dir
             found = check_completeness(db.session, directory)
         if not found.waiting or time.monotonic() > deadline:
             return found
@@ -151,13 +163,13 @@ def _drained(plant: Plant, within: float, say: Callable[[str], object]) -> Compl
         time.sleep(2)
 
 
-def _verify(plant: Plant) -> tuple[int, int]:
+def _verify(installation: Installation) -> tuple[int, int]:
     """What the product itself says that is missing, and that still waits."""
     command = [sys.executable, "-m", "flask", "--app", "wsgi", "audit", "verify", "--complete"]
     done = subprocess.run(
         [*command, "--json"],
         cwd=ROOT,
-        env=os.environ | dict(plant.environment),
+        env=os.environ | dict(installation.environment),
         capture_output=True,
         text=True,
         timeout=COMMAND,

@@ -12,7 +12,7 @@ from unittest import mock
 
 from reliability.stress.load import Stage, run
 from reliability.stress.report import cache_outcomes, print_report
-from tests.applications import let_staff_look
+from tests.applications import let_staff_access
 from tests.processes import no_settings_of_the_caller, run_web, run_worker
 from webapp import create_app
 from webapp.db import migrate
@@ -60,7 +60,7 @@ def _stage(home: Path) -> Iterator[Stage]:
             settings = read_settings()
         migrate.upgrade(settings)
         app = create_app(settings)
-        let_staff_look(app)
+        let_staff_access(app)
         with (
             run_worker(environment, home / "worker.log"),
             run_web(environment, home / "web.log") as web,
@@ -73,7 +73,7 @@ def _print_alarms(home: Path) -> None:
         lines = (home / name).read_text(errors="replace").splitlines()
         alarms = [line for line in lines if "[error" in line or "[critical" in line]
         for line in alarms[:ALARMS]:
-            print(f"{name}: {line}", file=sys.stderr)  # noqa: T201 - for the person who looks why
+            print(f"{name}: {line}", file=sys.stderr)  # noqa: T201 - for the person who accesses why
 
 
 if __name__ == "__main__":

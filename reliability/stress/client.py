@@ -9,7 +9,7 @@ from typing import Any
 import requests
 
 from reliability.stress import checks
-from reliability.stress.counts import Attempt, Fault, Tally
+from reliability.stress.counts import Attempt, Counts, Fault
 from reliability.stress.known import Floor, Known
 from reliability.stress.people import Effect, People, Standpoint
 from webapp.rules.rule import Rule, RulePage
@@ -43,7 +43,7 @@ class Client:
     name: str
     people: People
     known: Known
-    tally: Tally
+    tally: Counts
     dice: Random
 
     def __post_init__(self) -> None:

@@ -1,11 +1,11 @@
-"""Looks made against events committed: one for each, and each true of its request."""
+"""Accesses made against events committed: one for each, and each true of its request."""
 
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from reliability.stress.counts import Attempt, Tally
+from reliability.stress.counts import Attempt, Counts
 from reliability.stress.ledger import Recorded
 
 Statuses = Mapping[str, int]
@@ -21,14 +21,14 @@ def answered(log: Path, run: str) -> Statuses:
     return {match[1]: int(match[2]) for match in found if match[1].startswith(run)}
 
 
-def reckon(tally: Tally, statuses: Statuses, events: Sequence[Recorded]) -> None:
-    """Count looks and events, and as faults whatever keeps them from being the same."""
+def reckon(tally: Counts, statuses: Statuses, events: Sequence[Recorded]) -> None:
+    """Count accesses and events, and as faults whatever keeps them from being the same."""
     by_request: defaultdict[str, list[Recorded]] = defaultdict(list)
     for event in events:
         by_request[event.request_id].append(event)
     tally.events = len(events)
     for attempt in tally.attempts:
-        _settle(
+        _finalize(
             tally,
             attempt,
             attempt.status or statuses.get(attempt.request_id),
@@ -38,7 +38,9 @@ def reckon(tally: Tally, statuses: Statuses, events: Sequence[Recorded]) -> None
         tally.fault("unasked", f"{request_id}, which nobody sent", len(recorded))
 
 
-def _settle(tally: Tally, attempt: Attempt, status: int | None, recorded: list[Recorded]) -> None:
+def _finalize(
+    tally: Counts, attempt: Attempt, status: int | None, recorded: list[Recorded]
+) -> None:
     """`status` is what the request was answered, whether or not its client has seen it."""
     if attempt.status is None and status is not None and status >= 500:
         tally.fault("5xx", f"{attempt.request_id}: {status}, seen in the log only")
@@ -46,7 +48,7 @@ def _settle(tally: Tally, attempt: Attempt, status: int | None, recorded: list[R
         if recorded:
             tally.fault("unasked", f"{attempt.request_id} ({attempt.surface})", len(recorded))
         return
-    tally.looks += 1
+    tally.accesses += 1
     if not recorded:
         tally.fault("lost", f"{attempt.request_id} ({attempt.surface}), answered {status}")
     elif len(recorded) > 1:

@@ -43,12 +43,12 @@ class Attempt:
 
 
 @dataclass
-class Tally:
+class Counts:
     attempts: list[Attempt] = field(default_factory=list)
     faults: Counter[Fault] = field(default_factory=Counter)
     examples: defaultdict[Fault, list[str]] = field(default_factory=lambda: defaultdict(list))
     sabotage: Counter[str] = field(default_factory=Counter)
-    looks: int = 0
+    accesses: int = 0
     events: int = 0
     _lock: Lock = field(default_factory=Lock)
 
@@ -68,5 +68,5 @@ class Tally:
 
     @property
     def clean(self) -> bool:
-        """Whether nothing went wrong, and something was looked at."""
-        return not self.faults.total() and self.looks == self.events > 0
+        """Whether nothing went wrong, and something was accessed."""
+        return not self.faults.total() and self.accesses == self.events > 0

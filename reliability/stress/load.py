@@ -1,4 +1,4 @@
-"""A run: many clients at once and one saboteur for some seconds, then the reckoning."""
+"""A run: many clients at once and one saboteur for some seconds, then the comparison."""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,7 @@ from flask import Flask
 from reliability.stress import hangups, narrowing, reads, refusals, writes
 from reliability.stress.client import Client
 from reliability.stress.comparison import answered, reckon
-from reliability.stress.counts import Tally
+from reliability.stress.counts import Counts
 from reliability.stress.known import Known
 from reliability.stress.ledger import drained
 from reliability.stress.people import People, gather
@@ -47,16 +47,16 @@ MIX: Mapping[Act, int] = {
 
 @dataclass(frozen=True)
 class Stage:
-    """The processes under load: the application to look into their database, and their servers."""
+    """The processes under load: the application to read their database, and their servers."""
 
     app: Flask
     web: Web
     environment: Mapping[str, str]
 
 
-def run(stage: Stage, seconds: float, seed: int) -> Tally:
+def run(stage: Stage, seconds: float, seed: int) -> Counts:
     """Put the stage under load; the same seed has every client ask in the same order."""
-    name, known, tally = f"stress-{uuid4().hex[:12]}", Known(), Tally()
+    name, known, tally = f"stress-{uuid4().hex[:12]}", Known(), Counts()
     names = [f"{name}.{number}" for number in range(CLIENTS)]
     people = gather(stage.app, names)
     clients = [

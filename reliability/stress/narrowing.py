@@ -1,4 +1,4 @@
-"""A tenant that says no, and takes it back: each counts from the very next look on."""
+"""A tenant that says no, and takes it back: each counts from the very next access on."""
 
 from dataclasses import replace
 
@@ -10,20 +10,20 @@ from reliability.stress.people import Effect, Standpoint
 from webapp.audit.recorder import EXCLUDED_HEADER
 
 REASON = "legal"
-"""One that nobody looks for but here."""
+"""One that nobody searches for but here."""
 
 RULINGS: tuple[tuple[str, Effect], ...] = (
     ("deny", "denied"),
     ("require_approval", "approval_required"),
 )
-"""What a rule says, and what a look at its tenant alone then is."""
+"""What a rule says, and what an access to its tenant alone then is."""
 
 
 def change_ones_mind(client: Client) -> None:
     """In a tenant that no other client writes to."""
     host = client.people.host(client.name)
     admin = Standpoint(host.admin, None, None, host.slug, None)
-    look = replace(client.people.everywhere(client.dice, "engineer", "support"), reason=REASON)
+    access = replace(client.people.everywhere(client.dice, "engineer", "support"), reason=REASON)
     rule, ruling = client.dice.choice(RULINGS)
     written = client.send(
         Call(
@@ -43,12 +43,12 @@ def change_ones_mind(client: Client) -> None:
     if written is None:
         return
     path, tag = written.headers["Location"], written.headers["ETag"]
-    _expect(client, look, host.slug, excluded=True)
-    alone = replace(look, scope=f"tenant:{host.slug}")
+    _expect(client, access, host.slug, excluded=True)
+    alone = replace(access, scope=f"tenant:{host.slug}")
     client.send(Call(alone, statuses=(403,), effect=ruling))
     lifted = client.send(_change(admin, path, tag))
     if lifted is not None:
-        _expect(client, look, host.slug, excluded=False)
+        _expect(client, access, host.slug, excluded=False)
         client.send(
             Call(
                 admin,
@@ -74,17 +74,17 @@ def _change(admin: Standpoint, path: str, tag: str) -> Call:
     )
 
 
-def _expect(client: Client, look: Standpoint, slug: str, *, excluded: bool) -> None:
-    """Of this tenant a look at all of them shows nothing, or what there is."""
-    response = client.send(Call(look, query={"tenant": slug}, effect="allowed"))
+def _expect(client: Client, access: Standpoint, slug: str, *, excluded: bool) -> None:
+    """Of this tenant an access to all of them shows nothing, or what there is."""
+    response = client.send(Call(access, query={"tenant": slug}, effect="allowed"))
     if response is None:
         return
     shown = orjson.loads(response.content)["total"]
     if (shown == 0) != excluded:
         fault = "leaves out" if not excluded else "shows"
-        client.fault("stale", f"a look {fault} {slug}, whose mind has changed")
+        client.fault("stale", f"an access {fault} {slug}, whose mind has changed")
     if excluded and _left_out(response) < 1:
-        client.fault("wrong answers", f"a look without {slug} says that it left out nobody")
+        client.fault("wrong answers", f"an access without {slug} says that it left out nobody")
 
 
 def _left_out(response: requests.Response) -> int:

@@ -26,7 +26,8 @@ class Standpoint:
     tenant: str | None
     """The slug of the only tenant whose rules are seen from here; `None` where all are."""
     effect: Effect | None
-    """What the ledger has to say of a look from here; `None` where it is none of its business."""
+    """What the ledger has to say of an access from here; `None` where it is none of its
+    business."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -67,12 +68,12 @@ class People:
         return self.hosts[client]
 
     def everywhere(self, dice: Random, *roles: PlatformRole) -> Standpoint:
-        """One of the platform's people, of these roles, looks at all there is."""
+        """One of the platform's people, of these roles, accesses all there is."""
         account = self.platform[dice.choice(roles or STAFF_ROLES)]
         return Standpoint(account, "global", _reason(dice), None, "allowed")
 
     def abroad(self, dice: Random) -> Standpoint:
-        """One of the platform's people looks at one tenant."""
+        """One of the platform's people accesses one tenant."""
         account, slug = self.platform[dice.choice(STAFF_ROLES)], dice.choice(self.slugs)
         return Standpoint(account, f"tenant:{slug}", _reason(dice), slug, "allowed")
 

@@ -1,4 +1,4 @@
-"""Looks: lists from the cache and past it, pages, single rules, 304s, the audits themselves."""
+"""Accesses: lists from the cache and past it, pages, single rules, 304s, the audits themselves."""
 
 from collections.abc import Mapping
 
@@ -16,7 +16,7 @@ HOT: tuple[Mapping[str, str], ...] = (
     {"enabled": "true"},
     {"effect": "deny", "limit": "20"},
 )
-"""Asked so often that they mostly come from the cache."""
+"""ElevationRequest so often that they mostly come from the cache."""
 
 SORTS = ("name", "-name", "created_at", "-created_at", "updated_at", "-updated_at")
 STEPS = 4
@@ -24,18 +24,18 @@ STEPS = 4
 
 
 def list_at_home(client: Client) -> None:
-    look(client, client.people.at_home(client.dice))
+    access(client, client.people.at_home(client.dice))
 
 
 def list_everywhere(client: Client) -> None:
-    look(client, client.people.everywhere(client.dice))
+    access(client, client.people.everywhere(client.dice))
 
 
 def list_abroad(client: Client) -> None:
-    look(client, client.people.abroad(client.dice))
+    access(client, client.people.abroad(client.dice))
 
 
-def look(client: Client, standpoint: Standpoint) -> None:
+def access(client: Client, standpoint: Standpoint) -> None:
     """One page of a list. What is complete has to have everything in it."""
     query = dict(_query(client))
     tenant = standpoint.tenant
@@ -49,7 +49,7 @@ def look(client: Client, standpoint: Standpoint) -> None:
 
 
 def find_one(client: Client, tenant: str | None, name: str, standpoint: Standpoint) -> None:
-    """Look for a rule by its whole name, right after it was written."""
+    """Access for a rule by its whole name, right after it was written."""
     floor = client.known.floor()
     call = Call(standpoint, query={"q": name}, effect=standpoint.effect)
     page = client.page(call, floor)
@@ -143,7 +143,7 @@ def read_one(client: Client) -> None:
 
 
 def read_audits(client: Client) -> None:
-    """Elevated for an auditor; for a tenant's admin looks at that tenant, and at all."""
+    """Elevated for an auditor; for a tenant's admin accesses that tenant, and at all."""
     people, dice = client.people, client.dice
     if dice.random() < 0.5:
         standpoint = people.in_charge(dice.choice(people.slugs))

@@ -7,12 +7,12 @@ import requests
 from rich.console import Console
 from rich.table import Table
 
-from reliability.stress.counts import FAULTS, Tally
+from reliability.stress.counts import FAULTS, Counts
 
 _OUTCOME = re.compile(r'^sightline_cache_requests_total\{.*outcome="(\w+)".*\} (\S+)$', re.M)
 
 
-def print_report(tally: Tally, cache: str, title: str) -> None:
+def print_report(tally: Counts, cache: str, title: str) -> None:
     console = Console(highlight=False, markup=False)
     statuses = Counter(str(attempt.status or "hung up") for attempt in tally.attempts)
     table = Table(title=title, title_justify="left", show_header=False)
@@ -23,7 +23,7 @@ def print_report(tally: Tally, cache: str, title: str) -> None:
     table.add_row("waits for answers", "", _waits(tally))
     table.add_row("calls of the cache", "", cache)
     table.add_row("sabotage", f"{tally.sabotage.total():,}", _listed(tally.sabotage))
-    table.add_row("looks made", f"{tally.looks:,}")
+    table.add_row("accesses made", f"{tally.accesses:,}")
     table.add_row("events committed", f"{tally.events:,}")
     for fault in FAULTS:
         table.add_row(fault, f"{tally.faults[fault]:,}")
@@ -41,7 +41,7 @@ def cache_outcomes(url: str) -> str:
     return _listed(counts)
 
 
-def _waits(tally: Tally) -> str:
+def _waits(tally: Counts) -> str:
     waits = sorted(attempt.seconds for attempt in tally.attempts if attempt.status is not None)
     half, most = waits[len(waits) // 2], waits[len(waits) * 99 // 100]
     return f"p50 {half * 1000:.0f} ms, p99 {most * 1000:.0f} ms, longest {waits[-1]:.1f} s"

@@ -12,7 +12,7 @@ from time import monotonic
 
 import redis
 
-from reliability.stress.counts import Tally
+from reliability.stress.counts import Counts
 from tests.processes import ROOT
 
 PAUSE = 1.0
@@ -33,7 +33,7 @@ class Saboteur:
     client: redis.Redis
     prefix: str
     environment: Mapping[str, str]
-    tally: Tally
+    tally: Counts
     dice: Random
     _kept: dict[bytes, bytes] = field(default_factory=dict)
 

@@ -156,7 +156,7 @@ def _writer(client: Client, tenant: str | None) -> Standpoint:
 
 
 def _reader(client: Client, writer: Standpoint) -> Standpoint:
-    """The writer again, or somebody who looks at everything."""
+    """The writer again, or somebody who accesses everything."""
     if client.dice.random() < 0.7:
         return writer
     return client.people.everywhere(client.dice)

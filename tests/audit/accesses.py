@@ -1,4 +1,4 @@
-"""An application with surfaces that look several times, fail, or never come to an end."""
+"""An application with surfaces that access several times, fail, or never come to an end."""
 
 import os
 import sys
@@ -30,18 +30,18 @@ STOPPING = 10.0
 BIG = 64 * 2**20
 CHUNK = b"x" * 2**16
 
-blueprint = Blueprint("looks", __name__, url_prefix="/admin/looks")
+blueprint = Blueprint("accesses", __name__, url_prefix="/admin/accesses")
 
 
 @contextmanager
-def looking_app(settings: Settings) -> Iterator[Flask]:
+def accessing_app(settings: Settings) -> Iterator[Flask]:
     app = create_app(settings)
     app.register_blueprint(blueprint)
 
     @app.after_request
     def _break(response: Response) -> Response:
-        if request.path == "/admin/looks/hook":
-            raise RuntimeError("after the look, before it was settled")
+        if request.path == "/admin/accesses/hook":
+            raise RuntimeError("after the access, before it was finalized")
         return response
 
     yield app
@@ -51,29 +51,29 @@ def looking_app(settings: Settings) -> Iterator[Flask]:
         db.engine.dispose()
 
 
-def look(name: str) -> Surface:
+def access(name: str) -> Surface:
     return Surface(name, tenant_roles=frozenset(), platform_roles=frozenset({"engineer"}))
 
 
 @blueprint.get("/several")
-@surface("looks.several", tenant_roles=(), platform_roles=("engineer",))
+@surface("accesses.several", tenant_roles=(), platform_roles=("engineer",))
 def several() -> Response:
     """Enter every `surface|reason|tenant` asked for, one in the other, each showing one row."""
     with ExitStack() as stack:
-        for asked in request.args.getlist("look"):
+        for asked in request.args.getlist("access"):
             name, reason, slug = asked.split("|")
             target = TenantTarget(identity.find_tenant_id(slug), slug) if slug else GlobalTarget()
             stack.enter_context(
-                enter_scope(current_principal(), look(name), target, parse_reason(reason), None)
+                enter_scope(current_principal(), access(name), target, parse_reason(reason), None)
             )
             recorder.count_rows(name, 1)
     return Response("shown")
 
 
 @blueprint.get("/rolled-back/<uuid:rule_id>")
-@surface("looks.rolled_back", tenant_roles=(), platform_roles=("engineer",))
+@surface("accesses.rolled_back", tenant_roles=(), platform_roles=("engineer",))
 def rolled_back(rule_id: UUID) -> Response:
-    """Look, write, and have the transaction rolled back."""
+    """Access, write, and have the transaction rolled back."""
     db.session.scalars(select(RuleRow).limit(1)).all()
     db.session.add(rule(None, id=rule_id))
     db.session.flush()
@@ -82,39 +82,39 @@ def rolled_back(rule_id: UUID) -> Response:
 
 
 @blueprint.get("/raises")
-@surface("looks.raises", tenant_roles=(), platform_roles=("engineer",))
+@surface("accesses.raises", tenant_roles=(), platform_roles=("engineer",))
 def raises() -> NoReturn:
     db.session.scalars(select(RuleRow).limit(1)).all()
-    raise ValueError("after the look")
+    raise ValueError("after the access")
 
 
 @blueprint.get("/breaks-transaction")
-@surface("looks.breaks", tenant_roles=(), platform_roles=("engineer",))
+@surface("accesses.breaks", tenant_roles=(), platform_roles=("engineer",))
 def breaks_transaction() -> NoReturn:
     db.session.execute(text("select nonsense"))
     raise AssertionError
 
 
 @blueprint.get("/exits")
-@surface("looks.exits", tenant_roles=(), platform_roles=("engineer",))
+@surface("accesses.exits", tenant_roles=(), platform_roles=("engineer",))
 def exits() -> NoReturn:
     sys.exit(3)
 
 
 @blueprint.get("/hook")
-@surface("looks.hook", tenant_roles=(), platform_roles=("engineer",))
+@surface("accesses.hook", tenant_roles=(), platform_roles=("engineer",))
 def hook() -> Response:
     return Response("shown")
 
 
 @blueprint.get("/not-found")
-@surface("looks.not_found", tenant_roles=(), platform_roles=("engineer",))
+@surface("accesses.not_found", tenant_roles=(), platform_roles=("engineer",))
 def not_found() -> NoReturn:
     abort(404)
 
 
 @blueprint.get("/streams")
-@surface("looks.streams", tenant_roles=(), platform_roles=("engineer",))
+@surface("accesses.streams", tenant_roles=(), platform_roles=("engineer",))
 def streams() -> Response:
     """Far more than fits into the buffers between a server and a client that does not read."""
     return Response(CHUNK for _ in range(BIG // len(CHUNK)))
@@ -122,29 +122,29 @@ def streams() -> Response:
 
 @blueprint.get("/open")
 @surface(
-    "looks.open", tenant_roles=(), platform_roles=("engineer",), open_because="nobody is in it"
+    "accesses.open", tenant_roles=(), platform_roles=("engineer",), open_because="nobody is in it"
 )
 def open_() -> Response:
     return Response("shown")
 
 
 @blueprint.get("/waits")
-@surface("looks.waits", tenant_roles=(), platform_roles=("engineer",))
+@surface("accesses.waits", tenant_roles=(), platform_roles=("engineer",))
 def waits() -> NoReturn:
-    """Say in which process, in the file that is named by the query, and look for ever."""
+    """Say in which process, in the file that is named by the query, and search for ever."""
     Path(request.args["file"]).write_text(str(os.getpid()))
     while True:
         time.sleep(1)
 
 
 @blueprint.get("/process")
-@surface("looks.process", tenant_roles=(), platform_roles=("engineer",))
+@surface("accesses.process", tenant_roles=(), platform_roles=("engineer",))
 def process() -> Response:
     return Response(str(os.getpid()))
 
 
 @blueprint.get("/tells")
-@surface("looks.tells", tenant_roles=(), platform_roles=("engineer",))
+@surface("accesses.tells", tenant_roles=(), platform_roles=("engineer",))
 def tells() -> Response:
     """Stream what the journals' files say of this request when its first byte is made."""
     directory, request_id = current_settings().journal_dir, g.request_id
@@ -156,14 +156,14 @@ def tells() -> Response:
 
 
 @blueprint.get("/late")
-@surface("looks.late", tenant_roles=(), platform_roles=("engineer",))
+@surface("accesses.late", tenant_roles=(), platform_roles=("engineer",))
 def late() -> Response:
-    """Look once more when the answer has been settled, and is on its way."""
+    """Access once more when the answer has been finalized, and is on its way."""
     principal, reason = current_principal(), parse_reason("incident")
 
     def body() -> Iterator[str]:
         yield "shown"
-        with enter_scope(principal, look("looks.late.again"), GlobalTarget(), reason, None):
+        with enter_scope(principal, access("accesses.late.again"), GlobalTarget(), reason, None):
             yield "never shown"
 
     return Response(stream_with_context(body()))

@@ -1,4 +1,5 @@
-"""An engineer, an application whose surfaces misbehave, and the worker that commits its looks."""
+"""An engineer, an application whose surfaces misbehave, and the worker that commits its
+accesses."""
 
 import subprocess
 from collections.abc import Iterator
@@ -8,21 +9,21 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from tests.audit.accesses import looking_app
+from tests.audit.accesses import accessing_app
 from tests.audit.journal.journals import journal_in
 from tests.factories import Account, add_account
 from webapp.audit.journal.service import Journal
 
 
 @pytest.fixture(scope="session")
-def looks_app(app: Flask) -> Iterator[Flask]:
-    with looking_app(app.extensions["settings"]) as made:
+def accesses_app(app: Flask) -> Iterator[Flask]:
+    with accessing_app(app.extensions["settings"]) as made:
         yield made
 
 
 @pytest.fixture
-def looks(looks_app: Flask, worker: None) -> FlaskClient:
-    return looks_app.test_client()
+def accesses(accesses_app: Flask, worker: None) -> FlaskClient:
+    return accesses_app.test_client()
 
 
 @pytest.fixture

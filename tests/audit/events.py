@@ -23,11 +23,11 @@ def make_event(**changes: Any) -> AuditEvent:
     event = AuditEvent(
         id=uuid7(),
         occurred_at=datetime.now(UTC),
-        kind="look",
+        kind="access",
         actor=Actor(
             id=uuid4(), email="engineer@example.org", roles=("engineer",), token_id=uuid4()
         ),
-        surface="looks.things",
+        surface="accesses.things",
         reason=Reason(code="incident", ticket="INC-1", note=None),
         scope=EventScope(kind="global", tenant=None, tenant_id=None),
         decision=EventDecision("allowed"),
@@ -39,7 +39,7 @@ def make_event(**changes: Any) -> AuditEvent:
             id=uuid4().hex,
             ip="127.0.0.1",
             method="GET",
-            path="/admin/looks/things",
+            path="/admin/accesses/things",
             user_agent=None,
         ),
         origin=EventOrigin(uuid4(), 1),
@@ -56,7 +56,7 @@ events = st.builds(
     AuditEvent,
     id=st.uuids(),
     occurred_at=moments,
-    kind=st.sampled_from(["look", "change"]),
+    kind=st.sampled_from(["access", "change"]),
     actor=st.builds(
         Actor,
         id=st.uuids(),

@@ -67,24 +67,24 @@ class Product:
         for path in self.journals.glob("*"):
             path.unlink()
 
-    def leave(self, origin: UUID, *events: AuditEvent, settled: bool = True) -> Path:
+    def leave(self, origin: UUID, *events: AuditEvent, finalized: bool = True) -> Path:
         """A file as a process that died leaves it."""
-        file = self.hold(origin, *events, settled=settled)
+        file = self.hold(origin, *events, finalized=finalized)
         file.close()
         return file.path
 
-    def hold(self, origin: UUID, *events: AuditEvent, settled: bool = True) -> JournalFile:
+    def hold(self, origin: UUID, *events: AuditEvent, finalized: bool = True) -> JournalFile:
         """A file as a process has it that lives."""
         file = journal_file.create(self.journals, origin, 2**24)
         file.write(
-            [self._row(n, event, settled=settled) for n, event in enumerate(events, 1)],
+            [self._row(n, event, finalized=finalized) for n, event in enumerate(events, 1)],
             durable=False,
         )
         return file
 
-    def _row(self, place: int, event: AuditEvent, *, settled: bool) -> Row:
+    def _row(self, place: int, event: AuditEvent, *, finalized: bool) -> Row:
         data = dump_event(event)
-        return Row(place, str(event.id), settled, data, event_mac(data, key_of(self.app)))
+        return Row(place, str(event.id), finalized, data, event_mac(data, key_of(self.app)))
 
 
 @contextmanager

@@ -36,7 +36,7 @@ def receipt(answer: Answer) -> list[UUID]:
 def second_connection(app: Flask) -> Iterator[ScopedSession]:
     """A session of no request's and of no pool, that sees every event."""
     engine = create_engine(app.extensions["settings"].database_url, poolclass=NullPool)
-    with ScopedSession(engine) as session, session.scoped(GlobalScope(look_id=uuid4())):
+    with ScopedSession(engine) as session, session.scoped(GlobalScope(access_id=uuid4())):
         yield session
 
 

@@ -174,7 +174,7 @@ def test_what_is_the_databases_fault_is_no_events(
     app: Flask, raised: str, error: type[Exception]
 ) -> None:
     """Nothing of the delivery is committed or quarantined: it comes again."""
-    surface = f"looks.{uuid4().hex}"
+    surface = f"accesses.{uuid4().hex}"
     event, broken = make_event(), make_event(surface=surface)
     with failing(app, surface, raised):
         with pytest.raises(error):
@@ -185,7 +185,7 @@ def test_what_is_the_databases_fault_is_no_events(
 
 @pytest.mark.parametrize("raised", ["22P02", "23514", "54000"])
 def test_what_is_the_events_fault_is_quarantined(app: Flask, raised: str) -> None:
-    surface = f"looks.{uuid4().hex}"
+    surface = f"accesses.{uuid4().hex}"
     event, broken = make_event(), make_event(surface=surface)
     with failing(app, surface, raised):
         received = receive(app, seal(app, event, broken))

@@ -30,9 +30,11 @@ def headers(who: Account, request_id: str = "") -> dict[str, str]:
     return {**who.headers("global", INCIDENT), "X-Request-ID": request_id or uuid4().hex}
 
 
-def test_it_survives_a_forced_rollback(app: Flask, looks: FlaskClient, engineer: Account) -> None:
+def test_it_survives_a_forced_rollback(
+    app: Flask, accesses: FlaskClient, engineer: Account
+) -> None:
     rule_id = uuid7()
-    answer = looks.get(f"/admin/looks/rolled-back/{rule_id}", headers=headers(engineer))
+    answer = accesses.get(f"/admin/accesses/rolled-back/{rule_id}", headers=headers(engineer))
     assert answer.status_code == 200
     (event,) = committed(app, *receipt(answer))
     assert (event["outcome"], event["http_status"]) == ("served", 200)
@@ -43,75 +45,79 @@ def test_it_survives_a_forced_rollback(app: Flask, looks: FlaskClient, engineer:
 @pytest.mark.parametrize(
     ("path", "status"), [("raises", 500), ("breaks-transaction", 500), ("not-found", 404)]
 )
-def test_it_survives_a_failure_after_the_look(
-    app: Flask, looks: FlaskClient, engineer: Account, path: str, status: int
+def test_it_survives_a_failure_after_the_access(
+    app: Flask, accesses: FlaskClient, engineer: Account, path: str, status: int
 ) -> None:
-    answer = looks.get(f"/admin/looks/{path}", headers=headers(engineer))
+    answer = accesses.get(f"/admin/accesses/{path}", headers=headers(engineer))
     assert answer.status_code == status
     (event,) = committed(app, *receipt(answer))
     assert (event["outcome"], event["http_status"]) == ("failed", status)
 
 
 def test_it_survives_the_end_of_the_thread(
-    app: Flask, looks: FlaskClient, engineer: Account
+    app: Flask, accesses: FlaskClient, engineer: Account
 ) -> None:
     request_id = uuid4().hex
     with pytest.raises(SystemExit):
-        looks.get("/admin/looks/exits", headers=headers(engineer, request_id))
+        accesses.get("/admin/accesses/exits", headers=headers(engineer, request_id))
     (event,) = committed_of_request(app, request_id)
     assert (event["outcome"], event["http_status"]) == ("interrupted", None)
 
 
 def test_what_was_answered_is_settled_once(
-    looks_app: Flask, looks: FlaskClient, engineer: Account, monkeypatch: pytest.MonkeyPatch
+    accesses_app: Flask, accesses: FlaskClient, engineer: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not a second time, as interrupted, when the request ends."""
-    journal: Journal = looks_app.extensions["sightline.journal"]
-    settled: list[UUID] = []
+    journal: Journal = accesses_app.extensions["sightline.journal"]
+    finalized: list[UUID] = []
 
     def spy(events: Sequence[AuditEvent], within: float) -> None:
-        settled.extend(event.id for event in events)
-        Journal.settle(journal, events, within)
+        finalized.extend(event.id for event in events)
+        Journal.finalize(journal, events, within)
 
-    monkeypatch.setattr(journal, "settle", spy)
-    monkeypatch.setattr(journal, "settle_later", lambda events: settled.extend(events))
+    monkeypatch.setattr(journal, "finalize", spy)
+    monkeypatch.setattr(journal, "finalize_later", lambda events: finalized.extend(events))
     ids = [
         event_id
         for path in ("streams", "raises")
-        for event_id in receipt(looks.get(f"/admin/looks/{path}", headers=headers(engineer)))
+        for event_id in receipt(accesses.get(f"/admin/accesses/{path}", headers=headers(engineer)))
     ]
-    assert settled == ids
+    assert finalized == ids
 
 
-def test_what_only_asks_is_on_record_too(app: Flask, looks: FlaskClient, engineer: Account) -> None:
-    answer = looks.head("/admin/looks/streams", headers=headers(engineer))
+def test_what_only_asks_is_on_record_too(
+    app: Flask, accesses: FlaskClient, engineer: Account
+) -> None:
+    answer = accesses.head("/admin/accesses/streams", headers=headers(engineer))
     (event,) = committed(app, *receipt(answer))
     assert (event["outcome"], event["request"]["method"]) == ("served", "HEAD")
 
 
-def test_it_survives_a_hook_that_fails(app: Flask, looks: FlaskClient, engineer: Account) -> None:
-    """No answer that `settle` has seen leaves the request."""
+def test_it_survives_a_hook_that_fails(
+    app: Flask, accesses: FlaskClient, engineer: Account
+) -> None:
+    """No answer that `finalize` has seen leaves the request."""
     request_id = uuid4().hex
-    answer = looks.get("/admin/looks/hook", headers=headers(engineer, request_id))
+    answer = accesses.get("/admin/accesses/hook", headers=headers(engineer, request_id))
     assert answer.status_code == 500
     assert b"shown" not in answer.data
     (event,) = committed_of_request(app, request_id)
     assert (event["outcome"], event["http_status"]) == ("interrupted", None)
 
 
-def test_a_look_after_the_answer_is_refused(
-    app: Flask, looks: FlaskClient, engineer: Account
+def test_a_access_after_the_answer_is_refused(
+    app: Flask, accesses: FlaskClient, engineer: Account
 ) -> None:
     """Its rows would leave without a record."""
     request_id = uuid4().hex
-    with pytest.raises(TooLate, match="looks.late.again"):
-        looks.get("/admin/looks/late", headers=headers(engineer, request_id), buffered=True)
+    with pytest.raises(TooLate, match="accesses.late.again"):
+        accesses.get("/admin/accesses/late", headers=headers(engineer, request_id), buffered=True)
     events = committed_of_request(app, request_id)
-    assert [event["surface"] for event in events] == ["looks.late"]
+    assert [event["surface"] for event in events] == ["accesses.late"]
 
 
-def test_a_denied_look_is_on_record(app: Flask, looks: FlaskClient, engineer: Account) -> None:
-    answer = looks.get("/admin/api/audits", headers=headers(engineer))
+def test_a_denied_access_is_on_record(app: Flask, accesses: FlaskClient, engineer: Account) -> None:
+    answer = accesses.get("/admin/api/audits", headers=headers(engineer))
     assert answer.status_code == 403
     (event,) = committed(app, *receipt(answer))
     assert (event["outcome"], event["http_status"]) == ("denied", 403)
@@ -119,11 +125,11 @@ def test_a_denied_look_is_on_record(app: Flask, looks: FlaskClient, engineer: Ac
     assert event["actor"]["roles"] == ["engineer"]
 
 
-def test_a_look_at_no_tenant_is_on_record(
-    app: Flask, looks: FlaskClient, engineer: Account
+def test_a_access_at_no_tenant_is_on_record(
+    app: Flask, accesses: FlaskClient, engineer: Account
 ) -> None:
     slug = f"no-{uuid4().hex}"
-    answer = looks.get("/admin/api/rules", headers=engineer.headers(f"tenant:{slug}", INCIDENT))
+    answer = accesses.get("/admin/api/rules", headers=engineer.headers(f"tenant:{slug}", INCIDENT))
     assert answer.status_code == 404
     (event,) = committed(app, *receipt(answer))
     assert (event["outcome"], event["http_status"]) == ("failed", 404)
@@ -131,28 +137,30 @@ def test_a_look_at_no_tenant_is_on_record(
 
 
 def test_what_needs_no_record_leaves_none(
-    app: Flask, looks: FlaskClient, engineer: Account
+    app: Flask, accesses: FlaskClient, engineer: Account
 ) -> None:
     request_id = uuid4().hex
-    answer = looks.get("/admin/looks/raises", headers={"X-Request-ID": request_id})
+    answer = accesses.get("/admin/accesses/raises", headers={"X-Request-ID": request_id})
     assert answer.status_code == 401
     assert receipt(answer) == []
-    committed(app, *receipt(looks.get("/admin/looks/raises", headers=headers(engineer))))
+    committed(app, *receipt(accesses.get("/admin/accesses/raises", headers=headers(engineer))))
     assert events_of_request(app, request_id) == []
 
 
 def test_it_survives_a_client_that_hangs_up(
-    app: Flask, looks_app: Flask, worker: None, engineer: Account
+    app: Flask, accesses_app: Flask, worker: None, engineer: Account
 ) -> None:
     """In the middle of an answer that is larger than what lies between the two."""
     request_id = uuid4().hex
-    server = make_server("127.0.0.1", 0, looks_app, threaded=True)
+    server = make_server("127.0.0.1", 0, accesses_app, threaded=True)
     thread = Thread(target=server.serve_forever)
     thread.start()
     try:
         with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as client:
             sent = "".join(f"{k}: {v}\r\n" for k, v in headers(engineer, request_id).items())
-            client.sendall(f"GET /admin/looks/streams HTTP/1.1\r\nHost: x\r\n{sent}\r\n".encode())
+            client.sendall(
+                f"GET /admin/accesses/streams HTTP/1.1\r\nHost: x\r\n{sent}\r\n".encode()
+            )
             assert client.recv(12) == b"HTTP/1.1 200"
             # Closes with a reset instead of waiting for what is still on its way.
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -161,12 +169,12 @@ def test_it_survives_a_client_that_hangs_up(
         server.shutdown()
         thread.join()
         server.server_close()
-    assert (event["outcome"], event["surface"]) == ("served", "looks.streams")
+    assert (event["outcome"], event["surface"]) == ("served", "accesses.streams")
 
 
-def test_a_tenants_slug_is_on_record(app: Flask, looks: FlaskClient, engineer: Account) -> None:
+def test_a_tenants_slug_is_on_record(app: Flask, accesses: FlaskClient, engineer: Account) -> None:
     tenant = add_tenant(app)
-    answer = looks.get(
+    answer = accesses.get(
         "/admin/api/rules", headers=engineer.headers(f"tenant:{tenant.slug}", INCIDENT)
     )
     (event,) = committed(app, *receipt(answer))

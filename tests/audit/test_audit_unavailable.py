@@ -1,4 +1,4 @@
-"""What is out of order behind an elevated look: nobody waits for a broker or a database to record
+"""What is out of order behind an elevated access: nobody waits for a broker or a database to record
 it, and without a journal nothing is shown but what is plain."""
 
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +15,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from tests.audit.accesses import looking_app
+from tests.audit.accesses import accessing_app
 from tests.audit.events import make_event
 from tests.audit.journal.journals import PATIENCE, hanging_disk, said
 from tests.audit.receipts import (
@@ -71,7 +71,7 @@ def cut_off(app: Flask, redis_server: RedisServer, tmp_path: Path) -> Iterator[F
         journal_dir=tmp_path / "journal",
         audit_timeout=PATIENT,
     )
-    with mock.patch("tests.audit.accesses.STOPPING", 0.1), looking_app(settings) as made:
+    with mock.patch("tests.audit.accesses.STOPPING", 0.1), accessing_app(settings) as made:
         yield made
 
 
@@ -132,20 +132,20 @@ def breakage(request: pytest.FixtureRequest, cut_off: Flask, journal: Journal) -
 
     @contextmanager
     def full() -> Iterator[None]:
-        journal.settle([make_event()], PATIENCE)
+        journal.finalize([make_event()], PATIENCE)
         assert journal.file is not None
         execute = journal.file._connection.execute
         with mock.patch.object(journal._writer, "forget"):  # or the relay would make room
             execute("pragma max_page_count = 1")
             with suppress(JournalFailed):
                 while True:
-                    journal.settle([make_event()], PATIENCE)
+                    journal.finalize([make_event()], PATIENCE)
             yield
         execute("pragma max_page_count = 10000")
 
     @contextmanager
     def hanging() -> Iterator[None]:
-        journal.settle([make_event()], PATIENCE)
+        journal.finalize([make_event()], PATIENCE)
         with hanging_disk(journal.file):
             yield
 
@@ -178,7 +178,7 @@ def assert_withheld(answer: TestResponse) -> None:
 
 
 @pytest.mark.parametrize("connected", [False, True], ids=["at first", "later"])
-def test_without_a_broker_looks_are_shown_and_arrive_later(
+def test_without_a_broker_accesses_are_shown_and_arrive_later(
     app: Flask,
     client: FlaskClient,
     engineer: Account,
@@ -189,7 +189,7 @@ def test_without_a_broker_looks_are_shown_and_arrive_later(
 ) -> None:
     if connected:
         committed(app, *receipt(ask(client, engineer)))
-    paths = ["/admin/api/rules", "/admin/api/rules", "/admin/looks/raises", "/admin/api/audits"]
+    paths = ["/admin/api/rules", "/admin/api/rules", "/admin/accesses/raises", "/admin/api/audits"]
     with outage():
         answers = [ask(client, engineer, path) for path in paths]
     assert [answer.status_code for answer in answers] == [200, 200, 500, 403]
@@ -213,7 +213,7 @@ def test_what_the_broker_forgot_is_sent_again(
         journal_dir=tmp_path / "journal",
     )
     try:
-        with looking_app(settings) as forgotten:
+        with accessing_app(settings) as forgotten:
             answer = ask(forgotten.test_client(), engineer)
             assert answer.status_code == 200
             wait_for(lambda: broker.client.exists("audit") == 1)
@@ -230,7 +230,7 @@ def test_a_stream_is_on_record_before_its_first_byte(
     client: FlaskClient, engineer: Account, outage: Breakage
 ) -> None:
     with outage():
-        assert ask(client, engineer, "/admin/looks/tells").text == "served"
+        assert ask(client, engineer, "/admin/accesses/tells").text == "served"
 
 
 def test_a_database_that_hangs_is_waited_for_in_the_journal(tmp_path: Path) -> None:
@@ -241,13 +241,13 @@ def test_a_database_that_hangs_is_waited_for_in_the_journal(tmp_path: Path) -> N
     events = [make_event() for _ in range(3)]
     with running(stack):
         migrate.upgrade(settings)
-        with looking_app(settings) as app, run_worker(environment, tmp_path / "worker.log"):
-            journal_of(app).settle(events[:1], PATIENCE)
+        with accessing_app(settings) as app, run_worker(environment, tmp_path / "worker.log"):
+            journal_of(app).finalize(events[:1], PATIENCE)
             committed(app, events[0].id)
             assert stack.postgres.process is not None
             with stopped(psutil.Process(stack.postgres.process.pid)):
                 for event in events[1:]:
-                    journal_of(app).settle([event], PATIENCE)
+                    journal_of(app).finalize([event], PATIENCE)
                 waiting = {event.id for event in said(settings.journal_dir)}
                 assert waiting >= {event.id for event in events[1:]}
             committed(app, *(event.id for event in events))
@@ -269,12 +269,12 @@ def stopped(server: psutil.Process) -> Iterator[None]:
                 process.resume()
 
 
-def test_without_a_journal_no_look_is_shown(
+def test_without_a_journal_no_access_is_shown(
     app: Flask, client: FlaskClient, engineer: Account, own_worker: None, breakage: Breakage
 ) -> None:
     """But that somebody asked is on record, once, when it is back."""
     refused = REFUSED._value.get()
-    paths = ["/admin/api/rules", "/admin/looks/process", "/admin/looks/streams"]
+    paths = ["/admin/api/rules", "/admin/accesses/process", "/admin/accesses/streams"]
     with breakage():
         answers = [ask(client, engineer, path) for path in paths]
     for answer in answers:
@@ -292,8 +292,8 @@ def test_without_a_journal_no_denial_or_failure_is_told(
 ) -> None:
     with breakage():
         assert_withheld(ask(client, engineer, "/admin/api/audits"))
-        assert_withheld(ask(client, engineer, "/admin/looks/raises"))
-        assert_withheld(ask(client, engineer, "/admin/looks/not-found"))
+        assert_withheld(ask(client, engineer, "/admin/accesses/raises"))
+        assert_withheld(ask(client, engineer, "/admin/accesses/not-found"))
 
 
 def test_without_a_journal_nothing_is_said_to_be_unchanged(
@@ -336,13 +336,13 @@ def test_without_a_journal_an_open_surface_is_shown_and_recorded_later(
 ) -> None:
     unvouched = UNVOUCHED._value.get()
     with breakage():
-        answers = [ask(client, engineer, "/admin/looks/open") for _ in range(3)]
+        answers = [ask(client, engineer, "/admin/accesses/open") for _ in range(3)]
     assert [answer.text for answer in answers] == ["shown"] * 3
     assert all(receipt(answer) == [] for answer in answers)
     assert UNVOUCHED._value.get() == unvouched + 3
     for answer in answers:
         (event,) = committed_of_request(app, answer.headers["X-Request-ID"])
-        assert (event["surface"], event["outcome"]) == ("looks.open", "served")
+        assert (event["surface"], event["outcome"]) == ("accesses.open", "served")
 
 
 def test_what_there_is_no_room_to_remember_is_not_shown_by_an_open_surface_either(
@@ -351,7 +351,7 @@ def test_what_there_is_no_room_to_remember_is_not_shown_by_an_open_surface_eithe
     lost = LOST._value.get()
     with breakage():
         monkeypatch.setattr("webapp.audit.journal.queue.WAITING_MAX", 0)
-        assert_withheld(ask(client, engineer, "/admin/looks/open"))
+        assert_withheld(ask(client, engineer, "/admin/accesses/open"))
         assert_withheld(ask(client, engineer))
     assert LOST._value.get() > lost
 
@@ -361,7 +361,7 @@ def test_without_a_journal_a_request_that_ends_without_an_answer_ends(
 ) -> None:
     request_id = uuid4().hex
     with breakage(), pytest.raises(SystemExit):
-        ask(client, engineer, "/admin/looks/exits", request_id)
+        ask(client, engineer, "/admin/accesses/exits", request_id)
     (event,) = committed_of_request(app, request_id)
     assert event["outcome"] == "interrupted"
 
@@ -375,7 +375,7 @@ def test_a_journal_that_is_back_is_used(
         statuses: list[int] = []
         while 200 not in statuses:
             statuses.append(ask(client, engineer).status_code)
-            assert len(statuses) < 60, "looks are refused for ever"
+            assert len(statuses) < 60, "accesses are refused for ever"
 
 
 def test_a_request_waits_no_longer_for_several_writes_than_for_one(
@@ -392,7 +392,7 @@ def test_a_request_waits_no_longer_for_several_writes_than_for_one(
         return written
 
     monkeypatch.setattr(journal, "begin_durably", slow(journal.begin_durably))
-    monkeypatch.setattr(journal, "settle", slow(journal.settle))
+    monkeypatch.setattr(journal, "finalize", slow(journal.finalize))
     tenant = add_tenant(app)
     add_rule(client, add_account(app, member_of={tenant.slug: "admin"}).headers())
     first, second = allowed
@@ -412,7 +412,7 @@ def test_what_cannot_be_written_down_is_not_shown(
     def fail(*_: object) -> None:
         raise TypeError("not an event that can be written")
 
-    monkeypatch.setattr(journal_of(client.application), "settle", fail)
+    monkeypatch.setattr(journal_of(client.application), "finalize", fail)
     request_id = uuid4().hex
     assert_withheld(ask(client, engineer, request_id=request_id))
     (event,) = committed_of_request(app, request_id)

@@ -13,22 +13,24 @@ from werkzeug.test import TestResponse
 from tests.audit.receipts import committed, committed_of_request, receipt
 from tests.factories import INCIDENT, Account, add_account, add_tenant
 
-GLOBAL = "looks.things|incident|"
+GLOBAL = "accesses.things|incident|"
 
 
-def ask(client: FlaskClient, who: Account, *looks: str, request_id: str = "") -> TestResponse:
+def ask(client: FlaskClient, who: Account, *accesses: str, request_id: str = "") -> TestResponse:
     headers = {**who.headers("global", INCIDENT), "X-Request-ID": request_id or uuid4().hex}
-    return client.get("/admin/looks/several", query_string={"look": list(looks)}, headers=headers)
+    return client.get(
+        "/admin/accesses/several", query_string={"access": list(accesses)}, headers=headers
+    )
 
 
 def test_one_page_with_several_queries_leaves_one_record(
-    app: Flask, looks: FlaskClient, engineer: Account
+    app: Flask, accesses: FlaskClient, engineer: Account
 ) -> None:
     request_id = uuid4().hex
-    answer = ask(looks, engineer, *[GLOBAL] * 7, request_id=request_id)
+    answer = ask(accesses, engineer, *[GLOBAL] * 7, request_id=request_id)
     assert answer.status_code == 200
     events = committed_of_request(app, request_id)
-    assert [event["surface"] for event in events] == ["looks.several", "looks.things"]
+    assert [event["surface"] for event in events] == ["accesses.several", "accesses.things"]
     assert [event["repeats"] for event in events] == [1, 7]
     assert [event["rows"] for event in events] == [None, 7]
     assert [event["id"] for event in events] == list(map(str, receipt(answer)))
@@ -37,25 +39,25 @@ def test_one_page_with_several_queries_leaves_one_record(
 @pytest.mark.parametrize(
     "others",
     [
-        pytest.param(["looks.others|incident|"], id="surface"),
-        pytest.param(["looks.things|fraud|"], id="code"),
-        pytest.param(['looks.things|incident;ticket="A"|'], id="ticket"),
-        pytest.param(['looks.things|incident;note="because"|'], id="note"),
-        pytest.param(["looks.others|legal|", 'looks.things|legal;ticket="A"|'], id="all"),
+        pytest.param(["accesses.others|incident|"], id="surface"),
+        pytest.param(["accesses.things|fraud|"], id="code"),
+        pytest.param(['accesses.things|incident;ticket="A"|'], id="ticket"),
+        pytest.param(['accesses.things|incident;note="because"|'], id="note"),
+        pytest.param(["accesses.others|legal|", 'accesses.things|legal;ticket="A"|'], id="all"),
     ],
 )
 def test_what_differs_does_not_merge(
-    app: Flask, looks: FlaskClient, engineer: Account, others: list[str]
+    app: Flask, accesses: FlaskClient, engineer: Account, others: list[str]
 ) -> None:
-    answer = ask(looks, engineer, GLOBAL, *others, GLOBAL, *others)
+    answer = ask(accesses, engineer, GLOBAL, *others, GLOBAL, *others)
     events = committed(app, *receipt(answer))[1:]
     assert [event["repeats"] for event in events] == [2] * (1 + len(others))
     told = {(event["surface"], *map(str, event["reason"].values())) for event in events}
     assert len(told) == len(events)
 
 
-def test_two_requests_never_share(app: Flask, looks: FlaskClient, engineer: Account) -> None:
-    answers = [ask(looks, engineer, GLOBAL, GLOBAL) for _ in range(3)]
+def test_two_requests_never_share(app: Flask, accesses: FlaskClient, engineer: Account) -> None:
+    answers = [ask(accesses, engineer, GLOBAL, GLOBAL) for _ in range(3)]
     ids = [event_id for answer in answers for event_id in receipt(answer)]
     assert len(set(ids)) == 6
     events = committed(app, *ids)
@@ -64,12 +66,12 @@ def test_two_requests_never_share(app: Flask, looks: FlaskClient, engineer: Acco
 
 
 def test_two_requests_at_once_never_share(
-    app: Flask, looks_app: Flask, worker: None, engineer: Account
+    app: Flask, accesses_app: Flask, worker: None, engineer: Account
 ) -> None:
     together = Barrier(8)
 
     def one(_: int) -> TestResponse:
-        client = looks_app.test_client()
+        client = accesses_app.test_client()
         together.wait()
         return ask(client, engineer, GLOBAL, GLOBAL)
 
@@ -80,41 +82,41 @@ def test_two_requests_at_once_never_share(
 
 
 def test_two_requests_in_one_application_context_never_share(
-    app: Flask, looks_app: Flask, looks: FlaskClient, engineer: Account
+    app: Flask, accesses_app: Flask, accesses: FlaskClient, engineer: Account
 ) -> None:
     """`flask.g` is the context's: whoever pushes one around two requests must not lose a record."""
-    with looks_app.app_context():
-        ids = [id_ for _ in range(2) for id_ in receipt(ask(looks, engineer, GLOBAL))]
+    with accesses_app.app_context():
+        ids = [id_ for _ in range(2) for id_ in receipt(ask(accesses, engineer, GLOBAL))]
     assert len(set(ids)) == 4
     assert [event["repeats"] for event in committed(app, *ids)] == [1] * 4
 
 
-def test_two_people_never_share(app: Flask, looks: FlaskClient, engineer: Account) -> None:
+def test_two_people_never_share(app: Flask, accesses: FlaskClient, engineer: Account) -> None:
     other = add_account(app, "engineer")
-    ids = [id_ for who in (engineer, other) for id_ in receipt(ask(looks, who, GLOBAL))]
+    ids = [id_ for who in (engineer, other) for id_ in receipt(ask(accesses, who, GLOBAL))]
     emails = [event["actor"]["email"] for event in committed(app, *ids)]
     assert emails == [engineer.email] * 2 + [other.email] * 2
 
 
 def test_one_record_never_tells_of_two_scopes(
-    app: Flask, looks: FlaskClient, engineer: Account
+    app: Flask, accesses: FlaskClient, engineer: Account
 ) -> None:
-    """A surface entered in another scope, for the same reason, is refused; and what was looked at
+    """A surface entered in another scope, for the same reason, is refused; and what was accessed
     before is on record."""
     tenant = add_tenant(app)
-    answer = ask(looks, engineer, GLOBAL, f"looks.things|incident|{tenant.slug}")
+    answer = ask(accesses, engineer, GLOBAL, f"accesses.things|incident|{tenant.slug}")
     assert answer.status_code == 500
     events = committed(app, *receipt(answer))
-    assert [event["surface"] for event in events] == ["looks.several", "looks.things"]
+    assert [event["surface"] for event in events] == ["accesses.several", "accesses.things"]
     assert [event["outcome"] for event in events] == ["failed", "failed"]
     assert [event["scope"]["kind"] for event in events] == ["global", "global"]
 
 
-def test_one_request_may_look_at_a_tenant_and_at_all(
-    app: Flask, looks: FlaskClient, engineer: Account
+def test_one_request_may_access_at_a_tenant_and_at_all(
+    app: Flask, accesses: FlaskClient, engineer: Account
 ) -> None:
     tenant = add_tenant(app)
-    answer = ask(looks, engineer, GLOBAL, f"looks.one|incident|{tenant.slug}")
+    answer = ask(accesses, engineer, GLOBAL, f"accesses.one|incident|{tenant.slug}")
     scopes = [event["scope"] for event in committed(app, *receipt(answer))[1:]]
     assert scopes == [
         {"kind": "global", "tenant_id": None, "tenant": None},
@@ -123,10 +125,10 @@ def test_one_request_may_look_at_a_tenant_and_at_all(
 
 
 def test_the_rules_list_leaves_one_record_cached_or_not(
-    app: Flask, looks: FlaskClient, engineer: Account
+    app: Flask, accesses: FlaskClient, engineer: Account
 ) -> None:
     answers = [
-        looks.get("/admin/api/rules", headers=engineer.headers("global", INCIDENT))
+        accesses.get("/admin/api/rules", headers=engineer.headers("global", INCIDENT))
         for _ in range(3)
     ]
     assert [len(receipt(answer)) for answer in answers] == [1, 1, 1]

@@ -52,14 +52,14 @@ def headers(who: Account, request_id: str) -> dict[str, str]:
     return {**who.headers("global", INCIDENT), "X-Request-ID": request_id}
 
 
-def begin_to_look(web: Web, who: Account, request_id: str, directory: Path) -> int:
-    """Return the process that looks, once its journal says so."""
+def begin_to_access(web: Web, who: Account, request_id: str, directory: Path) -> int:
+    """Return the process that accesses, once its journal says so."""
     told = directory.parent / request_id
 
     def ask() -> None:
         with pytest.raises(requests.ConnectionError):
             requests.get(
-                f"{web.url}/admin/looks/waits",
+                f"{web.url}/admin/accesses/waits",
                 params={"file": str(told)},
                 headers=headers(who, request_id),
                 timeout=TIMEOUT,
@@ -72,22 +72,22 @@ def begin_to_look(web: Web, who: Account, request_id: str, directory: Path) -> i
     return int(told.read_text())
 
 
-def look(web: Web, who: Account, request_id: str) -> requests.Response:
+def access(web: Web, who: Account, request_id: str) -> requests.Response:
     answer = requests.get(
-        f"{web.url}/admin/looks/process", headers=headers(who, request_id), timeout=TIMEOUT
+        f"{web.url}/admin/accesses/process", headers=headers(who, request_id), timeout=TIMEOUT
     )
     assert answer.status_code == 200
     return answer
 
 
-def test_what_was_being_looked_at_is_interrupted(
+def test_what_was_being_accessed_at_is_interrupted(
     app: Flask, web: Web, engineer: Account, journal_dir: Path
 ) -> None:
     """Another process finds it."""
     request_id = uuid4().hex
-    os.kill(begin_to_look(web, engineer, request_id, journal_dir), signal.SIGKILL)
+    os.kill(begin_to_access(web, engineer, request_id, journal_dir), signal.SIGKILL)
     (event,) = committed_of_request(app, request_id)
-    assert (event["surface"], event["outcome"]) == ("looks.waits", "interrupted")
+    assert (event["surface"], event["outcome"]) == ("accesses.waits", "interrupted")
     assert event["http_status"] is None
 
 
@@ -97,7 +97,7 @@ def test_what_was_answered_is_served(
     """Once, though nothing happened between the answer and the end."""
     answers = []
     for _ in range(4):
-        answer = look(web, engineer, uuid4().hex)
+        answer = access(web, engineer, uuid4().hex)
         os.kill(int(answer.text), signal.SIGKILL)
         answers.append(answer)
     events = committed(app, *(event_id for answer in answers for event_id in receipt(answer)))
@@ -110,17 +110,17 @@ def test_what_was_answered_is_served(
 def test_a_process_with_nothing_to_do_brings_what_others_left(
     app: Flask, worker: None, environment: Mapping[str, str], engineer: Account, journal_dir: Path
 ) -> None:
-    looked, looking = uuid4().hex, uuid4().hex
+    accessed, accessing = uuid4().hex, uuid4().hex
     nowhere = f"redis://127.0.0.1:{free_port()}/0"
     with serving(environment, journal_dir, CELERY_BROKER_URL=nowhere) as web:
-        look(web, engineer, looked)
-        begin_to_look(web, engineer, looking, journal_dir)
+        access(web, engineer, accessed)
+        begin_to_access(web, engineer, accessing, journal_dir)
         os.killpg(web.process.pid, signal.SIGKILL)
         web.process.wait()
     assert len(said(journal_dir)) == 2
     with serving(environment, journal_dir):
-        (answered,) = committed_of_request(app, looked)
-        (interrupted,) = committed_of_request(app, looking)
+        (answered,) = committed_of_request(app, accessed)
+        (interrupted,) = committed_of_request(app, accessing)
         wait_for(lambda: list(journal_dir.iterdir()) == [])
     assert (answered["outcome"], interrupted["outcome"]) == ("served", "interrupted")
 
@@ -130,7 +130,7 @@ def test_the_end_in_order_leaves_nothing(
 ) -> None:
     request_id = uuid4().hex
     with serving(environment, journal_dir) as web:
-        look(web, engineer, request_id)
+        access(web, engineer, request_id)
     assert web.process.returncode == 0
     assert list(journal_dir.iterdir()) == []
     assert len(events_of_request(app, request_id)) == 1
@@ -142,7 +142,7 @@ def test_the_end_in_order_without_a_broker_leaves_it_to_others(
     request_id = uuid4().hex
     nowhere = f"redis://127.0.0.1:{free_port()}/0"
     with serving(environment, journal_dir, CELERY_BROKER_URL=nowhere) as web:
-        look(web, engineer, request_id)
+        access(web, engineer, request_id)
     assert web.process.returncode == 0
     (path,) = journal_file.list_files(journal_dir)
     journal_file.adopt(path, MAX_BYTES).close()

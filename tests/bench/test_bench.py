@@ -56,7 +56,7 @@ if shutil.which("wrk") is not None:
         assert right.requests > 0
         assert right.wrong == 0
         assert other_body.wrong >= other_body.requests > 0
-        assert no_header.wrong == 0, "only a checked run looks at headers"
+        assert no_header.wrong == 0, "only a checked run accesses headers"
         assert run(header, 1, check=True).wrong > 0
         repeated = run(same, 1, check=True)
         assert repeated.wrong >= repeated.requests - 1 > 0

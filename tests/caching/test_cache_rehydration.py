@@ -372,10 +372,10 @@ def test_values_of_one_scope_are_never_anothers(app: Flask, scope: TenantScope) 
                 find_thing(scope, "x")
 
 
-def test_two_looks_at_the_same_tenants_share_a_value(app: Flask) -> None:
-    for look, outcome in ((GlobalScope(uuid4()), "miss"), (GlobalScope(uuid4()), "hit_local")):
-        with inside(app, look):
-            assert list_titles(look, Query()).outcome == outcome
+def test_two_accesses_at_the_same_tenants_share_a_value(app: Flask) -> None:
+    for access, outcome in ((GlobalScope(uuid4()), "miss"), (GlobalScope(uuid4()), "hit_local")):
+        with inside(app, access):
+            assert list_titles(access, Query()).outcome == outcome
 
 
 def test_nothing_is_pickled(app: Flask, scope: TenantScope, redis_server: RedisServer) -> None:

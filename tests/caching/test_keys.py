@@ -74,7 +74,7 @@ def test_keys_are_equal_for_equal_arguments_only(one: Any, other: Any) -> None:
     assert (value_key("f", "v", (one,)) == value_key("f", "v", (other,))) is same
 
 
-def test_look_alikes_differ() -> None:
+def test_access_alikes_differ() -> None:
     instant = datetime(2026, 1, 1, tzinfo=UTC)
     alike = [
         *(1, "1", True, None, "null", "", (), ((),), (1,), "[1]", ("tuple", 1), 2**63, str(2**63)),

@@ -1,4 +1,4 @@
-"""Breaking glass, through HTTP: it opens, is told, ends, and is reviewed by somebody else."""
+"""Using break-glass, through HTTP: it opens, is told, ends, and is reviewed by somebody else."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,20 +17,20 @@ from tests.audit.receipts import committed, receipt, wait_for
 from tests.factories import INCIDENT, Account, MadeTenant, add_account, add_tenant
 from tests.grants.calls import PATH, SURFACE, problem, want_approval
 from tests.grants.notices.channels import (
-    Told,
+    DecisionView,
     add_grant,
     change_notices,
     end,
+    notifying_app,
     receiving_hooks,
     receiving_mail,
     rows,
-    telling_app,
 )
 from tests.processes import run_worker
 from tests.rules.calls import PATH as RULES
 from tests.rules.calls import add_rule
 from webapp.audit.journal.service import Journal, JournalFailed
-from webapp.db.scopes import ClerkScope
+from webapp.db.scopes import MaintenanceScope
 from webapp.extensions import db
 from webapp.grants.models import GrantRow
 
@@ -38,14 +38,14 @@ GLASS = 'break_glass;ticket="INC-9";note="nobody answers"'
 
 
 @pytest.fixture(scope="module")
-def told(app: Flask) -> Iterator[Told]:
-    with telling_app(app) as made:
+def told(app: Flask) -> Iterator[DecisionView]:
+    with notifying_app(app) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def teller(
-    told: Told, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    told: DecisionView, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[None]:
     """A worker that has the same broker and mail server."""
     settings = told.app.extensions["settings"]
@@ -62,19 +62,19 @@ def teller(
 
 
 @pytest.fixture(autouse=True)
-def _nothing_left(told: Told) -> Iterator[None]:
+def _nothing_left(told: DecisionView) -> Iterator[None]:
     yield
     change_notices(told.app, due_at=None)
 
 
 @pytest.fixture
-def client(told: Told) -> FlaskClient:
+def client(told: DecisionView) -> FlaskClient:
     return told.app.test_client()
 
 
 @pytest.fixture
 def breaker(client: FlaskClient, owner: Account, support: Account) -> Account:
-    """Support, whom the platform lets break glass."""
+    """Support, whom the platform lets use break-glass."""
     return let_break_glass(client, owner, support)
 
 
@@ -103,7 +103,7 @@ def ask_first(client: FlaskClient, admin: Account, breaker: Account) -> dict[str
     return want_approval(client, admin.headers(), subjects=mine, surfaces=["admin.rules.*"])
 
 
-def look(
+def access(
     client: FlaskClient, who: Account, tenant: MadeTenant | None, path: str = RULES
 ) -> TestResponse:
     scope = "global" if tenant is None else f"tenant:{tenant.slug}"
@@ -111,7 +111,7 @@ def look(
 
 
 def incidents(app: Flask, who: Account) -> list[GrantRow]:
-    with app.app_context(), db.session.scoped(ClerkScope()):
+    with app.app_context(), db.session.scoped(MaintenanceScope()):
         mine = GrantRow.principal_id == who.id
         found = list(db.session.scalars(select(GrantRow).where(mine).order_by(GrantRow.id)))
         db.session.expunge_all()
@@ -124,7 +124,7 @@ def review(client: FlaskClient, who: Account, incident: GrantRow) -> TestRespons
 
 
 def test_from_the_broken_glass_to_its_review(
-    told: Told,
+    told: DecisionView,
     teller: None,
     client: FlaskClient,
     tenant: MadeTenant,
@@ -137,40 +137,40 @@ def test_from_the_broken_glass_to_its_review(
     assert problem(plain) == (403, "approval_required")
 
     with receiving_mail(told.mail_port) as mailbox, receiving_hooks(told.hook_port) as hooks:
-        seen = look(client, breaker, tenant)
+        seen = access(client, breaker, tenant)
         assert seen.status_code == 200
         assert [rule["id"] for rule in seen.get_json()["items"]] == [approval["id"]]
         wait_for(lambda: admin.email in mailbox.recipients and bool(hooks.bodies))
     (mail,) = (mail for mail in mailbox.mails if mail["To"] == admin.email)
-    assert mail["Subject"] == f"{breaker.email} has broken glass to look at {tenant.slug}"
+    assert mail["Subject"] == f"{breaker.email} has break-glass to access {tenant.slug}"
     assert "nobody answers" in mail.get_content()
-    assert hooks.bodies[0]["type"] == "grant.glass_broken"
+    assert hooks.bodies[0]["type"] == "grant.break_glass"
 
     (incident,) = incidents(app, breaker)
     assert (incident.kind, incident.state, incident.minutes) == ("break_glass", "approved", 20)
     assert (incident.tenant_id, incident.ticket) == (tenant.id, "INC-9")
     listed = client.get(PATH, headers=admin.headers()).get_json()["items"]
     assert [grant["id"] for grant in listed] == [str(incident.id)]
-    opening, looking = committed(app, *receipt(seen))
+    opening, accessing = committed(app, *receipt(seen))
     assert (opening["surface"], opening["kind"]) == ("grants.break_glass", "change")
-    assert (looking["surface"], looking["kind"]) == (SURFACE, "look")
-    for event in (opening, looking):
+    assert (accessing["surface"], accessing["kind"]) == (SURFACE, "access")
+    for event in (opening, accessing):
         assert event["decision"]["grant_ids"] == [str(incident.id)]
         assert event["scope"]["tenant_id"] == str(tenant.id)
 
-    again = look(client, breaker, tenant)
+    again = access(client, breaker, tenant)
     assert again.status_code == 200
-    (looking,) = committed(app, *receipt(again))
-    assert looking["decision"]["grant_ids"] == [str(incident.id)]
+    (accessing,) = committed(app, *receipt(again))
+    assert accessing["decision"]["grant_ids"] == [str(incident.id)]
 
     end(app, incident.id)
-    assert "review" in _refused(look(client, breaker, tenant))
+    assert "review" in _refused(access(client, breaker, tenant))
     assert problem(review(client, breaker, incident)) == (403, "forbidden")
-    assert "review" in _refused(look(client, breaker, tenant))
+    assert "review" in _refused(access(client, breaker, tenant))
     reviewed = review(client, admin, incident)
     assert reviewed.status_code == 200, reviewed.text
     assert problem(review(client, admin, incident)) == (409, "conflict")
-    assert look(client, breaker, tenant).status_code == 200
+    assert access(client, breaker, tenant).status_code == 200
     assert len(incidents(app, breaker)) == 2
 
 
@@ -181,41 +181,51 @@ def _refused(response: TestResponse) -> str:
 
 
 def test_another_tenant_takes_another_incident(
-    told: Told, client: FlaskClient, tenant: MadeTenant, breaker: Account, approval: dict[str, Any]
+    told: DecisionView,
+    client: FlaskClient,
+    tenant: MadeTenant,
+    breaker: Account,
+    approval: dict[str, Any],
 ) -> None:
-    assert look(client, breaker, tenant).status_code == 200
+    assert access(client, breaker, tenant).status_code == 200
     second = add_tenant(told.app)
     for other in (second, None):
-        assert tenant.slug in _refused(look(client, breaker, other))
-    assert look(client, breaker, tenant).status_code == 200
+        assert tenant.slug in _refused(access(client, breaker, other))
+    assert access(client, breaker, tenant).status_code == 200
     assert len(incidents(told.app, breaker)) == 1
 
 
 def test_a_denial_holds(
-    told: Told, client: FlaskClient, tenant: MadeTenant, admin: Account, breaker: Account
+    told: DecisionView, client: FlaskClient, tenant: MadeTenant, admin: Account, breaker: Account
 ) -> None:
     mine = {"roles": [], "users": [breaker.email]}
     denial = add_rule(client, admin.headers(), subjects=mine, surfaces=[SURFACE])
-    refused = look(client, breaker, tenant)
+    refused = access(client, breaker, tenant)
     assert (refused.status_code, refused.get_json()["rules"]) == (403, [denial["id"]])
     assert incidents(told.app, breaker) == []
 
 
 def test_who_may_not_break_glass_does_not(
-    told: Told, client: FlaskClient, tenant: MadeTenant, support: Account
+    told: DecisionView, client: FlaskClient, tenant: MadeTenant, support: Account
 ) -> None:
-    assert look(client, support, tenant).status_code == 403
+    assert access(client, support, tenant).status_code == 403
     assert incidents(told.app, support) == []
 
 
-def test_what_is_not_there_opens_nothing(told: Told, client: FlaskClient, breaker: Account) -> None:
+def test_what_is_not_there_opens_nothing(
+    told: DecisionView, client: FlaskClient, breaker: Account
+) -> None:
     missing = MadeTenant(UUID(int=1), "nobody-has-this-slug")
-    assert look(client, breaker, missing).status_code == 404
+    assert access(client, breaker, missing).status_code == 404
     assert incidents(told.app, breaker) == []
 
 
 def test_requests_that_race_open_one_incident(
-    told: Told, client: FlaskClient, tenant: MadeTenant, breaker: Account, approval: dict[str, Any]
+    told: DecisionView,
+    client: FlaskClient,
+    tenant: MadeTenant,
+    breaker: Account,
+    approval: dict[str, Any],
 ) -> None:
     racers = 6
     barrier = Barrier(racers)
@@ -223,7 +233,7 @@ def test_requests_that_race_open_one_incident(
     def race(_: int) -> TestResponse:
         mine = told.app.test_client()
         barrier.wait()
-        return look(mine, breaker, tenant)
+        return access(mine, breaker, tenant)
 
     with ThreadPoolExecutor(racers) as pool:
         answers = list(pool.map(race, range(racers)))
@@ -235,17 +245,21 @@ def test_requests_that_race_open_one_incident(
 
 
 def test_what_cannot_be_recorded_opens_nothing(
-    told: Told, client: FlaskClient, tenant: MadeTenant, breaker: Account, approval: dict[str, Any]
+    told: DecisionView,
+    client: FlaskClient,
+    tenant: MadeTenant,
+    breaker: Account,
+    approval: dict[str, Any],
 ) -> None:
     with mock.patch.object(Journal, "begin_durably", side_effect=JournalFailed):
-        refused = look(client, breaker, tenant)
+        refused = access(client, breaker, tenant)
     assert problem(refused) == (503, "audit_unavailable")
     assert incidents(told.app, breaker) == []
-    assert look(client, breaker, tenant).status_code == 200
+    assert access(client, breaker, tenant).status_code == 200
 
 
 def test_at_all_tenants_those_passed_over_are_told_once_each(
-    told: Told,
+    told: DecisionView,
     teller: None,
     client: FlaskClient,
     tenant: MadeTenant,
@@ -262,20 +276,20 @@ def test_at_all_tenants_those_passed_over_are_told_once_each(
     want_approval(client, others_admin.headers(), subjects=mine, surfaces=["admin.rules.read"])
 
     with receiving_mail(told.mail_port) as mailbox:
-        assert look(client, breaker, None).status_code == 200
+        assert access(client, breaker, None).status_code == 200
         _wait_until_told(app, breaker)
         assert {admin.email, owner.email} <= set(mailbox.recipients)
         assert not {others_admin.email, quiet_admin.email} & set(mailbox.recipients)
         # Another surface, in the same incident, does without another's approval.
         for _ in range(2):
-            assert look(client, breaker, None, f"{RULES}/{approval['id']}").status_code == 200
+            assert access(client, breaker, None, f"{RULES}/{approval['id']}").status_code == 200
         _wait_until_told(app, breaker)
     (incident,) = incidents(app, breaker)
     assert incident.tenant_id is None
     # Tenants of other tests may have wanted an approval too.
-    assert {tenant.id, other.id} <= set(incident.passed_over)
-    assert quiet.id not in incident.passed_over
-    assert len(set(incident.passed_over)) == len(incident.passed_over)
+    assert {tenant.id, other.id} <= set(incident.bypassed_approvals)
+    assert quiet.id not in incident.bypassed_approvals
+    assert len(set(incident.bypassed_approvals)) == len(incident.bypassed_approvals)
     assert mailbox.recipients.count(others_admin.email) == 1
     assert mailbox.recipients.count(admin.email) == 1
     assert quiet_admin.email not in mailbox.recipients
@@ -289,15 +303,15 @@ def _wait_until_told(app: Flask, breaker: Account) -> None:
 
 @pytest.mark.parametrize("role", ["auditor", "owner"])
 def test_the_platform_reviews_too(
-    told: Told, client: FlaskClient, tenant: MadeTenant, breaker: Account, role: Any
+    told: DecisionView, client: FlaskClient, tenant: MadeTenant, breaker: Account, role: Any
 ) -> None:
-    assert look(client, breaker, tenant).status_code == 200
+    assert access(client, breaker, tenant).status_code == 200
     (incident,) = incidents(told.app, breaker)
     reviewer = add_account(told.app, role)
     assert problem(review(client, reviewer, incident)) == (409, "conflict")  # it is open
     revoked = client.post(f"{PATH}/{incident.id}/revoke", headers=breaker.headers())
     assert revoked.status_code == 200
-    assert "review" in _refused(look(client, breaker, tenant))
+    assert "review" in _refused(access(client, breaker, tenant))
     assert review(client, reviewer, incident).status_code == 200
     (incident,) = incidents(told.app, breaker)
     assert (incident.reviewed_by, incident.review) == (reviewer.email, "needed it")
@@ -305,20 +319,20 @@ def test_the_platform_reviews_too(
 
 @pytest.mark.parametrize("role", ["auditor", "owner"])
 def test_who_reviews_does_not_review_the_own(
-    told: Told, client: FlaskClient, tenant: MadeTenant, owner: Account, role: Any
+    told: DecisionView, client: FlaskClient, tenant: MadeTenant, owner: Account, role: Any
 ) -> None:
     breaker = let_break_glass(client, owner, add_account(told.app, role))
-    assert look(client, breaker, tenant).status_code == 200
+    assert access(client, breaker, tenant).status_code == 200
     (incident,) = incidents(told.app, breaker)
     end(told.app, incident.id)
     assert problem(review(client, breaker, incident)) == (403, "forbidden")
-    assert "review" in _refused(look(client, breaker, tenant))
+    assert "review" in _refused(access(client, breaker, tenant))
 
 
 def test_nobody_else_reviews(
-    told: Told, client: FlaskClient, tenant: MadeTenant, breaker: Account, outsider: Account
+    told: DecisionView, client: FlaskClient, tenant: MadeTenant, breaker: Account, outsider: Account
 ) -> None:
-    assert look(client, breaker, tenant).status_code == 200
+    assert access(client, breaker, tenant).status_code == 200
     (incident,) = incidents(told.app, breaker)
     end(told.app, incident.id)
     colleague = add_account(told.app, "support")
@@ -330,7 +344,7 @@ def test_nobody_else_reviews(
 
 
 def test_only_broken_glass_is_reviewed(
-    told: Told, client: FlaskClient, tenant: MadeTenant, admin: Account, support: Account
+    told: DecisionView, client: FlaskClient, tenant: MadeTenant, admin: Account, support: Account
 ) -> None:
     asked = add_grant(told.app, support, tenant)
     path = f"{PATH}/{asked.id}/review"

@@ -1,4 +1,4 @@
-"""A look at all tenants leaves out those whose own rules say no, from the next request on."""
+"""An access to all tenants leaves out those whose own rules say no, from the next request on."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -61,16 +61,16 @@ def say_no(client: FlaskClient, place: Place, **changes: Any) -> dict[str, Any]:
 
 
 def shown(client: FlaskClient, headers: dict[str, str], place: Place) -> int:
-    """How many of a tenant's rules a look shows."""
+    """How many of a tenant's rules an access shows."""
     return len(names(client, headers, tenant=place.tenant.slug))
 
 
 def excluded(client: FlaskClient, headers: dict[str, str]) -> int:
-    """How many tenants a look says that it left out."""
+    """How many tenants an access says that it left out."""
     return int(client.get(PATH, headers=headers).headers[EXCLUDED_HEADER])
 
 
-def test_a_denial_leaves_the_tenant_out_of_the_next_look_and_its_end_lets_it_in_again(
+def test_a_denial_leaves_the_tenant_out_of_the_next_access_and_its_end_lets_it_in_again(
     client: FlaskClient, everywhere: dict[str, str], ours: Place, theirs: Place
 ) -> None:
     before = excluded(client, everywhere)
@@ -89,16 +89,16 @@ def test_so_it_is_in_a_process_that_runs_already(
 ) -> None:
     asked = f"{web.url}{PATH}?tenant={ours.tenant.slug}"
 
-    def look() -> tuple[int, int]:
+    def access() -> tuple[int, int]:
         answer = requests.get(asked, headers=everywhere, timeout=10)
         return len(answer.json()["items"]), int(answer.headers[EXCLUDED_HEADER])
 
     for _ in range(3):
-        _, before = look()
+        _, before = access()
         rule = say_no(client, ours)
-        assert [look(), look()] == [(0, before + 1)] * 2
+        assert [access(), access()] == [(0, before + 1)] * 2
         delete(client, ours.admin, rule)
-        assert [look(), look()] == [(1, before)] * 2
+        assert [access(), access()] == [(1, before)] * 2
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_the_event_says_who_was_left_out_and_by_which_policy(
     assert before["rule_ids"] == after["rule_ids"] != []
 
 
-def test_a_tenant_sees_the_looks_that_saw_it_and_not_who_else_was_left_out(
+def test_a_tenant_sees_the_accesses_that_saw_it_and_not_who_else_was_left_out(
     app: Flask,
     client: FlaskClient,
     worker: None,
@@ -205,7 +205,7 @@ def test_a_tenant_sees_the_looks_that_saw_it_and_not_who_else_was_left_out(
     assert {str(seeing), str(blind)} & {item["id"] for item in listed} == {str(seeing)}
 
 
-def test_a_tenant_is_not_told_of_looks_that_were_denied_nor_of_what_the_platform_changes(
+def test_a_tenant_is_not_told_of_accesses_that_were_denied_nor_of_what_the_platform_changes(
     app: Flask, client: FlaskClient, worker: None, ours: Place, theirs: Place
 ) -> None:
     owner = add_account(app, "owner")
@@ -221,7 +221,7 @@ def test_a_tenant_is_not_told_of_looks_that_were_denied_nor_of_what_the_platform
         assert answer.status_code == 404
 
 
-def test_a_look_at_the_tenant_alone_is_denied_by_the_same_rule(
+def test_a_access_at_the_tenant_alone_is_denied_by_the_same_rule(
     client: FlaskClient, engineer: Account, ours: Place
 ) -> None:
     rule = say_no(client, ours)

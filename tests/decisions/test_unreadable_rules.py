@@ -16,7 +16,7 @@ from tests.rules.calls import PATH, add_rule, names
 from webapp.caching import invalidate
 from webapp.db.scopes import IdentityScope
 from webapp.extensions import db
-from webapp.rules.rule import ANYBODYS, owner_tag
+from webapp.rules.rule import ALL_RULES_TAG, owner_tag
 
 SURFACE = "admin.rules.list"
 KINDS = {
@@ -60,7 +60,7 @@ def _write(app: Flask, rule_id: UUID, column: str, value: str) -> None:
         )
         owner.execute(text("alter table rules force row level security"))
     with app.app_context(), db.session.scoped(IdentityScope()):
-        invalidate(ANYBODYS, owner_tag(tenant_id))
+        invalidate(ALL_RULES_TAG, owner_tag(tenant_id))
         db.session.commit()
 
 
@@ -95,7 +95,7 @@ def test_a_tenants_leaves_it_out_and_nobody_else(app: Flask, client: FlaskClient
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_the_platforms_denies_every_look_that_it_covers(
+def test_the_platforms_denies_every_access_that_it_covers(
     app: Flask, client: FlaskClient, how: str
 ) -> None:
     owner, auditor = add_account(app, "owner"), add_account(app, "auditor")

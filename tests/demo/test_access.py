@@ -1,4 +1,4 @@
-"""`flask demo look`, at a server and a worker that run."""
+"""`flask demo access`, at a server and a worker that run."""
 
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -9,15 +9,15 @@ from tests.demo.conftest import Place
 from tests.processes import run_web, run_worker
 
 
-def test_a_look_and_its_record(place: Place, tmp_path: Path) -> None:
+def test_a_access_and_its_record(place: Place, tmp_path: Path) -> None:
     with (
         run_worker(place.environment, tmp_path / "worker.log"),
         run_web(place.environment, tmp_path / "web.log") as web,
     ):
         port = str(urlsplit(web.url).port)
         assert place.run("seed", "--port", port).exit_code == 0
-        made = [place.run("look", "--json"), place.run("look", "--json")]
-        shown = place.run("look")
+        made = [place.run("access", "--json"), place.run("access", "--json")]
+        shown = place.run("access")
     reports = [orjson.loads(result.stdout) for result in made]
     assert [result.exit_code for result in (*made, shown)] == [0, 0, 0]
     for report in reports:
@@ -34,10 +34,10 @@ def test_a_look_and_its_record(place: Place, tmp_path: Path) -> None:
 
 
 def test_no_file_and_no_server_are_said(place: Place) -> None:
-    before = place.run("look")
+    before = place.run("access")
     assert before.exit_code == 1
     assert "run `flask demo seed`" in before.stderr
     assert place.run("seed", "--port", "1").exit_code == 0
-    silent = place.run("look")
+    silent = place.run("access")
     assert silent.exit_code == 1
     assert "Nothing of ours answers at http://127.0.0.1:1" in silent.stderr

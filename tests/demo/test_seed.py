@@ -64,7 +64,7 @@ def count_rules(app: Flask, model: type[RuleRow] | type[RuleVersionRow]) -> dict
             slugs: dict[UUID | None, str] = {
                 identity.get_tenant(slug).id: slug for slug in drafts.CUSTOMERS
             }
-        with db.session.scoped(GlobalScope(look_id=uuid7())):
+        with db.session.scoped(GlobalScope(access_id=uuid7())):
             rows = db.session.execute(
                 select(model.tenant_id, func.count()).group_by(model.tenant_id)
             )
@@ -90,7 +90,7 @@ def test_a_second_seed_changes_nothing_but_the_address(place: Place) -> None:
     assert "nothing to seed" in seed(place, "--port", "8124")
     assert kept(place) == first | {"base_url": "http://127.0.0.1:8124"}
     assert count_rules(place.app, RuleVersionRow) == SEEDED
-    assert not place.app.extensions["identity.last_use"]._due  # looking at them is no use of them
+    assert not place.app.extensions["identity.last_use"]._due  # accessing them is no use of them
 
 
 @pytest.mark.parametrize("damage", ["missing", "garbage", "null", "of another kind", "one short"])

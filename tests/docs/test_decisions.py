@@ -22,8 +22,9 @@ from webapp.identity.principal import (
     Principal,
 )
 from webapp.rules.drafts import rule_of_draft
-from webapp.rules.engine.evaluate import Candidate, judge, prepare
-from webapp.rules.engine.request import Circumstances
+from webapp.rules.engine.evaluate import Candidate, prepare
+from webapp.rules.engine.evaluate import decide as decide_by_rules
+from webapp.rules.engine.request import AuthorizationRequest
 from webapp.rules.schemas import RuleDraftSchema
 from webapp.scope.decision import (
     Allowed,
@@ -32,14 +33,14 @@ from webapp.scope.decision import (
     GlobalTarget,
     NeedsApproval,
     NeedsReason,
-    Ruled,
+    RulesOutcome,
     Surface,
     Target,
     TenantTarget,
     decide,
     decision_of,
 )
-from webapp.scope.headers import Reason, WantedGlobal, parse_reason, parse_scope
+from webapp.scope.headers import Reason, RequestedGlobal, parse_reason, parse_scope
 
 SURFACE = "admin.rules.list"
 ADDRESS = "192.0.2.7"
@@ -57,8 +58,8 @@ def _table(header: str) -> list[list[str]]:
 
 
 @dataclass
-class Look:
-    """An example's look; what it does not say is as the document says."""
+class Access:
+    """An example's access; what it does not say is as the document says."""
 
     who: Principal
     target: Target
@@ -113,7 +114,7 @@ def _quoted(words: str) -> str:
     return found[1]
 
 
-EXAMPLES = _table("Rules | Look | Decision | Why")
+EXAMPLES = _table("Rules | Access | Decision | Why")
 
 
 def test_there_are_examples_and_each_rule_is_in_one(rules: dict[str, Candidate]) -> None:
@@ -125,9 +126,9 @@ def test_there_are_examples_and_each_rule_is_in_one(rules: dict[str, Candidate])
 def test_what_the_document_says_is_decided(
     app: Flask, rules: dict[str, Candidate], row: list[str]
 ) -> None:
-    named, look, decision, why = row
+    named, access, decision, why = row
     asked = [] if named == "none" else [rules[name] for name in named.split(", ")]
-    decided = _decide(asked, _look(look), _surfaces(app))
+    decided = _decide(asked, _access(access), _surfaces(app))
     assert _words(decided) == decision
     assert _why(decided) == why
 
@@ -138,16 +139,16 @@ def _surfaces(app: Flask) -> dict[str, Surface]:
     return {surface.name: surface for surface in declared if surface is not None}
 
 
-def _look(text: str) -> Look:
+def _access(text: str) -> Access:
     who, scope, reason, *rest = text.split(" · ")
-    look = Look(
+    access = Access(
         _principal(_quoted(who)),
         _target(_quoted(scope)),
         None if reason == "no reason" else parse_reason(_quoted(reason)),
     )
     for words in sorted(rest):  # "at" before the grants, which are of that time
-        _more(look, words)
-    return look
+        _more(access, words)
+    return access
 
 
 def _principal(name: str) -> Principal:
@@ -165,35 +166,35 @@ def _principal(name: str) -> Principal:
 
 def _target(header: str) -> Target:
     wanted = parse_scope(header)
-    if isinstance(wanted, WantedGlobal):
+    if isinstance(wanted, RequestedGlobal):
         return GlobalTarget()
     return TenantTarget(TENANTS.get(wanted.slug), wanted.slug)
 
 
-def _more(look: Look, words: str) -> None:
+def _more(access: Access, words: str) -> None:
     if words == "with a second factor":
-        look.who = replace(look.who, mfa=True)
+        access.who = replace(access.who, mfa=True)
         return
     found = re.fullmatch(r"(at|from|on) `([^`]+)`", words)
     match found and found.groups():
         case ("at", moment):
-            look.at = datetime.fromisoformat(moment)
+            access.at = datetime.fromisoformat(moment)
         case ("from", ip):
-            look.ip = ip
+            access.ip = ip
         case ("on", surface):
-            look.surface = surface
+            access.surface = surface
         case _:
-            look.grants.append(_grant(look, words))
+            access.grants.append(_grant(access, words))
 
 
-def _grant(look: Look, words: str) -> Grant:
+def _grant(access: Access, words: str) -> Grant:
     found = re.fullmatch(r"grant `tenant:(\w+)` by ((?:`\w+` ?)+)(?:until `(\S+)`)?", words)
     assert found, words
     slug, approvers, until = found.groups()
     roles = re.findall(r"\w+", approvers)
     assert set(roles) <= {*TENANT_ROLES, *STAFF_ROLES}
-    assert look.reason is not None
-    begun = look.at - timedelta(hours=1)
+    assert access.reason is not None
+    begun = access.at - timedelta(hours=1)
     approvals = [
         Approval(UUID(int=number), f"{role}-{number}@sightline.example", (role,), begun)
         for number, role in enumerate(roles, 201)
@@ -201,12 +202,12 @@ def _grant(look: Look, words: str) -> Grant:
     return Grant(
         id=GRANT,
         kind="approval",
-        principal_id=look.who.id,
-        email=look.who.email,
+        principal_id=access.who.id,
+        email=access.who.email,
         tenant_id=TENANTS[slug],
         tenant=slug,
-        surfaces=(look.surface,),
-        reason=look.reason.code,
+        surfaces=(access.surface,),
+        reason=access.reason.code,
         ticket=None,
         note=None,
         minutes=120,
@@ -225,28 +226,28 @@ def _grant(look: Look, words: str) -> Grant:
     )
 
 
-def _decide(asked: list[Candidate], look: Look, surfaces: dict[str, Surface]) -> Decision:
+def _decide(asked: list[Candidate], access: Access, surfaces: dict[str, Surface]) -> Decision:
     """As `webapp.decisions.decide` does, which finds the rules and grants in the database."""
-    everywhere = isinstance(look.target, GlobalTarget)
-    target = look.target.tenant_id if isinstance(look.target, TenantTarget) else None
+    everywhere = isinstance(access.target, GlobalTarget)
+    target = access.target.tenant_id if isinstance(access.target, TenantTarget) else None
     ours = prepare(c for c in asked if c.tenant_id is None)
     theirs = prepare(
         c for c in asked if c.tenant_id and (everywhere or c.tenant_id == target) and _narrows(c)
     )
 
-    def consult(about: Circumstances) -> Decision:
-        verdict = judge(
+    def consult(about: AuthorizationRequest) -> Decision:
+        verdict = decide_by_rules(
             ours,
             theirs,
             about,
-            look.at,
+            access.at,
             everywhere=everywhere,
-            covers=lambda candidate: cover(look.grants, candidate, about, target, look.at),
+            covers=lambda candidate: cover(access.grants, candidate, about, target, access.at),
         )
         return decision_of(verdict, about, 1)
 
-    surface = surfaces[look.surface]
-    return decide(look.who, surface, look.target, look.reason, look.ip, consult)
+    surface = surfaces[access.surface]
+    return decide(access.who, surface, access.target, access.reason, access.ip, consult)
 
 
 def _narrows(candidate: Candidate) -> bool:
@@ -263,12 +264,12 @@ def _words(decision: Decision) -> str:
             return "denied"
         case Allowed(None):
             return "own tenant"
-        case Allowed(Ruled() as ruled):
+        case Allowed(RulesOutcome() as ruled):
             return " · ".join(["allowed", *_terms(ruled)])
     raise TypeError(decision)
 
 
-def _terms(ruled: Ruled) -> list[str]:
+def _terms(ruled: RulesOutcome) -> list[str]:
     terms = []
     if ruled.excluded.tenants:
         left_out = sorted(SLUGS[tenant] for tenant in ruled.excluded.tenants)
@@ -276,8 +277,8 @@ def _terms(ruled: Ruled) -> list[str]:
     if ruled.grants:
         terms.append("by grant")
     if ruled.breaks_glass:
-        whose = [SLUGS[tenant] if tenant else "the platform" for tenant in ruled.passed_over]
-        terms.append(f"breaks glass of {', '.join(whose)}")
+        whose = [SLUGS[tenant] if tenant else "the platform" for tenant in ruled.bypassed_approvals]
+        terms.append(f"uses break-glass of {', '.join(whose)}")
     if ruled.minutes is not None:
         terms.append(f"{ruled.minutes} minutes")
     return terms
@@ -287,6 +288,6 @@ def _why(decision: Decision) -> str:
     match decision:
         case Denied(detail, _):
             return detail
-        case NeedsApproval(ruled) | Allowed(Ruled() as ruled):
+        case NeedsApproval(ruled) | Allowed(RulesOutcome() as ruled):
             return ruled.explanation
     return ""

@@ -70,14 +70,14 @@ def _paste(script: str, home: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_every_look_is_answered_as_the_tour_says(printed: str) -> None:
+def test_every_access_is_answered_as_the_tour_says(printed: str) -> None:
     statuses = re.findall(r"^HTTP/1\.1 (\d+)", printed, re.MULTILINE)
     assert statuses[:6] == ["200", "200", "403", "304", "200", "200"]
     assert statuses[6:9] == ["201", "200", "403"]
     assert statuses[9:] == ["200", "403", "201", "200", "200", "204"]
 
 
-def test_every_elevated_look_has_a_receipt_of_its_own(printed: str) -> None:
+def test_every_elevated_access_has_a_receipt_of_its_own(printed: str) -> None:
     receipts = re.findall(rf"^Sightline-Audit: ({UUID})$", printed, re.MULTILINE)
     assert len(set(receipts)) == len(receipts) == 14
 
@@ -91,7 +91,7 @@ def test_the_first_receipt_is_that_of_the_event_shown(printed: str) -> None:
     assert event["rows"] == 50
 
 
-def test_the_second_look_comes_from_the_cache(printed: str) -> None:
+def test_the_second_access_comes_from_the_cache(printed: str) -> None:
     assert "\nthe same bytes\n" in printed
     assert re.search(
         r'^sightline_cache_requests_total\{function="webapp\.rules\.service\.list_rules",'

@@ -47,7 +47,7 @@ def test_the_commands_run_as_they_are_shown(
     assert re.fullmatch(unchanged, imports[1])
     assert json.loads(said["flask --app wsgi rules check --days 7 --json"])["items"]
     (simulated,) = (output for line, output in said.items() if " simulate " in line)
-    assert re.match(r"\d+ of (the newest )?\d+ looks would have changed\.\n", simulated)
+    assert re.match(r"\d+ of (the newest )?\d+ accesses would have changed\.\n", simulated)
 
     schema = cedarpy.Schema.from_str(Path("rules.cedarschema").read_text())
     assert cedarpy.validate_policies(Path("platform.cedar").read_text(), schema)
@@ -77,4 +77,4 @@ def test_the_question_that_is_shown_is_answered(app: Flask, client: FlaskClient,
     headers = add_account(app, "owner").headers("global", INCIDENT)
     response = client.post("/admin/api/rules/simulate", headers=headers, json=asked)
     assert response.status_code == 200, response.text
-    assert response.get_json()["look"]["after"]["effect"] == "approval_required"
+    assert response.get_json()["access"]["after"]["effect"] == "approval_required"

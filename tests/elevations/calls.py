@@ -16,7 +16,7 @@ SURFACE = "desk.tickets.read"
 def question(
     email: str, tenant: MadeTenant | None = None, reason: str = "incident", **changes: Any
 ) -> dict[str, Any]:
-    """Whether they may look at a tenant, or at all of them."""
+    """Whether they may access a tenant, or at all of them."""
     return {
         "principal": {"email": email},
         "surface": SURFACE,

@@ -1,5 +1,5 @@
-"""For gunicorn: the product, whose process dies once, where the file DIES says so: when a look has
-been noted, or when the answer has been committed."""
+"""For gunicorn: the product, whose process dies once, where the file DIES says so: when an access
+has been noted, or when the answer has been committed."""
 
 import os
 import signal

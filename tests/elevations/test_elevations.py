@@ -15,9 +15,9 @@ from tests.elevations.calls import PATH, SURFACE, answered, ask, question
 from tests.elevations.conftest import MakeRule
 from tests.factories import Account, MadeTenant, add_account, add_tenant
 from tests.rules.calls import problem
-from webapp.audit.recorder import EXCLUDED_HEADER, LOOKS
+from webapp.audit.recorder import ACCESSES, EXCLUDED_HEADER
 from webapp.caching import invalidate
-from webapp.db.scopes import ClerkScope, IdentityScope
+from webapp.db.scopes import IdentityScope, MaintenanceScope
 from webapp.extensions import db
 from webapp.grants.active import holder_tag
 from webapp.grants.models import GrantApprovalRow, GrantRow
@@ -25,7 +25,7 @@ from webapp.identity import authentication as identity
 from webapp.identity.principal import STAFF_ROLES
 
 
-def test_what_is_allowed_is_recorded_as_the_persons_look(
+def test_what_is_allowed_is_recorded_as_the_persons_access(
     app: Flask, worker: None, client: FlaskClient, service: Account, tenant: MadeTenant
 ) -> None:
     engineer = add_account(app, "engineer", member_of={add_tenant(app).slug: "member"})
@@ -34,7 +34,7 @@ def test_what_is_allowed_is_recorded_as_the_persons_look(
     response = ask(client, service, asked)
     answer = response.get_json()
     assert (answer["decision"], answer["elevated"]) == ("allowed", True)
-    assert "“Staff look”" in answer["explanation"]
+    assert "“Staff access”" in answer["explanation"]
     assert (len(answer["rules"]), answer["grants"], answer["ask"]) == (1, [], None)
     assert answer["excluded"] == {"count": 0, "tenants": []}
     assert receipt(response) == [UUID(answer["receipt"])]
@@ -43,7 +43,7 @@ def test_what_is_allowed_is_recorded_as_the_persons_look(
     assert (event["actor"]["email"], event["actor"]["mfa"]) == (engineer.email, True)
     assert "engineer" in event["actor"]["roles"]
     assert event["actor"]["token_id"] == str(service.token_id)
-    assert (event["kind"], event["surface"], event["outcome"]) == ("look", SURFACE, "served")
+    assert (event["kind"], event["surface"], event["outcome"]) == ("access", SURFACE, "served")
     assert event["reason"] == {"code": "incident", "ticket": "INC-1", "note": None}
     assert event["scope"] == {
         "kind": "tenant",
@@ -70,9 +70,9 @@ def test_what_one_service_says_of_a_person_is_not_what_another_says(
 def test_metrics_do_not_grow_with_what_services_call_their_surfaces(
     client: FlaskClient, service: Account, engineer: Account, surface: str
 ) -> None:
-    counted = LOOKS.labels("elsewhere", "served")._value.get()
+    counted = ACCESSES.labels("elsewhere", "served")._value.get()
     answered(client, service, question(engineer.email, surface=surface))
-    assert LOOKS.labels("elsewhere", "served")._value.get() == counted + 1
+    assert ACCESSES.labels("elsewhere", "served")._value.get() == counted + 1
     assert surface not in client.get("/metrics").text
 
 
@@ -194,7 +194,7 @@ def test_where_the_person_is_counts_and_not_where_the_service_is(
     assert list(decisions.values()) == ["allowed", "allowed", "denied", "denied"]
 
 
-def test_a_global_look_says_which_tenants_it_leaves_out(
+def test_a_global_access_says_which_tenants_it_leaves_out(
     app: Flask,
     worker: None,
     client: FlaskClient,
@@ -254,7 +254,7 @@ def grant(app: Flask, holder: Account, tenant: MadeTenant, surface: str, by: Acc
         owner.execute(insert(GrantApprovalRow).values(approval))
         for table in ("grants", "grant_approvals"):
             owner.exec_driver_sql(f"alter table {table} force row level security")
-    with app.app_context(), db.session.scoped(ClerkScope()):
+    with app.app_context(), db.session.scoped(MaintenanceScope()):
         invalidate(holder_tag(holder.id))
         db.session.commit()
     return grant_id
@@ -305,14 +305,14 @@ def test_glass_is_broken_once_for_a_question(
     answer = first.get_json()
     assert answer["decision"] == "allowed", answer["explanation"]
     (incident_id,) = answer["grants"]
-    opened, look = sorted(committed(app, *receipt(first)), key=lambda event: event["kind"])
-    assert look["id"] == answer["receipt"]
-    assert look["decision"]["grant_ids"] == [incident_id]
-    for event in (opened, look):
+    opened, access = sorted(committed(app, *receipt(first)), key=lambda event: event["kind"])
+    assert access["id"] == answer["receipt"]
+    assert access["decision"]["grant_ids"] == [incident_id]
+    for event in (opened, access):
         assert event["actor"]["id"] == str(engineer.id)
         assert event["actor"]["token_id"] == str(service.token_id)
         assert event["request"]["ip"] == "203.0.113.9"
-    assert (opened["kind"], look["kind"]) == ("change", "look")
+    assert (opened["kind"], access["kind"]) == ("change", "access")
     again = ask(client, service, asked, "glass")
     assert (again.data, receipt(again)) == (first.data, [])
 
@@ -329,7 +329,7 @@ def test_a_stranger_breaks_no_glass(
     asked = question(email, tenant, "break_glass", surface=surface)
     answer = answered(client, service, asked)
     assert answer["decision"] == "denied"
-    assert "break glass" in answer["explanation"]
+    assert "use break-glass" in answer["explanation"]
 
 
 @pytest.mark.parametrize("role", STAFF_ROLES)

@@ -20,7 +20,7 @@ from werkzeug.test import TestResponse
 
 from tests.audit.receipts import committed, wait_for
 from tests.elevations.calls import answered
-from tests.elevations.test_idempotency import keys_of, looks_of
+from tests.elevations.test_idempotency import accesses_of, keys_of
 from tests.factories import Account, add_account, tenant_named
 from tests.processes import ROOT, Web
 from tests.rules.calls import add_rule
@@ -57,7 +57,7 @@ def test_a_guarded_view_runs_once_it_is_on_record(
     assert (event["scope"]["tenant"], event["request"]["ip"]) == ("acme", "127.0.0.1")
 
 
-def test_a_guarded_view_does_not_run_for_whoever_may_not_look(
+def test_a_guarded_view_does_not_run_for_whoever_may_not_access(
     app: Flask, worker: None, shop: FlaskClient, admin: Account
 ) -> None:
     tenant_named(app, "acme")
@@ -65,8 +65,8 @@ def test_a_guarded_view_does_not_run_for_whoever_may_not_look(
     assert refused.status_code == 403
     assert refused.get_json()["error"].startswith("No rule of the platform lets admin use")
     assert b"A-1" not in refused.data
-    wait_for(lambda: len(looks_of(app, admin)) == 1)
-    (event,) = committed(app, *looks_of(app, admin))
+    wait_for(lambda: len(accesses_of(app, admin)) == 1)
+    (event,) = committed(app, *accesses_of(app, admin))
     assert event["decision"]["effect"] == "denied"
 
 
@@ -144,7 +144,7 @@ def _handler(url: str, treatments: list[str]) -> type[BaseHTTPRequestHandler]:
 @pytest.mark.parametrize(
     "treatments", [["refused"], ["busy"], ["lost"], ["lost", "busy", "lost"]], ids="-".join
 )
-def test_the_client_asks_again_and_it_is_one_look(
+def test_the_client_asks_again_and_it_is_one_access(
     app: Flask, proxy: Proxy, service: Account, engineer: Account, treatments: list[str]
 ) -> None:
     sightline = Sightline(proxy(treatments), service.token, pause=NO_PAUSE)
@@ -152,7 +152,7 @@ def test_the_client_asks_again_and_it_is_one_look(
     assert answer.allowed
     assert answer.receipt is not None
     committed(app, UUID(answer.receipt))
-    assert looks_of(app, engineer) == {UUID(answer.receipt)}
+    assert accesses_of(app, engineer) == {UUID(answer.receipt)}
     assert len(keys_of(app, service.id)) == 1
 
 

@@ -38,8 +38,8 @@ IMPATIENT = 0.3
 RACERS = 6
 
 
-def looks_of(app: Flask, person: Account) -> set[UUID]:
-    """The ids of the events that are in the ledger of a person's looks."""
+def accesses_of(app: Flask, person: Account) -> set[UUID]:
+    """The ids of the events that are in the ledger of a person's accesses."""
     with second_connection(app) as session:
         asked = select(AuditEventRow.id).where(AuditEventRow.actor_id == person.id)
         return set(session.scalars(asked))
@@ -65,7 +65,7 @@ def test_the_same_question_again_has_the_same_answer(
     key, asked = str(uuid4()), question(engineer.email, tenant, surface=surface)
     first = ask(client, service, asked, key)
     make_rule("deny", admin)
-    with mock.patch.object(elevations, "consult_now", side_effect=AssertionError):
+    with mock.patch.object(elevations, "decide_elevation", side_effect=AssertionError):
         again = [ask(client, service, asked, key) for _ in range(3)]
     assert REPLAYED not in first.headers
     for answer in again:
@@ -74,7 +74,7 @@ def test_the_same_question_again_has_the_same_answer(
         assert answer.headers["ETag"] == first.headers["ETag"]
         assert receipt(answer) == []
     committed(app, *receipt(first))
-    assert looks_of(app, engineer) == set(receipt(first))
+    assert accesses_of(app, engineer) == set(receipt(first))
     assert ask(client, service, asked).get_json()["decision"] == "denied"
 
 
@@ -84,7 +84,7 @@ def test_how_json_is_written_makes_no_other_question(
     asked = question(engineer.email)
     headers = {
         **service.headers(),
-        "Idempotency-Key": "spelled",
+        "Idempotency-Key": "written",
         "Content-Type": "application/json",
     }
     turned = dict(reversed(asked.items()))
@@ -192,7 +192,7 @@ def test_who_asks_at_once_is_told_the_same(
     assert sum(REPLAYED not in answer.headers for answer in answers) == 1
     receipt_id = UUID(orjson.loads(told)["receipt"])
     committed(app, receipt_id)
-    assert looks_of(app, engineer) == {receipt_id}
+    assert accesses_of(app, engineer) == {receipt_id}
 
 
 def test_who_waited_for_one_that_failed_decides(
@@ -272,7 +272,7 @@ def post(web: Web, service: Account, key: str, body: Mapping[str, Any]) -> reque
     return requests.post(f"{web.url}{PATH}", headers=headers, json=body, timeout=TIMEOUT)
 
 
-def test_a_process_that_dies_before_it_answers_leaves_an_interrupted_look(
+def test_a_process_that_dies_before_it_answers_leaves_an_interrupted_access(
     app: Flask, mortal: Web, service: Account, engineer: Account, tmp_path: Path
 ) -> None:
     key = uuid4().hex
@@ -283,8 +283,8 @@ def test_a_process_that_dies_before_it_answers_leaves_an_interrupted_look(
     assert (again.status_code, REPLAYED in again.headers) == (200, False)
     (answered,) = receipt(again)
     assert post(mortal, service, key, question(engineer.email)).content == again.content
-    wait_for(lambda: len(looks_of(app, engineer)) == 2)
-    (first,) = looks_of(app, engineer) - {answered}
+    wait_for(lambda: len(accesses_of(app, engineer)) == 2)
+    (first,) = accesses_of(app, engineer) - {answered}
     outcomes = [event["outcome"] for event in committed(app, first, answered)]
     assert outcomes == ["interrupted", "served"]
 
@@ -300,4 +300,4 @@ def test_a_process_that_dies_after_it_has_committed_has_answered(
     assert (again.status_code, again.headers[REPLAYED]) == (200, "true")
     told = UUID(again.json()["receipt"])
     (event,) = committed(app, told)
-    assert (event["outcome"], looks_of(app, engineer)) == ("interrupted", {told})
+    assert (event["outcome"], accesses_of(app, engineer)) == ("interrupted", {told})

@@ -12,12 +12,12 @@ from tests.factories import INCIDENT, Account, MadeTenant
 from tests.isolation.rows import grant as grant_row
 from tests.rules.calls import PATH as RULES
 from tests.rules.calls import add_rule
-from webapp.db.scopes import ClerkScope
+from webapp.db.scopes import MaintenanceScope
 from webapp.extensions import db
 
 PATH = "/admin/api/grants"
 SURFACE = "admin.rules.list"
-"""The surface that the tests look at: the list of rules."""
+"""The surface that the tests access: the list of rules."""
 
 REASON = {"code": "incident", "ticket": "INC-1"}
 """That of `INCIDENT`."""
@@ -47,7 +47,7 @@ def asked(
 
 def add_grant(app: Flask, tenant_id: UUID, principal_id: UUID) -> UUID:
     """A request that is there without having been asked for."""
-    with app.app_context(), db.session.scoped(ClerkScope()):
+    with app.app_context(), db.session.scoped(MaintenanceScope()):
         made = grant_row(tenant_id, principal_id)
         grant_id = made.id
         db.session.add(made)
@@ -70,21 +70,21 @@ def done(client: FlaskClient, who: Account, action: str, grant: dict[str, Any]) 
     return dict(response.get_json())
 
 
-def look(client: FlaskClient, who: Account, tenant: MadeTenant | None) -> TestResponse:
+def access(client: FlaskClient, who: Account, tenant: MadeTenant | None) -> TestResponse:
     """At a tenant's rules, or at everybody's."""
     scope = "global" if tenant is None else f"tenant:{tenant.slug}"
     return client.get(RULES, headers=who.headers(scope, INCIDENT))
 
 
-def look_as(app: Flask, who: Account, tenant: MadeTenant | None) -> int:
-    """The status of a look in another process's application."""
-    return look(app.test_client(), who, tenant).status_code
+def access_as(app: Flask, who: Account, tenant: MadeTenant | None) -> int:
+    """The status of an access in another process's application."""
+    return access(app.test_client(), who, tenant).status_code
 
 
 def want_approval(
     client: FlaskClient, headers: dict[str, str], name: str = "ask first", **changes: Any
 ) -> dict[str, Any]:
-    """A rule that wants an approval for what the tests look at."""
+    """A rule that wants an approval for what the tests access."""
     rule = {"effect": "require_approval", "surfaces": [SURFACE]} | changes
     return add_rule(client, headers, name, **rule)
 

@@ -18,7 +18,7 @@ STOPPING = 10.0
 
 @pytest.fixture
 def support(app: Flask) -> Account:
-    """Who wants to look."""
+    """Who wants to access."""
     return add_account(app, "support")
 
 

@@ -1,4 +1,4 @@
-"""From a look that wants an approval to one that has it, and back, through HTTP."""
+"""From an access that wants an approval to one that has it, and back, through HTTP."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,18 +15,18 @@ from tests.audit.receipts import committed, receipt
 from tests.factories import INCIDENT, Account, MadeTenant, add_account
 from tests.grants.calls import (
     PATH,
+    access,
+    access_as,
     act,
     asked,
     done,
-    look,
-    look_as,
     of,
     problem,
     want_approval,
 )
 from tests.rules.calls import delete, names
 from webapp.caching import invalidate
-from webapp.db.scopes import ClerkScope
+from webapp.db.scopes import MaintenanceScope
 from webapp.extensions import db
 from webapp.grants.active import holder_tag
 from webapp.grants.models import GrantRow
@@ -37,7 +37,7 @@ def event_of(app: Flask, response: TestResponse) -> Any:
     return event
 
 
-def test_from_the_refused_look_to_the_approved_one(
+def test_from_the_refused_access_to_the_approved_one(
     app: Flask,
     worker: None,
     client: FlaskClient,
@@ -46,7 +46,7 @@ def test_from_the_refused_look_to_the_approved_one(
     support: Account,
     rule: dict[str, Any],
 ) -> None:
-    refused = look(client, support, tenant)
+    refused = access(client, support, tenant)
     assert problem(refused) == (403, "approval_required")
     where = refused.get_json()
     assert (where["ask"], where["rules"]) == (PATH, [rule["id"]])
@@ -60,7 +60,7 @@ def test_from_the_refused_look_to_the_approved_one(
     assert (grant["rules"], grant["approvals"], grant["starts_at"]) == ([rule["id"]], [], None)
     lapses = datetime.fromisoformat(grant["ends_at"])
     assert lapses - datetime.fromisoformat(grant["requested_at"]) == timedelta(hours=24)
-    assert problem(look(client, support, tenant)) == (403, "approval_required")
+    assert problem(access(client, support, tenant)) == (403, "approval_required")
 
     approved = act(client, admin, "approve", grant)
     grant = approved.get_json()
@@ -74,7 +74,7 @@ def test_from_the_refused_look_to_the_approved_one(
     assert event["reason"] == {"code": "incident", "note": None, "ticket": "INC-1"}
     assert event["decision"]["grant_ids"] == [grant["id"]]
 
-    shown = look(client, support, tenant)
+    shown = access(client, support, tenant)
     assert shown.status_code == 200
     decision = event_of(app, shown)["decision"]
     assert (decision["effect"], decision["grant_ids"]) == ("allowed", [grant["id"]])
@@ -90,8 +90,8 @@ def test_it_is_for_what_was_asked_and_for_nobody_else(
     request_: dict[str, Any],
 ) -> None:
     done(client, admin, "approve", request_)
-    assert look(client, support, tenant).status_code == 200
-    assert look(client, add_account(app, "support"), tenant).status_code == 403
+    assert access(client, support, tenant).status_code == 200
+    assert access(client, add_account(app, "support"), tenant).status_code == 403
     scope = f"tenant:{tenant.slug}"
     for reason in ("fraud", 'incident;ticket="INC-2"', "incident"):
         other = client.get("/admin/api/rules", headers=support.headers(scope, reason))
@@ -111,15 +111,15 @@ def test_what_is_revoked_ends_with_the_next_request_of_any_process(
     assert rule
     for who in (admin, owner, support):
         grant = done(client, admin, "approve", asked(client, support, tenant))
-        assert [look_as(each, support, tenant) for each in (app, other_app)] == [200, 200]
+        assert [access_as(each, support, tenant) for each in (app, other_app)] == [200, 200]
         revoked = done(client, who, "revoke", grant)
         assert (revoked["state"], revoked["closed_by"]) == ("revoked", who.email)
-        assert [look_as(each, support, tenant) for each in (other_app, app)] == [403, 403]
+        assert [access_as(each, support, tenant) for each in (other_app, app)] == [403, 403]
         assert problem(act(client, who, "revoke", grant)) == (409, "conflict")
 
 
 def _let_end(app: Flask, grant: dict[str, Any], support: Account, ends_at: datetime) -> None:
-    with app.app_context(), db.session.scoped(ClerkScope()):
+    with app.app_context(), db.session.scoped(MaintenanceScope()):
         row = db.session.get_one(GrantRow, UUID(grant["id"]))
         row.ends_at = ends_at
         invalidate(holder_tag(support.id))
@@ -138,9 +138,9 @@ def test_a_grant_that_ends_meanwhile_stops_the_next_request(
     done(client, admin, "approve", request_)
     ends_at = datetime.now(UTC) + timedelta(seconds=2)
     _let_end(app, request_, support, ends_at)
-    assert look(client, support, tenant).status_code == 200
+    assert access(client, support, tenant).status_code == 200
     time.sleep(max(0.0, (ends_at - datetime.now(UTC)).total_seconds()))
-    assert problem(look(client, support, tenant)) == (403, "approval_required")
+    assert problem(access(client, support, tenant)) == (403, "approval_required")
     read = client.get(of(request_), headers=support.headers()).get_json()
     assert read["state"] == "approved"
     assert problem(act(client, admin, "revoke", request_)) == (409, "conflict")
@@ -156,7 +156,7 @@ def test_a_request_that_nobody_decided_in_time_cannot_be_approved(
 ) -> None:
     _let_end(app, request_, support, datetime.now(UTC) - timedelta(seconds=1))
     assert problem(act(client, admin, "approve", request_)) == (409, "conflict")
-    assert look(client, support, tenant).status_code == 403
+    assert access(client, support, tenant).status_code == 403
 
 
 def test_a_platform_rule_is_approved_by_the_roles_that_it_names(
@@ -171,14 +171,14 @@ def test_a_platform_rule_is_approved_by_the_roles_that_it_names(
         approver_roles=["engineer"],
     )
     for target in (tenant, None):
-        assert problem(look(client, support, target)) == (403, "approval_required")
+        assert problem(access(client, support, target)) == (403, "approval_required")
         grant = asked(client, support, target)
         assert grant["tenant"] == (tenant.slug if target else None)
         assert problem(act(client, owner, "approve", grant)) == (403, "forbidden")
         unseen = 404 if target is None else 403
         assert act(client, admin, "approve", grant).status_code == unseen
         assert done(client, engineer, "approve", grant)["state"] == "approved"
-        assert look(client, support, target).status_code == 200
+        assert access(client, support, target).status_code == 200
     assert delete_globally(client, owner, rule) == 204
 
 
@@ -188,7 +188,7 @@ def delete_globally(client: FlaskClient, owner: Account, rule: dict[str, Any]) -
     return client.delete(f"/admin/api/rules/{rule['id']}", headers=headers).status_code
 
 
-def test_a_global_look_has_the_tenant_only_with_its_grant(
+def test_a_global_access_has_the_tenant_only_with_its_grant(
     app: Flask,
     worker: None,
     client: FlaskClient,
@@ -205,12 +205,12 @@ def test_a_global_look_has_the_tenant_only_with_its_grant(
     assert shown() == []
     grant = done(client, admin, "approve", asked(client, support, tenant))
     assert shown() == [rule["name"]]
-    event = event_of(app, look(client, support, None))
+    event = event_of(app, access(client, support, None))
     assert grant["id"] in event["decision"]["grant_ids"]
     assert str(tenant.id) not in event["decision"]["excluded_tenant_ids"]
     done(client, admin, "revoke", grant)
     assert shown() == []
-    event = event_of(app, look(client, support, None))
+    event = event_of(app, access(client, support, None))
     assert str(tenant.id) in event["decision"]["excluded_tenant_ids"]
 
 
@@ -221,12 +221,12 @@ def test_as_many_approve_as_the_rule_wants(
     grant = asked(client, support, tenant)
     assert done(client, admin, "approve", grant)["state"] == "requested"
     assert problem(act(client, admin, "approve", grant)) == (409, "conflict")
-    assert look(client, support, tenant).status_code == 403
+    assert access(client, support, tenant).status_code == 403
     second = add_account(app, member_of={tenant.slug: "admin"})
     approved = done(client, second, "approve", grant)
     assert approved["state"] == "approved"
     assert [a["by"] for a in approved["approvals"]] == [admin.email, second.email]
-    assert look(client, support, tenant).status_code == 200
+    assert access(client, support, tenant).status_code == 200
 
 
 def test_each_rule_that_asks_is_satisfied_by_its_own(
@@ -244,7 +244,7 @@ def test_each_rule_that_asks_is_satisfied_by_its_own(
     assert done(client, admin, "approve", grant)["state"] == "requested"
     assert problem(act(client, owner, "approve", grant)) == (403, "forbidden")
     assert done(client, add_account(app, "auditor"), "approve", grant)["state"] == "approved"
-    assert look(client, support, tenant).status_code == 200
+    assert access(client, support, tenant).status_code == 200
 
 
 def test_a_rule_that_is_gone_asks_nobody(
@@ -258,7 +258,7 @@ def test_a_rule_that_is_gone_asks_nobody(
 ) -> None:
     assert problem(act(client, owner, "approve", request_)) == (403, "forbidden")
     assert delete(client, admin, rule).status_code == 204
-    assert look(client, support, tenant).status_code == 200
+    assert access(client, support, tenant).status_code == 200
     assert done(client, owner, "approve", request_)["state"] == "approved"
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from tests.audit.receipts import second_connection
 from tests.factories import Account, MadeTenant
-from tests.grants.calls import asked, done, look
+from tests.grants.calls import access, asked, done
 from tests.grants.test_expiry import expiries, let_end
 from webapp.audit import append as ledger
 from webapp.audit.models import AuditEventRow
@@ -70,10 +70,10 @@ def test_what_an_operator_revokes_ends_and_is_on_record(
     request_: dict[str, Any],
 ) -> None:
     done(client, admin, "approve", request_)
-    assert look(client, support, tenant).status_code == 200
+    assert access(client, support, tenant).status_code == 200
     revoked = run("revoke", request_["id"])
     assert revoked.stdout == f"The grant {request_['id']} of {support.email} is revoked.\n"
-    assert look(client, support, tenant).status_code == 403
+    assert access(client, support, tenant).status_code == 403
     [shown] = succeed(run, "list", "--tenant", tenant.slug)["items"]
     assert (shown["state"], shown["closed_by"]) == ("revoked", "operator")
     with second_connection(app) as session:

@@ -8,7 +8,7 @@ from flask.testing import FlaskClient
 
 from tests.audit.receipts import committed, receipt
 from tests.factories import Account, MadeTenant, add_account, add_tenant
-from tests.grants.calls import PATH, act, asked, done, look, of, problem, want_approval
+from tests.grants.calls import PATH, access, act, asked, done, of, problem, want_approval
 
 ACTIONS = ("approve", "deny", "revoke")
 
@@ -28,7 +28,7 @@ def test_nobody_decides_the_own_request(
         assert (event["outcome"], event["decision"]["effect"]) == ("denied", "denied")
         assert event["scope"]["tenant_id"] == str(tenant.id)
         assert event["reason"]["code"] == "incident"
-    assert look(client, owner, tenant).get_json()["rules"] == [rule["id"]]
+    assert access(client, owner, tenant).get_json()["rules"] == [rule["id"]]
     assert done(client, add_account(app, "owner"), "approve", grant)["state"] == "approved"
 
 
@@ -73,7 +73,7 @@ def test_what_is_denied_is_over(
     assert (denied["state"], denied["closed_by"]) == ("denied", admin.email)
     for action in ACTIONS:
         assert problem(act(client, admin, action, request_)) == (409, "conflict")
-    assert look(client, support, tenant).status_code == 403
+    assert access(client, support, tenant).status_code == 403
 
 
 def test_what_is_approved_is_not_denied(

@@ -19,10 +19,10 @@ import tasks  # noqa: F401 - registers the task
 from tests.audit.ledgers import ledger_session
 from tests.audit.receipts import second_connection, wait_for
 from tests.factories import Account, MadeTenant
-from tests.grants.calls import asked, done, look, of
+from tests.grants.calls import access, asked, done, of
 from webapp.audit import append as ledger
 from webapp.audit.models import AuditEventRow
-from webapp.db.scopes import ClerkScope
+from webapp.db.scopes import MaintenanceScope
 from webapp.extensions import db
 from webapp.grants.models import GrantRow
 from webapp.ledger import completeness as verify
@@ -37,7 +37,7 @@ def expire(app: Flask) -> None:
 
 def let_end(app: Flask, *grants: dict[str, Any], at: datetime | None = None) -> datetime:
     ends_at = at or datetime.now(UTC) - AGO
-    with app.app_context(), db.session.scoped(ClerkScope()):
+    with app.app_context(), db.session.scoped(MaintenanceScope()):
         for grant in grants:
             db.session.get_one(GrantRow, UUID(grant["id"])).ends_at = ends_at
         db.session.commit()
@@ -75,11 +75,11 @@ def test_the_end_of_a_grant_is_an_event_of_its_own(
     request_: dict[str, Any],
 ) -> None:
     done(client, admin, "approve", request_)
-    assert look(client, support, tenant).status_code == 200
+    assert access(client, support, tenant).status_code == 200
     ends_at = let_end(app, request_)
     expire(app)
     assert state_of(client, support, request_) == "expired"
-    assert look(client, support, tenant).status_code == 403
+    assert access(client, support, tenant).status_code == 403
     (event,) = expiries(app, request_)
     assert (event["kind"], event["outcome"], event["http_status"]) == ("change", "served", None)
     assert event["actor"]["email"] == "sightline"

@@ -82,7 +82,7 @@ def test_no_approval_is_asked_for_where_none_is_needed(
     response = ask(client, support, [tenant.slug, free.slug])
     assert problem(response) == (409, "conflict")
     assert response.get_json()["detail"] == f"No approval is needed for {free.slug}."
-    # A look at all tenants leaves out those who want to be asked: nobody approves it as a whole.
+    # An access to all tenants leaves out those who want to be asked: nobody approves it as a whole.
     assert problem(ask(client, support, None)) == (409, "conflict")
     assert requests_of(client, support) == 0
 

@@ -1,4 +1,4 @@
-"""Broken glass over HTTP: listed like a grant, ended like one, and reviewed by somebody else."""
+"""break-glass over HTTP: listed like a grant, ended like one, and reviewed by somebody else."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def broken(
     add_rule(
         client,
         owner.headers("global", INCIDENT),
-        f"{support.email} breaks glass",
+        f"{support.email} uses break-glass",
         effect="allow",
         surfaces=["*"],
         subjects={"users": [support.email]},

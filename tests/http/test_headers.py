@@ -71,7 +71,7 @@ def reader(app: Flask) -> Account:
     return add_account(app, "auditor")
 
 
-def look(app: Flask, account: Account, scope: str | None, reason: str | None) -> TestResponse:
+def access(app: Flask, account: Account, scope: str | None, reason: str | None) -> TestResponse:
     return app.test_client().get(RULES, headers=account.headers(scope, reason))
 
 
@@ -93,9 +93,9 @@ def code(answer: TestResponse) -> str:
 def test_a_scope_of_any_bytes_opens_nothing(
     app: Flask, here: Place, engineer: Account, scope: str
 ) -> None:
-    answer = look(app, here.admin, scope, None)
+    answer = access(app, here.admin, scope, None)
     assert (answer.status_code, code(answer)) in {(422, "invalid"), (400, "reason_required")}
-    elevated = look(app, engineer, scope, INCIDENT)
+    elevated = access(app, engineer, scope, INCIDENT)
     if answer.status_code == 422:
         assert (elevated.status_code, code(elevated)) == (422, "invalid")
         assert list(elevated.get_json()["errors"]) == ["Sightline-Scope"]
@@ -114,7 +114,7 @@ def test_space_around_a_scope_is_none_of_it(
         (engineer, elsewhere.scope, INCIDENT),
         (engineer, "global", INCIDENT),
     ):
-        answer = look(app, account, written.format(scope), reason)
+        answer = access(app, account, written.format(scope), reason)
         assert answer.status_code == (200 if usable else 422)
 
 
@@ -132,11 +132,11 @@ def test_space_around_a_scope_is_none_of_it(
 def test_a_reason_of_any_bytes_is_usable_or_none(
     app: Flask, engineer: Account, reason: str
 ) -> None:
-    answer = look(app, engineer, "global", reason)
+    answer = access(app, engineer, "global", reason)
     if answer.status_code == 200:
         assert reason.strip(" ").startswith(REASON_CODES)
         assert receipt(answer)
-    elif answer.status_code == 403:  # no rule here lets anybody break glass
+    elif answer.status_code == 403:  # no rule here lets anybody use break-glass
         assert reason.strip(" ").startswith("break_glass")
         assert receipt(answer)
     else:
@@ -166,7 +166,7 @@ def test_neither_of_any_bytes_is_an_error_of_ours_over_http(
 
 
 def test_a_header_sent_twice_is_none(app: Flask, engineer: Account) -> None:
-    """Whichever of two a proxy has looked at, we do not go by the other."""
+    """Whichever of two a proxy has accessed, we do not go by the other."""
     name, client = ("Authorization", f"Bearer {engineer.token}"), app.test_client()
     scope, reason = ("Sightline-Scope", "global"), ("Sightline-Reason", "incident")
     twice = client.get(RULES, headers=[name, scope, scope, reason])
@@ -197,7 +197,7 @@ def test_a_reason_is_recorded_as_it_was_sent(
     reader: Account,
     sent: list[Reason],
 ) -> None:
-    answers = [look(app, engineer, elsewhere.scope, reason.header) for reason in sent]
+    answers = [access(app, engineer, elsewhere.scope, reason.header) for reason in sent]
     for reason, answer in zip(sent, answers, strict=True):
         assert answer.status_code == (403 if reason.code == "break_glass" else 200)
     ids = [event_id for answer in answers for event_id in receipt(answer)]

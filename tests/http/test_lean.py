@@ -85,7 +85,7 @@ def test_it_answers_as_flask_does(path: str, headers: Mapping[str, str]) -> None
         assert sorted(answer.headers) == sorted(expected.headers)
 
 
-def test_a_route_that_takes_no_arguments_is_looked_for_once() -> None:
+def test_a_route_that_takes_no_arguments_is_accessed_for_once() -> None:
     app = LeanFlask("app")
     client = fill(app)
     for path in ("/things", "/things", "/things/1", "/things/2", "/none"):

@@ -66,12 +66,12 @@ class TestMethods:
             assert "Sightline-Audit" not in answer.headers
 
     @pytest.mark.parametrize("use", READS.values(), ids=READS)
-    def test_a_head_is_a_look_without_a_body(
+    def test_a_head_is_a_access_without_a_body(
         self, app: Flask, client: FlaskClient, here: Place, use: Use
     ) -> None:
         path = use.path(here.ids)
         if use.rule == AUDITS:
-            path += "?kind=change"  # without the looks that are made here
+            path += "?kind=change"  # without the accesses that are made here
         assert client.head(path).status_code == 401
         headers = add_account(app, "auditor").headers(here.scope, "legal")
         head, get = client.head(path, headers=headers), client.get(path, headers=headers)

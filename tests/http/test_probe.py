@@ -135,9 +135,9 @@ def test_what_is_another_tenants_is_as_if_it_never_was(
     assert theirs.get_json()["instance"] == use.path(elsewhere.ids)
     ids = (*elsewhere.ids.values(), *missing.values())
     assert but_for_names(theirs, *ids) == but_for_names(nobodys, *ids)
-    for look in OF_OBJECTS.values():
-        if look.method == "GET":
-            assert look.call(client, elsewhere.ids, elsewhere.admin.headers()).status_code == 200
+    for access in OF_OBJECTS.values():
+        if access.method == "GET":
+            assert access.call(client, elsewhere.ids, elsewhere.admin.headers()).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_each_of_its_roles_elevates(app: Flask, client: FlaskClient, new: Place,
 
 
 @pytest.mark.parametrize("use", ALL.values(), ids=ALL)
-def test_a_tenant_that_is_not_there_is_told_of_only_to_those_who_may_look(
+def test_a_tenant_that_is_not_there_is_told_of_only_to_those_who_may_access(
     app: Flask, client: FlaskClient, here: Place, elsewhere: Place, use: Use
 ) -> None:
     owner = add_account(app, "owner").headers("tenant:nobodys", INCIDENT)

@@ -142,8 +142,8 @@ def run(app: Flask, headers: Mapping[str, str], pinned: Mapping[str, str]) -> Se
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Servers of their own: whoever looks everywhere comes upon what other tests have left, some of
-    it nothing that the product would have written."""
+    """Servers of their own: whoever accesses everywhere comes upon what other tests have left,
+    some of it nothing that the product would have written."""
     home = tmp_path_factory.mktemp("described")
     stack = open_stack(home, durable=False)
     with running(stack):

@@ -50,7 +50,7 @@ def copy(tmp_path: Path) -> Path:
     return root
 
 
-def plant(root: Path, file: str, *lines: str) -> str:
+def installation(root: Path, file: str, *lines: str) -> str:
     """Add lines at a file's end; returns where the first of them is."""
     path = root / file
     before = path.read_text()
@@ -85,7 +85,7 @@ SOURCE_FAULTS = {
     "connection": ("webapp/rules/cli.py", "planted = lambda session: session.connection()"),
     "session-set": ("tasks/identity.py", "planted = 'set role sightline_global'"),
     "commit": ("webapp/audit/recorder.py", "planted = lambda session: session.commit()"),
-    "scope-door": ("webapp/rules/views.py", "planted = lambda: db.session.enter(None)"),
+    "scope-exemption": ("webapp/rules/views.py", "planted = lambda: db.session.enter(None)"),
 }
 
 
@@ -95,7 +95,7 @@ def test_each_fault_in_the_source_is_named_with_its_line(
     assert app
     clean = lint(copy, environment)
     assert (clean.returncode, named(clean)) == (0, set())
-    planted = {(plant(copy, *fault), rule) for rule, fault in SOURCE_FAULTS.items()}
+    planted = {(installation(copy, *fault), rule) for rule, fault in SOURCE_FAULTS.items()}
     found = lint(copy, environment)
     assert (found.returncode, named(found)) == (1, planted)
 
@@ -108,9 +108,11 @@ def test_a_fault_does_not_become_an_exception(
     for command in (["init", "--quiet"], ["add", FILE], ["commit", "--quiet", "-m", "as it is"]):
         subprocess.run([*git, *command], cwd=copy, check=True, capture_output=True)
     file, fault = SOURCE_FAULTS["commit"]
-    plant(copy, file, fault)
+    installation(copy, file, fault)
     entry = {"file": file, "rule": "commit", "count": 1, "reason": "no time"}
-    plant(copy, FILE, "[[exception]]", *(f"{name} = {value!r}" for name, value in entry.items()))
+    installation(
+        copy, FILE, "[[exception]]", *(f"{name} = {value!r}" for name, value in entry.items())
+    )
     found = lint(copy, environment)
     assert found.returncode == 1
     assert f"{FILE}: exceptions: {file} commit: 1 where 0 stood" in found.stdout
@@ -147,11 +149,11 @@ def test_each_fault_in_a_route_is_named_with_it(
     app: Flask, environment: dict[str, str], copy: Path
 ) -> None:
     assert app
-    plant(copy, "webapp/observability/health.py", ROUTES)
+    installation(copy, "webapp/observability/health.py", ROUTES)
     recorder = copy / "webapp/audit/recorder.py"
-    settled = "    app.after_request(settle)\n"
-    assert settled in recorder.read_text()
-    recorder.write_text(recorder.read_text().replace(settled, ""))
+    finalized = "    app.after_request(finalize)\n"
+    assert finalized in recorder.read_text()
+    recorder.write_text(recorder.read_text().replace(finalized, ""))
     found = lint(copy, environment)
     assert found.returncode == 1
     assert named(found) == {

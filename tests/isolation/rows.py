@@ -70,7 +70,7 @@ def rule(tenant_id: UUID | None, **changes: Any) -> RuleRow:
         "mfa": False,
         "min_approvals": 1,
         "approver_roles": [],
-        "enabled": False,  # or it would decide about the looks of other tests
+        "enabled": False,  # or it would decide about the accesses of other tests
         "version": 1,
         "created_by": "test",
         "updated_by": "test",
@@ -127,7 +127,7 @@ def add_event(session: Session, tenant_id: UUID | None) -> UUID:
         "id": event_id,
         "tenant_id": tenant_id,
         "occurred_at": datetime.now(UTC),
-        "kind": "look",
+        "kind": "access",
         "actor_id": uuid4(),
         "actor_email": "test@example.org",
         "surface": "rules.list",

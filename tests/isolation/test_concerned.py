@@ -7,7 +7,7 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from tests.isolation.rows import Owned, approval, grant
-from webapp.db.scopes import ClerkScope, IdentityScope, PolicyScope, PrincipalScope
+from webapp.db.scopes import IdentityScope, MaintenanceScope, PolicyScope, PrincipalScope
 from webapp.db.session import Base, ScopedSession
 from webapp.extensions import db
 from webapp.grants.models import GrantApprovalRow, GrantRow
@@ -24,7 +24,7 @@ def admin_of(owned: Owned) -> PrincipalScope:
 @pytest.fixture
 def global_grant(session: ScopedSession, theirs: Owned) -> UUID:
     """Of all tenants, held by somebody of theirs."""
-    with session.scoped(ClerkScope()):
+    with session.scoped(MaintenanceScope()):
         made = grant(None, theirs.principal_id)
         grant_id = made.id
         session.add(made)
@@ -112,7 +112,7 @@ def test_what_is_given_is_not_taken_back(session: ScopedSession, ours: Owned) ->
         f"delete from grant_approvals where id = '{ours.approval_id}'",  # noqa: S608 - a UUID
         f"update grant_approvals set roles = '{{owner}}' where id = '{ours.approval_id}'",  # noqa: S608 - a UUID
     ):
-        for scope in (admin_of(ours), ClerkScope(), PolicyScope()):
+        for scope in (admin_of(ours), MaintenanceScope(), PolicyScope()):
             with session.scoped(scope), pytest.raises(ProgrammingError, match="denied"):
                 session.execute(text(statement))
 

@@ -1,4 +1,4 @@
-"""A global look shows every tenant but those left out, and nothing without a look."""
+"""A global access shows every tenant but those left out, and nothing without an access."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ def world(app: Flask) -> World:
 
 
 @pytest.fixture
-def looking(session: ScopedSession, world: World) -> Iterator[ScopedSession]:
+def accessing(session: ScopedSession, world: World) -> Iterator[ScopedSession]:
     with session.scoped(GlobalScope(uuid4(), Exclusion(frozenset({world.tenants[0].tenant_id})))):
         yield session
 
@@ -82,31 +82,31 @@ def test_exactly_the_excluded_tenants_are_left_out(
 
 
 @pytest.mark.parametrize("model", TENANT_MODELS)
-def test_without_a_look_nothing_is_shown(
+def test_without_a_access_nothing_is_shown(
     session: ScopedSession, world: World, model: type[Base]
 ) -> None:
     assert world.tenants
     with session.scoped(GlobalScope(uuid4())):
         assert session.scalars(select(model)).first() is not None
-        session.execute(text("select set_config('sightline.look', '', true)"))
+        session.execute(text("select set_config('sightline.access', '', true)"))
         assert session.scalars(select(model)).first() is None
 
 
-def test_an_excluded_tenants_row_cannot_be_written(looking: ScopedSession, world: World) -> None:
+def test_an_excluded_tenants_row_cannot_be_written(accessing: ScopedSession, world: World) -> None:
     out, seen = world.tenants[:2]
     for owned, changed in ((out, 0), (seen, 1)):
         statement = update(RuleRow).where(RuleRow.id == owned.rule_id).values(description="seen")
-        assert getattr(looking.execute(statement), "rowcount", None) == changed
+        assert getattr(accessing.execute(statement), "rowcount", None) == changed
 
 
-def test_no_row_can_be_given_to_an_excluded_tenant(looking: ScopedSession, world: World) -> None:
-    looking.add(rule(world.tenants[0].tenant_id))
+def test_no_row_can_be_given_to_an_excluded_tenant(accessing: ScopedSession, world: World) -> None:
+    accessing.add(rule(world.tenants[0].tenant_id))
     with pytest.raises(ProgrammingError, match="row-level security"):
-        looking.flush()
+        accessing.flush()
 
 
-def test_a_global_look_reads_no_credentials(looking: ScopedSession) -> None:
+def test_a_global_access_reads_no_credentials(accessing: ScopedSession) -> None:
     for table in ("api_tokens", "principals", "platform_roles"):
         with pytest.raises(ProgrammingError, match="permission denied"):
-            looking.execute(text(f"table {table}"))
-        looking.rollback()
+            accessing.execute(text(f"table {table}"))
+        accessing.rollback()

@@ -119,7 +119,7 @@ def test_its_owner_reads_and_appends_nothing_by_a_partitions_name(
         connection.execute(
             text(
                 "insert into mine select gen_random_uuid(), null, null, clock_timestamp(),"
-                " clock_timestamp(), 'look', gen_random_uuid(), '', '', null, null, 'global',"
+                " clock_timestamp(), 'access', gen_random_uuid(), '', '', null, null, 'global',"
                 " 'allowed', 'served', '', gen_random_uuid(), 1, '{}', '{}'"
             )
         )
@@ -128,7 +128,7 @@ def test_its_owner_reads_and_appends_nothing_by_a_partitions_name(
 
 
 COUNTED = ("id", "origin_journal", "origin_seq", "occurred_at", "request_id")
-"""What tells that an event is there, and nothing of what was looked at, or by whom."""
+"""What tells that an event is there, and nothing of what was accessed, or by whom."""
 
 
 def test_the_ledgers_role_appends_and_counts(session: ScopedSession, ours: Owned) -> None:

@@ -210,7 +210,7 @@ def test_get_finds_ones_own_row_only(
 ) -> None:
     assert inside.get(model, ours.key(model)) is not None
     assert inside.get(model, theirs.key(model)) is None
-    # Looks at all tenants are shown to each of them.
+    # Accesses at all tenants are shown to each of them.
     at_it = [AuditEventRow.scope_kind == "tenant"] if model is AuditEventRow else []
     assert len(list(inside.scalars(select(model).where(*at_it)))) == 1
 

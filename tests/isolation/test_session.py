@@ -32,8 +32,8 @@ SCOPES: list[MakeScope] = [
     lambda _: LedgerScope(),
 ]
 
-Asking = Callable[[ScopedSession], object]
-UNSCOPED: list[Asking] = [
+GrantRequest = Callable[[ScopedSession], object]
+UNSCOPED: list[GrantRequest] = [
     lambda session: session.scalar(select(1)),
     lambda session: session.get(RuleRow, UUID(int=0)),
     lambda session: session.connection(),
@@ -44,13 +44,13 @@ UNSCOPED: list[Asking] = [
 
 
 @pytest.mark.parametrize("ask", UNSCOPED)
-def test_without_a_scope_nothing_is_asked(session: ScopedSession, ask: Asking) -> None:
+def test_without_a_scope_nothing_is_asked(session: ScopedSession, ask: GrantRequest) -> None:
     with pytest.raises(UnscopedSession):
         ask(session)
 
 
 @pytest.mark.parametrize("ask", UNSCOPED)
-def test_after_a_scope_nothing_is_asked(inside: ScopedSession, ask: Asking) -> None:
+def test_after_a_scope_nothing_is_asked(inside: ScopedSession, ask: GrantRequest) -> None:
     inside.scalar(select(1))
     inside.enter(None)
     with pytest.raises(UnscopedSession):
@@ -77,7 +77,7 @@ def test_a_connection_leaves_its_scope_before_it_is_used_again(
             text(
                 "select current_user = session_user,"
                 " coalesce(current_setting('sightline.tenant_id', true), ''),"
-                " coalesce(current_setting('sightline.look', true), ''),"
+                " coalesce(current_setting('sightline.access', true), ''),"
                 " coalesce(current_setting('sightline.excluded', true), '')"
             )
         ).one()
@@ -137,7 +137,7 @@ def run(session: ScopedSession, *statements: str) -> None:
     "role", ["sightline_global", "sightline_identity", "sightline_ledger", "none"]
 )
 def test_another_scopes_role_shows_no_rules(inside: ScopedSession, role: str) -> None:
-    """A role without what goes with it: no look, and no right to the rules."""
+    """A role without what goes with it: no access, and no right to the rules."""
     inside.execute(text(f"set local role {role}"))
     try:
         shown = list(inside.scalars(select(RuleRow.id)))

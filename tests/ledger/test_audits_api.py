@@ -1,4 +1,4 @@
-"""The ledger over HTTP, /admin/api/audits: who may look, at what, and with which filters."""
+"""The ledger over HTTP, /admin/api/audits: who may access, at what, and with which filters."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -28,8 +28,8 @@ def auditor(app: Flask) -> Account:
     return add_account(app, "auditor")
 
 
-class Looks:
-    """Looks at the rules by one engineer, each known to be committed."""
+class Accesses:
+    """Accesses at the rules by one engineer, each known to be committed."""
 
     def __init__(self, app: Flask, client: FlaskClient, who: Account) -> None:
         self._app, self._client, self.who = app, client, who
@@ -43,8 +43,8 @@ class Looks:
 
 
 @pytest.fixture
-def looks(app: Flask, client: FlaskClient, engineer: Account) -> Looks:
-    return Looks(app, client, engineer)
+def accesses(app: Flask, client: FlaskClient, engineer: Account) -> Accesses:
+    return Accesses(app, client, engineer)
 
 
 def audits(client: FlaskClient, who: Account, scope: str | None = "global", **query: Any) -> Any:
@@ -67,17 +67,17 @@ def read(
 
 
 class TestWho:
-    def test_an_auditor_sees_every_look(
-        self, client: FlaskClient, looks: Looks, auditor: Account, tenant: MadeTenant
+    def test_an_auditor_sees_every_access(
+        self, client: FlaskClient, accesses: Accesses, auditor: Account, tenant: MadeTenant
     ) -> None:
-        made = [looks.at(), looks.at(f"tenant:{tenant.slug}"), looks.at(path=PATH)]
-        assert ids(audits(client, auditor, actor=looks.who.email)) == made[::-1]
+        made = [accesses.at(), accesses.at(f"tenant:{tenant.slug}"), accesses.at(path=PATH)]
+        assert ids(audits(client, auditor, actor=accesses.who.email)) == made[::-1]
 
-    def test_an_auditors_look_is_on_record_too(
-        self, app: Flask, client: FlaskClient, looks: Looks, auditor: Account
+    def test_an_auditors_access_is_on_record_too(
+        self, app: Flask, client: FlaskClient, accesses: Accesses, auditor: Account
     ) -> None:
-        seen = looks.at()
-        query = {"actor": looks.who.email}
+        seen = accesses.at()
+        query = {"actor": accesses.who.email}
         answer = client.get(PATH, query_string=query, headers=auditor.headers("global", AUDITING))
         one = read(client, auditor, seen, "global")
         listed, single = committed(app, *receipt(answer), *receipt(one))
@@ -92,13 +92,18 @@ class TestWho:
         answer = client.get(PATH, headers=auditor.headers("global"))
         assert (answer.status_code, answer.get_json(force=True)["code"]) == (400, "reason_required")
 
-    def test_a_tenants_admin_sees_the_looks_at_that_tenant_and_those_at_all(
-        self, app: Flask, client: FlaskClient, looks: Looks, tenant: MadeTenant, admin: Account
+    def test_a_tenants_admin_sees_the_accesses_at_that_tenant_and_those_at_all(
+        self,
+        app: Flask,
+        client: FlaskClient,
+        accesses: Accesses,
+        tenant: MadeTenant,
+        admin: Account,
     ) -> None:
-        own = looks.at(f"tenant:{tenant.slug}")
-        looks.at(f"tenant:{add_tenant(app).slug}")
-        at_all = looks.at()
-        body = audits(client, admin, None, actor=looks.who.email)
+        own = accesses.at(f"tenant:{tenant.slug}")
+        accesses.at(f"tenant:{add_tenant(app).slug}")
+        at_all = accesses.at()
+        body = audits(client, admin, None, actor=accesses.who.email)
         assert (ids(body), body["total"]) == ([at_all, own], 2)
 
     @pytest.mark.parametrize("role", ["support", "engineer"])
@@ -132,10 +137,10 @@ class TestWho:
 
 class TestOne:
     def test_it_is_the_one_in_the_list(
-        self, app: Flask, client: FlaskClient, looks: Looks, auditor: Account
+        self, app: Flask, client: FlaskClient, accesses: Accesses, auditor: Account
     ) -> None:
-        event_id = looks.at(reason='fraud;ticket="F-1";note="odd logins"')
-        (item,) = audits(client, auditor, actor=looks.who.email)["items"]
+        event_id = accesses.at(reason='fraud;ticket="F-1";note="odd logins"')
+        (item,) = audits(client, auditor, actor=accesses.who.email)["items"]
         assert read(client, auditor, event_id, "global").get_json() == item
         (event,) = committed(app, UUID(event_id))
         committed_at = datetime.fromisoformat(item.pop("committed_at"))
@@ -143,27 +148,27 @@ class TestOne:
         assert datetime.now(UTC) >= committed_at >= datetime.fromisoformat(item["occurred_at"])
         assert item["reason"] == {"code": "fraud", "ticket": "F-1", "note": "odd logins"}
         assert item["actor"] == {
-            "id": str(looks.who.id),
-            "email": looks.who.email,
+            "id": str(accesses.who.id),
+            "email": accesses.who.email,
             "mfa": False,
             "roles": ["engineer"],
-            "token_id": str(looks.who.token_id),
+            "token_id": str(accesses.who.token_id),
         }
         assert item["request"]["path"] == RULES
 
-    def test_an_admin_reads_a_look_at_the_own_tenant(
-        self, client: FlaskClient, looks: Looks, tenant: MadeTenant, admin: Account
+    def test_an_admin_reads_a_access_at_the_own_tenant(
+        self, client: FlaskClient, accesses: Accesses, tenant: MadeTenant, admin: Account
     ) -> None:
-        event_id = looks.at(f"tenant:{tenant.slug}")
+        event_id = accesses.at(f"tenant:{tenant.slug}")
         answer = read(client, admin, event_id)
         assert answer.status_code == 200
         assert answer.get_json()["id"] == event_id
         assert receipt(answer) == []
 
     def test_another_tenants_is_as_if_it_never_was(
-        self, app: Flask, client: FlaskClient, looks: Looks, admin: Account
+        self, app: Flask, client: FlaskClient, accesses: Accesses, admin: Account
     ) -> None:
-        strange = [looks.at(f"tenant:{add_tenant(app).slug}"), str(uuid7())]
+        strange = [accesses.at(f"tenant:{add_tenant(app).slug}"), str(uuid7())]
         answers = [read(client, admin, event_id) for event_id in strange]
         assert [answer.status_code for answer in answers] == [404] * 2
         problems = [answer.get_json(force=True) for answer in answers]
@@ -195,7 +200,7 @@ class TestFilters:
             ({"effect": "allowed"}, {"list", "read"}),
             ({"outcome": "failed"}, {"read"}),
             ({"outcome": "served"}, {"list"}),
-            ({"kind": "look"}, {"list", "read", "denied"}),
+            ({"kind": "access"}, {"list", "read", "denied"}),
             ({"kind": "change"}, set()),
             ({"ticket": "T-1", "effect": "allowed"}, {"list"}),
             ({"tenant": "nobody-has-this"}, set()),
@@ -204,41 +209,41 @@ class TestFilters:
     def test_each(
         self,
         client: FlaskClient,
-        looks: Looks,
+        accesses: Accesses,
         auditor: Account,
         query: dict[str, str],
         expected: set[str],
     ) -> None:
         made = {
-            looks.at(reason='incident;ticket="T-1"'): "list",
-            looks.at(reason='fraud;ticket="T-2"', path=f"{RULES}/{uuid7()}"): "read",
-            looks.at(reason='incident;ticket="T-1"', path=PATH): "denied",
+            accesses.at(reason='incident;ticket="T-1"'): "list",
+            accesses.at(reason='fraud;ticket="T-2"', path=f"{RULES}/{uuid7()}"): "read",
+            accesses.at(reason='incident;ticket="T-1"', path=PATH): "denied",
         }
-        body = audits(client, auditor, actor=looks.who.email, **query)
+        body = audits(client, auditor, actor=accesses.who.email, **query)
         assert {made[event_id] for event_id in ids(body)} == expected
         assert body["total"] == len(expected)
 
     def test_tenant(
-        self, client: FlaskClient, looks: Looks, auditor: Account, tenant: MadeTenant
+        self, client: FlaskClient, accesses: Accesses, auditor: Account, tenant: MadeTenant
     ) -> None:
-        """Also one that is not there: somebody wanted to look at it."""
+        """Also one that is not there: somebody wanted to access it."""
         missing = f"no-{uuid4().hex}"
         for slug in (tenant.slug, missing):
-            made = looks.at(f"tenant:{slug}")
+            made = accesses.at(f"tenant:{slug}")
             assert ids(audits(client, auditor, tenant=slug)) == [made]
 
-    def test_request(self, client: FlaskClient, looks: Looks, auditor: Account) -> None:
-        made = looks.at()
-        looks.at()
+    def test_request(self, client: FlaskClient, accesses: Accesses, auditor: Account) -> None:
+        made = accesses.at()
+        accesses.at()
         request_id = read(client, auditor, made, "global").get_json()["request"]["id"]
         assert ids(audits(client, auditor, request_id=request_id)) == [made]
 
-    def test_moments(self, client: FlaskClient, looks: Looks, auditor: Account) -> None:
+    def test_moments(self, client: FlaskClient, accesses: Accesses, auditor: Account) -> None:
         """`from` is included, `to` is not, in whatever time zone they are said."""
-        first, second, third = looks.at(), looks.at(), looks.at()
-        body = audits(client, auditor, actor=looks.who.email, sort="occurred_at")
+        first, second, third = accesses.at(), accesses.at(), accesses.at()
+        body = audits(client, auditor, actor=accesses.who.email, sort="occurred_at")
         at = [datetime.fromisoformat(item["occurred_at"]) for item in body["items"]]
-        asked = {"actor": looks.who.email, "sort": "occurred_at"}
+        asked = {"actor": accesses.who.email, "sort": "occurred_at"}
         since = audits(client, auditor, **asked, **{"from": at[1].isoformat()})
         assert ids(since) == [second, third]
         until = audits(client, auditor, **asked, to=at[1].isoformat())
@@ -280,11 +285,11 @@ class TestPaging:
     @pytest.mark.parametrize("sort", ["-occurred_at", "occurred_at"])
     @pytest.mark.parametrize("limit", [1, 2, 5])
     def test_every_event_comes_once_and_in_order(
-        self, client: FlaskClient, looks: Looks, auditor: Account, sort: str, limit: int
+        self, client: FlaskClient, accesses: Accesses, auditor: Account, sort: str, limit: int
     ) -> None:
-        made = [looks.at() for _ in range(5)]
+        made = [accesses.at() for _ in range(5)]
         shown: list[str] = []
-        query: dict[str, Any] = {"actor": looks.who.email, "sort": sort, "limit": limit}
+        query: dict[str, Any] = {"actor": accesses.who.email, "sort": sort, "limit": limit}
         while True:
             body = audits(client, auditor, **query)
             assert len(body["items"]) <= limit
@@ -296,21 +301,26 @@ class TestPaging:
         assert shown == (made[::-1] if sort.startswith("-") else made)
 
     def test_what_comes_meanwhile_moves_nothing(
-        self, client: FlaskClient, looks: Looks, auditor: Account
+        self, client: FlaskClient, accesses: Accesses, auditor: Account
     ) -> None:
-        made = [looks.at() for _ in range(3)]
-        query: dict[str, Any] = {"actor": looks.who.email, "limit": 2}
+        made = [accesses.at() for _ in range(3)]
+        query: dict[str, Any] = {"actor": accesses.who.email, "limit": 2}
         first = audits(client, auditor, **query)
-        looks.at()
+        accesses.at()
         rest = audits(client, auditor, cursor=first["next_cursor"], **query)
         assert ids(first) + ids(rest) == made[::-1]
 
     def test_a_cursor_is_good_for_its_list_only(
-        self, app: Flask, client: FlaskClient, looks: Looks, auditor: Account, tenant: MadeTenant
+        self,
+        app: Flask,
+        client: FlaskClient,
+        accesses: Accesses,
+        auditor: Account,
+        tenant: MadeTenant,
     ) -> None:
         scope = f"tenant:{tenant.slug}"
         for _ in range(3):
-            looks.at(scope)
+            accesses.at(scope)
         query: dict[str, Any] = {"tenant": tenant.slug, "limit": 1}
         cursor = audits(client, auditor, **query)["next_cursor"]
         assert audits(client, auditor, **{**query, "limit": 2}, cursor=cursor)["items"]
@@ -332,10 +342,10 @@ class TestPaging:
 
 class TestNotModified:
     def test_it_is_answered_and_on_record(
-        self, app: Flask, client: FlaskClient, looks: Looks, auditor: Account
+        self, app: Flask, client: FlaskClient, accesses: Accesses, auditor: Account
     ) -> None:
-        event_id = looks.at()
-        for path in (f"{PATH}?actor={looks.who.email}", f"{PATH}/{event_id}"):
+        event_id = accesses.at()
+        for path in (f"{PATH}?actor={accesses.who.email}", f"{PATH}/{event_id}"):
             headers = auditor.headers("global", AUDITING)
             first = client.get(path, headers=headers)
             again = client.get(path, headers={**headers, "If-None-Match": first.headers["ETag"]})
@@ -345,19 +355,19 @@ class TestNotModified:
             assert (other["http_status"], other["outcome"], other["rows"]) == (304, "served", 1)
 
     def test_a_new_event_is_a_new_answer(
-        self, client: FlaskClient, looks: Looks, tenant: MadeTenant, admin: Account
+        self, client: FlaskClient, accesses: Accesses, tenant: MadeTenant, admin: Account
     ) -> None:
-        looks.at(f"tenant:{tenant.slug}")
+        accesses.at(f"tenant:{tenant.slug}")
         first = client.get(PATH, headers=admin.headers())
         headers = {**admin.headers(), "If-None-Match": first.headers["ETag"]}
         assert client.get(PATH, headers=headers).status_code == 304
-        looks.at(f"tenant:{tenant.slug}")
+        accesses.at(f"tenant:{tenant.slug}")
         assert client.get(PATH, headers=headers).status_code == 200
 
-    def test_who_may_not_look_is_not_told(
-        self, app: Flask, client: FlaskClient, looks: Looks, auditor: Account
+    def test_who_may_not_access_is_not_told(
+        self, app: Flask, client: FlaskClient, accesses: Accesses, auditor: Account
     ) -> None:
-        path = f"{PATH}/{looks.at()}"
+        path = f"{PATH}/{accesses.at()}"
         etag = client.get(path, headers=auditor.headers("global", AUDITING)).headers["ETag"]
         support = add_account(app, "support")
         headers = {**support.headers("global", AUDITING), "If-None-Match": etag}

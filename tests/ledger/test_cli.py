@@ -64,7 +64,9 @@ def test_search_prints_a_table(app: Flask) -> None:
     result = run(app, "search", "--actor", actor.email)
     assert result.exit_code == 0
     first, second = (line for line in result.output.splitlines() if actor.email in line)
-    assert all(word in first for word in (str(silent.id), "interrupted", "global", "looks.things"))
+    assert all(
+        word in first for word in (str(silent.id), "interrupted", "global", "accesses.things")
+    )
     assert all(word in second for word in (str(told.id), "fraud", "F-1", "acme", "17", "4"))
 
 
@@ -142,7 +144,7 @@ def test_tail_shows_the_last_events_the_newest_at_the_end(app: Flask) -> None:
     assert [line["id"] for line in shown] == [str(event.id) for event in events[1:]]
     text = run(app, "tail", "-n", "2").output.splitlines()
     assert [line.split()[-1] for line in text] == [str(event.id) for event in events[1:]]
-    assert "looks.things  global  incident  INC-1  served  3  1" in text[0]
+    assert "accesses.things  global  incident  INC-1  served  3  1" in text[0]
 
 
 def test_tail_follows_until_it_is_interrupted(app: Flask, environment: Mapping[str, str]) -> None:

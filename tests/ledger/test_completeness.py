@@ -118,7 +118,7 @@ def test_what_waits_in_a_file_is_not_missing(product: Product) -> None:
     events = numbered(journal, range(1, 10))
     append(product.app, *(events[n] for n in (0, 4, 6)))
     product.leave(journal, *(events[n] for n in (1, 3, 5, 8)))
-    living = product.hold(other, *numbered(other, [1, 2]), settled=False)
+    living = product.hold(other, *numbered(other, [1, 2]), finalized=False)
     found = check(product)
     living.close()
     assert [
@@ -172,22 +172,22 @@ def test_an_event_that_another_journals_file_holds(product: Product) -> None:
     assert check(product).missing == ()
 
 
-@pytest.mark.parametrize("settled", [True, False])
+@pytest.mark.parametrize("finalized", [True, False])
 def test_what_goes_on_meanwhile_is_not_missing(
-    product: Product, monkeypatch: pytest.MonkeyPatch, *, settled: bool
+    product: Product, monkeypatch: pytest.MonkeyPatch, *, finalized: bool
 ) -> None:
     """An event that is in a file when the ledger is read, and in the ledger when the files are;
-    and looks that begin and end in between."""
+    and accesses that begin and end in between."""
     journal = uuid4()
     first, waits, third, late, later = numbered(journal, range(1, 6))
     append(product.app, first, third)
-    file = product.hold(journal, waits, settled=settled)
+    file = product.hold(journal, waits, finalized=finalized)
     read_files = verify._read_files
 
     def meanwhile(session: Session, directory: Any) -> Any:
         append(product.app, waits, later)
         file.forget_now([1])
-        file.write([product._row(2, late, settled=False)], durable=False)
+        file.write([product._row(2, late, finalized=False)], durable=False)
         return read_files(session, directory)
 
     monkeypatch.setattr(verify, "_read_files", meanwhile)
@@ -197,7 +197,7 @@ def test_what_goes_on_meanwhile_is_not_missing(
     assert [each.seq for each in found.waiting] == [late.origin and late.origin.seq]
 
 
-def test_a_look_that_begins_before_the_ledger_is_read_is_not_missing(
+def test_a_access_that_begins_before_the_ledger_is_read_is_not_missing(
     product: Product, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The one after it is committed already; it is in the file alone."""
@@ -208,7 +208,7 @@ def test_a_look_that_begins_before_the_ledger_is_read_is_not_missing(
     read_ledger = verify._read_ledger
 
     def meanwhile(session: Session) -> Any:
-        file.write([product._row(1, begun, settled=False)], durable=False)
+        file.write([product._row(1, begun, finalized=False)], durable=False)
         append(product.app, after)
         return read_ledger(session)
 
@@ -258,7 +258,7 @@ def test_a_damaged_row_is_named(product: Product) -> None:
     journal = uuid4()
     good, bad = numbered(journal, [1, 2])
     file = product.hold(journal, good)
-    row = product._row(2, bad, settled=True)
+    row = product._row(2, bad, finalized=True)
     damaged = Row(2, str(bad.id), True, row.event[:-7] + b"garbage", row.mac)
     file.write([damaged], durable=False)
     file.close()

@@ -24,7 +24,7 @@ from webapp.extensions import init_db
 from webapp.http import errors
 from webapp.observability.health import PROBES
 from webapp.observability.metrics import REQUESTS
-from webapp.observability.probes import CheckFailed, Finding, Probe, look
+from webapp.observability.probes import CheckFailed, Finding, Probe, run_probes
 from webapp.observability.redaction import redact, scrub
 from webapp.observability.request_log import Application
 from webapp.settings import Environment, Settings
@@ -362,7 +362,7 @@ class TestHealth:
 
         probe = Probe("slow", check)
         for _ in range(5):
-            assert look({"slow": probe}, limit=0.01)["slow"].ok is False
+            assert run_probes({"slow": probe}, limit=0.01)["slow"].ok is False
         assert len(started) == 1
         release.set()
         assert probe.start().result(60) == Finding(True, "ok")
@@ -376,7 +376,9 @@ class TestHealth:
         def broken() -> None:
             raise OSError(SECRET)
 
-        found = look({"behind": Probe("behind", behind), "broken": Probe("broken", broken)}, 60)
+        found = run_probes(
+            {"behind": Probe("behind", behind), "broken": Probe("broken", broken)}, 60
+        )
         assert found == {"behind": Finding(False, "behind"), "broken": Finding(False, "OSError")}
 
     def test_every_route_says_why_it_is_public(self, client: FlaskClient) -> None:

@@ -1,4 +1,4 @@
-"""`/readyz` says whether this process can journal the next look."""
+"""`/readyz` says whether this process can journal the next access."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -47,11 +47,11 @@ def state(client: FlaskClient) -> Any:
     return checks["journal"]
 
 
-def settle(app: Flask, size: int) -> None:
+def finalize(app: Flask, size: int) -> None:
     """One event of about so many bytes."""
     request = EventRequest(id=uuid4().hex, ip=None, method="GET", path="/", user_agent="x" * size)
     with app.app_context():
-        pipeline.current_journal().settle([make_event(request=request)], PATIENCE)
+        pipeline.current_journal().finalize([make_event(request=request)], PATIENCE)
 
 
 def directory(app: Flask) -> Path:
@@ -67,7 +67,7 @@ def test_before_the_first_event_nothing_has_to_be_there(
 
 
 def test_a_journal_in_use(journaling: Flask, client: FlaskClient) -> None:
-    settle(journaling, 10)
+    finalize(journaling, 10)
     assert state(client)["ok"]
     assert list(directory(journaling).glob(".probe*")) == []
 
@@ -91,7 +91,7 @@ def test_a_directory_that_cannot_be_written(
 
 def test_a_journal_that_somebody_removed(journaling: Flask, client: FlaskClient) -> None:
     """What is written to it from now on, nobody will find."""
-    settle(journaling, 10)
+    finalize(journaling, 10)
     for path in directory(journaling).iterdir():
         path.unlink()
     found = state(client)
@@ -99,11 +99,11 @@ def test_a_journal_that_somebody_removed(journaling: Flask, client: FlaskClient)
 
 
 def test_a_journal_that_is_nearly_full(journaling: Flask, client: FlaskClient) -> None:
-    """Before it is full, and looks have to be refused."""
+    """Before it is full, and accesses have to be refused."""
     for _ in range(8):
-        settle(journaling, 100_000)
+        finalize(journaling, 100_000)
     assert state(client)["ok"]
-    settle(journaling, 150_000)
+    finalize(journaling, 150_000)
     found = state(client)
     assert not found["ok"]
     assert found["detail"].startswith("the journal of this process is 9")

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from tests.observability.test_lines import START
 from webapp.soon import Soon
-from webapp.tally import Tally
+from webapp.tally import MetricsBuffer
 
 PATIENCE = 30
 
@@ -31,13 +31,13 @@ def count_in(registry: CollectorRegistry, name: str, **labels: str) -> float:
 
 
 def test_many_threads_lose_no_count(registry: CollectorRegistry) -> None:
-    tally = Tally()
-    looks = Counter("looks", "…", ("by",), registry=registry)
+    tally = MetricsBuffer()
+    accesses = Counter("accesses", "…", ("by",), registry=registry)
     seconds = Histogram("seconds", "…", registry=registry, buckets=(1.0,))
 
     def work() -> None:
         for number in range(1000):
-            tally.count(looks.labels(str(number % 2)))
+            tally.count(accesses.labels(str(number % 2)))
             tally.observe(seconds, 0.5 + number % 2)
 
     threads = [Thread(target=work) for _ in range(8)]
@@ -46,34 +46,36 @@ def test_many_threads_lose_no_count(registry: CollectorRegistry) -> None:
     for thread in threads:
         thread.join()
     tally.flush()
-    assert count_in(registry, "looks_total", by="0") == count_in(registry, "looks_total", by="1")
-    assert count_in(registry, "looks_total", by="0") == 4000
+    assert count_in(registry, "accesses_total", by="0") == count_in(
+        registry, "accesses_total", by="1"
+    )
+    assert count_in(registry, "accesses_total", by="0") == 4000
     assert count_in(registry, "seconds_count") == 8000
     assert count_in(registry, "seconds_bucket", le="1.0") == 4000
     assert count_in(registry, "seconds_sum") == 8000
 
 
 def test_nobody_has_to_ask(registry: CollectorRegistry) -> None:
-    looks = Counter("looks", "…", registry=registry)
-    Tally().count(looks)
+    accesses = Counter("accesses", "…", registry=registry)
+    MetricsBuffer().count(accesses)
     deadline = time.monotonic() + PATIENCE
-    while not count_in(registry, "looks_total"):
+    while not count_in(registry, "accesses_total"):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
 def test_a_child_of_a_fork_adds_its_own(registry: CollectorRegistry) -> None:
-    looks, tally = Counter("looks", "…", registry=registry), Tally()
-    tally.count(looks)
+    accesses, tally = Counter("accesses", "…", registry=registry), MetricsBuffer()
+    tally.count(accesses)
     tally.flush()
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        tally.count(looks)
+        tally.count(accesses)
         deadline = time.monotonic() + PATIENCE
-        while count_in(registry, "looks_total") < 2 and time.monotonic() < deadline:
+        while count_in(registry, "accesses_total") < 2 and time.monotonic() < deadline:
             time.sleep(0.01)
-        os.write(writer, b"%d" % count_in(registry, "looks_total"))
+        os.write(writer, b"%d" % count_in(registry, "accesses_total"))
         os._exit(0)
     assert os.read(reader, 9) == b"2"
     assert os.waitpid(child, 0)[1] == 0
@@ -101,8 +103,8 @@ def test_what_was_counted_last_is_added_when_the_process_ends() -> None:
         "import atexit\n"
         "from prometheus_client import REGISTRY, Counter\n"
         "from webapp.tally import tally\n"
-        "atexit.register(lambda: print(REGISTRY.get_sample_value('looks_total')))\n"
-        "tally.count(Counter('looks', '…'))\n"
+        "atexit.register(lambda: print(REGISTRY.get_sample_value('accesses_total')))\n"
+        "tally.count(Counter('accesses', '…'))\n"
     )
     ended = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True

@@ -13,12 +13,12 @@ LONGEST, PAUSE, DRAIN = 0.8, 0.2, 120.0
 def test_no_fault_loses_or_doubles_a_record(tmp_path: Path) -> None:
     seed = secrets.randbelow(10**6)
     print(f"seed {seed}")  # noqa: T201 - to be able to repeat what has failed
-    with built(tmp_path) as plant:
-        kinds = len(possible(plant))
-        outcome = run(plant, Extent(0, kinds, LONGEST, seed, PAUSE, DRAIN), print)
-    total = outcome.reckoning.total
+    with built(tmp_path) as installation:
+        kinds = len(possible(installation))
+        outcome = run(installation, Extent(0, kinds, LONGEST, seed, PAUSE, DRAIN), print)
+    total = outcome.comparison.total
     wrongs = {wrong: n for wrong, n in total.wrongs.items() if n and wrong != "held too long"}
-    assert wrongs == {}, dict(outcome.reckoning.examples)
+    assert wrongs == {}, dict(outcome.comparison.examples)
     assert (outcome.missing, outcome.waiting, outcome.quarantined) == (0, 0, 0)
     assert outcome.events >= total.acknowledged > 0
     assert total.times == kinds

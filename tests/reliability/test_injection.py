@@ -4,7 +4,7 @@ import secrets
 from collections import defaultdict
 from random import Random
 
-from reliability.faults.injection import MODES, Case, find_cases, judge_all
+from reliability.faults.injection import MODES, Case, decide_all, find_cases
 
 SAMPLE = 5
 """Calls of each mode; `make faults` takes them all."""
@@ -13,7 +13,7 @@ SAMPLE = 5
 def test_what_was_promised_is_kept_whichever_system_call_fails() -> None:
     seed = secrets.randbelow(10**6)
     print(f"seed {seed}")  # noqa: T201 - to be able to repeat what has failed
-    verdicts = list(judge_all(_sample(find_cases(), seed)))
+    verdicts = list(decide_all(_sample(find_cases(), seed)))
     assert [verdict for verdict in verdicts if verdict.problems] == []
     assert sum(verdict.hit for verdict in verdicts) > len(verdicts) / 2
     assert sum(verdict.acknowledged for verdict in verdicts) > 0

@@ -14,4 +14,4 @@ def test_mixed_load_loses_doubles_and_mixes_up_nothing(
 ) -> None:
     tally = run(Stage(app, web, environment), SECONDS, SEED)
     assert not tally.faults, dict(tally.examples)
-    assert tally.looks == tally.events > 0
+    assert tally.accesses == tally.events > 0

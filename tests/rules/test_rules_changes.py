@@ -18,7 +18,7 @@ from webapp.rules.models import RuleRow
 
 FULL: dict[str, Any] = {
     "name": "Office hours only",
-    "description": "Looks need an approval outside of them.",
+    "description": "Accesses need an approval outside of them.",
     "effect": "require_approval",
     "subjects": {"roles": ["support", "engineer"], "users": ["kim@example.org"]},
     "surfaces": ["admin.rules.*", "log.read"],

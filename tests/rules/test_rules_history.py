@@ -94,13 +94,13 @@ def test_an_unchanged_history_is_not_sent_again(client: FlaskClient, admin: Acco
     assert client.get(path, headers=known).status_code == 200
 
 
-def test_a_look_at_it_is_recorded(
+def test_a_access_at_it_is_recorded(
     app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account
 ) -> None:
     rule = add_rule(client, admin.headers())
     headers = add_account(app, "support").headers(f"tenant:{tenant.slug}", INCIDENT)
-    look = client.get(f"{of(rule)}/history", headers=headers)
-    assert (look.status_code, "Sightline-Audit" in look.headers) == (200, True)
+    access = client.get(f"{of(rule)}/history", headers=headers)
+    assert (access.status_code, "Sightline-Audit" in access.headers) == (200, True)
     refused = client.get(f"{of(rule)}/history?limit=0", headers=headers)
     assert problem(refused) == (422, "invalid", ["limit"])
 

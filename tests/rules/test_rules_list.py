@@ -44,7 +44,7 @@ def test_a_foreign_tenants_list_needs_a_role_and_a_reason(
     assert problem(refused) == (403, "elevation_denied", [])
 
 
-def test_a_global_look_names_the_tenant_of_each_rule(
+def test_a_global_access_names_the_tenant_of_each_rule(
     client: FlaskClient, tenant: MadeTenant, admin: Account, owner: Account
 ) -> None:
     everywhere = owner.headers("global", INCIDENT)
@@ -152,7 +152,7 @@ def test_authentication_comes_before_the_query(client: FlaskClient) -> None:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RequestedScope:
     """A rule as the model below knows it."""
 
     rank: int
@@ -170,7 +170,7 @@ class Wanted:
 INSTANTS = st.sampled_from([datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3)])
 TEXTS = st.text("abAB%_\\/", max_size=4)
 RULES = st.builds(
-    Wanted,
+    RequestedScope,
     rank=st.integers(0, 2**16 - 1),
     name=st.text("abc", min_size=1, max_size=3),
     description=TEXTS,
@@ -192,7 +192,7 @@ QUERIES = st.fixed_dictionaries(
 )
 
 
-def _expected(rules: list[Wanted], query: dict[str, Any]) -> list[str]:
+def _expected(rules: list[RequestedScope], query: dict[str, Any]) -> list[str]:
     covering = {
         "admin.rules.list": {"admin.rules.list", "admin.*", "*"},
         "log.read": {"log.read", "*"},
@@ -212,7 +212,7 @@ def _expected(rules: list[Wanted], query: dict[str, Any]) -> list[str]:
     return [rule.name for rule in found]
 
 
-def _row(rule: Wanted, tenant_id: UUID) -> RuleRow:
+def _row(rule: RequestedScope, tenant_id: UUID) -> RuleRow:
     return RuleRow(
         id=UUID(int=rule.rank << 112 | uuid4().int >> 16),
         tenant_id=tenant_id,
@@ -243,7 +243,7 @@ def _row(rule: Wanted, tenant_id: UUID) -> RuleRow:
     query=QUERIES,
 )
 def test_pages_together_are_what_a_plain_model_finds(
-    app: Flask, rules: list[Wanted], query: dict[str, Any]
+    app: Flask, rules: list[RequestedScope], query: dict[str, Any]
 ) -> None:
     tenant = add_tenant(app)
     with app.app_context(), db.session.scoped(TenantScope(tenant.id)):

@@ -34,7 +34,7 @@ def _event(app: Flask, tenant: MadeTenant, response: TestResponse) -> tuple[obje
     return found["kind"], found["surface"], found["outcome"], found["rows"]
 
 
-def test_a_look_says_how_many_rules_it_showed(
+def test_a_access_says_how_many_rules_it_showed(
     app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account, owner: Account
 ) -> None:
     rules = [add_rule(client, admin.headers(), name) for name in ("a", "b", "c")]
@@ -45,12 +45,12 @@ def test_a_look_says_how_many_rules_it_showed(
     unchanged = client.get(PATH, headers=headers | {"If-None-Match": cached.headers["ETag"]})
     assert unchanged.status_code == 304
     for response in (computed, cached, unchanged):
-        look = ("look", "admin.rules.list", "served", 3)
-        assert _event(app, tenant, response) == look
+        access = ("access", "admin.rules.list", "served", 3)
+        assert _event(app, tenant, response) == access
     one = client.get(of(rules[0]), headers=headers)
-    assert _event(app, tenant, one) == ("look", "admin.rules.read", "served", 1)
+    assert _event(app, tenant, one) == ("access", "admin.rules.read", "served", 1)
     history = client.get(f"{of(rules[0])}/history", headers=headers)
-    assert _event(app, tenant, history) == ("look", "admin.rules.history", "served", 1)
+    assert _event(app, tenant, history) == ("access", "admin.rules.history", "served", 1)
 
 
 def test_a_change_is_one_whether_it_was_made_or_not(

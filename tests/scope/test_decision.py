@@ -15,14 +15,14 @@ from webapp.identity.principal import (
     Principal,
     TenantRole,
 )
-from webapp.rules.engine.request import Circumstances
+from webapp.rules.engine.request import AuthorizationRequest
 from webapp.scope.decision import (
     Allowed,
     Decision,
     Denied,
     GlobalTarget,
     NeedsReason,
-    Ruled,
+    RulesOutcome,
     Surface,
     Target,
     TenantTarget,
@@ -34,12 +34,12 @@ ACME, GLOBEX, PERSON, TOKEN = (UUID(int=number) for number in range(1, 5))
 OWN = TenantTarget(ACME, "acme")
 FOREIGN = TenantTarget(GLOBEX, "globex")
 MISSING = TenantTarget(None, "nobody")
-EVERYWHERE = GlobalTarget()
-BEYOND: tuple[Target, ...] = (FOREIGN, MISSING, EVERYWHERE)
+ALL_TENANTS_TARGET = GlobalTarget()
+BEYOND: tuple[Target, ...] = (FOREIGN, MISSING, ALL_TENANTS_TARGET)
 REASON = Reason("incident")
 
 SURFACE = Surface("rules.list", frozenset({"admin"}), frozenset({"support"}))
-ALLOWED = Allowed(Ruled("a rule allows it"))
+ALLOWED = Allowed(RulesOutcome("a rule allows it"))
 
 
 def ask(
@@ -94,17 +94,24 @@ def test_a_tenant_that_is_not_there_is_decided_like_one_that_is() -> None:
         assert ask(who, SURFACE, FOREIGN, reason) == ask(who, SURFACE, MISSING, reason)
 
 
-def test_the_rules_are_told_who_looks_at_what_from_where_and_why() -> None:
-    asked: list[Circumstances] = []
+def test_the_rules_are_told_who_accesses_at_what_from_where_and_why() -> None:
+    asked: list[AuthorizationRequest] = []
 
-    def consult(about: Circumstances) -> Decision:
+    def consult(about: AuthorizationRequest) -> Decision:
         asked.append(about)
         return ALLOWED
 
     who = principal("member", "support")
-    decide(who, SURFACE, EVERYWHERE, Reason("incident", "INC-1", "a note"), "192.0.2.1", consult)
+    decide(
+        who,
+        SURFACE,
+        ALL_TENANTS_TARGET,
+        Reason("incident", "INC-1", "a note"),
+        "192.0.2.1",
+        consult,
+    )
     roles = frozenset({"support", "member"})
-    expected = Circumstances(
+    expected = AuthorizationRequest(
         who.email, roles, False, SURFACE.name, "incident", "INC-1", "192.0.2.1"
     )
     assert asked == [expected]
@@ -112,7 +119,7 @@ def test_the_rules_are_told_who_looks_at_what_from_where_and_why() -> None:
 
 @pytest.mark.parametrize("target", BEYOND)
 def test_what_the_rules_say_is_the_decision(target: Target) -> None:
-    ruling = Denied("a rule denies it", Ruled("a rule denies it"))
+    ruling = Denied("a rule denies it", RulesOutcome("a rule denies it"))
     assert ask(principal(None, "support"), SURFACE, target, REASON, ruling) is ruling
 
 

@@ -14,9 +14,9 @@ from webapp.scope.headers import (
     HeaderError,
     Reason,
     ReasonCode,
-    Wanted,
-    WantedGlobal,
-    WantedTenant,
+    RequestedGlobal,
+    RequestedScope,
+    RequestedTenant,
     parse_reason,
     parse_scope,
 )
@@ -34,12 +34,12 @@ def written(code: str, **parameters: BareItemType) -> str:
 @pytest.mark.parametrize(
     ("header", "wanted"),
     [
-        ("global", WantedGlobal()),
-        ("tenant:acme", WantedTenant("acme")),
-        (" tenant:a ", WantedTenant("a")),
+        ("global", RequestedGlobal()),
+        ("tenant:acme", RequestedTenant("acme")),
+        (" tenant:a ", RequestedTenant("a")),
     ],
 )
-def test_a_scope_is_global_or_a_tenants(header: str, wanted: Wanted) -> None:
+def test_a_scope_is_global_or_a_tenants(header: str, wanted: RequestedScope) -> None:
     assert parse_scope(header) == wanted
 
 
@@ -68,7 +68,7 @@ def test_any_other_scope_is_refused(header: str) -> None:
 
 @given(slugs)
 def test_every_slug_can_be_asked_for(slug: str) -> None:
-    assert parse_scope(f"tenant:{slug}") == WantedTenant(slug)
+    assert parse_scope(f"tenant:{slug}") == RequestedTenant(slug)
 
 
 @given(header_text)
@@ -77,7 +77,7 @@ def test_no_scope_header_raises_anything_but_its_error(header: str) -> None:
         wanted = parse_scope(header)
     except HeaderError:
         return
-    assert wanted == WantedGlobal() or isinstance(wanted, WantedTenant)
+    assert wanted == RequestedGlobal() or isinstance(wanted, RequestedTenant)
 
 
 def test_a_reason_carries_its_ticket_and_note() -> None:

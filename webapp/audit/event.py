@@ -10,7 +10,7 @@ from uuid import UUID
 
 import orjson
 
-Kind = Literal["look", "change"]
+Kind = Literal["access", "change"]
 ScopeKind = Literal["tenant", "global"]
 Effect = Literal["allowed", "denied", "approval_required"]
 Outcome = Literal["served", "denied", "failed", "interrupted"]
@@ -56,9 +56,9 @@ class EventScope:
 class EventDecision:
     effect: Effect
     excluded_tenant_ids: tuple[UUID, ...] = ()
-    """The tenants that a look at all of them left out."""
+    """The tenants that an access to all of them left out."""
     grant_ids: tuple[UUID, ...] = ()
-    """The grants that it rests on; of a broken glass the incident."""
+    """The grants that it rests on; of break-glass the incident."""
     policy_version: int | None = None
     """Of the rules that were asked: it grows with each change of one of them."""
     rule_ids: tuple[UUID, ...] = ()
@@ -83,7 +83,7 @@ class EventOrigin:
 
 @dataclass(frozen=True, kw_only=True)
 class AuditEvent:
-    """One look (or change), as it will stand in the ledger. Every field is covered by the MAC."""
+    """One access (or change), as it will stand in the ledger. Every field is covered by the MAC."""
 
     actor: Actor
     decision: EventDecision
@@ -118,7 +118,7 @@ def dump_event(event: AuditEvent) -> bytes:
     return orjson.dumps(event, option=orjson.OPT_UTC_Z)
 
 
-def spell_id(event_id: UUID) -> str:
+def format_id(event_id: UUID) -> str:
     """As `str` does it, which takes three times as long."""
     return orjson.dumps(event_id)[1:-1].decode()
 

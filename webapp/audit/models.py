@@ -21,7 +21,7 @@ class AuditEventRow(Base):
 
     id: Mapped[UUID] = mapped_column()
     tenant_id: Mapped[UUID | None]
-    """The tenant looked at; null for a look at all of them, or at one that is not there."""
+    """The tenant accessed; null for an access to all of them, or at one that is not there."""
     tenant: Mapped[str | None] = mapped_column(Text)
     """The slug that was asked for."""
     occurred_at: Mapped[datetime] = mapped_column(Timestamp)
@@ -57,7 +57,7 @@ class AuditEventRow(Base):
 
 
 class QuarantineRow(Base):
-    """A delivery that was no event of ours, or that the ledger refused: for a person to look at."""
+    """A delivery that was no event of ours, or that the ledger refused: for a person to access."""
 
     __tablename__ = "audit_quarantine"
 

@@ -25,7 +25,7 @@ SIGHTLINE = Actor(email="sightline", id=_NOBODY, roles=(), token_id=None)
 OPERATOR = Actor(email="operator", id=_NOBODY, roles=(), token_id=None)
 """Somebody at the machine."""
 
-EVERYWHERE = EventScope(kind="global", tenant=None, tenant_id=None)
+ALL_TENANTS_TARGET = EventScope(kind="global", tenant=None, tenant_id=None)
 
 
 def origin(method: str, path: str, request_id: str | None = None) -> EventRequest:
@@ -40,7 +40,7 @@ def change(
     request: EventRequest,
     *,
     actor: Actor = OPERATOR,
-    scope: EventScope = EVERYWHERE,
+    scope: EventScope = ALL_TENANTS_TARGET,
     at: datetime | None = None,
     rows: int = 1,
     reason: Reason | None = None,

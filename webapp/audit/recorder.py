@@ -1,9 +1,10 @@
-"""The only door in: a request's looks, each recorded once, settled before any byte of the answer.
+"""The only exemption in: a request's accesses, each recorded once, finalized before any byte of
+the answer.
 
 `flask.g` holds one event for each (actor, surface, reason). Entering the same surface again counts
-as a repeat. The journal is told when a look begins and, when the answer is known, how it ended:
+as a repeat. The journal is told when an access begins and, when the answer is known, how it ended:
 only then does the answer leave, with the events' ids. What becomes of the request's own transaction
-changes nothing. A look that nobody answers, since its request or its process died, stands in the
+changes nothing. An access that nobody answers, since its request or its process died, stands in the
 ledger as interrupted.
 """
 
@@ -30,7 +31,7 @@ from webapp.audit.event import (
     Outcome,
     Reason,
     dump_event,
-    spell_id,
+    format_id,
 )
 from webapp.audit.journal.service import JournalFailed
 from webapp.audit.relay.pipeline import current_journal
@@ -45,30 +46,33 @@ EXCLUDED_HEADER = "Sightline-Excluded"
 _NOTES = "audit"
 """Where they are in `flask.g`."""
 
-_SETTLED = "sightline.audit_settled"
+_FINALIZED = "sightline.audit_settled"
 MAX_PATH, MAX_USER_AGENT = 2048, 512
 
 log = structlog.get_logger()
 
-LOOKS = Counter(
-    "sightline_audit_looks_total", "Looks recorded, by surface and outcome.", ("surface", "outcome")
+ACCESSES = Counter(
+    "sightline_audit_accesses_total",
+    "Accesses recorded, by surface and outcome.",
+    ("surface", "outcome"),
 )
 REFUSED = Counter(
-    "sightline_audit_refused_total", "Requests refused, as their looks could not be recorded."
+    "sightline_audit_refused_total", "Requests refused, as their accesses could not be recorded."
 )
 LOST = Counter(
-    "sightline_audit_lost_total", "Events of refused looks that had no room to wait for the disk."
+    "sightline_audit_lost_total",
+    "Events of refused accesses that had no room to wait for the disk.",
 )
 UNVOUCHED = Counter(
     "sightline_audit_unvouched_total",
-    "Answers of open surfaces that left before their looks were recorded.",
+    "Answers of open surfaces that left before their accesses were recorded.",
 )
 
 
 @dataclass(frozen=True)
-class Elsewhere:
-    """That a look is another service's, which has asked whether it may show something. It is told
-    the look's id again whenever it asks again, so that what has begun must be on disk."""
+class ExternalAccess:
+    """That an access is another service's, which has asked whether it may show something. It is
+    told the access's id again whenever it asks again, so that what has begun must be on disk."""
 
     ip: str | None
     """Where the person is, as the service says."""
@@ -78,11 +82,11 @@ class Elsewhere:
 
 
 _Key = tuple[UUID, str, Reason | None, EventScope | None]
-"""A look is at one scope; what one request changes in several is recorded for each."""
+"""An access is at one scope; what one request changes in several is recorded for each."""
 
 
 @dataclass(frozen=True)
-class Look:
+class Access:
     """What is known when a surface is entered."""
 
     kind: Kind
@@ -93,7 +97,7 @@ class Look:
     decision: EventDecision
     open: bool = False
     """Whether it may be answered even where it cannot be recorded now."""
-    elsewhere: Elsewhere | None = None
+    elsewhere: ExternalAccess | None = None
 
     @cached_property
     def key(self) -> _Key:
@@ -102,7 +106,7 @@ class Look:
 
     @cached_property
     def template(self) -> AuditEvent:
-        """Its event, unanswered, as far as it is the same for all looks like this one."""
+        """Its event, unanswered, as far as it is the same for all accesses like this one."""
         return AuditEvent(
             actor=self.actor,
             decision=self.decision,
@@ -122,9 +126,9 @@ class Look:
 
 @dataclass
 class _Noted:
-    """What a request has done of one look so far."""
+    """What a request has done of one access so far."""
 
-    look: Look
+    access: Access
     begun: AuditEvent
     """What it is if nobody answers."""
     rows: int | None = None
@@ -132,7 +136,7 @@ class _Noted:
 
     def answered(self, status: int | None) -> AuditEvent:
         return self.begun.amended(
-            outcome=_outcome(self.look, status),
+            outcome=_outcome(self.access, status),
             http_status=status,
             rows=self.rows,
             repeats=self.repeats,
@@ -144,7 +148,7 @@ _Notes = dict[_Key, _Noted]
 
 class ScopeChanged(RuntimeError):
     """One request used one surface, for one reason, in two scopes: a programming error, since a
-    single record cannot tell both. Give the second look a surface of its own."""
+    single record cannot tell both. Give the second access a surface of its own."""
 
 
 class TooLate(RuntimeError):
@@ -153,24 +157,24 @@ class TooLate(RuntimeError):
 
 
 def init_app(app: Flask) -> None:
-    app.after_request(settle)
-    app.teardown_request(_settle_interrupted)
+    app.after_request(finalize)
+    app.teardown_request(_finalize_interrupted)
 
 
-def note(look: Look) -> UUID:
-    """Record a look, or count it as a repeat of one noted in this request; returns its event id.
+def note(access: Access) -> UUID:
+    """Record an access, or count it as a repeat of one noted in this request; returns its event id.
 
-    Raises `AuditUnavailable` where a change cannot be recorded, or another service's look: it must
-    not be made then.
+    Raises `AuditUnavailable` where a change cannot be recorded, or another service's access: it
+    must not be made then.
     """
-    if _SETTLED in current_request().environ:
-        raise TooLate(look.surface)
+    if _FINALIZED in current_request().environ:
+        raise TooLate(access.surface)
     notes: _Notes = current_state().setdefault(_NOTES, {})
-    noted = notes.get(look.key)
+    noted = notes.get(access.key)
     if noted is None:
-        noted = notes[look.key] = _begin(look)
-    elif noted.look != look:
-        raise ScopeChanged(look.surface)
+        noted = notes[access.key] = _begin(access)
+    elif noted.access != access:
+        raise ScopeChanged(access.surface)
     else:
         noted.repeats += 1
     return noted.begun.id
@@ -180,25 +184,25 @@ def count_rows(surface: str, rows: int) -> None:
     """Say how many rows the answer shows of a surface; repeats add up."""
     notes: _Notes = current_state().get(_NOTES, {})
     for noted in notes.values():
-        if noted.look.surface == surface:
+        if noted.access.surface == surface:
             noted.rows = (noted.rows or 0) + rows
 
 
-def settle(response: Response) -> Response:
-    """Have the request's looks recorded, or answer 503 in place of what they would vouch for."""
+def finalize(response: Response) -> Response:
+    """Have the request's accesses recorded, or answer 503 in place of what they would vouch for."""
     noted: _Notes | None = current_state().pop(_NOTES, None)
-    current_request().environ[_SETTLED] = True
+    current_request().environ[_FINALIZED] = True
     if not noted:
         return response
     events = [entry.answered(response.status_code) for entry in noted.values()]
     try:
-        _wait_for(lambda within: current_journal().settle(events, within))
+        _wait_for(lambda within: current_journal().finalize(events, within))
     except Exception as error:  # whatever it is, what was not recorded is not shown
         return _unrecorded(noted, events, response, error)
     for entry, event in zip(noted.values(), events, strict=True):
-        counted_as = Elsewhere.SURFACE if entry.look.elsewhere else event.surface
-        tally.count(_looks(counted_as, event.outcome))
-    receipts = ", ".join([spell_id(event.id) for event in events])
+        counted_as = ExternalAccess.SURFACE if entry.access.elsewhere else event.surface
+        tally.count(_accesses(counted_as, event.outcome))
+    receipts = ", ".join([format_id(event.id) for event in events])
     add_header(response.headers, RECEIPT_HEADER, receipts)
     left_out = [len(e.decision.excluded_tenant_ids) for e in events if e.scope.kind == "global"]
     if left_out:
@@ -206,25 +210,25 @@ def settle(response: Response) -> Response:
     return response
 
 
-def _begin(look: Look) -> _Noted:
-    """Tell the journal that a look begins. What is denied has no middle to die in; a change waits
-    for the disk, since its transaction may commit before the answer is known. So does another
-    service's look, denied or not, since the answer itself is committed."""
-    event, journal = _event(look), current_journal()
-    noted = _Noted(look, event)
-    if look.decision.effect != "allowed" and look.elsewhere is None:
+def _begin(access: Access) -> _Noted:
+    """Tell the journal that an access begins. What is denied has no middle to die in; a change
+    waits for the disk, since its transaction may commit before the answer is known. So does another
+    service's access, denied or not, since the answer itself is committed."""
+    event, journal = _event(access), current_journal()
+    noted = _Noted(access, event)
+    if access.decision.effect != "allowed" and access.elsewhere is None:
         return noted
     try:
-        if look.kind == "change" or look.elsewhere is not None:
+        if access.kind == "change" or access.elsewhere is not None:
             _wait_for(lambda within: journal.begin_durably(event, within))
         else:
             journal.begin(event)
     except JournalFailed as error:
         log.error("audit_not_begun", events=[str(event.id)], exc_info=error)
-        if look.open and look.kind == "look":
+        if access.open and access.kind == "access":
             return noted
         REFUSED.inc()
-        _settle_later([noted.answered(AuditUnavailable.status)])
+        _finalize_later([noted.answered(AuditUnavailable.status)])
         raise AuditUnavailable from error
     return noted
 
@@ -244,20 +248,20 @@ def _unrecorded(
 ) -> Response:
     """What leaves when the journal did not take the events: nothing of a closed surface."""
     log.error("audit_not_recorded", events=[str(event.id) for event in events], exc_info=error)
-    if all(entry.look.open for entry in noted.values()) and _settle_later(events):
+    if all(entry.access.open for entry in noted.values()) and _finalize_later(events):
         UNVOUCHED.inc()
         return response
     REFUSED.inc()
     refusal = problem(AuditUnavailable())
-    _settle_later([entry.answered(refusal.status_code) for entry in noted.values()])
+    _finalize_later([entry.answered(refusal.status_code) for entry in noted.values()])
     response.close()
     return refusal
 
 
-def _settle_later(events: list[AuditEvent]) -> bool:
+def _finalize_later(events: list[AuditEvent]) -> bool:
     """Whether the journal has room to remember them until its disk is back."""
     try:
-        current_journal().settle_later(events)
+        current_journal().finalize_later(events)
     except JournalFailed as error:
         LOST.inc(len(events))
         log.critical("audit_lost", events=[dump_event(e).decode() for e in events], exc_info=error)
@@ -265,23 +269,23 @@ def _settle_later(events: list[AuditEvent]) -> bool:
     return True
 
 
-def _settle_interrupted(_: BaseException | None) -> None:
+def _finalize_interrupted(_: BaseException | None) -> None:
     """Record what no answer was made for; and leave `g` to the next request, should both run in
     an application context that somebody else has pushed."""
     noted: _Notes | None = current_state().pop(_NOTES, None)
     if noted:
-        _settle_later([entry.answered(None) for entry in noted.values()])
+        _finalize_later([entry.answered(None) for entry in noted.values()])
 
 
-def _event(look: Look) -> AuditEvent:
-    """The look as it stands while nobody has answered."""
+def _event(access: Access) -> AuditEvent:
+    """The access as it stands while nobody has answered."""
     asked = current_request()
-    return look.template.amended(
+    return access.template.amended(
         id=uuid7(),
         occurred_at=datetime.now(UTC),
         request=EventRequest(
             id=current_state()["request_id"],
-            ip=look.elsewhere.ip if look.elsewhere else asked.remote_addr,
+            ip=access.elsewhere.ip if access.elsewhere else asked.remote_addr,
             method=asked.method,
             path=_printable(asked.path[:MAX_PATH]),
             user_agent=_printable(asked.environ.get("HTTP_USER_AGENT", "")[:MAX_USER_AGENT])
@@ -291,12 +295,12 @@ def _event(look: Look) -> AuditEvent:
 
 
 @lru_cache(1024)
-def _looks(surface: str, outcome: Outcome) -> Counter:
-    return LOOKS.labels(surface, outcome)
+def _accesses(surface: str, outcome: Outcome) -> Counter:
+    return ACCESSES.labels(surface, outcome)
 
 
-def _outcome(look: Look, status: int | None) -> Outcome:
-    if look.decision.effect != "allowed":
+def _outcome(access: Access, status: int | None) -> Outcome:
+    if access.decision.effect != "allowed":
         return "denied"
     if status is None:
         return "interrupted"

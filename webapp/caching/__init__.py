@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 
 from webapp.caching.cached_function import CachedFunction, cache_result
 from webapp.caching.cli import cache_cli
-from webapp.caching.generation_cache import Remembered
+from webapp.caching.generation_cache import GenerationCache
 from webapp.caching.invalidation import invalidate
 from webapp.caching.models import CacheGeneration
 from webapp.caching.result import Cached, Outcome, WrongScope
@@ -24,7 +24,7 @@ __all__ = [
     "Cached",
     "CachedFunction",
     "Outcome",
-    "Remembered",
+    "GenerationCache",
     "WrongScope",
     "cache_cli",
     "cache_result",
@@ -39,4 +39,4 @@ def read_generations(tags: Iterable[str]) -> Mapping[str, int]:
 
     A request reads each once: ask early for all the tags that it will need.
     """
-    return current_caching().generations.look(tags).generations
+    return current_caching().generations.read(tags).generations

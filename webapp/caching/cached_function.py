@@ -16,7 +16,7 @@ from prometheus_client import Counter
 
 from webapp.caching.codec import Codec
 from webapp.caching.envelope import Envelope, Rejected, seal, unseal
-from webapp.caching.generations import EPOCH, Look, now_ms, reads_committed_only
+from webapp.caching.generations import EPOCH, Reading, now_ms, reads_committed_only
 from webapp.caching.invalidation import is_noted
 from webapp.caching.keys import value_key
 from webapp.caching.local import Entry
@@ -66,7 +66,7 @@ class CachedFunction(Generic[S, P, T]):
         self._signature = signature(function)
         self._arity = len(self._signature.parameters) - 1
         self._counters: dict[Outcome, Counter] = {}
-        self._key = remember_same(KEYS)(self._spell)
+        self._key = remember_same(KEYS)(self._format)
         _refuse_variadic(self._signature.parameters.values())
         update_wrapper(self, function)
 
@@ -85,14 +85,14 @@ class CachedFunction(Generic[S, P, T]):
             self._key(visibility, *arguments),
         )
         if made is not None and is_noted(made, call.tags):
-            look = caching.generations.look(call.tags)
-            return self._compute(call, Found(None, "bypass", look))
+            reading = caching.generations.read(call.tags)
+            return self._compute(call, Found(None, "bypass", reading))
         found = self._find(call)
         if found.entry is None or found.outcome == "stale":
             return self._fill(call, found)
         return self._answer(call, found.entry, found.outcome)
 
-    def _spell(self, visibility: str, *arguments: Any) -> str:
+    def _format(self, visibility: str, *arguments: Any) -> str:
         return value_key(self.name, visibility, arguments)
 
     def _positional(
@@ -117,8 +117,8 @@ class CachedFunction(Generic[S, P, T]):
     def _reload(self, call: Call[S]) -> Entry:
         self._count("unloadable")
         call.caching.entries.drop(call.key)
-        look = call.caching.generations.look(call.tags, fresh=True)
-        return self._load(call, look)[0]
+        reading = call.caching.generations.read(call.tags, fresh=True)
+        return self._load(call, reading)[0]
 
     def _find(self, call: Call[S], *, fresh: bool = False) -> Found:
         """The best there is without computing: this process's entry, or else Redis's."""
@@ -126,32 +126,32 @@ class CachedFunction(Generic[S, P, T]):
         held = call.caching.entries.get(call.key)
         stale: Entry | None = None
         if held is not None:
-            look = generations.look(call.tags, fresh=fresh)
-            age = _age(held, look)
+            reading = generations.read(call.tags, fresh=fresh)
+            age = _age(held, reading)
             if age == "hit":
-                return Found(held, "hit_local", look)
+                return Found(held, "hit_local", reading)
             stale = held if age == "stale" else None
-        look = generations.look(call.tags, call.key, fresh=fresh)
-        entry, outcome = self._unpack(call, look)
+        reading = generations.read(call.tags, call.key, fresh=fresh)
+        entry, outcome = self._unpack(call, reading)
         if outcome == "hit" and entry is not None:
             call.caching.entries.put(call.key, entry)
-        elif stale is not None and stale.generations == look.generations:
-            return Found(stale, "stale", look)
-        return Found(entry, outcome, look)
+        elif stale is not None and stale.generations == reading.generations:
+            return Found(stale, "stale", reading)
+        return Found(entry, outcome, reading)
 
-    def _unpack(self, call: Call[S], look: Look) -> tuple[Entry | None, Outcome]:
-        if look.stored is None:
-            return None, "miss" if look.reachable else "unavailable"
+    def _unpack(self, call: Call[S], reading: Reading) -> tuple[Entry | None, Outcome]:
+        if reading.stored is None:
+            return None, "miss" if reading.reachable else "unavailable"
         try:
-            envelope = unseal(look.stored, call.caching.envelope_key, call.key)
+            envelope = unseal(reading.stored, call.caching.envelope_key, call.key)
         except Rejected as rejected:
             return None, rejected.defect
         if envelope.fingerprint != self._codec.fingerprint:
             return None, "fingerprint"
         # EPOCH is about memories: what Redis holds stays good when only they are cleared.
-        generations = {**envelope.generations, EPOCH: look.generations[EPOCH]}
+        generations = {**envelope.generations, EPOCH: reading.generations[EPOCH]}
         entry = Entry(envelope, generations, self._codec.loads)
-        outcome = _age(entry, look)
+        outcome = _age(entry, reading)
         return (entry if outcome in ("hit", "stale") else None), outcome
 
     def _fill(self, call: Call[S], found: Found) -> Cached[T]:
@@ -183,7 +183,7 @@ class CachedFunction(Generic[S, P, T]):
             sleep(POLL)
             found = self._find(call, fresh=True)
         try:
-            found = self._find(call, fresh=True)  # it may have been filled since we last looked
+            found = self._find(call, fresh=True)  # it may have been filled since we last accessed
             if found.entry is not None and found.outcome != "stale":
                 return self._answer(call, found.entry, found.outcome)
             return self._compute(call, found)
@@ -191,13 +191,13 @@ class CachedFunction(Generic[S, P, T]):
             store.land(call.key, token)
 
     def _compute(self, call: Call[S], found: Found) -> Cached[T]:
-        entry, stored = self._load(call, found.look, store=found.outcome != "bypass")
+        entry, stored = self._load(call, found.reading, store=found.outcome != "bypass")
         outcome = found.outcome if stored else "bypass"
         return self._answer(call, entry, "refreshed" if outcome == "stale" else outcome)
 
-    def _load(self, call: Call[S], look: Look, *, store: bool = True) -> tuple[Entry, bool]:
+    def _load(self, call: Call[S], reading: Reading, *, store: bool = True) -> tuple[Entry, bool]:
         """Call the function, and store what it returned unless its transaction sees rows that
-        others do not. `look` is from before, so that a write in between ends the value."""
+        others do not. `reading` is from before, so that a write in between ends the value."""
         session = db.session
         opened = not session.in_transaction()
         try:
@@ -206,14 +206,14 @@ class CachedFunction(Generic[S, P, T]):
         finally:
             if opened and session.in_transaction():
                 session.rollback()
-        envelope = self._envelope(call, look, payload)
-        entry = Entry(envelope, look.generations, self._codec.loads)
+        envelope = self._envelope(call, reading, payload)
+        entry = Entry(envelope, reading.generations, self._codec.loads)
         if storable:
             call.caching.entries.put(call.key, entry)
             self._store(call, envelope)
         return entry, storable
 
-    def _envelope(self, call: Call[S], look: Look, payload: bytes) -> Envelope:
+    def _envelope(self, call: Call[S], reading: Reading, payload: bytes) -> Envelope:
         ttl = self._ttl if self._ttl is not None else call.caching.ttl
         soft_ttl = self._soft_ttl if self._soft_ttl is not None else ttl * REFRESH_AFTER
         now = now_ms()
@@ -222,7 +222,7 @@ class CachedFunction(Generic[S, P, T]):
             created=now,
             soft=now + int(soft_ttl * 1000),
             hard=now + int(ttl * 1000),
-            generations={tag: look.generations[tag] for tag in call.tags},
+            generations={tag: reading.generations[tag] for tag in call.tags},
             payload=payload,
         )
 
@@ -235,8 +235,8 @@ class CachedFunction(Generic[S, P, T]):
             return  # this process has it, and the next fill tries again
 
 
-def _age(entry: Entry, look: Look) -> Outcome:
-    if entry.generations != look.generations:
+def _age(entry: Entry, reading: Reading) -> Outcome:
+    if entry.generations != reading.generations:
         return "outdated"
     now = now_ms()
     if now >= entry.hard:

@@ -7,7 +7,7 @@ from typing import Any
 REMEMBERED = 10_000
 
 
-class Remembered:
+class GenerationCache:
     """Values by their keys, each with the generations that it is good for.
 
     Those that were not put anew for the longest are forgotten first: to note each reading too, as

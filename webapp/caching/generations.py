@@ -5,7 +5,8 @@ generations in itself, so both become visible together; a cached value names the
 *before* its rows were, and is served only while they are the current ones. So a slow reader can
 store an old value but nobody will take it, and a rollback invalidates nothing.
 
-Asking the database each time would cost what the cache saves. Redis therefore holds a *lease* of
+GrantRequest the database each time would cost what the cache saves. Redis therefore holds a
+*lease* of
 each generation: a signed statement that it was current at most LEASE seconds before its expiry.
 Why nobody gets a list from before an acknowledged write:
 
@@ -66,7 +67,7 @@ _READS_COMMITTED_ONLY = text(
 )
 
 
-class Look(NamedTuple):
+class Reading(NamedTuple):
     """What one round trip found; made several times in a request, and a dataclass takes longer."""
 
     generations: Mapping[str, int]
@@ -81,18 +82,18 @@ class Generations:
     def __init__(self, store: Store, key: bytes) -> None:
         self._store = store
         self._key = key
-        # The leases last seen, whose MACs need no second look while they are the same bytes.
+        # The leases last seen, whose MACs need no second access while they are the same bytes.
         self._verified: dict[str, tuple[bytes, int, int]] = {}
 
-    def look(self, tags: Iterable[str], key: str | None = None, *, fresh: bool = False) -> Look:
+    def read(self, tags: Iterable[str], key: str | None = None, *, fresh: bool = False) -> Reading:
         """The generations of `tags` and the bytes stored under `key`, in one round trip.
 
-        Within a request, generations are read once unless a `fresh` look is asked for.
+        Within a request, generations are read once unless a `fresh` access is asked for.
         """
         memo = _memo()
         wanted = (EPOCH, *tags)
         if key is None and not fresh and (known := _recall(memo, wanted)) is not None:
-            return Look(known, None, reachable=True)
+            return Reading(known, None, reachable=True)
         unknown = [tag for tag in wanted if fresh or tag not in memo]
         names = [f"gen:{tag}" for tag in unknown]
         if key is not None:
@@ -109,7 +110,7 @@ class Generations:
             found |= self._from_database(missing)
         memo.update(found)
         current = {tag: memo[tag] for tag in wanted}
-        return Look(current, stored[-1] if key is not None else None, reachable)
+        return Reading(current, stored[-1] if key is not None else None, reachable)
 
     def publish(
         self, generations: Mapping[str, int], now: int, *, era: bytes | None = None

@@ -1,7 +1,7 @@
 """Cache keys: one for each function, visibility and set of arguments, and never the same for two.
 
 Arguments become canonical JSON in which everything but strings, integers, booleans and null is an
-array that names its own type, so that no value can be spelled like one of another type.
+array that names its own type, so that no value can be written like one of another type.
 """
 
 from collections.abc import Callable

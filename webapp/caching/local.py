@@ -13,7 +13,7 @@ from webapp.caching.envelope import Envelope
 MEMORY = 16 * 2**20
 LEAST_WEIGHT = 4096
 OBJECTS_PER_BYTE = 4
-"""What a payload's objects weigh, roughly, beside its JSON."""
+"""What a payload's objects evaluate, roughly, beside its JSON."""
 
 
 class Unloadable(Exception):

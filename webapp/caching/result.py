@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from prometheus_client import Counter
 
-from webapp.caching.generations import Look
+from webapp.caching.generations import Reading
 from webapp.caching.local import Entry, Unloadable
 from webapp.caching.state import Caching
 from webapp.db.scopes import Scope
@@ -43,7 +43,7 @@ class WrongScope(RuntimeError):
 
 
 class Call(NamedTuple, Generic[S]):
-    """One call of a cached function; as `Look`, for want of time."""
+    """One call of a cached function; as `Reading`, for want of time."""
 
     caching: Caching
     scope: S
@@ -57,7 +57,7 @@ class Found(NamedTuple):
 
     entry: Entry | None
     outcome: Outcome
-    look: Look
+    reading: Reading
 
 
 class Cached(Generic[T]):

@@ -218,7 +218,7 @@ class Store:
 
 
 def _mget(connection: ConnectionInterface, names: Sequence[str]) -> Any:
-    # Packed as redis-py does it, but without a look at what each argument is.
+    # Packed as redis-py does it, but without an access to what each argument is.
     packed = pack_command(("MGET", *names))  # type: ignore[arg-type]  # it says a tuple of one
     connection.send_packed_command([packed])  # type: ignore[no-untyped-call]  # redis-py types none of them
     return connection.read_response()

@@ -26,15 +26,16 @@ class TenantScope:
 
 @lru_cache(4096)
 def tenant_scope(tenant_id: UUID) -> TenantScope:
-    """The same one each time, which remembers how it is spelled."""
+    """The same one each time, which remembers how it is written."""
     return TenantScope(tenant_id)
 
 
 @dataclass(frozen=True)
 class Exclusion:
-    """The tenants that a look at all of them leaves out.
+    """The tenants that an access to all of them leaves out.
 
-    A thousand of them are not spelled out for each look: looks that leave out the same share one.
+    A thousand of them are not written out for each access: accesses that leave out the same share
+    one.
     """
 
     tenants: frozenset[UUID] = frozenset()
@@ -50,7 +51,7 @@ class Exclusion:
 
     @cached_property
     def visibility(self) -> str:
-        """The same for two looks that see the same tenants, and for no other."""
+        """The same for two accesses that see the same tenants, and for no other."""
         if not self.tenants:
             return "global"
         digest = blake2b(digest_size=16)
@@ -59,16 +60,16 @@ class Exclusion:
         return f"global-{digest.hexdigest()}"
 
 
-NOBODY = Exclusion()
+NO_EXCLUSION = Exclusion()
 
 
 @dataclass(frozen=True)
 class GlobalScope:
-    """The platform's rows and every tenant's, but for those left out of the look."""
+    """The platform's rows and every tenant's, but for those left out of the access."""
 
-    look_id: UUID
+    access_id: UUID
     """The audit event's id. Without one the database shows no row at all."""
-    excluded: Exclusion = NOBODY
+    excluded: Exclusion = NO_EXCLUSION
 
     @property
     def visibility(self) -> str:
@@ -117,10 +118,10 @@ class PrincipalScope:
 
 
 @dataclass(frozen=True)
-class ClerkScope:
+class MaintenanceScope:
     """Keeps grants and notices when nobody asks: ends what is over, and records that."""
 
-    visibility: str = "clerk"
+    visibility: str = "expiry"
 
 
 Scope = (
@@ -130,5 +131,5 @@ Scope = (
     | LedgerScope
     | PolicyScope
     | PrincipalScope
-    | ClerkScope
+    | MaintenanceScope
 )

@@ -17,10 +17,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Session, SessionTransaction
 
 from webapp.db.scopes import (
-    ClerkScope,
     GlobalScope,
     IdentityScope,
     LedgerScope,
+    MaintenanceScope,
     PolicyScope,
     PrincipalScope,
     Scope,
@@ -34,7 +34,7 @@ SCOPE_ROLES = (
     "sightline_ledger",
     "sightline_policy",
     "sightline_principal",
-    "sightline_clerk",
+    "sightline_maintenance",
 )
 """What a transaction runs as, one for each kind of scope; the login role may become them all."""
 
@@ -86,7 +86,7 @@ class ScopedSession(Session):
             self.enter(before)
 
 
-_SETTINGS = ("tenant_id", "look", "excluded", "principal_id", "administers", "staff")
+_SETTINGS = ("tenant_id", "access", "excluded", "principal_id", "administers", "staff")
 """What the policies read, by their names after `sightline.`; empty where a scope has none."""
 
 _SET_SCOPE = text(
@@ -106,8 +106,8 @@ def _settings_of(scope: Scope) -> dict[str, str]:
     match scope:
         case TenantScope(tenant_id):
             return _parameters("sightline_tenant", tenant_id=str(tenant_id))
-        case GlobalScope(look_id, excluded):
-            return _parameters("sightline_global", look=str(look_id), excluded=excluded.setting)
+        case GlobalScope(access_id, excluded):
+            return _parameters("sightline_global", access=str(access_id), excluded=excluded.setting)
         case IdentityScope():
             return _parameters("sightline_identity")
         case LedgerScope():
@@ -121,8 +121,8 @@ def _settings_of(scope: Scope) -> dict[str, str]:
                 administers=",".join(map(str, sorted(administers))),
                 staff="yes" if staff else "",
             )
-        case ClerkScope():
-            return _parameters("sightline_clerk")
+        case MaintenanceScope():
+            return _parameters("sightline_maintenance")
 
 
 def _parameters(role: str, **settings: str) -> dict[str, str]:

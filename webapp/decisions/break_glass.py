@@ -1,4 +1,4 @@
-"""Breaking glass: an incident is open, or is opened, before the look that it lets through.
+"""Using break-glass: an incident is open, or is opened, before the access that it lets through.
 
 An incident is a grant that its holder has taken: of one tenant, or of all, for any surface that the
 rules let be used there for that reason, and for a time. It is the only one that its holder has
@@ -17,14 +17,22 @@ from webapp.caching import invalidate
 from webapp.db.scopes import PrincipalScope
 from webapp.db.session import violated_constraint
 from webapp.extensions import db
-from webapp.grants.active import holder_tag, load_grants, read_holdings
+from webapp.grants.active import holder_tag, load_grants, read_active_grants
 from webapp.grants.grant import Event, Grant
 from webapp.grants.models import UNREVIEWED, GrantRow
 from webapp.grants.notices import outbox as notices
 from webapp.http.errors import Conflict, Forbidden, NotFound
 from webapp.identity.principal import PlatformRole, Principal
 from webapp.rules.engine.templates import BREAK_GLASS
-from webapp.scope.decision import Allowed, Decision, Denied, Ruled, Surface, Target, TenantTarget
+from webapp.scope.decision import (
+    Allowed,
+    Decision,
+    Denied,
+    RulesOutcome,
+    Surface,
+    Target,
+    TenantTarget,
+)
 from webapp.scope.headers import Reason
 
 MINUTES = 60
@@ -38,23 +46,23 @@ _SURFACE = Surface("grants.break_glass", frozenset(), frozenset(), changes=True)
 
 
 def break_glass(
-    principal: Principal, target: Target, reason: Reason | None, ruled: Ruled, note: Note
+    principal: Principal, target: Target, reason: Reason | None, ruled: RulesOutcome, note: Note
 ) -> Decision:
-    """What becomes of a look that the rules allow by broken glass.
+    """What becomes of an access that the rules allow by break-glass.
 
     Where that opens an incident, it is committed when this returns, and `note` has recorded it
     before. Raises what `note` does, and then nothing is open.
     """
     if isinstance(target, TenantTarget) and target.tenant_id is None:
-        return Allowed(ruled)  # what is not there takes no glass to look at
-    incident = _unreviewed(read_holdings(principal.id))
+        return Allowed(ruled)  # what is not there takes no glass to access
+    incident = _unreviewed(read_active_grants(principal.id))
     if incident is None:
         incident = _open(principal, target, reason, ruled, note)
     refusal = _refusal(incident, target)
     if refusal is not None:
-        return Denied(refusal, Ruled(refusal, policy_version=ruled.policy_version))
-    if set(_tenants_passed_over(target, ruled)) - set(incident.passed_over):
-        _widen(principal, incident, _tenants_passed_over(target, ruled))
+        return Denied(refusal, RulesOutcome(refusal, policy_version=ruled.policy_version))
+    if set(_tenants_bypassed(target, ruled)) - set(incident.bypassed_approvals):
+        _widen(principal, incident, _tenants_bypassed(target, ruled))
     return Allowed(replace(ruled, grants=(incident.id,)))
 
 
@@ -64,19 +72,19 @@ def may_review(principal: Principal, incident: Grant | GrantRow) -> Allowed | De
         return Denied("Somebody else must review the glass that you broke.")
     if not (principal.platform_roles & REVIEWERS or _administers(principal, incident.tenant_id)):
         return Denied("None of your roles may review it.")
-    return Allowed(Ruled("", grants=(incident.id,)))
+    return Allowed(RulesOutcome("", grants=(incident.id,)))
 
 
 def review(principal: Principal, grant_id: UUID, text: str) -> Grant:
     """Say what somebody else has found about an incident that is over.
 
-    Only then may its holder break glass again. Raises `NotFound`, `Forbidden` and `Conflict`.
+    Only then may its holder use break-glass again. Raises `NotFound`, `Forbidden` and `Conflict`.
     """
     row = db.session.get(GrantRow, grant_id, with_for_update=True, populate_existing=True)
     if row is None:
         raise NotFound("There is no such grant.")
     if row.kind != "break_glass":
-        raise Conflict("Only broken glass is reviewed.")
+        raise Conflict("Only break-glass is reviewed.")
     decision = may_review(principal, row)
     if isinstance(decision, Denied):
         raise Forbidden(decision.detail)
@@ -96,11 +104,11 @@ def _unreviewed(held: Iterable[Grant]) -> Grant | None:
 
 
 def _open(
-    principal: Principal, target: Target, reason: Reason | None, ruled: Ruled, note: Note
+    principal: Principal, target: Target, reason: Reason | None, ruled: RulesOutcome, note: Note
 ) -> Grant:
     """A new incident, or the one that another request opens at the same time."""
     now, minutes = datetime.now(UTC), ruled.minutes or MINUTES
-    passed_over = _tenants_passed_over(target, ruled)
+    bypassed_approvals = _tenants_bypassed(target, ruled)
     row = GrantRow(
         id=uuid7(),
         tenant_id=_tenant_of(target),
@@ -113,7 +121,7 @@ def _open(
         note=reason.note if reason else None,
         minutes=minutes,
         rule_ids=list(ruled.rules),
-        passed_over=passed_over,
+        bypassed_approvals=bypassed_approvals,
         state="approved",
         requested_at=now,
         starts_at=now,
@@ -123,7 +131,7 @@ def _open(
     with db.session.scoped(PrincipalScope(principal.id)):
         db.session.add(row)
         try:
-            incident = _changed("glass_broken", row, passed_over)
+            incident = _changed("break_glass", row, bypassed_approvals)
         except IntegrityError as error:
             if violated_constraint(error) != UNREVIEWED:
                 raise
@@ -138,15 +146,18 @@ def _open(
     return incident
 
 
-def _widen(principal: Principal, incident: Grant, passed_over: list[UUID]) -> None:
-    """Tell the tenants whose approvals it does without only now, by a look at another surface."""
+def _widen(principal: Principal, incident: Grant, bypassed_approvals: list[UUID]) -> None:
+    """Tell the tenants whose approvals it does without only now, by an access to another
+    surface."""
     with db.session.scoped(PrincipalScope(principal.id)):
         row = db.session.get_one(GrantRow, incident.id, with_for_update=True)
-        others = [tenant_id for tenant_id in passed_over if tenant_id not in row.passed_over]
+        others = [
+            tenant_id for tenant_id in bypassed_approvals if tenant_id not in row.bypassed_approvals
+        ]
         if others:
-            row.passed_over = [*row.passed_over, *others]
+            row.bypassed_approvals = [*row.bypassed_approvals, *others]
             row.version += 1
-            _changed("glass_broken", row, others)
+            _changed("break_glass", row, others)
             db.session.commit()
     notices.send_soon()
 
@@ -162,10 +173,10 @@ def _changed(event: Event, row: GrantRow, tenants: Iterable[UUID] = ()) -> Grant
 def _refusal(incident: Grant, target: Target) -> str | None:
     where = incident.tenant or "all tenants"
     if not incident.is_open(datetime.now(UTC)):
-        return f"You have broken glass for {where} before. Somebody else must review that first."
+        return f"You have break-glass for {where} before. Somebody else must review that first."
     if incident.tenant_id != _tenant_of(target):
         return (
-            f"You have broken glass for {where}. Once that is over, somebody else must review it"
+            f"You have break-glass for {where}. Once that is over, somebody else must review it"
             " before you can break it elsewhere."
         )
     return None
@@ -175,11 +186,11 @@ def _tenant_of(target: Target) -> UUID | None:
     return target.tenant_id if isinstance(target, TenantTarget) else None
 
 
-def _tenants_passed_over(target: Target, ruled: Ruled) -> list[UUID]:
-    """Of a look at all of them; the one of a look at one is told as the incident's own."""
+def _tenants_bypassed(target: Target, ruled: RulesOutcome) -> list[UUID]:
+    """Of an access to all of them; the one of an access to one is told as the incident's own."""
     if isinstance(target, TenantTarget):
         return []
-    return [tenant_id for tenant_id in ruled.passed_over if tenant_id is not None]
+    return [tenant_id for tenant_id in ruled.bypassed_approvals if tenant_id is not None]
 
 
 def _administers(principal: Principal, tenant_id: UUID | None) -> bool:

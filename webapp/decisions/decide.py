@@ -1,7 +1,7 @@
 """Decisions: the policy, told what the rules and grants say now.
 
 What the rules said of the same circumstances is kept in the process until a rule or a grant that
-was asked changes, or time alone may change it: a decision costs no more than a look at what is
+was asked changes, or time alone may change it: a decision costs no more than an access to what is
 current.
 """
 
@@ -14,20 +14,20 @@ from uuid import UUID
 from flask import Flask
 from prometheus_client import Counter
 
-from webapp.caching import Remembered, read_generations
+from webapp.caching import GenerationCache, read_generations
 from webapp.context import current_application
-from webapp.grants.active import holder_tag, read_holdings
+from webapp.grants.active import holder_tag, read_active_grants
 from webapp.grants.grant import cover
 from webapp.identity.principal import Principal
 from webapp.rules.engine.evaluate import (
     NO_RULES,
     Candidate,
-    Cover,
+    GrantMatch,
     Verdict,
-    judge,
     lasting,
 )
-from webapp.rules.engine.request import Circumstances
+from webapp.rules.engine.evaluate import decide as decide_by_rules
+from webapp.rules.engine.request import AuthorizationRequest
 from webapp.rules.rule_sets import ALL_TENANTS, PLATFORM, Owner, read_rules
 from webapp.scope import decision as policy
 from webapp.scope.decision import Decision, GlobalTarget, Surface, Target, TenantTarget
@@ -35,8 +35,8 @@ from webapp.scope.headers import Reason
 
 _EXTENSION = "sightline.decisions"
 
-JUDGED = Counter(
-    "sightline_rules_judged_total",
+EVALUATED = Counter(
+    "sightline_rules_evaluated_total",
     "Decisions that rules were asked for, by what they said; others were remembered.",
     ("ruling",),
 )
@@ -49,41 +49,42 @@ class _Known:
 
 
 def init_app(app: Flask) -> None:
-    app.extensions[_EXTENSION] = Remembered()
+    app.extensions[_EXTENSION] = GenerationCache()
 
 
 def decide(
     principal: Principal, surface: Surface, target: Target, reason: Reason | None, ip: str | None
 ) -> Decision:
     """Whether this principal may use this surface there, as of now."""
-    consult = partial(consult_now, target, principal.id)
+    consult = partial(decide_elevation, target, principal.id)
     return policy.decide(principal, surface, target, reason, ip, consult)
 
 
-def consult_now(target: Target, holder: UUID | None, about: Circumstances) -> Decision:
+def decide_elevation(target: Target, holder: UUID | None, about: AuthorizationRequest) -> Decision:
     """What the rules say now of an elevation. `holder` is whose grants count."""
     tags = tags_of(target, holder)
     current = read_generations(tags)
-    remembered: Remembered = current_application().extensions[_EXTENSION]
+    remembered: GenerationCache = current_application().extensions[_EXTENSION]
     key = (target, holder, about)
     known: _Known | None = remembered.get(key, current)
     if known is not None and (known.until is None or datetime.now(UTC) < known.until):
         return known.decision
-    verdict, until = judge_at(about, target, holder, datetime.now(UTC))
-    JUDGED.labels(verdict.ruling).inc()
+    verdict, until = decide_at(about, target, holder, datetime.now(UTC))
+    EVALUATED.labels(verdict.ruling).inc()
     version = max(current[owner.tag] for owner in owners_of(target))
     decision = policy.decision_of(verdict, about, version)
     remembered.put(key, current, _Known(decision, until))
     return decision
 
 
-def judge_at(
-    about: Circumstances, target: Target, holder: UUID | None, at: datetime
+def decide_at(
+    about: AuthorizationRequest, target: Target, holder: UUID | None, at: datetime
 ) -> tuple[Verdict, datetime | None]:
-    """What today's rules say of a look at the moment `at`, and when time alone may change that."""
+    """What today's rules say of an access to the moment `at`, and when time alone may change
+    that."""
     platform, *others = [read_rules(owner, about.surface) for owner in owners_of(target)]
     tenants = others[0] if others else NO_RULES
-    verdict = judge(
+    verdict = decide_by_rules(
         platform,
         tenants,
         about,
@@ -114,12 +115,12 @@ def tags_of(target: Target, holder: UUID | None) -> tuple[str, ...]:
 
 
 def _covers(
-    about: Circumstances, target: Target, holder: UUID | None, at: datetime
-) -> Callable[[Candidate], Cover | None]:
+    about: AuthorizationRequest, target: Target, holder: UUID | None, at: datetime
+) -> Callable[[Candidate], GrantMatch | None]:
     tenant_id = target.tenant_id if isinstance(target, TenantTarget) else None
 
-    def covers(candidate: Candidate) -> Cover | None:
-        held = read_holdings(holder) if holder is not None else ()
+    def covers(candidate: Candidate) -> GrantMatch | None:
+        held = read_active_grants(holder) if holder is not None else ()
         return cover(held, candidate, about, tenant_id, at)
 
     return covers

@@ -1,4 +1,4 @@
-"""`flask demo`: something to look at, and a first look. In development only."""
+"""`flask demo`: something to access, and a first access. In development only."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ from webapp.extensions import current_settings, db
 from webapp.http.errors import Unauthenticated
 from webapp.identity import authentication as identity
 
-group = Commands("demo", help="Three tenants to try things on, and a first look across them.")
+group = Commands("demo", help="Three tenants to try things on, and a first access across them.")
 
 
 @group.command("seed")
@@ -37,15 +37,15 @@ def seed_command(*, port: int) -> None:
         _keep_credentials(f"http://127.0.0.1:{port}")
 
 
-@group.command("look")
+@group.command("access")
 @as_json
-def look_command(*, as_json: bool) -> None:
-    """Look at all tenants' rules as the engineer, and show the record that this leaves."""
+def access_command(*, as_json: bool) -> None:
+    """Access at all tenants' rules as the engineer, and show the record that this leaves."""
     credentials = read_credentials(current_settings().home)
     if credentials is None:
         raise click.ClickException(f"There is no {FILE}: run `flask demo seed`.")
     try:
-        answer = client.look(credentials)
+        answer = client.access(credentials)
         event = client.find_event(credentials, answer.receipt) if answer.receipt else None
     except client.NoAnswer as error:
         raise click.ClickException(str(error)) from error
@@ -58,7 +58,7 @@ def look_command(*, as_json: bool) -> None:
         if event is not None:
             print_json(event)
     if answer.status != 200 or event is None:
-        raise click.ClickException("The look was not answered and recorded as it should be.")
+        raise click.ClickException("The access was not answered and recorded as it should be.")
 
 
 def _fill() -> None:
@@ -72,7 +72,7 @@ def _fill() -> None:
         with db.session.scoped(own):
             add_rules(own, tenant_rules(slug), accounts.email_of(f"{slug}-admin"))
             db.session.commit()
-    everywhere = GlobalScope(look_id=uuid7())
+    everywhere = GlobalScope(access_id=uuid7())
     with db.session.scoped(everywhere):
         add_rules(everywhere, PLATFORM_RULES, accounts.email_of("owner"))
         db.session.commit()

@@ -1,4 +1,4 @@
-"""The demo's own look at the running server, as any HTTP client would make it."""
+"""The demo's own access the running server, as any HTTP client would make it."""
 
 import http.client
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ import orjson
 from webapp.demo.credentials import Credentials
 
 PATIENCE = 10.0
-"""Seconds until the worker must have committed the look."""
+"""Seconds until the worker must have committed the access."""
 
 TIMEOUT = 10.0
-REASON = 'incident;ticket="INC-4711";note="flask demo look"'
+REASON = 'incident;ticket="INC-4711";note="flask demo access"'
 
 
 class NoAnswer(Exception):
@@ -28,8 +28,8 @@ class Answer:
     body: Any
 
 
-def look(credentials: Credentials, *, limit: int = 5) -> Answer:
-    """The engineer's look at all tenants' rules."""
+def access(credentials: Credentials, *, limit: int = 5) -> Answer:
+    """The engineer's access all tenants' rules."""
     return _get(credentials, "engineer", "/admin/api/rules", limit=str(limit))
 
 

@@ -119,7 +119,7 @@ def _area_rules(customer: Customer, area: str, surface: str, number: int) -> Ite
 
 PLATFORM_RULES: tuple[Draft, ...] = (
     {
-        "name": "Engineers look in incidents",
+        "name": "Engineers access in incidents",
         "description": "Across all tenants, for as long as the incident's ticket is open.",
         "effect": "allow",
         "subjects": {"roles": ["engineer"]},
@@ -128,7 +128,7 @@ PLATFORM_RULES: tuple[Draft, ...] = (
         "max_minutes": 240,
     },
     {
-        "name": "Support looks for a case",
+        "name": "Support searches for a case",
         "effect": "allow",
         "subjects": {"roles": ["support"]},
         "surfaces": ["*"],
@@ -166,7 +166,7 @@ PLATFORM_RULES: tuple[Draft, ...] = (
         "approver_roles": ["owner"],
     },
     {
-        "name": "Break glass from the operations network",
+        "name": "Use break-glass from the operations network",
         "description": "Reviewed by somebody else before the same person can break it again.",
         "effect": "allow",
         "subjects": {"roles": ["engineer", "owner"]},
@@ -186,7 +186,7 @@ PLATFORM_RULES: tuple[Draft, ...] = (
         ],
     },
     {
-        "name": "No look at credentials",
+        "name": "No access to credentials",
         "effect": "deny",
         "subjects": {"roles": ["support"]},
         "surfaces": ["security.api_keys.*"],

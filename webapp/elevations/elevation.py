@@ -11,7 +11,7 @@ Outcome = Literal["allowed", "denied", "approval_required"]
 
 @dataclass(frozen=True)
 class Person:
-    """Whoever wants to look, as the service says. What they may, it is not asked."""
+    """Whoever wants to access, as the service says. What they may, it is not asked."""
 
     email: str
     mfa: bool
@@ -19,7 +19,7 @@ class Person:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ElevationRequest:
     principal: Person
     surface: str
     tenant: str | None
@@ -30,17 +30,17 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class ExcludedTenant:
     id: UUID
     slug: str
 
 
 @dataclass(frozen=True)
 class Excluded:
-    """The tenants that a look at all of them has to leave out."""
+    """The tenants that an access to all of them has to leave out."""
 
     count: int
-    tenants: tuple[LeftOut, ...]
+    tenants: tuple[ExcludedTenant, ...]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,14 @@ from typing import Any, get_args
 import http_sf
 from marshmallow import ValidationError, fields, validate
 
-from webapp.elevations.elevation import Asked, Elevation, Excluded, LeftOut, Outcome, Person
+from webapp.elevations.elevation import (
+    Elevation,
+    ElevationRequest,
+    Excluded,
+    ExcludedTenant,
+    Outcome,
+    Person,
+)
 from webapp.http.schema import Schema, Text, TupleOf
 from webapp.identity.authentication import MAX_EMAIL
 from webapp.scope.schemas import SLUG, SURFACE, GivenReasonSchema, is_printable
@@ -74,8 +81,8 @@ class PersonSchema(Schema):
     mfa = fields.Boolean(load_default=False)
 
 
-class AskedSchema(Schema):
-    model = Asked
+class ElevationRequestSchema(Schema):
+    model = ElevationRequest
 
     principal = fields.Nested(PersonSchema, required=True)
     surface = fields.String(required=True, validate=SURFACE)
@@ -86,8 +93,8 @@ class AskedSchema(Schema):
     )
 
 
-class LeftOutSchema(Schema):
-    model = LeftOut
+class ExcludedTenantSchema(Schema):
+    model = ExcludedTenant
 
     id = fields.UUID(required=True)
     slug = fields.String(required=True)
@@ -97,7 +104,7 @@ class ExcludedSchema(Schema):
     model = Excluded
 
     count = fields.Integer(required=True)
-    tenants = TupleOf(fields.Nested(LeftOutSchema), required=True)
+    tenants = TupleOf(fields.Nested(ExcludedTenantSchema), required=True)
 
 
 class ElevationSchema(Schema):

@@ -1,7 +1,8 @@
 """Decisions for other services: each question is decided once, recorded once, and answered with the
 same bytes however often it is asked.
 
-The answer and the key that it was asked with are committed together, after the look's record is on
+The answer and the key that it was asked with are committed together, after the access's record is
+on
 disk. So a stored answer always has its record. A process that dies before it has stored one leaves
 a record that says so; the service asks again, and that is decided anew.
 """
@@ -15,16 +16,16 @@ import orjson
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from webapp.audit.recorder import Elsewhere
+from webapp.audit.recorder import ExternalAccess
 from webapp.db.scopes import Exclusion
 from webapp.decisions.break_glass import break_glass
-from webapp.decisions.decide import consult_now
+from webapp.decisions.decide import decide_elevation
 from webapp.elevations.elevation import (
     Answer,
-    Asked,
     Elevation,
+    ElevationRequest,
     Excluded,
-    LeftOut,
+    ExcludedTenant,
     Outcome,
     Person,
 )
@@ -36,16 +37,16 @@ from webapp.identity import authentication as identity
 from webapp.identity.models import Tenant
 from webapp.identity.principal import Principal
 from webapp.scope.decision import (
-    EVERYWHERE,
+    ALL_TENANTS_TARGET,
     Allowed,
     Decision,
     Denied,
     NeedsApproval,
-    Ruled,
+    RulesOutcome,
     Surface,
     Target,
     TenantTarget,
-    circumstances_of,
+    authorization_request,
 )
 from webapp.scope.enter import ASK, note
 
@@ -63,13 +64,13 @@ _AT_HOME = Elevation(
 )
 
 
-def answer(service: Principal, key: str, body: bytes, asked: Asked) -> Answer:
+def answer(service: Principal, key: str, body: bytes, asked: ElevationRequest) -> Answer:
     """What the service is told of `asked`, and was told if it has asked with this key before.
 
     Raises `Conflict` where the key is that of another question. `body` is the question as it came.
     """
     digest = _digest(body)
-    # Before it is decided: breaking glass is more than a question.
+    # Before it is decided: using break-glass is more than a question.
     if (known := _find(service, key, digest)) is not None:
         return known
     person, is_known = _person(asked.principal, service)
@@ -137,17 +138,19 @@ def _person(described: Person, service: Principal) -> tuple[Principal, bool]:
 
 def _target(person: Principal, slug: str | None) -> Target:
     if slug is None:
-        return EVERYWHERE
+        return ALL_TENANTS_TARGET
     own = person.membership(slug)
     return TenantTarget(own.tenant_id if own else identity.find_tenant_id(slug), slug)
 
 
-def _decide(person: Principal, target: Target, asked: Asked, *, is_known: bool) -> Decision | None:
+def _decide(
+    person: Principal, target: Target, asked: ElevationRequest, *, is_known: bool
+) -> Decision | None:
     """`None` in their own tenant. What they may do there, the service knows."""
     if isinstance(target, TenantTarget) and person.membership(target.slug) is not None:
         return None
-    about = circumstances_of(person, asked.surface, asked.reason, asked.ip)
-    decision = consult_now(target, person.id if is_known else None, about)
+    about = authorization_request(person, asked.surface, asked.reason, asked.ip)
+    decision = decide_elevation(target, person.id if is_known else None, about)
     if not isinstance(decision, Allowed) or decision.ruled is None:
         return decision
     ruled = decision.ruled
@@ -156,19 +159,21 @@ def _decide(person: Principal, target: Target, asked: Asked, *, is_known: bool) 
     if not ruled.breaks_glass:
         return decision
     if not is_known:
-        return _denied("Only somebody whom Sightline knows can break glass.", ruled)
-    noting = partial(note, elsewhere=Elsewhere(asked.ip))
+        return _denied("Only somebody whom Sightline knows can use break-glass.", ruled)
+    noting = partial(note, elsewhere=ExternalAccess(asked.ip))
     return break_glass(person, target, asked.reason, ruled, noting)
 
 
-def _denied(explanation: str, ruled: Ruled) -> Denied:
+def _denied(explanation: str, ruled: RulesOutcome) -> Denied:
     return Denied(explanation, replace(ruled, explanation=explanation))
 
 
-def _record(person: Principal, target: Target, asked: Asked, decision: Decision) -> Elevation:
+def _record(
+    person: Principal, target: Target, asked: ElevationRequest, decision: Decision
+) -> Elevation:
     surface = Surface(asked.surface, tenant_roles=frozenset(), platform_roles=frozenset())
     outcome, ruled = _ruling(decision)
-    receipt = note(person, surface, target, asked.reason, decision, Elsewhere(asked.ip))
+    receipt = note(person, surface, target, asked.reason, decision, ExternalAccess(asked.ip))
     return Elevation(
         decision=outcome,
         elevated=True,
@@ -183,13 +188,13 @@ def _record(person: Principal, target: Target, asked: Asked, decision: Decision)
     )
 
 
-def _ruling(decision: Decision) -> tuple[Outcome, Ruled]:
+def _ruling(decision: Decision) -> tuple[Outcome, RulesOutcome]:
     match decision:
-        case Allowed(Ruled() as ruled):
+        case Allowed(RulesOutcome() as ruled):
             return "allowed", ruled
         case NeedsApproval(ruled):
             return "approval_required", ruled
-        case Denied(_, Ruled() as ruled):
+        case Denied(_, RulesOutcome() as ruled):
             return "denied", ruled
     raise TypeError(decision)
 
@@ -200,4 +205,4 @@ def _excluded(exclusion: Exclusion) -> Excluded:
         return Excluded(0, ())
     named = select(Tenant.id, Tenant.slug).where(Tenant.id.in_(ids)).order_by(Tenant.slug)
     found = db.session.execute(named)
-    return Excluded(len(ids), tuple(LeftOut(tenant_id, slug) for tenant_id, slug in found))
+    return Excluded(len(ids), tuple(ExcludedTenant(tenant_id, slug) for tenant_id, slug in found))

@@ -7,8 +7,8 @@ from flask import Response
 from webapp.audit.recorder import EXCLUDED_HEADER
 from webapp.context import current_request
 from webapp.elevations import service
-from webapp.elevations.elevation import Asked
-from webapp.elevations.schemas import AskedSchema, ElevationSchema, KeySchema
+from webapp.elevations.elevation import ElevationRequest
+from webapp.elevations.schemas import ElevationRequestSchema, ElevationSchema, KeySchema
 from webapp.extensions import db
 from webapp.http.schema import Blueprint, etag_of, json_response
 from webapp.scope.surface import current_principal, surface
@@ -33,13 +33,13 @@ blueprint = Blueprint(
 @blueprint.route("", methods=["POST"])
 @surface("admin.elevations.create", tenant_roles=(), platform_roles=("service",), personal=True)
 @blueprint.arguments(KeySchema, location="headers")
-@blueprint.arguments(AskedSchema)
+@blueprint.arguments(ElevationRequestSchema)
 @blueprint.response(200, ElevationSchema, headers=HEADERS)
-def create(asked: Asked, keyed: dict[str, Any]) -> Response:
-    """Ask whether a person may look at something, and have that recorded
+def create(asked: ElevationRequest, keyed: dict[str, Any]) -> Response:
+    """Ask whether a person may access something, and have that recorded
 
-    A denial is an answer too. Asked again with the same key, it is the same answer, which
-    `Idempotency-Replayed: true` says; another question with the same key is a conflict.
+    A denial is an answer too. ElevationRequest again with the same key, it is the same answer,
+    which `Idempotency-Replayed: true` says; another question with the same key is a conflict.
     """
     answer = service.answer(current_principal(), keyed["key"], current_request().get_data(), asked)
     db.session.commit()

@@ -8,7 +8,7 @@ from uuid import UUID
 from flask import Flask
 from sqlalchemy import ColumnElement, or_, select
 
-from webapp.caching import Remembered, read_generations
+from webapp.caching import GenerationCache, read_generations
 from webapp.context import current_application
 from webapp.db.scopes import PolicyScope
 from webapp.db.session import in_utc
@@ -17,7 +17,7 @@ from webapp.grants.grant import Approval, Grant
 from webapp.grants.models import GrantApprovalRow, GrantRow
 from webapp.identity.models import Tenant
 
-_EXTENSION = "sightline.holdings"
+_EXTENSION = "sightline.active"
 
 
 def holder_tag(principal_id: UUID) -> str:
@@ -26,13 +26,13 @@ def holder_tag(principal_id: UUID) -> str:
 
 
 def init_app(app: Flask) -> None:
-    app.extensions[_EXTENSION] = Remembered()
+    app.extensions[_EXTENSION] = GenerationCache()
 
 
-def read_holdings(principal_id: UUID) -> tuple[Grant, ...]:
+def read_active_grants(principal_id: UUID) -> tuple[Grant, ...]:
     """The principal's grants that are in force, or were not over when this was last read, and the
-    broken glass that nobody has reviewed."""
-    remembered: Remembered = current_application().extensions[_EXTENSION]
+    break-glass that nobody has reviewed."""
+    remembered: GenerationCache = current_application().extensions[_EXTENSION]
     tag = holder_tag(principal_id)
     generation = read_generations((tag,))[tag]
     held: tuple[Grant, ...] | None = remembered.get(principal_id, generation)
@@ -103,5 +103,5 @@ def grant_of(row: GrantRow, tenant: str | None, approvals: Iterable[Approval]) -
         review=row.review,
         version=row.version,
         approvals=tuple(approvals),
-        passed_over=tuple(row.passed_over),
+        bypassed_approvals=tuple(row.bypassed_approvals),
     )

@@ -10,16 +10,16 @@ import click
 
 from webapp.audit.operation import origin
 from webapp.commands import Commands, as_json, print_json, print_rows
-from webapp.db.scopes import ClerkScope
+from webapp.db.scopes import MaintenanceScope
 from webapp.extensions import db
-from webapp.grants import expiry as clerk
+from webapp.grants import expiry as expiry
 from webapp.grants import service
 from webapp.grants.grant import Grant, GrantQuery, GrantState
 from webapp.grants.notices import outbox as notices
 from webapp.grants.schemas import GrantSchema
 from webapp.http.schema import MAX_LIMIT
 
-group = Commands("grants", help="Approvals for a time, and glass that was broken.")
+group = Commands("grants", help="Approvals for a time, and break-glass.")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class GrantEntry:
 @as_json
 def list_command(*, tenant: str | None, state: GrantState | None, as_json: bool) -> None:
     """Show grants and requests, the newest first; those at all tenants have none."""
-    with db.session.scoped(ClerkScope()):
+    with db.session.scoped(MaintenanceScope()):
         grants = list(_grants(GrantQuery(limit=MAX_LIMIT, tenant=tenant, state=state)))
     if as_json:
         print_json({"items": GrantSchema(many=True).dump(grants)})
@@ -56,8 +56,8 @@ def list_command(*, tenant: str | None, state: GrantState | None, as_json: bool)
 @as_json
 def revoke(*, grant_id: UUID, as_json: bool) -> None:
     """End a request or a grant, from the next request on."""
-    with db.session.scoped(ClerkScope()):
-        grant = clerk.revoke(grant_id, origin("CLI", f"flask grants revoke {grant_id}"))
+    with db.session.scoped(MaintenanceScope()):
+        grant = expiry.revoke(grant_id, origin("CLI", f"flask grants revoke {grant_id}"))
         db.session.commit()
     notices.send_soon()
     if as_json:
@@ -71,8 +71,8 @@ def revoke(*, grant_id: UUID, as_json: bool) -> None:
 def expire(*, as_json: bool) -> None:
     """End what is over now, as the workers do each minute."""
     expired, request = 0, origin("CLI", "flask grants expire")
-    with db.session.scoped(ClerkScope()):
-        while some := clerk.expire_over(request):
+    with db.session.scoped(MaintenanceScope()):
+        while some := expiry.expire_over(request):
             db.session.commit()
             expired += some
     notices.send_soon()
@@ -84,7 +84,7 @@ def expire(*, as_json: bool) -> None:
 
 def _grants(query: GrantQuery) -> Iterator[Grant]:
     while True:
-        page = service.list_grants(ClerkScope(), query)
+        page = service.list_grants(MaintenanceScope(), query)
         yield from page.items
         if page.next_cursor is None:
             return

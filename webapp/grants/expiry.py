@@ -1,6 +1,7 @@
 """What happens to grants without a request: they expire, and an operator may end them.
 
-Runs in the clerk's scope. What is done is recorded in the transaction that does it, or is not done.
+Runs in the expiry's scope. What is done is recorded in the transaction that does it, or is not
+done.
 """
 
 from datetime import UTC, datetime

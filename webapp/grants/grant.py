@@ -6,14 +6,14 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from webapp.rules.engine.evaluate import Candidate, Cover
-from webapp.rules.engine.request import Circumstances
+from webapp.rules.engine.evaluate import Candidate, GrantMatch
+from webapp.rules.engine.request import AuthorizationRequest
 from webapp.rules.rule import Rule
 from webapp.scope.headers import Reason
 
 GrantKind = Literal["approval", "break_glass"]
 GrantState = Literal["requested", "approved", "denied", "revoked", "expired"]
-Event = Literal["asked", "approved", "denied", "revoked", "expired", "glass_broken", "reviewed"]
+Event = Literal["asked", "approved", "denied", "revoked", "expired", "break_glass", "reviewed"]
 """What becomes of one, and is told."""
 
 SortKey = Literal["-requested_at", "requested_at"]
@@ -34,7 +34,7 @@ class Approval:
 
 @dataclass(frozen=True)
 class Grant:
-    """Leave to look, for a time: asked for and approved, or taken by breaking glass."""
+    """Leave to access, for a time: asked for and approved, or taken by using break-glass."""
 
     id: UUID
     kind: GrantKind
@@ -61,8 +61,8 @@ class Grant:
     review: str | None
     version: int
     approvals: tuple[Approval, ...] = ()
-    passed_over: tuple[UUID, ...] = ()
-    """Of glass broken for all tenants: those whose approvals it has done without."""
+    bypassed_approvals: tuple[UUID, ...] = ()
+    """Of break-glass for all tenants: those whose approvals it has done without."""
 
     @property
     def why(self) -> Reason:
@@ -78,7 +78,7 @@ class Grant:
 
 
 @dataclass(frozen=True)
-class Asking:
+class GrantRequest:
     """What somebody asks for."""
 
     surfaces: tuple[str, ...]
@@ -124,12 +124,12 @@ def satisfies(approvals: Iterable[Approval], rule: Rule) -> bool:
 def cover(
     grants: Iterable[Grant],
     candidate: Candidate,
-    about: Circumstances,
+    about: AuthorizationRequest,
     target: UUID | None,
     at: datetime,
-) -> Cover | None:
-    """What covers the rule's approval for a look at `target` (`None`: all tenants): the grant that
-    lasts longest."""
+) -> GrantMatch | None:
+    """What covers the rule's approval for an access to `target` (`None`: all tenants): the grant
+    that lasts longest."""
     if candidate.rule is None:
         return None
     whose = candidate.tenant_id or target
@@ -145,4 +145,4 @@ def cover(
         and satisfies(grant.approvals, candidate.rule)
     ]
     longest = max(fitting, key=lambda grant: (grant.ends_at, grant.id), default=None)
-    return None if longest is None else Cover(longest.id, longest.ends_at)
+    return None if longest is None else GrantMatch(longest.id, longest.ends_at)

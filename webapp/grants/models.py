@@ -25,7 +25,7 @@ UNREVIEWED = "uq_grants_unreviewed"
 
 
 class GrantRow(Base):
-    """Somebody's leave to look, for a time; a null tenant is all of them.
+    """Somebody's leave to access, for a time; a null tenant is all of them.
 
     A `break_glass` grant is one that its holder has taken: an incident.
     """
@@ -43,10 +43,10 @@ class GrantRow(Base):
     note: Mapped[str | None] = mapped_column(Text)
     minutes: Mapped[int]
     rule_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
-    """The rules that wanted an approval when it was asked for; of broken glass those that let it
+    """The rules that wanted an approval when it was asked for; of break-glass those that let it
     be broken."""
-    passed_over: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid), default=list)
-    """Of glass broken for all tenants: those whose approvals it has done without."""
+    bypassed_approvals: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid), default=list)
+    """Of break-glass for all tenants: those whose approvals it has done without."""
     state: Mapped[str] = mapped_column(Text)
     requested_at: Mapped[datetime] = mapped_column(Timestamp)
     starts_at: Mapped[datetime | None] = mapped_column(Timestamp)
@@ -119,7 +119,7 @@ class NoticeRow(Base):
     grant_id: Mapped[UUID]
     event: Mapped[str] = mapped_column(Text)
     tenants: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
-    """Whose admins are told of glass broken for all tenants."""
+    """Whose admins are told of break-glass for all tenants."""
     channel: Mapped[str] = mapped_column(Text)
     recipient: Mapped[str | None] = mapped_column(Text)
     """Null for a mail that is not addressed yet: it becomes one for each recipient."""

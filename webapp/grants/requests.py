@@ -1,4 +1,5 @@
-"""Asking for grants: what the rules say now of what is wanted, and the requests that come of it.
+"""GrantRequest for grants: what the rules say now of what is wanted, and the requests that come of
+it.
 
 Everything runs in the scope of what concerns the asker; nothing here commits.
 """
@@ -11,10 +12,10 @@ from uuid import UUID
 from sqlalchemy import select
 from uuid_utils.compat import uuid7
 
-from webapp.decisions.decide import consult_now
+from webapp.decisions.decide import decide_elevation
 from webapp.extensions import db
 from webapp.grants.active import grant_of
-from webapp.grants.grant import Asking, Grant
+from webapp.grants.grant import Grant, GrantRequest
 from webapp.grants.models import GrantRow
 from webapp.grants.notices import outbox as notices
 from webapp.http.errors import Conflict, Invalid
@@ -23,14 +24,14 @@ from webapp.identity.principal import Principal
 from webapp.rules.models import RuleRow
 from webapp.rules.rule_sets import load
 from webapp.scope.decision import (
-    EVERYWHERE,
+    ALL_TENANTS_TARGET,
     Allowed,
     Denied,
     NeedsApproval,
-    Ruled,
+    RulesOutcome,
     Target,
     TenantTarget,
-    circumstances_of,
+    authorization_request,
 )
 
 LAPSES = timedelta(hours=24)
@@ -48,13 +49,13 @@ class Request:
     """Those that want an approval."""
 
 
-def weigh(principal: Principal, wanted: Asking, ip: str | None) -> tuple[Request, ...]:
+def evaluate(principal: Principal, wanted: GrantRequest, ip: str | None) -> tuple[Request, ...]:
     """One request for each tenant wanted; where the rules deny any of them, only those.
 
     Raises `Invalid` for tenants that are not there, and for a time longer than the rules allow;
     `Conflict` where no approval is needed.
     """
-    requests = [_weigh(principal, target, wanted, ip) for target in _targets(wanted)]
+    requests = [_evaluate(principal, target, wanted, ip) for target in _targets(wanted)]
     if denied := tuple(r for r in requests if isinstance(r.decision, Denied)):
         return denied
     _refuse_unknown(wanted, requests)
@@ -64,48 +65,52 @@ def weigh(principal: Principal, wanted: Asking, ip: str | None) -> tuple[Request
     return tuple(requests)
 
 
-def place(principal: Principal, wanted: Asking, requests: Iterable[Request]) -> tuple[Grant, ...]:
+def place(
+    principal: Principal, wanted: GrantRequest, requests: Iterable[Request]
+) -> tuple[Grant, ...]:
     """Make the requests, which then wait for somebody to decide."""
     now = datetime.now(UTC)
     return tuple(_place(principal, wanted, request, now) for request in requests)
 
 
-def _targets(wanted: Asking) -> list[Target]:
+def _targets(wanted: GrantRequest) -> list[Target]:
     if wanted.tenants is None:
-        return [EVERYWHERE]
+        return [ALL_TENANTS_TARGET]
     slugs = dict.fromkeys(wanted.tenants)
     found = db.session.execute(select(Tenant.slug, Tenant.id).where(Tenant.slug.in_(slugs)))
     ids = dict(iter(found))
     return [TenantTarget(ids.get(slug), slug) for slug in slugs]
 
 
-def _weigh(principal: Principal, target: Target, wanted: Asking, ip: str | None) -> Request:
+def _evaluate(
+    principal: Principal, target: Target, wanted: GrantRequest, ip: str | None
+) -> Request:
     grant_id = uuid7()
     rules: dict[UUID, None] = {}
     for ruled in _asking(principal, target, wanted, ip):
         if isinstance(ruled, Denied):
             return Request(grant_id, target, ruled)
         rules |= dict.fromkeys(ruled.rules)
-    about_it = Allowed(Ruled("To be decided.", grants=(grant_id,)))
+    about_it = Allowed(RulesOutcome("To be decided.", grants=(grant_id,)))
     return Request(grant_id, target, about_it, tuple(rules))
 
 
 def _asking(
-    principal: Principal, target: Target, wanted: Asking, ip: str | None
-) -> Iterator[Ruled | Denied]:
+    principal: Principal, target: Target, wanted: GrantRequest, ip: str | None
+) -> Iterator[RulesOutcome | Denied]:
     """What the rules deny, or want an approval for, by surface. At home they have no say."""
     if isinstance(target, TenantTarget) and principal.membership(target.slug) is not None:
         return
     for surface in dict.fromkeys(wanted.surfaces):
-        about = circumstances_of(principal, surface, wanted.reason, ip)
-        decision = consult_now(target, principal.id, about)
+        about = authorization_request(principal, surface, wanted.reason, ip)
+        decision = decide_elevation(target, principal.id, about)
         if isinstance(decision, Denied):
             yield decision
         elif isinstance(decision, NeedsApproval):
             yield decision.ruled
 
 
-def _refuse_unknown(wanted: Asking, requests: Iterable[Request]) -> None:
+def _refuse_unknown(wanted: GrantRequest, requests: Iterable[Request]) -> None:
     targets = [r.target for r in requests if isinstance(r.target, TenantTarget)]
     unknown = {target.slug for target in targets if target.tenant_id is None}
     if unknown:
@@ -126,7 +131,7 @@ def _name(target: Target) -> str:
     return target.slug if isinstance(target, TenantTarget) else "all tenants"
 
 
-def _place(principal: Principal, wanted: Asking, request: Request, now: datetime) -> Grant:
+def _place(principal: Principal, wanted: GrantRequest, request: Request, now: datetime) -> Grant:
     target = request.target
     row = GrantRow(
         id=request.grant_id,

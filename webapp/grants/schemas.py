@@ -4,7 +4,7 @@ from typing import get_args
 
 from marshmallow import fields, validate
 
-from webapp.grants.grant import Asking, GrantKind, GrantQuery, GrantState, SortKey
+from webapp.grants.grant import GrantKind, GrantQuery, GrantRequest, GrantState, SortKey
 from webapp.http.schema import PageQuerySchema, Schema, Text, TupleOf
 from webapp.ledger.schemas import ReasonSchema
 from webapp.rules.engine.templates import BREAK_GLASS
@@ -60,7 +60,7 @@ class ApprovableReasonSchema(GivenReasonSchema):
 
 
 class AskSchema(Schema):
-    model = Asking
+    model = GrantRequest
 
     surfaces = TupleOf(
         fields.String(validate=SURFACE),

@@ -34,11 +34,18 @@ from webapp.identity.principal import Principal
 from webapp.rules.models import RuleRow
 from webapp.rules.rule import Rule
 from webapp.rules.rule_sets import load
-from webapp.scope.decision import EVERYWHERE, Allowed, Denied, Ruled, Target, TenantTarget
+from webapp.scope.decision import (
+    ALL_TENANTS_TARGET,
+    Allowed,
+    Denied,
+    RulesOutcome,
+    Target,
+    TenantTarget,
+)
 
 
 @dataclass(frozen=True)
-class Matter:
+class PendingDecision:
     """A grant to be decided, and the rules that still want an approval for what it grants."""
 
     grant: Grant
@@ -48,7 +55,7 @@ class Matter:
     def target(self) -> Target:
         grant = self.grant
         if grant.tenant is None:
-            return EVERYWHERE
+            return ALL_TENANTS_TARGET
         return TenantTarget(grant.tenant_id, grant.tenant)
 
     @property
@@ -85,42 +92,42 @@ def get_grant(grant_id: UUID) -> Grant:
     return found[0]
 
 
-def read_matter(grant_id: UUID) -> Matter:
+def read_matter(grant_id: UUID) -> PendingDecision:
     """A grant that the scope sees, and its rules as they are now, whoever's they are."""
     grant = get_grant(grant_id)
     rules = [candidate.rule for candidate in load(RuleRow.id.in_(grant.rule_ids))]
-    return Matter(grant, tuple(r for r in rules if r and r.effect == "require_approval"))
+    return PendingDecision(grant, tuple(r for r in rules if r and r.effect == "require_approval"))
 
 
-def may_decide(principal: Principal, matter: Matter) -> Allowed | Denied:
+def may_decide(principal: Principal, pending: PendingDecision) -> Allowed | Denied:
     """Whether somebody may approve or deny it: never one's own."""
-    if principal.id == matter.grant.principal_id:
+    if principal.id == pending.grant.principal_id:
         return Denied("Somebody else decides about what you have asked for.")
-    if not matter.approvers & set(_roles(principal, matter.grant)):
+    if not pending.approvers & set(_roles(principal, pending.grant)):
         return Denied("None of your roles may decide this.")
-    return _concerning(matter.grant)
+    return _concerning(pending.grant)
 
 
-def may_revoke(principal: Principal, matter: Matter) -> Allowed | Denied:
+def may_revoke(principal: Principal, pending: PendingDecision) -> Allowed | Denied:
     """Whether somebody may end it early: who may decide it, those whose tenant it is of, the
     platform's owners, and who holds it."""
-    ending = matter.approvers | {*PLATFORM_APPROVERS, *TENANT_APPROVERS}
-    own = principal.id == matter.grant.principal_id
-    if own or ending & set(_roles(principal, matter.grant)):
-        return _concerning(matter.grant)
+    ending = pending.approvers | {*PLATFORM_APPROVERS, *TENANT_APPROVERS}
+    own = principal.id == pending.grant.principal_id
+    if own or ending & set(_roles(principal, pending.grant)):
+        return _concerning(pending.grant)
     return Denied("None of your roles may end this.")
 
 
-def approve(principal: Principal, matter: Matter) -> Grant:
+def approve(principal: Principal, pending: PendingDecision) -> Grant:
     """Say yes; with as many as each rule wants, the grant begins now.
 
     Raises `Conflict` for one that is decided, and for a second yes of the same person.
     """
-    row, tenant, now = lock(matter.grant.id, "requested")
+    row, tenant, now = lock(pending.grant.id, "requested")
     given = load_approvals([row.id])[row.id]
     if any(approval.approver_id == principal.id for approval in given):
         raise Conflict("You have approved it already.")
-    approval = Approval(principal.id, principal.email, _roles(principal, matter.grant), now)
+    approval = Approval(principal.id, principal.email, _roles(principal, pending.grant), now)
     db.session.add(
         GrantApprovalRow(
             id=uuid7(),
@@ -133,7 +140,7 @@ def approve(principal: Principal, matter: Matter) -> Grant:
         )
     )
     given = [*given, approval]
-    if not all(satisfies(given, rule) for rule in matter.asking):
+    if not all(satisfies(given, rule) for rule in pending.asking):
         return keep(row, tenant, given)
     row.state, row.starts_at = "approved", now
     row.ends_at = now + timedelta(minutes=row.minutes)
@@ -142,9 +149,9 @@ def approve(principal: Principal, matter: Matter) -> Grant:
     return grant
 
 
-def deny(principal: Principal, matter: Matter) -> Grant:
+def deny(principal: Principal, pending: PendingDecision) -> Grant:
     """Say no, which ends it. Raises `Conflict` for one that is decided."""
-    row, tenant, now = lock(matter.grant.id, "requested")
+    row, tenant, now = lock(pending.grant.id, "requested")
     row.state, row.closed_at, row.closed_by = "denied", now, principal.email
     grant = keep(row, tenant)
     notices.tell("denied", grant)
@@ -195,7 +202,7 @@ def keep(row: GrantRow, tenant: str | None, given: Iterable[Approval] | None = N
 
 def _concerning(grant: Grant) -> Allowed:
     """The decision that lets a change of the grant be, and names the grant in its record."""
-    return Allowed(Ruled("", grants=(grant.id,)))
+    return Allowed(RulesOutcome("", grants=(grant.id,)))
 
 
 def _roles(principal: Principal, grant: Grant) -> tuple[str, ...]:

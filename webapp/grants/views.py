@@ -12,7 +12,7 @@ from webapp.decisions import break_glass as glass
 from webapp.extensions import db
 from webapp.grants import requests as asking
 from webapp.grants import service
-from webapp.grants.grant import Asking, Grant, GrantQuery
+from webapp.grants.grant import Grant, GrantQuery, GrantRequest
 from webapp.grants.notices import outbox as notices
 from webapp.grants.schemas import (
     AskSchema,
@@ -22,7 +22,7 @@ from webapp.grants.schemas import (
     GrantsSchema,
     ReviewSchema,
 )
-from webapp.grants.service import Matter
+from webapp.grants.service import PendingDecision
 from webapp.http.schema import Blueprint, respond
 from webapp.identity.principal import STAFF_ROLES, TENANT_ROLES, Principal
 from webapp.scope.decision import Allowed, Denied
@@ -33,7 +33,7 @@ blueprint = Blueprint(
     "grants",
     __name__,
     url_prefix="/admin/api/grants",
-    description="Approvals for a time, and glass that was broken. No scope is named: shown is what"
+    description="Approvals for a time, and break-glass. No scope is named: shown is what"
     " concerns who asks.",
 )
 
@@ -63,14 +63,14 @@ def index(query: GrantQuery) -> Response:
 )
 @blueprint.arguments(AskSchema)
 @blueprint.response(201, GrantsSchema)
-def ask(wanted: Asking) -> Response:
+def ask(wanted: GrantRequest) -> Response:
     """Ask for approvals
 
-    One for each of the tenants, or, with null, one for a look at all of them. What is not decided
-    within a day lapses.
+    One for each of the tenants, or, with null, one for an access to all of them. What is not
+    decided within a day lapses.
     """
     principal = current_principal()
-    requests = asking.weigh(principal, wanted, current_request().remote_addr)
+    requests = asking.evaluate(principal, wanted, current_request().remote_addr)
     for request in requests:
         note(principal, current_surface(), request.target, wanted.reason, request.decision)
     for request in requests:
@@ -120,7 +120,7 @@ def revoke(grant_id: UUID) -> Response:
     return _decide(
         grant_id,
         service.may_revoke,
-        lambda principal, matter: service.revoke(matter.grant.id, principal.email),
+        lambda principal, pending: service.revoke(pending.grant.id, principal.email),
     )
 
 
@@ -135,28 +135,28 @@ def revoke(grant_id: UUID) -> Response:
 @blueprint.arguments(ReviewSchema)
 @blueprint.response(200, GrantSchema)
 def review(found: dict[str, str], grant_id: UUID) -> Response:
-    """Review broken glass
+    """Review break-glass
 
-    Once it is over, by somebody else. Before that its holder cannot break glass again.
+    Once it is over, by somebody else. Before that its holder cannot use break-glass again.
     """
     return _decide(
         grant_id,
-        lambda principal, matter: glass.may_review(principal, matter.grant),
-        lambda principal, matter: glass.review(principal, matter.grant.id, found["text"]),
+        lambda principal, pending: glass.may_review(principal, pending.grant),
+        lambda principal, pending: glass.review(principal, pending.grant.id, found["text"]),
     )
 
 
 def _decide(
     grant_id: UUID,
-    may: Callable[[Principal, Matter], Allowed | Denied],
-    act: Callable[[Principal, Matter], Grant],
+    may: Callable[[Principal, PendingDecision], Allowed | Denied],
+    act: Callable[[Principal, PendingDecision], Grant],
 ) -> Response:
     """Record that somebody wants to change a grant, allowed or not, and then change it."""
-    principal, matter = current_principal(), service.read_matter(grant_id)
-    decision = may(principal, matter)
-    note(principal, current_surface(), matter.target, matter.grant.why, decision)
+    principal, pending = current_principal(), service.read_matter(grant_id)
+    decision = may(principal, pending)
+    note(principal, current_surface(), pending.target, pending.grant.why, decision)
     raise_unless_allowed(decision)
-    grant = act(principal, matter)
+    grant = act(principal, pending)
     db.session.commit()
     notices.send_soon()
     recorder.count_rows(current_surface().name, 1)

@@ -148,7 +148,7 @@ class Unavailable(AppError):
 
 class AuditUnavailable(Unavailable):
     code = "audit_unavailable"
-    title = "The look could not be recorded, so nothing is shown"
+    title = "The access could not be recorded, so nothing is shown"
 
 
 class DatabaseUnavailable(Unavailable):

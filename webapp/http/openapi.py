@@ -47,7 +47,7 @@ RECEIPT: Final = {
     "schema": {"type": "string"},
 }
 EXCLUDED: Final = {
-    "description": "How many tenants a look at all of them left out, since their rules say no.",
+    "description": "How many tenants an access to all of them left out, since their rules say no.",
     "schema": {"type": "integer"},
 }
 LOCATION: Final = {

@@ -20,7 +20,7 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from webapp.caching import Remembered, invalidate, read_generations
+from webapp.caching import GenerationCache, invalidate, read_generations
 from webapp.context import current_application
 from webapp.db.scopes import IdentityScope
 from webapp.extensions import db
@@ -66,12 +66,12 @@ def init_app(app: Flask) -> None:
         arguments = [str(token_id), used_at.isoformat()]
         celery.send_task(TOUCH_TASK, args=arguments, ignore_result=True, retry=False)
 
-    app.extensions["identity"] = Remembered()
+    app.extensions["identity"] = GenerationCache()
     app.extensions["identity.last_use"] = LastUse(send)
 
 
-def _remembered() -> Remembered:
-    remembered: Remembered = current_application().extensions["identity"]
+def _remembered() -> GenerationCache:
+    remembered: GenerationCache = current_application().extensions["identity"]
     return remembered
 
 

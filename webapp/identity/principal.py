@@ -13,7 +13,7 @@ TENANT_ROLES: tuple[TenantRole, ...] = ("member", "admin")
 STAFF_ROLES: tuple[PlatformRole, ...] = ("support", "engineer", "auditor", "owner")
 """People's roles."""
 PLATFORM_ROLES: tuple[PlatformRole, ...] = (*STAFF_ROLES, "service")
-"""A service asks on behalf of people, and looks at nothing itself."""
+"""A service asks on behalf of people, and accesses nothing itself."""
 
 
 @dataclass(frozen=True)

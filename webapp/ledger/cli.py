@@ -32,7 +32,7 @@ FILTERS = tuple(
     name for name in AuditQuerySchema().fields if name not in ("limit", "cursor", "sort")
 )
 
-group = Commands("audit", help="Who looked, and why.")
+group = Commands("audit", help="Who accessed, and why.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print an event a line, as JSON.")
 
 
@@ -114,7 +114,7 @@ def _pages(query: AuditQuery, limit: int) -> Iterator[Entry]:
     cursor: str | None = None
     while limit > 0:
         page_query = replace(query, limit=min(limit, MAX_LIMIT), cursor=cursor)
-        with db.session.scoped(GlobalScope(look_id=uuid4())):
+        with db.session.scoped(GlobalScope(access_id=uuid4())):
             page = search.list_events(db.session, page_query)
         yield from page.items
         limit -= len(page.items)
@@ -125,7 +125,7 @@ def _pages(query: AuditQuery, limit: int) -> Iterator[Entry]:
 
 def _now() -> tuple[datetime, set[UUID]]:
     """The moment by the database's clock, and which of the latest events are there already."""
-    with db.session.scoped(GlobalScope(look_id=uuid4())):
+    with db.session.scoped(GlobalScope(access_id=uuid4())):
         moment = search.current_moment(db.session)
         return moment, {entry.id for entry in search.list_committed_since(db.session, moment)}
 
@@ -134,7 +134,7 @@ def _follow(moment: datetime, seen: set[UUID], show: Callable[[Iterable[Entry]],
     """Show what is committed from `moment` on and not seen yet, until interrupted."""
     with suppress(KeyboardInterrupt):
         while True:
-            with db.session.scoped(GlobalScope(look_id=uuid4())):
+            with db.session.scoped(GlobalScope(access_id=uuid4())):
                 entries = search.list_committed_since(db.session, moment)
             show(entry for entry in entries if entry.id not in seen)
             seen = {entry.id for entry in entries}
@@ -233,7 +233,9 @@ def _commit(rows: Sequence[Row]) -> set[str]:
 
 
 @group.command("verify")
-@click.option("--complete", is_flag=True, required=True, help="Look for numbers without an event.")
+@click.option(
+    "--complete", is_flag=True, required=True, help="Access for numbers without an event."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def verify_command(*, complete: bool, as_json: bool) -> None:
     """Name every number of every journal that has no event; exit 1 where there is one.

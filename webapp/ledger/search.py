@@ -134,7 +134,7 @@ def _entry(row: AuditEventRow) -> Entry:
 
 
 def _entry_for_tenant(row: AuditEventRow) -> Entry:
-    """Who else was left out of a look is not for a tenant to know."""
+    """Who else was left out of an access is not for a tenant to know."""
     entry = _entry(row)
     decision = entry.event.get("decision", {}) | {"excluded_tenant_ids": []}
     return replace(entry, event={**entry.event, "decision": decision})

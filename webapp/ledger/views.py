@@ -12,7 +12,7 @@ from webapp.ledger.schemas import AuditPageSchema, AuditQuerySchema, AuditSchema
 from webapp.scope.surface import current_surface, surface
 
 blueprint = Blueprint(
-    "audits", __name__, url_prefix="/admin/api/audits", description="Who looked, and why."
+    "audits", __name__, url_prefix="/admin/api/audits", description="Who accessed, and why."
 )
 
 
@@ -23,7 +23,7 @@ blueprint = Blueprint(
 def index(query: search.AuditQuery) -> Response:
     """List committed audit events
 
-    In a tenant's scope those that looked at that tenant. `surface` is exact, or `prefix.*`; `from`
+    In a tenant's scope those that accessed that tenant. `surface` is exact, or `prefix.*`; `from`
     is included, `to` is not.
     """
     page = search.list_events(db.session, query)

@@ -15,7 +15,7 @@ from webapp.db.scopes import IdentityScope
 from webapp.extensions import current_settings, db, reach_database
 from webapp.http.public import public
 from webapp.observability import metrics
-from webapp.observability.probes import LIMIT, CheckFailed, Probe, look
+from webapp.observability.probes import LIMIT, CheckFailed, Probe, run_probes
 
 PROBES = "sightline.probes"
 
@@ -50,7 +50,7 @@ def healthz() -> Response:
 @blueprint.get("/readyz")
 @public("asked by the load balancer, and tells no more than the kind of a failure")
 def readyz() -> Response:
-    findings = look(current_app.extensions[PROBES])
+    findings = run_probes(current_app.extensions[PROBES])
     ready = all(finding.ok for finding in findings.values())
     checks = {name: asdict(finding) for name, finding in findings.items()}
     body = {"status": "ok" if ready else "unavailable", "checks": checks}

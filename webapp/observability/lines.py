@@ -24,7 +24,7 @@ DROPPED = Counter(
 
 
 class LineWriter:
-    """Writes events of known fields that hold no secret: nothing is looked at once more.
+    """Writes events of known fields that hold no secret: nothing is accessed once more.
 
     `write` gets several lines at a time, each as `render` makes it of its fields.
     """

@@ -28,7 +28,7 @@ Render = Callable[[WrappedLogger, str, MutableMapping[str, Any]], str]
 
 
 class Stderr:
-    """Looks stderr up at each line, since tests and servers replace it."""
+    """Accesses stderr up at each line, since tests and servers replace it."""
 
     def msg(self, line: str) -> None:
         # Whoever read our logs may be gone; that is no reason to answer 500.

@@ -10,7 +10,7 @@ from time import monotonic
 import structlog
 
 LIMIT = 1.0
-"""Seconds that one look at all probes may take."""
+"""Seconds that one run of all probes may take."""
 
 ABANDONED = 30.0
 """Seconds after which a check that hangs is left to itself and another may start."""
@@ -70,7 +70,7 @@ class Probe:
             finding.set_result(Finding(True, "ok"))
 
 
-def look(probes: Mapping[str, Probe], limit: float = LIMIT) -> dict[str, Finding]:
+def run_probes(probes: Mapping[str, Probe], limit: float = LIMIT) -> dict[str, Finding]:
     """What each probe finds, all at once, within `limit` seconds."""
     deadline = monotonic() + limit
     flights = {name: probe.start() for name, probe in probes.items()}

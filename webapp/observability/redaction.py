@@ -39,7 +39,7 @@ def redact(event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def scrub(text: str) -> str:
-    """The text without what looks like a secret."""
+    """The text without what accesses like a secret."""
     for pattern, masked in _SECRETS:
         text = pattern.sub(masked, text)
     return text

@@ -26,7 +26,7 @@ _REQUEST_ID_KEY = environ_key(REQUEST_ID_HEADER)
 UNMATCHED = "unmatched"
 
 _REQUEST_ID = re.compile(r"(?!slt_)[A-Za-z0-9._-]{1,128}")
-"""What we take over from the client. Never what looks like a token: it would be logged."""
+"""What we take over from the client. Never what accesses like a token: it would be logged."""
 
 _SCOPE_KINDS: dict[type, str] = {
     TenantScope: "tenant",
@@ -80,7 +80,7 @@ def _finish(
 
 
 def _waited(known: Mapping[str, Any]) -> Mapping[str, float]:
-    """How long the request was held until its looks were recorded, where it made any."""
+    """How long the request was held until its accesses were recorded, where it made any."""
     waited = known.get("audit_waited")
     return {} if waited is None else {"audit_ms": _milliseconds(waited)}
 

@@ -57,7 +57,7 @@ class RuleEntry:
 @as_json
 def list_command(*, tenant: str | None, q: str | None, as_json: bool) -> None:
     """Show rules by name: the platform's, which have no tenant, and every tenant's."""
-    scope = GlobalScope(look_id=uuid4())
+    scope = GlobalScope(access_id=uuid4())
     with db.session.scoped(scope):
         rules = list(_rules(scope, RuleQuery(limit=MAX_LIMIT, tenant=tenant, q=q)))
     if as_json:
@@ -99,7 +99,7 @@ def export_command(*, tenant: str | None, platform: bool, form: str, part: str) 
         raise click.UsageError("--tenant and --platform are two owners; leave both out for all.")
     owners = {tenant} if tenant is not None or platform else None
     owners = {tenant} if tenant is not None or platform else None
-    with db.session.scoped(GlobalScope(look_id=uuid4())):
+    with db.session.scoped(GlobalScope(access_id=uuid4())):
         rules = transfer.find_rules(owners)
     if form == "yaml":
         click.echo(files.write_file(rules, owners or ()), nl=False)
@@ -129,7 +129,7 @@ def import_command(*, file: Path, dry_run: bool, prune: bool, by: str, as_json: 
     A rule is known by whose it is and by its name. What is the same already is left alone.
     """
     wanted = _read(files.read_file, file)
-    scope = GlobalScope(look_id=uuid4())
+    scope = GlobalScope(access_id=uuid4())
     try:
         with db.session.scoped(scope):
             plan = transfer.plan_import(wanted, prune=prune)
@@ -157,7 +157,7 @@ def _read(read: Callable[[str], T], file: Path) -> T:
         raise click.ClickException(str(error)) from error
 
 
-_LOOKS = {"created": ("+", "green"), "changed": ("~", "yellow"), "deleted": ("-", "red")}
+_ACCESSES = {"created": ("+", "green"), "changed": ("~", "yellow"), "deleted": ("-", "red")}
 
 
 def _print_plan(plan: Plan, *, dry_run: bool) -> None:
@@ -170,7 +170,7 @@ def _print_plan(plan: Plan, *, dry_run: bool) -> None:
 
 
 def _print_step(step: Step) -> None:
-    sign, colour = _LOOKS[step.kind]
+    sign, colour = _ACCESSES[step.kind]
     click.secho(f"{sign} {step.tenant or 'the platform'}: {_quoted(step.name)}", fg=colour)
     for difference in step.differences:
         click.echo(f"    {difference.field}: ", nl=False)
@@ -190,9 +190,9 @@ def _quoted(value: Any) -> str:
 @as_json
 def check_command(*, days: int, as_json: bool) -> None:
     """Find rules that cannot be read, can never say anything, contradict each other, or that no
-    look of the last --days has met; exit 1 when there are any."""
+    access of the last --days has met; exit 1 when there are any."""
     candidates = load()
-    with db.session.scoped(GlobalScope(look_id=uuid4())):
+    with db.session.scoped(GlobalScope(access_id=uuid4())):
         found = checking.check_rules(candidates, days)
     print_rows(Finding, found, as_json=as_json)
     sys.exit(1 if found else 0)
@@ -204,12 +204,12 @@ def check_command(*, days: int, as_json: bool) -> None:
 @click.option("--replaces", metavar="ID", type=click.UUID, help="The rule whose place it takes.")
 @as_json
 def simulate_command(*, file: Path, days: int, replaces: UUID | None, as_json: bool) -> None:
-    """Say what the draft rule in a FILE would have changed of the last days' looks.
+    """Say what the draft rule in a FILE would have changed of the last days' accesses.
 
     The file has one rule, in YAML; its `tenant` says whose it is, else it is the platform's.
     """
     draft = _read(files.read_draft, file)
-    scope = GlobalScope(look_id=uuid4())
+    scope = GlobalScope(access_id=uuid4())
     with db.session.scoped(scope):
         proposal = simulating.propose(scope, draft, replaces)
         found = simulating.simulate_past(proposal, days)
@@ -221,7 +221,7 @@ def simulate_command(*, file: Path, days: int, replaces: UUID | None, as_json: b
 
 def _print_replay(found: Replay) -> None:
     newest = "the newest " if found.truncated else ""
-    click.echo(f"{found.changed} of {newest}{found.examined} looks would have changed.")
-    for kind, rows in ((Shift, found.shifts), (Affected, found.actors), (Changed, found.looks)):
+    click.echo(f"{found.changed} of {newest}{found.examined} accesses would have changed.")
+    for kind, rows in ((Shift, found.shifts), (Affected, found.actors), (Changed, found.accesses)):
         if rows:
             print_rows(kind, rows, as_json=False)

@@ -8,8 +8,8 @@ from sqlalchemy import func, select
 
 from webapp.extensions import db
 from webapp.http.errors import Conflict
-from webapp.rules.engine.evaluate import NO_RULES, Candidate, judge, prepare
-from webapp.rules.engine.request import Circumstances
+from webapp.rules.engine.evaluate import NO_RULES, Candidate, decide, prepare
+from webapp.rules.engine.request import AuthorizationRequest
 from webapp.rules.engine.templates import BREAK_GLASS
 from webapp.rules.mapping import candidate_of
 from webapp.rules.models import RuleRow
@@ -48,7 +48,8 @@ def can_be_mended(candidates: Iterable[Candidate], at: datetime) -> bool:
     rules = prepare(_standing(candidates, at))
     return any(
         all(
-            judge(rules, NO_RULES, _owner(surface, reason), at, everywhere=True).ruling == "allowed"
+            decide(rules, NO_RULES, _owner(surface, reason), at, everywhere=True).ruling
+            == "allowed"
             for surface in ADMINISTRATION
         )
         for reason in REASON_CODES
@@ -70,8 +71,8 @@ def _standing(candidates: Iterable[Candidate], at: datetime) -> Iterator[Candida
                 yield candidate
 
 
-def _owner(surface: str, reason: str) -> Circumstances:
-    return Circumstances(
+def _owner(surface: str, reason: str) -> AuthorizationRequest:
+    return AuthorizationRequest(
         email="",
         roles=frozenset({"owner"}),
         mfa=True,

@@ -112,7 +112,7 @@ def surfaces_covering(surface: str) -> tuple[str, ...]:
 KIND = "rules"
 """What the cache tags of rules begin with."""
 
-ANYBODYS = f"{KIND}:global"
+ALL_RULES_TAG = f"{KIND}:global"
 """The tag that every change of a rule raises."""
 
 

@@ -10,7 +10,7 @@ from uuid import UUID
 from flask import Flask
 from sqlalchemy import ColumnElement, select
 
-from webapp.caching import Remembered, read_generations
+from webapp.caching import GenerationCache, read_generations
 from webapp.context import current_application
 from webapp.db.scopes import PolicyScope
 from webapp.extensions import db
@@ -18,7 +18,7 @@ from webapp.identity.models import Tenant
 from webapp.rules.engine.evaluate import Candidate, RuleSet, prepare
 from webapp.rules.mapping import candidate_of
 from webapp.rules.models import RuleRow
-from webapp.rules.rule import ANYBODYS, owner_tag, surfaces_covering
+from webapp.rules.rule import ALL_RULES_TAG, owner_tag, surfaces_covering
 
 _EXTENSION = "sightline.rule_sets"
 REMEMBERED = 1000
@@ -34,7 +34,7 @@ class Owner:
     @property
     def tag(self) -> str:
         """The cache tag that every change of them raises."""
-        return ANYBODYS if self.all_tenants else owner_tag(self.tenant_id)
+        return ALL_RULES_TAG if self.all_tenants else owner_tag(self.tenant_id)
 
 
 PLATFORM = Owner()
@@ -42,13 +42,13 @@ ALL_TENANTS = Owner(all_tenants=True)
 
 
 def init_app(app: Flask) -> None:
-    app.extensions[_EXTENSION] = Remembered(REMEMBERED)
+    app.extensions[_EXTENSION] = GenerationCache(REMEMBERED)
 
 
 def read_rules(owner: Owner, surface: str) -> RuleSet:
     """The owner's rules that cover the surface, as they are now. Of tenants only those that
     narrow: what a tenant allows changes nothing."""
-    remembered: Remembered = current_application().extensions[_EXTENSION]
+    remembered: GenerationCache = current_application().extensions[_EXTENSION]
     generation = read_generations((owner.tag,))[owner.tag]
     found: RuleSet | None = remembered.get((owner, surface), generation)
     if found is None:
@@ -64,7 +64,7 @@ def load_candidates(owner: Owner, surface: str) -> list[Candidate]:
 
 def load(*conditions: ColumnElement[bool]) -> list[Candidate]:
     """The rules in use that meet these conditions, whoever's they are."""
-    # Looked up for each rule: a join may read all of a hundred thousand tenants for some of them.
+    # Accessed up for each rule: a join may read all of a hundred thousand tenants for some of them.
     slug = select(Tenant.slug).where(Tenant.id == RuleRow.tenant_id).scalar_subquery()
     statement = (
         select(RuleRow, slug)

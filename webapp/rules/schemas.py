@@ -1,7 +1,7 @@
 """Rules on the wire and in the cache: every shape loads into its frozen dataclass.
 
-What clients write is judged by the draft's schemas. What is read back is not judged again, so that
-a rule from before a check was tightened can still be listed.
+What clients write is decided by the draft's schemas. What is read back is not decided again, so
+that a rule from before a check was tightened can still be listed.
 """
 
 import ipaddress

@@ -28,7 +28,7 @@ from webapp.rules.lockout import refuse_lockout
 from webapp.rules.mapping import rule_of, version_of
 from webapp.rules.models import NAME_IS_UNIQUE, RuleRow, RuleVersionRow
 from webapp.rules.rule import (
-    ANYBODYS,
+    ALL_RULES_TAG,
     KIND,
     Change,
     HistoryQuery,
@@ -45,7 +45,7 @@ from webapp.rules.schemas import RulePageSchema, RuleSchema, WindowSchema
 @cache_result(
     schema=RulePageSchema,
     tags=lambda scope, _: [f"{KIND}:{scope.tag}"],
-    warm=lambda: [(GlobalScope(look_id=uuid4()), RuleQuery())],
+    warm=lambda: [(GlobalScope(access_id=uuid4()), RuleQuery())],
 )
 def list_rules(scope: Scope, query: RuleQuery) -> RulePage:
     """The page of the scope's rules that `query` asks for; raises `Invalid` for its cursor."""
@@ -252,4 +252,4 @@ def _refuse_unreadable(rule: Rule) -> None:
 
 def _tags(tenant_id: UUID | None) -> tuple[str, str]:
     """What a change of a rule ends: what was read of everybody's, and of its owner's."""
-    return ANYBODYS, owner_tag(tenant_id)
+    return ALL_RULES_TAG, owner_tag(tenant_id)

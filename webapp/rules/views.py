@@ -122,14 +122,15 @@ def history(query: HistoryQuery, rule_id: UUID) -> Response:
 def simulate(asked: dict[str, Any]) -> Response:
     """Try a draft rule, or the removal of one, without changing anything
 
-    On a look that is described, or on those of the last days that the scope sees: what would have
+    On an access that is described, or on those of the last days that the scope sees: what would
+    have
     become of them by today's rules, without the draft and with it. A draft that replaces no rule
     has the id of nobody, all zeros.
     """
     scope = current_scope()
     proposal = simulating.propose(scope, asked["rule"], asked["replaces"])
-    if asked["look"] is not None:
-        simulation = Simulation(look=simulating.simulate_look(scope, proposal, asked["look"]))
+    if asked["access"] is not None:
+        simulation = Simulation(access=simulating.simulate_access(scope, proposal, asked["access"]))
     else:
         simulation = Simulation(past=simulating.simulate_past(proposal, asked["days"]))
         _shows(simulation.past.examined if simulation.past else 0)

@@ -24,8 +24,8 @@ def lint_command(*, as_json: bool) -> None:
 
 
 def _text(report: Report) -> str:
-    looked_at = f"{report.routes} routes, {report.tables} tenant tables, {report.files} files"
+    accessed = f"{report.routes} routes, {report.tables} tenant tables, {report.files} files"
     if report.findings:
         lines = [str(finding) for finding in report.findings]
-        return "\n".join([*lines, f"{len(lines)} found in {looked_at}."])
-    return f"Every way to tenants' rows is declared: {looked_at}."
+        return "\n".join([*lines, f"{len(lines)} found in {accessed}."])
+    return f"Every way to tenants' rows is declared: {accessed}."

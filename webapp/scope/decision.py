@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from sys import intern
 from uuid import UUID
 
-from webapp.db.scopes import NOBODY, Exclusion
+from webapp.db.scopes import NO_EXCLUSION, Exclusion
 from webapp.identity.principal import PlatformRole, Principal, TenantRole
 from webapp.memo import remember_same
 from webapp.rules.engine.evaluate import Verdict
 from webapp.rules.engine.explanation import explain
-from webapp.rules.engine.request import Circumstances
+from webapp.rules.engine.request import AuthorizationRequest
 from webapp.rules.engine.templates import BREAK_GLASS
 from webapp.scope.headers import Reason
 
 
 @dataclass(frozen=True)
 class Surface:
-    """A named place where rows are looked at or changed, and the roles that may use it."""
+    """A named place where rows are accessed or changed, and the roles that may use it."""
 
     name: str
     tenant_roles: frozenset[TenantRole]
@@ -52,31 +52,31 @@ class GlobalTarget:
     pass
 
 
-EVERYWHERE = GlobalTarget()
+ALL_TENANTS_TARGET = GlobalTarget()
 Target = TenantTarget | GlobalTarget
 
 
 @dataclass(frozen=True)
-class Ruled:
+class RulesOutcome:
     """What the rules said of an elevation."""
 
     explanation: str
     rules: tuple[UUID, ...] = ()
     """The ids of those that made it so; none when nothing allowed it."""
     policy_version: int | None = None
-    excluded: Exclusion = NOBODY
+    excluded: Exclusion = NO_EXCLUSION
     grants: tuple[UUID, ...] = ()
     minutes: int | None = None
     """For how long at most, where the rules say."""
     breaks_glass: bool = False
     """It needs an incident to be open, or to be opened."""
-    passed_over: tuple[UUID | None, ...] = ()
-    """Whose approvals breaking glass does without: tenants, or `None` for the platform."""
+    bypassed_approvals: tuple[UUID | None, ...] = ()
+    """Whose approvals using break-glass does without: tenants, or `None` for the platform."""
 
 
 @dataclass(frozen=True)
 class Allowed:
-    ruled: Ruled | None = None
+    ruled: RulesOutcome | None = None
     """`None` in one's own tenant, where rules have no say."""
 
     @property
@@ -87,7 +87,7 @@ class Allowed:
 @dataclass(frozen=True)
 class Denied:
     detail: str
-    ruled: Ruled | None = None
+    ruled: RulesOutcome | None = None
 
     @property
     def elevated(self) -> bool:
@@ -101,12 +101,12 @@ class NeedsReason:
 
 @dataclass(frozen=True)
 class NeedsApproval:
-    ruled: Ruled
+    ruled: RulesOutcome
 
 
 Decision = Allowed | Denied | NeedsReason | NeedsApproval
 
-Consult = Callable[[Circumstances], Decision]
+Consult = Callable[[AuthorizationRequest], Decision]
 """What the rules say of an elevation, as `decision_of` puts it."""
 
 
@@ -127,18 +127,18 @@ def decide(
     if reason is None:
         return NeedsReason()
     if not principal.platform_roles & surface.platform_roles:
-        detail = "None of your roles allows this look beyond your tenant."
-        return Denied(detail, Ruled(detail))
+        detail = "None of your roles allows this access beyond your tenant."
+        return Denied(detail, RulesOutcome(detail))
     place = None if ip is None else intern(ip)
-    return consult(circumstances_of(principal, surface.name, reason, place))
+    return consult(authorization_request(principal, surface.name, reason, place))
 
 
 @remember_same(1024)
-def circumstances_of(
+def authorization_request(
     principal: Principal, surface: str, reason: Reason, ip: str | None
-) -> Circumstances:
-    """What the rules are asked about a principal's look at a surface."""
-    return Circumstances(
+) -> AuthorizationRequest:
+    """What the rules are asked about a principal's access a surface."""
+    return AuthorizationRequest(
         email=principal.email,
         roles=principal.role_names,
         mfa=principal.mfa,
@@ -149,9 +149,9 @@ def circumstances_of(
     )
 
 
-def decision_of(verdict: Verdict, about: Circumstances, version: int) -> Decision:
+def decision_of(verdict: Verdict, about: AuthorizationRequest, version: int) -> Decision:
     """A verdict on an elevation as a decision; `version` is that of the rules asked."""
-    ruled = Ruled(
+    ruled = RulesOutcome(
         explanation=explain(verdict, about),
         rules=tuple(candidate.id for candidate in verdict.decided_by),
         policy_version=version,
@@ -159,7 +159,9 @@ def decision_of(verdict: Verdict, about: Circumstances, version: int) -> Decisio
         grants=verdict.grants,
         minutes=verdict.minutes,
         breaks_glass=about.reason == BREAK_GLASS and verdict.ruling == "allowed",
-        passed_over=tuple({candidate.tenant_id: None for candidate in verdict.passed_over}),
+        bypassed_approvals=tuple(
+            {candidate.tenant_id: None for candidate in verdict.bypassed_approvals}
+        ),
     )
     match verdict.ruling:
         case "allowed":

@@ -1,11 +1,11 @@
-"""The only doors to a scope: decide, record, enter."""
+"""The only exemptions to a scope: decide, record, enter."""
 
 from contextlib import AbstractContextManager
 from uuid import UUID, uuid4
 
 from webapp.audit import event as audit
 from webapp.audit import recorder
-from webapp.db.scopes import NOBODY, GlobalScope, PrincipalScope, Scope, tenant_scope
+from webapp.db.scopes import NO_EXCLUSION, GlobalScope, PrincipalScope, Scope, tenant_scope
 from webapp.decisions.break_glass import break_glass
 from webapp.decisions.decide import decide
 from webapp.extensions import db
@@ -25,7 +25,7 @@ from webapp.scope.decision import (
     GlobalTarget,
     NeedsApproval,
     NeedsReason,
-    Ruled,
+    RulesOutcome,
     Surface,
     Target,
     TenantTarget,
@@ -45,7 +45,7 @@ def enter_scope(
     allowed or not, before the block begins.
 
     Raises `Forbidden` in one's own tenant; `ReasonRequired`, `ElevationDenied`, `ApprovalRequired`
-    beyond it; `NotFound` for a tenant that is not there, told only to those who may look.
+    beyond it; `NotFound` for a tenant that is not there, told only to those who may access.
     """
     decision = decide(principal, surface, target, reason, ip)
     if isinstance(decision, NeedsReason):
@@ -72,10 +72,10 @@ def note(
     target: Target,
     reason: Reason | None,
     decision: Decision,
-    elsewhere: recorder.Elsewhere | None = None,
+    elsewhere: recorder.ExternalAccess | None = None,
 ) -> UUID:
     """Record a use of the surface, and return its event's id; raises as `recorder.note` does."""
-    return recorder.note(_look(principal, surface, target, reason, decision, elsewhere))
+    return recorder.note(_access(principal, surface, target, reason, decision, elsewhere))
 
 
 def _is_elevation(decision: Decision) -> bool:
@@ -90,7 +90,7 @@ def raise_unless_allowed(decision: Decision) -> None:
             raise ApprovalRequired(ruled.explanation, rules=ruled.rules, ask=ASK)
         case Denied(detail, None):
             raise Forbidden(detail)
-        case Denied(detail, Ruled(rules=rules)):
+        case Denied(detail, RulesOutcome(rules=rules)):
             raise ElevationDenied(detail, rules=rules)
 
 
@@ -98,7 +98,7 @@ def _scope(target: Target, event_id: UUID | None, decision: Decision) -> Scope:
     match target:
         case GlobalTarget():
             ruled = decision.ruled if isinstance(decision, Allowed) else None
-            return GlobalScope(event_id or uuid4(), ruled.excluded if ruled else NOBODY)
+            return GlobalScope(event_id or uuid4(), ruled.excluded if ruled else NO_EXCLUSION)
         case TenantTarget(None):
             raise NotFound("There is no such tenant.")
         case TenantTarget(UUID() as tenant_id):
@@ -107,17 +107,17 @@ def _scope(target: Target, event_id: UUID | None, decision: Decision) -> Scope:
 
 
 @remember_same(1024)
-def _look(
+def _access(
     principal: Principal,
     surface: Surface,
     target: Target,
     reason: Reason | None,
     decision: Decision,
-    elsewhere: recorder.Elsewhere | None,
-) -> recorder.Look:
+    elsewhere: recorder.ExternalAccess | None,
+) -> recorder.Access:
     """One and the same for all that are alike: most are."""
-    return recorder.Look(
-        kind="change" if surface.changes else "look",
+    return recorder.Access(
+        kind="change" if surface.changes else "access",
         actor=audit.Actor(
             email=principal.email,
             id=principal.id,
@@ -148,18 +148,18 @@ def _event_decision(decision: Decision) -> audit.EventDecision:
     match decision:
         case NeedsReason() | Allowed(None):
             return audit.EventDecision("allowed")
-        case Allowed(Ruled() as ruled):
+        case Allowed(RulesOutcome() as ruled):
             return _event_ruling("allowed", ruled)
         case NeedsApproval(ruled):
             return _event_ruling("approval_required", ruled)
         case Denied(_, None):
             return audit.EventDecision("denied")
-        case Denied(_, Ruled() as ruled):
+        case Denied(_, RulesOutcome() as ruled):
             return _event_ruling("denied", ruled)
     raise TypeError(decision)
 
 
-def _event_ruling(effect: audit.Effect, ruled: Ruled) -> audit.EventDecision:
+def _event_ruling(effect: audit.Effect, ruled: RulesOutcome) -> audit.EventDecision:
     return audit.EventDecision(
         effect,
         excluded_tenant_ids=ruled.excluded.ids,

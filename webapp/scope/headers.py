@@ -27,30 +27,30 @@ class Reason:
 
 
 @dataclass(frozen=True)
-class WantedTenant:
+class RequestedTenant:
     slug: str
 
 
 @dataclass(frozen=True)
-class WantedGlobal:
+class RequestedGlobal:
     pass
 
 
-Wanted = WantedTenant | WantedGlobal
+RequestedScope = RequestedTenant | RequestedGlobal
 
 
 @lru_cache(maxsize=4096)
-def parse_scope(header: str) -> Wanted:
+def parse_scope(header: str) -> RequestedScope:
     """Parse `global` or `tenant:<slug>`; raises `HeaderError`."""
     token, parameters = _parse_item(header)
     if parameters:
         raise HeaderError("takes no parameters")
     if token == "global":  # noqa: S105 - a structured field's token, not a secret
-        return WantedGlobal()
+        return RequestedGlobal()
     kind, _, slug = token.partition(":")
     if kind != "tenant" or not slug:
         raise HeaderError("must be `global` or `tenant:<slug>`")
-    return WantedTenant(slug)
+    return RequestedTenant(slug)
 
 
 @lru_cache(maxsize=4096)

@@ -1,4 +1,4 @@
-"""What every feature says of looks, on the wire: tenants, surfaces, reasons."""
+"""What every feature says of accesses, on the wire: tenants, surfaces, reasons."""
 
 from marshmallow import ValidationError, fields, validate
 
@@ -28,7 +28,7 @@ def is_printable(value: str) -> None:
 
 
 class GivenReasonSchema(Schema):
-    """As the header has it that a person sends with a look."""
+    """As the header has it that a person sends with an access."""
 
     model = Reason
 

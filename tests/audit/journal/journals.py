@@ -115,9 +115,9 @@ def break_next(file: JournalFile, code: int, *, written: bool) -> None:
     file.write = write  # type: ignore[method-assign]  # this one, not those of other tests
 
 
-def settle(journal: Journal, **changes: object) -> AuditEvent:
+def finalize(journal: Journal, **changes: object) -> AuditEvent:
     event = make_event(**changes)
-    journal.settle([event], PATIENCE)
+    journal.finalize([event], PATIENCE)
     return event
 
 

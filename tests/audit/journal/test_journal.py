@@ -17,6 +17,7 @@ from tests.audit.journal.journals import (
     MAX_BYTES,
     PATIENCE,
     break_next,
+    finalize,
     hanging_disk,
     journal_in,
     line_of,
@@ -24,7 +25,6 @@ from tests.audit.journal.journals import (
     outcomes,
     said,
     script,
-    settle,
     wait_until_said,
 )
 from tests.audit.receipts import wait_for
@@ -45,17 +45,17 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def fill(journal: Journal) -> None:
     with suppress(JournalFailed):
         while True:
-            settle(journal)
+            finalize(journal)
 
 
 def test_what_is_settled_is_on_disk_sealed_and_numbered(journal: Journal) -> None:
     events = [make_event(), make_event()]
-    journal.settle(events, PATIENCE)
-    last = settle(journal)
+    journal.finalize(events, PATIENCE)
+    last = finalize(journal)
     (path,) = journal_file.list_files(journal.directory)
     rows = journal_reader.read_all(path)
     assert [row.id for row in rows] == [str(event.id) for event in (*events, last)]
-    assert all(row.settled and has_valid_mac(row.event, row.mac, KEY) for row in rows)
+    assert all(row.finalized and has_valid_mac(row.event, row.mac, KEY) for row in rows)
     assert numbers(said(journal.directory)) == [1, 2, 3]
     origins = {event.origin.journal for event in said(journal.directory) if event.origin}
     assert origins == {UUID(path.stem)}
@@ -81,7 +81,7 @@ def test_a_beginning_that_ends_is_one_event(journal: Journal) -> None:
     journal.begin_durably(changing, PATIENCE)
     journal.begin(quick)
     for event in (quick, slow, changing):
-        journal.settle([make_event(id=event.id)], PATIENCE)
+        journal.finalize([make_event(id=event.id)], PATIENCE)
     found = {event.id: event for event in said(journal.directory)}
     assert numbers([found[event.id] for event in (slow, changing, quick)]) == [1, 2, 3]
     assert outcomes(journal.directory, slow.id, quick.id, changing.id) == ["served"] * 3
@@ -91,17 +91,17 @@ def test_what_ends_last_is_read_last(journal: Journal) -> None:
     """Whoever has read so far misses nothing that began earlier."""
     slow = make_event(outcome="interrupted")
     journal.begin_durably(slow, PATIENCE)
-    quick = settle(journal)
+    quick = finalize(journal)
     assert journal.file is not None
     reader = JournalReader(journal.file.path)
-    (first,) = reader.read_settled(0, 10)
-    journal.settle([make_event(id=slow.id)], PATIENCE)
-    (second,) = reader.read_settled(first.place, 10)
+    (first,) = reader.read_finalized(0, 10)
+    journal.finalize([make_event(id=slow.id)], PATIENCE)
+    (second,) = reader.read_finalized(first.place, 10)
     assert [first.id, second.id] == [str(quick.id), str(slow.id)]
 
 
 def test_threads_that_wait_share_a_transaction(journal: Journal) -> None:
-    first = settle(journal)
+    first = finalize(journal)
     assert journal.file is not None
     statements: list[str] = []
 
@@ -113,10 +113,10 @@ def test_threads_that_wait_share_a_transaction(journal: Journal) -> None:
     with ThreadPoolExecutor(20) as threads:
         with hanging_disk(journal.file):
             journal.file._connection.set_trace_callback(statements.append)
-            waiting = [threads.submit(settle, journal)]
+            waiting = [threads.submit(finalize, journal)]
             wait_for(lambda: inserts() == 1)
-            waiting += [threads.submit(settle, journal) for _ in range(19)]
-            wait_for(lambda: journal._inbox._parcels.qsize() == 19)
+            waiting += [threads.submit(finalize, journal) for _ in range(19)]
+            wait_for(lambda: journal._queue._writes.qsize() == 19)
         made = [future.result(PATIENCE) for future in waiting]
     assert inserts() == 2
     assert Counter(event.id for event in said(journal.directory)) == Counter(
@@ -135,7 +135,7 @@ def test_many_threads_lose_nothing_and_double_nothing(journal: Journal) -> None:
             event = make_event(outcome="interrupted")
             if number % 2:
                 journal.begin(event)
-            journal.settle([make_event(id=event.id)], PATIENCE)
+            journal.finalize([make_event(id=event.id)], PATIENCE)
             made.append(event.id)
         return made
 
@@ -148,9 +148,9 @@ def test_many_threads_lose_nothing_and_double_nothing(journal: Journal) -> None:
 
 
 def test_a_disk_that_hangs_holds_nobody(journal: Journal) -> None:
-    settle(journal)
+    finalize(journal)
     with hanging_disk(journal.file), ThreadPoolExecutor(8) as threads:
-        waiting = [threads.submit(journal.settle, [make_event()], SHORT) for _ in range(24)]
+        waiting = [threads.submit(journal.finalize, [make_event()], SHORT) for _ in range(24)]
         waiting += [threads.submit(journal.begin_durably, make_event(), SHORT) for _ in range(24)]
         errors = [future.exception(PATIENCE) for future in waiting]
     assert all(isinstance(error, JournalFailed) for error in errors)
@@ -158,65 +158,65 @@ def test_a_disk_that_hangs_holds_nobody(journal: Journal) -> None:
 
 def test_who_gave_up_is_recorded_once(journal: Journal) -> None:
     """Whichever word about it comes first: one that is being written cannot be taken back."""
-    settle(journal)
+    finalize(journal)
     events = [make_event() for _ in range(3)]
     with hanging_disk(journal.file):
         for event in events:
             with pytest.raises(JournalFailed):
-                journal.settle([event], SHORT)
-            journal.settle_later([make_event(id=event.id, outcome="failed")])
+                journal.finalize([event], SHORT)
+            journal.finalize_later([make_event(id=event.id, outcome="failed")])
     wait_until_said(journal.directory, *(event.id for event in events))
-    settle(journal)
+    finalize(journal)
     assert outcomes(journal.directory, *(e.id for e in events)) == ["served", "failed", "failed"]
     assert sorted(numbers(said(journal.directory))) == [1, 2, 3, 4, 5]
 
 
 def test_a_second_word_changes_nothing(journal: Journal) -> None:
-    event = settle(journal)
-    journal.settle_later([make_event(id=event.id, outcome="failed")])
-    journal.settle([make_event(id=event.id, outcome="failed")], PATIENCE)
+    event = finalize(journal)
+    journal.finalize_later([make_event(id=event.id, outcome="failed")])
+    journal.finalize([make_event(id=event.id, outcome="failed")], PATIENCE)
     journal.begin(make_event(id=event.id, outcome="interrupted"))
-    settle(journal)
-    settle(journal)
+    finalize(journal)
+    finalize(journal)
     assert outcomes(journal.directory, event.id) == ["served"]
 
 
 def test_too_much_that_waits_is_refused(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that hangs for long must not use up the memory."""
     monkeypatch.setattr("webapp.audit.journal.queue.WAITING_MAX", 10)
-    settle(journal)
+    finalize(journal)
     with hanging_disk(journal.file):
         with pytest.raises(JournalFailed):
-            journal.settle([make_event()], SHORT)
+            journal.finalize([make_event()], SHORT)
         begun = [make_event() for _ in range(5)]
         for event in begun:
             journal.begin(event)
         for _ in range(5):
-            journal.settle_later([make_event()])
-        for hand_in in (journal.begin, lambda event: journal.settle_later([event])):
+            journal.finalize_later([make_event()])
+        for hand_in in (journal.begin, lambda event: journal.finalize_later([event])):
             with pytest.raises(JournalFailed, match="too much"):
                 hand_in(make_event())
     wait_until_said(journal.directory, *(event.id for event in begun))
-    settle(journal)
+    finalize(journal)
 
 
 @pytest.mark.parametrize("later", [False, True])
 def test_what_cannot_be_written_down_fails_alone(journal: Journal, *, later: bool) -> None:
-    settle(journal)
+    finalize(journal)
     bad = make_event(surface="\ud800")
     with ThreadPoolExecutor(3) as threads:
         with hanging_disk(journal.file):
-            threads.submit(settle, journal)
+            threads.submit(finalize, journal)
             if later:
-                journal.settle_later([bad])
+                journal.finalize_later([bad])
             else:
-                refused = threads.submit(journal.settle, [bad], PATIENCE)
-            good = threads.submit(settle, journal)
+                refused = threads.submit(journal.finalize, [bad], PATIENCE)
+            good = threads.submit(finalize, journal)
         assert good.result(PATIENCE)
         assert later or isinstance(refused.exception(PATIENCE), JournalFailed)
-    settle(journal)
+    finalize(journal)
     assert sorted(numbers(said(journal.directory))) == [1, 2, 3, 4]
-    assert journal._inbox.late == []
+    assert journal._queue.late == []
 
 
 def test_where_no_file_can_be_made_it_is_tried_again(tmp_path: Path, impatient: None) -> None:
@@ -224,11 +224,11 @@ def test_where_no_file_can_be_made_it_is_tried_again(tmp_path: Path, impatient: 
     blocked.touch()
     with journal_in(blocked / "journal") as journal:
         with pytest.raises(JournalFailed):
-            settle(journal)
+            finalize(journal)
         late = make_event(outcome="failed")
-        journal.settle_later([late])
+        journal.finalize_later([late])
         blocked.unlink()
-        served = settle(journal)
+        served = finalize(journal)
         wait_until_said(journal.directory, late.id)
         assert outcomes(journal.directory, served.id, late.id) == ["served", "failed"]
         assert sorted(numbers(said(journal.directory))) == [1, 2]
@@ -246,13 +246,13 @@ def test_after_an_error_it_goes_on_with_another_file(
     break_next(broken, sqlite3.SQLITE_IOERR_FSYNC, written=written)
     unsure = make_event()
     with pytest.raises(JournalFailed):
-        journal.settle([unsure], PATIENCE)
-    journal.settle_later([make_event(id=unsure.id, outcome="failed")])
+        journal.finalize([unsure], PATIENCE)
+    journal.finalize_later([make_event(id=unsure.id, outcome="failed")])
     with pytest.raises(JournalFailed):
-        journal.settle([make_event(id=open_.id)], PATIENCE)
-    journal.settle_later([make_event(id=open_.id, outcome="failed")])
-    settle(journal)
-    settle(journal)
+        journal.finalize([make_event(id=open_.id)], PATIENCE)
+    journal.finalize_later([make_event(id=open_.id, outcome="failed")])
+    finalize(journal)
+    finalize(journal)
     assert journal.file is not None
     assert journal.file.path != broken.path
     for event, number in ((open_, 1), (unsure, 2)):
@@ -268,7 +268,7 @@ def test_what_began_in_a_transaction_that_failed_is_noted_in_the_next_file(
 ) -> None:
     """Its number would be missing if the process died, since others have gone on from there."""
     monkeypatch.setattr("webapp.audit.journal.service.LATE", 0.0)
-    settle(journal)
+    finalize(journal)
     assert journal.file is not None
     break_next(journal.file, sqlite3.SQLITE_IOERR_FSYNC, written=False)
     begun = make_event(outcome="interrupted")
@@ -276,24 +276,24 @@ def test_what_began_in_a_transaction_that_failed_is_noted_in_the_next_file(
     wait_for(lambda: begun.id in {event.id for event in said(journal.directory)})
     assert outcomes(journal.directory, begun.id) == ["interrupted"]
     with pytest.raises(JournalFailed):  # since the file that failed may say so too
-        journal.settle([make_event(id=begun.id)], PATIENCE)
-    journal.settle_later([make_event(id=begun.id, outcome="failed")])
+        journal.finalize([make_event(id=begun.id)], PATIENCE)
+    journal.finalize_later([make_event(id=begun.id, outcome="failed")])
     wait_for(lambda: outcomes(journal.directory, begun.id) == ["failed"])
 
 
 def test_what_was_forgotten_in_a_file_that_failed_is_forgotten_nowhere_else(
     journal: Journal,
 ) -> None:
-    settle(journal)
+    finalize(journal)
     broken = journal.file
     assert broken is not None
     break_next(broken, sqlite3.SQLITE_IOERR_WRITE, written=False)
     with pytest.raises(JournalFailed):
-        settle(journal)
-    kept = settle(journal)
+        finalize(journal)
+    kept = finalize(journal)
     journal.forget(broken, [1])
-    settle(journal)
-    settle(journal)
+    finalize(journal)
+    finalize(journal)
     assert outcomes(journal.directory, kept.id) == ["served"]
 
 
@@ -306,12 +306,12 @@ def test_it_can_be_emptied_while_it_is_full(tmp_path: Path) -> None:
             assert file is not None
             full = journal.held
             assert full > 20
-            places = [row.place for row in JournalReader(file.path).read_settled(0, 1000)]
+            places = [row.place for row in JournalReader(file.path).read_finalized(0, 1000)]
             with ThreadPoolExecutor(4) as threads:
                 for _ in range(4):
-                    threads.submit(settle, journal)
+                    threads.submit(finalize, journal)
                 journal.forget(file, places)
-            settle(journal)
+            finalize(journal)
             assert journal.file is file
             assert journal.held < full
 
@@ -326,14 +326,14 @@ def test_a_full_file_settles_what_has_begun_in_it_or_says_so(
         fill(journal)
         for event in begun:
             try:
-                journal.settle([make_event(id=event.id)], PATIENCE)
+                journal.finalize([make_event(id=event.id)], PATIENCE)
             except JournalFailed:
-                journal.settle_later([make_event(id=event.id, outcome="failed")])
+                journal.finalize_later([make_event(id=event.id, outcome="failed")])
         file = journal.file
         assert file is not None
-        journal.forget(file, [row.place for row in JournalReader(file.path).read_settled(0, 9)])
-        settle(journal)
-        settle(journal)
+        journal.forget(file, [row.place for row in JournalReader(file.path).read_finalized(0, 9)])
+        finalize(journal)
+        finalize(journal)
         assert set(outcomes(tmp_path, *(event.id for event in begun))) <= {"served", "failed"}
 
 
@@ -342,29 +342,29 @@ def test_a_disk_that_refuses_costs_a_file_and_no_event(tmp_path: Path) -> None:
     code = f"""
 import resource, signal
 limit = lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, {resource.RLIM_INFINITY}))
-journal.settle([make_event()], PATIENCE)
+journal.finalize([make_event()], PATIENCE)
 limit(200_000)
 while True:
     event = make_event()
     try:
-        journal.settle([event], PATIENCE)
+        journal.finalize([event], PATIENCE)
     except JournalFailed:
         break
     say(event.id)
 limit({resource.RLIM_INFINITY})
-journal.settle_later([make_event(id=event.id, outcome="failed")])
+journal.finalize_later([make_event(id=event.id, outcome="failed")])
 after = make_event()
-journal.settle([after], PATIENCE)
+journal.finalize([after], PATIENCE)
 journal.close(PATIENCE)
 say("failed", event.id, after.id)
 """
-    settled = []
+    finalized = []
     with script(code, tmp_path) as process:
         while len(line := line_of(process)) == 1:
-            settled += line
+            finalized += line
     _, failed, after = line
-    assert len(settled) > 10
-    served = outcomes(tmp_path, *map(UUID, [*settled, after]))
+    assert len(finalized) > 10
+    served = outcomes(tmp_path, *map(UUID, [*finalized, after]))
     assert set(served) == {"served"}
     told = [event for event in said(tmp_path) if str(event.id) == failed]
     assert "failed" in {event.outcome for event in told}
@@ -378,7 +378,7 @@ def test_the_child_of_a_fork_has_a_journal_of_its_own(tmp_path: Path, *, locked:
     code = f"""
 from threading import Event, Thread
 
-journal.settle([make_event()], PATIENCE)
+journal.finalize([make_event()], PATIENCE)
 journal.begin(make_event())
 while journal.held < 2:
     time.sleep(0.01)
@@ -386,7 +386,7 @@ time.sleep(0.1)
 held, done = Event(), Event()
 
 def hold():
-    with journal._inbox.lock:
+    with journal._queue.lock:
         held.set()
         done.wait()
 
@@ -395,12 +395,12 @@ if {locked}:
     held.wait()
 child = os.fork()
 if child == 0:
-    journal.settle([make_event()], PATIENCE)
-    journal.settle([make_event()], PATIENCE)
+    journal.finalize([make_event()], PATIENCE)
+    journal.finalize([make_event()], PATIENCE)
     os._exit(0)
 done.set()
 _, status = os.waitpid(child, 0)
-journal.settle([make_event()], PATIENCE)
+journal.finalize([make_event()], PATIENCE)
 say(status)
 time.sleep(60)
 """

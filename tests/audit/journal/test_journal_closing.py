@@ -9,12 +9,12 @@ from tests.audit.events import make_event
 from tests.audit.journal.journals import (
     MAX_BYTES,
     PATIENCE,
+    finalize,
     hanging_disk,
     journal_in,
     numbers,
     outcomes,
     said,
-    settle,
     wait_until_said,
 )
 from tests.audit.receipts import wait_for
@@ -28,16 +28,16 @@ def test_closing_writes_what_waits_and_a_later_event_begins_anew(journal: Journa
     begun, late, open_ = make_event(), make_event(outcome="failed"), make_event()
     journal.begin_durably(open_, PATIENCE)
     journal.begin(begun)
-    journal.settle_later([late])
+    journal.finalize_later([late])
     journal.close(PATIENCE)
     assert journal.file is None
     assert {event.id for event in said(journal.directory)} == {begun.id, late.id, open_.id}
     (path,) = journal_file.list_files(journal.directory)
     journal_file.adopt(path, MAX_BYTES).close()
     with pytest.raises(JournalFailed):
-        journal.settle([open_], PATIENCE)
-    journal.settle_later([make_event(id=open_.id, outcome="failed")])
-    again = settle(journal)
+        journal.finalize([open_], PATIENCE)
+    journal.finalize_later([make_event(id=open_.id, outcome="failed")])
+    again = finalize(journal)
     journal.close(PATIENCE)
     assert len(journal_file.list_files(journal.directory)) == 2
     assert outcomes(journal.directory, begun.id, again.id) == ["served", "served"]
@@ -46,10 +46,10 @@ def test_closing_writes_what_waits_and_a_later_event_begins_anew(journal: Journa
 
 
 def test_closing_waits_for_no_disk_that_hangs(journal: Journal) -> None:
-    settle(journal)
+    finalize(journal)
     late = make_event()
     with hanging_disk(journal.file):
-        journal.settle_later([late])
+        journal.finalize_later([late])
         journal.close(SHORT)
     wait_until_said(journal.directory, late.id)
     wait_for(lambda: journal.file is None)
@@ -59,9 +59,9 @@ def test_an_alarm_that_fails_stops_nothing(journal: Journal) -> None:
     def fail() -> None:
         raise RuntimeError("cannot start a thread")
 
-    journal.on_settled = fail
-    settle(journal)
-    settle(journal)
+    journal.on_finalized = fail
+    finalize(journal)
+    finalize(journal)
     assert numbers(said(journal.directory)) == [1, 2]
 
 
@@ -77,8 +77,8 @@ def test_what_no_thread_could_take_is_never_written(
         with monkeypatch.context() as patched:
             patched.setattr(Thread, "start", refuse)
             refused = make_event()
-            for hand_in in (journal.begin, lambda event: journal.settle([event], PATIENCE)):
+            for hand_in in (journal.begin, lambda event: journal.finalize([event], PATIENCE)):
                 with pytest.raises(JournalFailed, match="thread"):
                     hand_in(refused)
-        served = settle(journal)
+        served = finalize(journal)
         assert [event.id for event in said(tmp_path)] == [served.id]

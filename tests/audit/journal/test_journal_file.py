@@ -23,8 +23,8 @@ from webapp.audit.journal.reader import JournalReader, Row
 BIG = b"x" * 900
 
 
-def row(place: int, *, settled: bool = True, event: bytes = BIG) -> Row:
-    return Row(place, str(uuid4()), settled, event, "mac")
+def row(place: int, *, finalized: bool = True, event: bytes = BIG) -> Row:
+    return Row(place, str(uuid4()), finalized, event, "mac")
 
 
 def put(file: JournalFile, *rows: Row) -> None:
@@ -44,7 +44,7 @@ def fill(file: JournalFile, after: int) -> list[int]:
 
 
 def places(file: JournalReader) -> list[int]:
-    return [row.place for row in file.read_settled(0, 10**6)]
+    return [row.place for row in file.read_finalized(0, 10**6)]
 
 
 def names(directory: Path) -> list[str]:
@@ -57,17 +57,17 @@ def file(tmp_path: Path) -> JournalFile:
 
 
 def test_what_was_put_is_found_by_whoever_adopts_it(file: JournalFile) -> None:
-    rows = [row(1), row(2, settled=False), row(3)]
+    rows = [row(1), row(2, finalized=False), row(3)]
     put(file, *rows)
     file.close()
     adopted = adopt(file.path, MAX_BYTES)
-    assert [found.id for found in adopted.read_settled(0, 10)] == [row.id for row in rows]
+    assert [found.id for found in adopted.read_finalized(0, 10)] == [row.id for row in rows]
     assert adopted.held == 3
     adopted.close()
 
 
 def test_what_has_only_begun_is_nothing_to_bring_while_the_process_lives(file: JournalFile) -> None:
-    put(file, row(1, settled=False), row(2))
+    put(file, row(1, finalized=False), row(2))
     assert places(file) == [2]
     assert places(JournalReader(file.path)) == [2]
     assert [row.place for row in journal_reader.read_all(file.path)] == [1, 2]
@@ -75,8 +75,8 @@ def test_what_has_only_begun_is_nothing_to_bring_while_the_process_lives(file: J
 
 def test_a_page_begins_beyond_a_place_and_has_a_limit(file: JournalFile) -> None:
     put(file, *map(row, range(1, 8)))
-    assert [row.place for row in file.read_settled(2, 3)] == [3, 4, 5]
-    assert file.read_settled(7, 3) == []
+    assert [row.place for row in file.read_finalized(2, 3)] == [3, 4, 5]
+    assert file.read_finalized(7, 3) == []
     assert [row.place for row in file.read([7, 2, 99])] == [2, 7]
 
 
@@ -88,7 +88,7 @@ def test_a_transaction_is_kept_whole_or_not_at_all(file: JournalFile) -> None:
     assert file.held == 1
 
 
-def test_only_the_owner_may_look(file: JournalFile) -> None:
+def test_only_the_owner_may_access(file: JournalFile) -> None:
     put(file, row(1))
     directory = file.path.parent
     assert directory.stat().st_mode & 0o777 == 0o700
@@ -120,7 +120,7 @@ def test_one_in_use_is_nobody_elses(file: JournalFile) -> None:
 def test_it_survives_its_process(tmp_path: Path) -> None:
     code = """
 event = make_event()
-journal.settle([event], PATIENCE)
+journal.finalize([event], PATIENCE)
 say(event.id)
 time.sleep(60)
 """
@@ -132,7 +132,7 @@ time.sleep(60)
         process.send_signal(signal.SIGKILL)
         process.wait()
         adopted = adopt(path, MAX_BYTES)
-    assert [str(row.id) for row in adopted.read_settled(0, 10)] == [event_id]
+    assert [str(row.id) for row in adopted.read_finalized(0, 10)] == [event_id]
     adopted.close()
 
 
@@ -140,7 +140,7 @@ def test_a_child_has_no_part_in_its_parents_lock(tmp_path: Path) -> None:
     """Else a dead parent's events would wait until its last child is gone."""
     code = """
 event = make_event()
-journal.settle([event], PATIENCE)
+journal.finalize([event], PATIENCE)
 if os.fork() == 0:
     say(os.getpid())
     sys.stdin.read()
@@ -161,16 +161,16 @@ time.sleep(60)
 def test_the_end_of_a_child_leaves_its_parents_file_alone(tmp_path: Path) -> None:
     """Its interpreter ends in order, with a copy of all that the parent has open."""
     code = """
-journal.settle([make_event()], PATIENCE)
+journal.finalize([make_event()], PATIENCE)
 if os.fork() == 0:
     sys.exit()
 os.wait()
-journal.settle([make_event()], PATIENCE)
-say("settled")
+journal.finalize([make_event()], PATIENCE)
+say("finalized")
 time.sleep(60)
 """
     with script(code, tmp_path) as process:
-        assert line_of(process) == ["settled"]
+        assert line_of(process) == ["finalized"]
         (path,) = journal_file.list_files(tmp_path)
         with pytest.raises(Locked):
             adopt(path, MAX_BYTES)
@@ -244,7 +244,7 @@ def test_what_cannot_be_read_stays_where_it_is(file: JournalFile, damage: str) -
         with pytest.raises(sqlite3.Error):  # noqa: PT012 - where it is noticed depends
             adopted = adopt(file.path, MAX_BYTES)
             try:
-                adopted.read_settled(0, 1000)
+                adopted.read_finalized(0, 1000)
             finally:
                 adopted.close()
         assert file.path.exists()
@@ -255,7 +255,7 @@ def test_a_row_that_makes_no_sense_is_damage(file: JournalFile) -> None:
     with sqlite3.connect(file.path) as connection:
         connection.execute("update events set id = 'x'")
     with pytest.raises(sqlite3.DatabaseError):
-        file.read_settled(0, 10)
+        file.read_finalized(0, 10)
 
 
 def test_one_that_was_never_written_is_swept_away(tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
 """Whatever is asked of a journal in whatever order, its disk failing and its process dying: every
-event has one number, every number one event, and what was settled is there as it was said."""
+event has one number, every number one event, and what was finalized is there as it was said."""
 
 import shutil
 import sqlite3
@@ -31,8 +31,8 @@ FAULTS = [
 
 
 class JournalMachine(RuleBasedStateMachine):
-    looks = Bundle("looks")
-    settled = Bundle("settled")
+    accesses = Bundle("accesses")
+    finalized = Bundle("finalized")
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,13 +42,13 @@ class JournalMachine(RuleBasedStateMachine):
         self.journal = Journal(self.home / "journal", KEY, MAX_BYTES)
         self.open: set[UUID] = set()
         self.said: dict[UUID, set[Outcome]] = {}
-        """What was said of each look that has ended; more than one where that was in doubt."""
+        """What was said of each access that has ended; more than one where that was in doubt."""
         self.ledger: dict[UUID, AuditEvent] = {}
         """As the real one: the first that comes stays."""
         self.has_left = False
-        """Looks may have been left open in a file that is not written to any more."""
+        """Accesses may have been left open in a file that is not written to any more."""
 
-    @rule(target=looks, durably=st.booleans())
+    @rule(target=accesses, durably=st.booleans())
     def begin(self, *, durably: bool) -> UUID:
         event = make_event(outcome="interrupted", http_status=None)
         self.open.add(event.id)
@@ -61,12 +61,12 @@ class JournalMachine(RuleBasedStateMachine):
             self.say_later(event.id, "failed")
         return event.id
 
-    @rule(target=settled, look=consumes(looks), denied=st.integers(0, 2))
-    def settle(self, look: UUID, denied: int) -> UUID:
-        """An answer's looks: one that has begun, and some that need no beginning."""
-        events = [make_event(id=look), *(make_event() for _ in range(denied))]
+    @rule(target=finalized, access=consumes(accesses), denied=st.integers(0, 2))
+    def finalize(self, access: UUID, denied: int) -> UUID:
+        """An answer's accesses: one that has begun, and some that need no beginning."""
+        events = [make_event(id=access), *(make_event() for _ in range(denied))]
         try:
-            self.journal.settle(events, PATIENCE)
+            self.journal.finalize(events, PATIENCE)
         except JournalFailed:
             for event in events:
                 self.said.setdefault(event.id, {"served"})
@@ -75,25 +75,25 @@ class JournalMachine(RuleBasedStateMachine):
             for event in events:
                 self.open.discard(event.id)
                 self.said.setdefault(event.id, {"served"})
-        return look
+        return access
 
-    @rule(target=settled, look=consumes(looks))
-    def settle_later(self, look: UUID) -> UUID:
-        self.say_later(look, "failed")
-        return look
+    @rule(target=finalized, access=consumes(accesses))
+    def finalize_later(self, access: UUID) -> UUID:
+        self.say_later(access, "failed")
+        return access
 
-    @rule(event_id=settled, waits=st.booleans())
+    @rule(event_id=finalized, waits=st.booleans())
     def say_it_again(self, event_id: UUID, *, waits: bool) -> None:
         """It stands as it was said first."""
         again = make_event(id=event_id, outcome="denied")
         self.flush()
         if waits:
             try:
-                self.journal.settle([again], PATIENCE)
+                self.journal.finalize([again], PATIENCE)
             except JournalFailed:
                 return
         else:
-            self.journal.settle_later([again])
+            self.journal.finalize_later([again])
 
     @rule(fault=st.sampled_from(FAULTS))
     def fail_next(self, fault: tuple[int, bool]) -> None:
@@ -109,7 +109,7 @@ class JournalMachine(RuleBasedStateMachine):
         file = self.journal.file
         if file is None:
             return
-        rows = [row for row in journal_reader.read_all(file.path) if row.settled]
+        rows = [row for row in journal_reader.read_all(file.path) if row.finalized]
         chosen = [row for number, row in enumerate(rows) if number % 5 in which]
         self.commit(chosen)
         self.journal.forget(file, [row.place for row in chosen])
@@ -118,7 +118,7 @@ class JournalMachine(RuleBasedStateMachine):
     def adopt(self) -> None:
         """Bring what failed files hold to the ledger."""
         for file in self.adoptable(self.home / "journal"):
-            rows = file.read_settled(0, 10**6)
+            rows = file.read_finalized(0, 10**6)
             self.commit(rows)
             file.forget_now([row.place for row in rows])
             file.close()
@@ -130,7 +130,7 @@ class JournalMachine(RuleBasedStateMachine):
 
     @rule()
     def die(self) -> None:
-        """Look at what would be found, had the process been killed now."""
+        """Access at what would be found, had the process been killed now."""
         self.flush()
         wreck = Path(tempfile.mkdtemp(dir=self.home))
         if self.journal.directory.exists():
@@ -139,23 +139,23 @@ class JournalMachine(RuleBasedStateMachine):
         for event_id, event in self.ledger.items():
             found[event_id].append(event)
         for file in self.adoptable(wreck / "journal"):
-            for row in file.read_settled(0, 10**6):
+            for row in file.read_finalized(0, 10**6):
                 found[UUID(row.id)].append(load_event(row.event))
             file.close()
         self.check(found)
 
     def teardown(self) -> None:
-        for look in list(self.open):
-            self.say_later(look, "failed")
+        for access in list(self.open):
+            self.say_later(access, "failed")
         self.die()
         self.journal.close(PATIENCE)
         self.late.stop()
         shutil.rmtree(self.home)
 
-    def say_later(self, look: UUID, outcome: Outcome) -> None:
-        self.open.discard(look)
-        self.said.setdefault(look, set()).add(outcome)
-        self.journal.settle_later([make_event(id=look, outcome=outcome)])
+    def say_later(self, access: UUID, outcome: Outcome) -> None:
+        self.open.discard(access)
+        self.said.setdefault(access, set()).add(outcome)
+        self.journal.finalize_later([make_event(id=access, outcome=outcome)])
 
     def flush(self) -> None:
         """Return when all that was handed in before has been written."""
@@ -163,7 +163,7 @@ class JournalMachine(RuleBasedStateMachine):
             while True:
                 event = make_event()
                 try:
-                    self.journal.settle([event], PATIENCE)
+                    self.journal.finalize([event], PATIENCE)
                 except JournalFailed:
                     self.said[event.id] = {"served"}
                     self.say_later(event.id, "failed")
@@ -199,14 +199,15 @@ class JournalMachine(RuleBasedStateMachine):
                 assert {event.outcome for event in events} <= self.sayings(event_id)
             if not self.has_left:
                 assert len(events) <= 1 + (event_id in self.ledger)
-        assert found.keys() >= self.said.keys(), "a settled event that is gone"
+        assert found.keys() >= self.said.keys(), "a finalized event that is gone"
         assert found.keys() <= self.said.keys() | self.open
         if not self.has_left or not self.open:
             for seqs in by_journal.values():
                 assert seqs == set(range(1, len(seqs) + 1)), "a gap"
 
     def sayings(self, event_id: UUID) -> set[Outcome]:
-        """A file that was left may say that a look was interrupted: never one that was served."""
+        """A file that was left may say that an access was interrupted: never one that was
+        served."""
         said = self.said[event_id]
         return said | {"interrupted"} if self.has_left and said != {"served"} else said
 

@@ -142,11 +142,11 @@ def test_a_worker_with_another_key_loses_nothing(
         client, who = product.app.test_client(), add_account(product.app, "engineer")
         wrong = {"AUDIT_MAC_KEY": "w" * 40, "PROMETHEUS_MULTIPROC_DIR": str(numbers)}
         with run_worker({**product.environment, **wrong}, log):
-            looks = [
+            accesses = [
                 client.get("/admin/api/rules", headers=who.headers("global", INCIDENT))
                 for _ in range(5)
             ]
-            ids = [event_id for answer in looks for event_id in receipt(answer)]
+            ids = [event_id for answer in accesses for event_id in receipt(answer)]
             assert len(ids) == 5
             wait_for(lambda: in_quarantine(product.app) == len(ids))
             wait_for(lambda: log.read_text().count("audit_event_quarantined") > 2 * len(ids))

@@ -23,7 +23,7 @@ from webapp.audit.journal import reader as journal_reader
 from webapp.audit.journal.reader import Row
 from webapp.audit.models import AuditEventRow
 
-LOOKS = 25
+ACCESSES = 25
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def said(**changes: Any) -> dict[str, Any]:
     return {"committed": 0, "refused": 0, "running": 0, "unreadable": []} | changes
 
 
-def look(web: Web, who: Account) -> UUID:
+def access(web: Web, who: Account) -> UUID:
     headers = who.headers("global", INCIDENT)
     answer = requests.get(f"{web.url}/admin/api/rules", headers=headers, timeout=30)
     assert answer.status_code == 200
@@ -75,30 +75,30 @@ def test_after_the_web_was_killed_and_with_the_broker_down(
     """What was acknowledged is in the ledger once, and nothing is missing."""
     with run_web(product.environment, tmp_path / "log") as web:
         product.stack.redis.kill()
-        ids = {look(web, engineer) for _ in range(LOOKS)}
+        ids = {access(web, engineer) for _ in range(ACCESSES)}
         running = product.start("drain")
         waiting = product.start("verify", "--complete")
         os.killpg(web.process.pid, signal.SIGKILL)
         web.process.wait()
     assert (running.returncode, running.stdout) == (
         0,
-        f"0 events committed, 0 refused.\n{LOOKS} more are with processes that run, and bring"
+        f"0 events committed, 0 refused.\n{ACCESSES} more are with processes that run, and bring"
         " them.\n",
     )
     assert waiting.returncode == 0, waiting.stdout
-    assert waiting.stdout.endswith(f" 0 missing, {LOOKS} waiting in files on this host.\n")
+    assert waiting.stdout.endswith(f" 0 missing, {ACCESSES} waiting in files on this host.\n")
     assert kept(product) == {}
     drain = product.start("drain")
     again = product.start("drain")
     complete = product.start("verify", "--complete")
     product.stack.redis.start()
-    assert (drain.returncode, drain.stdout) == (0, f"{LOOKS} events committed, 0 refused.\n")
+    assert (drain.returncode, drain.stdout) == (0, f"{ACCESSES} events committed, 0 refused.\n")
     assert "100%" in drain.stderr
     assert "Traceback" not in drain.stderr
     assert again.stdout == "0 events committed, 0 refused.\n"
     assert kept(product) == dict.fromkeys(ids, "served")
     assert complete.returncode == 0, complete.stdout
-    assert complete.stdout.startswith(f"{LOOKS} events of ")
+    assert complete.stdout.startswith(f"{ACCESSES} events of ")
     assert complete.stdout.endswith(" journals: 0 missing, 0 waiting in files on this host.\n")
     assert list(product.journals.iterdir()) == []
 
@@ -115,9 +115,9 @@ def test_more_than_a_batch_some_of_it_known(product: Product) -> None:
     assert list(product.journals.iterdir()) == []
 
 
-def test_a_look_whose_process_died_in_it_was_interrupted(product: Product) -> None:
+def test_a_access_whose_process_died_in_it_was_interrupted(product: Product) -> None:
     begun = make_event(outcome="interrupted", http_status=None, rows=None)
-    product.leave(uuid4(), begun, settled=False)
+    product.leave(uuid4(), begun, finalized=False)
     assert drained(product) == (0, said(committed=1))
     assert kept(product) == {begun.id: "interrupted"}
 
@@ -125,7 +125,7 @@ def test_a_look_whose_process_died_in_it_was_interrupted(product: Product) -> No
 def leave_forged(product: Product, *events: AuditEvent) -> Path:
     """A file in which the first event's MAC does not hold."""
     file = product.hold(uuid4(), *events[1:])
-    row = product._row(len(events), events[0], settled=True)
+    row = product._row(len(events), events[0], finalized=True)
     file.write([row._replace(mac="0" * 64)], durable=False)
     file.close()
     return file.path

@@ -38,7 +38,7 @@ from webapp.audit.relay.relay import DAMAGED, RELAY_FAILURES, Relay
 
 LEFT_BEHIND = """
 events = [make_event(), make_event(outcome="interrupted")]
-journal.settle(events[:1], PATIENCE)
+journal.finalize(events[:1], PATIENCE)
 journal.begin_durably(events[1], PATIENCE)
 say(*(event.id for event in events))
 time.sleep(60)
@@ -106,9 +106,9 @@ def journal(tmp_path: Path, ledger: Ledger) -> Iterator[Journal]:
         yield made
 
 
-def settle(journal: Journal, **changes: object) -> UUID:
+def finalize(journal: Journal, **changes: object) -> UUID:
     event = make_event(**changes)
-    journal.settle([event], PATIENCE)
+    journal.finalize([event], PATIENCE)
     return event.id
 
 
@@ -117,27 +117,27 @@ def wait_until_empty(journal: Journal) -> None:
 
 
 def test_what_is_settled_arrives_and_is_forgotten(journal: Journal, ledger: Ledger) -> None:
-    ids = {settle(journal) for _ in range(50)}
+    ids = {finalize(journal) for _ in range(50)}
     wait_until_empty(journal)
     assert ledger.events.keys() == ids
     wait_for(lambda: journal.held == 0)
 
 
-def test_a_look_that_ends_after_a_later_one_arrives(journal: Journal, ledger: Ledger) -> None:
+def test_a_access_that_ends_after_a_later_one_arrives(journal: Journal, ledger: Ledger) -> None:
     slow = make_event(outcome="interrupted")
     journal.begin_durably(slow, PATIENCE)
     for _ in range(3):
-        quick = settle(journal)
+        quick = finalize(journal)
         wait_for(lambda quick=quick: quick in ledger.events)  # type: ignore[misc]  # bound now
     assert slow.id not in ledger.events
-    settle(journal, id=slow.id)
+    finalize(journal, id=slow.id)
     wait_until_empty(journal)
     assert ledger.events[slow.id].outcome == "served"
 
 
 def test_what_the_broker_lost_is_sent_again(journal: Journal, ledger: Ledger) -> None:
     ledger.takes = lambda _: False
-    lost = settle(journal)
+    lost = finalize(journal)
     wait_for(lambda: ledger.deliveries >= 2)
     ledger.takes = lambda _: True
     wait_until_empty(journal)
@@ -148,8 +148,8 @@ def test_what_the_ledger_refuses_holds_up_nothing(journal: Journal, ledger: Ledg
     refused = {uuid7() for _ in range(3)}
     ledger.takes = lambda event_id: event_id not in refused
     for event_id in refused:
-        settle(journal, id=event_id)
-    ids = {settle(journal) for _ in range(20)}
+        finalize(journal, id=event_id)
+    ids = {finalize(journal) for _ in range(20)}
     wait_for(lambda: ledger.events.keys() >= ids)
     wait_for(lambda: {event.id for event in said(journal.directory)} == refused)
     ledger.takes = lambda _: True
@@ -158,12 +158,12 @@ def test_what_the_ledger_refuses_holds_up_nothing(journal: Journal, ledger: Ledg
 
 def test_a_broker_that_fails_stops_no_question(journal: Journal, ledger: Ledger) -> None:
     ledger.takes = lambda _: False
-    waiting = settle(journal)
+    waiting = finalize(journal)
     wait_for(lambda: ledger.deliveries >= 1)
     failures = RELAY_FAILURES.labels("send")._value
     before = failures.get()
     ledger.before_send = refuse
-    settle(journal)
+    finalize(journal)
     wait_for(lambda: failures.get() >= before + 3)
     ledger.events[waiting] = make_event()
     wait_for(lambda: waiting not in {event.id for event in said(journal.directory)})
@@ -176,9 +176,9 @@ def test_a_database_that_fails_stops_no_sending(journal: Journal, ledger: Ledger
     failures = RELAY_FAILURES.labels("ask")._value
     before = failures.get()
     ledger.before_answer = refuse
-    settle(journal)
+    finalize(journal)
     wait_for(lambda: failures.get() >= before + 3)
-    event_id = settle(journal)
+    event_id = finalize(journal)
     wait_for(lambda: event_id in ledger.events)
     assert len(said(journal.directory)) == 2
     ledger.before_answer = lambda: None
@@ -205,7 +205,7 @@ def test_a_file_that_cannot_be_read_stops_no_other(
     bad = create(journal.directory, UUID(int=0), MAX_BYTES)
     rescued = make_event()
     with journal_in(journal.directory.parent / "elsewhere") as other:
-        other.settle([rescued], PATIENCE)
+        other.finalize([rescued], PATIENCE)
         assert other.file is not None
         (row,) = journal_reader.read_all(other.file.path)
     others = [Row(place, str(uuid4()), True, b"x" * 900, "") for place in range(2, 50)]
@@ -225,7 +225,7 @@ def test_a_file_that_cannot_be_read_stops_no_other(
     with script(LEFT_BEHIND, journal.directory) as process:
         left = {UUID(event_id) for event_id in line_of(process)}
         process.kill()
-    own = settle(journal)
+    own = finalize(journal)
     wait_for(lambda: ledger.events.keys() == left | {own})
     assert bad.path.exists()
     bad.path.rmdir() if damage == "not ours" else bad.path.unlink()
@@ -241,7 +241,7 @@ def test_a_damaged_event_is_for_the_worker_to_refuse(journal: Journal, ledger: L
     damaged = Row(1, str(uuid4()), True, b"\xff\xfe", "mac")
     left.write([damaged], durable=True)
     left.close()
-    event_id = settle(journal)
+    event_id = finalize(journal)
     wait_for(lambda: event_id in ledger.events)
     wait_for(lambda: len(ledger.refused) > 1)
     assert [row.id for row in journal_reader.read_all(left.path)] == [damaged.id]
@@ -253,16 +253,16 @@ def test_a_damaged_event_is_for_the_worker_to_refuse(journal: Journal, ledger: L
 def test_it_follows_the_journal_to_another_file(
     journal: Journal, ledger: Ledger, code: int
 ) -> None:
-    ids = {settle(journal)}
+    ids = {finalize(journal)}
     for _ in range(5):
         assert journal.file is not None
         break_next(journal.file, code, written=False)
         event = make_event()
         try:
-            journal.settle([event], PATIENCE)
+            journal.finalize([event], PATIENCE)
         except JournalFailed:
-            journal.settle_later([event])
-        ids |= {event.id, settle(journal)}
+            journal.finalize_later([event])
+        ids |= {event.id, finalize(journal)}
     wait_for(lambda: ledger.events.keys() == ids)
     wait_until_empty(journal)
 
@@ -275,16 +275,16 @@ def test_a_full_disk_is_emptied_and_used_again(small_disk: Path, ledger: Ledger)
         while failed < 3:
             event = make_event()
             try:
-                journal.settle([event], PATIENCE)
+                journal.finalize([event], PATIENCE)
             except JournalFailed:
-                journal.settle_later([event])
+                journal.finalize_later([event])
                 failed += 1
             ids.add(event.id)
         assert len(ids) > 100
         ledger.before_answer = lambda: None
         wait_for(lambda: ledger.events.keys() == ids)
         wait_until_empty(journal)
-        ids.add(settle(journal))
+        ids.add(finalize(journal))
         wait_for(lambda: ledger.events.keys() == ids)
 
 
@@ -294,17 +294,17 @@ def test_a_bound_that_was_reached_is_left_again(tmp_path: Path, ledger: Ledger) 
         ids = set[UUID]()
         with suppress(JournalFailed):
             while True:
-                ids.add(settle(journal))
+                ids.add(finalize(journal))
         ledger.before_send = lambda: None
         wait_for(lambda: ledger.events.keys() == ids)
         wait_until_empty(journal)
-        ids.add(settle(journal))
+        ids.add(finalize(journal))
         wait_for(lambda: ledger.events.keys() == ids)
 
 
 def test_draining_brings_away_all_there_is(tmp_path: Path, ledger: Ledger) -> None:
     with relaying(tmp_path, ledger) as journal:
-        ids = {settle(journal) for _ in range(2 * BATCH)}
+        ids = {finalize(journal) for _ in range(2 * BATCH)}
     assert ledger.events.keys() == ids
     assert list(tmp_path.iterdir()) == []
 
@@ -317,12 +317,12 @@ def test_what_cannot_be_brought_in_time_is_there_to_be_adopted(
     ledger.before_answer = (lambda: go_on.wait(PATIENCE)) if hangs else refuse
     with journal_in(tmp_path) as journal:
         relay = Relay(journal, ledger.send, ledger.find_committed)
-        event_id = settle(journal)
+        event_id = finalize(journal)
         wait_for(lambda: event_id in ledger.events)
         relay.drain(0.2)
         (path,) = journal_file.list_files(tmp_path)
         adopted = adopt(path, MAX_BYTES)
-        assert [row.id for row in adopted.read_settled(0, 10)] == [str(event_id)]
+        assert [row.id for row in adopted.read_finalized(0, 10)] == [str(event_id)]
         adopted.close()
         go_on.set()
 
@@ -331,10 +331,10 @@ def test_a_relay_that_drains_takes_on_nothing_new(tmp_path: Path, ledger: Ledger
     ledger.before_answer = refuse
     with journal_in(tmp_path) as journal:
         relay = Relay(journal, ledger.send, ledger.find_committed)
-        settle(journal)
+        finalize(journal)
         wait_for(lambda: bool(ledger.events))
         relay.drain(0.0)
-        settle(journal)
+        finalize(journal)
         journal.close(PATIENCE)
         for path in journal_file.list_files(tmp_path):
             wait_for(lambda path=path: _is_free(path))  # type: ignore[misc]  # bound now
@@ -350,7 +350,7 @@ def _is_free(path: Path) -> bool:
 
 def test_a_disk_that_hangs_stops_no_reading(journal: Journal, ledger: Ledger) -> None:
     ledger.before_send = refuse
-    event_id = settle(journal)
+    event_id = finalize(journal)
     with hanging_disk(journal.file):
         ledger.before_send = lambda: None
         wait_for(lambda: event_id in ledger.events)
@@ -372,7 +372,7 @@ relay = relay_module.Relay(journal, send, committed.intersection)
 def bring():
     event = make_event()
     relay_module.TICK = 0.01
-    journal.settle([event], PATIENCE)
+    journal.finalize([event], PATIENCE)
     while journal.held:
         time.sleep(0.01)
     relay_module.TICK = 3600

@@ -22,7 +22,7 @@ import tasks  # noqa: F401 - registers the tasks
 from tests.applications import application_of
 from tests.factories import Account, MadeTenant
 from webapp.caching import invalidate
-from webapp.db.scopes import ClerkScope
+from webapp.db.scopes import MaintenanceScope
 from webapp.extensions import db
 from webapp.grants.active import holder_tag, load_grants
 from webapp.grants.grant import Grant
@@ -83,7 +83,7 @@ class Hooks:
 
 
 @dataclass(frozen=True)
-class Told:
+class DecisionView:
     """An application whose mails and webhooks go to ports of this host."""
 
     app: Flask
@@ -92,7 +92,7 @@ class Told:
 
 
 @contextmanager
-def telling_app(app: Flask, **changes: Any) -> Iterator[Told]:
+def notifying_app(app: Flask, **changes: Any) -> Iterator[DecisionView]:
     """With a broker of its own: another application's worker knows of no mail server."""
     mail_port, hook_port = free_port(), free_port()
     settings = app.extensions["settings"]
@@ -105,7 +105,7 @@ def telling_app(app: Flask, **changes: Any) -> Iterator[Told]:
         "webhook_secret": SECRET,
     }
     with application_of(replace(settings, **(told | changes))) as made:
-        yield Told(made, mail_port, hook_port)
+        yield DecisionView(made, mail_port, hook_port)
 
 
 def own_broker(redis_url: str) -> str:
@@ -173,7 +173,7 @@ def add_grant(app: Flask, holder: Account, tenant: MadeTenant | None, **changes:
         "version": 1,
     }
     row = GrantRow(**(values | changes))
-    with app.app_context(), db.session.scoped(ClerkScope()):
+    with app.app_context(), db.session.scoped(MaintenanceScope()):
         db.session.add(row)
         db.session.flush()
         (grant,) = load_grants(GrantRow.id == row.id)
@@ -184,7 +184,7 @@ def add_grant(app: Flask, holder: Account, tenant: MadeTenant | None, **changes:
 
 def end(app: Flask, grant_id: UUID) -> None:
     """Have a grant's time be over."""
-    with app.app_context(), db.session.scoped(ClerkScope()):
+    with app.app_context(), db.session.scoped(MaintenanceScope()):
         row = db.session.get_one(GrantRow, grant_id)
         row.ends_at = datetime.now(UTC) - timedelta(seconds=1)
         invalidate(holder_tag(row.principal_id))
@@ -192,7 +192,7 @@ def end(app: Flask, grant_id: UUID) -> None:
 
 
 def tell(app: Flask, event: Any, grant: Grant) -> None:
-    with app.app_context(), db.session.scoped(ClerkScope()):
+    with app.app_context(), db.session.scoped(MaintenanceScope()):
         notices.tell(event, grant)
         db.session.commit()
 
@@ -204,7 +204,7 @@ def send(app: Flask) -> None:
 
 def rows(app: Flask, grant_id: UUID) -> list[NoticeRow]:
     """The notices of a grant, as they stand, in their order."""
-    with app.app_context(), db.session.scoped(ClerkScope()):
+    with app.app_context(), db.session.scoped(MaintenanceScope()):
         asked = select(NoticeRow).where(NoticeRow.grant_id == grant_id).order_by(NoticeRow.id)
         found = list(db.session.scalars(asked))
         db.session.expunge_all()
@@ -213,7 +213,7 @@ def rows(app: Flask, grant_id: UUID) -> list[NoticeRow]:
 
 def change_notices(app: Flask, **changes: Any) -> None:
     """All that are still to be sent, whoever's they are."""
-    with app.app_context(), db.session.scoped(ClerkScope()):
+    with app.app_context(), db.session.scoped(MaintenanceScope()):
         for row in db.session.scalars(select(NoticeRow).where(NoticeRow.due_at.is_not(None))):
             for name, value in changes.items():
                 setattr(row, name, value)

@@ -22,20 +22,20 @@ from tests.grants.notices.channels import (
     PUBLIC,
     SECRET,
     SENDER,
+    DecisionView,
     Hooks,
     Mailbox,
-    Told,
     add_grant,
     change_notices,
     hurry,
+    notifying_app,
     receiving_hooks,
     receiving_mail,
     rows,
     send,
     tell,
-    telling_app,
 )
-from webapp.db.scopes import ClerkScope, IdentityScope
+from webapp.db.scopes import IdentityScope, MaintenanceScope
 from webapp.extensions import db
 from webapp.grants.notices import outbox as notices
 from webapp.identity import authentication as identity
@@ -44,31 +44,36 @@ TOLERANCE = timedelta(seconds=30)
 
 
 @pytest.fixture(scope="module")
-def told(app: Flask) -> Iterator[Told]:
-    with telling_app(app) as made:
+def told(app: Flask) -> Iterator[DecisionView]:
+    with notifying_app(app) as made:
         yield made
 
 
 @pytest.fixture(autouse=True)
-def _nothing_left(told: Told) -> Iterator[None]:
+def _nothing_left(told: DecisionView) -> Iterator[None]:
     yield
     change_notices(told.app, due_at=None)
 
 
 @pytest.fixture
-def mailbox(told: Told) -> Iterator[Mailbox]:
+def mailbox(told: DecisionView) -> Iterator[Mailbox]:
     with receiving_mail(told.mail_port) as received:
         yield received
 
 
 @pytest.fixture
-def hooks(told: Told) -> Iterator[Hooks]:
+def hooks(told: DecisionView) -> Iterator[Hooks]:
     with receiving_hooks(told.hook_port) as received:
         yield received
 
 
 def test_who_decides_is_asked(
-    told: Told, mailbox: Mailbox, hooks: Hooks, tenant: MadeTenant, admin: Account, support: Account
+    told: DecisionView,
+    mailbox: Mailbox,
+    hooks: Hooks,
+    tenant: MadeTenant,
+    admin: Account,
+    support: Account,
 ) -> None:
     add_account(told.app, member_of={tenant.slug: "member"})
     add_account(told.app, member_of={add_tenant(told.app).slug: "admin"})
@@ -80,7 +85,7 @@ def test_who_decides_is_asked(
     (mail,) = mailbox.mails
     assert mail["From"] == f"Sightline <{SENDER}>"
     assert mail["To"] == admin.email
-    assert mail["Subject"] == f"{support.email} asks to look at {tenant.slug}"
+    assert mail["Subject"] == f"{support.email} asks to access {tenant.slug}"
     text = mail.get_content()
     link = f"{PUBLIC}/admin/api/grants/{grant.id}"
     for said in ("admin.rules.list", "support_case", "SUP-1", "the invoice is wrong", "30 min"):
@@ -93,7 +98,7 @@ def test_who_decides_is_asked(
 
 
 def test_those_are_asked_whom_the_rules_name_but_never_who_asks(
-    told: Told, client: FlaskClient, mailbox: Mailbox, tenant: MadeTenant, admin: Account
+    told: DecisionView, client: FlaskClient, mailbox: Mailbox, tenant: MadeTenant, admin: Account
 ) -> None:
     auditor, asking = add_account(told.app, "auditor"), add_account(told.app, "auditor")
     named = want_approval(client, admin.headers(), approver_roles=["auditor"])
@@ -104,7 +109,7 @@ def test_those_are_asked_whom_the_rules_name_but_never_who_asks(
 
 
 def test_the_platform_s_approvals_are_the_owners(
-    told: Told, mailbox: Mailbox, owner: Account, support: Account, admin: Account
+    told: DecisionView, mailbox: Mailbox, owner: Account, support: Account, admin: Account
 ) -> None:
     tell(told.app, "asked", add_grant(told.app, support, None))
     send(told.app)
@@ -115,7 +120,7 @@ def test_the_platform_s_approvals_are_the_owners(
 
 @pytest.mark.parametrize("event", ["approved", "denied", "revoked", "expired"])
 def test_the_holder_is_told_what_became_of_it(
-    told: Told,
+    told: DecisionView,
     mailbox: Mailbox,
     hooks: Hooks,
     tenant: MadeTenant,
@@ -131,7 +136,7 @@ def test_the_holder_is_told_what_became_of_it(
 
 
 def test_a_review_is_told_to_the_holder_and_to_the_owners(
-    told: Told, mailbox: Mailbox, tenant: MadeTenant, owner: Account, support: Account
+    told: DecisionView, mailbox: Mailbox, tenant: MadeTenant, owner: Account, support: Account
 ) -> None:
     broken = add_grant(told.app, support, tenant, kind="break_glass", review="needed it")
     tell(told.app, "reviewed", broken)
@@ -148,16 +153,18 @@ def test_where_nothing_is_configured_nothing_is_kept(
     assert rows(app, grant.id) == []
 
 
-def test_what_is_rolled_back_is_not_told(told: Told, tenant: MadeTenant, support: Account) -> None:
+def test_what_is_rolled_back_is_not_told(
+    told: DecisionView, tenant: MadeTenant, support: Account
+) -> None:
     grant = add_grant(told.app, support, tenant)
-    with told.app.app_context(), db.session.scoped(ClerkScope()):
+    with told.app.app_context(), db.session.scoped(MaintenanceScope()):
         notices.tell("asked", grant)
         db.session.rollback()
     assert rows(told.app, grant.id) == []
 
 
 def test_the_webhook_is_signed(
-    told: Told, hooks: Hooks, tenant: MadeTenant, support: Account
+    told: DecisionView, hooks: Hooks, tenant: MadeTenant, support: Account
 ) -> None:
     grant = add_grant(told.app, support, tenant)
     tell(told.app, "denied", grant)
@@ -175,7 +182,7 @@ def test_the_webhook_is_signed(
 
 
 def test_servers_that_are_down_get_it_when_they_are_up(
-    told: Told, tenant: MadeTenant, admin: Account, support: Account
+    told: DecisionView, tenant: MadeTenant, admin: Account, support: Account
 ) -> None:
     grant = add_grant(told.app, support, tenant)
     tell(told.app, "asked", grant)
@@ -204,7 +211,7 @@ def test_servers_that_are_down_get_it_when_they_are_up(
 
 
 def test_pauses_grow_until_it_is_given_up(
-    told: Told, tenant: MadeTenant, support: Account, capsys: pytest.CaptureFixture[str]
+    told: DecisionView, tenant: MadeTenant, support: Account, capsys: pytest.CaptureFixture[str]
 ) -> None:
     grant = add_grant(told.app, support, tenant)
     tell(told.app, "denied", grant)
@@ -224,12 +231,12 @@ def test_pauses_grow_until_it_is_given_up(
             assert (row.due_at, row.sent_at) == (None, None)
             assert row.problem
     assert "notice_given_up" in capsys.readouterr().err
-    with told.app.app_context(), db.session.scoped(ClerkScope()):
+    with told.app.app_context(), db.session.scoped(MaintenanceScope()):
         assert notices.count_given_up(timedelta(days=7)) > notices.count_given_up(timedelta(days=2))
 
 
 def test_what_nothing_more_becomes_of_is_forgotten_in_the_end(
-    told: Told, tenant: MadeTenant, support: Account
+    told: DecisionView, tenant: MadeTenant, support: Account
 ) -> None:
     kept, forgotten = add_grant(told.app, support, tenant), add_grant(told.app, support, tenant)
     tell(told.app, "denied", forgotten)
@@ -247,7 +254,7 @@ def test_what_nothing_more_becomes_of_is_forgotten_in_the_end(
 
 @pytest.mark.parametrize("status", [302, 400, 500])
 def test_what_the_webhook_refuses_comes_again_with_the_same_id(
-    told: Told, hooks: Hooks, tenant: MadeTenant, support: Account, status: int
+    told: DecisionView, hooks: Hooks, tenant: MadeTenant, support: Account, status: int
 ) -> None:
     hooks.statuses = [status, 200]
     grant = add_grant(told.app, support, tenant)
@@ -262,7 +269,12 @@ def test_what_the_webhook_refuses_comes_again_with_the_same_id(
 
 
 def test_one_who_is_refused_holds_up_nobody(
-    told: Told, mailbox: Mailbox, hooks: Hooks, tenant: MadeTenant, admin: Account, support: Account
+    told: DecisionView,
+    mailbox: Mailbox,
+    hooks: Hooks,
+    tenant: MadeTenant,
+    admin: Account,
+    support: Account,
 ) -> None:
     more = [add_account(told.app, member_of={tenant.slug: "admin"}).email for _ in range(3)]
     first, *others = sorted([admin.email, *more])
@@ -277,7 +289,7 @@ def test_one_who_is_refused_holds_up_nobody(
 
 
 def test_a_mail_server_that_is_down_is_tried_once_and_holds_up_no_webhook(
-    told: Told, hooks: Hooks, tenant: MadeTenant, support: Account
+    told: DecisionView, hooks: Hooks, tenant: MadeTenant, support: Account
 ) -> None:
     grants = [add_grant(told.app, support, tenant) for _ in range(3)]
     for grant in grants:
@@ -289,7 +301,7 @@ def test_a_mail_server_that_is_down_is_tried_once_and_holds_up_no_webhook(
 
 
 def test_two_who_send_at_once_send_each_once(
-    told: Told, mailbox: Mailbox, hooks: Hooks, tenant: MadeTenant, support: Account
+    told: DecisionView, mailbox: Mailbox, hooks: Hooks, tenant: MadeTenant, support: Account
 ) -> None:
     grants = [add_grant(told.app, support, tenant) for _ in range(10)]
     for grant in grants:
@@ -303,11 +315,11 @@ def test_two_who_send_at_once_send_each_once(
 
 
 def test_what_a_dead_worker_had_taken_is_sent_by_another(
-    told: Told, hooks: Hooks, tenant: MadeTenant, support: Account
+    told: DecisionView, hooks: Hooks, tenant: MadeTenant, support: Account
 ) -> None:
     grant = add_grant(told.app, support, tenant)
     tell(told.app, "denied", grant)
-    with told.app.app_context(), db.session.scoped(ClerkScope()):
+    with told.app.app_context(), db.session.scoped(MaintenanceScope()):
         taken = notices.take({"mail"})
         assert taken is not None
         db.session.commit()
@@ -322,18 +334,18 @@ def test_what_a_dead_worker_had_taken_is_sent_by_another(
 
 
 def test_what_was_addressed_twice_is_told_once(
-    told: Told, mailbox: Mailbox, tenant: MadeTenant, support: Account
+    told: DecisionView, mailbox: Mailbox, tenant: MadeTenant, support: Account
 ) -> None:
     """By a worker that was so slow that another took over."""
     grant = add_grant(told.app, support, tenant)
     tell(told.app, "denied", grant)
-    with told.app.app_context(), db.session.scoped(ClerkScope()):
+    with told.app.app_context(), db.session.scoped(MaintenanceScope()):
         slow = notices.take({"webhook"})
         db.session.commit()
     assert slow is not None
     hurry(told.app)
     send(told.app)
-    with told.app.app_context(), db.session.scoped(ClerkScope()):
+    with told.app.app_context(), db.session.scoped(MaintenanceScope()):
         notices.carry_out(slow)
         db.session.commit()
     send(told.app)
@@ -342,14 +354,14 @@ def test_what_was_addressed_twice_is_told_once(
 
 def test_nothing_is_lost_with_the_broker(
     app: Flask,
-    told: Told,
+    told: DecisionView,
     mailbox: Mailbox,
     tenant: MadeTenant,
     support: Account,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     urls = {"smtp_url": f"smtp://127.0.0.1:{told.mail_port}"}
-    with telling_app(app, celery_broker_url="redis://127.0.0.1:1/0", **urls) as cut_off:
+    with notifying_app(app, celery_broker_url="redis://127.0.0.1:1/0", **urls) as cut_off:
         grant = add_grant(cut_off.app, support, tenant)
         tell(cut_off.app, "denied", grant)
         said = ""
@@ -365,7 +377,7 @@ def test_nothing_is_lost_with_the_broker(
 
 
 def test_what_somebody_wrote_adds_no_header_and_no_line(
-    told: Told, mailbox: Mailbox, tenant: MadeTenant, support: Account
+    told: DecisionView, mailbox: Mailbox, tenant: MadeTenant, support: Account
 ) -> None:
     written = "wrong\r\nBcc: everybody@example.org\r\n\r\nTo decide, go elsewhere"
     tell(told.app, "denied", add_grant(told.app, support, tenant, note=written, ticket=written))
@@ -378,7 +390,7 @@ def test_what_somebody_wrote_adds_no_header_and_no_line(
 
 @pytest.mark.parametrize("name", ["{},victim@example.org", "{}<victim@example.org>"])
 def test_a_name_that_is_no_address_reaches_nobody(
-    told: Told, mailbox: Mailbox, tenant: MadeTenant, support: Account, name: str
+    told: DecisionView, mailbox: Mailbox, tenant: MadeTenant, support: Account, name: str
 ) -> None:
     with told.app.app_context(), db.session.scoped(IdentityScope()):
         misnamed = identity.create_user(name.format(uuid4().hex)).id
@@ -392,7 +404,7 @@ def test_a_name_that_is_no_address_reaches_nobody(
 
 
 def test_who_has_sent_long_enough_leaves_the_rest_to_another(
-    told: Told,
+    told: DecisionView,
     hooks: Hooks,
     tenant: MadeTenant,
     support: Account,

@@ -27,7 +27,7 @@ from webapp.rules.checks.findings import find_contradictory, find_unreachable, i
 from webapp.rules.checks.service import find_matched
 from webapp.rules.engine.evaluate import Candidate
 from webapp.rules.rule import Rule, Subjects, Window
-from webapp.rules.simulation.history import PastLook
+from webapp.rules.simulation.history import PastAccess
 
 NIGHT = {"days": ["mon"], "from": "22:00", "to": "06:00", "tz": "UTC"}
 NIGHTS = Window(("mon", "tue"), "22:00", "06:00", "UTC")
@@ -49,7 +49,7 @@ def unreachable(*rules: Rule) -> list[int]:
 
 @thoroughly
 @given(candidates([None], 1), st.lists(questions, min_size=1, max_size=6))
-def test_what_is_called_unreachable_changes_no_look(
+def test_what_is_called_unreachable_changes_no_access(
     drawn: list[Candidate], asked: list[Question]
 ) -> None:
     rules = [
@@ -63,8 +63,8 @@ def test_what_is_called_unreachable_changes_no_look(
     event(f"{len(idle)} unreachable")
     for rule in (rule for rule in rules if rule.id in idle):
         for question in asked:
-            said = [says(r, question.look, question.at) for r in rules if r.id != rule.id]
-            assert says(rule, question.look, question.at) is None or "deny" in said
+            said = [says(r, question.access, question.at) for r in rules if r.id != rule.id]
+            assert says(rule, question.access, question.at) is None or "deny" in said
 
 
 @pytest.mark.parametrize(
@@ -131,29 +131,31 @@ def test_the_same_conditions_contradict_each_other_where_the_effects_differ() ->
     assert [(f.rule_id.int, str(first.id) in f.detail) for f in found] == [(2, True)]
 
 
-def matched(rules: Sequence[Candidate], *looks: PastLook) -> set[int]:
-    return {rule_id.int for rule_id in find_matched(rules, looks)}
+def matched(rules: Sequence[Candidate], *accesses: PastAccess) -> set[int]:
+    return {rule_id.int for rule_id in find_matched(rules, accesses)}
 
 
-def test_a_rule_is_met_whatever_comes_of_the_look() -> None:
+def test_a_rule_is_met_whatever_comes_of_the_access() -> None:
     rules = [Candidate(UUID(int=n), None, rule(n, e)) for n, e in enumerate(_EFFECTS)]
-    look = PastLook(UUID(int=9), NOON, LOOK, True, None, approved=False)
-    assert matched(rules, look) == {0, 1, 2}
+    access = PastAccess(UUID(int=9), NOON, LOOK, True, None, approved=False)
+    assert matched(rules, access) == {0, 1, 2}
     night = Candidate(UUID(int=7), None, rule(7, windows=(NIGHTS,)))
-    assert matched([night], look) == set()
-    assert matched([night], look, replace(look, at=datetime(2026, 11, 24, 23, tzinfo=UTC))) == {7}
+    assert matched([night], access) == set()
+    assert matched([night], access, replace(access, at=datetime(2026, 11, 24, 23, tzinfo=UTC))) == {
+        7
+    }
 
 
 _EFFECTS = ("deny", "require_approval", "allow")
 
 
-def test_a_tenants_rule_is_met_by_looks_at_it() -> None:
+def test_a_tenants_rule_is_met_by_accesses_at_it() -> None:
     acme, globex = UUID(int=1), UUID(int=2)
     theirs = [Candidate(UUID(int=3), acme, rule(3, tenant="acme"))]
-    look = PastLook(UUID(int=9), NOON, LOOK, False, globex, approved=False)
-    assert matched(theirs, look) == set()
-    assert matched(theirs, look, replace(look, tenant_id=acme)) == {3}
-    assert matched(theirs, replace(look, tenant_id=None, everywhere=True)) == {3}
+    access = PastAccess(UUID(int=9), NOON, LOOK, False, globex, approved=False)
+    assert matched(theirs, access) == set()
+    assert matched(theirs, access, replace(access, tenant_id=acme)) == {3}
+    assert matched(theirs, replace(access, tenant_id=None, everywhere=True)) == {3}
 
 
 def _check(app: Flask, tenant: MadeTenant, *options: str) -> tuple[int, dict[str, str]]:
@@ -230,7 +232,7 @@ def _store(app: Flask, rule_id: str, windows: list[dict[str, Any]]) -> None:
         owner.execute(text("alter table rules force row level security"))
 
 
-def test_a_reason_is_needed_for_a_look_to_count(
+def test_a_reason_is_needed_for_a_access_to_count(
     app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account
 ) -> None:
     surface = f"s{uuid4().hex}.list"

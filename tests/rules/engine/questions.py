@@ -1,4 +1,4 @@
-"""One rule, one look, and what the engine says: what tests vary."""
+"""One rule, one access, and what the engine says: what tests vary."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from webapp.rules.engine.evaluate import Candidate, Cover, Verdict, judge, prepare
-from webapp.rules.engine.request import Circumstances
+from webapp.rules.engine.evaluate import Candidate, GrantMatch, Verdict, decide, prepare
+from webapp.rules.engine.request import AuthorizationRequest
 from webapp.rules.rule import Rule, Subjects
 
 SOME_DAY = datetime(2026, 1, 1, tzinfo=UTC)
@@ -39,7 +39,7 @@ RULE = Rule(
 )
 """Allows everything to everybody; a test says what differs."""
 
-LOOK = Circumstances(
+LOOK = AuthorizationRequest(
     email="sue@example.org",
     roles=frozenset({"support"}),
     mfa=False,
@@ -52,7 +52,7 @@ LOOK = Circumstances(
 ACME, GLOBEX = UUID(int=1), UUID(int=2)
 SLUGS = {None: None, ACME: "acme", GLOBEX: "globex"}
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
-GRANT = Cover(UUID(int=99), NOON + timedelta(hours=1))
+GRANT = GrantMatch(UUID(int=99), NOON + timedelta(hours=1))
 GLASS = replace(LOOK, reason="break_glass")
 EVERY_DAY: Any = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 ALLOW, DENY, ASK = "allow", "deny", "require_approval"
@@ -70,7 +70,7 @@ def rule(effect: str, number: int = 10, *, of: UUID | None = None, **said: Any) 
 
 def ask(
     *rules: Candidate,
-    look: Circumstances = LOOK,
+    access: AuthorizationRequest = LOOK,
     at: datetime = NOON,
     everywhere: bool = False,
     granted: Iterable[Candidate] = (),
@@ -78,10 +78,10 @@ def ask(
     ours = prepare(candidate for candidate in rules if candidate.tenant_id is None)
     theirs = prepare(candidate for candidate in rules if candidate.tenant_id is not None)
     covered = {candidate.id for candidate in granted}
-    return judge(
+    return decide(
         ours,
         theirs,
-        look,
+        access,
         at,
         everywhere=everywhere,
         covers=lambda candidate: GRANT if candidate.id in covered else None,

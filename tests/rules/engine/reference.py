@@ -12,8 +12,8 @@ from typing import Literal
 from uuid import UUID
 from zoneinfo import ZoneInfo, available_timezones
 
-from webapp.rules.engine.evaluate import Candidate, Cover, Verdict
-from webapp.rules.engine.request import Circumstances
+from webapp.rules.engine.evaluate import Candidate, GrantMatch, Verdict
+from webapp.rules.engine.request import AuthorizationRequest
 from webapp.rules.rule import Rule, Window
 
 Saying = Literal["deny", "approve", "allow"]
@@ -31,7 +31,7 @@ class Outcome:
     decided_by: tuple[UUID, ...]
     excluded: frozenset[UUID] = frozenset()
     grants: tuple[UUID, ...] = ()
-    passed_over: tuple[UUID, ...] = ()
+    bypassed_approvals: tuple[UUID, ...] = ()
     minutes: int | None = None
 
 
@@ -41,40 +41,45 @@ def outcome_of(verdict: Verdict) -> Outcome:
         _ids(verdict.decided_by),
         verdict.excluded.tenants,
         verdict.grants,
-        _ids(verdict.passed_over),
+        _ids(verdict.bypassed_approvals),
         verdict.minutes,
     )
 
 
-def judge_plainly(
+def decide_by_reference(
     platform: Iterable[Candidate],
     tenants: Iterable[Candidate],
-    look: Circumstances,
+    access: AuthorizationRequest,
     at: datetime,
     *,
     everywhere: bool,
-    covers: Callable[[Candidate], Cover | None],
+    covers: Callable[[Candidate], GrantMatch | None],
 ) -> Outcome:
-    """What a look is to get, `tenants` being the rules of the tenant looked at, or of all."""
+    """What an access is to get, `tenants` being the rules of the tenant accessed, or of all."""
     if not everywhere:
-        return _judge(list(platform), list(tenants), look, at, covers)
-    ours = _judge(list(platform), [], look, at, covers)
+        return _decide(list(platform), list(tenants), access, at, covers)
+    ours = _decide(list(platform), [], access, at, covers)
     if ours.ruling != "allowed":
         return ours
     rules_of: dict[UUID | None, list[Candidate]] = {}
     for candidate in tenants:
         rules_of.setdefault(candidate.tenant_id, []).append(candidate)
-    excluded, grants, passed_over, limits = set(), set(ours.grants), [*ours.passed_over], []
+    excluded, grants, bypassed_approvals, limits = (
+        set(),
+        set(ours.grants),
+        [*ours.bypassed_approvals],
+        [],
+    )
     if ours.minutes is not None:
         limits.append(ours.minutes)
     for tenant, rules in rules_of.items():
         assert tenant is not None
-        denying, approving, _ = _weigh(rules, look, at)
-        covered = [] if look.reason == "break_glass" else [covers(c) for c in approving]
+        denying, approving, _ = _evaluate(rules, access, at)
+        covered = [] if access.reason == "break_glass" else [covers(c) for c in approving]
         if denying or None in covered:
             excluded.add(tenant)
-        elif look.reason == "break_glass":
-            passed_over += [candidate.id for candidate in approving]
+        elif access.reason == "break_glass":
+            bypassed_approvals += [candidate.id for candidate in approving]
         else:
             grants |= {cover.grant_id for cover in covered if cover is not None}
             limits += _limits(approving)
@@ -83,30 +88,30 @@ def judge_plainly(
         ours.decided_by,
         frozenset(excluded),
         tuple(sorted(grants)),
-        tuple(sorted(passed_over)),
+        tuple(sorted(bypassed_approvals)),
         min(limits, default=None),
     )
 
 
-def _judge(
+def _decide(
     platform: Sequence[Candidate],
     tenant: Sequence[Candidate],
-    look: Circumstances,
+    access: AuthorizationRequest,
     at: datetime,
-    covers: Callable[[Candidate], Cover | None],
+    covers: Callable[[Candidate], GrantMatch | None],
 ) -> Outcome:
-    denying, approving, allowing = _weigh(platform, look, at)
-    tenant_denying, tenant_approving, _ = _weigh(tenant, look, at)
+    denying, approving, allowing = _evaluate(platform, access, at)
+    tenant_denying, tenant_approving, _ = _evaluate(tenant, access, at)
     if denying or tenant_denying:
         return Outcome("denied", _ids([*denying, *tenant_denying]))
     wanted = [*approving, *tenant_approving]
-    if look.reason == "break_glass":
+    if access.reason == "break_glass":
         if not allowing:
             return Outcome("denied", ())
         return Outcome(
             "allowed",
             _ids(allowing),
-            passed_over=_ids(wanted),
+            bypassed_approvals=_ids(wanted),
             minutes=_longest(allowing),
         )
     if not approving and not allowing:
@@ -125,33 +130,33 @@ def _judge(
     )
 
 
-def _weigh(
-    candidates: Iterable[Candidate], look: Circumstances, at: datetime
+def _evaluate(
+    candidates: Iterable[Candidate], access: AuthorizationRequest, at: datetime
 ) -> tuple[list[Candidate], list[Candidate], list[Candidate]]:
     """Those that deny, that ask for an approval, and that allow."""
     found: dict[Saying, list[Candidate]] = {"deny": [], "approve": [], "allow": []}
     for candidate in candidates:
-        said = says(candidate.rule, look, at)
+        said = says(candidate.rule, access, at)
         if said is not None:
             found[said].append(candidate)
     return found["deny"], found["approve"], found["allow"]
 
 
-def says(rule: Rule | None, look: Circumstances, at: datetime) -> Saying | None:
-    """What one rule says of a look."""
+def says(rule: Rule | None, access: AuthorizationRequest, at: datetime) -> Saying | None:
+    """What one rule says of an access."""
     if rule is None:
         return "deny"
     if not rule.enabled:
         return None
     if not is_readable(rule):
         return "deny"
-    if not _concerns(rule, look, at):
+    if not _concerns(rule, access, at):
         return None
     if rule.effect == "allow":
-        return "allow" if look.mfa or not rule.mfa else None
+        return "allow" if access.mfa or not rule.mfa else None
     if rule.effect == "deny":
-        return None if rule.mfa and look.mfa else "deny"
-    return "deny" if rule.mfa and not look.mfa else "approve"
+        return None if rule.mfa and access.mfa else "deny"
+    return "deny" if rule.mfa and not access.mfa else "approve"
 
 
 def is_readable(rule: Rule) -> bool:
@@ -163,25 +168,25 @@ def is_readable(rule: Rule) -> bool:
     return all(window.tz in ZONES for window in rule.windows)
 
 
-def _concerns(rule: Rule, look: Circumstances, at: datetime) -> bool:
+def _concerns(rule: Rule, access: AuthorizationRequest, at: datetime) -> bool:
     return (
-        _is_subject(rule, look)
-        and any(_covers_surface(pattern, look.surface) for pattern in rule.surfaces)
-        and _is_for(rule, look.reason)
-        and (rule.ticket is None or _fits(rule.ticket, look.ticket))
-        and _is_from(rule, look.ip)
+        _is_subject(rule, access)
+        and any(_covers_surface(pattern, access.surface) for pattern in rule.surfaces)
+        and _is_for(rule, access.reason)
+        and (rule.ticket is None or _fits(rule.ticket, access.ticket))
+        and _is_from(rule, access.ip)
         and (not rule.windows or any(is_open(window, at) for window in rule.windows))
         and (rule.starts_at is None or at >= rule.starts_at)
         and (rule.ends_at is None or at < rule.ends_at)
     )
 
 
-def _is_subject(rule: Rule, look: Circumstances) -> bool:
+def _is_subject(rule: Rule, access: AuthorizationRequest) -> bool:
     roles, users = rule.subjects.roles, rule.subjects.users
     if len(roles) + len(users) == 0:
         return True
-    named = any(user.lower() == look.email.lower() for user in users)
-    return named or any(role in look.roles for role in roles)
+    named = any(user.lower() == access.email.lower() for user in users)
+    return named or any(role in access.roles for role in roles)
 
 
 def _covers_surface(pattern: str, surface: str) -> bool:
@@ -262,7 +267,7 @@ def _longest(allowing: Iterable[Candidate]) -> int | None:
 
 
 def _limits(wanted: Iterable[Candidate]) -> list[int]:
-    """What approvals limit a look to."""
+    """What approvals limit an access to."""
     lengths = [candidate.rule.max_minutes for candidate in wanted if candidate.rule]
     return [minutes for minutes in lengths if minutes is not None]
 

@@ -1,4 +1,4 @@
-"""Rules and looks for tests: drawn from so few words that they often speak of each other."""
+"""Rules and searches for tests: drawn from so few words that they often speak of each other."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,8 +9,8 @@ from uuid import UUID
 from hypothesis import strategies as st
 
 from tests.rules.engine.questions import ACME, GLOBEX, RULE
-from webapp.rules.engine.evaluate import Candidate, Cover
-from webapp.rules.engine.request import Circumstances
+from webapp.rules.engine.evaluate import Candidate, GrantMatch
+from webapp.rules.engine.request import AuthorizationRequest
 from webapp.rules.rule import Day, Rule, Subjects, Window
 
 T = TypeVar("T")
@@ -92,8 +92,8 @@ RARE = 7
 
 @dataclass
 class Dice:
-    """Choices out of one number: hypothesis draws and shrinks a few bytes much faster than it
-    draws each field of each rule."""
+    """Choices out of one number: hypothesis strategies and shrinks a few bytes much faster than it
+    strategies each field of each rule."""
 
     number: int
 
@@ -164,18 +164,18 @@ def candidates(tenants: Sequence[UUID | None], first: int) -> st.SearchStrategy[
 
 @dataclass(frozen=True)
 class Question:
-    look: Circumstances
+    access: AuthorizationRequest
     at: datetime
-    covers: dict[UUID, Cover]
+    covers: dict[UUID, GrantMatch]
     """By the id of the rule."""
 
-    def cover(self, candidate: Candidate) -> Cover | None:
+    def cover(self, candidate: Candidate) -> GrantMatch | None:
         cover = self.covers.get(candidate.id)
         return cover if cover is not None and self.at < cover.ends_at else None
 
 
 def question_of(dice: Dice) -> Question:
-    look = Circumstances(
+    access = AuthorizationRequest(
         email=dice.pick(EMAILS),
         roles=frozenset(dice.some(ROLES, most=2)),
         mfa=dice.pick((False, True)),
@@ -185,9 +185,9 @@ def question_of(dice: Dice) -> Question:
         ip=dice.pick(ADDRESSES),
     )
     at = dice.pick(dice.pick((INSTANTS, EDGES)))
-    grants = [Cover(g, at + timedelta(minutes=1 + dice.roll(90))) for g in GRANTS]
+    grants = [GrantMatch(g, at + timedelta(minutes=1 + dice.roll(90))) for g in GRANTS]
     covered = {UUID(int=n): dice.pick(grants) for n in range(1, 11) if dice.roll(2)}
-    return Question(look, at, covered)
+    return Question(access, at, covered)
 
 
 rules = dice(32).map(rule_of)

@@ -23,13 +23,13 @@ from tests.rules.engine.questions import (
 from webapp.rules.engine.evaluate import (
     Candidate,
     Verdict,
-    judge,
+    decide,
     lasting,
     nothing_granted,
     prepare,
 )
 from webapp.rules.engine.explanation import explain
-from webapp.rules.engine.request import Circumstances
+from webapp.rules.engine.request import AuthorizationRequest
 from webapp.rules.rule import Subjects, Window
 
 
@@ -55,7 +55,7 @@ def test_a_tenant_narrows_and_never_widens() -> None:
     assert ask(approve) == Verdict("denied", ())
 
 
-def test_a_grant_lets_a_look_through_that_every_approval_is_given_for() -> None:
+def test_a_grant_lets_a_access_through_that_every_approval_is_given_for() -> None:
     ours, theirs = rule(ASK, 10), rule(ASK, 20, of=ACME)
     both = ask(ours, theirs, granted=[ours, theirs])
     assert (both.ruling, both.decided_by) == ("allowed", (ours, theirs))
@@ -110,12 +110,12 @@ def test_a_surface_is_named_exactly_or_by_what_it_begins_with(pattern: str, mean
 def test_no_reasons_are_any_reason_but_only_an_allowance_that_names_it_breaks_glass(
     effect: str,
 ) -> None:
-    assert ask(rule(ALLOW), look=GLASS).ruling == "denied"
+    assert ask(rule(ALLOW), access=GLASS).ruling == "denied"
     named = rule(ALLOW, 10, reasons=("break_glass",))
-    assert ask(named, look=GLASS).ruling == "allowed"
-    assert ask(named, look=LOOK).ruling == "denied"
-    other = ask(named, narrow := rule(effect, 11), look=GLASS)
-    assert narrow in (other.decided_by if effect == DENY else other.passed_over)
+    assert ask(named, access=GLASS).ruling == "allowed"
+    assert ask(named, access=LOOK).ruling == "denied"
+    other = ask(named, narrow := rule(effect, 11), access=GLASS)
+    assert narrow in (other.decided_by if effect == DENY else other.bypassed_approvals)
 
 
 @pytest.mark.parametrize(
@@ -169,11 +169,13 @@ def test_an_address_is_in_a_network_whichever_way_it_is_spelled(
 def test_an_unknown_address_is_in_no_network_that_allows_and_in_every_other(
     ip: str | None,
 ) -> None:
-    look = replace(LOOK, ip=ip)
+    access = replace(LOOK, ip=ip)
     inside: dict[str, Any] = {"networks": ("192.0.2.0/24",)}
-    assert ask(rule(ALLOW, 10, **inside), look=look).ruling == "denied"
-    assert ask(rule(ALLOW, 10), rule(DENY, 11, **inside), look=look).ruling == "denied"
-    assert ask(rule(ALLOW, 10), rule(ASK, 11, **inside), look=look).ruling == "approval_required"
+    assert ask(rule(ALLOW, 10, **inside), access=access).ruling == "denied"
+    assert ask(rule(ALLOW, 10), rule(DENY, 11, **inside), access=access).ruling == "denied"
+    assert (
+        ask(rule(ALLOW, 10), rule(ASK, 11, **inside), access=access).ruling == "approval_required"
+    )
 
 
 @pytest.mark.parametrize(
@@ -189,13 +191,13 @@ def test_a_rule_may_demand_a_second_factor(
     rules: list[Candidate], without: str, shown: str
 ) -> None:
     assert ask(*rules).ruling == without
-    assert ask(*rules, look=replace(LOOK, mfa=True)).ruling == shown
+    assert ask(*rules, access=replace(LOOK, mfa=True)).ruling == shown
 
 
 def test_no_grant_does_without_the_second_factor_that_its_rule_demands() -> None:
     approve = rule(ASK, mfa=True)
     assert ask(approve, granted=[approve]) == Verdict("denied", (approve,))
-    assert ask(approve, granted=[approve], look=replace(LOOK, mfa=True)).ruling == "allowed"
+    assert ask(approve, granted=[approve], access=replace(LOOK, mfa=True)).ruling == "allowed"
 
 
 def test_a_rule_begins_at_its_start_and_is_over_at_its_end() -> None:
@@ -260,7 +262,7 @@ def test_a_window_lasts_while_the_clock_shows_it_on_days_that_change_the_clock(
     rules = prepare([rule(ALLOW, windows=(window,))])
     start = date - timedelta(days=1)
     opened = [
-        rules.weigh(LOOK, start + timedelta(minutes=minute)).allowed
+        rules.evaluate(LOOK, start + timedelta(minutes=minute)).allowed
         for minute in range(0, 4 * 24 * 60, 5)
     ]
     assert 5 * sum(opened) == minutes
@@ -272,14 +274,14 @@ def test_broken_glass_passes_approvals_and_no_denial() -> None:
         rule(ASK, 11),
         rule(ASK, 20, of=ACME),
     )
-    verdict = ask(glass, ours, theirs, look=GLASS, granted=[ours])
-    assert verdict == Verdict("allowed", (glass,), passed_over=(ours, theirs))
+    verdict = ask(glass, ours, theirs, access=GLASS, granted=[ours])
+    assert verdict == Verdict("allowed", (glass,), bypassed_approvals=(ours, theirs))
     deny = rule(DENY, 21, of=ACME)
-    assert ask(glass, ours, deny, look=GLASS) == Verdict("denied", (deny,))
-    assert ask(ours, look=GLASS, granted=[ours]) == Verdict("denied", ())
+    assert ask(glass, ours, deny, access=GLASS) == Verdict("denied", (deny,))
+    assert ask(ours, access=GLASS, granted=[ours]) == Verdict("denied", ())
 
 
-def test_a_look_at_all_leaves_out_those_who_said_no() -> None:
+def test_a_access_at_all_leaves_out_those_who_said_no() -> None:
     allow, deny, approve = rule(ALLOW, 10), rule(DENY, 20, of=ACME), rule(ASK, 21, of=GLOBEX)
     verdict = ask(allow, deny, approve, everywhere=True)
     assert (verdict.ruling, verdict.decided_by) == ("allowed", (allow,))
@@ -294,15 +296,15 @@ def test_a_look_at_all_leaves_out_those_who_said_no() -> None:
     assert ask(deny, everywhere=True) == Verdict("denied", ())
 
 
-def test_a_look_at_all_by_broken_glass_leaves_out_those_who_deny() -> None:
+def test_a_access_at_all_by_broken_glass_leaves_out_those_who_deny() -> None:
     glass = rule(ALLOW, 10, reasons=("break_glass",))
     deny, approve, both = rule(DENY, 20, of=ACME), rule(ASK, 21, of=GLOBEX), rule(ASK, 22, of=ACME)
-    verdict = ask(glass, deny, approve, both, everywhere=True, look=GLASS)
+    verdict = ask(glass, deny, approve, both, everywhere=True, access=GLASS)
     assert verdict.excluded.tenants == {ACME}
-    assert verdict.passed_over == (approve,)
+    assert verdict.bypassed_approvals == (approve,)
 
 
-def test_a_look_lasts_as_long_as_the_longest_allowance_and_the_shortest_approval() -> None:
+def test_a_access_lasts_as_long_as_the_longest_allowance_and_the_shortest_approval() -> None:
     hour, day = rule(ALLOW, 10, max_minutes=60), rule(ALLOW, 11, max_minutes=1440)
     approve, theirs = (rule(ASK, 12, max_minutes=240), rule(ASK, 20, of=ACME, max_minutes=30))
     assert ask(hour).minutes == 60
@@ -328,14 +330,14 @@ def test_a_verdict_on_windows_is_good_until_the_clocks_go_on(seconds: float) -> 
     window = Window(EVERY_DAY, "12:01", "13:00", "UTC")
     sets = prepare([rule(ALLOW, windows=(window,))]), prepare([])
     at = NOON + timedelta(seconds=seconds)
-    verdict = judge(*sets, LOOK, at, everywhere=False)
+    verdict = decide(*sets, LOOK, at, everywhere=False)
     assert verdict.ruling == "denied"
     assert lasting(verdict, sets, at) == NOON + timedelta(minutes=1)
 
 
 def test_a_verdict_on_rules_without_times_is_good_for_ever() -> None:
     sets = prepare([rule(ALLOW)]), prepare([rule(DENY, 20, of=ACME)])
-    verdict = judge(*sets, LOOK, NOON, everywhere=False, covers=nothing_granted)
+    verdict = decide(*sets, LOOK, NOON, everywhere=False, covers=nothing_granted)
     assert lasting(verdict, sets, NOON) is None
 
 
@@ -362,8 +364,8 @@ def test_a_verdict_on_rules_without_times_is_good_for_ever() -> None:
             "The platform's rule “allow 10” allows it, without 1 tenant that said no.",
         ),
         (
-            ask(rule(ALLOW, reasons=("break_glass",)), rule(ASK, 20, of=ACME), look=GLASS),
-            "The platform's rule “allow 10” allows it, by broken glass, without what acme's rule "
+            ask(rule(ALLOW, reasons=("break_glass",)), rule(ASK, 20, of=ACME), access=GLASS),
+            "The platform's rule “allow 10” allows it, by break-glass, without what acme's rule "
             "“require_approval 20” asks for.",
         ),
     ],
@@ -372,10 +374,10 @@ def test_a_verdict_is_a_sentence_that_a_person_can_read(verdict: Verdict, senten
     assert explain(verdict, LOOK) == sentence
 
 
-def _matches(look: Circumstances, at: datetime = NOON, **said: Any) -> bool:
-    """Whether such a rule, whatever its effect, speaks of the look."""
-    allowing = ask(rule(ALLOW, **said), look=look, at=at).ruling == "allowed"
-    denying = ask(rule(ALLOW, 10), rule(DENY, 11, **said), look=look, at=at).ruling == "denied"
-    approving = ask(rule(ALLOW, 10), rule(ASK, 11, **said), look=look, at=at)
+def _matches(access: AuthorizationRequest, at: datetime = NOON, **said: Any) -> bool:
+    """Whether such a rule, whatever its effect, speaks of the access."""
+    allowing = ask(rule(ALLOW, **said), access=access, at=at).ruling == "allowed"
+    denying = ask(rule(ALLOW, 10), rule(DENY, 11, **said), access=access, at=at).ruling == "denied"
+    approving = ask(rule(ALLOW, 10), rule(ASK, 11, **said), access=access, at=at)
     assert allowing == denying == (approving.ruling == "approval_required")
     return allowing

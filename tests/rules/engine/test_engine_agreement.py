@@ -9,11 +9,11 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from tests.rules.engine.questions import EVERY_DAY, LOOK, NOON, RULE
-from tests.rules.engine.reference import ZONES, Outcome, judge_plainly, outcome_of, says
+from tests.rules.engine.reference import ZONES, Outcome, decide_by_reference, outcome_of, says
 from tests.rules.engine.strategies import TENANTS, Question, candidates, questions
 from webapp.rules.engine import cedar
-from webapp.rules.engine.evaluate import Candidate, judge, lasting, prepare
-from webapp.rules.engine.request import Circumstances
+from webapp.rules.engine.evaluate import Candidate, decide, lasting, prepare
+from webapp.rules.engine.request import AuthorizationRequest
 from webapp.rules.rule import Day, Rule, Window
 
 ACME, *_ = TENANTS
@@ -49,15 +49,15 @@ def thoroughly(examples: int) -> settings:
 
 @thoroughly(2000)
 @given(ours, theirs, st.lists(questions, min_size=4, max_size=4))
-def test_both_say_the_same_of_a_look(
+def test_both_say_the_same_of_a_access(
     platform: list[Candidate], tenants: list[Candidate], asked: list[Question]
 ) -> None:
     for everywhere in (True, False):
         narrowing = [c for c in tenants if everywhere or c.tenant_id == ACME]
         sets = prepare(platform), prepare(narrowing)
         for question in asked:
-            verdict = judge(
-                *sets, question.look, question.at, everywhere=everywhere, covers=question.cover
+            verdict = decide(
+                *sets, question.access, question.at, everywhere=everywhere, covers=question.cover
             )
             expected = _expected(platform, narrowing, question, everywhere)
             assert outcome_of(verdict) == expected
@@ -75,7 +75,9 @@ def test_a_verdict_holds_for_as_long_as_it_says(
 ) -> None:
     narrowing = [c for c in tenants if everywhere or c.tenant_id == ACME]
     sets = prepare(platform), prepare(narrowing)
-    verdict = judge(*sets, question.look, question.at, everywhere=everywhere, covers=question.cover)
+    verdict = decide(
+        *sets, question.access, question.at, everywhere=everywhere, covers=question.cover
+    )
     until = lasting(verdict, sets, question.at)
     event("for good" if until is None else "for a while")
     end = LAST if until is None else until
@@ -95,9 +97,9 @@ def test_any_network_holds_the_same_addresses_for_both(
     cedar.check(ours)
     edges = (int(network.network_address) + offset, int(network.broadcast_address) + offset)
     beside = [type(elsewhere)(edge) for edge in edges if 0 <= edge < 2**elsewhere.max_prefixlen]
-    looks = [replace(LOOK, ip=str(address)) for address in (elsewhere, *beside)]
-    assert _allowed(ours, [(look, NOON) for look in looks]) == [
-        says(ours, look, NOON) == "allow" for look in looks
+    accesses = [replace(LOOK, ip=str(address)) for address in (elsewhere, *beside)]
+    assert _allowed(ours, [(access, NOON) for access in accesses]) == [
+        says(ours, access, NOON) == "allow" for access in accesses
     ]
 
 
@@ -121,18 +123,18 @@ def test_any_clock_shows_both_the_same(
     ]
 
 
-def _allowed(ours: Rule, asked: list[tuple[Circumstances, datetime]]) -> list[bool]:
+def _allowed(ours: Rule, asked: list[tuple[AuthorizationRequest, datetime]]) -> list[bool]:
     rules = prepare([Candidate(ours.id, None, ours)])
-    return [rules.weigh(look, at).allowed for look, at in asked]
+    return [rules.evaluate(access, at).allowed for access, at in asked]
 
 
 def _expected(
     platform: list[Candidate], narrowing: list[Candidate], question: Question, everywhere: bool
 ) -> Outcome:
-    return judge_plainly(
+    return decide_by_reference(
         platform,
         narrowing,
-        question.look,
+        question.access,
         question.at,
         everywhere=everywhere,
         covers=question.cover,

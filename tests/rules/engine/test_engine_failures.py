@@ -22,7 +22,7 @@ from tests.rules.engine.questions import (
 )
 from tests.rules.engine.strategies import rules
 from webapp.rules.engine import cedar
-from webapp.rules.engine.evaluate import NO_RULES, RuleSet, Verdict, judge, prepare
+from webapp.rules.engine.evaluate import NO_RULES, RuleSet, Verdict, decide, prepare
 from webapp.rules.engine.explanation import explain
 from webapp.rules.engine.templates import Unreadable
 from webapp.rules.rule import Rule, Subjects, Window
@@ -73,7 +73,7 @@ def test_a_rule_that_cannot_even_be_loaded_denies() -> None:
 
 
 @pytest.mark.parametrize("said", BROKEN, ids=str)
-def test_a_tenants_rule_that_cannot_be_read_denies_looks_at_that_tenant(
+def test_a_tenants_rule_that_cannot_be_read_denies_accesses_at_that_tenant(
     said: dict[str, Any],
 ) -> None:
     allow, other = rule(ALLOW, 10), rule(ALLOW, 21, of=GLOBEX)
@@ -93,43 +93,44 @@ def test_a_rule_that_cedar_refuses_denies_and_the_others_are_asked() -> None:
 
 
 def _without_clocks(rules: RuleSet) -> RuleSet:
-    """A set whose questions do not bring the clocks that its rules look at."""
+    """A set whose questions do not bring the clocks that its rules access."""
     return replace(rules, _prepared=replace(rules._prepared, zones=()))
 
 
 def test_an_error_while_evaluating_denies() -> None:
-    """Whosever rule it is, and also where a look is at everybody, and whatever else allows it."""
+    """Whosever rule it is, and also where an access is at everybody, and whatever else allows
+    it."""
     allow = prepare([rule(ALLOW, 10)])
     timed = _without_clocks(prepare([rule(ALLOW, 10), rule(ALLOW, 11, windows=(ALWAYS,))]))
     theirs = _without_clocks(prepare([rule(DENY, 20, of=ACME, windows=(ALWAYS,))]))
     for platform, tenants in ((timed, NO_RULES), (allow, theirs)):
         for everywhere in (True, False):
-            verdict = judge(platform, tenants, LOOK, NOON, everywhere=everywhere)
+            verdict = decide(platform, tenants, LOOK, NOON, everywhere=everywhere)
             assert verdict == Verdict("denied", (), failed=True)
             assert explain(verdict, LOOK) == "Denied, since a rule cannot be evaluated."
 
 
 @pytest.mark.parametrize("said", [{"email": "\ud800"}, {"ticket": "\ud800"}], ids=str)
 def test_a_question_that_cannot_be_put_is_denied(said: dict[str, Any]) -> None:
-    assert ask(rule(ALLOW), look=replace(LOOK, **said)) == Verdict("denied", (), failed=True)
+    assert ask(rule(ALLOW), access=replace(LOOK, **said)) == Verdict("denied", (), failed=True)
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_what_people_write_stays_data(text: str) -> None:
-    """As whatever a rule or a look says, it means itself and nothing more."""
+    """As whatever a rule or an access says, it means itself and nothing more."""
     named = rule(DENY, 11, name=text, description=text, ticket="none such")
     assert ask(rule(ALLOW, 10), named).ruling == "allowed"
-    for said, look in (
+    for said, access in (
         ({"ticket": text}, replace(LOOK, ticket=text)),
         ({"subjects": Subjects((), (text,))}, replace(LOOK, email=text)),
         ({"subjects": Subjects((text,), ())}, replace(LOOK, roles=frozenset({text}))),
         ({"surfaces": (text,)}, replace(LOOK, surface=text)),
         ({"reasons": (text,)}, replace(LOOK, reason=text)),
     ):
-        assert ask(rule(ALLOW, 10, **said), look=look).ruling == "allowed"
+        assert ask(rule(ALLOW, 10, **said), access=access).ruling == "allowed"
         assert ask(rule(ALLOW, 10, **said)).ruling == "denied"
         assert ask(rule(ALLOW, 10), rule(DENY, 11, **said)).ruling == "allowed"
-        assert ask(look=look).ruling == "denied"
+        assert ask(access=access).ruling == "denied"
 
 
 @settings(max_examples=1000, deadline=None)
@@ -151,18 +152,18 @@ def test_the_schema_finds_the_largest_rule_valid() -> None:
     )
     for effect in ("allow", "deny", "require_approval"):
         cedar.check(replace(largest, effect=effect))
-    look = replace(LOOK, email="99@example.org", surface="surface_99.show", ticket="a" * 64)
+    access = replace(LOOK, email="99@example.org", surface="surface_99.show", ticket="a" * 64)
     fields = ("subjects", "surfaces", "ticket", "windows", "networks")
     said = {field: getattr(largest, field) for field in fields}
-    assert ask(rule(ALLOW, **said), look=replace(look, ip="10.99.0.1")).ruling == "allowed"
-    assert ask(rule(ALLOW, **said), look=replace(look, ip="10.100.0.1")).ruling == "denied"
+    assert ask(rule(ALLOW, **said), access=replace(access, ip="10.99.0.1")).ruling == "allowed"
+    assert ask(rule(ALLOW, **said), access=replace(access, ip="10.100.0.1")).ruling == "denied"
 
 
 @pytest.mark.parametrize("attribute", ["unknown", "ticket"])
 def test_the_schema_refuses_what_reads_more_than_there_is(
     monkeypatch: pytest.MonkeyPatch, attribute: str
 ) -> None:
-    """An attribute that no look has, or one that not every look has."""
+    """An attribute that no access has, or one that not every access has."""
     read = {".": {"left": {"Var": "context"}, "attr": attribute}}
     body = {"==": {"left": read, "right": {"Value": "INC-1"}}}
     monkeypatch.setattr("webapp.rules.engine.templates._contains", lambda values, value: body)
@@ -180,6 +181,6 @@ def test_any_text_is_itself(text: str) -> None:
         "subjects": Subjects((), (text.upper(), text)),
         "surfaces": (text,),
     }
-    look = replace(LOOK, ticket=pattern, email=text, surface=text)
+    access = replace(LOOK, ticket=pattern, email=text, surface=text)
     cedar.check(replace(RULE, **said))
-    assert ask(rule(ALLOW, **said), look=look).ruling == "allowed"
+    assert ask(rule(ALLOW, **said), access=access).ruling == "allowed"

@@ -20,7 +20,7 @@ from tests.rules.test_rules_changes import FULL
 from webapp.rules.checks.findings import is_readable
 from webapp.rules.engine import cedar
 from webapp.rules.engine.evaluate import Candidate, prepare
-from webapp.rules.engine.request import Circumstances, address
+from webapp.rules.engine.request import AuthorizationRequest, address
 from webapp.rules.engine.templates import microseconds
 from webapp.rules.files.cedar_text import entities_text, policies_text
 from webapp.rules.rule import Rule, surfaces_covering
@@ -33,21 +33,23 @@ Said = set[tuple[str, str]]
 
 def _ask(text: str, entities: str, question: Question, zones: set[str], **state: bool) -> Said:
     """As a program does that has only what was exported, and Cedar."""
-    look = question.look
+    access = question.access
     request = {
         "principal": {"type": "Principal", "id": "somebody"},
-        "action": {"type": "Action", "id": "look"},
-        "resource": {"type": "Surface", "id": look.surface},
-        "context": _context(look, question, **state),
+        "action": {"type": "Action", "id": "access"},
+        "resource": {"type": "Surface", "id": access.surface},
+        "context": _context(access, question, **state),
     }
     present = [
         _entity(
             "Principal",
             "somebody",
-            [("Everyone", "everyone"), ("User", look.email.lower())]
-            + [("Role", role) for role in look.roles],
+            [("Everyone", "everyone"), ("User", access.email.lower())]
+            + [("Role", role) for role in access.roles],
         ),
-        _entity("Surface", look.surface, [("Pattern", p) for p in surfaces_covering(look.surface)]),
+        _entity(
+            "Surface", access.surface, [("Pattern", p) for p in surfaces_covering(access.surface)]
+        ),
         *(
             {**_entity("Clock", zone, []), "attrs": cedar.clock(zone, question.at)}
             for zone in zones
@@ -61,16 +63,16 @@ def _ask(text: str, entities: str, question: Question, zones: set[str], **state:
     return {tuple(name.split(".")) for name in ids}
 
 
-def _context(look: Circumstances, question: Question, **state: bool) -> dict[str, Any]:
+def _context(access: AuthorizationRequest, question: Question, **state: bool) -> dict[str, Any]:
     context: dict[str, Any] = {
-        "reason": look.reason,
-        "mfa": look.mfa,
+        "reason": access.reason,
+        "mfa": access.mfa,
         "at": microseconds(question.at),
         **state,
     }
-    if look.ticket is not None:
-        context["ticket"] = look.ticket
-    if (ip := address(look.ip)) is not None:
+    if access.ticket is not None:
+        context["ticket"] = access.ticket
+    if (ip := address(access.ip)) is not None:
         context["ip"] = {"__extn": {"fn": "ip", "arg": str(ip)}}
     return context
 
@@ -99,12 +101,14 @@ def test_what_is_exported_decides_as_the_engine_does(
     rule_set = prepare(Candidate(rule.id, None, rule) for rule in rules)
     for question in asked:
         for approved, granted in ((False, False), (True, False), (True, True)):
-            weighed = rule_set.weigh(question.look, question.at, approved=approved, granted=granted)
+            evaluation = rule_set.evaluate(
+                question.access, question.at, approved=approved, granted=granted
+            )
             said = _ask(text, entities, question, zones, approved=approved, granted=granted)
             parts = {part: {UUID(i) for i, p in said if p == part} for _, part in said}
-            assert parts.get("deny", set()) == {c.id for c in weighed.denying}
-            assert parts.get("approve", set()) == {c.id for c in weighed.approving}
-            assert parts.get("permit", set()) == {c.id for c in weighed.allowing}
+            assert parts.get("deny", set()) == {c.id for c in evaluation.denying}
+            assert parts.get("approve", set()) == {c.id for c in evaluation.approving}
+            assert parts.get("permit", set()) == {c.id for c in evaluation.allowing}
             event(", ".join(sorted(parts)) or "nothing")
 
 

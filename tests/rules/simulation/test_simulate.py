@@ -23,12 +23,12 @@ from webapp.extensions import db
 from webapp.rules.simulation import service as simulating
 
 SIMULATE = f"{PATH}/simulate"
-NOBODY = str(UUID(int=0))
+NO_EXCLUSION = str(UUID(int=0))
 
 
 @pytest.fixture
 def surface() -> str:
-    """One that no other test looks at."""
+    """One that no other test accesses."""
     return f"s{uuid4().hex}.list"
 
 
@@ -45,29 +45,29 @@ def simulate(client: FlaskClient, headers: dict[str, str], **asked: Any) -> dict
 
 
 def described(surface: str, **said: Any) -> dict[str, Any]:
-    look = {"email": "kim@example.org", "roles": ["support"], "reason": "support_case"}
-    return look | {"surface": surface} | said
+    access = {"email": "kim@example.org", "roles": ["support"], "reason": "support_case"}
+    return access | {"surface": surface} | said
 
 
-def _look(client: FlaskClient, headers: dict[str, str], **asked: Any) -> tuple[Any, Any]:
+def _access(client: FlaskClient, headers: dict[str, str], **asked: Any) -> tuple[Any, Any]:
     answer = simulate(client, headers, **asked)
     assert answer["past"] is None
-    return answer["look"]["before"], answer["look"]["after"]
+    return answer["access"]["before"], answer["access"]["after"]
 
 
-def test_a_described_look_is_decided_without_the_draft_and_with_it(
+def test_a_described_access_is_decided_without_the_draft_and_with_it(
     client: FlaskClient, tenant: MadeTenant, everywhere: dict[str, str], surface: str
 ) -> None:
     rule = draft("Not at night", tenant=tenant.slug, surfaces=[surface])
-    before, after = _look(
-        client, everywhere, rule=rule, look=described(surface, tenant=tenant.slug)
+    before, after = _access(
+        client, everywhere, rule=rule, access=described(surface, tenant=tenant.slug)
     )
     assert before["effect"] == "allowed"
-    assert before["explanation"] == "The platform's rule “Staff look” allows it."
+    assert before["explanation"] == "The platform's rule “Staff access” allows it."
     assert after == {
         "effect": "denied",
         "explanation": f"{tenant.slug.capitalize()}'s rule “Not at night” denies it.",
-        "rule_ids": [NOBODY],
+        "rule_ids": [NO_EXCLUSION],
         "excluded_count": 0,
         "excluded_tenant_ids": [],
         "excluded": None,
@@ -105,12 +105,12 @@ def test_each_circumstance_counts(
         {"mfa": True},
         {"tenant": add_tenant(app).slug},
     ):
-        look = described(surface, **(meets | other))
-        _, after = _look(client, everywhere, rule=rule, look=look)
+        access = described(surface, **(meets | other))
+        _, after = _access(client, everywhere, rule=rule, access=access)
         assert after["effect"] == ("allowed" if other else "denied"), other
 
 
-def test_a_look_at_all_tenants_says_how_many_are_left_out_and_which(
+def test_a_access_at_all_tenants_says_how_many_are_left_out_and_which(
     client: FlaskClient,
     tenant: MadeTenant,
     outsider: Account,
@@ -119,7 +119,7 @@ def test_a_look_at_all_tenants_says_how_many_are_left_out_and_which(
 ) -> None:
     add_rule(client, outsider.headers(), surfaces=[surface])
     rule = draft("new", tenant=tenant.slug, surfaces=[surface], effect="require_approval")
-    before, after = _look(client, everywhere, rule=rule, look=described(surface))
+    before, after = _access(client, everywhere, rule=rule, access=described(surface))
     assert (before["effect"], after["effect"]) == ("allowed", "allowed")
     left_out = before["excluded_count"]  # those of other tests, and the outsider's
     assert len(before["excluded_tenant_ids"]) == left_out >= 1
@@ -133,12 +133,16 @@ def test_a_draft_in_the_place_of_a_rule_and_a_rule_removed(
     client: FlaskClient, tenant: MadeTenant, admin: Account, surface: str
 ) -> None:
     rule = add_rule(client, admin.headers(), surfaces=[surface])
-    look = described(surface, tenant=tenant.slug)
+    access = described(surface, tenant=tenant.slug)
     softer = draft(surfaces=[surface], effect="require_approval")
-    before, after = _look(client, admin.headers(), rule=softer, replaces=rule["id"], look=look)
+    before, after = _access(
+        client, admin.headers(), rule=softer, replaces=rule["id"], access=access
+    )
     assert (before["effect"], after["effect"]) == ("denied", "approval_required")
     assert after["rule_ids"] == [rule["id"]]
-    before, after = _look(client, admin.headers(), replaces=rule["id"], remove=True, look=look)
+    before, after = _access(
+        client, admin.headers(), replaces=rule["id"], remove=True, access=access
+    )
     assert (before["effect"], after["effect"]) == ("denied", "allowed")
 
 
@@ -147,18 +151,18 @@ def test_a_tenant_is_told_its_own_part(
 ) -> None:
     add_rule(client, outsider.headers(), surfaces=[surface])
     rule = draft("ours", surfaces=[surface])
-    before, after = _look(client, admin.headers(), rule=rule, look=described(surface))
+    before, after = _access(client, admin.headers(), rule=rule, access=described(surface))
     for told, is_left_out in ((before, False), (after, True)):
         assert told["effect"] == "allowed"
         assert told["excluded"] is is_left_out
         assert told["excluded_count"] is None
         assert told["excluded_tenant_ids"] is None
-        assert "Staff look" not in told["explanation"]
+        assert "Staff access" not in told["explanation"]
 
 
 @dataclass(frozen=True)
 class Past:
-    """Looks at a tenant and at all of them, on a surface of their own."""
+    """Accesses at a tenant and at all of them, on a surface of their own."""
 
     app: Flask
     surface: str
@@ -186,16 +190,16 @@ def past(app: Flask, surface: str) -> Past:
 
 def _days(client: FlaskClient, headers: dict[str, str], **asked: Any) -> dict[str, Any]:
     answer = simulate(client, headers, **({"days": 30} | asked))
-    assert answer["look"] is None
+    assert answer["access"] is None
     replay: dict[str, Any] = answer["past"]
     return replay
 
 
-def test_the_looks_of_the_last_days_are_judged_again(
+def test_the_accesses_of_the_last_days_are_judged_again(
     client: FlaskClient, past: Past, tenant: MadeTenant, everywhere: dict[str, str]
 ) -> None:
     now = datetime.now(UTC)
-    looks = [
+    accesses = [
         past.add(tenant, "sue@example.org", occurred_at=now - timedelta(hours=3)),
         past.add(None, "tom@example.org", occurred_at=now - timedelta(hours=2)),
         past.add(tenant, "sue@example.org", occurred_at=now - timedelta(hours=1), kind="change"),
@@ -207,17 +211,17 @@ def test_the_looks_of_the_last_days_are_judged_again(
     assert found["examined"] >= 4
     assert (found["changed"], found["truncated"]) == (3, False)
     assert found["shifts"] == [
-        {"before": "allowed", "after": "denied", "looks": 2},
-        {"before": "included", "after": "excluded", "looks": 1},
+        {"before": "allowed", "after": "denied", "accesses": 2},
+        {"before": "included", "after": "excluded", "accesses": 1},
     ]
     assert found["actors"] == [
-        {"actor": "sue@example.org", "looks": 2},
-        {"actor": "tom@example.org", "looks": 1},
+        {"actor": "sue@example.org", "accesses": 2},
+        {"actor": "tom@example.org", "accesses": 1},
     ]
-    assert [look["id"] for look in found["looks"]] == [str(e.id) for e in reversed(looks)]
-    assert found["looks"][0] == {
-        "id": str(looks[2].id),
-        "occurred_at": looks[2].occurred_at.isoformat(),
+    assert [access["id"] for access in found["accesses"]] == [str(e.id) for e in reversed(accesses)]
+    assert found["accesses"][0] == {
+        "id": str(accesses[2].id),
+        "occurred_at": accesses[2].occurred_at.isoformat(),
         "actor": "sue@example.org",
         "surface": past.surface,
         "reason": "incident",
@@ -272,7 +276,7 @@ def test_rules_have_no_say_at_home(
     assert _days(client, everywhere, rule=rule)["changed"] == 0
 
 
-def test_a_tenant_tries_its_rules_on_the_looks_that_it_sees(
+def test_a_tenant_tries_its_rules_on_the_accesses_that_it_sees(
     client: FlaskClient, past: Past, tenant: MadeTenant, admin: Account, outsider: Account
 ) -> None:
     other = add_tenant(past.app)
@@ -291,7 +295,7 @@ def test_a_tenant_tries_its_rules_on_the_looks_that_it_sees(
     assert "sue@example.org" not in {actor["actor"] for actor in theirs["actors"]}
 
 
-def test_it_says_when_there_were_more_looks_than_it_took(
+def test_it_says_when_there_were_more_accesses_than_it_took(
     client: FlaskClient,
     past: Past,
     tenant: MadeTenant,
@@ -299,10 +303,10 @@ def test_it_says_when_there_were_more_looks_than_it_took(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     events = [past.add(tenant, "sue@example.org") for _ in range(3)]
-    monkeypatch.setattr(simulating, "MAX_LOOKS", 2)
+    monkeypatch.setattr(simulating, "MAX_ACCESSES", 2)
     found = _days(client, admin.headers(), rule=draft(surfaces=[past.surface]))
     assert (found["examined"], found["truncated"]) == (2, True)
-    assert [look["id"] for look in found["looks"]] == [str(e.id) for e in events[:0:-1]]
+    assert [access["id"] for access in found["accesses"]] == [str(e.id) for e in events[:0:-1]]
 
 
 def test_nothing_is_written(
@@ -318,7 +322,7 @@ def test_nothing_is_written(
         engine = db.engine
     event.listen(engine, "before_cursor_execute", listen)
     try:
-        for asked in ({"days": 30}, {"look": described(surface)}):
+        for asked in ({"days": 30}, {"access": described(surface)}):
             simulate(client, everywhere, rule=draft(surfaces=[surface]), **asked)
     finally:
         event.remove(engine, "before_cursor_execute", listen)
@@ -326,10 +330,10 @@ def test_nothing_is_written(
     assert {statement.split()[0].upper() for statement in statements} == {"SELECT"}
 
 
-def test_an_elevation_is_recorded_and_a_look_at_home_is_not(
+def test_an_elevation_is_recorded_and_a_access_at_home_is_not(
     client: FlaskClient, admin: Account, everywhere: dict[str, str], surface: str
 ) -> None:
-    asked = {"rule": draft(surfaces=[surface]), "look": described(surface)}
+    asked = {"rule": draft(surfaces=[surface]), "access": described(surface)}
     elevated = client.post(SIMULATE, headers=everywhere, json=asked)
     assert UUID(elevated.headers["Sightline-Audit"])
     at_home = client.post(SIMULATE, headers=admin.headers(), json=asked)
@@ -340,7 +344,7 @@ def test_an_elevation_is_recorded_and_a_look_at_home_is_not(
 def test_who_may_not_is_refused(
     app: Flask, client: FlaskClient, member: Account, surface: str
 ) -> None:
-    asked = {"rule": draft(surfaces=[surface]), "look": described(surface)}
+    asked = {"rule": draft(surfaces=[surface]), "access": described(surface)}
     refused = client.post(SIMULATE, headers=member.headers(), json=asked)
     assert problem(refused) == (403, "forbidden", [])
     support = add_account(app, "support").headers("global", INCIDENT)
@@ -356,15 +360,15 @@ def test_who_may_not_is_refused(
 @pytest.mark.parametrize(
     ("asked", "fields"),
     [
-        ({}, ["look", "rule"]),
-        ({"rule": draft(), "days": 1, "look": described("a.b")}, ["look"]),
+        ({}, ["access", "rule"]),
+        ({"rule": draft(), "days": 1, "access": described("a.b")}, ["access"]),
         ({"rule": draft(), "days": 91}, ["days"]),
         ({"rule": draft(), "days": 0}, ["days"]),
         ({"rule": draft(), "remove": True, "days": 1}, ["replaces", "rule"]),
         ({"remove": True, "days": 1}, ["replaces"]),
         ({"rule": draft(effect="no"), "days": 1}, ["rule.effect"]),
-        ({"rule": draft(), "look": described("a.*")}, ["look.surface"]),
-        ({"rule": draft(), "look": described("a", tenant="no-such")}, ["look.tenant"]),
+        ({"rule": draft(), "access": described("a.*")}, ["access.surface"]),
+        ({"rule": draft(), "access": described("a", tenant="no-such")}, ["access.tenant"]),
         ({"rule": draft(tenant="no-such"), "days": 1}, ["rule.tenant"]),
         ({"rule": draft(tenant=None), "days": 1}, ["rule.tenant"]),
         (
@@ -392,7 +396,7 @@ def test_only_a_rule_that_one_sees_can_be_replaced(
     surface: str,
 ) -> None:
     rule = add_rule(client, outsider.headers(), surfaces=[surface])
-    asked = {"replaces": rule["id"], "remove": True, "look": described(surface)}
+    asked = {"replaces": rule["id"], "remove": True, "access": described(surface)}
     response = client.post(SIMULATE, headers=admin.headers(), json=asked)
     assert problem(response) == (404, "not_found", [])
     assert client.post(SIMULATE, headers=everywhere, json=asked).status_code == 200
@@ -423,8 +427,8 @@ def test_the_command_says_what_the_route_says(
     rule = draft(tenant=tenant.slug, surfaces=["elsewhere"])
     asked = ("--days", "3", "--replaces", there["id"])
     found = json.loads(_command(app, tmp_path, rule, *asked, "--json").stdout)
-    assert found["shifts"] == [{"before": "denied", "after": "allowed", "looks": 1}]
-    assert [look["actor"] for look in found["looks"]] == ["sue@example.org"]
+    assert found["shifts"] == [{"before": "denied", "after": "allowed", "accesses": 1}]
+    assert [access["actor"] for access in found["accesses"]] == ["sue@example.org"]
     lines = _command(app, tmp_path, rule, *asked).stdout.splitlines()
     assert lines[0].startswith("1 of ")
     assert any("sue@example.org" in line for line in lines[1:])

@@ -1,4 +1,4 @@
-"""Looks of the past, judged again: in classes as one by one."""
+"""Accesses of the past, decided again: in classes as one by one."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -15,15 +15,15 @@ from tests.rules.engine.strategies import Question, candidates, questions
 from webapp.rules.engine.evaluate import (
     NO_RULES,
     Candidate,
-    Cover,
+    GrantMatch,
     RuleSet,
-    judge,
+    decide,
     prepare,
 )
-from webapp.rules.engine.request import Circumstances
+from webapp.rules.engine.request import AuthorizationRequest
 from webapp.rules.rule import Rule, surfaces_covering
-from webapp.rules.simulation.history import Distinctions, PastLook
-from webapp.rules.simulation.replay import NAMED_ACTORS, NAMED_LOOKS, Proposal, ReadRules, replay
+from webapp.rules.simulation.history import PastAccess, RequestClasses
+from webapp.rules.simulation.replay import NAMED_ACCESSES, NAMED_ACTORS, Proposal, ReadRules, replay
 
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
 DRAFT = replace(RULE, effect="deny", name="draft")
@@ -36,11 +36,11 @@ thoroughly = settings(
 )
 
 
-def look(number: int = 0, tenant_id: UUID | None = None, **said: Any) -> PastLook:
+def access(number: int = 0, tenant_id: UUID | None = None, **said: Any) -> PastAccess:
     """At a tenant, or at all of them."""
     about = replace(LOOK, **said)
     at = NOON - timedelta(minutes=number)
-    return PastLook(UUID(int=number), at, about, tenant_id is None, tenant_id, approved=False)
+    return PastAccess(UUID(int=number), at, about, tenant_id is None, tenant_id, approved=False)
 
 
 def read_from(*rules: Candidate) -> ReadRules:
@@ -61,29 +61,31 @@ def read_from(*rules: Candidate) -> ReadRules:
 
 @thoroughly
 @given(candidates([None], 1), candidates([ACME], 6), questions, questions)
-def test_looks_of_one_class_come_out_alike(
+def test_accesses_of_one_class_come_out_alike(
     platform: list[Candidate], tenant: list[Candidate], asked: Question, other: Question
 ) -> None:
     sets = prepare(platform), prepare(tenant)
-    distinctions = Distinctions(c.rule for s in sets for c in s.candidates if c.rule)
-    first = judge(*sets, asked.look, asked.at, everywhere=False)
-    kind = distinctions.class_of(asked.look, asked.at)
-    for look, at in _a_little_different(asked, other):
-        if distinctions.class_of(look, at) == kind:
-            verdict = judge(*sets, look, at, everywhere=False)
+    distinctions = RequestClasses(c.rule for s in sets for c in s.candidates if c.rule)
+    first = decide(*sets, asked.access, asked.at, everywhere=False)
+    kind = distinctions.class_of(asked.access, asked.at)
+    for access, at in _a_little_different(asked, other):
+        if distinctions.class_of(access, at) == kind:
+            verdict = decide(*sets, access, at, everywhere=False)
             event(f"{verdict.ruling} again")
             assert verdict == first
 
 
-def _a_little_different(one: Question, other: Question) -> Iterator[tuple[Circumstances, datetime]]:
+def _a_little_different(
+    one: Question, other: Question
+) -> Iterator[tuple[AuthorizationRequest, datetime]]:
     """One thing at a time."""
     for field in ("email", "roles", "mfa", "reason", "ticket", "ip"):
-        yield replace(one.look, **{field: getattr(other.look, field)}), one.at
-    yield one.look, other.at
+        yield replace(one.access, **{field: getattr(other.access, field)}), one.at
+    yield one.access, other.at
     for minutes in (-1441, -1440, -60, -1, 1, 60, 480, 1440):
-        yield one.look, one.at + timedelta(minutes=minutes)
+        yield one.access, one.at + timedelta(minutes=minutes)
     for microseconds in (-1, 1):
-        yield one.look, one.at + timedelta(microseconds=microseconds)
+        yield one.access, one.at + timedelta(microseconds=microseconds)
 
 
 @thoroughly
@@ -94,7 +96,7 @@ def _a_little_different(one: Question, other: Question) -> Iterator[tuple[Circum
     st.booleans(),
     st.lists(st.tuples(questions, st.sampled_from([None, ACME, GLOBEX]), st.booleans())),
 )
-def test_a_replay_is_what_each_look_comes_to(
+def test_a_replay_is_what_each_access_comes_to(
     platform: list[Candidate],
     tenants: list[Candidate],
     drafts: list[Candidate],
@@ -107,90 +109,90 @@ def test_a_replay_is_what_each_look_comes_to(
     draft = readable[0]
     replaced = next((c.id for c in (*platform, *tenants) if c.tenant_id == draft.tenant_id), None)
     proposal = Proposal(draft.tenant_id, replaced if replacing else None, draft.rule)
-    looks = [
-        PastLook(UUID(int=n), q.at, q.look, tenant_id is None, tenant_id, approved)
+    accesses = [
+        PastAccess(UUID(int=n), q.at, q.access, tenant_id is None, tenant_id, approved)
         for n, (q, tenant_id, approved) in enumerate(asked)
     ]
     before = [*platform, *tenants]
     after = [*(c for c in before if c.id != proposal.replaces), draft]
 
     expected = []
-    for past in looks:
+    for past in accesses:
         outcomes = [_outcome(past, rules, draft.tenant_id) for rules in (before, after)]
         if outcomes[0] != outcomes[1]:
             expected.append((past.id, *outcomes))
-    found = replay(looks, proposal, read_from(*before), truncated=False)
-    assert [(c.id, c.before, c.after) for c in found.looks] == expected
-    assert (found.examined, found.changed) == (len(looks), len(expected))
-    assert {(s.before, s.after): s.looks for s in found.shifts} == Counter(
+    found = replay(accesses, proposal, read_from(*before), truncated=False)
+    assert [(c.id, c.before, c.after) for c in found.accesses] == expected
+    assert (found.examined, found.changed) == (len(accesses), len(expected))
+    assert {(s.before, s.after): s.accesses for s in found.shifts} == Counter(
         outcome[1:] for outcome in expected
     )
 
 
-def _outcome(past: PastLook, rules: list[Candidate], whose: UUID | None) -> str:
+def _outcome(past: PastAccess, rules: list[Candidate], whose: UUID | None) -> str:
     read = read_from(*rules)
     where = whose if past.everywhere else past.tenant_id
     tenants = NO_RULES if where is None else read(where, past.about.surface)
-    verdict = judge(
+    verdict = decide(
         read(None, past.about.surface),
         tenants,
         past.about,
         past.at,
         everywhere=past.everywhere,
-        covers=lambda _: Cover(UUID(int=7), LATER) if past.approved else None,
+        covers=lambda _: GrantMatch(UUID(int=7), LATER) if past.approved else None,
     )
     if past.everywhere and whose is not None and verdict.ruling == "allowed":
         return "excluded" if whose in verdict.excluded.tenants else "included"
     return verdict.ruling
 
 
-def test_it_says_whose_looks_change_and_which() -> None:
-    looks = [
-        look(1, email="sue@example.org"),
-        look(2, ACME, email="tom@example.org"),
-        look(3, GLOBEX, email="tom@example.org"),
-        look(4, GLOBEX, surface="billing.invoices.show"),
+def test_it_says_whose_accesses_change_and_which() -> None:
+    accesses = [
+        access(1, email="sue@example.org"),
+        access(2, ACME, email="tom@example.org"),
+        access(3, GLOBEX, email="tom@example.org"),
+        access(4, GLOBEX, surface="billing.invoices.show"),
     ]
     draft = replace(DRAFT, surfaces=("admin.*",))
-    found = replay(looks, Proposal(None, None, draft), read_from(LET_ALL), truncated=True)
+    found = replay(accesses, Proposal(None, None, draft), read_from(LET_ALL), truncated=True)
     assert (found.examined, found.changed, found.truncated) == (4, 3, True)
-    assert [(s.before, s.after, s.looks) for s in found.shifts] == [("allowed", "denied", 3)]
-    assert [(a.actor, a.looks) for a in found.actors] == [
+    assert [(s.before, s.after, s.accesses) for s in found.shifts] == [("allowed", "denied", 3)]
+    assert [(a.actor, a.accesses) for a in found.actors] == [
         ("tom@example.org", 2),
         ("sue@example.org", 1),
     ]
-    first = found.looks[0]
-    assert [c.id.int for c in found.looks] == [1, 2, 3]
-    assert (first.actor, first.occurred_at) == ("sue@example.org", looks[0].at)
+    first = found.accesses[0]
+    assert [c.id.int for c in found.accesses] == [1, 2, 3]
+    assert (first.actor, first.occurred_at) == ("sue@example.org", accesses[0].at)
     assert (first.surface, first.reason) == ("admin.rules.list", "incident")
 
 
-def test_a_tenants_draft_leaves_it_out_of_looks_at_all() -> None:
+def test_a_tenants_draft_leaves_it_out_of_accesses_at_all() -> None:
     proposal = Proposal(ACME, None, replace(DRAFT, tenant="acme"))
-    found = replay([look(1), look(2, ACME)], proposal, read_from(LET_ALL), truncated=False)
-    assert [(c.before, c.after) for c in found.looks] == [
+    found = replay([access(1), access(2, ACME)], proposal, read_from(LET_ALL), truncated=False)
+    assert [(c.before, c.after) for c in found.accesses] == [
         ("included", "excluded"),
         ("allowed", "denied"),
     ]
 
 
-def test_a_look_that_rested_on_grants_passes_what_asks_for_one() -> None:
+def test_a_access_that_rested_on_grants_passes_what_asks_for_one() -> None:
     draft: Rule = replace(DRAFT, effect="require_approval")
-    approved = replace(look(1), approved=True)
+    approved = replace(access(1), approved=True)
     found = replay(
-        [approved, look(2)], Proposal(None, None, draft), read_from(LET_ALL), truncated=False
+        [approved, access(2)], Proposal(None, None, draft), read_from(LET_ALL), truncated=False
     )
-    assert [(c.id.int, c.after) for c in found.looks] == [(2, "approval_required")]
+    assert [(c.id.int, c.after) for c in found.accesses] == [(2, "approval_required")]
 
 
 def test_a_removal_takes_the_rule_away() -> None:
     proposal = Proposal(None, LET_ALL.id, None)
-    found = replay([look(1)], proposal, read_from(LET_ALL), truncated=False)
-    assert [(c.before, c.after) for c in found.looks] == [("allowed", "denied")]
+    found = replay([access(1)], proposal, read_from(LET_ALL), truncated=False)
+    assert [(c.before, c.after) for c in found.accesses] == [("allowed", "denied")]
 
 
 def test_it_names_no_more_than_a_person_reads() -> None:
-    looks = [look(number, email=f"{number}@example.org") for number in range(150)]
-    found = replay(looks, Proposal(None, None, DRAFT), read_from(LET_ALL), truncated=False)
+    accesses = [access(number, email=f"{number}@example.org") for number in range(150)]
+    found = replay(accesses, Proposal(None, None, DRAFT), read_from(LET_ALL), truncated=False)
     assert found.changed == 150
-    assert (len(found.actors), len(found.looks)) == (NAMED_ACTORS, NAMED_LOOKS)
+    assert (len(found.actors), len(found.accesses)) == (NAMED_ACTORS, NAMED_ACCESSES)

@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 from flask.views import MethodView
 
-from webapp.audit.recorder import settle
+from webapp.audit.recorder import finalize
 from webapp.scope.decision import Surface
 from webapp.scope.lint.routes import check_routes
 from webapp.scope.surface import surface
@@ -45,7 +45,7 @@ def passing_on(function: View) -> View:
 
 def application(*views: View) -> Flask:
     app = Flask("small", static_folder=None)
-    app.after_request(settle)
+    app.after_request(finalize)
     for number, function in enumerate(views):
         app.add_url_rule(f"/{number}", endpoint=f"view{number}", view_func=function)
     return app
@@ -81,7 +81,7 @@ def marked_public(function: View) -> View:
 
 def test_static_files_are_found_unless_they_are_listed() -> None:
     app = Flask("small", static_folder=".")
-    app.after_request(settle)
+    app.after_request(finalize)
     assert [finding.rule for finding in check_routes(app)] == ["undeclared"]
 
 
@@ -160,7 +160,7 @@ def test_no_surface_of_the_product_is_open(app: Flask) -> None:
 def test_an_application_that_does_not_settle_once_is_found(times: int) -> None:
     app = Flask("small", static_folder=None)
     for _ in range(times):
-        app.after_request(settle)
+        app.after_request(finalize)
     assert [finding.rule for finding in check_routes(app)] == ["unrecorded"]
 
 

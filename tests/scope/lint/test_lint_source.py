@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from webapp.scope.lint.allowlist import Door, check_doors, keep_refused
+from webapp.scope.lint.allowlist import Exemption, check_allowlist, keep_refused
 from webapp.scope.lint.finding import Finding
 from webapp.scope.lint.source import check_source
 
@@ -53,9 +53,9 @@ FAULTS = [
     ("session-set", ["x = \"select set_config('role', :role, false)\""]),
     ("commit", ["session.commit()"]),
     ("commit", ["db.session.commit()"]),
-    ("scope-door", ["db.session.enter(scope)"]),
-    ("scope-door", ["with session.scoped(scope):", "    pass"]),
-    ("scope-door", ["with db.scoped(scope):", "    pass"]),
+    ("scope-exemption", ["db.session.enter(scope)"]),
+    ("scope-exemption", ["with session.scoped(scope):", "    pass"]),
+    ("scope-exemption", ["with db.scoped(scope):", "    pass"]),
 ]
 
 GOOD = [
@@ -91,20 +91,20 @@ FINDING = Finding("webapp/rules/service.py", 3, "commit", "")
 
 @pytest.mark.parametrize("files", ["webapp/rules/service.py", "webapp/*service.py"])
 def test_a_door_admits_its_rule_in_its_files(files: str) -> None:
-    door = Door(files, "commit", "a reason")
-    assert keep_refused([FINDING], [door]) == ([], {door})
-    assert check_doors([door], {door}) == []
+    exemption = Exemption(files, "commit", "a reason")
+    assert keep_refused([FINDING], [exemption]) == ([], {exemption})
+    assert check_allowlist([exemption], {exemption}) == []
 
 
 @pytest.mark.parametrize(
     ("files", "rule"), [("webapp/rules/service.py", "bulk"), ("webapp/grants/service.py", "commit")]
 )
 def test_a_door_admits_nothing_else(files: str, rule: str) -> None:
-    assert keep_refused([FINDING], [Door(files, rule, "a reason")]) == ([FINDING], set())
+    assert keep_refused([FINDING], [Exemption(files, rule, "a reason")]) == ([FINDING], set())
 
 
 def test_a_door_that_nothing_uses_is_found() -> None:
-    door = Door("webapp/rules/service.py", "commit", "a reason")
-    assert [finding.rule for finding in check_doors([door], set())] == ["unused-door"]
-    pattern = Door("webapp/*service.py", "commit", "a reason")
-    assert check_doors([pattern], set()) == []
+    exemption = Exemption("webapp/rules/service.py", "commit", "a reason")
+    assert [finding.rule for finding in check_allowlist([exemption], set())] == ["unused-exemption"]
+    pattern = Exemption("webapp/*service.py", "commit", "a reason")
+    assert check_allowlist([pattern], set()) == []

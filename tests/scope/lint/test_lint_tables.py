@@ -10,11 +10,11 @@ from webapp.scope.lint.catalog import read_tables
 from webapp.scope.lint.shapes import SHAPES
 from webapp.scope.lint.tables import check_tables
 
-Plant = Callable[[str], set[tuple[str, str]]]
+Installation = Callable[[str], set[tuple[str, str]]]
 
 OWN = "tenant_id = (select nullif(current_setting('sightline.tenant_id', true), '')::uuid)"
-LOOKED_AT = (
-    "(select coalesce(current_setting('sightline.look', true), '')) <> '' and tenant_id not in"
+ACCESSED = (
+    "(select coalesce(current_setting('sightline.access', true), '')) <> '' and tenant_id not in"
     " (select unnest(string_to_array(current_setting('sightline.excluded', true), ',')::uuid[]))"
 )
 SCRATCH = f"""
@@ -27,7 +27,7 @@ create table scratch (
 alter table scratch enable row level security;
 alter table scratch force row level security;
 create policy own on scratch to sightline_tenant using ({OWN}) with check ({OWN});
-create policy looked_at on scratch to sightline_global using ({LOOKED_AT}) with check ({LOOKED_AT});
+create policy accessed on scratch to sightline_global using ({ACCESSED}) with check ({ACCESSED});
 grant select, insert, update, delete on scratch to sightline_tenant, sightline_global;
 create table plain (id uuid primary key);
 """
@@ -49,7 +49,7 @@ def login_role(app: Flask) -> str:
 
 
 @pytest.fixture
-def plant(owner: Connection, login_role: str) -> Plant:
+def installation(owner: Connection, login_role: str) -> Installation:
     """Runs a statement and returns what is found since, each as a table and a rule."""
     before = found(owner, login_role)
 
@@ -73,7 +73,7 @@ FAULTS = [
     ("not-secured", "alter table scratch disable row level security"),
     ("not-forced", "alter table scratch no force row level security"),
     ("no-policy", "drop policy own on scratch"),
-    ("no-policy", "drop policy looked_at on scratch"),
+    ("no-policy", "drop policy accessed on scratch"),
     ("other-policy", "create policy wide on scratch to sightline_tenant using (true)"),
     ("other-policy", "create policy wide on scratch to sightline_global using (true)"),
     ("other-policy", "create policy wide on scratch to sightline_identity using (true)"),
@@ -132,8 +132,8 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("rule", "fault"), FAULTS)
-def test_a_fault_is_found_on_its_table(plant: Plant, rule: str, fault: str) -> None:
-    findings = plant(fault)
+def test_a_fault_is_found_on_its_table(installation: Installation, rule: str, fault: str) -> None:
+    findings = installation(fault)
     assert ("scratch", rule) in findings
     assert {table for table, _ in findings} == {"scratch"}
 
@@ -151,8 +151,8 @@ GOOD = [
 
 
 @pytest.mark.parametrize("change", GOOD)
-def test_what_keeps_tenants_apart_is_not_found(plant: Plant, change: str) -> None:
-    assert plant(change) == set()
+def test_what_keeps_tenants_apart_is_not_found(installation: Installation, change: str) -> None:
+    assert installation(change) == set()
 
 
 OTHER_WORDS = {
@@ -165,33 +165,38 @@ OTHER_WORDS = {
 
 @pytest.mark.parametrize("words", OTHER_WORDS)
 @pytest.mark.parametrize("clause", ["using", "with check"])
-def test_a_policy_in_other_words_is_found(plant: Plant, clause: str, words: str) -> None:
+def test_a_policy_in_other_words_is_found(
+    installation: Installation, clause: str, words: str
+) -> None:
     expected = {("scratch", "no-policy"), ("scratch", "other-policy")}
     if words == "a bare setting":
         expected.add(("scratch", "bare-setting"))
-    assert plant(f"alter policy own on scratch {clause} ({OTHER_WORDS[words]})") == expected
+    assert installation(f"alter policy own on scratch {clause} ({OTHER_WORDS[words]})") == expected
 
 
-def test_a_policy_without_a_check_is_found(plant: Plant) -> None:
+def test_a_policy_without_a_check_is_found(installation: Installation) -> None:
     policy = f"create policy own on scratch to sightline_tenant using ({OWN})"
     expected = {("scratch", "no-policy"), ("scratch", "other-policy")}
-    assert plant(f"drop policy own on scratch; {policy}") == expected
+    assert installation(f"drop policy own on scratch; {policy}") == expected
 
 
-def test_a_nullable_tenant_asks_for_the_platforms_rows(plant: Plant) -> None:
-    nullable = plant("alter table scratch alter tenant_id drop not null")
+def test_a_nullable_tenant_asks_for_the_platforms_rows(installation: Installation) -> None:
+    nullable = installation("alter table scratch alter tenant_id drop not null")
     assert nullable == {("scratch", "no-policy"), ("scratch", "other-policy")}
-    look, excluded = LOOKED_AT.split(" and ")
-    wider = f"{look} and (tenant_id is null or {excluded})"
-    assert plant(f"alter policy looked_at on scratch using ({wider}) with check ({wider})") == set()
+    access, excluded = ACCESSED.split(" and ")
+    wider = f"{access} and (tenant_id is null or {excluded})"
+    assert (
+        installation(f"alter policy accessed on scratch using ({wider}) with check ({wider})")
+        == set()
+    )
 
 
-def test_a_table_without_tenants_is_watched_for_grants(plant: Plant) -> None:
-    assert plant("grant select on plain to {login_role}") == {("plain", "grant")}
+def test_a_table_without_tenants_is_watched_for_grants(installation: Installation) -> None:
+    assert installation("grant select on plain to {login_role}") == {("plain", "grant")}
 
 
-def test_a_reference_out_of_a_table_without_tenants_is_found(plant: Plant) -> None:
-    added = plant("alter table plain add column other uuid references scratch (id)")
+def test_a_reference_out_of_a_table_without_tenants_is_found(installation: Installation) -> None:
+    added = installation("alter table plain add column other uuid references scratch (id)")
     assert added == {("plain", "reference")}
 
 
@@ -210,8 +215,8 @@ LEDGER_FAULTS = [
 
 
 @pytest.mark.parametrize("fault", LEDGER_FAULTS)
-def test_a_ledger_that_can_be_rewritten_is_found(plant: Plant, fault: str) -> None:
-    assert ("audit_events", "append-only") in plant(fault)
+def test_a_ledger_that_can_be_rewritten_is_found(installation: Installation, fault: str) -> None:
+    assert ("audit_events", "append-only") in installation(fault)
 
 
 PARTITION = "audit_events_203001"
@@ -240,9 +245,9 @@ PARTITION_FAULTS = [
 
 
 @pytest.fixture
-def partition(owner: Connection, plant: Plant) -> str:
+def partition(owner: Connection, installation: Installation) -> str:
     """Of the ledger, made as the first event of a month makes it."""
-    made = plant("select ensure_audit_partition('2030-01-01')")
+    made = installation("select ensure_audit_partition('2030-01-01')")
     assert made == set()
     assert PARTITION in {table.name for table in read_tables(owner) if table.partition}
     return PARTITION
@@ -250,15 +255,15 @@ def partition(owner: Connection, plant: Plant) -> str:
 
 @pytest.mark.parametrize(("rule", "fault"), PARTITION_FAULTS)
 def test_a_fault_is_found_on_its_partition(
-    plant: Plant, partition: str, rule: str, fault: str
+    installation: Installation, partition: str, rule: str, fault: str
 ) -> None:
-    findings = plant(fault.replace("{partition}", partition))
+    findings = installation(fault.replace("{partition}", partition))
     assert (partition, rule) in findings
     assert {table for table, _ in findings} == {partition}
 
 
-def test_a_partition_made_by_hand_is_found(plant: Plant) -> None:
-    findings = plant(
+def test_a_partition_made_by_hand_is_found(installation: Installation) -> None:
+    findings = installation(
         f"create table {PARTITION} partition of audit_events"
         " for values from ('2030-01-01Z') to ('2030-02-01Z')"
     )
@@ -266,9 +271,11 @@ def test_a_partition_made_by_hand_is_found(plant: Plant) -> None:
     assert findings == {(PARTITION, rule) for rule in expected}
 
 
-def test_a_partition_that_was_taken_away_is_found(plant: Plant, partition: str) -> None:
+def test_a_partition_that_was_taken_away_is_found(
+    installation: Installation, partition: str
+) -> None:
     """It is a table with tenants' rows then, like any other."""
-    findings = plant(f"alter table audit_events detach partition {partition}")
+    findings = installation(f"alter table audit_events detach partition {partition}")
     assert (partition, "no-policy") in findings
 
 

@@ -1,6 +1,6 @@
 """The file behind a journal, written by one process.
 
-A row is an event as it would stand in the ledger. It is written when its look begins, as one that
+A row is an event as it would stand in the ledger. It is written when its access begins, as one that
 was interrupted, and anew when its outcome is known; so whoever finds the file of a dead process has
 nothing to reconstruct, and nothing to write.
 """
@@ -28,7 +28,7 @@ _SCHEMA = """
 create table if not exists events (
   place integer primary key,
   id text not null,
-  settled integer not null,
+  finalized integer not null,
   event blob not null,
   mac text not null
 ) strict
@@ -54,7 +54,7 @@ def _insertions(rows: Sequence[Row]) -> Iterator[Statement]:
 @cache
 def _insert(rows: int) -> str:
     values = ", ".join(["(?, ?, ?, ?, ?)"] * rows)
-    return f"insert into events (place, id, settled, event, mac) values {values}"  # noqa: S608 - nothing but placeholders
+    return f"insert into events (place, id, finalized, event, mac) values {values}"  # noqa: S608 - nothing but placeholders
 
 
 class Locked(Exception):
@@ -64,7 +64,7 @@ class Locked(Exception):
 class JournalFile(JournalReader):
     """A file that is held by this process, and by no other while it lives.
 
-    An adopted one's rows are all read as settled: what has only begun there will not end.
+    An adopted one's rows are all read as finalized: what has only begun there will not end.
     """
 
     def __init__(self, path: Path, lock: int, max_bytes: int, *, adopted: bool) -> None:

@@ -13,9 +13,9 @@ import orjson
 
 PAGE = 4096
 
-_COLUMNS = "select place, id, settled, event, mac from events"
+_COLUMNS = "select place, id, finalized, event, mac from events"
 _ALL = f"{_COLUMNS} order by place"  # noqa: S608 - a constant
-_NEXT = f"{_COLUMNS} where settled >= ? and place > ? order by place limit ?"  # noqa: S608 - the same
+_NEXT = f"{_COLUMNS} where finalized >= ? and place > ? order by place limit ?"  # noqa: S608 - the same
 _CHOSEN = f"{_COLUMNS} where place in (select value from json_each(?)) order by place"  # noqa: S608 - the same
 _USED = "select page_count - freelist_count from pragma_page_count, pragma_freelist_count"
 _IDS = re.compile(r"(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})*")
@@ -23,11 +23,11 @@ _IDS = re.compile(r"(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})*")
 
 class Row(NamedTuple):
     place: int
-    """Where it stands in the file: places rise with the order in which rows are written, and a look
-    gets another when it ends. An event's number is another thing, and does not change."""
+    """Where it stands in the file: places rise with the order in which rows are written, and an
+    access gets another when it ends. An event's number is another thing, and does not change."""
     id: str
     """A UUID."""
-    settled: int
+    finalized: int
     """1 once its outcome is known."""
     event: bytes
     """Canonical bytes, as `audit.event` dumps them."""
@@ -41,7 +41,7 @@ class JournalReader:
     """
 
     _least = 1
-    """Rows that have only begun are 0, settled ones 1."""
+    """Rows that have only begun are 0, finalized ones 1."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -61,7 +61,7 @@ class JournalReader:
         if mode != "wal":
             raise sqlite3.OperationalError("the journal's disk is not one for SQLite's WAL")
 
-    def read_settled(self, after: int, limit: int) -> list[Row]:
+    def read_finalized(self, after: int, limit: int) -> list[Row]:
         """Rows beyond a place, in order."""
         return _rows(self._connection.execute(_NEXT, (self._least, after, limit)))
 

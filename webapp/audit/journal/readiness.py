@@ -1,4 +1,4 @@
-"""Can this process record a look? What `/readyz` is told about the journal."""
+"""Can this process record an access? What `/readyz` is told about the journal."""
 
 import os
 import sqlite3
@@ -23,7 +23,7 @@ def init_app(app: Flask) -> None:
 
 
 def check_journal() -> None:
-    """Raises `CheckFailed` where the next look would have to be refused, or soon."""
+    """Raises `CheckFailed` where the next access would have to be refused, or soon."""
     journal = current_journal()
     _write_to(journal.directory)
     file = journal.file

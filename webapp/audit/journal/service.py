@@ -16,7 +16,7 @@ import structlog
 
 from webapp.audit.event import AuditEvent
 from webapp.audit.journal.file import JournalFile
-from webapp.audit.journal.queue import Full, Inbox, Parcel, taken_lock
+from webapp.audit.journal.queue import Full, WriteQueue, WriteRequest, taken_lock
 from webapp.audit.journal.writer import JournalWriter
 from webapp.forking import after_fork
 
@@ -34,56 +34,56 @@ class JournalFailed(Exception):
 class Journal:
     """One process's journal; safe for use by many threads, and by the children of a fork.
 
-    `on_settled` is called, on the writing thread, when events have become durable.
+    `on_finalized` is called, on the writing thread, when events have become durable.
     """
 
     def __init__(self, directory: Path, key: bytes, max_bytes: int) -> None:
         self.directory = directory
         self.max_bytes = max_bytes
-        self.on_settled: Callable[[], None] = lambda: None
+        self.on_finalized: Callable[[], None] = lambda: None
         self._key = key
         self._reset()
         after_fork(self._reset)
 
     def _reset(self) -> None:
         """As in a process that has just begun."""
-        self._inbox = Inbox(self._ensure_thread)
+        self._queue = WriteQueue(self._ensure_thread)
         self._late_at = 0.0
         self._forgotten: SimpleQueue[tuple[JournalFile, Sequence[int]]] = SimpleQueue()
         self._thread: Thread | None = None
         self._writer = JournalWriter(self.directory, self._key, self.max_bytes)
 
     def begin(self, event: AuditEvent) -> None:
-        """Note that a look begins: should the process die, it will stand in the ledger as what
+        """Note that an access begins: should the process die, it will stand in the ledger as what
         `event` says. That is certain LINGER later. Raises `JournalFailed` when too much waits."""
         try:
-            self._inbox.put_begun(event)
+            self._queue.put_begun(event)
         except Full as error:
             raise JournalFailed(TOO_MUCH) from error
 
     def begin_durably(self, event: AuditEvent, within: float) -> None:
         """The same, on disk when this returns; raises `JournalFailed` after `within` seconds."""
-        self._await(Parcel(begun=[event], done=taken_lock()), within)
+        self._await(WriteRequest(begun=[event], done=taken_lock()), within)
 
-    def settle(self, events: Sequence[AuditEvent], within: float) -> None:
+    def finalize(self, events: Sequence[AuditEvent], within: float) -> None:
         """Return once the events are durable, as they will stand in the ledger.
 
-        Raises `JournalFailed`, after `within` seconds at the latest: say then with `settle_later`
-        what became of the looks instead.
+        Raises `JournalFailed`, after `within` seconds at the latest: say then with `finalize_later`
+        what became of the accesses instead.
         """
-        self._await(Parcel(settled=events, done=taken_lock()), within)
+        self._await(WriteRequest(finalized=events, done=taken_lock()), within)
 
-    def settle_later(self, events: Sequence[AuditEvent]) -> None:
-        """Write, as soon as it can be, how looks ended that could not be settled in time.
+    def finalize_later(self, events: Sequence[AuditEvent]) -> None:
+        """Write, as soon as it can be, how accesses ended that could not be finalized in time.
 
         Raises `JournalFailed` when too much waits: then they are not recorded.
         """
-        self._hand_in(Parcel(settled=events, late=True))
+        self._hand_in(WriteRequest(finalized=events, late=True))
 
     def forget(self, file: JournalFile, places: Sequence[int]) -> None:
         """Remove what the ledger has, soon, where `file` is still the one that is written to."""
         self._forgotten.put((file, places))
-        self._inbox.wake()
+        self._queue.wake()
 
     @property
     def file(self) -> JournalFile | None:
@@ -101,16 +101,16 @@ class Journal:
 
         What comes later begins another.
         """
-        with self._inbox.lock:
+        with self._queue.lock:
             thread = self._thread
-            self._inbox.closing = thread is not None
-        self._inbox.wake()
+            self._queue.closing = thread is not None
+        self._queue.wake()
         if thread is not None:
             thread.join(within)
 
-    def _hand_in(self, parcel: Parcel) -> None:
+    def _hand_in(self, write: WriteRequest) -> None:
         try:
-            self._inbox.put(parcel)
+            self._queue.put(write)
         except Full as error:
             raise JournalFailed(TOO_MUCH) from error
 
@@ -126,28 +126,28 @@ class Journal:
             raise JournalFailed("no thread could be started") from error
         return thread
 
-    def _await(self, parcel: Parcel, within: float) -> None:
-        assert parcel.done is not None  # noqa: S101 - for mypy
-        self._hand_in(parcel)
-        if not parcel.done.acquire(timeout=within):
-            self._inbox.give_up(parcel)
+    def _await(self, write: WriteRequest, within: float) -> None:
+        assert write.done is not None  # noqa: S101 - for mypy
+        self._hand_in(write)
+        if not write.done.acquire(timeout=within):
+            self._queue.give_up(write)
             raise JournalFailed("the journal's disk does not answer in time")
-        if parcel.error is not None:
-            raise JournalFailed("the journal's disk refused the events") from parcel.error
+        if write.error is not None:
+            raise JournalFailed("the journal's disk refused the events") from write.error
 
     def _run(self) -> None:
         """The writing thread."""
         try:
             self._write_all()
         finally:
-            with self._inbox.lock:
+            with self._queue.lock:
                 if self._thread is current_thread():  # it did not end by itself: another will come
                     self._thread = None
 
     def _write_all(self) -> None:
         while True:
-            closing = self._inbox.closing  # as it was before: then all has been taken
-            waiting = self._inbox.take()
+            closing = self._queue.closing  # as it was before: then all has been taken
+            waiting = self._queue.take()
             self._writer.forget(self._take_forgotten())
             self._write(waiting)
             # Apart: what the disk keeps refusing holds up nobody who waits.
@@ -161,74 +161,74 @@ class Journal:
     def _take_forgotten(self) -> list[tuple[JournalFile, Sequence[int]]]:
         return [self._forgotten.get_nowait() for _ in range(self._forgotten.qsize())]
 
-    def _take_late(self, *, everything: bool) -> list[Parcel]:
-        late: list[Parcel] = []
+    def _take_late(self, *, everything: bool) -> list[WriteRequest]:
+        late: list[WriteRequest] = []
         if everything or self._late_at <= monotonic():
-            late, self._inbox.late = self._inbox.late, late
+            late, self._queue.late = self._queue.late, late
         return late
 
     def _has_ended(self) -> bool:
-        with self._inbox.lock:
-            if not self._inbox.is_empty:
+        with self._queue.lock:
+            if not self._queue.is_empty:
                 return False
-            if self._inbox.late:
-                log.error("journal_closed_with_events_unwritten", parcels=len(self._inbox.late))
+            if self._queue.late:
+                log.error("journal_closed_with_events_unwritten", writes=len(self._queue.late))
             self._thread = None
-            self._inbox.closing = False
+            self._queue.closing = False
             return True
 
-    def _write(self, parcels: Sequence[Parcel]) -> None:
+    def _write(self, writes: Sequence[WriteRequest]) -> None:
         if self._writer.has_left:
-            parcels = [parcel for parcel in parcels if not self._is_refused(parcel)]
-        if not parcels:
+            writes = [write for write in writes if not self._is_refused(write)]
+        if not writes:
             return
         try:
-            self._put(parcels)
+            self._put(writes)
         except (sqlite3.Error, OSError) as error:
-            self._finish(parcels, error)
-            self._keep(parcels)
+            self._finish(writes, error)
+            self._keep(writes)
         except Exception as error:  # one of them is nothing that can be written down
-            if len(parcels) > 1:
-                for parcel in parcels:
-                    self._write([parcel])
+            if len(writes) > 1:
+                for write in writes:
+                    self._write([write])
                 return
             log.error("journal_cannot_write", exc_info=error)
-            self._finish(parcels, error)
+            self._finish(writes, error)
         else:
-            self._finish(parcels, None)
-            if any(parcel.settled for parcel in parcels):
+            self._finish(writes, None)
+            if any(write.finalized for write in writes):
                 self._tell()
 
-    def _put(self, parcels: Sequence[Parcel]) -> None:
+    def _put(self, writes: Sequence[WriteRequest]) -> None:
         self._writer.put(
-            [event for parcel in parcels for event in parcel.begun],
-            [event for parcel in parcels for event in parcel.settled],
-            durable=any(parcel.done or parcel.late for parcel in parcels),
+            [event for write in writes for event in write.begun],
+            [event for write in writes for event in write.finalized],
+            durable=any(write.done or write.late for write in writes),
         )
 
-    def _is_refused(self, parcel: Parcel) -> bool:
-        """Nothing is served on a look whose record may say that it was interrupted."""
+    def _is_refused(self, write: WriteRequest) -> bool:
+        """Nothing is served on an access whose record may say that it was interrupted."""
         left = self._writer.has_left
-        if parcel.late or not any(event.id.int in left for event in parcel.settled):
+        if write.late or not any(event.id.int in left for event in write.finalized):
             return False
-        self._finish([parcel], JournalFailed("it began in a file that failed since"))
+        self._finish([write], JournalFailed("it began in a file that failed since"))
         return True
 
-    def _finish(self, parcels: Sequence[Parcel], error: Exception | None) -> None:
-        for parcel in parcels:
-            parcel.error = error
-            if parcel.done is not None:
-                parcel.done.release()
+    def _finish(self, writes: Sequence[WriteRequest], error: Exception | None) -> None:
+        for write in writes:
+            write.error = error
+            if write.done is not None:
+                write.done.release()
 
-    def _keep(self, parcels: Sequence[Parcel]) -> None:
+    def _keep(self, writes: Sequence[WriteRequest]) -> None:
         """What nobody waits for is tried again: a beginning too, since it may have got a number."""
-        again = [parcel for parcel in parcels if parcel.done is None]
+        again = [write for write in writes if write.done is None]
         if again:
-            self._inbox.late[:0] = again
+            self._queue.late[:0] = again
             self._late_at = monotonic() + LATE
 
     def _tell(self) -> None:
         try:
-            self.on_settled()
+            self.on_finalized()
         except Exception as error:  # what is written is written
             log.error("journal_not_relayed", exc_info=error)

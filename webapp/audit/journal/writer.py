@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import structlog
 from prometheus_client import Counter
 
-from webapp.audit.event import AuditEvent, EventOrigin, dump_event, event_mac, spell_id
+from webapp.audit.event import AuditEvent, EventOrigin, dump_event, event_mac, format_id
 from webapp.audit.journal.file import JournalFile, create
 from webapp.audit.journal.reader import Row
 
@@ -19,7 +19,7 @@ log = structlog.get_logger()
 FAILURES = Counter("sightline_journal_failures_total", "Transactions that the disk refused.")
 
 REMEMBERED = 10_000
-"""Settled events that a late second word about them is recognised for."""
+"""Finalized events that a late second word about them is recognised for."""
 
 CHECKPOINT, PER_TRANSACTION = 2**20, 2**14
 """Bytes that are written beside a file before they are folded into it, and what each transaction
@@ -34,7 +34,7 @@ class JournalWriter:
 
     def __init__(self, directory: Path, key: bytes, max_bytes: int) -> None:
         self.file: JournalFile | None = None
-        """The one written to at the moment; other threads may look which it is."""
+        """The one written to at the moment; other threads may access which it is."""
         self._directory = directory
         self._key = key
         self._max_bytes = max_bytes
@@ -43,33 +43,33 @@ class JournalWriter:
         self._next_place = 1
         # Events go by their ids' integers, which are much faster to find than the ids.
         self._numbers: dict[int, EventOrigin] = {}
-        """Of the looks that have begun and not ended, and of what a file failed to take."""
+        """Of the accesses that have begun and not ended, and of what a file failed to take."""
         self._places: dict[int, int] = {}
-        """Where the looks that have begun stand in the file."""
+        """Where the accesses that have begun stand in the file."""
         self.has_left: set[int] = set()
         """Those that a file which failed since may hold as begun: who adopts that one may find the
-        look to be interrupted."""
-        self._settled: OrderedDict[int, None] = OrderedDict()
+        access to be interrupted."""
+        self._finalized: OrderedDict[int, None] = OrderedDict()
 
     def put(
-        self, begun: Iterable[AuditEvent], settled: Iterable[AuditEvent], *, durable: bool
+        self, begun: Iterable[AuditEvent], finalized: Iterable[AuditEvent], *, durable: bool
     ) -> None:
-        """All of them in one transaction; what was settled before stays as it is.
+        """All of them in one transaction; what was finalized before stays as it is.
 
-        Raises `OSError` or `sqlite3.Error` where the disk refuses, and then nothing is settled.
+        Raises `OSError` or `sqlite3.Error` where the disk refuses, and then nothing is finalized.
         """
         if self.file is None:
             self.file = self._create()
-        ending = {event.id.int: event for event in settled if event.id.int not in self._settled}
+        ending = {event.id.int: event for event in finalized if event.id.int not in self._finalized}
         beginning = {
             key: event
             for event in begun
-            if (key := event.id.int) not in self._places and key not in self._settled
+            if (key := event.id.int) not in self._places and key not in self._finalized
         }
         events = beginning | ending
         numbers, unused = self._number(events, self.file.origin)
         rows = [
-            self._row(place, event, numbers[key], settled=key in ending)
+            self._row(place, event, numbers[key], finalized=key in ending)
             for place, (key, event) in enumerate(events.items(), self._next_place)
         ]
         ended = [self._places[key] for key in ending if key in self._places]
@@ -112,7 +112,7 @@ class JournalWriter:
 
     def leave(self) -> None:
         """Go on with a new file: what the kernel failed to write once, it may not write again, and
-        a later fsync would not tell. The looks that are open stay in the old one."""
+        a later fsync would not tell. The accesses that are open stay in the old one."""
         self.has_left |= self._places.keys()
         self._places.clear()
         file, self.file = self.file, None
@@ -140,24 +140,24 @@ class JournalWriter:
         }
         return numbers, next(unused)
 
-    def _row(self, place: int, event: AuditEvent, origin: EventOrigin, *, settled: bool) -> Row:
+    def _row(self, place: int, event: AuditEvent, origin: EventOrigin, *, finalized: bool) -> Row:
         data = dump_event(event.amended(origin=origin))
-        return Row(place, spell_id(event.id), settled, data, event_mac(data, self._key))
+        return Row(place, format_id(event.id), finalized, data, event_mac(data, self._key))
 
     def _note_put(self, rows: Mapping[int, Row], numbers: Mapping[int, EventOrigin]) -> None:
         self._next_place += len(rows)
         self._written += PER_TRANSACTION + sum([len(row.event) for row in rows.values()])
         for key, row in rows.items():
-            if row.settled:
+            if row.finalized:
                 self._numbers.pop(key, None)
                 self._places.pop(key, None)
                 self.has_left.discard(key)
-                self._settled[key] = None
+                self._finalized[key] = None
             else:
                 self._numbers[key] = numbers[key]
                 self._places[key] = row.place
-        while len(self._settled) > REMEMBERED:
-            self._settled.popitem(last=False)
+        while len(self._finalized) > REMEMBERED:
+            self._finalized.popitem(last=False)
 
 
 def _is_full(error: sqlite3.Error) -> bool:

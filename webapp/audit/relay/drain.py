@@ -37,7 +37,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Left:
+class WaitingEvents:
     """What a directory's files hold, none of them touched."""
 
     by_dead: int
@@ -67,7 +67,7 @@ def drain(file: JournalFile, commit: Commit) -> Iterator[tuple[int, int]]:
     """
     last = 0
     try:
-        while rows := file.read_settled(last, BATCH):
+        while rows := file.read_finalized(last, BATCH):
             last = rows[-1].place
             committed = commit(rows)
             taken = [row.place for row in rows if row.id in committed]
@@ -79,7 +79,7 @@ def drain(file: JournalFile, commit: Commit) -> Iterator[tuple[int, int]]:
         file.close()
 
 
-def look(directory: Path) -> Left:
+def count_waiting(directory: Path) -> WaitingEvents:
     """Count what waits in the files, and whose they are."""
     dead, living, unreadable = 0, 0, []
     for path in journal_file.list_files(directory):
@@ -90,7 +90,7 @@ def look(directory: Path) -> Left:
             living += len(rows)
         else:
             dead += len(rows)
-    return Left(dead, living, tuple(unreadable))
+    return WaitingEvents(dead, living, tuple(unreadable))
 
 
 def _read(path: Path) -> list[Row] | None:

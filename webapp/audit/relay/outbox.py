@@ -55,7 +55,7 @@ class Outbox:
                 return rows
             self._remove(due)  # somebody else has emptied the file
         self._taken = []
-        return self.file.read_settled(self._last, min(BATCH, AHEAD - _count(self._sent)))
+        return self.file.read_finalized(self._last, min(BATCH, AHEAD - _count(self._sent)))
 
     def note_sent(self, rows: Sequence[Row], now: float) -> None:
         """That what `take` returned last was sent."""

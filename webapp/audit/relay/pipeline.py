@@ -29,7 +29,7 @@ def init_app(app: Flask) -> None:
             args=[batch],
             ignore_result=True,
             retry=False,
-            # Else Celery spells the events out once more, for its logs.
+            # Else Celery writes the events out once more, for its logs.
             argsrepr="",
             kwargsrepr="",
         )

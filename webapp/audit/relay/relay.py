@@ -29,14 +29,14 @@ ASK = 0.5
 
 TICK = 0.5
 GATHER = 0.1
-"""Seconds between two rounds when nothing happens, and when much does: what settles in the meantime
-travels together."""
+"""Seconds between two rounds when nothing happens, and when much does: what finalizes in the
+meantime travels together."""
 
 BACKOFF = (0.1, 5.0)
 """Seconds to the next attempt after a failure, doubled from the first to the second."""
 
 ADOPT = 2.0
-"""Seconds between two looks for the files of dead processes."""
+"""Seconds between two searches for the files of dead processes."""
 
 ADOPTED_MAX = 32
 """Files that one process empties at a time beside its own."""
@@ -83,7 +83,7 @@ class Relay:
         self._find_committed = find_committed
         self._reset()
         after_fork(self._reset)
-        journal.on_settled = self._on_settled
+        journal.on_finalized = self._on_finalized
 
     def _reset(self) -> None:
         """As in a process that has just begun."""
@@ -122,7 +122,7 @@ class Relay:
             self._thread.join(seconds)
         self._journal.close(max(CLOSING, end - monotonic()))
 
-    def _on_settled(self) -> None:
+    def _on_finalized(self) -> None:
         if not self._wake.is_set():
             self.start()
             self._wake.set()
@@ -178,7 +178,7 @@ class Relay:
             log.info("journal_adopted", journal=path.stem, events=file.held)
 
     def _set_aside(self, path: Path, error: Exception) -> None:
-        """It stays where it is, for a person to look at, and is no reason to stop the others."""
+        """It stays where it is, for a person to access, and is no reason to stop the others."""
         log.error("journal_unreadable", journal=path.stem, exc_info=error)
         self._unreadable[path] = monotonic() + UNREADABLE
 

@@ -76,17 +76,17 @@ _READ = "It is to be found at"
 _REVIEW = "Once it is over, somebody else than its holder must review it: POST to /review below"
 
 _TEXTS = {
-    "grant.asked": ("{holder} asks to look at {where}", f"{_DECIDE}:"),
-    "grant.approved": ("Your request to look at {where} was approved", f"{_READ}:"),
-    "grant.denied": ("Your request to look at {where} was denied", f"{_READ}:"),
-    "grant.revoked": ("Your leave to look at {where} was revoked", f"{_READ}:"),
+    "grant.asked": ("{holder} asks to access {where}", f"{_DECIDE}:"),
+    "grant.approved": ("Your request to access {where} was approved", f"{_READ}:"),
+    "grant.denied": ("Your request to access {where} was denied", f"{_READ}:"),
+    "grant.revoked": ("Your leave to access {where} was revoked", f"{_READ}:"),
     "grant.expired": (
-        "Your leave to look at {where}, or your request for it, is over",
+        "Your leave to access {where}, or your request for it, is over",
         f"{_READ}:",
     ),
-    "grant.glass_broken": ("{holder} has broken glass to look at {where}", f"{_END}. {_REVIEW}:"),
+    "grant.break_glass": ("{holder} has break-glass to access {where}", f"{_END}. {_REVIEW}:"),
     "grant.reviewed": (
-        "The glass that {holder} broke to look at {where} was reviewed",
+        "The glass that {holder} broke to access {where} was reviewed",
         f"{_READ}:",
     ),
 }

@@ -66,7 +66,7 @@ class Notice:
 def tell(event: Event, grant: Grant, tenants: Iterable[UUID] = ()) -> None:
     """Have it told, once the session's transaction commits, to whom it concerns.
 
-    Of glass broken for all tenants, to the admins of `tenants`.
+    Of break-glass for all tenants, to the admins of `tenants`.
     """
     settings, now = current_settings(), datetime.now(UTC)
     configured: dict[Channel, str | None] = {

@@ -16,7 +16,7 @@ from webapp.rules.models import RuleRow
 
 
 def find_recipients(event: Event, grant: Grant, tenants: Iterable[UUID]) -> list[str]:
-    """E-mail addresses. Of glass broken for all tenants, the admins of `tenants` are told."""
+    """E-mail addresses. Of break-glass for all tenants, the admins of `tenants` are told."""
     return _emails(_audience(event, grant, tenants))
 
 
@@ -40,7 +40,7 @@ def _audience(event: Event, grant: Grant, tenants: Iterable[UUID]) -> _Audience:
                 members=frozenset((cast(UUID, grant.tenant_id), role) for role in inside),
                 but=grant.principal_id,
             )
-        case "glass_broken":
+        case "break_glass":
             concerned = (*tenants, *([grant.tenant_id] if grant.tenant_id else ()))
             return _Audience(
                 staff=frozenset(PLATFORM_APPROVERS),

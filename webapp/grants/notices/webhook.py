@@ -19,7 +19,7 @@ class Refused(Exception):
 
 
 def key_of(secret: str) -> bytes:
-    """The key that a secret spells: what it has after its prefix, in base64."""
+    """The key that a secret writes: what it has after its prefix, in base64."""
     return b64decode(secret.removeprefix(WEBHOOK_SECRET_PREFIX))
 
 

@@ -32,10 +32,10 @@ def find_unreadable(candidates: Iterable[Candidate]) -> Iterator[Finding]:
     for candidate in candidates:
         rule = candidate.rule
         if rule is None:
-            detail = "it is stored as no schema reads it, and denies every look"
+            detail = "it is stored as no schema reads it, and denies every access"
             yield Finding("unreadable", candidate.id, None, None, detail)
         elif not is_readable(rule):
-            yield _found("unreadable", rule, "no policy can be made of it: it denies every look")
+            yield _found("unreadable", rule, "no policy can be made of it: it denies every access")
 
 
 def is_readable(rule: Rule) -> bool:
@@ -65,7 +65,7 @@ def find_unreachable(rules: Sequence[Rule], at: datetime) -> Iterator[Finding]:
 
 
 def find_contradictory(rules: Iterable[Rule]) -> Iterator[Finding]:
-    """Rules of one owner that say different things of the very same looks."""
+    """Rules of one owner that say different things of the very same accesses."""
     alike: defaultdict[Hashable, list[Rule]] = defaultdict(list)
     for rule in rules:
         alike[rule.tenant, _conditions(rule)].append(rule)
@@ -81,7 +81,7 @@ def find_never_matched(
 ) -> Iterator[Finding]:
     for rule in rules:
         if rule.id not in matched:
-            yield _found("never_matched", rule, f"no look of the last {days} days met it")
+            yield _found("never_matched", rule, f"no access of the last {days} days met it")
 
 
 def _found(problem: Problem, rule: Rule, detail: str) -> Finding:
@@ -104,7 +104,7 @@ def _conditions(rule: Rule) -> Hashable:
 
 
 def _hides(deny: Rule, rule: Rule, at: datetime) -> bool:
-    """Whether each look that `rule` is about is denied by `deny`. Where it says so it is so; what
+    """Whether each access that `rule` is about is denied by `deny`. Where it says so it is so; what
     only several rules hide together it does not see."""
     if deny.id == rule.id or (rule.effect == "deny" and _hides_back(rule, deny, at)):
         return False

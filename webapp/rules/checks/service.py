@@ -15,12 +15,12 @@ from webapp.rules.checks.findings import (
 )
 from webapp.rules.engine.evaluate import Candidate, RuleSet, prepare
 from webapp.rules.rule import Effect, surfaces_covering
-from webapp.rules.simulation.history import Distinctions, PastLook
-from webapp.rules.simulation.past_accesses import read_looks
+from webapp.rules.simulation.history import PastAccess, RequestClasses
+from webapp.rules.simulation.past_accesses import read_past_accesses
 
 
 def check_rules(candidates: Iterable[Candidate], days: int) -> list[Finding]:
-    """The rules in use, and the looks that the session's scope sees."""
+    """The rules in use, and the accesses that the session's scope sees."""
     every = list(candidates)
     now = datetime.now(UTC)
     readable = [c for c in every if c.rule is not None and is_readable(c.rule)]
@@ -28,7 +28,7 @@ def check_rules(candidates: Iterable[Candidate], days: int) -> list[Finding]:
     unreachable = list(find_unreachable(rules, now))
     idle = {finding.rule_id for finding in unreachable}
     reachable = [candidate for candidate in readable if candidate.id not in idle]
-    matched = find_matched(reachable, read_looks(now - timedelta(days=days)))
+    matched = find_matched(reachable, read_past_accesses(now - timedelta(days=days)))
     met = [c.rule for c in reachable if c.rule is not None]
     return [
         *find_unreadable(every),
@@ -38,22 +38,24 @@ def check_rules(candidates: Iterable[Candidate], days: int) -> list[Finding]:
     ]
 
 
-def find_matched(candidates: Iterable[Candidate], looks: Iterable[PastLook]) -> frozenset[UUID]:
-    """Which of these readable rules were about any of the looks, whatever came of it."""
+def find_matched(
+    candidates: Iterable[Candidate], accesses: Iterable[PastAccess]
+) -> frozenset[UUID]:
+    """Which of these readable rules were about any of the accesses, whatever came of it."""
     every = list(candidates)
-    benches: dict[str, _Bench] = {}
+    benches: dict[str, _Evaluator] = {}
     matched: set[UUID] = set()
-    for look in looks:
-        surface = look.about.surface
+    for access in accesses:
+        surface = access.about.surface
         bench = benches.get(surface)
         if bench is None:
-            bench = benches[surface] = _Bench(every, surface)
-        matched |= bench.match(look)
+            bench = benches[surface] = _Evaluator(every, surface)
+        matched |= bench.match(access)
     return frozenset(matched)
 
 
-class _Bench:
-    """The rules that cover one surface, asked of each class of looks once."""
+class _Evaluator:
+    """The rules that cover one surface, asked of each class of accesses once."""
 
     def __init__(self, candidates: Iterable[Candidate], surface: str) -> None:
         covering = set(surfaces_covering(surface))
@@ -63,23 +65,23 @@ class _Bench:
             prepare(c for c in over if c.rule and c.rule.effect == effect)
             for effect in get_args(Effect)
         ]
-        self._distinctions = Distinctions(c.rule for c in over if c.rule)
+        self._distinctions = RequestClasses(c.rule for c in over if c.rule)
         self._known: set[object] = set()
 
-    def match(self, look: PastLook) -> set[UUID]:
-        """The rules that a look of a new class meets."""
-        place = look.everywhere or look.tenant_id
-        kind = (place, self._distinctions.class_of(look.about, look.at))
+    def match(self, access: PastAccess) -> set[UUID]:
+        """The rules that an access of a new class meets."""
+        place = access.everywhere or access.tenant_id
+        kind = (place, self._distinctions.class_of(access.about, access.at))
         if kind in self._known:
             return set()
         self._known.add(kind)
         return {
             candidate.id
             for rules in self._sets
-            for candidate in self._met(rules, look)
-            if look.everywhere or candidate.tenant_id in (None, look.tenant_id)
+            for candidate in self._met(rules, access)
+            if access.everywhere or candidate.tenant_id in (None, access.tenant_id)
         }
 
-    def _met(self, rules: RuleSet, look: PastLook) -> tuple[Candidate, ...]:
-        weighed = rules.weigh(look.about, look.at)
-        return (*weighed.denying, *weighed.approving, *weighed.allowing)
+    def _met(self, rules: RuleSet, access: PastAccess) -> tuple[Candidate, ...]:
+        evaluation = rules.evaluate(access.about, access.at)
+        return (*evaluation.denying, *evaluation.approving, *evaluation.allowing)

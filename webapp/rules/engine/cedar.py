@@ -14,7 +14,7 @@ from typing import Any, Final
 import cedarpy
 import orjson
 
-from webapp.rules.engine.request import Circumstances, address
+from webapp.rules.engine.request import AuthorizationRequest, address
 from webapp.rules.engine.templates import (
     DAYS,
     Json,
@@ -39,7 +39,7 @@ entity Pattern in [Surfaces];
 entity Surface in [Pattern];
 entity Clock = { "day": String, "before": String, "minute": Long };
 
-action "look" appliesTo {
+action "access" appliesTo {
   principal: Principal,
   resource: Surface,
   context: {
@@ -104,7 +104,7 @@ def prepare(rules: Sequence[Sequence[Policy]]) -> Prepared:
 
 
 def ask(
-    prepared: Prepared, about: Circumstances, at: datetime, *, approved: bool, granted: bool
+    prepared: Prepared, about: AuthorizationRequest, at: datetime, *, approved: bool, granted: bool
 ) -> Answer:
     """`approved` lets approvals pass; `granted` says that it is a grant that does so. A question
     that cannot be put is an error like any other."""
@@ -115,12 +115,12 @@ def ask(
 
 
 def _ask(
-    prepared: Prepared, about: Circumstances, at: datetime, *, approved: bool, granted: bool
+    prepared: Prepared, about: AuthorizationRequest, at: datetime, *, approved: bool, granted: bool
 ) -> Answer:
     entities = prepared.entities.with_added_json_str(dumps(_present(about, at, prepared.zones)))
     request = {
         "principal": {"type": "Principal", "id": about.email},
-        "action": {"type": "Action", "id": "look"},
+        "action": {"type": "Action", "id": "access"},
         "resource": {"type": "Surface", "id": about.surface},
         "context": _context(about, at, approved=approved, granted=granted),
     }
@@ -157,7 +157,7 @@ def clock(zone: str, at: datetime) -> Json:
     }
 
 
-def _present(about: Circumstances, at: datetime, zones: Iterable[str]) -> list[Json]:
+def _present(about: AuthorizationRequest, at: datetime, zones: Iterable[str]) -> list[Json]:
     """The entities of one question."""
     holds = [
         ("Everyone", "everyone"),
@@ -172,7 +172,7 @@ def _present(about: Circumstances, at: datetime, zones: Iterable[str]) -> list[J
     ]
 
 
-def _context(about: Circumstances, at: datetime, *, approved: bool, granted: bool) -> Json:
+def _context(about: AuthorizationRequest, at: datetime, *, approved: bool, granted: bool) -> Json:
     context: Json = {
         "reason": about.reason,
         "mfa": about.mfa,
@@ -204,7 +204,7 @@ def _members(subjects: str) -> Iterator[tuple[str, str]]:
 
 
 def _zones(template: Any) -> Iterator[str]:
-    """The clocks that a template looks at."""
+    """The clocks that a template accesses."""
     if isinstance(template, dict):
         if template.get("type") == "Clock":
             yield template["id"]

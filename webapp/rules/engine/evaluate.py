@@ -1,4 +1,4 @@
-"""What sets of rules say of a look: values in, a verdict out.
+"""What sets of rules say of an access: values in, a verdict out.
 
 The platform's rules must allow; a tenant's can only narrow. A denial beats an approval, an approval
 beats an allowance, and nothing said is a denial. Whatever cannot be read or evaluated denies.
@@ -10,9 +10,9 @@ from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
-from webapp.db.scopes import NOBODY, Exclusion
+from webapp.db.scopes import NO_EXCLUSION, Exclusion
 from webapp.rules.engine import cedar
-from webapp.rules.engine.request import Circumstances
+from webapp.rules.engine.request import AuthorizationRequest
 from webapp.rules.engine.templates import (
     BREAK_GLASS,
     Part,
@@ -39,14 +39,14 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Cover:
+class GrantMatch:
     """A grant that covers an approval, until `ends_at`."""
 
     grant_id: UUID
     ends_at: datetime
 
 
-Covers = Callable[[Candidate], Cover | None]
+FindGrant = Callable[[Candidate], GrantMatch | None]
 """Which grant covers what a rule asks an approval for."""
 
 
@@ -59,12 +59,12 @@ class Verdict:
     ruling: Ruling
     decided_by: tuple[Candidate, ...]
     """The rules that made it so; none where nothing allowed it."""
-    excluded: Exclusion = NOBODY
-    """The tenants that a look at all of them leaves out."""
+    excluded: Exclusion = NO_EXCLUSION
+    """The tenants that an access to all of them leaves out."""
     grants: tuple[UUID, ...] = ()
     """What it rests on."""
-    passed_over: tuple[Candidate, ...] = ()
-    """The approvals that breaking glass did without."""
+    bypassed_approvals: tuple[Candidate, ...] = ()
+    """The approvals that using break-glass did without."""
     minutes: int | None = None
     """For how long at most the rules allow it; `None` where none of them says."""
     failed: bool = False
@@ -74,7 +74,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Weighed:
+class Evaluation:
     """Which rules of a set match, by what they say."""
 
     allowed: bool
@@ -86,7 +86,7 @@ class Weighed:
     failed: bool = False
 
 
-NOTHING = Weighed(allowed=False, denying=(), approving=(), allowing=())
+NOTHING = Evaluation(allowed=False, denying=(), approving=(), allowing=())
 """Of no rules."""
 
 
@@ -98,14 +98,14 @@ class RuleSet:
     unreadable: tuple[Candidate, ...]
     _prepared: cedar.Prepared = field(repr=False)
 
-    def weigh(
+    def evaluate(
         self,
-        about: Circumstances,
+        about: AuthorizationRequest,
         at: datetime,
         *,
         approved: bool = False,
         granted: bool = False,
-    ) -> Weighed:
+    ) -> Evaluation:
         """Unless a rule forbids, `denying` and `approving` are empty; else `allowing` is."""
         if not self.candidates:
             return replace(NOTHING, denying=self.unreadable, unreadable=self.unreadable)
@@ -113,7 +113,7 @@ class RuleSet:
         found: dict[Part, list[Candidate]] = {"deny": [], "approve": [], "permit": []}
         for place, part in answer.policies:
             found[part].append(self.candidates[place])
-        return Weighed(
+        return Evaluation(
             allowed=answer.allowed and not answer.errors and not self.unreadable,
             denying=(*_by_id(found["deny"]), *self.unreadable),
             approving=_by_id(found["approve"]),
@@ -159,30 +159,30 @@ def prepare(candidates: Iterable[Candidate]) -> RuleSet:
 NO_RULES = prepare(())
 
 
-def judge(
+def decide(
     platform: RuleSet,
     tenants: RuleSet,
-    about: Circumstances,
+    about: AuthorizationRequest,
     at: datetime,
     *,
     everywhere: bool,
-    covers: Covers = nothing_granted,
+    covers: FindGrant = nothing_granted,
 ) -> Verdict:
     """What the platform's rules and the tenants' say.
 
-    `tenants` has the rules of the one tenant looked at; `everywhere` those of all tenants, each of
-    which then decides whether it is left out, and for how long it may be looked at with the others.
+    `tenants` has the rules of the one tenant accessed; `everywhere` those of all tenants, each of
+    which then decides whether it is left out, and for how long it may be accessed with the others.
     """
-    by_platform = platform.weigh(about, at)
-    by_tenants = tenants.weigh(about, at)
+    by_platform = platform.evaluate(about, at)
+    by_tenants = tenants.evaluate(about, at)
     if by_platform.failed or by_tenants.failed:
         return Verdict("denied", (), failed=True)
     if everywhere:
-        verdict = _judge(platform, by_platform, NOTHING, about, at, covers)
+        verdict = _decide(platform, by_platform, NOTHING, about, at, covers)
         if verdict.ruling != "allowed":
             return verdict
         return _leave_out(verdict, by_tenants, about, covers)
-    return _judge(platform, by_platform, by_tenants, about, at, covers)
+    return _decide(platform, by_platform, by_tenants, about, at, covers)
 
 
 def lasting(verdict: Verdict, sets: Iterable[RuleSet], at: datetime) -> datetime | None:
@@ -191,58 +191,60 @@ def lasting(verdict: Verdict, sets: Iterable[RuleSet], at: datetime) -> datetime
     return min((*moments, *([verdict.until] if verdict.until else [])), default=None)
 
 
-def _judge(
+def _decide(
     platform: RuleSet,
-    weighed: Weighed,
-    tenant: Weighed,
-    about: Circumstances,
+    evaluation: Evaluation,
+    tenant: Evaluation,
+    about: AuthorizationRequest,
     at: datetime,
-    covers: Covers,
+    covers: FindGrant,
 ) -> Verdict:
-    """`weighed` is of the platform's rules, `tenant` of those of the tenant looked at."""
-    if denied := (*weighed.denying, *tenant.denying):
-        return Verdict("denied", denied, failed=bool(weighed.unreadable or tenant.unreadable))
-    wanted = (*weighed.approving, *tenant.approving)
+    """`evaluation` is of the platform's rules, `tenant` of those of the tenant accessed."""
+    if denied := (*evaluation.denying, *tenant.denying):
+        return Verdict("denied", denied, failed=bool(evaluation.unreadable or tenant.unreadable))
+    wanted = (*evaluation.approving, *tenant.approving)
     glass = about.reason == BREAK_GLASS
     covered = {c: None if glass else covers(c) for c in wanted}
     grants = [cover for cover in covered.values() if cover is not None]
     until = min((cover.ends_at for cover in grants), default=None)
-    granted = all(covered[c] for c in weighed.approving)
+    granted = all(covered[c] for c in evaluation.approving)
     missing = tuple(c for c, cover in covered.items() if cover is None)
     if missing and not glass:
-        if weighed.approving or weighed.allowed:
+        if evaluation.approving or evaluation.allowed:
             return Verdict("approval_required", missing, until=until)
         return Verdict("denied", ())
-    final = platform.weigh(about, at, approved=True, granted=granted) if wanted else weighed
+    final = platform.evaluate(about, at, approved=True, granted=granted) if wanted else evaluation
     if not final.allowed:
         return Verdict("denied", final.denying, failed=final.failed)
     return Verdict(
         "allowed",
         final.allowing if glass else _once((*final.allowing, *wanted)),
         grants=tuple(sorted({cover.grant_id for cover in grants})),
-        passed_over=wanted if glass else (),
+        bypassed_approvals=wanted if glass else (),
         minutes=_minutes(final.allowing, () if glass else wanted),
         until=until,
     )
 
 
-def _leave_out(verdict: Verdict, weighed: Weighed, about: Circumstances, covers: Covers) -> Verdict:
-    """The verdict on a look at all tenants, without those whose rules do not let it in."""
+def _leave_out(
+    verdict: Verdict, evaluation: Evaluation, about: AuthorizationRequest, covers: FindGrant
+) -> Verdict:
+    """The verdict on an access to all tenants, without those whose rules do not let it in."""
     glass = about.reason == BREAK_GLASS
-    excluded = _tenants(weighed.denying)
-    covered = {c: None if glass else covers(c) for c in weighed.approving}
+    excluded = _tenants(evaluation.denying)
+    covered = {c: None if glass else covers(c) for c in evaluation.approving}
     if not glass:
         excluded |= _tenants(c for c, cover in covered.items() if cover is None)
     used = {c: v for c, v in covered.items() if v is not None and c.tenant_id not in excluded}
-    passed_over = [c for c in weighed.approving if glass and c.tenant_id not in excluded]
+    bypassed_approvals = [c for c in evaluation.approving if glass and c.tenant_id not in excluded]
     ends = [cover.ends_at for cover in used.values()]
     limits = [c.rule.max_minutes for c in used if c.rule and c.rule.max_minutes is not None]
     return Verdict(
         "allowed",
         verdict.decided_by,
-        excluded=Exclusion(frozenset(excluded)) if excluded else NOBODY,
+        excluded=Exclusion(frozenset(excluded)) if excluded else NO_EXCLUSION,
         grants=tuple(sorted({*verdict.grants, *(cover.grant_id for cover in used.values())})),
-        passed_over=(*verdict.passed_over, *passed_over),
+        bypassed_approvals=(*verdict.bypassed_approvals, *bypassed_approvals),
         minutes=min((*limits, *([verdict.minutes] if verdict.minutes else [])), default=None),
         until=min((*ends, *([verdict.until] if verdict.until else [])), default=None),
     )

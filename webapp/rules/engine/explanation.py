@@ -1,15 +1,15 @@
-"""A verdict in a sentence for the person who looks, or may not."""
+"""A verdict in a sentence for the person who accesses, or may not."""
 
 from collections.abc import Iterable, Sequence
 
 from webapp.rules.engine.evaluate import Candidate, Verdict
-from webapp.rules.engine.request import Circumstances
+from webapp.rules.engine.request import AuthorizationRequest
 
 NAMED = 3
 """Rules that a sentence names; of more it says how many."""
 
 
-def explain(verdict: Verdict, about: Circumstances) -> str:
+def explain(verdict: Verdict, about: AuthorizationRequest) -> str:
     if verdict.failed:
         return f"Denied, since a rule cannot be evaluated{_where(verdict.decided_by)}."
     match verdict.ruling:
@@ -30,9 +30,9 @@ def _allowed(verdict: Verdict) -> str:
     parts = [f"{_sentence(verdict.decided_by)} {allows} it"]
     if verdict.grants:
         parts.append("as approved")
-    if verdict.passed_over:
-        ask = _verb(verdict.passed_over, "asks", "ask")
-        parts.append(f"by broken glass, without what {_names(verdict.passed_over)} {ask} for")
+    if verdict.bypassed_approvals:
+        ask = _verb(verdict.bypassed_approvals, "asks", "ask")
+        parts.append(f"by break-glass, without what {_names(verdict.bypassed_approvals)} {ask} for")
     left_out = len(verdict.excluded.tenants)
     if left_out:
         parts.append(f"without {left_out} {'tenant' if left_out == 1 else 'tenants'} that said no")

@@ -1,4 +1,4 @@
-"""What the rules are asked about a look, as a value."""
+"""What the rules are asked about an access, as a value."""
 
 import ipaddress
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(frozen=True)
-class Circumstances:
-    """Of a look: who, at what, why, from where. The moment is told beside them."""
+class AuthorizationRequest:
+    """Of an access: who, at what, why, from where. The moment is told beside them."""
 
     email: str
     roles: frozenset[str]

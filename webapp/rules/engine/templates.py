@@ -1,8 +1,9 @@
 """A rule as Cedar policies: what it is about fills two slots, its conditions are the template.
 
-A rule is never spelled as text: a template is Cedar's JSON form of a policy
+A rule is never written as text: a template is Cedar's JSON form of a policy
 (https://docs.cedarpolicy.com/policies/json-format.html), the same for all rules with the same
-conditions. An approval is a `forbid` that lets approved looks pass, and a `permit` for those that a
+conditions. An approval is a `forbid` that lets approved accesses pass, and a `permit` for those
+that a
 grant covers: Cedar's own order, in which a `forbid` beats every `permit`, is that of the contract.
 """
 
@@ -97,7 +98,7 @@ def _template(effect: str, conditions: list[Json]) -> str:
         {
             "effect": effect,
             "principal": {"op": "in", "slot": "?principal"},
-            "action": {"op": "==", "entity": {"type": "Action", "id": "look"}},
+            "action": {"op": "==", "entity": {"type": "Action", "id": "access"}},
             "resource": {"op": "in", "slot": "?resource"},
             "conditions": conditions,
         }
@@ -109,7 +110,7 @@ def _conditions(rule: Rule) -> Iterator[Json]:
     if rule.reasons:
         yield _when(_contains(sorted(set(rule.reasons)), reason))
     elif rule.effect == "allow":
-        # To break glass is never permitted by the way: an allowance has to name it.
+        # To use break-glass is never permitted by the way: an allowance has to name it.
         yield _unless(_binary("==", reason, _value(BREAK_GLASS)))
     if rule.ticket is not None:
         known = {"has": {"left": {"Var": "context"}, "attr": "ticket"}}

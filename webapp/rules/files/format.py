@@ -1,7 +1,7 @@
 """Rules as a file: YAML in which each rule stands under whose it is.
 
     platform:
-    - name: Staff look
+    - name: Staff access
       effect: allow
       …
     tenants:

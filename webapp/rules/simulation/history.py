@@ -1,4 +1,5 @@
-"""Looks of the past, as rules are asked about them again, and what of a look rules tell apart."""
+"""Accesses of the past, as rules are asked about them again, and what of an access rules tell
+apart."""
 
 import re
 from bisect import bisect_right
@@ -9,19 +10,19 @@ from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network
 from uuid import UUID
 
-from webapp.rules.engine.request import Circumstances, address, network
+from webapp.rules.engine.request import AuthorizationRequest, address, network
 from webapp.rules.engine.templates import BREAK_GLASS, minutes_of, zone_of
 from webapp.rules.rule import Rule
 
 
 @dataclass(frozen=True)
-class PastLook:
-    """A look that the ledger has a record of."""
+class PastAccess:
+    """An access that the ledger has a record of."""
 
     id: UUID
     """Its event's."""
     at: datetime
-    about: Circumstances
+    about: AuthorizationRequest
     everywhere: bool
     tenant_id: UUID | None
     """`None` for all tenants, or for one that is not there."""
@@ -29,11 +30,11 @@ class PastLook:
     """Whether it rested on grants."""
 
 
-class Distinctions:
-    """What these rules tell apart: they say the same of looks of one class.
+class RequestClasses:
+    """What these rules tell apart: they say the same of accesses of one class.
 
-    Ten thousand looks with as many tickets fall into few classes where one rule asks for `INC-*`,
-    and each class has to be judged once.
+    Ten thousand accesses with as many tickets fall into few classes where one rule asks for
+    `INC-*`, and each class has to be decided once.
     """
 
     def __init__(self, rules: Iterable[Rule]) -> None:
@@ -41,7 +42,7 @@ class Distinctions:
         self._tickets: dict[str | None, Hashable] = {None: None}
         self._addresses: dict[str | None, Hashable] = {None: None}
 
-    def class_of(self, about: Circumstances, at: datetime) -> Hashable:
+    def class_of(self, about: AuthorizationRequest, at: datetime) -> Hashable:
         email = about.email.lower()
         if about.ticket not in self._tickets:
             self._tickets[about.ticket] = self._tell_ticket(about.ticket or "")

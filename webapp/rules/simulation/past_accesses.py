@@ -1,4 +1,4 @@
-"""The looks that rules had a say in, out of the ledger, for them to be asked again."""
+"""The accesses that rules had a say in, out of the ledger, for them to be asked again."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -8,14 +8,14 @@ from sqlalchemy import select
 
 from webapp.audit.models import AuditEventRow
 from webapp.extensions import db
-from webapp.rules.engine.request import Circumstances
-from webapp.rules.simulation.history import PastLook
+from webapp.rules.engine.request import AuthorizationRequest
+from webapp.rules.simulation.history import PastAccess
 
 BATCH = 1000
 
 
-def read_looks(since: datetime) -> Iterator[PastLook]:
-    """Elevations that the session's scope sees, the newest first; changes are looks too."""
+def read_past_accesses(since: datetime) -> Iterator[PastAccess]:
+    """Elevations that the session's scope sees, the newest first; changes are accesses too."""
     event = AuditEventRow.event
     statement = (
         select(
@@ -36,7 +36,7 @@ def read_looks(since: datetime) -> Iterator[PastLook]:
         )
         .where(
             AuditEventRow.occurred_at >= since,
-            AuditEventRow.kind.in_(("look", "change")),
+            AuditEventRow.kind.in_(("access", "change")),
             AuditEventRow.reason_code.is_not(None),
         )
         .order_by(AuditEventRow.occurred_at.desc(), AuditEventRow.id.desc())
@@ -45,7 +45,7 @@ def read_looks(since: datetime) -> Iterator[PastLook]:
     for row in db.session.execute(statement):
         roles: Sequence[str] = row.actor["roles"]
         if _was_ruled(row, roles):
-            yield _look(row, roles)
+            yield _access(row, roles)
 
 
 def _was_ruled(row: Any, roles: Sequence[str]) -> bool:
@@ -55,8 +55,8 @@ def _was_ruled(row: Any, roles: Sequence[str]) -> bool:
     return not at_home and not refused_unasked
 
 
-def _look(row: Any, roles: Sequence[str]) -> PastLook:
-    about = Circumstances(
+def _access(row: Any, roles: Sequence[str]) -> PastAccess:
+    about = AuthorizationRequest(
         email=row.actor_email,
         # Those held in tenants are recorded with the tenant; rules name them without.
         roles=frozenset(role.rpartition(":")[2] for role in roles),
@@ -66,7 +66,7 @@ def _look(row: Any, roles: Sequence[str]) -> PastLook:
         ticket=row.ticket,
         ip=row.ip,
     )
-    return PastLook(
+    return PastAccess(
         id=row.id,
         at=row.occurred_at.astimezone(UTC),
         about=about,

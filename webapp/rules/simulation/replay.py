@@ -10,26 +10,27 @@ from uuid import UUID
 from webapp.rules.engine.evaluate import (
     NO_RULES,
     Candidate,
-    Cover,
-    Covers,
+    FindGrant,
+    GrantMatch,
     RuleSet,
     Verdict,
-    judge,
+    decide,
     nothing_granted,
     prepare,
 )
-from webapp.rules.engine.request import Circumstances
+from webapp.rules.engine.request import AuthorizationRequest
 from webapp.rules.rule import Rule, surfaces_covering
-from webapp.rules.simulation.history import Distinctions, PastLook
+from webapp.rules.simulation.history import PastAccess, RequestClasses
 
 Outcome = Literal["allowed", "denied", "approval_required", "included", "excluded"]
-"""Of a look at all tenants, where a tenant's rule is proposed: whether that tenant is left out."""
+"""Of an access to all tenants, where a tenant's rule is proposed: whether that tenant is left
+out."""
 
 DRAFT: UUID = UUID(int=0)
 """The id of a draft that replaces no rule."""
 
 NAMED_ACTORS = 20
-NAMED_LOOKS = 100
+NAMED_ACCESSES = 100
 
 _NONE = (NO_RULES, NO_RULES)
 _FOREVER = datetime.max.replace(tzinfo=UTC)
@@ -66,7 +67,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Changed:
-    """A look that would have come out otherwise."""
+    """An access that would have come out otherwise."""
 
     id: UUID
     """Its event's."""
@@ -82,27 +83,27 @@ class Changed:
 class Shift:
     before: Outcome
     after: Outcome
-    looks: int
+    accesses: int
 
 
 @dataclass(frozen=True)
 class Affected:
     actor: str
-    looks: int
+    accesses: int
 
 
 @dataclass(frozen=True)
 class Replay:
-    """What the proposal would have changed of the looks of the past."""
+    """What the proposal would have changed of the accesses of the past."""
 
     examined: int
     changed: int
     truncated: bool
-    """There were more looks than were examined: the newest were."""
+    """There were more accesses than were examined: the newest were."""
     shifts: tuple[Shift, ...]
     actors: tuple[Affected, ...]
-    """Those with the most looks changed."""
-    looks: tuple[Changed, ...]
+    """Those with the most accesses changed."""
+    accesses: tuple[Changed, ...]
     """The newest of those changed."""
 
 
@@ -113,15 +114,15 @@ class Sets:
     platform: RuleSet
     tenants: RuleSet
 
-    def judge(
+    def decide(
         self,
-        about: Circumstances,
+        about: AuthorizationRequest,
         at: datetime,
         *,
         everywhere: bool,
-        covers: Covers = nothing_granted,
+        covers: FindGrant = nothing_granted,
     ) -> Verdict:
-        return judge(self.platform, self.tenants, about, at, everywhere=everywhere, covers=covers)
+        return decide(self.platform, self.tenants, about, at, everywhere=everywhere, covers=covers)
 
     def changed_by(self, proposal: Proposal, surface: str) -> "Sets":
         """The same value where it makes no difference. A tenant's proposal is among `tenants`,
@@ -135,37 +136,37 @@ class Sets:
 
 
 def replay(
-    looks: Iterable[PastLook], proposal: Proposal, read: ReadRules, *, truncated: bool
+    accesses: Iterable[PastAccess], proposal: Proposal, read: ReadRules, *, truncated: bool
 ) -> Replay:
-    """`looks` come the newest first."""
-    benches = _Benches(proposal, read)
+    """`accesses` come the newest first."""
+    benches = _Evaluators(proposal, read)
     shifts: Counter[tuple[Outcome, Outcome]] = Counter()
     actors: Counter[str] = Counter()
     named: list[Changed] = []
     examined = 0
-    for look in looks:
+    for access in accesses:
         examined += 1
-        bench = benches.of(look)
+        bench = benches.of(access)
         if bench is None:
             continue
-        before, after = bench.compare(look)
+        before, after = bench.compare(access)
         if before == after:
             continue
         shifts[before, after] += 1
-        actors[look.about.email] += 1
-        if len(named) < NAMED_LOOKS:
-            named.append(_changed(look, before, after))
+        actors[access.about.email] += 1
+        if len(named) < NAMED_ACCESSES:
+            named.append(_changed(access, before, after))
     return Replay(
         examined=examined,
         changed=shifts.total(),
         truncated=truncated,
-        shifts=tuple(Shift(*kind, looks) for kind, looks in shifts.most_common()),
+        shifts=tuple(Shift(*kind, accesses) for kind, accesses in shifts.most_common()),
         actors=tuple(Affected(*counted) for counted in actors.most_common(NAMED_ACTORS)),
-        looks=tuple(named),
+        accesses=tuple(named),
     )
 
 
-class _Benches:
+class _Evaluators:
     """A bench for each place at which the proposal may make a difference. Tenants without rules of
     their own are one place."""
 
@@ -173,13 +174,13 @@ class _Benches:
         self._proposal = proposal
         self._read = read
         self._sets: dict[tuple[UUID | None, str], tuple[RuleSet, RuleSet]] = {}
-        self._benches: dict[Hashable, _Bench] = {}
+        self._benches: dict[Hashable, _Evaluator] = {}
 
-    def of(self, look: PastLook) -> "_Bench | None":
-        """Of a look at all tenants only the platform's rules may make a difference, and those of
+    def of(self, access: PastAccess) -> "_Evaluator | None":
+        """Of an access to all tenants only the platform's rules may make a difference, and those of
         the tenant whose rule is proposed."""
-        surface, whose = look.about.surface, look.tenant_id
-        if look.everywhere:
+        surface, whose = access.about.surface, access.tenant_id
+        if access.everywhere:
             whose = self._proposal.tenant_id
         if self._proposal.tenant_id not in (None, whose):
             return None
@@ -187,10 +188,10 @@ class _Benches:
         theirs = _NONE if whose is None else self._before_and_after(whose, surface)
         if ours[0] is ours[1] and theirs[0] is theirs[1]:
             return None
-        place = (surface, look.everywhere, id(theirs[0]))
+        place = (surface, access.everywhere, id(theirs[0]))
         if place not in self._benches:
             before, after = Sets(ours[0], theirs[0]), Sets(ours[1], theirs[1])
-            self._benches[place] = _Bench(self._proposal.tenant_id, before, after)
+            self._benches[place] = _Evaluator(self._proposal.tenant_id, before, after)
         return self._benches[place]
 
     def _before_and_after(self, whose: UUID | None, surface: str) -> tuple[RuleSet, RuleSet]:
@@ -203,36 +204,36 @@ class _Benches:
         return found
 
 
-class _Bench:
-    """Judges the looks at one place, each class of them once."""
+class _Evaluator:
+    """Judges the accesses to one place, each class of them once."""
 
     def __init__(self, whose: UUID | None, before: Sets, after: Sets) -> None:
         every = (before.platform, before.tenants, after.platform, after.tenants)
         asked = [c.rule for rules in every for c in rules.candidates if c.rule is not None]
         self._whose, self._before, self._after = whose, before, after
-        self._distinctions = Distinctions(asked)
+        self._distinctions = RequestClasses(asked)
         self._known: dict[Hashable, tuple[Outcome, Outcome]] = {}
 
-    def compare(self, look: PastLook) -> tuple[Outcome, Outcome]:
-        kind = (look.approved, self._distinctions.class_of(look.about, look.at))
+    def compare(self, access: PastAccess) -> tuple[Outcome, Outcome]:
+        kind = (access.approved, self._distinctions.class_of(access.about, access.at))
         found = self._known.get(kind)
         if found is None:
-            found = self._judge(self._before, look), self._judge(self._after, look)
+            found = self._decide(self._before, access), self._decide(self._after, access)
             self._known[kind] = found
         return found
 
-    def _judge(self, sets: Sets, look: PastLook) -> Outcome:
-        covers = _approved if look.approved else nothing_granted
-        verdict = sets.judge(look.about, look.at, everywhere=look.everywhere, covers=covers)
-        if not look.everywhere or self._whose is None or verdict.ruling != "allowed":
+    def _decide(self, sets: Sets, access: PastAccess) -> Outcome:
+        covers = _approved if access.approved else nothing_granted
+        verdict = sets.decide(access.about, access.at, everywhere=access.everywhere, covers=covers)
+        if not access.everywhere or self._whose is None or verdict.ruling != "allowed":
             return verdict.ruling
         return "excluded" if self._whose in verdict.excluded.tenants else "included"
 
 
-def _approved(_: Candidate) -> Cover:
-    return Cover(DRAFT, _FOREVER)
+def _approved(_: Candidate) -> GrantMatch:
+    return GrantMatch(DRAFT, _FOREVER)
 
 
-def _changed(look: PastLook, before: Outcome, after: Outcome) -> Changed:
-    about = look.about
-    return Changed(look.id, look.at, about.email, about.surface, about.reason, before, after)
+def _changed(access: PastAccess, before: Outcome, after: Outcome) -> Changed:
+    about = access.about
+    return Changed(access.id, access.at, about.email, about.surface, about.reason, before, after)

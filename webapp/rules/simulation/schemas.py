@@ -9,15 +9,15 @@ from webapp.identity.principal import PLATFORM_ROLES, TENANT_ROLES
 from webapp.rules.engine.evaluate import Ruling
 from webapp.rules.schemas import FEW, RuleCreateSchema
 from webapp.rules.simulation.replay import Affected, Changed, Outcome, Replay, Shift
-from webapp.rules.simulation.service import Comparison, DescribedLook, Simulation, Told
+from webapp.rules.simulation.service import Comparison, DecisionView, DescribedAccess, Simulation
 from webapp.scope.headers import MAX_TICKET, REASON_CODES
 from webapp.scope.schemas import SLUG, SURFACE
 
 MAX_DAYS = 90
 
 
-class DescribedLookSchema(Schema):
-    model = DescribedLook
+class DescribedAccessSchema(Schema):
+    model = DescribedAccess
 
     email = Text(required=True, validate=validate.Length(1, 320))
     roles = TupleOf(
@@ -47,7 +47,7 @@ class SimulateSchema(Schema):
     rule = fields.Nested(RuleCreateSchema, load_default=None, allow_none=True)
     replaces = fields.UUID(load_default=None, allow_none=True)
     remove = fields.Boolean(load_default=False)
-    look = fields.Nested(DescribedLookSchema, load_default=None, allow_none=True)
+    access = fields.Nested(DescribedAccessSchema, load_default=None, allow_none=True)
     days = fields.Integer(load_default=None, allow_none=True, validate=validate.Range(1, MAX_DAYS))
 
     @validates_schema
@@ -59,14 +59,14 @@ class SimulateSchema(Schema):
             problems["rule"] = ["Is required unless one is removed."]
         if data["remove"] and data["replaces"] is None:
             problems["replaces"] = ["Must say which rule is removed."]
-        if (data["look"] is None) == (data["days"] is None):
-            problems["look"] = ["Say either `look` or `days`."]
+        if (data["access"] is None) == (data["days"] is None):
+            problems["access"] = ["Say either `access` or `days`."]
         if problems:
             raise ValidationError(problems)
 
 
-class ToldSchema(Schema):
-    model = Told
+class DecisionViewSchema(Schema):
+    model = DecisionView
 
     effect = fields.String(required=True, validate=validate.OneOf(get_args(Ruling)))
     explanation = fields.String(required=True)
@@ -79,8 +79,8 @@ class ToldSchema(Schema):
 class ComparisonSchema(Schema):
     model = Comparison
 
-    before = fields.Nested(ToldSchema, required=True)
-    after = fields.Nested(ToldSchema, required=True)
+    before = fields.Nested(DecisionViewSchema, required=True)
+    after = fields.Nested(DecisionViewSchema, required=True)
 
 
 def _outcome() -> fields.String:
@@ -92,14 +92,14 @@ class ShiftSchema(Schema):
 
     before = _outcome()
     after = _outcome()
-    looks = fields.Integer(required=True)
+    accesses = fields.Integer(required=True)
 
 
 class AffectedSchema(Schema):
     model = Affected
 
     actor = fields.String(required=True)
-    looks = fields.Integer(required=True)
+    accesses = fields.Integer(required=True)
 
 
 class ChangedSchema(Schema):
@@ -122,11 +122,11 @@ class ReplaySchema(Schema):
     truncated = fields.Boolean(required=True)
     shifts = TupleOf(fields.Nested(ShiftSchema), required=True)
     actors = TupleOf(fields.Nested(AffectedSchema), required=True)
-    looks = TupleOf(fields.Nested(ChangedSchema), required=True)
+    accesses = TupleOf(fields.Nested(ChangedSchema), required=True)
 
 
 class SimulationSchema(Schema):
     model = Simulation
 
-    look = fields.Nested(ComparisonSchema, required=True, allow_none=True)
+    access = fields.Nested(ComparisonSchema, required=True, allow_none=True)
     past = fields.Nested(ReplaySchema, required=True, allow_none=True)

@@ -20,19 +20,19 @@ from webapp.rules.engine.evaluate import (
     prepare,
 )
 from webapp.rules.engine.explanation import explain
-from webapp.rules.engine.request import Circumstances
+from webapp.rules.engine.request import AuthorizationRequest
 from webapp.rules.rule import Rule
 from webapp.rules.rule_sets import ALL_TENANTS, PLATFORM, Owner, load_candidates, read_rules
 from webapp.rules.service import find_tenant, get_rule, slug_of
-from webapp.rules.simulation.past_accesses import read_looks
+from webapp.rules.simulation.past_accesses import read_past_accesses
 from webapp.rules.simulation.replay import DRAFT, Proposal, Replay, Sets, replay
 
-MAX_LOOKS = 20_000
+MAX_ACCESSES = 20_000
 
 
 @dataclass(frozen=True)
-class DescribedLook:
-    """A look that nobody makes."""
+class DescribedAccess:
+    """An access that nobody makes."""
 
     email: str
     surface: str
@@ -47,8 +47,8 @@ class DescribedLook:
     """`None` for all tenants."""
 
     @property
-    def about(self) -> Circumstances:
-        return Circumstances(
+    def about(self) -> AuthorizationRequest:
+        return AuthorizationRequest(
             email=self.email,
             roles=frozenset(self.roles),
             mfa=self.mfa,
@@ -60,7 +60,7 @@ class DescribedLook:
 
 
 @dataclass(frozen=True)
-class Told:
+class DecisionView:
     """A decision, as far as who asks may see it."""
 
     effect: Ruling
@@ -70,22 +70,22 @@ class Told:
     """How many tenants are left out; `None` in a tenant's scope, like their ids."""
     excluded_tenant_ids: tuple[UUID, ...] | None
     excluded: bool | None
-    """Whether the tenant whose scope it is would be left out of a look at all tenants."""
+    """Whether the tenant whose scope it is would be left out of an access to all tenants."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A described look's decisions, without the proposal and with it."""
+    """A described access's decisions, without the proposal and with it."""
 
-    before: Told
-    after: Told
+    before: DecisionView
+    after: DecisionView
 
 
 @dataclass(frozen=True)
 class Simulation:
     """What was asked: either is there."""
 
-    look: Comparison | None = None
+    access: Comparison | None = None
     past: Replay | None = None
 
 
@@ -108,27 +108,27 @@ def propose(scope: Scope, draft: Mapping[str, Any] | None, replaces: UUID | None
     return Proposal(tenant_id, replaces, rule)
 
 
-def simulate_look(scope: Scope, proposal: Proposal, look: DescribedLook) -> Comparison:
+def simulate_access(scope: Scope, proposal: Proposal, access: DescribedAccess) -> Comparison:
     own = scope.tenant_id if isinstance(scope, TenantScope) else None
-    everywhere = look.tenant is None
+    everywhere = access.tenant is None
     if everywhere:
         owner = ALL_TENANTS if own is None else Owner(own)
     else:
-        owner = Owner(_tenant_id(scope, look.tenant, "look.tenant"))
-    before = Sets(read_rules(PLATFORM, look.surface), read_rules(owner, look.surface))
+        owner = Owner(_tenant_id(scope, access.tenant, "access.tenant"))
+    before = Sets(read_rules(PLATFORM, access.surface), read_rules(owner, access.surface))
     concerned = everywhere or proposal.tenant_id in (None, owner.tenant_id)
-    after = before.changed_by(proposal, look.surface) if concerned else before
-    at = look.at or datetime.now(UTC)
-    verdicts = [s.judge(look.about, at, everywhere=everywhere) for s in (before, after)]
-    return Comparison(*(_tell(verdict, look.about, own, everywhere) for verdict in verdicts))
+    after = before.changed_by(proposal, access.surface) if concerned else before
+    at = access.at or datetime.now(UTC)
+    verdicts = [s.decide(access.about, at, everywhere=everywhere) for s in (before, after)]
+    return Comparison(*(_tell(verdict, access.about, own, everywhere) for verdict in verdicts))
 
 
 def simulate_past(proposal: Proposal, days: int) -> Replay:
-    """Of the looks that the session's scope sees."""
-    seen = read_looks(datetime.now(UTC) - timedelta(days=days))
-    looks = list(islice(seen, MAX_LOOKS + 1))
-    truncated = len(looks) > MAX_LOOKS
-    return replay(looks[:MAX_LOOKS], proposal, _Reading(proposal), truncated=truncated)
+    """Of the accesses that the session's scope sees."""
+    seen = read_past_accesses(datetime.now(UTC) - timedelta(days=days))
+    accesses = list(islice(seen, MAX_ACCESSES + 1))
+    truncated = len(accesses) > MAX_ACCESSES
+    return replay(accesses[:MAX_ACCESSES], proposal, _Reading(proposal), truncated=truncated)
 
 
 class _Reading:
@@ -173,7 +173,9 @@ def _invalid(field: str, problem: str) -> Invalid:
     return Invalid(f"The simulation's {field} {problem}.", {field: [problem]})
 
 
-def _tell(verdict: Verdict, about: Circumstances, own: UUID | None, everywhere: bool) -> Told:
+def _tell(
+    verdict: Verdict, about: AuthorizationRequest, own: UUID | None, everywhere: bool
+) -> DecisionView:
     """A tenant is not told the names of the platform's rules, nor who else is left out."""
     excluded = verdict.excluded
     allowed = verdict.ruling == "allowed"
@@ -184,7 +186,7 @@ def _tell(verdict: Verdict, about: Circumstances, own: UUID | None, everywhere: 
         count, ids = None, None
         is_left_out = own in excluded.tenants if everywhere and allowed else None
         explanation = explain(_nameless(verdict), about)
-    return Told(
+    return DecisionView(
         effect=verdict.ruling,
         explanation=explanation,
         rule_ids=tuple(candidate.id for candidate in verdict.decided_by),

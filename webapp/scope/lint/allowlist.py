@@ -1,6 +1,6 @@
-"""The declared doors: the few files that may do what the rules on source refuse, and why.
+"""The declared exemptions: the few files that may do what the rules on source refuse, and why.
 
-A door stands for good. What ought to go away one day belongs in `scope-lint-exceptions.toml`.
+A exemption stands for good. What ought to go away one day belongs in `scope-lint-exceptions.toml`.
 """
 
 from collections.abc import Collection, Iterable
@@ -12,7 +12,7 @@ from webapp.scope.lint.finding import Finding
 
 
 @dataclass(frozen=True)
-class Door:
+class Exemption:
     """`files` is a path from the project's root, or a pattern with a `*` in it."""
 
     files: str
@@ -23,71 +23,96 @@ class Door:
         return finding.rule == self.rule and fnmatchcase(finding.subject, self.files)
 
 
-DOORS: tuple[Door, ...] = (
-    Door("webapp/*views.py", source.COMMIT, "a request's work ends in its view"),
-    Door("webapp/*cli.py", source.COMMIT, "a command is a unit of work"),
-    Door("webapp/*cli.py", source.SCOPE_DOOR, "an operator at the machine is past the policy"),
-    Door("tasks/*", source.COMMIT, "a task is a unit of work"),
-    Door("tasks/*", source.SCOPE_DOOR, "a task has no principal whom a policy could judge"),
-    Door("webapp/*models.py", source.RAW_SQL, "defaults and partial indexes, which nobody runs"),
-    Door("webapp/audit/append.py", source.TENANT_DML, "appends, in the scope that may do no more"),
-    Door("webapp/audit/journal/file.py", source.RAW_SQL, "SQLite's, of a file on this host"),
-    Door("webapp/audit/journal/reader.py", source.RAW_SQL, "the same"),
-    Door("webapp/audit/relay/pipeline.py", source.SCOPE_DOOR, "asks which events are committed"),
-    Door("webapp/db/session.py", source.RAW_SQL, "the statement that enters a scope"),
-    Door("webapp/db/session.py", source.CONNECTION, "asks the catalog what the login role may do"),
-    Door("webapp/doctor.py", source.SCOPE_DOOR, "counts what is in the ledger and in quarantine"),
-    Door("webapp/extensions.py", source.CONNECTION, "asks whether the database answers"),
-    Door("webapp/caching/generations.py", source.RAW_SQL, "reads generations, which no tenant has"),
-    Door("webapp/caching/generations.py", source.SCOPE_DOOR, "reads them where no scope is yet"),
-    Door("webapp/caching/invalidation.py", source.RAW_SQL, "raises generations"),
-    Door("webapp/grants/active.py", source.SCOPE_DOOR, "reads what decisions are made of"),
-    Door("webapp/rules/rule_sets.py", source.SCOPE_DOOR, "reads what decisions are made of"),
-    Door(
+EXEMPTIONS: tuple[Exemption, ...] = (
+    Exemption("webapp/*views.py", source.COMMIT, "a request's work ends in its view"),
+    Exemption("webapp/*cli.py", source.COMMIT, "a command is a unit of work"),
+    Exemption(
+        "webapp/*cli.py", source.SCOPE_ENTRY, "an operator at the machine is past the policy"
+    ),
+    Exemption("tasks/*", source.COMMIT, "a task is a unit of work"),
+    Exemption("tasks/*", source.SCOPE_ENTRY, "a task has no principal whom a policy could decide"),
+    Exemption(
+        "webapp/*models.py", source.RAW_SQL, "defaults and partial indexes, which nobody runs"
+    ),
+    Exemption(
+        "webapp/audit/append.py", source.TENANT_DML, "appends, in the scope that may do no more"
+    ),
+    Exemption("webapp/audit/journal/file.py", source.RAW_SQL, "SQLite's, of a file on this host"),
+    Exemption("webapp/audit/journal/reader.py", source.RAW_SQL, "the same"),
+    Exemption(
+        "webapp/audit/relay/pipeline.py", source.SCOPE_ENTRY, "asks which events are committed"
+    ),
+    Exemption("webapp/db/session.py", source.RAW_SQL, "the statement that enters a scope"),
+    Exemption(
+        "webapp/db/session.py", source.CONNECTION, "asks the catalog what the login role may do"
+    ),
+    Exemption(
+        "webapp/doctor.py", source.SCOPE_ENTRY, "counts what is in the ledger and in quarantine"
+    ),
+    Exemption("webapp/extensions.py", source.CONNECTION, "asks whether the database answers"),
+    Exemption(
+        "webapp/caching/generations.py", source.RAW_SQL, "reads generations, which no tenant has"
+    ),
+    Exemption(
+        "webapp/caching/generations.py", source.SCOPE_ENTRY, "reads them where no scope is yet"
+    ),
+    Exemption("webapp/caching/invalidation.py", source.RAW_SQL, "raises generations"),
+    Exemption("webapp/grants/active.py", source.SCOPE_ENTRY, "reads what decisions are made of"),
+    Exemption("webapp/rules/rule_sets.py", source.SCOPE_ENTRY, "reads what decisions are made of"),
+    Exemption(
         "webapp/decisions/break_glass.py",
         source.COMMIT,
-        "an incident is open before the look begins",
+        "an incident is open before the access begins",
     ),
-    Door(
-        "webapp/decisions/break_glass.py", source.SCOPE_DOOR, "opens it in what concerns its holder"
+    Exemption(
+        "webapp/decisions/break_glass.py",
+        source.SCOPE_ENTRY,
+        "opens it in what concerns its holder",
     ),
-    Door(
+    Exemption(
         "webapp/identity/authentication.py",
-        source.SCOPE_DOOR,
+        source.SCOPE_ENTRY,
         "finds out who asks, before any scope",
     ),
-    Door("webapp/observability/health.py", source.SCOPE_DOOR, "reads the schema's revision"),
-    Door("webapp/scope/enter.py", source.SCOPE_DOOR, "the door that a decision opens"),
-    Door("webapp/scope/lint/__init__.py", source.CONNECTION, "reads the catalog"),
-    Door("webapp/scope/lint/catalog.py", source.RAW_SQL, "reads the catalog"),
+    Exemption("webapp/observability/health.py", source.SCOPE_ENTRY, "reads the schema's revision"),
+    Exemption("webapp/scope/enter.py", source.SCOPE_ENTRY, "the exemption that a decision opens"),
+    Exemption("webapp/scope/lint/__init__.py", source.CONNECTION, "reads the catalog"),
+    Exemption("webapp/scope/lint/catalog.py", source.RAW_SQL, "reads the catalog"),
     *(
-        Door("webapp/db/migrate.py", rule, "works as the tables' owner, on the schema")
+        Exemption("webapp/db/migrate.py", rule, "works as the tables' owner, on the schema")
         for rule in (source.RAW_SQL, source.CONNECTION, source.COMMIT)
     ),
     *(
-        Door("webapp/stack/servers.py", rule, "makes the development database")
+        Exemption("webapp/stack/servers.py", rule, "makes the development database")
         for rule in (source.RAW_SQL, source.CONNECTION)
     ),
 )
 
 
 def keep_refused(
-    findings: Iterable[Finding], doors: Collection[Door] = DOORS
-) -> tuple[list[Finding], set[Door]]:
-    """The findings that no door admits, and the doors that admitted any."""
+    findings: Iterable[Finding], exemptions: Collection[Exemption] = EXEMPTIONS
+) -> tuple[list[Finding], set[Exemption]]:
+    """The findings that no exemption admits, and the exemptions that admitted any."""
     refused, used = [], set()
     for finding in findings:
-        admitting = {door for door in doors if door.admits(finding)}
+        admitting = {exemption for exemption in exemptions if exemption.admits(finding)}
         used |= admitting
         if not admitting:
             refused.append(finding)
     return refused, used
 
 
-def check_doors(doors: Collection[Door], used: Collection[Door]) -> list[Finding]:
-    """A door of a single file that nothing goes through any more is to be closed."""
+def check_allowlist(
+    exemptions: Collection[Exemption], used: Collection[Exemption]
+) -> list[Finding]:
+    """A exemption of a single file that nothing goes through any more is to be closed."""
     return [
-        Finding(door.files, None, "unused-door", f"needs no door for {door.rule} any more")
-        for door in doors
-        if "*" not in door.files and door not in used
+        Finding(
+            exemption.files,
+            None,
+            "unused-exemption",
+            f"needs no exemption for {exemption.rule} any more",
+        )
+        for exemption in exemptions
+        if "*" not in exemption.files and exemption not in used
     ]

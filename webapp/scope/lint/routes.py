@@ -8,7 +8,7 @@ from typing import Any
 from flask import Flask
 from werkzeug.routing import Rule
 
-from webapp.audit.recorder import settle
+from webapp.audit.recorder import finalize
 from webapp.scope.decision import Surface
 from webapp.scope.lint.finding import Finding
 from webapp.scope.surface import surface
@@ -35,10 +35,10 @@ def check_routes(app: Flask) -> list[Finding]:
 
 
 def _check_recording(app: Flask) -> Iterator[Finding]:
-    """Without `settle` no event that a surface noted would ever leave the request."""
-    times = app.after_request_funcs.get(None, []).count(settle)
+    """Without `finalize` no event that a surface noted would ever leave the request."""
+    times = app.after_request_funcs.get(None, []).count(finalize)
     if times != 1:
-        message = f"audit.settle must run after each request once, not {times} times"
+        message = f"audit.finalize must run after each request once, not {times} times"
         yield Finding("app", None, "unrecorded", message)
 
 

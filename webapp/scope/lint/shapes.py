@@ -16,7 +16,7 @@ IDENTITY_ROLE = "sightline_identity"
 LEDGER_ROLE = "sightline_ledger"
 POLICY_ROLE = "sightline_policy"
 PRINCIPAL_ROLE = "sightline_principal"
-CLERK_ROLE = "sightline_clerk"
+CLERK_ROLE = "sightline_maintenance"
 SCOPE_ROLES = frozenset(
     {
         TENANT_ROLE,
@@ -29,8 +29,8 @@ SCOPE_ROLES = frozenset(
     }
 )
 
-_LOOKING = (
-    "(( SELECT COALESCE(current_setting('sightline.look'::text, true), ''::text) AS \"coalesce\")"
+_ACCESSING = (
+    "(( SELECT COALESCE(current_setting('sightline.access'::text, true), ''::text) AS \"coalesce\")"
     " <> ''::text)"
 )
 _EXCLUDED = (
@@ -48,20 +48,21 @@ def own(key: str) -> str:
     return f"({key} = {_TENANT})"
 
 
-def looked_at(key: str, *, nullable: bool = False) -> str:
-    """Rows of a look, but those of the tenants left out; the platform's own where there are any."""
+def accessed(key: str, *, nullable: bool = False) -> str:
+    """Rows of an access, but those of the tenants left out; the platform's own where there are
+    any."""
     included = f"(NOT ({key} IN {_EXCLUDED}))"
     if nullable:
         included = f"(({key} IS NULL) OR {included})"
-    return f"({_LOOKING} AND {included})"
+    return f"({_ACCESSING} AND {included})"
 
 
-LOOKED_OVER = (
+ACCESSED = (
     f"({own('tenant_id')} OR (({_TENANT} IS NOT NULL) AND (scope_kind = 'global'::text)"
-    " AND (kind = 'look'::text) AND (effect = 'allowed'::text)"
+    " AND (kind = 'access'::text) AND (effect = 'allowed'::text)"
     f" AND (NOT ({_TENANT} = ANY (excluded_tenant_ids)))))"
 )
-"""Events of looks at the scope's tenant: at it alone, or at all that did not leave it out."""
+"""Events of accesses to the scope's tenant: at it alone, or at all that did not leave it out."""
 
 _OPERATORS = (IDENTITY_ROLE, GLOBAL_ROLE)
 """What commands run as that change something, which is recorded with the change."""
@@ -109,7 +110,7 @@ def tenant_shape(*, nullable: bool) -> TableShape:
         frozenset(
             {
                 all_rows(TENANT_ROLE, own("tenant_id")),
-                all_rows(GLOBAL_ROLE, looked_at("tenant_id", nullable=nullable)),
+                all_rows(GLOBAL_ROLE, accessed("tenant_id", nullable=nullable)),
             }
         )
     )
@@ -140,12 +141,12 @@ def _grants_shape(concerned: str, open_uniques: Iterable[str] = ()) -> TableShap
 
 
 def _identity_shape(key: str, open_uniques: frozenset[str] = frozenset()) -> TableShape:
-    """What a principal belongs to is looked up before there is a scope of a tenant."""
+    """What a principal belongs to is read before there is a scope of a tenant."""
     return TableShape(
         frozenset(
             {
                 all_rows(TENANT_ROLE, own(key)),
-                all_rows(GLOBAL_ROLE, looked_at(key)),
+                all_rows(GLOBAL_ROLE, accessed(key)),
                 all_rows(IDENTITY_ROLE, "true"),
             }
         ),
@@ -166,8 +167,8 @@ SHAPES: dict[str, TableShape] = {
     "audit_events": TableShape(
         frozenset(
             {
-                PolicyShape(TENANT_ROLE, "r", LOOKED_OVER, None),
-                PolicyShape(GLOBAL_ROLE, "r", looked_at("tenant_id", nullable=True), None),
+                PolicyShape(TENANT_ROLE, "r", ACCESSED, None),
+                PolicyShape(GLOBAL_ROLE, "r", accessed("tenant_id", nullable=True), None),
                 *(PolicyShape(role, "a", None, "true") for role in (LEDGER_ROLE, CLERK_ROLE)),
                 *map(readable, (LEDGER_ROLE, CLERK_ROLE)),
                 *(PolicyShape(role, "a", None, _OWN_JOURNAL) for role in _OPERATORS),

@@ -17,7 +17,7 @@ BULK = "bulk"
 CONNECTION = "connection"
 SESSION_SET = "session-set"
 COMMIT = "commit"
-SCOPE_DOOR = "scope-door"
+SCOPE_ENTRY = "scope-exemption"
 
 _DML = frozenset({"insert", "update", "delete"})
 _BULK_METHODS = frozenset({"bulk_save_objects", "bulk_insert_mappings", "bulk_update_mappings"})
@@ -92,7 +92,7 @@ class _Reader:
         if method == "commit":
             yield COMMIT, "only views, commands and tasks commit"
         if method in _DOORS and ("session" in receiver or receiver == "db"):
-            yield SCOPE_DOOR, f".{method}() of {receiver} opens a scope without a decision"
+            yield SCOPE_ENTRY, f".{method}() of {receiver} opens a scope without a decision"
 
     def _dml(self, node: ast.Call) -> Iterator[tuple[str, str]]:
         name = self._qualified(node.func)
