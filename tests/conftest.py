@@ -1,19 +1,23 @@
 """The product on servers of its own: migrated once a run, used by every test."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
 import pytest
+from click.testing import Result
 from flask import Flask
 from flask.testing import FlaskClient
 
 from tests.applications import application
+from tests.caching.servers import PostgresServer
 from tests.factories import Account, MadeTenant, add_account, add_tenant
 from tests.processes import Web, no_settings_of_the_caller, run_web, run_worker
 from webapp.soon import Soon
 from webapp.stack.home import open_stack, running
+
+Run = Callable[..., Result]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -97,3 +101,31 @@ def outsider(app: Flask) -> Account:
 @pytest.fixture
 def owner(app: Flask) -> Account:
     return add_account(app, "owner")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A PostgreSQL whose roles and databases a test may make as it likes."""
+    server = PostgresServer(tmp_path_factory.mktemp("postgres"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def engineer(app: Flask) -> Account:
+    return add_account(app, "engineer")
+
+
+@pytest.fixture
+def support(app: Flask) -> Account:
+    return add_account(app, "support")
+
+
+@pytest.fixture
+def run(app: Flask) -> Run:
+    """Runs a `flask` command."""
+
+    def command(*arguments: str) -> Result:
+        return app.test_cli_runner().invoke(args=arguments)
+
+    return command

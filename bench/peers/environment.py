@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[2]
+ROOT = HERE.parents[1]
 REQUIREMENTS = HERE.parent / "requirements-peer.txt"
 ENVIRONMENT = ROOT / ".venv-bench"
 

@@ -4,7 +4,7 @@ import os
 import runpy
 from pathlib import Path
 
-_product = runpy.run_path(str(Path(__file__).parents[3] / "gunicorn.conf.py"))
+_product = runpy.run_path(str(Path(__file__).parents[2] / "gunicorn.conf.py"))
 
 bind = f"127.0.0.1:{os.environ['PORT']}"
 worker_class = _product["worker_class"]

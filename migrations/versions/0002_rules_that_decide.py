@@ -59,7 +59,7 @@ def upgrade() -> None:
     _show_global_looks_to_tenants()
     op.execute(
         "grant select, insert, update on cache_generations"
-        " to sightline_policy, sightline_principal, sightline_clerk"
+        " to sightline_policy, sightline_principal, sightline_maintenance"
     )
 
 
@@ -206,7 +206,7 @@ def _create_grants() -> None:
             ("own", "sightline_tenant", own),
             ("looked_at", "sightline_global", looked_at),
             ("concerned", "sightline_principal", concerned),
-            ("kept", "sightline_clerk", "true"),
+            ("kept", "sightline_maintenance", "true"),
         ):
             op.execute(
                 f"create policy {name} on {table} to {role} using ({rows}) with check ({rows})"
@@ -214,27 +214,31 @@ def _create_grants() -> None:
         op.execute(f"create policy weighed on {table} for select to sightline_policy using (true)")
         op.execute(
             f"grant select on {table} to sightline_tenant, sightline_global, sightline_policy,"
-            " sightline_principal, sightline_clerk"
+            " sightline_principal, sightline_maintenance"
         )
-    op.execute("grant insert, update on grants to sightline_principal, sightline_clerk")
+    op.execute("grant insert, update on grants to sightline_principal, sightline_maintenance")
     op.execute("grant insert on grant_approvals to sightline_principal")
     # To find out whom to ask and whom to tell, and what they are called.
     for table in ("tenants", "memberships"):
-        op.execute(f"create policy kept on {table} for select to sightline_clerk using (true)")
+        op.execute(
+            f"create policy kept on {table} for select to sightline_maintenance using (true)"
+        )
     op.execute(
         "create policy asked_about on tenants for select to sightline_principal using (true)"
     )
-    op.execute("grant select on tenants to sightline_principal, sightline_clerk")
-    op.execute("grant select on memberships, principals, platform_roles to sightline_clerk")
+    op.execute("grant select on tenants to sightline_principal, sightline_maintenance")
+    op.execute("grant select on memberships, principals, platform_roles to sightline_maintenance")
     # An expiry is recorded with the change that it records, in one transaction.
     op.execute(
-        "create policy closed on audit_events for insert to sightline_clerk with check (true)"
+        "create policy closed on audit_events for insert to sightline_maintenance with check (true)"
     )
-    op.execute("create policy numbered on audit_events for select to sightline_clerk using (true)")
-    op.execute("grant insert on audit_events to sightline_clerk")
+    op.execute(
+        "create policy numbered on audit_events for select to sightline_maintenance using (true)"
+    )
+    op.execute("grant insert on audit_events to sightline_maintenance")
     op.execute(
         "grant select (id, origin_journal, origin_seq, occurred_at) on audit_events"
-        " to sightline_clerk"
+        " to sightline_maintenance"
     )
     # So is what an operator's command changes.
     numbered_here = f"origin_journal = {OWN_JOURNAL}"
@@ -254,7 +258,7 @@ def _create_grants() -> None:
     )
     op.execute(
         "grant execute on function ensure_audit_partition"
-        " to sightline_clerk, sightline_identity, sightline_global"
+        " to sightline_maintenance, sightline_identity, sightline_global"
     )
 
 
@@ -281,7 +285,7 @@ def _create_notices() -> None:
         "ix_notices_due_at", "notices", ["due_at"], postgresql_where=sa.text("due_at is not null")
     )
     op.execute("grant insert on notices to sightline_principal")
-    op.execute("grant select, insert, update, delete on notices to sightline_clerk")
+    op.execute("grant select, insert, update, delete on notices to sightline_maintenance")
 
 
 def _create_elevations() -> None:

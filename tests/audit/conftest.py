@@ -11,7 +11,6 @@ from flask.testing import FlaskClient
 
 from tests.audit.accesses import accessing_app
 from tests.audit.journal.journals import journal_in
-from tests.factories import Account, add_account
 from webapp.audit.journal.service import Journal
 
 
@@ -24,11 +23,6 @@ def accesses_app(app: Flask) -> Iterator[Flask]:
 @pytest.fixture
 def accesses(accesses_app: Flask, worker: None) -> FlaskClient:
     return accesses_app.test_client()
-
-
-@pytest.fixture
-def engineer(app: Flask) -> Account:
-    return add_account(app, "engineer")
 
 
 @pytest.fixture

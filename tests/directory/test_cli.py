@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import make_url
 
-from tests.identity.conftest import Run
+from tests.conftest import Run
 from webapp import create_app
 from webapp.http.errors import Unauthenticated
 from webapp.identity import authentication as service

@@ -4,8 +4,8 @@ from flask import Flask
 from sqlalchemy import select
 
 from tests.audit.receipts import second_connection
+from tests.conftest import Run
 from tests.directory.test_cli import succeed, unique
-from tests.identity.conftest import Run
 from webapp.audit.models import AuditEventRow
 
 

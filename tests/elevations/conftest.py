@@ -20,11 +20,6 @@ def service(app: Flask) -> Account:
 
 
 @pytest.fixture
-def engineer(app: Flask) -> Account:
-    return add_account(app, "engineer")
-
-
-@pytest.fixture
 def surface() -> str:
     """A surface that no other test knows."""
     return f"shop.s{uuid4().hex}.read"

@@ -7,19 +7,13 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from tests.factories import Account, MadeTenant, add_account
+from tests.factories import Account, MadeTenant
 from tests.grants.calls import asked, want_approval
 from webapp import create_app
 from webapp.audit.relay import pipeline
 from webapp.extensions import db
 
 STOPPING = 10.0
-
-
-@pytest.fixture
-def support(app: Flask) -> Account:
-    """Who wants to access."""
-    return add_account(app, "support")
 
 
 @pytest.fixture

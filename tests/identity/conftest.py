@@ -1,15 +1,12 @@
 """The application twice, as two processes are: each with its own memory and connections."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
-from click.testing import Result
 from flask import Flask
 
 from webapp import create_app
 from webapp.extensions import db
-
-Run = Callable[..., Result]
 
 
 @pytest.fixture(scope="session")
@@ -18,13 +15,3 @@ def other_app(app: Flask) -> Iterator[Flask]:
     yield other
     with other.app_context():
         db.engine.dispose()
-
-
-@pytest.fixture
-def run(app: Flask) -> Run:
-    """Runs a `flask` command."""
-
-    def command(*arguments: str) -> Result:
-        return app.test_cli_runner().invoke(args=arguments)
-
-    return command

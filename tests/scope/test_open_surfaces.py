@@ -9,7 +9,7 @@ from flask import Blueprint, Flask, Response
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from tests.factories import INCIDENT, Account, add_account
+from tests.factories import INCIDENT, Account
 from webapp import create_app
 from webapp.audit.recorder import UNVOUCHED
 from webapp.audit.relay import pipeline
@@ -50,11 +50,6 @@ def client(app: Flask, tmp_path: Path) -> Iterator[FlaskClient]:
     pipeline.stop(made, 0)
     with made.app_context():
         db.engine.dispose()
-
-
-@pytest.fixture
-def engineer(app: Flask) -> Account:
-    return add_account(app, "engineer")
 
 
 def ask(client: FlaskClient, who: Account, path: str) -> TestResponse:

@@ -21,7 +21,7 @@ from sqlalchemy.dialects import postgresql
 from webapp.db.session import SCOPE_ROLES, Base
 from webapp.settings import Settings
 
-MIGRATIONS = Path(__file__).parents[1] / "migrations"
+MIGRATIONS = Path(__file__).parents[2] / "migrations"
 
 ADVISORY_LOCK = 5_741_639_220_415_837_001
 """Any number that nobody else takes: it makes two releases that migrate at once take turns."""
