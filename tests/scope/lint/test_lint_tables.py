@@ -195,6 +195,43 @@ def test_a_table_without_tenants_is_watched_for_grants(installation: Installatio
     assert installation("grant select on plain to {login_role}") == {("plain", "grant")}
 
 
+UNDECLARED = [
+    "alter table plain enable row level security",
+    "create policy wide on plain to sightline_principal using (true)",
+]
+
+
+@pytest.mark.parametrize("fault", UNDECLARED)
+def test_policies_of_a_table_without_a_declared_shape_are_found(
+    installation: Installation, fault: str
+) -> None:
+    assert installation(fault) == {("plain", "no-shape")}
+
+
+ELEVATIONS_FAULTS = [
+    ("not-secured", "alter table elevations disable row level security"),
+    ("not-forced", "alter table elevations no force row level security"),
+    ("no-policy", "drop policy mine on elevations"),
+    ("no-policy", "alter policy mine on elevations using (true)"),
+    ("no-policy", "alter policy mine on elevations with check (true)"),
+    ("other-policy", "create policy wide on elevations to sightline_tenant using (true)"),
+    ("policy-role", "create policy wide on elevations using (false)"),
+    ("grant", "grant select on elevations to {login_role}"),
+    ("no-index", "alter table elevations drop constraint pk_elevations"),
+    ("unique", "create unique index on elevations (key) where key = 'nobody'"),
+    ("view", "create view shown as select * from elevations"),
+]
+
+
+@pytest.mark.parametrize(("rule", "fault"), ELEVATIONS_FAULTS)
+def test_a_fault_on_the_answers_to_services_is_found(
+    installation: Installation, rule: str, fault: str
+) -> None:
+    findings = installation(fault)
+    assert ("elevations", rule) in findings
+    assert {table for table, _ in findings} == {"elevations"}
+
+
 def test_a_reference_out_of_a_table_without_tenants_is_found(installation: Installation) -> None:
     added = installation("alter table plain add column other uuid references scratch (id)")
     assert added == {("plain", "reference")}

@@ -75,10 +75,14 @@ _CONCERNED = (
     " COALESCE(current_setting('sightline.staff'::text, true), ''::text) AS \"coalesce\")"
     " <> ''::text)"
 )
-_MINE = (
-    "(principal_id = ( SELECT (NULLIF(current_setting('sightline.principal_id'::text, true),"
-    " ''::text))::uuid AS \"nullif\"))"
-)
+
+
+def _of_principal(key: str) -> str:
+    """Rows of the principal that the scope is of."""
+    return (
+        f"({key} = ( SELECT (NULLIF(current_setting('sightline.principal_id'::text, true),"
+        " ''::text))::uuid AS \"nullif\"))"
+    )
 
 
 @dataclass(frozen=True)
@@ -162,8 +166,13 @@ SHAPES: dict[str, TableShape] = {
     ),
     "memberships": _and(_identity_shape("tenant_id"), readable(CLERK_ROLE)),
     "rules": _and(tenant_shape(nullable=True), readable(POLICY_ROLE)),
-    "grants": _grants_shape(f"({_MINE} OR {_CONCERNED})", ["uq_grants_unreviewed"]),
+    "grants": _grants_shape(
+        f"({_of_principal('principal_id')} OR {_CONCERNED})", ["uq_grants_unreviewed"]
+    ),
     "grant_approvals": _grants_shape(f"({_CONCERNED})"),
+    "elevations": TableShape(
+        frozenset({all_rows(PRINCIPAL_ROLE, _of_principal("service_id"))}), key="service_id"
+    ),
     "audit_events": TableShape(
         frozenset(
             {

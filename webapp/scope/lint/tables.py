@@ -1,4 +1,4 @@
-"""Every table with tenants' rows is closed by its policies, and nothing leads around them."""
+"""Check that policies close each table whose rows are somebody's, and nothing leads around them."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -29,7 +29,8 @@ def check_tables(
             if shape.append_only:
                 problems += _check_append_only(table)
         else:
-            problems = [*_check_access(table, login_role), *_check_references(table, keys)]
+            problems = [*_check_undeclared(table), *_check_access(table, login_role)]
+            problems += _check_references(table, keys)
         findings += [Finding(f"table {table.name}", None, *problem) for problem in problems]
     return findings
 
@@ -37,7 +38,7 @@ def check_tables(
 def tenant_keys(
     tables: Iterable[Table], shapes: Mapping[str, TableShape] = SHAPES
 ) -> dict[str, str]:
-    """The column that says whose a row is, of each table that has rows of tenants."""
+    """The column that says whose a row is, of each table whose rows are somebody's."""
     return {
         table.name: shapes[table.name].key if table.name in shapes else "tenant_id"
         for table in tables
@@ -56,6 +57,12 @@ def _check_partition(table: Table, login_role: str) -> Iterator[Problem]:
         if grant.role in SCOPE_ROLES:
             yield "grant", f"{grant.privilege} on a partition is granted to {grant.role}"
     yield from _check_append_only(table)
+
+
+def _check_undeclared(table: Table) -> Iterator[Problem]:
+    """Policies that no shape declares are policies that nobody compares."""
+    if table.secured or table.policies:
+        yield "no-shape", "it has row level security, and no shape that says whose its rows are"
 
 
 def _check_secured(table: Table) -> Iterator[Problem]:
