@@ -1,4 +1,4 @@
-"""What requests leave to the worker about identity."""
+"""Identity's work that requests leave to the worker."""
 
 from datetime import datetime
 from uuid import UUID
@@ -7,7 +7,7 @@ from celery import shared_task
 
 from webapp.db.scopes import IdentityScope
 from webapp.extensions import db
-from webapp.identity import authentication as service
+from webapp.identity import tokens
 from webapp.identity.last_use import TOUCH_TASK
 
 
@@ -15,5 +15,5 @@ from webapp.identity.last_use import TOUCH_TASK
 def touch_token(token_id: str, used_at: str) -> None:
     """Note when a token was last used."""
     with db.session.scoped(IdentityScope()):
-        service.touch_token(UUID(token_id), datetime.fromisoformat(used_at))
+        tokens.touch(UUID(token_id), datetime.fromisoformat(used_at))
         db.session.commit()

@@ -7,8 +7,9 @@ from uuid import UUID, uuid4
 from flask import Flask
 
 from webapp.db.scopes import IdentityScope
+from webapp.directory import service as directory
 from webapp.extensions import db
-from webapp.identity import authentication as identity
+from webapp.identity.lookup import find_tenant_id
 from webapp.identity.principal import PlatformRole, TenantRole
 
 INCIDENT = 'incident;ticket="INC-1"'
@@ -37,7 +38,7 @@ class Account:
 def add_tenant(app: Flask, slug: str | None = None) -> MadeTenant:
     slug = slug or f"t-{uuid4().hex}"
     with app.app_context(), db.session.scoped(IdentityScope()):
-        made = MadeTenant(identity.create_tenant(slug, f"Tenant {slug}").id, slug)
+        made = MadeTenant(directory.create_tenant(slug, f"Tenant {slug}").id, slug)
         db.session.commit()
     return made
 
@@ -45,7 +46,7 @@ def add_tenant(app: Flask, slug: str | None = None) -> MadeTenant:
 def tenant_named(app: Flask, slug: str) -> MadeTenant:
     """The one of that name, for tests of what names its tenants, whichever of them comes first."""
     with app.app_context():
-        found = identity.find_tenant_id(slug)
+        found = find_tenant_id(slug)
     return add_tenant(app, slug) if found is None else MadeTenant(found, slug)
 
 
@@ -59,9 +60,9 @@ def add_account(
     `mfa` says whether a second factor was shown."""
     email = f"{uuid4().hex}@example.org"
     with app.app_context(), db.session.scoped(IdentityScope()):
-        user_id = identity.create_user(email, platform_roles).id
+        user_id = directory.create_user(email, platform_roles).id
         for slug, role in (member_of or {}).items():
-            identity.set_membership(email, slug, role)
-        token = identity.create_token(email, "test", mfa=mfa)
+            directory.set_membership(email, slug, role)
+        token = directory.create_token(email, "test", mfa=mfa)
         db.session.commit()
     return Account(user_id, email, token.id, token.secret)

@@ -18,7 +18,7 @@ from reliability.faults.requests import Effect, ElevationRequest
 from reliability.stress.people import People, gather
 from webapp.db.scopes import TenantScope
 from webapp.extensions import db
-from webapp.identity import authentication as identity
+from webapp.identity.lookup import find_tenant_id
 from webapp.rules.models import RuleRow
 
 PATH = "/admin/api/rules"
@@ -217,6 +217,6 @@ def _truth(app: Flask, slug: str) -> Truth:
 
 
 def _tenant_id(slug: str) -> UUID:
-    tenant_id = identity.find_tenant_id(slug)
+    tenant_id = find_tenant_id(slug)
     assert tenant_id is not None
     return tenant_id

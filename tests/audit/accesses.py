@@ -18,7 +18,7 @@ from webapp import create_app
 from webapp.audit import recorder
 from webapp.audit.relay import pipeline
 from webapp.extensions import current_settings, db
-from webapp.identity import authentication as identity
+from webapp.identity.lookup import find_tenant_id
 from webapp.rules.models import RuleRow
 from webapp.scope.decision import GlobalTarget, Surface, TenantTarget
 from webapp.scope.enter import enter_scope
@@ -62,7 +62,7 @@ def several() -> Response:
     with ExitStack() as stack:
         for asked in request.args.getlist("access"):
             name, reason, slug = asked.split("|")
-            target = TenantTarget(identity.find_tenant_id(slug), slug) if slug else GlobalTarget()
+            target = TenantTarget(find_tenant_id(slug), slug) if slug else GlobalTarget()
             stack.enter_context(
                 enter_scope(current_principal(), access(name), target, parse_reason(reason), None)
             )

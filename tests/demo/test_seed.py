@@ -19,8 +19,9 @@ from webapp import create_app
 from webapp.db.scopes import GlobalScope, IdentityScope
 from webapp.demo import accounts, drafts
 from webapp.demo.rules import add_rules
+from webapp.directory import service as directory
 from webapp.extensions import db
-from webapp.identity import authentication as identity
+from webapp.identity import lookup, tokens
 from webapp.rules.models import RuleRow, RuleVersionRow
 
 ROLES = {
@@ -50,9 +51,9 @@ def kept(place: Place) -> dict[str, Any]:
     return read
 
 
-def roles_of(app: Flask, tokens: dict[str, str]) -> dict[str, tuple[str, ...]]:
+def roles_of(app: Flask, secrets: dict[str, str]) -> dict[str, tuple[str, ...]]:
     with app.app_context():
-        principals = {name: identity.check_token(token) for name, token in tokens.items()}
+        principals = {name: tokens.verify(token) for name, token in secrets.items()}
     assert all(who.email == f"{name}@sightline.example" for name, who in principals.items())
     return {name: who.roles for name, who in principals.items()}
 
@@ -62,7 +63,7 @@ def count_rules(app: Flask, model: type[RuleRow] | type[RuleVersionRow]) -> dict
     with app.app_context():
         with db.session.scoped(IdentityScope()):
             slugs: dict[UUID | None, str] = {
-                identity.get_tenant(slug).id: slug for slug in drafts.CUSTOMERS
+                directory.get_tenant(slug).id: slug for slug in drafts.CUSTOMERS
             }
         with db.session.scoped(GlobalScope(access_id=uuid7())):
             rows = db.session.execute(
@@ -113,9 +114,10 @@ def test_tokens_that_have_ended_are_replaced(place: Place) -> None:
     seed(place)
     first = kept(place)
     with place.app.app_context():
-        ended = identity.check_token(first["tokens"]["auditor"]).token_id
+        ended = tokens.verify(first["tokens"]["auditor"]).token_id
+        assert ended is not None
         with db.session.scoped(IdentityScope()):
-            identity.revoke_token(ended)
+            directory.revoke_token(ended)
             db.session.commit()
     seed(place)
     second = kept(place)
@@ -141,10 +143,10 @@ def test_a_seed_that_was_cut_short_is_taken_up(
             case "later rules":
                 cut.setattr("webapp.demo.cli.add_rules", _ends_at_call(3, add_rules))
             case "accounts":
-                ends = _ends_at_call(2, identity.set_membership)
-                cut.setattr(identity, "set_membership", ends)
+                ends = _ends_at_call(2, directory.set_membership)
+                cut.setattr(directory, "set_membership", ends)
             case "tokens":
-                cut.setattr(identity, "create_token", _ends_at_call(4, identity.create_token))
+                cut.setattr(directory, "create_token", _ends_at_call(4, directory.create_token))
         assert isinstance(place.run("seed").exception, SystemError)
         assert not (place.home / "demo.json").exists()
     seed(place)
@@ -165,12 +167,12 @@ def _ends_at_call(last: int, function: Callable[..., Any]) -> Callable[..., Any]
 
 def test_somebody_elses_database_is_left_alone(place: Place) -> None:
     with place.app.app_context(), db.session.scoped(IdentityScope()):
-        identity.create_tenant("hooli", "Hooli")
+        directory.create_tenant("hooli", "Hooli")
         db.session.commit()
     assert "nothing to seed" in seed(place)
     assert not place.home.exists()
     with place.app.app_context(), db.session.scoped(IdentityScope()):
-        assert identity.find_tenant_id("acme") is None
+        assert lookup.find_tenant_id("acme") is None
         assert not accounts.is_seeded()
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import make_url
 from tests.conftest import Run
 from webapp import create_app
 from webapp.http.errors import Unauthenticated
-from webapp.identity import authentication as service
+from webapp.identity import tokens
 from webapp.identity.principal import Principal
 
 
@@ -38,7 +38,7 @@ def refuse(run: Run, *arguments: str, says: str, code: int = 1) -> None:
 
 def who(app: Flask, token: str) -> Principal:
     with app.app_context():
-        return service.check_token(token)
+        return tokens.verify(token)
 
 
 def test_from_nothing_to_a_token_and_back(app: Flask, run: Run) -> None:
@@ -77,12 +77,12 @@ def test_a_secret_is_printed_once(run: Run) -> None:
     made = run("tokens", "create", email, "--name", "laptop")
     assert made.exit_code == 0
     secret = made.stdout.strip()
-    assert secret.startswith(service.TOKEN_PREFIX)
+    assert secret.startswith(tokens.TOKEN_PREFIX)
     assert secret not in made.stderr
     for arguments in (["tokens", "list"], ["tokens", "list", "--json"]):
         listed = run(*arguments)
         assert email in listed.output
-        assert service.TOKEN_PREFIX not in listed.output
+        assert tokens.TOKEN_PREFIX not in listed.output
 
 
 def test_lifetimes(run: Run) -> None:

@@ -18,10 +18,10 @@ from tests.rules.calls import problem
 from webapp.audit.recorder import ACCESSES, EXCLUDED_HEADER
 from webapp.caching import invalidate
 from webapp.db.scopes import IdentityScope, MaintenanceScope
+from webapp.directory import service as directory
 from webapp.extensions import db
 from webapp.grants.active import holder_tag
 from webapp.grants.models import GrantApprovalRow, GrantRow
-from webapp.identity import authentication as identity
 from webapp.identity.principal import STAFF_ROLES
 
 
@@ -104,11 +104,11 @@ def test_roles_are_those_that_sightline_knows_as_of_now(
     asked = question(person.email.upper(), tenant)
     assert answered(client, service, asked)["decision"] == "denied"
     with app.app_context(), db.session.scoped(IdentityScope()):
-        identity.set_platform_role(person.email, "support", held=True)
+        directory.set_platform_role(person.email, "support", held=True)
         db.session.commit()
     assert answered(client, service, asked)["decision"] == "allowed"
     with app.app_context(), db.session.scoped(IdentityScope()):
-        identity.set_platform_role(person.email, "support", held=False)
+        directory.set_platform_role(person.email, "support", held=False)
         db.session.commit()
     assert answered(client, service, asked)["decision"] == "denied"
 

@@ -6,24 +6,28 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import requests
-from flask import Flask
+from flask import Flask, Request
 from sqlalchemy import NullPool, create_engine, text
 
-from tests.factories import Account, add_account, add_tenant
+from tests.audit.receipts import committed, receipt
+from tests.factories import INCIDENT, Account, add_account, add_tenant
 from tests.processes import Web
 from webapp.db.scopes import IdentityScope
+from webapp.directory import service
 from webapp.extensions import db
 from webapp.http.errors import Unauthenticated
-from webapp.identity import authentication as service
+from webapp.identity import authentication, lookup, tokens
 from webapp.identity.principal import Principal
+from webapp.identity.tokens import Expect
 
 OWN_RULES = "/admin/api/rules"
+CERTIFICATE_HEADER = "X-Client-Certificate"
 BOTH_WORKERS = range(8)
 
 
 def who(app: Flask, token: str) -> Principal:
     with app.app_context():
-        return service.verify(token)
+        return tokens.verify(token)
 
 
 def change(app: Flask, what: Callable[[], object], *, commit: bool = True) -> None:
@@ -129,7 +133,7 @@ def test_expiry_is_checked_though_the_token_is_remembered(
         def now(cls, tz: object = None) -> "TwoHoursOn":
             return super().now(UTC) + timedelta(hours=2)
 
-    monkeypatch.setattr(service, "datetime", TwoHoursOn)
+    monkeypatch.setattr(tokens, "datetime", TwoHoursOn)
     assert_refused(app, token, "expired")
     assert who(app, account.token).email == account.email
 
@@ -146,7 +150,7 @@ def test_unknown_tokens_take_no_memory(app: Flask) -> None:
     for number in range(20):
         assert_refused(app, f"slt_{number}", "unknown")
     with app.app_context():
-        assert service.find_tenant_id("no-such-tenant") is None
+        assert lookup.find_tenant_id("no-such-tenant") is None
     assert len(remembered._entries) == before
 
 
@@ -171,6 +175,44 @@ def test_no_or_bad_credentials(app: Flask, header: str | None) -> None:
     assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
+@pytest.fixture
+def certificates(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second kind of credential: a proxy says whom a client's certificate names."""
+
+    def authenticate_certificate(request: Request, expect: Expect) -> Principal | None:
+        email = request.headers.get(CERTIFICATE_HEADER)
+        if email is None:
+            return None
+        principal = lookup.find_principal(email, None, mfa=True)
+        if principal is None:
+            raise Unauthenticated("Nobody has this certificate.")
+        return principal
+
+    kinds = (*authentication.AUTHENTICATORS, authenticate_certificate)
+    monkeypatch.setattr(authentication, "AUTHENTICATORS", kinds)
+
+
+@pytest.mark.usefixtures("certificates", "worker")
+def test_another_kind_of_credential_is_recorded_without_a_token(app: Flask) -> None:
+    tenant, account = add_tenant(app), add_account(app, "engineer")
+    by_token = account.headers(f"tenant:{tenant.slug}", INCIDENT)
+    by_certificate = {**by_token, CERTIFICATE_HEADER: account.email}
+    del by_certificate["Authorization"]
+    for headers, token_id in ((by_token, str(account.token_id)), (by_certificate, None)):
+        answer = app.test_client().get(OWN_RULES, headers=headers)
+        [event] = committed(app, *receipt(answer))
+        assert event["actor"]["email"] == account.email
+        assert event["actor"]["token_id"] == token_id
+
+
+@pytest.mark.usefixtures("certificates")
+def test_a_credential_of_another_kind_that_is_not_good_is_refused(app: Flask) -> None:
+    headers = {CERTIFICATE_HEADER: "nobody@example.org"}
+    answer = app.test_client().get(OWN_RULES, headers=headers)
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
 def test_only_the_hash_is_stored(app: Flask) -> None:
     account = add_account(app)
     who(app, account.token)
@@ -181,12 +223,12 @@ def test_only_the_hash_is_stored(app: Flask) -> None:
         stored, row = connection.execute(statement, {"id": account.token_id}).one()
     assert bytes(stored) == hashlib.sha256(account.token.encode()).digest()
     assert account.token not in row
-    assert account.token.removeprefix(service.TOKEN_PREFIX) not in row
+    assert account.token.removeprefix(tokens.TOKEN_PREFIX) not in row
 
 
 def test_tokens_are_long_and_never_the_same(app: Flask) -> None:
     account = add_account(app)
     in_a_day = datetime.now(UTC) + timedelta(days=1)
-    tokens = {mint(app, account, in_a_day) for _ in range(20)}
-    assert len(tokens) == 20
-    assert all(len(token) >= len(service.TOKEN_PREFIX) + 43 for token in tokens)
+    secrets = {mint(app, account, in_a_day) for _ in range(20)}
+    assert len(secrets) == 20
+    assert all(len(token) >= len(tokens.TOKEN_PREFIX) + 43 for token in secrets)

@@ -15,10 +15,9 @@ from flask import Flask
 from tests.factories import add_account, add_tenant
 from webapp import create_app
 from webapp.db.scopes import IdentityScope
-from webapp.directory import listing as directory
+from webapp.directory import listing, service
 from webapp.extensions import db
-from webapp.identity import authentication as service
-from webapp.identity import last_use
+from webapp.identity import last_use, tokens
 from webapp.identity.last_use import INTERVAL, LastUse
 
 PATIENCE = 30
@@ -57,7 +56,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 def last_used(app: Flask, token_id: UUID) -> datetime | None:
     with app.app_context(), db.session.scoped(IdentityScope()):
-        return next(t.last_used_at for t in directory.list_tokens() if t.id == token_id)
+        return next(t.last_used_at for t in listing.list_tokens() if t.id == token_id)
 
 
 def test_once_in_an_interval_for_each_token() -> None:
@@ -193,6 +192,6 @@ def test_a_note_that_comes_late_moves_nothing_back(app: Flask) -> None:
     now = datetime.now(UTC)
     for used_at in (now, now - timedelta(minutes=5)):
         with app.app_context(), db.session.scoped(IdentityScope()):
-            service.touch_token(account.token_id, used_at)
+            tokens.touch(account.token_id, used_at)
             db.session.commit()
     assert last_used(app, account.token_id) == now

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from sqlalchemy import select
 
 from webapp.demo.drafts import CUSTOMERS
+from webapp.directory import service as directory
 from webapp.extensions import db
-from webapp.identity import authentication as identity
 from webapp.identity.models import PrincipalRow, Tenant
 from webapp.identity.principal import PlatformRole, TenantRole
 
@@ -53,21 +53,21 @@ def add_tenants() -> None:
     there = set(db.session.scalars(select(Tenant.slug)))
     for slug, customer in CUSTOMERS.items():
         if slug not in there:
-            identity.create_tenant(slug, customer.name)
+            directory.create_tenant(slug, customer.name)
 
 
 def add_accounts() -> None:
     for account in ACCOUNTS:
         roles = [account.platform_role] if account.platform_role else []
-        identity.create_user(account.email, roles)
+        directory.create_user(account.email, roles)
         if account.membership:
-            identity.set_membership(account.email, *account.membership)
+            directory.set_membership(account.email, *account.membership)
 
 
 def mint_tokens() -> dict[str, str]:
     """A new token for each account, by its name; the platform's people have shown two factors."""
     return {
-        a.name: identity.create_token(a.email, "demo", mfa=a.platform_role is not None).secret
+        a.name: directory.create_token(a.email, "demo", mfa=a.platform_role is not None).secret
         for a in ACCOUNTS
     }
 

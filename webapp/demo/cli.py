@@ -11,9 +11,10 @@ from webapp.demo import accounts, client
 from webapp.demo.credentials import FILE, Credentials, read_credentials, write_credentials
 from webapp.demo.drafts import CUSTOMERS, PLATFORM_RULES, tenant_rules
 from webapp.demo.rules import add_rules
+from webapp.directory import service as directory
 from webapp.extensions import current_settings, db
 from webapp.http.errors import Unauthenticated
-from webapp.identity import authentication as identity
+from webapp.identity import tokens
 
 group = Commands("demo", help="Three tenants to try things on, and a first access across them.")
 
@@ -66,7 +67,7 @@ def _fill() -> None:
     with db.session.scoped(IdentityScope()):
         accounts.add_tenants()
         db.session.commit()
-        ids = {slug: identity.get_tenant(slug).id for slug in CUSTOMERS}
+        ids = {slug: directory.get_tenant(slug).id for slug in CUSTOMERS}
     for slug, tenant_id in ids.items():
         own = TenantScope(tenant_id)
         with db.session.scoped(own):
@@ -88,9 +89,9 @@ def _keep_credentials(base_url: str) -> None:
         path = write_credentials(home, replace(kept, base_url=base_url))
     else:
         with db.session.scoped(IdentityScope()):
-            tokens = accounts.mint_tokens()
+            minted = accounts.mint_tokens()
             db.session.commit()
-        path = write_credentials(home, Credentials(base_url, tokens))
+        path = write_credentials(home, Credentials(base_url, minted))
     click.echo(f"The accounts' tokens are in {path}")
 
 
@@ -98,7 +99,7 @@ def _are_good(kept: Credentials) -> bool:
     """Whether each account has a token in the file that stands for it."""
     try:
         return all(
-            identity.check_token(kept.tokens[account.name]).email == account.email
+            tokens.verify(kept.tokens[account.name]).email == account.email
             for account in accounts.ACCOUNTS
         )
     except (KeyError, Unauthenticated):

@@ -12,10 +12,9 @@ import click
 from webapp.audit.operation import record_command
 from webapp.commands import Commands, as_json, print_json, print_rows
 from webapp.db.scopes import IdentityScope
-from webapp.directory import listing as directory
+from webapp.directory import listing, service
 from webapp.directory.listing import TenantEntry, TokenEntry, UserEntry
 from webapp.extensions import db
-from webapp.identity import authentication as service
 from webapp.identity.principal import (
     PLATFORM_ROLES,
     TENANT_ROLES,
@@ -85,7 +84,7 @@ def create_tenant(*, slug: str, name: str | None, as_json: bool) -> None:
 @_within_identity
 def list_tenants(*, as_json: bool) -> None:
     """Show all tenants."""
-    print_rows(TenantEntry, directory.list_tenants(), as_json=as_json)
+    print_rows(TenantEntry, listing.list_tenants(), as_json=as_json)
 
 
 @users.command("create")
@@ -107,7 +106,7 @@ def create_user(*, email: str, roles: tuple[PlatformRole, ...], as_json: bool) -
 @_within_identity
 def list_users(*, as_json: bool) -> None:
     """Show all users and the roles that they hold, tenants' as slug:role."""
-    print_rows(UserEntry, directory.list_users(), as_json=as_json)
+    print_rows(UserEntry, listing.list_users(), as_json=as_json)
 
 
 @users.command("grant")
@@ -192,7 +191,7 @@ def create_token(
 @_within_identity
 def list_tokens(*, user: str | None, as_json: bool) -> None:
     """Show tokens, newest first; never their secrets."""
-    print_rows(TokenEntry, directory.list_tokens(user), as_json=as_json)
+    print_rows(TokenEntry, listing.list_tokens(user), as_json=as_json)
 
 
 @tokens.command("revoke")

@@ -7,8 +7,8 @@ from uuid import UUID
 
 from sqlalchemy import select
 
+from webapp.directory.service import get_user
 from webapp.extensions import db
-from webapp.identity.authentication import get_user
 from webapp.identity.models import ApiToken, MembershipRow, PlatformRoleRow, PrincipalRow, Tenant
 
 

@@ -16,7 +16,7 @@ from webapp.elevations.elevation import (
     Person,
 )
 from webapp.http.schema import Schema, Text, TupleOf
-from webapp.identity.authentication import MAX_EMAIL
+from webapp.identity.principal import MAX_EMAIL
 from webapp.scope.schemas import SLUG, SURFACE, GivenReasonSchema, is_printable
 
 KEY_HEADER = "Idempotency-Key"

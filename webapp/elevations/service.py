@@ -33,7 +33,7 @@ from webapp.elevations.models import ElevationRow
 from webapp.elevations.schemas import KEY_HEADER, ElevationSchema
 from webapp.extensions import db
 from webapp.http.errors import Conflict
-from webapp.identity import authentication as identity
+from webapp.identity import lookup
 from webapp.identity.models import Tenant
 from webapp.identity.principal import Principal
 from webapp.scope.decision import (
@@ -120,7 +120,7 @@ def _asked_by(service: Principal, key: str) -> ColumnElement[bool]:
 def _person(described: Person, service: Principal) -> tuple[Principal, bool]:
     """Whoever it is, and whether Sightline knows them. A stranger has no role anywhere, but rules
     may name the address."""
-    found = identity.find_principal(described.email, service.token_id, mfa=described.mfa)
+    found = lookup.find_principal(described.email, service.token_id, mfa=described.mfa)
     if found is not None:
         return found, True
     email = described.email.lower()
@@ -140,7 +140,7 @@ def _target(person: Principal, slug: str | None) -> Target:
     if slug is None:
         return ALL_TENANTS_TARGET
     own = person.membership(slug)
-    return TenantTarget(own.tenant_id if own else identity.find_tenant_id(slug), slug)
+    return TenantTarget(own.tenant_id if own else lookup.find_tenant_id(slug), slug)
 
 
 def _decide(

@@ -15,6 +15,8 @@ STAFF_ROLES: tuple[PlatformRole, ...] = ("support", "engineer", "auditor", "owne
 PLATFORM_ROLES: tuple[PlatformRole, ...] = (*STAFF_ROLES, "service")
 """A service asks on behalf of people, and accesses nothing itself."""
 
+MAX_EMAIL = 320
+
 
 @dataclass(frozen=True)
 class Membership:
@@ -30,11 +32,12 @@ class Principal:
     email: str
     platform_roles: frozenset[PlatformRole]
     memberships: tuple[Membership, ...]
-    token_id: UUID
+    token_id: UUID | None
+    """The API token that was shown; `None` for a principal known by another credential."""
     expires_at: datetime | None
-    """When the presented token ends; `None` for one that does not."""
+    """When the credential ends; `None` for one that does not."""
     mfa: bool = False
-    """Whether a second factor was shown for it."""
+    """Whether a second factor was shown for the credential."""
 
     def membership(self, slug: str) -> Membership | None:
         return next((m for m in self.memberships if m.tenant == slug), None)

@@ -12,8 +12,9 @@ from uuid import UUID
 from webapp.context import current_request, current_state, environ_key
 from webapp.db.scopes import Scope, tenant_scope
 from webapp.decisions.decide import tags_of
-from webapp.http.errors import Forbidden, Invalid, ReasonRequired, Unauthenticated
-from webapp.identity import authentication as identity
+from webapp.http.errors import Forbidden, Invalid, ReasonRequired
+from webapp.identity import lookup
+from webapp.identity.authentication import authenticate
 from webapp.identity.principal import PlatformRole, Principal, TenantRole
 from webapp.scope.decision import ALL_TENANTS_TARGET, Surface, Target, TenantTarget
 from webapp.scope.enter import enter_own, enter_scope
@@ -30,7 +31,7 @@ from webapp.scope.headers import (
 SCOPE_HEADER = "Sightline-Scope"
 REASON_HEADER = "Sightline-Reason"
 
-_AUTHORIZATION, _SCOPE, _REASON = map(environ_key, ("Authorization", SCOPE_HEADER, REASON_HEADER))
+_SCOPE, _REASON = map(environ_key, (SCOPE_HEADER, REASON_HEADER))
 Environment = Mapping[str, Any]
 
 P = ParamSpec("P")
@@ -65,9 +66,11 @@ def surface(
     def decorate(view: Callable[P, R]) -> Callable[P, R]:
         @wraps(view)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-            state, environ = current_state(), current_request().environ
+            state, request = current_state(), current_request()
+            environ = request.environ
             state["surface"] = declared
-            state["principal"] = principal = _authenticate(environ, declared)
+            expect = partial(_expected_tags, environ, declared)
+            state["principal"] = principal = authenticate(request, expect)
             if declared.personal:
                 _refuse_outsider(principal, declared)
                 with enter_own(principal) as state["scope"]:
@@ -99,13 +102,6 @@ def current_surface() -> Surface:
     return declared
 
 
-def _authenticate(environ: Environment, declared: Surface) -> Principal:
-    scheme, _, token = environ.get(_AUTHORIZATION, "").partition(" ")
-    if scheme.lower() != "bearer" or not token.startswith(identity.TOKEN_PREFIX):
-        raise Unauthenticated("Send an API token: `Authorization: Bearer slt_…`.")
-    return identity.verify(token, partial(_expected_tags, environ, declared))
-
-
 def _expected_tags(
     environ: Environment, declared: Surface, hint: Principal | None
 ) -> Sequence[str]:
@@ -120,7 +116,7 @@ def _expected_tags(
         return _tags_everywhere(holder, declared.caches)
     slug = wanted.removeprefix("tenant:") if wanted else None
     own = _own_tenant(hint, slug)
-    tenant_id = identity.recall_tenant_id(slug) if own is None and slug else own
+    tenant_id = lookup.recall_tenant_id(slug) if own is None and slug else own
     if tenant_id is None:
         return []
     decided = () if own else tags_of(TenantTarget(tenant_id, slug or ""), holder)
@@ -175,7 +171,7 @@ def _target(principal: Principal, wanted: RequestedScope | None) -> Target:
             return ALL_TENANTS_TARGET
         case RequestedTenant(slug):
             membership = principal.membership(slug)
-            tenant_id = membership.tenant_id if membership else identity.find_tenant_id(slug)
+            tenant_id = membership.tenant_id if membership else lookup.find_tenant_id(slug)
             return TenantTarget(tenant_id, slug)
     if len(principal.memberships) != 1:
         needed = "required: you have no tenant that is your only one"

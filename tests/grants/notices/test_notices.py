@@ -36,9 +36,9 @@ from tests.grants.notices.channels import (
     tell,
 )
 from webapp.db.scopes import IdentityScope, MaintenanceScope
+from webapp.directory import service as directory
 from webapp.extensions import db
 from webapp.grants.notices import outbox as notices
-from webapp.identity import authentication as identity
 
 TOLERANCE = timedelta(seconds=30)
 
@@ -393,7 +393,7 @@ def test_a_name_that_is_no_address_reaches_nobody(
     told: DecisionView, mailbox: Mailbox, tenant: MadeTenant, support: Account, name: str
 ) -> None:
     with told.app.app_context(), db.session.scoped(IdentityScope()):
-        misnamed = identity.create_user(name.format(uuid4().hex)).id
+        misnamed = directory.create_user(name.format(uuid4().hex)).id
         db.session.commit()
     grant = add_grant(told.app, replace(support, id=misnamed), tenant)
     tell(told.app, "denied", grant)

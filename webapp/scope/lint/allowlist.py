@@ -74,10 +74,9 @@ EXEMPTIONS: tuple[Exemption, ...] = (
         source.SCOPE_ENTRY,
         "opens it in what concerns its holder",
     ),
-    Exemption(
-        "webapp/identity/authentication.py",
-        source.SCOPE_ENTRY,
-        "finds out who asks, before any scope",
+    *(
+        Exemption(file, source.SCOPE_ENTRY, "finds out who asks, before any scope")
+        for file in ("webapp/identity/lookup.py", "webapp/identity/tokens.py")
     ),
     Exemption("webapp/observability/health.py", source.SCOPE_ENTRY, "reads the schema's revision"),
     Exemption("webapp/scope/enter.py", source.SCOPE_ENTRY, "the exemption that a decision opens"),

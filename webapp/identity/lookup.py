@@ -1,0 +1,105 @@
+"""Principals and tenants by what names them, remembered in the process while they are current.
+
+What is remembered carries the generation of everything that identity rests on, and counts only
+while that generation is the current one: a change ends it in every process, with the transaction
+that made the change.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
+from typing import cast
+from uuid import UUID
+
+from flask import Flask, current_app
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from webapp.caching import GenerationCache, read_generations
+from webapp.db.scopes import IdentityScope
+from webapp.extensions import db
+from webapp.identity.models import MembershipRow, PlatformRoleRow, PrincipalRow, Tenant
+from webapp.identity.principal import Membership, PlatformRole, Principal, TenantRole
+
+IDENTITY_TAG = "identity"
+"""The cache tag of all tenants, principals, roles and tokens together."""
+
+
+def init_app(app: Flask) -> None:
+    app.extensions["identity"] = GenerationCache()
+
+
+def remembered() -> GenerationCache:
+    """What this process knows of identity."""
+    cache: GenerationCache = current_app.extensions["identity"]
+    return cache
+
+
+def find_principal(email: str, token_id: UUID | None, *, mfa: bool) -> Principal | None:
+    """The principal with this address, of whom another principal speaks.
+
+    `token_id` is the other's token. `mfa` is what the other says of the second factor.
+    """
+    email = email.lower()
+    generation = read_generations({IDENTITY_TAG})[IDENTITY_TAG]
+    known: Principal | None = remembered().get(("principal", email), generation)
+    if known is not None:
+        return replace(known, token_id=token_id, mfa=mfa)
+    with db.session.scoped(IdentityScope()):
+        row = db.session.scalar(select(PrincipalRow).where(PrincipalRow.email == email))
+        if row is None:
+            return None
+        found = load_principal(db.session, row, token_id=token_id, mfa=mfa)
+    remembered().put(("principal", email), generation, found)
+    return found
+
+
+def find_tenant_id(slug: str) -> UUID | None:
+    """The id of the tenant with this slug."""
+    generation = read_generations({IDENTITY_TAG})[IDENTITY_TAG]
+    tenant_id: UUID | None = remembered().get(("tenant", slug), generation)
+    if tenant_id is not None:
+        return tenant_id
+    with db.session.scoped(IdentityScope()):
+        tenant_id = db.session.scalar(select(Tenant.id).where(Tenant.slug == slug))
+    if tenant_id is not None:
+        remembered().put(("tenant", slug), generation, tenant_id)
+    return tenant_id
+
+
+def recall_tenant_id(slug: str) -> UUID | None:
+    """The id that `find_tenant_id` found last, which may be outdated: a hint, never an answer."""
+    known = remembered().entry(("tenant", slug))
+    return cast(UUID, known[1]) if known is not None else None
+
+
+def load_principal(
+    session: Session,
+    row: PrincipalRow,
+    *,
+    token_id: UUID | None,
+    expires_at: datetime | None = None,
+    mfa: bool,
+) -> Principal:
+    """The principal of a row, with the roles that it holds now."""
+    roles = session.scalars(
+        select(PlatformRoleRow.role).where(PlatformRoleRow.principal_id == row.id)
+    )
+    memberships = session.execute(
+        select(MembershipRow.tenant_id, Tenant.slug, MembershipRow.role)
+        .join(Tenant, Tenant.id == MembershipRow.tenant_id)
+        .where(MembershipRow.principal_id == row.id)
+        .order_by(Tenant.slug)
+    )
+    return Principal(
+        id=row.id,
+        email=row.email,
+        platform_roles=frozenset(cast(Iterable[PlatformRole], roles)),
+        memberships=tuple(
+            Membership(tenant_id, slug, cast(TenantRole, role))
+            for tenant_id, slug, role in memberships
+        ),
+        token_id=token_id,
+        expires_at=expires_at,
+        mfa=mfa,
+    )

@@ -1,0 +1,113 @@
+"""Bearer tokens: what a token is, whom it stands for, and when it was last used.
+
+A verified token is remembered in the process together with the generation of everything that
+identity rests on (see `lookup`): a revocation counts from the next request on, in every process.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import cast
+from uuid import UUID
+
+from celery import Celery
+from flask import Flask, Request, current_app
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from webapp.caching import read_generations
+from webapp.db.scopes import IdentityScope
+from webapp.extensions import db
+from webapp.http.errors import Unauthenticated
+from webapp.identity.last_use import TOUCH_TASK, LastUse
+from webapp.identity.lookup import IDENTITY_TAG, load_principal, remembered
+from webapp.identity.models import ApiToken, PrincipalRow
+from webapp.identity.principal import Principal
+
+TOKEN_PREFIX = "slt_"  # noqa: S105 - the public prefix that every token has
+
+Expect = Callable[[Principal | None], Iterable[str]]
+"""Guesses the cache tags that a request will need, so that they come in the same round trip as the
+token's own. Its argument is the principal that the credential stood for when this process last
+verified it: a hint, never an answer."""
+
+
+def expect_nothing(_: Principal | None) -> Iterable[str]:
+    return ()
+
+
+def init_app(app: Flask) -> None:
+    """Uses `app.extensions["celery"]`; sends nothing yet."""
+    celery: Celery = app.extensions["celery"]
+
+    def send(token_id: UUID, used_at: datetime) -> None:
+        arguments = [str(token_id), used_at.isoformat()]
+        celery.send_task(TOUCH_TASK, args=arguments, ignore_result=True, retry=False)
+
+    app.extensions["identity.last_use"] = LastUse(send)
+
+
+def make_secret() -> str:
+    return TOKEN_PREFIX + secrets.token_urlsafe(32)
+
+
+def digest(token: str) -> bytes:
+    """What is kept of a token."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+def authenticate_bearer(request: Request, expect: Expect) -> Principal | None:
+    """Authenticate by an API token in the Authorization header, and note the token's use.
+
+    `None` where the header has none; raises `Unauthenticated` for one that is not good.
+    """
+    sent = request.authorization
+    if sent is None or sent.type != "bearer" or not (sent.token or "").startswith(TOKEN_PREFIX):
+        return None
+    principal = verify(cast(str, sent.token), expect)
+    if principal.token_id is not None:
+        last_use: LastUse = current_app.extensions["identity.last_use"]
+        last_use.note(principal.token_id)
+    return principal
+
+
+def verify(token: str, expect: Expect = expect_nothing) -> Principal:
+    """The principal that a token stands for; raises `Unauthenticated`."""
+    key = digest(token)
+    known = remembered().entry(key)
+    tags = (IDENTITY_TAG, *expect(known[1] if known else None))
+    generation = read_generations(tags)[IDENTITY_TAG]
+    if known is not None and known[0] == generation:
+        principal = cast(Principal, known[1])
+    else:
+        with db.session.scoped(IdentityScope()):
+            principal = _load(db.session, key)
+        remembered().put(key, generation, principal)
+    if principal.expires_at is not None and principal.expires_at <= datetime.now(UTC):
+        raise Unauthenticated("The token has expired.")
+    return principal
+
+
+def _load(session: Session, token_hash: bytes) -> Principal:
+    token = session.scalar(
+        select(ApiToken).where(ApiToken.token_hash == token_hash, ApiToken.revoked_at.is_(None))
+    )
+    if token is None:
+        raise Unauthenticated("The token is unknown or was revoked.")
+    row = session.get_one(PrincipalRow, token.principal_id)
+    return load_principal(
+        session, row, token_id=token.id, expires_at=token.expires_at, mfa=token.mfa
+    )
+
+
+def touch(token_id: UUID, used_at: datetime) -> None:
+    """Store the last use. It never moves back, although such notes may arrive out of order."""
+    db.session.execute(
+        update(ApiToken)
+        .where(
+            ApiToken.id == token_id,
+            ApiToken.last_used_at.is_(None) | (ApiToken.last_used_at < used_at),
+        )
+        .values(last_used_at=used_at)
+    )
