@@ -305,7 +305,7 @@ def test_glass_is_broken_once_for_a_question(
     answer = first.get_json()
     assert answer["decision"] == "allowed", answer["explanation"]
     (incident_id,) = answer["grants"]
-    opened, access = sorted(committed(app, *receipt(first)), key=lambda event: event["kind"])
+    access, opened = sorted(committed(app, *receipt(first)), key=lambda event: event["kind"])
     assert access["id"] == answer["receipt"]
     assert access["decision"]["grant_ids"] == [incident_id]
     for event in (opened, access):
