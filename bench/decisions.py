@@ -7,9 +7,9 @@ from pathlib import Path
 from statistics import median
 from uuid import uuid4
 
-import psycopg2
 from flask import Flask
 
+from bench import database
 from bench.result import Figure, Ratio, Results
 from tests.applications import application
 from webapp.caching import GenerationCache
@@ -217,19 +217,14 @@ def _add_narrowing(owner: str) -> None:
 
 
 def _insert(owner: str, **parts: str) -> None:
-    _run(owner, _LIFT + _RULES.format(**parts) + _FORCE)
+    _write(owner, _LIFT + _RULES.format(**parts) + _FORCE)
 
 
 def _add_tenants(owner: str, first: int, count: int) -> None:
     numbers = f"generate_series({first}, {first + count - 1}) n"
     added = "insert into tenants (id, slug, name) select gen_random_uuid(), 'bench-' || n, 'Bench'"
-    _run(owner, f"{_LIFT}{added} from {numbers}{_FORCE}")
+    _write(owner, f"{_LIFT}{added} from {numbers}{_FORCE}")
 
 
-def _run(url: str, statement: str) -> None:
-    connection = psycopg2.connect(url)
-    try:
-        with connection, connection.cursor() as cursor:
-            cursor.execute(f"{statement}; analyze rules; analyze tenants")
-    finally:
-        connection.close()
+def _write(owner: str, statement: str) -> None:
+    database.run(owner, f"{statement}; analyze rules; analyze tenants")

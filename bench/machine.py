@@ -1,4 +1,4 @@
-"""What this runs on, and which part of it goes where."""
+"""The machine: what it is, and which of its cores the measured process has for itself."""
 
 import os
 import platform
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Cores:
-    """Where the measured web process runs, and where all the rest does.
+    """The core of the measured web process, and the cores of everything else.
 
-    Both empty where nothing can be pinned.
+    Both are empty where nothing can be pinned.
     """
 
     web: tuple[int, ...]
     rest: tuple[int, ...]
 
     def take_rest(self) -> None:
-        """Go there with everything that this process starts, but for what `pin_web` pins."""
+        """Pin this process, and whatever it starts without `pin_web`, to the rest."""
         if self.rest:
             os.sched_setaffinity(0, self.rest)
 
@@ -26,17 +26,18 @@ class Cores:
 
     def __str__(self) -> str:
         if not self.web:
-            return "nothing pinned: no taskset, or a single core"
+            return "nothing pinned, for want of taskset or of a second core"
         rest = ",".join(map(str, self.rest))
-        return f"the web process on core {self.web[0]}; wrk, servers and workers on {rest}"
+        return f"web process pinned to core {self.web[0]}; wrk, databases and workers to {rest}"
+
+
+NOTHING_PINNED = Cores((), ())
 
 
 def find_cores() -> Cores:
-    if shutil.which("taskset") is None:
-        return Cores((), ())
     cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2:
-        return Cores((), ())
+    if shutil.which("taskset") is None or len(cores) < 2:
+        return NOTHING_PINNED
     return Cores((cores[0],), tuple(cores[1:]))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-REQUIREMENTS = HERE.parent / "requirements-peer.txt"
+REQUIREMENTS = HERE / "requirements.txt"
 ENVIRONMENT = ROOT / ".venv-bench"
 
 

@@ -1,4 +1,4 @@
-"""The product's gunicorn for its limit, without the hooks and the logs that only it needs."""
+"""Stock gunicorn with as many workers and threads as the product's, for the peers."""
 
 import os
 import runpy
@@ -10,6 +10,5 @@ bind = f"127.0.0.1:{os.environ['PORT']}"
 worker_class = _product["worker_class"]
 workers = _product["workers"]
 threads = _product["threads"]
-preload_app = _product["preload_app"]
 keepalive = _product["keepalive"]
-control_socket_disable = _product["control_socket_disable"]
+control_socket_disable = True  # several of them run beside each other
