@@ -1,4 +1,4 @@
-"""The environment is refused at once and for all that is wrong with it, and never repeated."""
+"""Settings: a bad environment is refused with all its problems, and no value is repeated."""
 
 import os
 import string
@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import FrozenInstanceError
+from ipaddress import ip_network
 from pathlib import Path
 from unittest import mock
 
@@ -27,6 +28,7 @@ GOOD = {
     "REDIS_URL": "rediss://:redis-secret@redis.example/0",
     "CELERY_BROKER_URL": "amqps://broker:broker-secret@broker.example//",
     "JOURNAL_DIR": "/var/lib/journal-of-ours",
+    "TRUSTED_PROXIES": "10.1.0.0/16, fd00::/8",
     "PUBLIC_URL": "https://sightline.example/",
     "SMTP_URL": "smtp://mailer:mail-secret@mail.example:2525",
     "MAIL_FROM": "sightline@mail.example",
@@ -74,6 +76,7 @@ def test_good_settings_are_taken(env: str) -> None:
     assert found.database_owner_url is not None
     assert found.celery_broker_url == GOOD["CELERY_BROKER_URL"]
     assert found.journal_dir == Path(GOOD["JOURNAL_DIR"])
+    assert found.trusted_proxies == (ip_network("10.1.0.0/16"), ip_network("fd00::/8"))
     assert found.public_url == "https://sightline.example"
     assert (found.smtp_url, found.mail_from) == (GOOD["SMTP_URL"], GOOD["MAIL_FROM"])
     assert (found.webhook_url, found.webhook_secret) == (
@@ -145,6 +148,16 @@ MALFORMED: dict[str, dict[str, str]] = {
     "a key without its prefix": {"WEBHOOK_SECRET": "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"},
     "a short key": {"WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaS="},
     "a key that is no base64": {"WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8I-PZIo2LaLaSw"},
+    "proxies in words": {"TRUSTED_PROXIES": "two"},
+    "less than no proxy": {"TRUSTED_PROXIES": "-1"},
+    "a proxy and a half": {"TRUSTED_PROXIES": "1.5"},
+    "more proxies than there are": {"TRUSTED_PROXIES": "9" * 5000},
+    "a count beside a network": {"TRUSTED_PROXIES": "1,10.0.0.0/8"},
+    "a network with a host in it": {"TRUSTED_PROXIES": "10.0.0.1/8"},
+    "a network and nothing": {"TRUSTED_PROXIES": "10.0.0.0/8,"},
+    "a host's name": {"TRUSTED_PROXIES": "proxy.example"},
+    "every IPv4 address": {"TRUSTED_PROXIES": "10.0.0.0/8,0.0.0.0/0"},
+    "every IPv6 address": {"TRUSTED_PROXIES": "::/0"},
     "another environment": {"SIGHTLINE_ENV": "staging"},
     "an empty environment": {"SIGHTLINE_ENV": ""},
 }
@@ -171,6 +184,7 @@ def test_all_problems_come_at_once() -> None:
             "DATABASE_OWNER_URL": "postgresql://same:same@db/x",
             "CELERY_BROKER_URL": "http://broker/",
             "AUDIT_TIMEOUT": "0",
+            "TRUSTED_PROXIES": "proxy.example",
             "JOURNAL_MAX_MB": "much",
             "CACHE_TTL": "never",
             "CACHE_TIMEOUT": "-0.1",
@@ -196,6 +210,7 @@ def test_development_needs_only_what_has_no_default() -> None:
     assert found.celery_broker_url == found.redis_url == "redis://localhost/0"
     assert (found.audit_timeout, found.cache_ttl, found.cache_timeout) == (2.0, 300, 0.25)
     assert (found.journal_dir, found.journal_max_mb) == (found.home / "journal", 256)
+    assert found.trusted_proxies is None
     assert found.public_url == "http://127.0.0.1:8000"
     assert found.smtp_url is found.mail_from is found.webhook_url is found.webhook_secret is None
 
@@ -205,6 +220,20 @@ def test_the_numbers_are_taken() -> None:
     found = read(DEVELOPMENT | numbers)
     assert (found.audit_timeout, found.journal_max_mb) == (1.5, 1)
     assert (found.cache_ttl, found.cache_timeout) == (1, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("", None),
+        ("0", 0),
+        ("2", 2),
+        ("10.0.0.7", (ip_network("10.0.0.7/32"),)),
+        ("10.0.0.0/8,fd00::/8", (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))),
+    ],
+)
+def test_trusted_proxies_are_a_count_or_networks(value: str, expected: object) -> None:
+    assert read(DEVELOPMENT | {"TRUSTED_PROXIES": value}).trusted_proxies == expected
 
 
 def test_what_is_missing_in_development_names_the_way_out() -> None:

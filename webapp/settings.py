@@ -1,19 +1,28 @@
-"""Settings: the environment, read once into a frozen value and refused when missing or weak."""
+"""Settings: the environment, read once into a frozen value, or refused with all its problems."""
 
+import os
 import re
 from base64 import b64decode
-from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
-from math import ceil
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from math import ceil, inf
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, cast, get_args
 from urllib.parse import urlsplit
 
-from environs import Env, EnvError
+from environs import Env, EnvValidationError, ValidationError
+from marshmallow.validate import And, OneOf, Regexp
 from sqlalchemy import make_url
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 
 Environment = Literal["development", "qa", "production"]
+TrustedProxies = int | tuple[IPv4Network | IPv6Network, ...] | None
+
+Check = Callable[[str], Any]
+"""Raises `ValidationError` with a message that continues the variable's name ("is not a URL") and
+never repeats the value, which may be a secret."""
 
 STACK_FILE = "stack.env"
 """Written under SIGHTLINE_HOME by the development stack; read in development only."""
@@ -22,15 +31,16 @@ MIN_SECRET_BYTES = 32
 MIN_DISTINCT_CHARACTERS = 12
 
 PUBLIC_URL = "http://127.0.0.1:8000"
-WEBHOOK_SECRET_PREFIX = "whsec_"  # noqa: S105 - what every such secret begins with
+WEBHOOK_SECRET_PREFIX = "whsec_"  # noqa: S105 - a public prefix, no secret
 WEBHOOK_SECRET_BYTES = range(24, 65)
-"""As Standard Webhooks has them."""
+"""Lengths of a key that Standard Webhooks allows."""
 
-_MAIL_ADDRESS = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]+@[a-z0-9.-]+", re.ASCII | re.IGNORECASE)
+_MAIL_ADDRESS = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]+@[a-z0-9.-]+\Z", re.ASCII | re.IGNORECASE)
+_COUNT = re.compile(r"[0-9]{1,2}")
 
 
 class SettingsError(Exception):
-    """Every problem found in the environment, so that one boot shows them all."""
+    """All problems of the environment, so that one start shows them all."""
 
     def __init__(self, problems: list[str]) -> None:
         self.problems = tuple(problems)
@@ -55,20 +65,23 @@ class Settings:
     journal_dir: Path
     """Where each web process keeps its events until they are committed: on a disk that lasts."""
     journal_max_mb: int
-    """Megabytes that one process may hold there; then elevated work is refused."""
+    """Megabytes that one process may hold there; beyond them, elevated work is refused."""
     audit_timeout: float
     """Seconds that recording may hold a request."""
     cache_ttl: int
     """Seconds until a cached value expires, changed or not."""
     cache_timeout: float
     """Seconds that one call to Redis may take before the database answers instead."""
+    trusted_proxies: TrustedProxies = None
+    """How many proxies stand in front of the web process, or the networks they are in. 0: clients
+    connect directly. `None`: nobody has said, and the address that connects is taken."""
     public_url: str = PUBLIC_URL
-    """Where people reach it; what is told of grants links there."""
+    """Where people reach the service; messages about grants link there."""
     smtp_url: str | None = None
-    """The server that sends mail; without one nobody is told by mail."""
+    """The server that sends mail; without one, no mail is sent."""
     mail_from: str | None = None
     webhook_url: str | None = None
-    """Who is told of grants by a signed request; `None`: nobody."""
+    """Receives a signed request for each notice of a grant; without one, none is sent."""
     webhook_secret: str | None = None
 
     @property
@@ -76,183 +89,255 @@ class Settings:
         return self.env != "development"
 
     def __repr__(self) -> str:
-        """Name the fields only: most of the values are secrets or carry one."""
+        """Name the fields only: most values are secrets or contain one."""
         return f"Settings({', '.join(field.name for field in fields(self))})"
 
 
 def read_settings() -> Settings:
     """Read and check the environment.
 
-    Raises `SettingsError` naming every missing, malformed or weak value at once.
+    Raises `SettingsError`, which names every missing, malformed or weak value.
     """
-    env = Env()
-    problems: list[str] = []
-    name = env.str("SIGHTLINE_ENV", "development")
-    if name not in get_args(Environment):
-        problems.append(f"SIGHTLINE_ENV must be one of {', '.join(get_args(Environment))}")
-    home = Path(env.str("SIGHTLINE_HOME", ".sightline")).resolve()
-    if name == "development" and not env.str("DATABASE_URL", ""):
-        env.read_env(str(home / STACK_FILE), recurse=False)
-
-    values = {
-        variable: env.str(variable, "")
-        for variable in ("SECRET_KEY", "AUDIT_MAC_KEY", "DATABASE_URL", "REDIS_URL")
-    }
-    for variable, value in values.items():
-        if not value:
-            hint = "" if name != "development" else " (`make run` starts a private stack)"
-            problems.append(f"{variable} is not set{hint}")
-    owner_url = env.str("DATABASE_OWNER_URL", "") or None
-    broker_url = env.str("CELERY_BROKER_URL", "")
-    numbers = {
-        "AUDIT_TIMEOUT": _positive(env, "AUDIT_TIMEOUT", 2.0, problems),
-        "JOURNAL_MAX_MB": _positive(env, "JOURNAL_MAX_MB", 256, problems),
-        "CACHE_TTL": _positive(env, "CACHE_TTL", 300, problems),
-        "CACHE_TIMEOUT": _positive(env, "CACHE_TIMEOUT", 0.25, problems),
-    }
-    channels = {
-        variable: env.str(variable, "")
-        for variable in ("PUBLIC_URL", "SMTP_URL", "MAIL_FROM", "WEBHOOK_URL", "WEBHOOK_SECRET")
-    }
-    problems += _notification_problems(channels, deployed=name != "development")
-    problems += _url_problems("DATABASE_URL", values["DATABASE_URL"], ("postgresql",))
-    problems += _url_problems("DATABASE_OWNER_URL", owner_url or "", ("postgresql",))
-    problems += _url_problems("REDIS_URL", values["REDIS_URL"], ("redis", "rediss"))
-    problems += _url_problems("CELERY_BROKER_URL", broker_url, ("redis", "rediss", "amqp", "amqps"))
-    if name != "development":
-        problems += _weak_secrets(values["SECRET_KEY"], values["AUDIT_MAC_KEY"])
-        problems += _weak_passwords(values["DATABASE_URL"], owner_url or "")
-    if problems:
+    env = Env(eager=False)
+    env.add_parser("text", _text)
+    env.add_parser("database", _database)
+    env.add_parser("positive", _positive)
+    env.add_parser("proxies", _proxies)
+    settings = _read(env)
+    if problems := _problems(env):
         raise SettingsError(problems)
+    return settings
+
+
+def _read(env: Env) -> Settings:
+    """Read every variable. The field of a variable that is refused holds no usable value."""
+    names = get_args(Environment)
+    name = env.str(
+        "SIGHTLINE_ENV", "development", validate=OneOf(names, error="must be one of {choices}")
+    )
+    deployed = name != "development"
+    home = Path(env.str("SIGHTLINE_HOME", ".sightline")).resolve()
+    if not deployed and not env.str("DATABASE_URL", ""):
+        env.read_env(str(home / STACK_FILE), recurse=False)
     return Settings(
-        env=name,  # type: ignore[arg-type]  # checked against the Literal's values above
+        env=cast(Environment, name),
         home=home,
-        secret_key=values["SECRET_KEY"],
-        audit_mac_key=values["AUDIT_MAC_KEY"],
-        database_url=_with_driver(values["DATABASE_URL"]),
-        database_owner_url=_with_driver(owner_url) if owner_url else None,
-        redis_url=values["REDIS_URL"],
-        celery_broker_url=broker_url or values["REDIS_URL"],
+        **_read_keys(env, deployed=deployed),
+        **_read_servers(env, deployed=deployed),
         journal_dir=Path(env.str("JOURNAL_DIR", "") or home / "journal").resolve(),
-        journal_max_mb=ceil(numbers["JOURNAL_MAX_MB"]),
-        audit_timeout=numbers["AUDIT_TIMEOUT"],
-        cache_ttl=ceil(numbers["CACHE_TTL"]),
-        cache_timeout=numbers["CACHE_TIMEOUT"],
-        public_url=(channels["PUBLIC_URL"] or PUBLIC_URL).rstrip("/"),
-        smtp_url=channels["SMTP_URL"] or None,
-        mail_from=channels["MAIL_FROM"] or None,
-        webhook_url=channels["WEBHOOK_URL"] or None,
-        webhook_secret=channels["WEBHOOK_SECRET"] or None,
+        journal_max_mb=ceil(env.positive("JOURNAL_MAX_MB", 256) or 0),
+        audit_timeout=env.positive("AUDIT_TIMEOUT", 2.0),
+        cache_ttl=ceil(env.positive("CACHE_TTL", 300) or 0),
+        cache_timeout=env.positive("CACHE_TIMEOUT", 0.25),
+        trusted_proxies=env.proxies("TRUSTED_PROXIES", ""),
+        **_read_channels(env, deployed=deployed),
     )
 
 
-def _positive(env: Env, variable: str, default: float, problems: list[str]) -> float:
+def _read_keys(env: Env, *, deployed: bool) -> dict[str, Any]:
+    missing = _not_set(deployed=deployed)
+    mac_key = env.str("AUDIT_MAC_KEY", "")
+    same = "and AUDIT_MAC_KEY are the same; each needs a value of its own"
+    strong: list[Check] = [_check_strength] if deployed else []
+    unlike: list[Check] = [_differs_from(mac_key, same)] if deployed else []
+    return {
+        "secret_key": env.text("SECRET_KEY", "", missing=missing, checks=strong + unlike),
+        "audit_mac_key": env.text("AUDIT_MAC_KEY", "", missing=missing, checks=strong),
+    }
+
+
+def _read_servers(env: Env, *, deployed: bool) -> dict[str, Any]:
+    missing = _not_set(deployed=deployed)
+    owner_url = env.str("DATABASE_OWNER_URL", "")
+    postgresql: list[Check] = [_url("postgresql")]
+    if deployed:
+        postgresql.append(_check_password)
+    unlike: list[Check] = [_other_role_than(owner_url)] if deployed else []
+    redis_url = env.text("REDIS_URL", "", missing=missing, checks=[_url("redis", "rediss")])
+    broker = _url("redis", "rediss", "amqp", "amqps")
+    return {
+        "database_url": env.database(
+            "DATABASE_URL", "", missing=missing, checks=postgresql + unlike
+        ),
+        "database_owner_url": env.database("DATABASE_OWNER_URL", "", checks=postgresql),
+        "redis_url": redis_url,
+        "celery_broker_url": env.text("CELERY_BROKER_URL", "", checks=[broker]) or redis_url,
+    }
+
+
+def _read_channels(env: Env, *, deployed: bool) -> dict[str, Any]:
+    """Read the settings of mail and webhook, which tell people of grants."""
+    smtp_url = env.text("SMTP_URL", "", checks=[_host_url("smtp", "smtps")])
+    secure = ("https",) if deployed else ("http", "https")
+    webhook_url = env.text("WEBHOOK_URL", "", checks=[_host_url(*secure)])
+    by_mail, by_webhook = env.str("SMTP_URL", ""), env.str("WEBHOOK_URL", "")
+    linked = deployed and (by_mail or by_webhook)
+    public_url = env.text(
+        "PUBLIC_URL",
+        "",
+        missing="is not set, and messages about grants link there" if linked else None,
+        checks=[_host_url("http", "https")],
+    )
+    return {
+        "public_url": (public_url or PUBLIC_URL).rstrip("/"),
+        "smtp_url": smtp_url,
+        "mail_from": env.text(
+            "MAIL_FROM",
+            "",
+            missing="is not set, and SMTP_URL needs it" if by_mail else None,
+            checks=[Regexp(_MAIL_ADDRESS, error="must be a mail address and nothing else")],
+        ),
+        "webhook_url": webhook_url,
+        "webhook_secret": env.text(
+            "WEBHOOK_SECRET",
+            "",
+            missing="is not set, and WEBHOOK_URL needs it" if by_webhook else None,
+            checks=[_webhook_key(deployed=deployed)],
+        ),
+    }
+
+
+def _problems(env: Env) -> list[str]:
     try:
-        value = env.float(variable, default)
-    except EnvError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        problems.append(f"{variable} must be a number above 0")
+        env.seal()
+    except EnvValidationError as error:
+        # Sealing reports the messages by variable.
+        by_variable = cast(Mapping[str, list[str]], error.error_messages)
+        return [f"{name} {message}" for name, said in by_variable.items() for message in said]
+    return []
+
+
+def _not_set(*, deployed: bool) -> str:
+    return "is not set" if deployed else "is not set (`make run` starts a private stack)"
+
+
+def _text(value: str, *, missing: str | None = None, checks: Iterable[Check] = ()) -> str | None:
+    """Parse a text: `None` for an empty one, which is refused where `missing` says why."""
+    if not value:
+        if missing is not None:
+            raise ValidationError(missing)
+        return None
+    And(*checks)(value)
     return value
 
 
-def _url_problems(variable: str, value: str, schemes: tuple[str, ...]) -> list[str]:
-    """Say what is wrong with a URL without repeating it: it may carry a password."""
-    if not value:
-        return []
-    try:
-        scheme = urlsplit(value).scheme.partition("+")[0]
-        if scheme not in schemes:
-            return [f"{variable} must start with {' or '.join(f'{s}://' for s in schemes)}"]
-        # As those do it who use it later: their errors would repeat a part of it.
-        _ = make_url(value) if scheme == "postgresql" else urlsplit(value).port
-    except (ArgumentError, ValueError):
-        return [f"{variable} is not a URL"]
-    return []
-
-
-def _notification_problems(values: dict[str, str], *, deployed: bool) -> list[str]:
-    """What is wrong with the settings by which people are told of grants."""
-    problems = _host_problems("PUBLIC_URL", values["PUBLIC_URL"], ("http", "https"))
-    problems += _host_problems("SMTP_URL", values["SMTP_URL"], ("smtp", "smtps"))
-    secure = ("https",) if deployed else ("http", "https")
-    problems += _host_problems("WEBHOOK_URL", values["WEBHOOK_URL"], secure)
-    problems += [
-        f"{needed} is not set, and {given} needs it"
-        for given, needed in (("SMTP_URL", "MAIL_FROM"), ("WEBHOOK_URL", "WEBHOOK_SECRET"))
-        if values[given] and not values[needed]
-    ]
-    if deployed and (values["SMTP_URL"] or values["WEBHOOK_URL"]) and not values["PUBLIC_URL"]:
-        problems.append("PUBLIC_URL is not set, and what is told of grants links there")
-    if values["MAIL_FROM"] and not _MAIL_ADDRESS.fullmatch(values["MAIL_FROM"]):
-        problems.append("MAIL_FROM must be a mail address and nothing else")
-    return problems + _webhook_secret_problems(values["WEBHOOK_SECRET"], deployed=deployed)
-
-
-def _host_problems(variable: str, value: str, schemes: tuple[str, ...]) -> list[str]:
-    if problems := _url_problems(variable, value, schemes):
-        return problems
-    if value and not (value.isprintable() and " " not in value and urlsplit(value).hostname):
-        return [f"{variable} is not a URL"]
-    return []
-
-
-def _webhook_secret_problems(secret: str, *, deployed: bool) -> list[str]:
-    if not secret:
-        return []
-    try:
-        key = b64decode(secret.removeprefix(WEBHOOK_SECRET_PREFIX), validate=True)
-    except ValueError:
-        key = b""
-    fitting = secret.startswith(WEBHOOK_SECRET_PREFIX) and len(key) in WEBHOOK_SECRET_BYTES
-    if not fitting or (deployed and len(set(key)) < MIN_DISTINCT_CHARACTERS):
-        shortest, longest = WEBHOOK_SECRET_BYTES[0], WEBHOOK_SECRET_BYTES[-1]
-        return [
-            f"WEBHOOK_SECRET must be {WEBHOOK_SECRET_PREFIX} and the base64 of {shortest} to"
-            f" {longest} random bytes"
-        ]
-    return []
-
-
-def _weak_secrets(secret_key: str, audit_mac_key: str) -> list[str]:
-    problems = [
-        f"{variable} is weak: give it at least {MIN_SECRET_BYTES} random bytes "
-        "(`python -c 'import secrets; print(secrets.token_urlsafe(48))'`)"
-        for variable, secret in (("SECRET_KEY", secret_key), ("AUDIT_MAC_KEY", audit_mac_key))
-        if secret
-        and (
-            len(secret.encode()) < MIN_SECRET_BYTES
-            or len(Counter(secret)) < MIN_DISTINCT_CHARACTERS
-        )
-    ]
-    if secret_key and secret_key == audit_mac_key:
-        problems.append("SECRET_KEY and AUDIT_MAC_KEY are the same; each needs a value of its own")
-    return problems
-
-
-def _weak_passwords(database_url: str, owner_url: str) -> list[str]:
-    try:
-        urls = {
-            variable: make_url(value)
-            for variable, value in (
-                ("DATABASE_URL", database_url),
-                ("DATABASE_OWNER_URL", owner_url),
-            )
-            if value
-        }
-    except (ArgumentError, ValueError):
-        return []  # said above
-    problems = [
-        f"{variable} has its user's name as the password"
-        for variable, url in urls.items()
-        if url.password and url.password == url.username
-    ]
-    users = [url.username for url in urls.values() if url.username]
-    if len(users) > len(set(users)):
-        problems.append("DATABASE_URL and DATABASE_OWNER_URL name the same role")
-    return problems
-
-
-def _with_driver(url: str) -> str:
+def _database(value: str, **options: Any) -> str | None:
+    """Parse a PostgreSQL URL, of whatever driver, into one of the driver that is installed."""
+    url = _text(value, **options)
+    if url is None:
+        return None
     scheme, _, rest = url.partition("://")
     return f"{scheme.partition('+')[0]}+psycopg2://{rest}"
+
+
+def _positive(value: str | float) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < inf:
+        raise ValidationError("must be a number above 0")
+    return number
+
+
+def _proxies(value: str) -> TrustedProxies:
+    if not value:
+        return None
+    if _COUNT.fullmatch(value):
+        return int(value)
+    try:
+        networks = tuple(ip_network(text.strip()) for text in value.split(","))
+    except ValueError:
+        raise ValidationError(
+            "must be a number of proxies (0: clients connect directly)"
+            " or networks, as in 10.0.0.0/8,fd00::/8"
+        ) from None
+    if any(network.prefixlen == 0 for network in networks):
+        raise ValidationError("trusts every address, so that every client could choose its own")
+    return networks
+
+
+def _url(*schemes: str) -> Check:
+    def check(value: str) -> None:
+        try:
+            scheme = urlsplit(value).scheme.partition("+")[0]
+            known = scheme in schemes
+            if known:
+                # Parse it as its later users do, whose errors would repeat a part of it.
+                _ = make_url(value) if scheme == "postgresql" else urlsplit(value).port
+        except (ArgumentError, ValueError):
+            raise ValidationError("is not a URL") from None
+        if not known:
+            raise ValidationError(f"must start with {' or '.join(f'{s}://' for s in schemes)}")
+
+    return check
+
+
+def _host_url(*schemes: str) -> Check:
+    """A URL that names a host, on one line."""
+    check_url = _url(*schemes)
+
+    def check(value: str) -> None:
+        check_url(value)
+        if not (value.isprintable() and " " not in value and urlsplit(value).hostname):
+            raise ValidationError("is not a URL")
+
+    return check
+
+
+def _differs_from(other: str, message: str) -> Check:
+    def check(value: str) -> None:
+        if value == other:
+            raise ValidationError(message)
+
+    return check
+
+
+def _check_strength(secret: str) -> None:
+    if len(os.fsencode(secret)) < MIN_SECRET_BYTES or len(set(secret)) < MIN_DISTINCT_CHARACTERS:
+        raise ValidationError(
+            f"is weak: give it at least {MIN_SECRET_BYTES} random bytes "
+            "(`python -c 'import secrets; print(secrets.token_urlsafe(48))'`)"
+        )
+
+
+def _check_password(url: str) -> None:
+    parsed = _parse(url)
+    if parsed and parsed.password and parsed.password == parsed.username:
+        raise ValidationError("has its user's name as the password")
+
+
+def _other_role_than(owner_url: str) -> Check:
+    owner = _parse(owner_url)
+
+    def check(url: str) -> None:
+        parsed = _parse(url)
+        if owner and parsed and parsed.username and parsed.username == owner.username:
+            raise ValidationError("and DATABASE_OWNER_URL name the same role")
+
+    return check
+
+
+def _parse(url: str) -> URL | None:
+    """The parts of a database's URL; `None` for what is none, which `_url` refuses."""
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError):
+        return None
+
+
+def _webhook_key(*, deployed: bool) -> Check:
+    def check(secret: str) -> None:
+        try:
+            key = b64decode(secret.removeprefix(WEBHOOK_SECRET_PREFIX), validate=True)
+        except ValueError:
+            key = b""
+        fits = secret.startswith(WEBHOOK_SECRET_PREFIX) and len(key) in WEBHOOK_SECRET_BYTES
+        if not fits or (deployed and len(set(key)) < MIN_DISTINCT_CHARACTERS):
+            shortest, longest = WEBHOOK_SECRET_BYTES[0], WEBHOOK_SECRET_BYTES[-1]
+            raise ValidationError(
+                f"must be {WEBHOOK_SECRET_PREFIX} and the base64 of {shortest} to {longest}"
+                " random bytes"
+            )
+
+    return check
