@@ -1,7 +1,9 @@
 """`flask doctor` on a product of its own: well at first, and then each thing that can be wrong."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -10,7 +12,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import text
 
-from tests.applications import application
+from tests.applications import application, application_of
 from tests.audit.events import make_event
 from tests.audit.ledgers import key_of, ledger_session, owner_connection, seal
 from webapp import doctor
@@ -21,14 +23,16 @@ from webapp.audit.journal.reader import Row
 from webapp.ledger import search
 from webapp.stack.home import open_stack, running
 
-LEFT, QUARANTINE, PARTITION, CLOCKS, RULES, NOTICES = (
+LEFT, QUARANTINE, PARTITION, CLOCKS, RULES, ADDRESSES, NOTICES = (
     "no dead process's events wait",
     "no event is in quarantine",
     "next month's partition is there",
     "clocks agree",
     "an owner may mend the rules",
+    "rules see clients' addresses",
     "notices arrive",
 )
+NETWORKS = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +52,8 @@ def diagnose(app: Flask) -> dict[str, Any]:
 def test_a_new_product_is_well(app: Flask) -> None:
     found = diagnose(app)
     assert [each for each in found.values() if not each.ok] == []
-    assert {LEFT, QUARANTINE, PARTITION, CLOCKS, RULES, NOTICES, "journal"} <= found.keys()
+    named = {LEFT, QUARANTINE, PARTITION, CLOCKS, RULES, ADDRESSES, NOTICES, "journal"}
+    assert named <= found.keys()
     assert found[QUARANTINE].detail == "0 deliveries, none of the last 7 days"
     assert "apart" in found[CLOCKS].detail
 
@@ -145,6 +150,48 @@ def test_rules_that_nobody_can_mend(app: Flask) -> None:
         owner.execute(text("alter table rules force row level security"))
     assert (found.ok, "flask rules import" in found.detail) == (False, True)
     assert diagnose(app)[RULES].ok
+
+
+def address_diagnosis(app: Flask, **changes: Any) -> tuple[bool, str]:
+    with application_of(replace(app.extensions["settings"], **changes)) as other:
+        found = diagnose(other)[ADDRESSES]
+    return found.ok, found.detail
+
+
+@pytest.mark.parametrize(
+    ("proxies", "detail"),
+    [
+        (0, "clients connect directly"),
+        (1, "behind 1 proxy"),
+        (2, "behind 2 proxies"),
+        (
+            (ip_network("10.0.0.0/8"), ip_network("fd00::/8")),
+            "behind proxies in 10.0.0.0/8, fd00::/8",
+        ),
+    ],
+)
+def test_proxies_that_are_set_are_told(app: Flask, proxies: Any, detail: str) -> None:
+    assert address_diagnosis(app, trusted_proxies=proxies, env="production") == (True, detail)
+
+
+def test_rules_with_networks_need_proxies_to_be_set_where_deployed(app: Flask) -> None:
+    unset = {"trusted_proxies": None}
+    change = "update rules set networks = :networks where name = 'Staff access'"
+    assert address_diagnosis(app, **unset, env="production") == (True, "no rule names a network")
+    with owner_connection(app) as owner:
+        owner.execute(text("alter table rules no force row level security"))
+        owner.execute(text(change), {"networks": ["10.0.0.0/8"]})
+    said = (
+        "1 rule names networks, and TRUSTED_PROXIES is not set: they are compared with the"
+        " address that connects"
+    )
+    deployed = address_diagnosis(app, **unset, env="production")
+    development = address_diagnosis(app, **unset)
+    with owner_connection(app) as owner:
+        owner.execute(text(change), {"networks": []})
+        owner.execute(text("alter table rules force row level security"))
+    assert deployed == (False, f"{said} (0: clients connect directly)")
+    assert development == (True, said)
 
 
 def test_notices_that_did_not_arrive(app: Flask) -> None:

@@ -11,7 +11,7 @@ from webapp.elevations.views import blueprint as elevations_blueprint
 from webapp.extensions import init_celery, init_db
 from webapp.grants import active as active
 from webapp.grants.views import blueprint as grants_blueprint
-from webapp.http import errors
+from webapp.http import errors, proxies
 from webapp.http import openapi as docs
 from webapp.identity import authentication as identity
 from webapp.ledger.views import blueprint as audits_blueprint
@@ -40,4 +40,5 @@ def create_app(settings: Settings | None = None) -> Flask:
     recorder.init_app(app)
     docs.init_app(app, [rules_blueprint, grants_blueprint, audits_blueprint, elevations_blueprint])
     cli.init_app(app)
+    proxies.init_app(app)
     return app

@@ -1,12 +1,13 @@
 """`flask doctor`: is everything there that the service and its guarantees rest on?"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from celery import Celery
 from flask import Flask, current_app
+from sqlalchemy import func
 
 from webapp.audit import append as ledger
 from webapp.audit.relay import drain
@@ -16,10 +17,14 @@ from webapp.db.scopes import LedgerScope, MaintenanceScope, PolicyScope
 from webapp.db.session import UnsafeLoginRole
 from webapp.extensions import current_settings, db, reach_database
 from webapp.grants.notices import outbox as notices
+from webapp.http.addresses import IpNetwork
 from webapp.ledger import search
 from webapp.observability.health import PROBES
 from webapp.observability.probes import CheckFailed, Finding, run_probes
+from webapp.rules.checks.findings import describe_connecting_address
 from webapp.rules.lockout import are_mendable
+from webapp.rules.models import RuleRow
+from webapp.rules.rule_sets import load
 from webapp.scope.lint import check_database
 
 MAX_BACKLOG = 100
@@ -49,6 +54,7 @@ def diagnose(app: Flask) -> list[Diagnosis]:
         "next month's partition is there": _check_partition,
         "clocks agree": _check_clocks,
         "an owner may mend the rules": _check_rules,
+        "rules see clients' addresses": _check_addresses,
         "notices arrive": _check_notices,
     }
     return [*found, *(_run(name, check) for name, check in checks.items())]
@@ -146,6 +152,28 @@ def _check_rules() -> str:
         if not are_mendable():
             raise CheckFailed("no rule lets one: `flask rules import` a file that has it")
     return "ok"
+
+
+def _check_addresses() -> str:
+    """Behind a proxy, rules that name networks need to know which address to believe."""
+    settings = current_settings()
+    if settings.trusted_proxies is not None:
+        return _describe_proxies(settings.trusted_proxies)
+    count = len(load(func.cardinality(RuleRow.networks) > 0))
+    if not count:
+        return "no rule names a network"
+    said = describe_connecting_address(count)
+    if settings.deployed:
+        raise CheckFailed(f"{said} (0: clients connect directly)")
+    return said
+
+
+def _describe_proxies(proxies: int | Sequence[IpNetwork]) -> str:
+    if proxies == 0:
+        return "clients connect directly"
+    if isinstance(proxies, int):
+        return f"behind {proxies} proxies" if proxies > 1 else "behind 1 proxy"
+    return f"behind proxies in {', '.join(map(str, proxies))}"
 
 
 def _check_notices() -> str:

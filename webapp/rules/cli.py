@@ -189,8 +189,9 @@ def _quoted(value: Any) -> str:
 @click.option("--days", type=click.IntRange(1), default=30, show_default=True)
 @as_json
 def check_command(*, days: int, as_json: bool) -> None:
-    """Find rules that cannot be read, can never say anything, contradict each other, or that no
-    access of the last --days has met; exit 1 when there are any."""
+    """Find rules that cannot be read, can never apply, contradict each other, or that no access of
+    the last --days has met, and whether networks are compared with clients' addresses; exit 1 when
+    there are any findings."""
     candidates = load()
     with db.session.scoped(GlobalScope(access_id=uuid4())):
         found = checking.check_rules(candidates, days)

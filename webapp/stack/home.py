@@ -68,6 +68,7 @@ def open_stack(home: Path, *, durable: bool) -> Stack:
         "DATABASE_URL": postgres.url(LOGIN_ROLE, kept["APP_PASSWORD"]),
         "DATABASE_OWNER_URL": postgres.url(OWNER_ROLE, kept["OWNER_PASSWORD"]),
         "REDIS_URL": redis.url,
+        "TRUSTED_PROXIES": "0",
     }
     return Stack(postgres, redis, kept["OWNER_PASSWORD"], environment)
 

@@ -1,7 +1,7 @@
-"""`flask rules check`: what it finds is so, and what is in order it leaves alone."""
+"""`flask rules check`: each finding is true, and rules without a problem are left alone."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
+from tests.applications import application_of
 from tests.audit.events import make_event
 from tests.audit.ledgers import append, owner_connection
 from tests.factories import Account, MadeTenant
@@ -23,7 +24,12 @@ from tests.rules.engine.questions import LOOK, NOON, RULE
 from tests.rules.engine.reference import says
 from tests.rules.engine.strategies import Question, candidates, questions
 from webapp.audit.event import EventScope, Reason
-from webapp.rules.checks.findings import find_contradictory, find_unreachable, is_readable
+from webapp.rules.checks.findings import (
+    Finding,
+    find_contradictory,
+    find_unreachable,
+    is_readable,
+)
 from webapp.rules.checks.service import find_matched
 from webapp.rules.engine.evaluate import Candidate
 from webapp.rules.rule import Rule, Subjects, Window
@@ -44,7 +50,11 @@ def rule(number: int, effect: str = "deny", **said: Any) -> Rule:
 
 
 def unreachable(*rules: Rule) -> list[int]:
-    return [finding.rule_id.int for finding in find_unreachable(rules, NOON)]
+    return numbers(find_unreachable(rules, NOON))
+
+
+def numbers(findings: Iterable[Finding]) -> list[int]:
+    return [finding.rule_id.int for finding in findings if finding.rule_id]
 
 
 @thoroughly
@@ -128,7 +138,8 @@ def test_the_same_conditions_contradict_each_other_where_the_effects_differ() ->
     found = list(
         find_contradictory([first, second, other, tenants, replace(first, id=UUID(int=5))])
     )
-    assert [(f.rule_id.int, str(first.id) in f.detail) for f in found] == [(2, True)]
+    assert numbers(found) == [2]
+    assert str(first.id) in found[0].detail
 
 
 def matched(rules: Sequence[Candidate], *accesses: PastAccess) -> set[int]:
@@ -243,3 +254,25 @@ def test_a_reason_is_needed_for_a_access_to_count(
     reason = Reason(code="fraud", ticket=None, note=None)
     append(app, make_event(surface=surface, scope=there, reason=reason, kind="change"))
     assert _check(app, tenant)[1] == {}
+
+
+@pytest.mark.parametrize("proxies", [None, 0, 1])
+def test_networks_are_named_as_a_problem_until_proxies_are_set(
+    app: Flask,
+    client: FlaskClient,
+    tenant: MadeTenant,
+    admin: Account,
+    proxies: int | None,
+) -> None:
+    add_rule(client, admin.headers(), "from the office", networks=["10.20.0.0/16"])
+    add_rule(client, admin.headers(), "from anywhere")
+    with application_of(replace(app.extensions["settings"], trusted_proxies=proxies)) as asked:
+        result = asked.test_cli_runner().invoke(args=["rules", "check", "--json"])
+    found = [i for i in json.loads(result.stdout)["items"] if i["problem"] == "connecting_address"]
+    if proxies is not None:
+        assert found == []
+        return
+    (finding,) = found
+    assert result.exit_code == 1
+    assert finding["rule_id"] is finding["tenant"] is finding["name"] is None
+    assert "networks, and TRUSTED_PROXIES is not set" in finding["detail"]

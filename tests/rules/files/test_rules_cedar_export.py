@@ -17,10 +17,11 @@ from tests.rules.calls import add_rule
 from tests.rules.engine.questions import RULE
 from tests.rules.engine.strategies import Question, candidates, questions
 from tests.rules.test_rules_changes import FULL
+from webapp.http.addresses import address
 from webapp.rules.checks.findings import is_readable
 from webapp.rules.engine import cedar
 from webapp.rules.engine.evaluate import Candidate, prepare
-from webapp.rules.engine.request import AuthorizationRequest, address
+from webapp.rules.engine.request import AuthorizationRequest
 from webapp.rules.engine.templates import microseconds
 from webapp.rules.files.cedar_text import entities_text, policies_text
 from webapp.rules.rule import Rule, surfaces_covering

@@ -1,5 +1,5 @@
-"""What is wrong with rules that are each valid: those that can never say anything, and those that
-contradict each other. Values in, values out."""
+"""Problems of rules that are each valid: rules that can never apply, and rules that contradict each
+other. Values in, values out."""
 
 import re
 from collections import defaultdict
@@ -9,19 +9,22 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
+from webapp.http.addresses import network
 from webapp.rules.engine.evaluate import Candidate
-from webapp.rules.engine.request import network
 from webapp.rules.engine.templates import BREAK_GLASS, Unreadable, policies_of
 from webapp.rules.rule import Rule, Window, surfaces_covering
 from webapp.scope.headers import REASON_CODES
 
-Problem = Literal["unreadable", "unreachable", "contradictory", "never_matched"]
+Problem = Literal[
+    "unreadable", "unreachable", "contradictory", "never_matched", "connecting_address"
+]
 
 
 @dataclass(frozen=True)
 class Finding:
     problem: Problem
-    rule_id: UUID
+    rule_id: UUID | None
+    """`None` where the problem is that of several rules."""
     tenant: str | None
     name: str | None
     """`None` where the rule cannot be read."""
@@ -82,6 +85,20 @@ def find_never_matched(
     for rule in rules:
         if rule.id not in matched:
             yield _found("never_matched", rule, f"no access of the last {days} days met it")
+
+
+def find_connecting_address(rules: Iterable[Rule]) -> Iterator[Finding]:
+    """Rules that name networks, where nobody has said which proxies to trust."""
+    if count := sum(bool(rule.networks) for rule in rules):
+        yield Finding("connecting_address", None, None, None, describe_connecting_address(count))
+
+
+def describe_connecting_address(count: int) -> str:
+    rules = "rule names" if count == 1 else "rules name"
+    return (
+        f"{count} {rules} networks, and TRUSTED_PROXIES is not set:"
+        " they are compared with the address that connects"
+    )
 
 
 def _found(problem: Problem, rule: Rule, detail: str) -> Finding:

@@ -1,12 +1,14 @@
-"""Checks the rules that are in use, and asks the ledger which of them were ever met."""
+"""Check the rules that are in use, and find in the ledger which of them accesses have met."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import get_args
 from uuid import UUID
 
+from webapp.extensions import current_settings
 from webapp.rules.checks.findings import (
     Finding,
+    find_connecting_address,
     find_contradictory,
     find_never_matched,
     find_unreachable,
@@ -20,7 +22,7 @@ from webapp.rules.simulation.past_accesses import read_past_accesses
 
 
 def check_rules(candidates: Iterable[Candidate], days: int) -> list[Finding]:
-    """The rules in use, and the accesses that the session's scope sees."""
+    """Check the rules in use, against the accesses that the session's scope sees."""
     every = list(candidates)
     now = datetime.now(UTC)
     readable = [c for c in every if c.rule is not None and is_readable(c.rule)]
@@ -35,6 +37,7 @@ def check_rules(candidates: Iterable[Candidate], days: int) -> list[Finding]:
         *unreachable,
         *find_contradictory(rules),
         *find_never_matched(met, matched, days),
+        *(find_connecting_address(rules) if current_settings().trusted_proxies is None else ()),
     ]
 
 

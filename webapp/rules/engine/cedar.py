@@ -14,7 +14,8 @@ from typing import Any, Final
 import cedarpy
 import orjson
 
-from webapp.rules.engine.request import AuthorizationRequest, address
+from webapp.http.addresses import address
+from webapp.rules.engine.request import AuthorizationRequest
 from webapp.rules.engine.templates import (
     DAYS,
     Json,

@@ -1,9 +1,6 @@
 """What the rules are asked about an access, as a value."""
 
-import ipaddress
 from dataclasses import dataclass
-
-IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(frozen=True)
@@ -24,30 +21,3 @@ class AuthorizationRequest:
 
     def __hash__(self) -> int:
         return hash((self.email, self.surface, self.reason))
-
-
-def address(text: str | None) -> IpAddress | None:
-    """The address that rules compare: without a zone, and IPv4 where IPv6 only carries it
-    (RFC 4291 §2.5.5.2)."""
-    if text is None:
-        return None
-    try:
-        parsed = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
-        return parsed.ipv4_mapped
-    return parsed
-
-
-def network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    """The network that such addresses are in; raises `ValueError`."""
-    parsed = ipaddress.ip_network(text)
-    if isinstance(parsed, ipaddress.IPv4Network):
-        return parsed
-    if parsed.network_address.scope_id is not None:
-        raise ValueError(f"{text} has a zone")
-    carried = parsed.network_address.ipv4_mapped
-    if carried is None or parsed.prefixlen < 96:
-        return parsed
-    return ipaddress.IPv4Network((carried, parsed.prefixlen - 96))

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 import orjson
 
-from webapp.rules.engine.request import network
+from webapp.http.addresses import network
 from webapp.rules.rule import Day, Rule, Window
 
 BREAK_GLASS: Final = "break_glass"

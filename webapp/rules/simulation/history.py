@@ -10,7 +10,8 @@ from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network
 from uuid import UUID
 
-from webapp.rules.engine.request import AuthorizationRequest, address, network
+from webapp.http.addresses import address, network
+from webapp.rules.engine.request import AuthorizationRequest
 from webapp.rules.engine.templates import BREAK_GLASS, minutes_of, zone_of
 from webapp.rules.rule import Rule
 
