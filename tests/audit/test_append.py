@@ -3,8 +3,11 @@
 import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from hashlib import sha256
+from operator import attrgetter
 from threading import Barrier
 from typing import Any
 from uuid import UUID, uuid4
@@ -27,8 +30,10 @@ from tests.audit.ledgers import (
 )
 from tests.audit.receipts import second_connection, wait_for
 from webapp.audit import append as ledger
+from webapp.audit.append import Received
 from webapp.audit.event import AuditEvent, event_mac
 from webapp.audit.models import AuditEventRow
+from webapp.db.session import ScopedSession
 
 WITHOUT_PARTITION = datetime(1987, 6, 5, tzinfo=UTC)
 """In a month whose partition was taken away: what the ledger refuses, though its MAC holds."""
@@ -59,7 +64,7 @@ def kept(app: Flask, *events: AuditEvent) -> set[UUID]:
 
 def quarantined(app: Flask, delivery: Any) -> str | None:
     """What is said to be wrong with a delivery in quarantine."""
-    digest = sha256(orjson.dumps(delivery)).digest()
+    digest = digest_of(delivery)
     with owner_connection(app) as owner:
         asked = text("select problem, delivery from audit_quarantine where digest = :digest")
         found = owner.execute(asked, {"digest": digest}).one_or_none()
@@ -237,6 +242,52 @@ def test_two_workers_that_have_the_same_delivery(app: Flask) -> None:
             second.commit()
     assert (received.appended, received.duplicates) == (1, 50)
     assert len(kept(app, *events)) == 50
+
+
+def deliver_while_held(app: Flask, held: Any, *deliveries: Any) -> list[Received]:
+    """What becomes of deliveries at once, if each of them has to wait for what another transaction
+    has of them, `held`, until all of them wait."""
+    with ExitStack() as stack:
+        holder = stack.enter_context(ledger_session(app))
+        threads = stack.enter_context(ThreadPoolExecutor(len(deliveries)))
+        ledger.receive(holder, held, key_of(app))
+        receiving = []
+        for delivery in deliveries:
+            session = stack.enter_context(ledger_session(app))
+            pid = session.scalars(select(func.pg_backend_pid())).one()
+            receiving.append(threads.submit(receive_in, session, app, delivery))
+            wait_for(partial(is_blocked, app, pid))
+        holder.commit()
+        return [each.result() for each in receiving]
+
+
+def receive_in(session: ScopedSession, app: Flask, delivery: Any) -> Received:
+    received = ledger.receive(session, delivery, key_of(app))
+    session.commit()
+    return received
+
+
+def test_deliveries_of_the_same_events_in_opposite_orders_do_not_deadlock(app: Flask) -> None:
+    """In a month that exists: nothing but the order of the rows keeps one behind the other."""
+    events = sorted((make_event() for _ in range(3)), key=attrgetter("id"))
+    first, second = deliver_while_held(
+        app, seal(app, events[1]), seal(app, *events), seal(app, *reversed(events))
+    )
+    assert (first.appended, first.duplicates) == (2, 1)
+    assert (second.appended, second.duplicates) == (0, 3)
+    assert kept(app, *events) == {event.id for event in events}
+
+
+def test_refused_deliveries_in_opposite_orders_do_not_deadlock(app: Flask) -> None:
+    refused = sorted((uuid4().hex for _ in range(3)), key=digest_of)
+    received = deliver_while_held(app, [refused[1]], refused, refused[::-1])
+    assert [len(each.quarantined) for each in received] == [3, 3]
+    assert {quarantined(app, item) for item in refused} == {"not an event and its MAC"}
+
+
+def digest_of(delivery: Any) -> bytes:
+    """What a delivery in quarantine is found by."""
+    return sha256(orjson.dumps(delivery)).digest()
 
 
 def test_many_workers_with_overlapping_deliveries(app: Flask, poison: AuditEvent) -> None:

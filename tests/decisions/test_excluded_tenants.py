@@ -9,11 +9,12 @@ import requests
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import select
+from werkzeug.test import TestResponse
 
 from tests.audit.receipts import committed, receipt
 from tests.factories import INCIDENT, Account, MadeTenant, add_account, add_tenant
 from tests.processes import Web
-from tests.rules.calls import PATH, add_rule, delete, draft, names
+from tests.rules.calls import PATH, add_rule, delete, draft, names, problem
 from webapp.audit.recorder import EXCLUDED_HEADER
 from webapp.db.scopes import Exclusion, GlobalScope
 from webapp.extensions import db
@@ -84,7 +85,79 @@ def test_a_denial_leaves_the_tenant_out_of_the_next_access_and_its_end_lets_it_i
     assert excluded(client, everywhere) == before
 
 
-def test_so_it_is_in_a_process_that_runs_already(
+@pytest.fixture
+def different(client: FlaskClient, ours: Place, theirs: Place) -> dict[str, Place]:
+    """For each reason the only one of two tenants that an access for it shows: both kinds of
+    access leave out equally many."""
+    say_no(client, ours, surfaces=["admin.*"], reasons=["incident"])
+    say_no(client, theirs, surfaces=["admin.*"], reasons=["fraud"])
+    return {"incident": theirs, "fraud": ours}
+
+
+ALTERNATING = ("incident", "fraud") * 3
+
+
+def tenants_shown(answer: TestResponse, *places: Place) -> set[str]:
+    """Those of the places' tenants that a page has a rule or an event of."""
+    assert answer.status_code == 200, answer.text
+    slugs = {place.tenant.slug for place in places}
+    items = answer.get_json()["items"]
+    return slugs & {item.get("tenant") or item.get("scope", {}).get("tenant") for item in items}
+
+
+def test_accesses_that_leave_out_different_tenants_share_no_cached_list(
+    client: FlaskClient, engineer: Account, different: dict[str, Place]
+) -> None:
+    """Also from the cache, which each of the two lists is in after its first time."""
+    places = tuple(different.values())
+    for reason in ALTERNATING:
+        headers = engineer.headers("global", reason)
+        query = {"limit": 200, "sort": "-created_at"}
+        answer = client.get(PATH, headers=headers, query_string=query)
+        assert tenants_shown(answer, *places) == {different[reason].tenant.slug}
+        for place in places:
+            assert (shown(client, headers, place) > 0) is (place is different[reason])
+
+
+def test_accesses_that_leave_out_different_tenants_share_no_cached_list_across_processes(
+    web: Web, client: FlaskClient, engineer: Account, different: dict[str, Place]
+) -> None:
+    """What one process has put into Redis, another takes for its own accesses only."""
+    for reason in ALTERNATING:
+        headers = engineer.headers("global", reason)
+        for place in different.values():
+            expected = place is different[reason]
+            query = {"tenant": place.tenant.slug}
+            answer = requests.get(f"{web.url}{PATH}", query, headers=headers, timeout=10)
+            assert bool(answer.json()["items"]) is expected
+            assert (shown(client, headers, place) > 0) is expected
+
+
+def test_an_entity_tag_of_one_access_is_no_304_for_one_that_leaves_out_others(
+    client: FlaskClient, engineer: Account, different: dict[str, Place]
+) -> None:
+    query = {"limit": 200, "sort": "-created_at"}
+    incident, fraud = (engineer.headers("global", reason) for reason in different)
+    tag = client.get(PATH, headers=incident, query_string=query).headers["ETag"]
+    again = client.get(PATH, headers=incident | {"If-None-Match": tag}, query_string=query)
+    other = client.get(PATH, headers=fraud | {"If-None-Match": tag}, query_string=query)
+    assert (again.status_code, other.status_code) == (304, 200)
+
+
+@pytest.mark.parametrize("path", [PATH, AUDITS])
+def test_a_cursor_of_one_access_is_refused_for_one_that_leaves_out_others(
+    app: Flask, client: FlaskClient, different: dict[str, Place], path: str
+) -> None:
+    auditor = add_account(app, "auditor")
+    incident, fraud = (auditor.headers("global", reason) for reason in different)
+    first = client.get(path, headers=incident, query_string={"limit": 1})
+    cursor = {"limit": 1, "cursor": first.get_json()["next_cursor"]}
+    assert client.get(path, headers=incident, query_string=cursor).status_code == 200
+    refused = client.get(path, headers=fraud, query_string=cursor)
+    assert problem(refused) == (422, "invalid", ["cursor"])
+
+
+def test_a_process_that_already_runs_leaves_out_whom_a_new_rule_denies(
     web: Web, client: FlaskClient, everywhere: dict[str, str], ours: Place
 ) -> None:
     asked = f"{web.url}{PATH}?tenant={ours.tenant.slug}"
@@ -221,7 +294,7 @@ def test_a_tenant_is_not_told_of_accesses_that_were_denied_nor_of_what_the_platf
         assert answer.status_code == 404
 
 
-def test_a_access_at_the_tenant_alone_is_denied_by_the_same_rule(
+def test_an_access_at_the_tenant_alone_is_denied_by_the_same_rule(
     client: FlaskClient, engineer: Account, ours: Place
 ) -> None:
     rule = say_no(client, ours)

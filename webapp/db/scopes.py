@@ -114,7 +114,8 @@ class PrincipalScope:
 
     @property
     def visibility(self) -> str:
-        return f"principal:{self.principal_id}"
+        tenants = ",".join(map(str, sorted(self.administers)))
+        return f"principal:{self.principal_id}:{tenants}:{'staff' if self.staff else ''}"
 
 
 @dataclass(frozen=True)
