@@ -17,7 +17,7 @@ from typing import Literal, get_args
 from uuid import UUID
 
 from reliability.faults.disk import require_strace
-from reliability.faults.finalizer import CRASH, name_of
+from reliability.faults.journal_process import CRASH, name_of
 from tests.audit.journal.journals import MAX_BYTES
 from tests.processes import ROOT
 from webapp.audit.event import AuditEvent, load_event
@@ -127,7 +127,7 @@ def _finalize(
     command += ["--seccomp-bpf"] if "signal" not in (injection or "") else []
     command += ["-e", f"inject={injection}"] if injection is not None else []
     command += [argument for path in paths for argument in ("-P", str(path))]
-    command += [sys.executable, "-m", "reliability.faults.finalizer", str(directory), *arguments]
+    command += [sys.executable, "-m", "reliability.faults.journal_process", str(directory), *arguments]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT, check=False
     )

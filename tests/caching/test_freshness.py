@@ -2,13 +2,14 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from flask import Flask, request
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from tests.caching.sample import Page, Query, list_titles, probe, tag
 from tests.caching.servers import RedisServer
@@ -130,6 +131,34 @@ def test_generations_of_concurrent_writers_all_count(app: Flask, scope: TenantSc
     for writer in writers:
         writer.join(HANG)
     assert len(read(app, scope)) == 30
+
+
+def test_generations_are_locked_in_one_order_whatever_the_order_of_invalidating(
+    app: Flask, scope: TenantScope
+) -> None:
+    """So that writers of the same tags cannot deadlock."""
+    tags = [f"t{number}" for number in range(20)]
+    locked: list[list[str]] = []
+
+    def note(*arguments: Any) -> None:
+        statement, parameters = arguments[2:4]
+        if "insert into cache_generations" in statement:
+            locked.append(parameters["tags"])
+
+    for given in (tags, tags[::-1], tags[7:] + tags[:7]):
+        with inside(app, scope), listening(db.engine, "before_cursor_execute", note):
+            invalidate(*given)
+            db.session.commit()
+    assert locked == [sorted(tags)] * 3
+
+
+@contextmanager
+def listening(target: object, name: str, listener: Callable[..., None]) -> Iterator[None]:
+    event.listen(target, name, listener)
+    try:
+        yield
+    finally:
+        event.remove(target, name, listener)
 
 
 def test_uncommitted_rows_reach_nobody_else(

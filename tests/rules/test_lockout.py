@@ -1,20 +1,25 @@
 """The last rule that lets an owner administer the platform's rules cannot be removed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
+from unittest import mock
 from uuid import UUID, uuid4
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import Engine, NullPool, create_engine, select, text
+from werkzeug.test import TestResponse
 
+from tests.audit.ledgers import owner_connection
+from tests.audit.receipts import PATIENCE, wait_for
 from tests.factories import Account, add_account, add_tenant
 from tests.rules.calls import PATH, add_rule, draft, etag, names, of, problem
 from webapp.db.scopes import GlobalScope
 from webapp.extensions import db
-from webapp.rules import service
+from webapp.rules import lockout, service
 from webapp.rules.models import RuleRow
 
 REFUSED = (409, "conflict", ["rule"])
@@ -172,19 +177,72 @@ def test_no_denial_takes_its_place(
     assert (name in names(client, headers, q=name)) == (not refused)
 
 
-def test_of_two_that_go_at_once_one_stays(
-    app: Flask, client: FlaskClient, headers: dict[str, str], only: dict[str, Any]
+Removal = Callable[[FlaskClient, dict[str, str], dict[str, Any]], TestResponse]
+
+
+def delete_it(client: FlaskClient, headers: dict[str, str], rule: dict[str, Any]) -> TestResponse:
+    return client.delete(of(rule), headers=headers | {"If-Match": etag(rule)})
+
+
+def disable_it(client: FlaskClient, headers: dict[str, str], rule: dict[str, Any]) -> TestResponse:
+    tagged = headers | {"If-Match": etag(rule)}
+    return client.patch(of(rule), headers=tagged, json={"enabled": False})
+
+
+class TakingTurns:
+    """Two changes at once, each flushed before the other is checked.
+
+    The first that was checked commits only once the second was checked too, or waits for its turn.
+    """
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+        self._flushed = Barrier(2, timeout=PATIENCE)
+        self._checked = 0
+        self._check = lockout.refuse_lockout
+
+    def __call__(self, changed: RuleRow) -> None:
+        self._flushed.wait()
+        self._check(changed)
+        self._checked += 1
+        wait_for(lambda: self._checked == 2 or self._somebody_waits())
+
+    def _somebody_waits(self) -> bool:
+        waiting = text(
+            "select exists (select from pg_locks join pg_database on oid = database"
+            " where datname = current_database() and locktype = 'advisory' and not granted)"
+        )
+        with owner_connection(self._app) as connection:
+            return bool(connection.scalar(waiting))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(delete_it, delete_it), (disable_it, delete_it), (disable_it, disable_it)],
+    ids=["both deleted", "one disabled, one deleted", "both disabled"],
+)
+def test_of_two_owners_who_remove_the_last_two_rules_at_once_one_is_refused(
+    app: Flask,
+    client: FlaskClient,
+    headers: dict[str, str],
+    only: dict[str, Any],
+    first: Removal,
+    second: Removal,
 ) -> None:
     other = add_rule(
         client, headers, f"more owners {uuid4()}", effect="allow", surfaces=["admin.*"]
     )
-
-    def remove(rule: dict[str, Any]) -> int:
-        tagged = headers | {"If-Match": etag(rule)}
-        return app.test_client().delete(of(rule), headers=tagged).status_code
-
-    with ThreadPoolExecutor(2) as threads:
-        assert sorted(threads.map(remove, [only, other])) == [204, 409]
+    with (
+        mock.patch.object(service, "refuse_lockout", TakingTurns(app)),
+        ThreadPoolExecutor(2) as threads,
+    ):
+        going = [
+            threads.submit(remove, app.test_client(), headers, rule)
+            for remove, rule in ((first, only), (second, other))
+        ]
+        answers = [each.result() for each in going]
+    assert [problem(answer) for answer in answers if answer.status_code >= 400] == [REFUSED]
+    assert client.get(PATH, headers=headers).status_code == 200
 
 
 def test_a_tenants_rules_lock_nobody_out(

@@ -1,6 +1,7 @@
 """With a journal that cannot be written: a closed surface shows nothing, an open one does."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +12,14 @@ from werkzeug.test import TestResponse
 
 from tests.factories import INCIDENT, Account
 from webapp import create_app
-from webapp.audit.recorder import UNVOUCHED
+from webapp.audit.recorder import RECEIPT_HEADER, UNVOUCHED
 from webapp.audit.relay import pipeline
 from webapp.extensions import db
-from webapp.scope.surface import surface
+from webapp.identity.principal import PlatformRole
+from webapp.scope.decision import GlobalTarget, Surface
+from webapp.scope.enter import enter_scope
+from webapp.scope.headers import parse_reason
+from webapp.scope.surface import current_principal, surface
 
 ROWS = "rows of many tenants"
 
@@ -38,6 +43,41 @@ def closed() -> Response:
 def without_reason() -> Response:
     """What the lint refuses is closed all the same."""
     return Response(ROWS)
+
+
+def within(name: str, open_because: str | None) -> Surface:
+    """A surface that the view of another one enters."""
+    engineers: frozenset[PlatformRole] = frozenset({"engineer"})
+    return Surface(name, frozenset(), engineers, open_because=open_because)
+
+
+WITHIN = {
+    "open": within("things.open.within", "a status page"),
+    "closed": within("things.closed.within", None),
+    "empty": within("things.empty.within", ""),
+}
+
+
+def enter_all(names: str) -> Response:
+    """Enter these surfaces one in the other, and show what they show."""
+    reason = parse_reason(INCIDENT)
+    with ExitStack() as stack:
+        for name in names.split("+"):
+            entered = enter_scope(current_principal(), WITHIN[name], GlobalTarget(), reason, None)
+            stack.enter_context(entered)
+    return Response(ROWS)
+
+
+@blueprint.get("/open/<names>")
+@surface("things.open", tenant_roles=(), platform_roles=("engineer",), open_because="a status page")
+def opened_with_others(names: str) -> Response:
+    return enter_all(names)
+
+
+@blueprint.get("/closed/<names>")
+@surface("things.closed", tenant_roles=(), platform_roles=("engineer",))
+def closed_with_others(names: str) -> Response:
+    return enter_all(names)
 
 
 @pytest.fixture
@@ -65,9 +105,35 @@ def test_an_open_surface_is_shown_and_raises_an_alarm(
     assert UNVOUCHED._value.get() == before + 1
 
 
+def test_several_open_surfaces_of_one_request_are_shown(
+    client: FlaskClient, engineer: Account
+) -> None:
+    before = UNVOUCHED._value.get()
+    answer = ask(client, engineer, "/open/open")
+    assert (answer.status_code, answer.text) == (200, ROWS)
+    assert UNVOUCHED._value.get() == before + 1
+
+
 @pytest.mark.parametrize("path", ["/closed", "/empty"])
-def test_a_closed_one_is_not(client: FlaskClient, engineer: Account, path: str) -> None:
+def test_a_closed_surface_shows_nothing(client: FlaskClient, engineer: Account, path: str) -> None:
+    assert_refused(client, engineer, path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/open/closed", "/open/empty", "/open/open+closed", "/open/closed+open", "/closed/open"],
+)
+def test_an_open_surface_lets_no_closed_one_of_the_same_request_through(
+    client: FlaskClient, engineer: Account, path: str
+) -> None:
+    assert_refused(client, engineer, path)
+
+
+def assert_refused(client: FlaskClient, engineer: Account, path: str) -> None:
+    before = UNVOUCHED._value.get()
     answer = ask(client, engineer, path)
     assert answer.status_code == 503
     assert answer.get_json(force=True)["code"] == "audit_unavailable"
     assert ROWS not in answer.text
+    assert RECEIPT_HEADER not in answer.headers
+    assert UNVOUCHED._value.get() == before

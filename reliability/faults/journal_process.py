@@ -1,4 +1,4 @@
-"""`python -m reliability.faults.finalizer DIRECTORY`: keeps a journal as a web process does,
+"""`python -m reliability.faults.journal_process DIRECTORY`: keeps a journal as a web process does,
 and says before and after each step what it asks of it and what it was promised.
 
 Files have names that are known beforehand, checkpoints come early and late words soon, so that all
