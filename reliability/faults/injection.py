@@ -127,7 +127,13 @@ def _finalize(
     command += ["--seccomp-bpf"] if "signal" not in (injection or "") else []
     command += ["-e", f"inject={injection}"] if injection is not None else []
     command += [argument for path in paths for argument in ("-P", str(path))]
-    command += [sys.executable, "-m", "reliability.faults.journal_process", str(directory), *arguments]
+    command += [
+        sys.executable,
+        "-m",
+        "reliability.faults.journal_process",
+        str(directory),
+        *arguments,
+    ]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT, check=False
     )

@@ -1,0 +1,73 @@
+"""What a process that keeps a journal asks of the system, in order, as strace sees it."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from reliability.faults.disk import require_strace
+from reliability.faults.injection import ENDINGS, TIMEOUT
+from reliability.faults.journal_process import name_of
+from tests.processes import ROOT
+
+CALLS = "openat,mkdir,write,pwrite64,fsync,fdatasync"
+FILES = 4
+"""More than a journal goes through whose disk fails once."""
+
+PAGE_AND_MORE = 2**14
+"""Characters that strace shows of what is written."""
+
+_LINE = re.compile(r"(\d+) +(\w+)\((.*?)(?: <unfinished \.\.\.>|\) += (.*))")
+_RESUMED = re.compile(r"(\d+) +<\.\.\. \w+ resumed>.*\) += (.*)")
+_PATH = re.compile(r'\d+<([^>]*)>|(?:AT_FDCWD<[^>]*>, )?"([^"]*)"')
+
+
+@dataclass
+class SystemCall:
+    name: str
+    path: Path
+    arguments: str
+    began: int
+    """The line of the trace; a call that another thread's interrupt there ends in a later one."""
+    ended: int
+    result: str
+
+    @property
+    def succeeded(self) -> bool:
+        return bool(self.result) and not self.result.startswith("-")
+
+
+def trace_journal(directory: Path, injection: str | None = None) -> list[SystemCall]:
+    """The calls of a journal's life in `directory`, and of what its process says about it, which
+    is in the file `said` beside the directory."""
+    trace, said = directory.with_name("trace"), directory.with_name("said")
+    paths = [directory.parent, directory, said]
+    paths += [directory / f"{name_of(n)}{end}" for n in range(1, FILES) for end in ENDINGS]
+    command = [require_strace(), "-f", "-y", "-qq", "--seccomp-bpf", "-s", str(PAGE_AND_MORE)]
+    command += ["-o", str(trace), "-e", f"trace={CALLS}"]
+    command += ["-e", f"inject={injection}"] if injection is not None else []
+    command += [argument for path in paths for argument in ("-P", str(path))]
+    command += [sys.executable, "-m", "reliability.faults.journal_process", str(directory)]
+    with said.open("wb") as output:
+        subprocess.run(command, cwd=ROOT, stdout=output, timeout=TIMEOUT, check=True)
+    return list(_parse(trace.read_text()))
+
+
+def _parse(trace: str) -> Iterator[SystemCall]:
+    unfinished: dict[str, SystemCall] = {}
+    for number, line in enumerate(trace.splitlines()):
+        if (resumed := _RESUMED.match(line)) is not None:
+            call = unfinished.pop(resumed[1])
+            call.ended, call.result = number, resumed[2]
+        elif (found := _LINE.fullmatch(line)) is not None:
+            thread, name, arguments, result = found.groups()
+            path = _PATH.match(arguments)
+            assert path is not None, line
+            call = SystemCall(
+                name, Path(path[1] or path[2]), arguments, number, number, result or ""
+            )
+            if result is None:
+                unfinished[thread] = call
+            yield call
