@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from bench import commits, decisions, lists, misses, product
+from bench import commits, decisions, growth, lists, misses, product
 from bench.load import WrkMissing, find_wrk
 from bench.machine import Cores, describe, find_cores
 from bench.report import print_table, write
@@ -19,7 +19,13 @@ from bench.result import Results
 from tests.processes import no_settings_of_the_caller
 
 NOT_MEASURED = 2
-PARTS = ("lists", "misses", "commits", "decisions")
+PARTS_ALONE = {
+    "commits": commits.measure_commits,
+    "decisions": decisions.measure_decisions,
+    "growth": growth.measure_growth,
+}
+"""The parts that run on servers of their own; the others share a web process."""
+PARTS = ("lists", "misses", *PARTS_ALONE)
 
 
 @click.command()
@@ -69,18 +75,16 @@ def main(parts: tuple[str, ...], seconds: int, rounds: int, directory: Path) -> 
 
 def measure(cores: Cores, parts: Sequence[str], seconds: int, rounds: int) -> Results:
     results = Results()
-    if "lists" in parts or "misses" in parts:
+    if {"lists", "misses"} & set(parts):
         with _home() as home, product.run(home, cores) as (measured, place):
             if "lists" in parts:
                 lists.measure_lists(measured, place, seconds, results)
             if "misses" in parts:
                 misses.measure_misses(measured, place, rounds, results)
-    if "commits" in parts:
-        with _home() as home:
-            commits.measure_commits(home, rounds, results)
-    if "decisions" in parts:
-        with _home() as home:
-            decisions.measure_decisions(home, rounds, results)
+    for part, measure_part in PARTS_ALONE.items():
+        if part in parts:
+            with _home() as home:
+                measure_part(home, rounds, results)
     return results
 
 

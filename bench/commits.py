@@ -33,6 +33,7 @@ EVENTS, TASKS = 5000, 500
 BATCH = 500
 TASK_TABLE, LIMIT_TABLE = "bench_tasks", "bench_ledger"
 PATIENCE = 120
+POLL = 0.02
 OURS = "audit events, journal to ledger"
 
 
@@ -83,9 +84,12 @@ def _insert_by_tasks(place: Place, results: Results) -> float:
     task.celery.conf.update(broker_url=place.environment["REDIS_URL"])
     for _ in range(TASKS):
         task.insert_row.delay(*_task_row())
-    with run_task_worker(place, TASK_TABLE, processes=1):
-        rate = _rate(lambda: database.count(place.database, TASK_TABLE), TASKS)
-    rows = database.count(place.database, TASK_TABLE)
+    with (
+        database.counting(place.database, TASK_TABLE) as count,
+        run_task_worker(place, TASK_TABLE, processes=1),
+    ):
+        rate = _rate(count, TASKS)
+        rows = count()
     results.expect(rows == TASKS, f"a task for each: {rows} rows for {TASKS} events")
     return rate
 
@@ -137,6 +141,6 @@ def _rate(count: Callable[[], int], target: int) -> float:
             first, began = now, time.perf_counter()
         if time.monotonic() > deadline:
             raise TimeoutError(f"{now} of {target} rows")
-        time.sleep(0.005)
+        time.sleep(POLL)
     seconds = time.perf_counter() - began
     return (target - first) / seconds if began else float(target)

@@ -1,7 +1,7 @@
-"""What a decision costs, with ever more rules and tenants around it, beside Cedar alone on all."""
+"""The cost of a decision as rules and tenants around it grow, beside Cedar alone on all rules."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -9,14 +9,13 @@ from uuid import uuid4
 
 from flask import Flask
 
-from bench import database
-from bench.result import Figure, Ratio, Results
+from bench import filling
+from bench.result import Curve, Ratio, Results, ratios
 from tests.applications import application
-from webapp.caching import GenerationCache
 from webapp.db.scopes import NO_EXCLUSION, Exclusion, GlobalScope
-from webapp.decisions.decide import decide_at, decide_elevation
+from webapp.decisions import decide
 from webapp.extensions import db
-from webapp.rules import rule_sets as sets
+from webapp.rules import rule_sets
 from webapp.rules.engine import cedar
 from webapp.rules.engine.request import AuthorizationRequest
 from webapp.rules.engine.templates import policies_of
@@ -29,25 +28,28 @@ from webapp.stack.home import open_stack, running
 SURFACE = "billing.invoices.read"
 RULES = (10, 1_000, 100_000)
 COVERING = 10
-"""Of however many rules, those about the surface."""
+"""Rules about SURFACE, however many rules there are."""
 
 NARROWING = 1_000
-TENANTS = 100_000
+"""Tenants with a rule that denies what the platform allows."""
+TENANTS = (NARROWING, 100_000)
+
 REPEATS = 20
-TOGETHER = GlobalTarget()
+ALL_TENANTS = GlobalTarget()
+NO_TENANT = TenantTarget(None, "nobody")
+"""A target that only the platform's rules decide about."""
 
-_TABLES = ("rules", "tenants")
-_LIFT = "".join(f"alter table {table} no force row level security;" for table in _TABLES)
-_FORCE = "".join(f"; alter table {table} force row level security" for table in _TABLES)
-"""Around what is added here: row level security is forced on the owner too."""
+KEPT = "a decision, kept"
+DECIDED = "a decision"
+READ = "a decision, its rules read and prepared"
+CEDAR = "Cedar alone on all rules"
+PAGE = "a page of all tenants' rules, not cached"
 
-_RULES = (
-    "insert into rules (id, tenant_id, name, description, effect, subjects, surfaces, reasons,"
-    " windows, networks, mfa, min_approvals, approver_roles, enabled, version, created_by,"
-    " updated_by) select gen_random_uuid(), {tenant}, {name}, '', '{effect}',"
-    """ '{{"roles": ["engineer"], "users": []}}', array['{surface}'], array['incident'], '[]',"""
-    " '{{}}', false, 1, '{{}}', true, 1, 'bench', 'bench' from {source}"
-)
+Calls = Mapping[str, tuple[Callable[[], object], int]]
+"""What is timed by its name, and how often it is repeated in a round."""
+
+Seconds = dict[str, dict[int, list[float]]]
+"""The seconds of a call by its name and by the size of what is around it, one for each round."""
 
 
 def measure_decisions(home: Path, rounds: int, results: Results) -> None:
@@ -59,98 +61,107 @@ def measure_decisions(home: Path, rounds: int, results: Results) -> None:
         _measure_tenants(app, owner, rounds, results)
 
 
-Seconds = dict[tuple[str, int], list[float]]
-"""Of a call, by what it does and by how much there is, a round each."""
-
-Calls = dict[str, tuple[Callable[[], object], int]]
-"""What is timed, and how often it is repeated in a round."""
-
-
 def _measure_rules(app: Flask, owner: str, rounds: int, results: Results) -> None:
+    """A decision by ten rules, among ever more rules about other surfaces."""
     seconds: Seconds = {}
-    there = 0
+    filling.add_platform_rules(owner, 0, COVERING, SURFACE)
+    before = COVERING
     for total in RULES:
-        covering = COVERING if there == 0 else 0
-        _add_rules(owner, there, covering, SURFACE)
-        _add_rules(owner, there + covering, total - there - covering, "elsewhere.{n}.read")
-        there = total
+        filling.add_platform_rules(owner, before, total - before, "elsewhere.{n}.read")
+        before = total
         with app.test_request_context():  # in which each generation is read once
-            _time_rules(app, total, rounds, seconds, results)
-    for what in ("remembered", "decided", "read and decided", "cedar"):
-        for total in RULES:
-            name = "Cedar alone on all of them" if what == "cedar" else f"a decision, {what}"
-            value = median(seconds[what, total]) * 1e6
-            results.figures.append(Figure(f"{name}, {total:,} rules", value, "µs"))
+            _expect_allowed(app, total, results)
+            _time(_decisions(app, total), total, rounds, seconds)
+    _report(seconds, "rules", "µs", results)
     for total in RULES[1:]:
-        for what in ("decided", "read and decided"):
-            rates = _ratios(seconds[what, RULES[0]], seconds[what, total])
-            name = f"a decision, {what}, {total:,} rules"
-            results.ratios.append(Ratio(name, f"at {RULES[0]} rules", rates, 0.5))
-        rates = _ratios(seconds["cedar", total], seconds["decided", total])
-        name = f"a decision, {total:,} rules"
-        results.ratios.append(Ratio(name, "Cedar alone on all of them", rates, 1 / 0.3))
+        at_first = f"at {RULES[0]} rules"
+        for what in (DECIDED, READ):
+            rates = ratios(seconds[what][RULES[0]], seconds[what][total])
+            results.ratios.append(Ratio(f"{what}, {total:,} rules", at_first, rates, 0.8))
+        rates = ratios(seconds[CEDAR][total], seconds[DECIDED][total])
+        results.ratios.append(Ratio(f"{DECIDED}, {total:,} rules", CEDAR, rates, 10))
 
 
-def _time_rules(app: Flask, total: int, rounds: int, seconds: Seconds, results: Results) -> None:
-    _forget(app)
-    alone = TenantTarget(None, "nobody")
-    decided = decide_elevation(alone, None, _about())
-    results.expect(isinstance(decided, Allowed), f"{total} rules: the decision is {decided}")
-    loaded = sets.load(RuleRow.tenant_id.is_(None))
-    every = cedar.prepare([policies_of(c.rule) for c in loaded if c.rule is not None])
-    few = 2 if total > RULES[1] else REPEATS
-    calls: Calls = {
-        "remembered": (lambda: decide_elevation(alone, None, _about()), REPEATS),
-        "decided": (lambda: decide_at(_about(), alone, None, datetime.now(UTC)), REPEATS),
-        "read and decided": (lambda: _afresh(app, alone), REPEATS),
-        "cedar": (lambda: _ask_cedar(every), few),
+def _decisions(app: Flask, total: int) -> Calls:
+    candidates = rule_sets.load(RuleRow.tenant_id.is_(None))
+    every = cedar.prepare([policies_of(c.rule) for c in candidates if c.rule is not None])
+    return {
+        KEPT: (lambda: decide.decide_elevation(NO_TENANT, None, _request()), REPEATS),
+        DECIDED: (lambda: _decide(NO_TENANT), REPEATS),
+        READ: (lambda: _read_and_decide(app, NO_TENANT), REPEATS),
+        CEDAR: (lambda: _ask_cedar(every), 2 if total > 1_000 else REPEATS),
     }
-    _time(calls, total, rounds, seconds)
+
+
+def _expect_allowed(app: Flask, total: int, results: Results) -> None:
+    _forget(app)
+    decision = decide.decide_elevation(NO_TENANT, None, _request())
+    results.expect(isinstance(decision, Allowed), f"{total} rules: the decision is {decision}")
 
 
 def _measure_tenants(app: Flask, owner: str, rounds: int, results: Results) -> None:
-    """A thousand tenants that say no, among themselves and among a hundred thousand."""
+    """An access to all tenants, of whom a thousand deny it, among ever more who do not."""
     seconds: Seconds = {}
-    _add_tenants(owner, 0, NARROWING)
-    _add_narrowing(owner)
-    for total in (NARROWING, TENANTS):
-        _add_tenants(owner, NARROWING, total - NARROWING)
+    filling.add_tenants(owner, 0, NARROWING)
+    _add_narrowing_rules(owner)
+    before = NARROWING
+    for total in TENANTS:
+        filling.add_tenants(owner, before, total - before)
+        before = total
         with app.test_request_context():
-            _time_tenants(app, total, rounds, seconds, results)
-    for what in ("remembered", "decided", "read and decided", "a page"):
-        name = f"an access to all tenants, {what}"
-        for total in (NARROWING, TENANTS):
-            note = f"{total:,} tenants, {NARROWING:,} left out"
-            value = median(seconds[what, total]) * 1e3
-            results.figures.append(Figure(name, value, "ms", note))
-        rates = _ratios(seconds[what, NARROWING], seconds[what, TENANTS])
-        results.ratios.append(Ratio(f"{name}, {TENANTS:,}", f"{NARROWING:,} tenants", rates, 0.5))
+            excluded = _expect_excluded(app, total, results)
+            _time(_accesses(app, excluded), total, rounds, seconds)
+    _report(seconds, f"tenants, {NARROWING:,} left out", "ms", results)
+    for what, by_size in seconds.items():
+        rates = ratios(*(by_size[total] for total in TENANTS))
+        name, against = f"{what}, {TENANTS[1]:,} tenants", f"at {TENANTS[0]:,} tenants"
+        results.ratios.append(Ratio(name, against, rates, 0.5))
 
 
-def _time_tenants(app: Flask, total: int, rounds: int, seconds: Seconds, results: Results) -> None:
+def _accesses(app: Flask, excluded: Exclusion) -> Calls:
+    return {
+        f"{KEPT}, about all tenants": (
+            lambda: decide.decide_elevation(ALL_TENANTS, None, _request()),
+            REPEATS,
+        ),
+        f"{DECIDED}, about all tenants": (lambda: _decide(ALL_TENANTS), 3),
+        f"{READ}, about all tenants": (lambda: _read_and_decide(app, ALL_TENANTS), 3),
+        PAGE: (lambda: _read_page(excluded), REPEATS),
+    }
+
+
+def _expect_excluded(app: Flask, total: int, results: Results) -> Exclusion:
     _forget(app)
-    decided = decide_elevation(TOGETHER, None, _about())
-    ruled = decided.ruled if isinstance(decided, Allowed) else None
+    decision = decide.decide_elevation(ALL_TENANTS, None, _request())
+    ruled = decision.ruled if isinstance(decision, Allowed) else None
     excluded = ruled.excluded if ruled else NO_EXCLUSION
     left_out = len(excluded.tenants)
     results.expect(left_out == NARROWING, f"{total} tenants: {left_out} are left out")
-    calls: Calls = {
-        "remembered": (lambda: decide_elevation(TOGETHER, None, _about()), REPEATS),
-        "decided": (lambda: decide_at(_about(), TOGETHER, None, datetime.now(UTC)), 3),
-        "read and decided": (lambda: _afresh(app, TOGETHER), 3),
-        "a page": (lambda: _page(excluded), REPEATS),
-    }
-    _time(calls, total, rounds, seconds)
+    return excluded
 
 
-def _time(calls: Calls, total: int, rounds: int, seconds: Seconds) -> None:
+def _time(calls: Calls, size: int, rounds: int, seconds: Seconds) -> None:
     for _ in range(rounds):
         for what, (call, repeats) in calls.items():
-            call()  # what was forgotten before is none of its business
-            seconds.setdefault((what, total), []).append(_seconds(call, repeats))
+            call()  # a first call fills what the call before has emptied
+            seconds.setdefault(what, {}).setdefault(size, []).append(_seconds(call, repeats))
 
 
-def _about() -> AuthorizationRequest:
+def _seconds(call: Callable[[], object], repeats: int) -> float:
+    began = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    return (time.perf_counter() - began) / repeats
+
+
+def _report(seconds: Seconds, around: str, unit: str, results: Results) -> None:
+    factor = {"ms": 1e3, "µs": 1e6}[unit]
+    for what, by_size in seconds.items():
+        points = tuple((size, median(rounds) * factor) for size, rounds in by_size.items())
+        results.curves.append(Curve(what, around, unit, points))
+
+
+def _request() -> AuthorizationRequest:
     return AuthorizationRequest(
         email="engineer@example.org",
         roles=frozenset({"engineer"}),
@@ -162,69 +173,37 @@ def _about() -> AuthorizationRequest:
     )
 
 
-def _ask_cedar(every: cedar.Prepared) -> None:
-    cedar.ask(every, _about(), datetime.now(UTC), approved=False, granted=False)
+def _decide(target: Target) -> None:
+    decide.decide_at(_request(), target, None, datetime.now(UTC))
 
 
-def _afresh(app: Flask, target: Target) -> None:
+def _read_and_decide(app: Flask, target: Target) -> None:
     """As in a process that has just begun, or after a rule has changed."""
     _forget(app)
-    decide_at(_about(), target, None, datetime.now(UTC))
+    _decide(target)
 
 
-def _page(excluded: Exclusion) -> None:
+def _ask_cedar(every: cedar.Prepared) -> None:
+    cedar.ask(every, _request(), datetime.now(UTC), approved=False, granted=False)
+
+
+def _read_page(excluded: Exclusion) -> None:
     scope = GlobalScope(uuid4(), excluded)
     with db.session.scoped(scope):
         list_rules.uncached(scope, RuleQuery())
 
 
 def _forget(app: Flask) -> None:
-    sets.init_app(app)
-    app.extensions["sightline.decisions"] = GenerationCache()
+    """Empty what the process keeps of rules and decisions."""
+    rule_sets.init_app(app)
+    decide.init_app(app)
 
 
-def _seconds(call: Callable[[], object], repeats: int) -> float:
-    began = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    return (time.perf_counter() - began) / repeats
-
-
-def _ratios(slow: list[float], quick: list[float]) -> tuple[float, ...]:
-    return tuple(one / other for one, other in zip(slow, quick, strict=True))
-
-
-def _add_rules(owner: str, first: int, count: int, surface: str) -> None:
-    said = surface.replace("{n}", "' || n || '")
-    source = f"generate_series({first}, {first + count - 1}) n"
-    _insert(owner, tenant="null", name="'rule ' || n", effect="allow", surface=said, source=source)
-
-
-def _add_narrowing(owner: str) -> None:
+def _add_narrowing_rules(owner: str) -> None:
+    """Give each tenant that there is a rule that denies, and two more that do not count here."""
     for effect, surface in (
         ("deny", SURFACE),
         ("require_approval", "elsewhere.exports"),
         ("allow", SURFACE),
     ):
-        _insert(
-            owner,
-            tenant="tenants.id",
-            name=f"'{effect}'",
-            effect=effect,
-            surface=surface,
-            source="tenants where slug like 'bench-%'",
-        )
-
-
-def _insert(owner: str, **parts: str) -> None:
-    _write(owner, _LIFT + _RULES.format(**parts) + _FORCE)
-
-
-def _add_tenants(owner: str, first: int, count: int) -> None:
-    numbers = f"generate_series({first}, {first + count - 1}) n"
-    added = "insert into tenants (id, slug, name) select gen_random_uuid(), 'bench-' || n, 'Bench'"
-    _write(owner, f"{_LIFT}{added} from {numbers}{_FORCE}")
-
-
-def _write(owner: str, statement: str) -> None:
-    database.run(owner, f"{statement}; analyze rules; analyze tenants")
+        filling.add_tenant_rules(owner, effect, surface)

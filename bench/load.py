@@ -1,4 +1,4 @@
-"""Load by wrk: one run against one target, its answers counted or, in a run apart, all checked."""
+"""Load by wrk: a run counts the answers of one target; a checked run compares each of them."""
 
 import json
 import shutil
@@ -10,8 +10,8 @@ from pathlib import Path
 
 CONNECTIONS = 16
 
-MISSING = """wrk is not on the PATH, and nothing here can be measured without it.
-  Debian, Ubuntu: apt-get install wrk (`make bench` does it where it is root)
+MISSING = """wrk is not on the PATH, and no list can be measured without it.
+  Debian, Ubuntu: apt-get install wrk (`make bench` does it where it runs as root)
   macOS: brew install wrk
   otherwise: https://github.com/wg/wrk"""
 
@@ -53,7 +53,7 @@ end
 
 @dataclass(frozen=True)
 class Target:
-    """One request that is sent over and over, and what its answer has to be."""
+    """A request that is sent again and again, and what its answer has to be."""
 
     name: str
     url: str
@@ -63,7 +63,7 @@ class Target:
     requires: tuple[str, ...] = ()
     """Response headers, in lower case, that each answer must have."""
     unique: tuple[str, ...] = ()
-    """Those that each answer must have, with a value that no other has."""
+    """Response headers that each answer must have, with a value that no other answer has."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,10 @@ class Run:
     p50_ms: float
     p99_ms: float
     wrong: int
-    """Answers of another status, or none, or, in a checked run, with another body or header."""
+    """Answers of another status, and requests without an answer. A checked run adds the answers
+    with another body or other headers."""
     cpu_seconds: float = 0.0
-    """Of the server's worker meanwhile, for one that has measured them."""
+    """The CPU time of the server's worker during the run, where the caller has measured it."""
 
     @property
     def rate(self) -> float:
@@ -83,12 +84,12 @@ class Run:
 
     @property
     def cpu_us(self) -> float:
-        """Of an answer."""
+        """The CPU time of one answer."""
         return self.cpu_seconds * 1e6 / self.requests
 
 
 class WrkMissing(Exception):
-    pass
+    """wrk is not installed; the message says how to install it."""
 
 
 def find_wrk() -> str:
@@ -99,7 +100,7 @@ def find_wrk() -> str:
 
 
 def run(target: Target, seconds: int, *, check: bool = False) -> Run:
-    """One run of wrk; `check` compares every answer, which costs wrk too much to be timed."""
+    """Run wrk once. `check` compares every answer: that slows wrk down, so its rate says nothing."""
     with tempfile.TemporaryDirectory() as directory:
         body = Path(directory, "body")
         body.write_bytes(target.body)

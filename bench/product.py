@@ -1,4 +1,4 @@
-"""The product under measure, deployed as the Procfile says: its rules, its accounts, its counts."""
+"""The product that is measured, run as the Procfile says, and what it counts itself."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -36,7 +36,7 @@ class Product:
     web: Web
     accounts: Mapping[str, Account]
     rule_url: str
-    """Of one of the rules."""
+    """The URL of one of the rules."""
 
     @property
     def url(self) -> str:
@@ -59,7 +59,7 @@ class Product:
         ).raise_for_status()
 
     def loads(self) -> int:
-        """How many times the list was computed, by the product's own count."""
+        """How often the list was computed, by the product's own metrics."""
         metrics = requests.get(f"{self.url}/metrics", timeout=30).text
         samples = (
             sample
@@ -76,14 +76,14 @@ class Product:
         )
 
     def elevated_answers(self) -> int:
-        """How many times the list was answered to an access to all tenants, as the log has it."""
+        """How many elevated accesses to the list were answered, by the product's own log."""
         wanted = {"event": "request", "surface": SURFACE, "scope": "global", "status": 200}
         with self.web.log.open("rb") as lines:
             logged = (orjson.loads(line) for line in lines if b'"global"' in line)
             return sum(wanted.items() <= line.items() for line in logged)
 
     def committed_accesses(self) -> int:
-        """How many accesses the list are in the ledger by now."""
+        """How many accesses to the list are in the ledger by now."""
         accesses = select(func.count()).where(AuditEventRow.surface == SURFACE)
         with self.app.app_context(), db.session.scoped(GlobalScope(access_id=uuid4())):
             return db.session.scalars(accesses).one()
@@ -91,7 +91,7 @@ class Product:
 
 @contextmanager
 def run(home: Path, cores: Cores) -> Iterator[tuple[Product, Place]]:
-    """The whole product on servers of its own, and the place for others beside them."""
+    """The whole product on servers of its own, and the place for its peers beside it."""
     stack = open_stack(home, durable=True)
     metrics = home / "metrics"
     metrics.mkdir()
@@ -123,7 +123,7 @@ def _add_rules(web: Web, admin: Account) -> str:
 
 
 def _draft(number: int) -> dict[str, object]:
-    """Of the shortest: what is long makes the peers slower that load it field by field."""
+    """A short rule: a long one would slow the peers that load it field by field."""
     return {
         "name": f"rule {number:02}",
         "description": "not at night",

@@ -13,7 +13,7 @@ from rich.table import Table
 from bench.result import Curve, Ratio, Results
 
 CHART_WIDTH = 100
-FILE_WIDTH = 150
+FILE_WIDTH = 160
 """The width of the tables where they are not printed to a terminal."""
 
 

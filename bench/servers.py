@@ -1,7 +1,7 @@
 """The web servers that are measured: one process each, all pinned to the same core."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,11 +41,7 @@ class RecordingPeer:
     """A peer that leaves a row for each answer."""
 
     web: Web
-    place: Place
-    table: str
-
-    def count_rows(self) -> int:
-        return database.count(self.place.database, self.table)
+    count_rows: Callable[[], int]
 
     def count_answers(self) -> int:
         """Ask the peer how often it has answered; only the first call tells."""
@@ -65,21 +61,21 @@ def run_bare(place: Place, body: bytes) -> AbstractContextManager[Web]:
 def run_own_insert(place: Place, body: bytes) -> Iterator[RecordingPeer]:
     """The bare Flask with an INSERT and a COMMIT of its own for each answer."""
     with (
-        _table(place, INSERTED),
+        _table(place, INSERTED) as count_rows,
         _run_flask("own_insert", place, body, **_variables(place, INSERTED)) as web,
     ):
-        yield RecordingPeer(web, place, INSERTED)
+        yield RecordingPeer(web, count_rows)
 
 
 @contextmanager
 def run_delay(place: Place, body: bytes) -> Iterator[RecordingPeer]:
     """The bare Flask with a Celery task for each answer, and the worker that runs the tasks."""
     with (
-        _table(place, DELAYED),
+        _table(place, DELAYED) as count_rows,
         run_task_worker(place, DELAYED, processes=2),
         _run_flask("delay", place, body, **_variables(place, DELAYED)) as web,
     ):
-        yield RecordingPeer(web, place, DELAYED)
+        yield RecordingPeer(web, count_rows)
 
 
 def run_task_worker(place: Place, table: str, *, processes: int) -> AbstractContextManager[object]:
@@ -116,10 +112,12 @@ def _worker(web: Web) -> psutil.Process:
 
 
 @contextmanager
-def _table(place: Place, name: str) -> Iterator[None]:
+def _table(place: Place, name: str) -> Iterator[Callable[[], int]]:
+    """An audit table while the block runs, and a function that counts its rows."""
     database.run(place.database, audit_table.create(name))
     try:
-        yield
+        with database.counting(place.database, name) as count:
+            yield count
     finally:
         database.run(place.database, f"drop table {name}")
 

@@ -1,4 +1,4 @@
-"""The original stack's own virtual environment: its redis client is older than the product's."""
+"""The original stack's virtual environment: it needs an older redis client than the product."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ ENVIRONMENT = ROOT / ".venv-bench"
 
 
 def ensure_python() -> Path:
-    """The environment's interpreter, installed now unless it is there with these requirements."""
+    """The interpreter of the environment, which is installed first if its requirements changed."""
     python = ENVIRONMENT / "bin" / "python"
     stamp = ENVIRONMENT / "requirements.sha256"
     digest = sha256(REQUIREMENTS.read_bytes()).hexdigest()

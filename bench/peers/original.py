@@ -1,8 +1,9 @@
 # mypy: ignore-errors
 # It runs in an environment of its own, where these libraries are.
-"""The original stack: FastAPI with pydantic, cached by fastapi-cache2. Verifies and scopes nothing.
+"""The original stack: FastAPI with pydantic, cached by fastapi-cache2.
 
-It answers with the product's rules, through models of the same shape.
+It verifies no token and scopes nothing. It answers with the product's rules, through models of the
+same shape.
 """
 
 import os

@@ -1,6 +1,6 @@
 # mypy: ignore-errors
 # It runs in the environment of the original stack.
-"""Print the seconds that the original stack's models take to load a page of rules from a file."""
+"""Print the seconds in which the original stack's models load a page of rules many times."""
 
 import sys
 import timeit

@@ -1,0 +1,42 @@
+"""The parts of the benchmark that run on servers of their own, each at a small size."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from bench import commits, decisions, growth
+from bench.result import Results
+
+SIZES: Mapping[ModuleType, Mapping[str, object]] = {
+    commits: {"EVENTS": 40, "BATCH": 20, "TASKS": 5},
+    decisions: {"RULES": (10, 20), "NARROWING": 2, "TENANTS": (2, 4), "REPEATS": 1},
+    growth: {"EVENTS": (10, 60), "TENANTS": (2, 4), "REPEATS": 1},
+}
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, sizes in SIZES.items():
+        for name, size in sizes.items():
+            monkeypatch.setattr(module, name, size)
+
+
+@pytest.mark.parametrize(
+    ("part", "compared", "curves"),
+    [
+        (commits.measure_commits, 2, 0),
+        (decisions.measure_decisions, 7, 8),
+        (growth.measure_growth, 3, 3),
+    ],
+)
+def test_part_measures_what_it_names_and_finds_nothing_wrong(
+    tmp_path: Path, part: Callable[[Path, int, Results], None], compared: int, curves: int
+) -> None:
+    results = Results()
+    part(tmp_path, 1, results)
+    assert results.wrong == []
+    assert len(results.ratios) == compared
+    assert len(results.curves) == curves
+    assert all(value > 0 for ratio in results.ratios for value in ratio.rounds)
