@@ -100,7 +100,7 @@ def find_wrk() -> str:
 
 
 def run(target: Target, seconds: int, *, check: bool = False) -> Run:
-    """Run wrk once. `check` compares every answer: that slows wrk down, so its rate says nothing."""
+    """Run wrk once. `check` compares every answer, and so slows wrk: its rate says nothing."""
     with tempfile.TemporaryDirectory() as directory:
         body = Path(directory, "body")
         body.write_bytes(target.body)

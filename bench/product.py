@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 from bench.machine import Cores
 from bench.servers import Place, run_product
 from tests.applications import application
-from tests.factories import Account, add_account, add_tenant
+from tests.factories import Account, MadeTenant, add_account, add_tenant
 from tests.processes import Web, run_worker
 from webapp.audit.models import AuditEventRow
 from webapp.db.scopes import GlobalScope
@@ -34,6 +34,7 @@ NOT_COMPUTED = {"hit", "hit_local", "stale"}
 class Product:
     app: Flask
     web: Web
+    tenant: MadeTenant
     accounts: Mapping[str, Account]
     rule_url: str
     """The URL of one of the rules."""
@@ -104,14 +105,14 @@ def run(home: Path, cores: Cores) -> Iterator[tuple[Product, Place]]:
     }
     place = Place(cores, environment, home)
     with running(stack), application(environment) as app:
-        add_tenant(app, TENANT)
+        tenant = add_tenant(app, TENANT)
         accounts = {
             "acme-admin": add_account(app, member_of={TENANT: "admin"}),
             "engineer": add_account(app, "engineer"),
         }
         with run_worker(environment, home / "worker.log"), run_product(place) as web:
             rule_url = _add_rules(web, accounts["acme-admin"])
-            yield Product(app, web, accounts, rule_url), place
+            yield Product(app, web, tenant, accounts, rule_url), place
 
 
 def _add_rules(web: Web, admin: Account) -> str:
