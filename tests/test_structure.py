@@ -295,20 +295,42 @@ def test_make_explains_every_target() -> None:
 
 
 def pins(name: str) -> dict[str, str]:
-    """Each requirement's line by what it requires; all of them are pinned."""
-    lines = [line for line in (ROOT / name).read_text().splitlines() if line]
-    for line in lines:
-        (specifier,) = Requirement(line).specifier
+    """Each requirement of a file with its marker and hashes, by its name; every one is pinned."""
+    text = (ROOT / name).read_text().replace("\\\n", " ")
+    found = {}
+    for line in filter(None, text.splitlines()):
+        requirement, *hashes = re.split(r"\s+--hash=", line.rstrip())
+        (specifier,) = Requirement(requirement).specifier
         assert specifier.operator == "=="
-    found = {Requirement(line).name: line for line in lines}
-    assert len(found) == len(lines)
+        assert hashes, f"{requirement} has no hash"
+        assert all(re.fullmatch("sha256:[0-9a-f]{64}", digest) for digest in hashes)
+        found[Requirement(requirement).name] = line
     return found
 
 
-def test_production_and_development_have_the_same_pins() -> None:
-    runtime, development = pins("requirements.txt"), pins("requirements-dev.txt")
-    assert runtime.items() < development.items()
+@pytest.mark.parametrize(
+    "name", ["requirements.txt", "requirements-run.txt", "requirements-dev.txt"]
+)
+def test_requirements_are_pinned_with_hashes_and_name_no_host(name: str) -> None:
+    assert pins(name)
+    assert "://" not in (ROOT / name).read_text()
+
+
+def test_each_requirements_file_has_the_pins_of_the_one_below() -> None:
+    product, run, development = map(
+        pins, ("requirements.txt", "requirements-run.txt", "requirements-dev.txt")
+    )
+    assert product.items() < run.items() < development.items()
+
+
+def test_what_pyproject_asks_for_is_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    wanted = {Requirement(line).name for line in project["project"]["dependencies"]}
-    assert wanted - runtime.keys() == set()
-    assert set(project["dependency-groups"]["dev"]) - development.keys() == set()
+    groups = project["dependency-groups"]
+    named = [line for line in groups["dev"] if isinstance(line, str)]
+    asked = {
+        "requirements.txt": project["project"]["dependencies"],
+        "requirements-run.txt": groups["run"],
+        "requirements-dev.txt": named,
+    }
+    for name, lines in asked.items():
+        assert {Requirement(line).name for line in lines} - pins(name).keys() == set()

@@ -1,11 +1,10 @@
 """`python -m webapp.stack`: the whole product on one machine, until Ctrl-C.
 
-What DATABASE_URL and REDIS_URL name is used as it is; what they leave unset is started here.
+A server that DATABASE_URL or REDIS_URL names is used as it is; the others are started here.
 """
 
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -19,8 +18,16 @@ from webapp.stack.home import (
     running_postgres,
     running_redis,
 )
-from webapp.stack.processes import METRICS, ProcfileError, metrics_directory, release, supervise
+from webapp.stack.processes import (
+    METRICS,
+    ProcfileError,
+    flask,
+    metrics_directory,
+    release,
+    supervise,
+)
 from webapp.stack.servers import ServerFailed, free_port, is_free
+from webapp.stack.terminal import complain, say
 
 ROOT = Path(__file__).parents[2]
 DEFAULT_PORT = 8000
@@ -38,11 +45,14 @@ def main() -> int:
         environment = {"PORT": str(_choose_port(os.environ.get("PORT")))}
         with locked(home), _servers(home) as found:
             environment |= {"SIGHTLINE_HOME": str(home), **found}
+            say("Migrating the database …")
             release(ROOT, environment)
-            _flask(["demo", "seed"], environment)
+            say("Filling in the demo …")
+            flask(ROOT, ["demo", "seed"], environment)
+            say("Starting the web server, the worker and the scheduler …")
             return supervise(ROOT, environment, home)
     except (HomeInUse, PortInUse, ProcfileError, ServerFailed) as error:
-        print(f"sightline: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it
+        complain(str(error))
         return 1
     except KeyboardInterrupt:
         return 0
@@ -50,18 +60,20 @@ def main() -> int:
 
 @contextmanager
 def _servers(home: Path) -> Iterator[Mapping[str, str]]:
-    """What leads the processes to the servers, while those of them run that the caller has not."""
+    """Run the servers that the caller does not name; yields the variables that lead to all."""
     stack = open_stack(home, durable=True)
     environment = dict(stack.environment)
     with ExitStack() as started:
         if os.environ.get("REDIS_URL"):
             del environment["REDIS_URL"]
         else:
+            say("Starting Redis …")
             started.enter_context(running_redis(stack))
         if os.environ.get("DATABASE_URL"):
             # The owner's URL goes with it: the two must lead to one database.
             del environment["DATABASE_URL"], environment["DATABASE_OWNER_URL"]
         else:
+            say("Starting PostgreSQL …")
             started.enter_context(running_postgres(stack))
             publish(home, environment | {METRICS: str(metrics_directory(home))})
         yield {name: os.environ.get(name) or value for name, value in environment.items()}
@@ -75,13 +87,6 @@ def _choose_port(wanted: str | None) -> int:
     if not is_free(int(wanted)):
         raise PortInUse(f"port {wanted} is in use; choose another, as in `PORT=8001 make run`")
     return int(wanted)
-
-
-def _flask(arguments: list[str], environment: Mapping[str, str]) -> None:
-    command = [sys.executable, "-m", "flask", "--app", "wsgi", *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | dict(environment), check=False)
-    if done.returncode:
-        raise ProcfileError(f"`flask {' '.join(arguments)}` failed")
 
 
 def _interrupt(*_: object) -> None:

@@ -10,19 +10,21 @@ import sysconfig
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Thread
 
 from honcho.environ import parse_procfile
 from honcho.manager import Manager
 
+from webapp.stack.terminal import complain, say
+
 RELEASE = "release"
 METRICS = "PROMETHEUS_MULTIPROC_DIR"
 """Where the processes put their numbers, for `/metrics` and `flask cache stats` to add up."""
 
 READY = 60
-"""Seconds until we stop asking; the processes' own lines say what is wrong then."""
+"""Seconds to wait for the web server; after that its own lines say what is wrong."""
 
 
 class ProcfileError(Exception):
@@ -41,8 +43,16 @@ def release(root: Path, environment: Mapping[str, str]) -> None:
         raise ProcfileError(f"the release command failed: {shlex.join(command)}")
 
 
+def flask(root: Path, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Run a `flask` command of the application; raises `ProcfileError` when it fails."""
+    command = [sys.executable, "-m", "flask", "--app", "wsgi", *arguments]
+    done = subprocess.run(command, cwd=root, env=_full(environment), check=False)
+    if done.returncode:
+        raise ProcfileError(f"`flask {shlex.join(arguments)}` failed")
+
+
 def supervise(root: Path, environment: Mapping[str, str], home: Path) -> int:
-    """Run until Ctrl-C, SIGTERM or the end of any process; all of them have ended on return."""
+    """Run the processes until Ctrl-C, SIGTERM or the end of any; all have ended on return."""
     metrics = metrics_directory(home)
     shutil.rmtree(metrics, ignore_errors=True)  # numbers of processes that are no more
     metrics.mkdir(parents=True)
@@ -68,11 +78,29 @@ def _announce(url: str, home: Path) -> None:
     deadline = time.monotonic() + READY
     while time.monotonic() < deadline:
         if _is_ready(url):
-            tokens = f"  Demo tokens: {home / 'demo.json'}" if (home / "demo.json").exists() else ""
-            print(f"\nSightline is ready at {url}{tokens}  Stop with Ctrl-C.\n", flush=True)  # noqa: T201 - for the person who started it
+            say(_welcome(url, home / "demo.json"))
             return
         time.sleep(0.1)
-    print("Sightline is not ready; see what it says above.", file=sys.stderr)  # noqa: T201 - likewise
+    complain("not ready after a minute; the lines above say why")
+
+
+def _welcome(url: str, tokens: Path) -> str:
+    lines = [f"Sightline is ready at {url}", ""]
+    if tokens.exists():
+        lines += [
+            "  First access   .venv/bin/flask --app wsgi demo access",
+            f"  Tokens         {_short(tokens)}",
+        ]
+    lines += [
+        f"  API            {url}/docs",
+        "  Its story      make demo, in another terminal",
+        "  Stop           Ctrl-C",
+    ]
+    return "\n".join(["", *lines, ""])
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _is_ready(url: str) -> bool:
