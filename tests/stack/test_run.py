@@ -1,4 +1,4 @@
-"""`make run`, as a new user meets it: an empty directory, a ready line, Ctrl-C, and again."""
+"""`make run`, as a new user sees it: an empty directory, a ready line, Ctrl-C, and a second run."""
 
 import json
 import os
@@ -25,6 +25,8 @@ PATIENCE = 60
 class Running:
     process: subprocess.Popen[str]
     home: Path
+    said: tuple[str, ...] = ()
+    """The lines until it was ready."""
 
     @property
     def demo(self) -> dict[str, dict[str, str]]:
@@ -37,7 +39,7 @@ class Running:
         return requests.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=30)
 
     def family(self) -> list[psutil.Process]:
-        """The process and all that it has started."""
+        """The process and everything that it has started."""
         itself = psutil.Process(self.process.pid)
         return [itself, *itself.children(recursive=True)]
 
@@ -65,7 +67,7 @@ def run(home: Path, **environment: str) -> Iterator[Running]:
         if "Sightline is ready" in line:
             break
     assert "Sightline is ready" in said[-1], "".join(said)
-    running = Running(process, home)
+    running = Running(process, home, tuple(said))
     family = running.family()
     yield running
     process.send_signal(signal.SIGINT)
@@ -75,9 +77,20 @@ def run(home: Path, **environment: str) -> Iterator[Running]:
     assert alive == []
 
 
-def test_it_comes_up_ends_and_comes_up_with_the_same_data(tmp_path: Path) -> None:
+STEPS = (
+    "Starting Redis …",
+    "Starting PostgreSQL …",
+    "Migrating the database …",
+    "Filling in the demo …",
+    "Starting the web server, the worker and the scheduler …",
+)
+
+
+def test_second_run_has_the_data_of_the_first(tmp_path: Path) -> None:
     home = tmp_path / "not there yet"
     with run(home) as first:
+        steps = [line.strip() for line in first.said if line.strip() in STEPS]
+        assert steps == list(STEPS)
         answer = first.list_rules("acme-member")
         assert answer.status_code == 200
         total = answer.json()["total"]
@@ -90,7 +103,7 @@ def test_it_comes_up_ends_and_comes_up_with_the_same_data(tmp_path: Path) -> Non
         assert second.list_rules("acme-member").json()["total"] == total
 
 
-def test_servers_that_a_killed_run_left_behind_are_ended_and_started_again(tmp_path: Path) -> None:
+def test_servers_that_a_killed_run_left_are_ended_by_the_next_run(tmp_path: Path) -> None:
     killed = _run_and_kill(tmp_path)
     servers = [process for process in killed if process.is_running()]
     assert servers
@@ -101,8 +114,7 @@ def test_servers_that_a_killed_run_left_behind_are_ended_and_started_again(tmp_p
 
 
 def _run_and_kill(home: Path) -> list[psutil.Process]:
-    """Kill all but the servers, in whose stead nobody could do anything; returns those killed and
-    the servers."""
+    """Kill a run, but not its servers, as a crash of the machine's session would; returns all."""
     process = _start(home, PORT=str(free_port()))
     assert process.stdout is not None
     while "Sightline is ready" not in process.stdout.readline():
@@ -116,13 +128,13 @@ def _run_and_kill(home: Path) -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize("port", ["0", "eighty", "70000"])
-def test_a_port_that_is_none_is_said(tmp_path: Path, port: str) -> None:
+def test_port_that_is_not_a_number_is_refused(tmp_path: Path, port: str) -> None:
     process = _start(tmp_path, PORT=port)
     assert "must be a number from 1 to 65535" in process.communicate(timeout=PATIENCE)[0]
     assert process.returncode == 1
 
 
-def test_a_busy_port_is_said(tmp_path: Path) -> None:
+def test_port_in_use_is_refused(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])
         process = _start(tmp_path, PORT=port)
@@ -130,7 +142,7 @@ def test_a_busy_port_is_said(tmp_path: Path) -> None:
         assert process.returncode == 1
 
 
-def test_only_what_the_caller_has_not_is_started(tmp_path: Path) -> None:
+def test_server_that_the_caller_names_is_used_and_not_started(tmp_path: Path) -> None:
     redis = RedisServer(tmp_path / "redis", free_port())
     redis.start()
     try:
