@@ -1,4 +1,7 @@
-"""The `flask` commands: every group's registration, `flask db` and `flask doctor`."""
+"""The `flask` commands: their registration, `flask db`, `flask doctor` and `flask version`.
+
+What only some commands need is imported by them: listing the commands takes a third less time so.
+"""
 
 import sys
 
@@ -7,33 +10,27 @@ from flask import Flask, current_app
 from flask.cli import with_appcontext
 from sqlalchemy import make_url
 
-from webapp.caching import cache_cli
-from webapp.commands import Commands, as_json, print_json, print_rows
-from webapp.db import migrate
-from webapp.directory.cli import tenants, tokens, users
-from webapp.doctor import Diagnosis, diagnose
+from webapp.commands import Commands, LazyCommand, as_json, print_json, print_rows
 from webapp.extensions import current_settings
-from webapp.grants.cli import group as grants
-from webapp.ledger.cli import group as audit
-from webapp.rules.cli import group as rules
-from webapp.scope.cli import group as scope
+from webapp.version import VERSION
 
-db_cli = Commands("db", help="The database's schema and roles.")
+db_cli = Commands("db", help="Migrate the database and make its roles, as its tables' owner.")
 
 
 def init_app(app: Flask) -> None:
-    for group in (db_cli, audit, cache_cli, grants, rules, scope, tenants, users, tokens):
-        app.cli.add_command(group)
-    app.cli.add_command(doctor)
+    for command in (db_cli, doctor, version):
+        app.cli.add_command(command)
+    for load in (audit, cache, grants, rules, scope, tenants, tokens, users):
+        app.cli.add_command(LazyCommand(load))
     if not app.extensions["settings"].deployed:
-        from webapp.demo.cli import group as demo
-
-        app.cli.add_command(demo)
+        app.cli.add_command(LazyCommand(demo))
 
 
 @db_cli.command("upgrade")
 def upgrade() -> None:
     """Make the roles that are missing and run the migrations that are pending."""
+    from webapp.db import migrate
+
     try:
         done = migrate.upgrade(current_settings())
     except migrate.NotMigrated as error:
@@ -45,6 +42,8 @@ def upgrade() -> None:
 @as_json
 def check(*, as_json: bool) -> None:
     """Compare the models, the migrations and the database; exit 1 where they differ."""
+    from webapp.db import migrate
+
     try:
         drift = migrate.check(current_settings())
     except migrate.NotMigrated as error:
@@ -64,6 +63,8 @@ def check(*, as_json: bool) -> None:
 @db_cli.command("roles")
 def roles() -> None:
     """Print the SQL that makes the roles, for a DBA to run instead of `flask db upgrade`."""
+    from webapp.db import migrate
+
     login = make_url(current_settings().database_url).username or ""
     for statement in migrate.role_statements(login):
         click.echo(f"{statement};")
@@ -76,6 +77,81 @@ def roles() -> None:
 @as_json
 def doctor(*, as_json: bool) -> None:
     """Check every dependency, and what each guarantee rests on; exit 1 when anything is wrong."""
+    from webapp.doctor import Diagnosis, diagnose
+
     found = diagnose(current_app)
     print_rows(Diagnosis, found, as_json=as_json)
     sys.exit(0 if all(diagnosis.ok for diagnosis in found) else 1)
+
+
+@click.command("version")
+@as_json
+def version(*, as_json: bool) -> None:
+    """Print the version of Sightline."""
+    if as_json:
+        print_json({"version": VERSION})
+    else:
+        click.echo(f"Sightline, version {VERSION}")
+
+
+def audit() -> click.Command:
+    """Search the audit events, follow them, and check that none is missing."""
+    from webapp.ledger.cli import group
+
+    return group
+
+
+def cache() -> click.Command:
+    """Show, clear and fill the cache of typed results."""
+    from webapp.caching.cli import group
+
+    return group
+
+
+def demo() -> click.Command:
+    """Make three tenants to try things on, and access all of them once."""
+    from webapp.demo.cli import group
+
+    return group
+
+
+def grants() -> click.Command:
+    """Show and end approvals and break-glass."""
+    from webapp.grants.cli import group
+
+    return group
+
+
+def rules() -> click.Command:
+    """Show, check, try, export and import the rules that decide elevations."""
+    from webapp.rules.cli import group
+
+    return group
+
+
+def scope() -> click.Command:
+    """Prove that no way leads around the tenants' scopes."""
+    from webapp.scope.cli import group
+
+    return group
+
+
+def tenants() -> click.Command:
+    """Administer tenants: the customers, whose rows are kept apart."""
+    from webapp.directory.cli import tenants
+
+    return tenants
+
+
+def tokens() -> click.Command:
+    """Make, show and revoke API tokens."""
+    from webapp.directory.cli import tokens
+
+    return tokens
+
+
+def users() -> click.Command:
+    """Administer users, their platform roles and their memberships."""
+    from webapp.directory.cli import users
+
+    return users

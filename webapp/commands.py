@@ -1,9 +1,11 @@
 """What every command group shares: errors without a traceback, tables, and JSON for programs."""
 
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, fields
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +17,7 @@ from sqlalchemy import exc as sql
 
 from webapp.db.session import UnsafeLoginRole
 from webapp.http.errors import AppError
+from webapp.version import VERSION
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -22,12 +25,22 @@ if TYPE_CHECKING:
 PIPED_WIDTH = 400
 """Wide enough that no line of a table is folded where a program may read it."""
 
+FOLDED_WIDTH = 8
+"""The least width of a column that folds: a table that needs more is wider than the terminal."""
+
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12},?")
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
 class Commands(AppGroup):
     """A group whose commands end with one line on standard error, and 1, where a request would be
     answered with a problem."""
+
+    def __init__(self, name: str, *, help: str) -> None:
+        super().__init__(name, help=help)
+        # `flask --version` is Flask's own option, which an application cannot change.
+        click.version_option(VERSION, prog_name="Sightline")(self)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -38,6 +51,33 @@ class Commands(AppGroup):
             raise click.ClickException(f"Refused: {error}; see DATABASE_URL.") from error
         except (sql.OperationalError, sql.TimeoutError) as error:
             raise click.ClickException("The database does not answer; see DATABASE_URL.") from error
+
+
+class LazyCommand(click.Command):
+    """A command whose module is imported when it is used, and not to be listed.
+
+    Importing all of them takes a good part of what `flask --help` may take.
+    """
+
+    def __init__(self, load: Callable[[], click.Command]) -> None:
+        """`load` imports the command. It is named like it; its docstring says what the list says
+        of the command."""
+        super().__init__(load.__name__, help=load.__doc__)
+        self._load = load
+
+    @cached_property
+    def loaded(self) -> click.Command:
+        return self._load()
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        """The context of the command itself, which is what click then invokes."""
+        return self.loaded.make_context(info_name, args, parent, **extra)
 
 
 def print_json(value: object) -> None:
@@ -51,18 +91,34 @@ def print_rows(
     if as_json:
         print_json({"items": rows})
         return
-    table = Table()
-    for field in fields(kind):
-        table.add_column(field.name.replace("_", " "), overflow="fold")
-    for row in rows:
-        table.add_row(*map(_cell, astuple(row)))
-    console().print(table)
+    if not rows:
+        click.echo("Nothing found.")
+        return
+    table, width = Table(), 1
+    cells = [[_cell(value) for value in astuple(row)] for row in rows]
+    for field, column in zip(fields(kind), zip(*cells, strict=True), strict=True):
+        heading = field.name.replace("_", " ")
+        least = max(map(_least_width, (heading, *column)))
+        is_narrow = all(len(cell) <= least for cell in (heading, *column))
+        table.add_column(heading, overflow="fold", min_width=least, no_wrap=is_narrow)
+        width += least + 3  # its borders
+    for row_cells in cells:
+        table.add_row(*row_cells)
+    console(at_least=width).print(table, crop=False)
 
 
-def console() -> Console:
-    """Prints what people have named as it is: no markup, no emoji codes, no guessed colours."""
-    width = None if sys.stdout.isatty() else PIPED_WIDTH
-    return Console(width=width, markup=False, emoji=False, highlight=False)
+def _least_width(cell: str) -> int:
+    """The width to which a cell may be folded: an id stays whole."""
+    return max(map(len, _ID.findall(cell)), default=min(len(cell), FOLDED_WIDTH))
+
+
+def console(*, at_least: int = 0) -> Console:
+    """Prints what people have named as it is: no markup, no emoji codes, no guessed colours.
+
+    It is as wide as the terminal, or `at_least` so wide.
+    """
+    wide = Console() if sys.stdout.isatty() else Console(width=PIPED_WIDTH)
+    return Console(width=max(wide.width, at_least), markup=False, emoji=False, highlight=False)
 
 
 def _cell(value: object) -> str:

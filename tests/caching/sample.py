@@ -11,7 +11,8 @@ import marshmallow as ma
 from flask import Flask
 from sqlalchemy import text
 
-from webapp.caching import cache_cli, cache_result, init_app
+from webapp.caching import cache_result, init_app
+from webapp.caching.cli import group
 from webapp.db.scopes import Scope, TenantScope
 from webapp.extensions import db
 from webapp.http.schema import Schema, TupleOf
@@ -161,5 +162,5 @@ def create_app(database_url: str, redis_url: str, secret_key: str = "k" * 40) ->
     )
     db.init_app(app)
     init_app(app)
-    app.cli.add_command(cache_cli)
+    app.cli.add_command(group)
     return app

@@ -70,6 +70,25 @@ def test_clear_one_function(app: Flask, other_app: Flask, scope: TenantScope) ->
         assert list_titles(scope, Query()).outcome == "hit"
 
 
+def test_clear_refuses_an_unknown_function_and_names_the_known(
+    app: Flask, other_app: Flask, scope: TenantScope
+) -> None:
+    in_turn((app, other_app), scope, find_thing, "x")
+    result = run(app, "clear", "--function", "find_thing")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert find_thing.name in result.stderr
+    with inside(other_app, scope):
+        assert find_thing(scope, "x").outcome != "miss"
+
+
+def test_clear_knows_functions_that_only_redis_remembers(
+    app: Flask, other_app: Flask, scope: TenantScope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_turn((app, other_app), scope, find_thing, "x")
+    monkeypatch.setattr("webapp.caching.cli.registry", {})
+    assert "1 keys removed" in run(app, "clear", "--function", find_thing.name).output
+
+
 def test_warm(app: Flask, other_app: Flask) -> None:
     result = run(app, "warm", "--json")
     assert result.exit_code == 0, result.output

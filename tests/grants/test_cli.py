@@ -60,6 +60,17 @@ def test_it_shows_grants(
     ]
 
 
+def test_an_unknown_tenant_or_state_is_refused(run: Run, tenant: MadeTenant) -> None:
+    assert run("list", "--tenant", tenant.slug).stdout == "Nothing found.\n"
+    for option, value, code, says in (
+        ("--tenant", "no-such-tenant", 1, "There is no tenant no-such-tenant."),
+        ("--state", "over", 2, "'over' is not one of"),
+    ):
+        result = run("list", option, value)
+        assert (result.exit_code, result.stdout) == (code, "")
+        assert says in result.stderr
+
+
 def test_what_an_operator_revokes_ends_and_is_on_record(
     app: Flask,
     run: Run,

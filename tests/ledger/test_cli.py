@@ -13,6 +13,7 @@ from click.testing import Result
 from flask import Flask
 
 from tests.audit.events import make_event
+from tests.factories import Account, MadeTenant
 from tests.processes import ROOT
 from webapp.audit import append as ledger
 from webapp.audit.event import (
@@ -128,6 +129,9 @@ def test_search_goes_through_all_pages(app: Flask) -> None:
         ("--surface", "a*"),
         ("--sort", "x"),
         ("--limit", "0"),
+        ("--outcome", "allowed"),
+        ("--kind", "look"),
+        ("--reason", "because"),
     ],
 )
 def test_what_is_wrong_is_said_by_option(app: Flask, option: str, value: str) -> None:
@@ -135,6 +139,60 @@ def test_what_is_wrong_is_said_by_option(app: Flask, option: str, value: str) ->
     assert result.exit_code == 2
     assert option in result.output
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--actor", "nobody@example.org"),
+        ("--tenant", "no-such-tenant"),
+        ("--surface", "no.such.surface"),
+        ("--surface", "no.such.*"),
+        ("--surface", "admin.rules.lis"),
+    ],
+)
+def test_search_refuses_a_value_that_stands_for_nothing(
+    app: Flask, option: str, value: str
+) -> None:
+    for arguments in (
+        (option, value),
+        (option, value, "--json"),
+        ("--kind", "change", option, value),
+    ):
+        result = run(app, "search", *arguments)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert f"There is no {option.removeprefix('--')} {value}" in result.stderr
+
+
+def test_search_for_something_known_without_events_is_no_error(
+    app: Flask, tenant: MadeTenant, support: Account
+) -> None:
+    for options in (
+        ("--tenant", tenant.slug),
+        ("--actor", support.email.upper()),
+        ("--actor", support.email, "--surface", "admin.rules.list"),
+        ("--actor", support.email, "--surface", "admin.*"),
+        ("--ticket", "no such ticket"),
+        ("--actor", "operator", "--tenant", tenant.slug),
+    ):
+        assert run(app, "search", *options).stdout == "Nothing found.\n"
+        assert lines(run(app, "search", *options, "--json")) == []
+
+
+def test_search_knows_names_that_only_events_have(app: Flask) -> None:
+    """Somebody of whom another service spoke, a tenant that is not there, another's surface."""
+    slug, surface = f"t-{uuid4().hex}", f"s.s{uuid4().hex}"
+    scope = EventScope(kind="tenant", tenant_id=None, tenant=slug)
+    event = make_event(actor=somebody(), scope=scope, surface=surface)
+    append(app, event)
+    for options in (
+        ("--actor", event.actor.email),
+        ("--tenant", slug),
+        ("--surface", surface),
+    ):
+        (line,) = lines(run(app, "search", *options, "--json"))
+        assert line["id"] == str(event.id)
+        assert lines(run(app, "search", *options, "--kind", "change", "--json")) == []
 
 
 def test_tail_shows_the_last_events_the_newest_at_the_end(app: Flask) -> None:

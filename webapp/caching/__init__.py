@@ -12,7 +12,6 @@
 from collections.abc import Iterable, Mapping
 
 from webapp.caching.cached_function import CachedFunction, cache_result
-from webapp.caching.cli import cache_cli
 from webapp.caching.generation_cache import GenerationCache
 from webapp.caching.invalidation import invalidate
 from webapp.caching.models import CacheGeneration
@@ -26,7 +25,6 @@ __all__ = [
     "Outcome",
     "GenerationCache",
     "WrongScope",
-    "cache_cli",
     "cache_result",
     "init_app",
     "invalidate",

@@ -1,4 +1,4 @@
-"""`flask cache`: what is cached, forgetting it, and filling it ahead of the first caller."""
+"""`flask cache`: shows, clears and fills the cache."""
 
 import os
 from collections import Counter
@@ -25,7 +25,7 @@ from webapp.tally import tally
 
 
 class CacheCommands(Commands):
-    """Redis, which a request does without, is what these commands are about."""
+    """A group whose commands need Redis, which a request can do without."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -36,7 +36,9 @@ class CacheCommands(Commands):
             ) from error
 
 
-cache_cli = CacheCommands("cache", help="Typed results that are cached in Redis.")
+group = CacheCommands(
+    "cache", help="Show, clear and fill the cache: typed results of functions, kept in Redis."
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class FunctionStats:
     outcomes: dict[str, int]
 
 
-@cache_cli.command("stats")
+@group.command("stats")
 @as_json
 def stats(*, as_json: bool) -> None:
     """Show keys and bytes for each function, and how its calls came out."""
@@ -65,12 +67,18 @@ def stats(*, as_json: bool) -> None:
         print_rows(FunctionStats, rows, as_json=False)
 
 
-@cache_cli.command("clear")
-@click.option("--function", help="Only what this function has cached, by its full name.")
+@group.command("clear")
+@click.option(
+    "--function",
+    metavar="NAME",
+    help="Only the results of the function with this full name, as `stats` shows it.",
+)
 @as_json
 def clear(*, function: str | None, as_json: bool) -> None:
     """Forget what is cached, in Redis and in the memory of every process."""
     store = current_caching().store
+    if function is not None:
+        _refuse_unknown(function)
     removed = 0
     for keys in store.scan("" if function is None else "value:"):
         chosen = [key for key in keys if function is None or function_of(key) == function]
@@ -84,10 +92,10 @@ def clear(*, function: str | None, as_json: bool) -> None:
         click.echo(f"{removed:,} keys removed")
 
 
-@cache_cli.command("warm")
+@group.command("warm")
 @as_json
 def warm(*, as_json: bool) -> None:
-    """Call the cached functions that say with which arguments."""
+    """Fill the cache: call the cached functions that declare with which arguments."""
     current_caching().store.check()
     calls = [
         (function, arguments)
@@ -108,6 +116,14 @@ def warm(*, as_json: bool) -> None:
     else:
         counts = ", ".join(f"{outcome} {count}" for outcome, count in outcomes.items())
         click.echo(f"{len(calls):,} calls: {counts or 'nothing to warm'}")
+
+
+def _refuse_unknown(function: str) -> None:
+    """A function of an earlier version may have left results."""
+    known = sorted({*registry, *_sizes()})
+    if function not in known:
+        names = "\n".join(f"  {name}" for name in known)
+        raise click.BadParameter(f"is none of these functions:\n{names}", param_hint="--function")
 
 
 def _call(function: CachedFunction[Any, ..., Any], arguments: tuple[Any, ...]) -> str:

@@ -1,4 +1,4 @@
-"""`flask demo`: something to access, and a first access. In development only."""
+"""`flask demo`: tenants to try things on, and a first access. In development only."""
 
 from dataclasses import replace
 
@@ -16,15 +16,25 @@ from webapp.extensions import current_settings, db
 from webapp.http.errors import Unauthenticated
 from webapp.identity import tokens
 
-group = Commands("demo", help="Three tenants to try things on, and a first access across them.")
+group = Commands("demo", help="Make three tenants to try things on, and access all of them once.")
 
 
 @group.command("seed")
 @click.option(
-    "--port", envvar="PORT", default=8000, show_envvar=True, type=click.IntRange(1, 65535)
+    "--port",
+    envvar="PORT",
+    default=8000,
+    show_default=True,
+    show_envvar=True,
+    type=click.IntRange(1, 65535),
+    help="The port that the service listens on, for the address in demo.json.",
 )
 def seed_command(*, port: int) -> None:
-    """Fill an empty database; write the accounts' tokens where they are missing or have ended."""
+    """Fill an empty database with tenants, accounts and rules, and write the accounts' tokens.
+
+    The tokens go to demo.json. Where the database has tenants already, it stays as it is, and
+    only tokens that are missing or no longer good are made anew.
+    """
     with db.session.scoped(IdentityScope()):
         empty = accounts.may_seed()
     if empty:
@@ -41,7 +51,7 @@ def seed_command(*, port: int) -> None:
 @group.command("access")
 @as_json
 def access_command(*, as_json: bool) -> None:
-    """Access at all tenants' rules as the engineer, and show the record that this leaves."""
+    """Read all tenants' rules as the engineer, and show the event that this leaves."""
     credentials = read_credentials(current_settings().home)
     if credentials is None:
         raise click.ClickException(f"There is no {FILE}: run `flask demo seed`.")

@@ -1,4 +1,4 @@
-"""`flask tenants`, `flask users`, `flask tokens`: who there is, and what they hold."""
+"""`flask tenants`, `flask users`, `flask tokens`: administers who there is and what they hold."""
 
 import re
 from collections.abc import Callable
@@ -27,9 +27,13 @@ LONGEST = timedelta(days=3650)
 
 P = ParamSpec("P")
 
-tenants = Commands("tenants", help="The isolated customers.")
-users = Commands("users", help="People and services, their memberships and platform roles.")
-tokens = Commands("tokens", help="API tokens.")
+tenants = Commands("tenants", help="Administer tenants: the customers, whose rows are kept apart.")
+users = Commands(
+    "users",
+    help="Administer users, who are people and services: their platform roles, and their"
+    " memberships in tenants.",
+)
+tokens = Commands("tokens", help="Make, show and revoke API tokens, which users authenticate with.")
 
 
 class Lifetime(click.ParamType[timedelta | None]):
@@ -89,7 +93,13 @@ def list_tenants(*, as_json: bool) -> None:
 
 @users.command("create")
 @email
-@click.option("--role", "roles", type=click.Choice(PLATFORM_ROLES), multiple=True)
+@click.option(
+    "--role",
+    "roles",
+    type=click.Choice(PLATFORM_ROLES),
+    multiple=True,
+    help="A platform role to give the user; may be given more than once.",
+)
 @as_json
 @_within_identity
 def create_user(*, email: str, roles: tuple[PlatformRole, ...], as_json: bool) -> None:
@@ -138,7 +148,13 @@ def revoke(*, email: str, role: PlatformRole, as_json: bool) -> None:
 @users.command("join")
 @email
 @click.argument("slug")
-@click.option("--role", type=click.Choice(TENANT_ROLES), default="member", show_default=True)
+@click.option(
+    "--role",
+    type=click.Choice(TENANT_ROLES),
+    default="member",
+    show_default=True,
+    help="The role of the user in the tenant.",
+)
 @as_json
 @_within_identity
 def join(*, email: str, slug: str, role: TenantRole, as_json: bool) -> None:
@@ -164,9 +180,15 @@ def leave(*, email: str, slug: str, as_json: bool) -> None:
 
 @tokens.command("create")
 @email
-@click.option("--name", required=True, help="What it is for.")
-@click.option("--expires-in", type=Lifetime(), default="90d", show_default=True)
-@click.option("--mfa", is_flag=True, help="A second factor has been shown for it.")
+@click.option("--name", required=True, help="What the token is for.")
+@click.option(
+    "--expires-in",
+    type=Lifetime(),
+    default="90d",
+    show_default=True,
+    help="The token's lifetime in minutes, hours, days or weeks (30m, 12h, 90d, 2w), or never.",
+)
+@click.option("--mfa", is_flag=True, help="The user has shown a second factor for the token.")
 @as_json
 @_within_identity
 def create_token(
@@ -186,7 +208,7 @@ def create_token(
 
 
 @tokens.command("list")
-@click.option("--user", help="Only this address's.")
+@click.option("--user", metavar="EMAIL", help="Only tokens of the user with this address.")
 @as_json
 @_within_identity
 def list_tokens(*, user: str | None, as_json: bool) -> None:

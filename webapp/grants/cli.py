@@ -1,4 +1,4 @@
-"""`flask grants`: what an operator at the machine sees of grants, and may end."""
+"""`flask grants`: shows approvals and break-glass, and ends them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,14 +12,17 @@ from webapp.audit.operation import origin
 from webapp.commands import Commands, as_json, print_json, print_rows
 from webapp.db.scopes import MaintenanceScope
 from webapp.extensions import db
-from webapp.grants import expiry as expiry
-from webapp.grants import service
+from webapp.grants import expiry, service
 from webapp.grants.grant import Grant, GrantQuery, GrantState
 from webapp.grants.notices import outbox as notices
 from webapp.grants.schemas import GrantSchema
 from webapp.http.schema import MAX_LIMIT
+from webapp.identity.lookup import require_tenant
 
-group = Commands("grants", help="Approvals for a time, and break-glass.")
+group = Commands(
+    "grants",
+    help="Show and end grants: approvals for a limited time, requests for one, and break-glass.",
+)
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,13 @@ class GrantEntry:
 
 
 @group.command("list")
-@click.option("--tenant", metavar="SLUG", help="Only those at this tenant.")
-@click.option("--state", type=click.Choice(get_args(GrantState)), help="Only those in this state.")
+@click.option("--tenant", metavar="SLUG", help="Only grants at the tenant with this slug.")
+@click.option("--state", type=click.Choice(get_args(GrantState)), help="Only grants in this state.")
 @as_json
 def list_command(*, tenant: str | None, state: GrantState | None, as_json: bool) -> None:
-    """Show grants and requests, the newest first; those at all tenants have none."""
+    """Show grants and requests, the newest first. One at all tenants names no tenant."""
+    if tenant is not None:
+        require_tenant(tenant)
     with db.session.scoped(MaintenanceScope()):
         grants = list(_grants(GrantQuery(limit=MAX_LIMIT, tenant=tenant, state=state)))
     if as_json:
@@ -69,7 +74,7 @@ def revoke(*, grant_id: UUID, as_json: bool) -> None:
 @group.command("expire")
 @as_json
 def expire(*, as_json: bool) -> None:
-    """End what is over now, as the workers do each minute."""
+    """End the grants whose time is over, as the workers do each minute."""
     expired, request = 0, origin("CLI", "flask grants expire")
     with db.session.scoped(MaintenanceScope()):
         while some := expiry.expire_over(request):

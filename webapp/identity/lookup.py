@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from webapp.caching import GenerationCache, read_generations
 from webapp.db.scopes import IdentityScope
 from webapp.extensions import db
+from webapp.http.errors import NotFound
 from webapp.identity.models import MembershipRow, PlatformRoleRow, PrincipalRow, Tenant
 from webapp.identity.principal import Membership, PlatformRole, Principal, TenantRole
 
@@ -65,6 +66,22 @@ def find_tenant_id(slug: str) -> UUID | None:
     if tenant_id is not None:
         remembered().put(("tenant", slug), generation, tenant_id)
     return tenant_id
+
+
+def require_tenant(slug: str) -> None:
+    """Raises `NotFound` for a slug that no tenant has."""
+    with db.session.scoped(IdentityScope()):
+        if not has_tenant(db.session, slug):
+            raise NotFound(f"There is no tenant {slug}.")
+
+
+def has_tenant(session: Session, slug: str) -> bool:
+    return session.scalar(select(Tenant.id).where(Tenant.slug == slug)) is not None
+
+
+def has_user(session: Session, email: str) -> bool:
+    found = select(PrincipalRow.id).where(PrincipalRow.email == email.lower())
+    return session.scalar(found) is not None
 
 
 def recall_tenant_id(slug: str) -> UUID | None:

@@ -1,4 +1,4 @@
-"""`flask audit`: the ledger as the operator at the machine sees it."""
+"""`flask audit`: the audit events, as the operator at the machine sees them."""
 
 import sys
 import time
@@ -6,33 +6,54 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
 from datetime import datetime
-from typing import Any
+from itertools import chain
+from typing import Any, get_args
 from uuid import UUID, uuid4
 
 import click
 import marshmallow as ma
 import orjson
+from flask import current_app
 from rich.console import Console
 from rich.progress import Progress
 
 from webapp.audit import append as ledger
 from webapp.audit.journal.reader import Row
+from webapp.audit.operation import OPERATOR, SIGHTLINE
 from webapp.audit.relay import drain
 from webapp.commands import Commands, print_json, print_rows
-from webapp.db.scopes import GlobalScope, LedgerScope
+from webapp.db.scopes import GlobalScope, IdentityScope, LedgerScope
 from webapp.extensions import current_settings, db
+from webapp.http.errors import NotFound
 from webapp.http.schema import MAX_LIMIT
+from webapp.identity.lookup import has_tenant, has_user
 from webapp.ledger import completeness as verify
 from webapp.ledger import search
 from webapp.ledger.schemas import AuditQuerySchema, AuditSchema
-from webapp.ledger.search import AuditQuery, Entry
+from webapp.ledger.search import AuditQuery, Entry, SortKey
+from webapp.scope.decision import Surface
+from webapp.scope.headers import REASON_CODES
 
 POLL = 0.5
 FILTERS = tuple(
     name for name in AuditQuerySchema().fields if name not in ("limit", "cursor", "sort")
 )
+SORTS = get_args(SortKey)
+METAVARS = {
+    "actor": "EMAIL",
+    "surface": "SURFACE",
+    "tenant": "SLUG",
+    "ticket": "TICKET",
+    "request_id": "ID",
+    "begins": "TIME",
+    "ends": "TIME",
+}
 
-group = Commands("audit", help="Who accessed, and why.")
+group = Commands(
+    "audit",
+    help="Search the audit events, follow them, and check that none is missing."
+    " An event says who used a surface or changed something, why, and what was decided.",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print an event a line, as JSON.")
 
 
@@ -56,9 +77,23 @@ def _filter_options(command: Callable[..., None]) -> Callable[..., None]:
     """The filters of the list over HTTP, by the same names."""
     fields = AuditQuerySchema().fields
     for name in reversed(FILTERS):
-        option = _option(fields[name].data_key or name)
-        command = click.option(f"--{option}", name, metavar="…")(command)
+        values = _values(name, fields[name])
+        command = click.option(
+            f"--{_option(fields[name].data_key or name)}",
+            name,
+            type=click.Choice(values) if values else None,
+            metavar=METAVARS.get(name),
+            help=fields[name].metadata["description"].replace("`", ""),
+        )(command)
     return command
+
+
+def _values(name: str, field: ma.fields.Field[Any]) -> Sequence[str]:
+    """The values that the filter can have; none where there is no end of them."""
+    if name == "reason":
+        return REASON_CODES
+    choices = (v.choices for v in field.validators if isinstance(v, ma.validate.OneOf))
+    return tuple(next(choices, ()))
 
 
 def _option(filter_name: str) -> str:
@@ -67,12 +102,33 @@ def _option(filter_name: str) -> str:
 
 @group.command("search")
 @_filter_options
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
-@click.option("--sort", default="-occurred_at", show_default=True)
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=50,
+    show_default=True,
+    help="Show so many events at most.",
+)
+@click.option(
+    "--sort",
+    type=click.Choice(SORTS),
+    default=SORTS[0],
+    show_default=True,
+    help="Show the newest first, or the oldest.",
+)
 @as_json
 def search_command(*, limit: int, as_json: bool, **asked: str | None) -> None:
-    """Find events with the filters that GET /admin/api/audits has."""
-    entries = _pages(_query(asked), limit)
+    """Find events, with the filters that GET /admin/api/audits has.
+
+    An event has to match all the filters that are given.
+    """
+    query = _query(asked)
+    entries = _pages(query, limit)
+    first = next(entries, None)
+    if first is None:
+        _refuse_unknown(query)
+    else:
+        entries = chain([first], entries)
     if as_json:
         _print_json(entries)
     else:
@@ -80,8 +136,17 @@ def search_command(*, limit: int, as_json: bool, **asked: str | None) -> None:
 
 
 @group.command("tail")
-@click.option("-n", "last", type=click.IntRange(0), default=10, show_default=True)
-@click.option("--follow", "-f", is_flag=True, help="Go on with what is committed from now on.")
+@click.option(
+    "-n",
+    "last",
+    type=click.IntRange(0),
+    default=10,
+    show_default=True,
+    help="Show so many of the last events.",
+)
+@click.option(
+    "--follow", "-f", is_flag=True, help="Go on with the events to come, until interrupted."
+)
 @as_json
 def tail(*, last: int, follow: bool, as_json: bool) -> None:
     """Show the last events, the newest at the end."""
@@ -107,6 +172,38 @@ def _query(asked: dict[str, str | None]) -> AuditQuery:
         lines = [f"--{_option(name)}: {' '.join(said)}" for name, said in problems.items()]
         raise click.UsageError("\n".join(lines)) from error
     return query
+
+
+def _refuse_unknown(query: AuditQuery) -> None:
+    """Raise `NotFound` for the value of a filter that stands for nothing: a typing error is not to
+    look like an empty ledger."""
+    with db.session.scoped(IdentityScope()):
+        actor = query.actor is None or has_user(db.session, query.actor)
+        tenant = query.tenant is None or has_tenant(db.session, query.tenant)
+    known = {
+        "actor": actor or query.actor in (OPERATOR.email, SIGHTLINE.email),
+        "tenant": tenant,
+        "surface": query.surface is None or any(map(_covers(query.surface), _surfaces())),
+    }
+    for name in (name for name, is_known in known.items() if not is_known):
+        # Events outlive what they name, and name what other services ask about.
+        value = getattr(query, name)
+        with db.session.scoped(GlobalScope(access_id=uuid4())):
+            if not search.has_events(db.session, AuditQuery(**{name: value})):
+                raise NotFound(f"There is no {name} {value}, and no event names one.")
+
+
+def _covers(pattern: str) -> Callable[[str], bool]:
+    prefix = pattern.removesuffix("*")
+    return lambda surface: surface == pattern or (prefix != pattern and surface.startswith(prefix))
+
+
+def _surfaces() -> Iterator[str]:
+    """The names of the application's surfaces."""
+    for view in current_app.view_functions.values():
+        declared: Surface | None = getattr(view, "__surface__", None)
+        if declared is not None:
+            yield declared.name
 
 
 def _pages(query: AuditQuery, limit: int) -> Iterator[Entry]:
@@ -180,7 +277,10 @@ def _of(event: Any, *path: str) -> Any:
 @group.command("drain")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def drain_command(*, as_json: bool) -> None:
-    """Commit what dead processes left in JOURNAL_DIR, without the broker; exit 1 if any is left."""
+    """Commit what dead processes left in JOURNAL_DIR; exit 1 if anything is left.
+
+    It needs neither a broker nor workers. Processes that run keep their files.
+    """
     settings = current_settings()
     found = drain.find(settings.journal_dir, settings.journal_max_mb * 2**20)
     taken, refused, unreadable = 0, 0, list(found.unreadable)
@@ -234,14 +334,15 @@ def _commit(rows: Sequence[Row]) -> set[str]:
 
 @group.command("verify")
 @click.option(
-    "--complete", is_flag=True, required=True, help="Access for numbers without an event."
+    "--complete", is_flag=True, required=True, help="Find the numbers that have no event."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def verify_command(*, complete: bool, as_json: bool) -> None:
     """Name every number of every journal that has no event; exit 1 where there is one.
 
-    Events that wait in files on this host are listed too, and are no reason to fail. Those that
-    wait on other hosts are missing here: run it where nothing waits elsewhere.
+    Each journal numbers its events without a gap, so a number without an event is an event that
+    is missing. Events that wait in files on this host are listed too, and are no reason to fail.
+    Events that wait on other hosts count as missing: run this where nothing waits elsewhere.
     """
     with db.session.scoped(LedgerScope()):
         found = verify.check_completeness(db.session, current_settings().journal_dir)

@@ -90,14 +90,58 @@ class AuditQuerySchema(PageQuerySchema):
     model = AuditQuery
 
     sort = fields.String(load_default="-occurred_at", validate=_one_of(SortKey))
-    actor = Text(load_default=None, validate=validate.Length(1, 320))
-    surface = fields.String(load_default=None, validate=SURFACES)
-    tenant = Text(load_default=None, validate=validate.Length(1, 200))
-    reason = Text(load_default=None, validate=validate.Length(1, 64))
-    ticket = Text(load_default=None, validate=validate.Length(1, 128))
-    effect = fields.String(load_default=None, validate=_one_of(Effect))
-    outcome = fields.String(load_default=None, validate=_one_of(Outcome))
-    kind = fields.String(load_default=None, validate=_one_of(Kind))
-    request_id = Text(load_default=None, validate=validate.Length(1, 128))
-    begins = Instant(load_default=None, data_key="from")
-    ends = Instant(load_default=None, data_key="to")
+    actor = Text(
+        load_default=None,
+        validate=validate.Length(1, 320),
+        metadata={"description": "Only events of the user with this e-mail address."},
+    )
+    surface = fields.String(
+        load_default=None,
+        validate=SURFACES,
+        metadata={"description": "Only this surface, or those that begin with a prefix and `.*`."},
+    )
+    tenant = Text(
+        load_default=None,
+        validate=validate.Length(1, 200),
+        metadata={"description": "Only events in the scope of the tenant with this slug."},
+    )
+    reason = Text(
+        load_default=None,
+        validate=validate.Length(1, 64),
+        metadata={"description": "Only events with this reason code."},
+    )
+    ticket = Text(
+        load_default=None,
+        validate=validate.Length(1, 128),
+        metadata={"description": "Only events whose reason names this ticket."},
+    )
+    effect = fields.String(
+        load_default=None,
+        validate=_one_of(Effect),
+        metadata={"description": "Only events with this decision."},
+    )
+    outcome = fields.String(
+        load_default=None,
+        validate=_one_of(Outcome),
+        metadata={"description": "Only events that came out like this."},
+    )
+    kind = fields.String(
+        load_default=None,
+        validate=_one_of(Kind),
+        metadata={"description": "Only accesses, or only changes."},
+    )
+    request_id = Text(
+        load_default=None,
+        validate=validate.Length(1, 128),
+        metadata={"description": "Only events of the request with this id."},
+    )
+    begins = Instant(
+        load_default=None,
+        data_key="from",
+        metadata={"description": "Only events from this moment on (ISO 8601, with an offset)."},
+    )
+    ends = Instant(
+        load_default=None,
+        data_key="to",
+        metadata={"description": "Only events before this moment (ISO 8601, with an offset)."},
+    )

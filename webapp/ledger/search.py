@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, exists, func, select
 
 from webapp.audit.event import Effect, Kind, Outcome
 from webapp.audit.models import AuditEventRow
@@ -78,6 +78,11 @@ def list_events(session: ScopedSession, query: AuditQuery) -> AuditPage:
     )
     shows = _shown_in(session)
     return AuditPage(tuple(shows(row) for row, _ in page.rows), page.next_cursor, page.total)
+
+
+def has_events(session: ScopedSession, query: AuditQuery) -> bool:
+    """Whether any event that the scope sees matches the filters."""
+    return session.scalars(select(exists().where(*_filters(query)))).one()
 
 
 def get_event(session: ScopedSession, event_id: UUID) -> Entry:

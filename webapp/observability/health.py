@@ -10,7 +10,6 @@ from celery import Celery
 from flask import Blueprint, Flask, Response, current_app
 from sqlalchemy import String, column, select, table
 
-from webapp.db import migrate
 from webapp.db.scopes import IdentityScope
 from webapp.extensions import current_settings, db, reach_database
 from webapp.http.public import public
@@ -83,6 +82,8 @@ def _check_migrations() -> None:
 
 @cache
 def _heads() -> frozenset[str]:
+    from webapp.db import migrate  # Alembic, which no start should wait for
+
     return migrate.heads()
 
 

@@ -1,5 +1,4 @@
-"""`flask rules`: what an operator at the machine reads of the rules, and how they come from files
-and go into them."""
+"""`flask rules`: shows, checks and tries the rules, and moves them to files and back."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ from webapp.commands import Commands, as_json, print_json, print_rows
 from webapp.db.scopes import GlobalScope
 from webapp.extensions import db
 from webapp.http.schema import MAX_LIMIT
+from webapp.identity.lookup import require_tenant
 from webapp.rules import service
 from webapp.rules.checks import service as checking
 from webapp.rules.checks.findings import Finding
@@ -33,7 +33,11 @@ from webapp.rules.simulation.schemas import MAX_DAYS, ReplaySchema
 
 T = TypeVar("T")
 
-group = Commands("rules", help="The rules that decide elevations.")
+group = Commands(
+    "rules",
+    help="Show, check, try, export and import the rules that decide elevations:"
+    " accesses beyond somebody's own tenant.",
+)
 file_argument = click.argument(
     "file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
 )
@@ -52,11 +56,13 @@ class RuleEntry:
 
 
 @group.command("list")
-@click.option("--tenant", metavar="SLUG", help="Only this tenant's.")
-@click.option("--q", metavar="TEXT", help="Only those with it in their name or description.")
+@click.option("--tenant", metavar="SLUG", help="Only rules of the tenant with this slug.")
+@click.option("--q", metavar="TEXT", help="Only rules with this text in their name or description.")
 @as_json
 def list_command(*, tenant: str | None, q: str | None, as_json: bool) -> None:
     """Show rules by name: the platform's, which have no tenant, and every tenant's."""
+    if tenant is not None:
+        require_tenant(tenant)
     scope = GlobalScope(access_id=uuid4())
     with db.session.scoped(scope):
         rules = list(_rules(scope, RuleQuery(limit=MAX_LIMIT, tenant=tenant, q=q)))
@@ -81,30 +87,37 @@ def _entry(rule: Rule) -> RuleEntry:
 
 
 @group.command("export")
-@click.option("--tenant", metavar="SLUG", help="Only this tenant's.")
-@click.option("--platform", is_flag=True, help="Only the platform's.")
-@click.option("--format", "form", type=click.Choice(["yaml", "cedar"]), default="yaml")
+@click.option("--tenant", metavar="SLUG", help="Only rules of the tenant with this slug.")
+@click.option("--platform", is_flag=True, help="Only rules of the platform.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["yaml", "cedar"]),
+    default="yaml",
+    show_default=True,
+    help="The language to print the rules in.",
+)
 @click.option(
     "--part",
     type=click.Choice(["policies", "schema", "entities"]),
-    default="policies",
-    help="Of Cedar.",
+    help="The part of Cedar to print: the policies, unless another is named.",
 )
-def export_command(*, tenant: str | None, platform: bool, form: str, part: str) -> None:
-    """Print rules as YAML, which `import` reads, or what of them is in use as Cedar.
+def export_command(*, tenant: str | None, platform: bool, form: str, part: str | None) -> None:
+    """Print rules as YAML, which `import` reads, or the enabled ones as Cedar.
 
-    A tenant's policies narrow what the platform's allow: ask each set by itself.
+    A tenant's policies only narrow what the platform's allow, so ask Cedar with each set alone.
     """
     if tenant is not None and platform:
         raise click.UsageError("--tenant and --platform are two owners; leave both out for all.")
-    owners = {tenant} if tenant is not None or platform else None
+    if part is not None and form != "cedar":
+        raise click.UsageError("--part is for --format cedar.")
     owners = {tenant} if tenant is not None or platform else None
     with db.session.scoped(GlobalScope(access_id=uuid4())):
         rules = transfer.find_rules(owners)
     if form == "yaml":
         click.echo(files.write_file(rules, owners or ()), nl=False)
     else:
-        click.echo(_cedar(part, rules), nl=False)
+        click.echo(_cedar(part or "policies", rules), nl=False)
 
 
 def _cedar(part: str, rules: Sequence[Rule]) -> str:
@@ -120,13 +133,24 @@ def _cedar(part: str, rules: Sequence[Rule]) -> str:
 @group.command("import")
 @file_argument
 @click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
-@click.option("--prune", is_flag=True, help="Delete what the file lacks, of owners that it names.")
-@click.option("--by", metavar="EMAIL", default="operator", help="Who the rules' history names.")
+@click.option(
+    "--prune",
+    is_flag=True,
+    help="Delete the rules that the file lacks, of each owner that it names.",
+)
+@click.option(
+    "--by",
+    metavar="EMAIL",
+    default="operator",
+    show_default=True,
+    help="The author whom the rules' history names.",
+)
 @as_json
 def import_command(*, file: Path, dry_run: bool, prune: bool, by: str, as_json: bool) -> None:
     """Make the rules those of a FILE (`-`: standard input): all of them, or none.
 
-    A rule is known by whose it is and by its name. What is the same already is left alone.
+    The owner and the name say which rule an entry of the file is. A rule that is the same
+    already is left alone.
     """
     wanted = _read(files.read_file, file)
     scope = GlobalScope(access_id=uuid4())
@@ -157,7 +181,7 @@ def _read(read: Callable[[str], T], file: Path) -> T:
         raise click.ClickException(str(error)) from error
 
 
-_ACCESSES = {"created": ("+", "green"), "changed": ("~", "yellow"), "deleted": ("-", "red")}
+_SIGNS = {"created": ("+", "green"), "changed": ("~", "yellow"), "deleted": ("-", "red")}
 
 
 def _print_plan(plan: Plan, *, dry_run: bool) -> None:
@@ -170,7 +194,7 @@ def _print_plan(plan: Plan, *, dry_run: bool) -> None:
 
 
 def _print_step(step: Step) -> None:
-    sign, colour = _ACCESSES[step.kind]
+    sign, colour = _SIGNS[step.kind]
     click.secho(f"{sign} {step.tenant or 'the platform'}: {_quoted(step.name)}", fg=colour)
     for difference in step.differences:
         click.echo(f"    {difference.field}: ", nl=False)
@@ -186,12 +210,20 @@ def _quoted(value: Any) -> str:
 
 
 @group.command("check")
-@click.option("--days", type=click.IntRange(1), default=30, show_default=True)
+@click.option(
+    "--days",
+    type=click.IntRange(1),
+    default=30,
+    show_default=True,
+    help="Find rules that applied to no access of so many days.",
+)
 @as_json
 def check_command(*, days: int, as_json: bool) -> None:
-    """Find rules that cannot be read, can never apply, contradict each other, or that no access of
-    the last --days has met, and whether networks are compared with clients' addresses; exit 1 when
-    there are any findings."""
+    """Find rules that do nothing or cannot work; exit 1 when there are any.
+
+    These are rules that cannot be read, can never apply, contradict each other, or applied to no
+    access of the last days. It also says whether networks are compared with clients' addresses.
+    """
     candidates = load()
     with db.session.scoped(GlobalScope(access_id=uuid4())):
         found = checking.check_rules(candidates, days)
@@ -201,13 +233,22 @@ def check_command(*, days: int, as_json: bool) -> None:
 
 @group.command("simulate")
 @file_argument
-@click.option("--days", type=click.IntRange(1, MAX_DAYS), default=30, show_default=True)
-@click.option("--replaces", metavar="ID", type=click.UUID, help="The rule whose place it takes.")
+@click.option(
+    "--days",
+    type=click.IntRange(1, MAX_DAYS),
+    default=30,
+    show_default=True,
+    help="Try it against the accesses of so many days.",
+)
+@click.option(
+    "--replaces", metavar="ID", type=click.UUID, help="The rule that the draft would replace."
+)
 @as_json
 def simulate_command(*, file: Path, days: int, replaces: UUID | None, as_json: bool) -> None:
-    """Say what the draft rule in a FILE would have changed of the last days' accesses.
+    """Show which of the last days' accesses the draft rule in a FILE would have changed.
 
-    The file has one rule, in YAML; its `tenant` says whose it is, else it is the platform's.
+    The file has one rule, in YAML. Its `tenant` says whose rule it is; without one it is the
+    platform's.
     """
     draft = _read(files.read_draft, file)
     scope = GlobalScope(access_id=uuid4())

@@ -1,4 +1,4 @@
-"""`flask scope`: is every way to a tenant's rows declared, guarded and recorded?"""
+"""`flask scope`: checks that every way to a tenant's rows is declared, guarded and recorded."""
 
 import sys
 
@@ -8,7 +8,9 @@ from flask import current_app
 from webapp.commands import Commands, as_json, print_json
 from webapp.scope.lint import Report, lint
 
-group = Commands("scope", help="The scopes that requests run in.")
+group = Commands(
+    "scope", help="Prove that no way leads around the tenants' scopes, which keep their rows apart."
+)
 
 
 @group.command("lint")
