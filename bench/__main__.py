@@ -14,7 +14,7 @@ import click
 from bench import commits, decisions, growth, lists, misses, product
 from bench.load import WrkMissing, find_wrk
 from bench.machine import Cores, describe, find_cores
-from bench.report import print_table, write
+from bench.report import print_report, write
 from bench.result import Results
 from tests.processes import no_settings_of_the_caller
 
@@ -68,7 +68,7 @@ def main(parts: tuple[str, ...], seconds: int, rounds: int, directory: Path) -> 
     cores.take_rest()
     setting = f"{describe()}; {cores}; lists {seconds} × 1 s, all else {rounds} rounds"
     results = measure(cores, parts or PARTS, seconds, rounds)
-    print_table(results, setting)
+    print_report(results, setting)
     click.echo(f"Written to {write(results, setting, directory)}")
     sys.exit(1 if results.wrong else 0)
 

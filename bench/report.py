@@ -1,4 +1,4 @@
-"""The report: one table and growth curves for people, one JSON file for programs."""
+"""The report of a run: tables for the terminal, a page in Markdown, and JSON for programs."""
 
 import json
 import subprocess
@@ -6,6 +6,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+from rich import box
 from rich.bar import Bar
 from rich.console import Console
 from rich.table import Table
@@ -15,29 +16,36 @@ from bench.result import Curve, Ratio, Results
 CHART_WIDTH = 100
 FILE_WIDTH = 160
 """The width of the tables where they are not printed to a terminal."""
+PAGE_WIDTH = 400
+"""Wide enough that no row of a table in Markdown is broken into lines."""
 
 
-def print_table(results: Results, setting: str) -> None:
+def print_report(results: Results, setting: str) -> None:
     terminal = Console().is_terminal
     console = Console(width=None if terminal else FILE_WIDTH)
-    console.print(_ratio_table(results, setting))
-    console.print(_figure_table(results))
+    console.print("Sightline, measured side by side", style="bold")
+    console.print(setting, highlight=False)
+    console.print(ratio_table(results.ratios))
+    console.print(figure_table(results))
+    for curve in results.curves:
+        console.print(chart(curve))
     for wrong in results.wrong:
         console.print(f"[red]wrong:[/red] {wrong}", highlight=False)
 
 
 def write(results: Results, setting: str, directory: Path) -> Path:
-    """Write the JSON file, and the chart of the growth curves beside it if there are any."""
+    """Write the figures as JSON and, beside it, the page; returns the path of the JSON."""
     directory.mkdir(parents=True, exist_ok=True)
     now = datetime.now(UTC)
     path = directory / f"{now:%Y%m%dT%H%M%SZ}.json"
+    commit = _commit()
     ratios = [
         asdict(ratio) | {"median": ratio.median, "quartiles": ratio.quartiles}
         for ratio in results.ratios
     ]
     content = {
         "at": now.isoformat(),
-        "commit": _commit(),
+        "commit": commit,
         "setting": setting,
         "ratios": ratios,
         "figures": [asdict(figure) for figure in results.figures],
@@ -45,25 +53,30 @@ def write(results: Results, setting: str, directory: Path) -> Path:
         "wrong": results.wrong,
     }
     path.write_text(json.dumps(content, indent=2) + "\n")
-    if results.curves:
-        path.with_suffix(".txt").write_text(draw_curves(results.curves))
+    path.with_suffix(".md").write_text(page(results, f"{now:%Y-%m-%d}, commit {commit}; {setting}"))
     return path
 
 
-def draw_curves(curves: list[Curve]) -> str:
-    """A bar for each size of each curve, all bars of a curve on one scale."""
-    console = Console(width=CHART_WIDTH, color_system=None)
-    with console.capture() as captured:
-        for curve in curves:
-            console.print(_chart(curve))
-    return captured.get()
+def page(results: Results, setting: str) -> str:
+    """The report in Markdown: the tables, and the growth curves as text."""
+    tables = Console(width=PAGE_WIDTH, color_system=None)
+    with tables.capture() as captured:
+        tables.print(ratio_table(results.ratios, box.MARKDOWN))
+        tables.print(figure_table(results, box.MARKDOWN))
+    lines = "\n".join(line.strip() for line in captured.get().splitlines())
+    charts = Console(width=CHART_WIDTH, color_system=None)
+    with charts.capture() as captured:
+        for curve in results.curves:
+            charts.print(chart(curve))
+    drawn = "\n".join(line.rstrip() for line in captured.get().splitlines())
+    return f"{setting}\n{lines}\n\n```text\n{drawn}\n```\n"
 
 
-def _ratio_table(results: Results, setting: str) -> Table:
-    table = Table(title="Sightline, measured side by side", caption=setting, title_justify="left")
+def ratio_table(ratios: list[Ratio], form: box.Box = box.HEAVY_HEAD) -> Table:
+    table = Table(box=form)
     for column in ("what", "against", "median", "quartiles", "bar", "", "CPU per answer"):
         table.add_column(column)
-    for ratio in results.ratios:
+    for ratio in ratios:
         low, high = ratio.quartiles
         bar = "" if ratio.bar is None else f"≥ {ratio.bar:g}"
         cpu = "" if ratio.cpu_us is None else "{:.0f} / {:.0f} µs".format(*ratio.cpu_us)
@@ -72,18 +85,15 @@ def _ratio_table(results: Results, setting: str) -> Table:
     return table
 
 
-def _figure_table(results: Results) -> Table:
-    table = Table(show_header=False)
+def figure_table(results: Results, form: box.Box = box.HEAVY_HEAD) -> Table:
+    table = Table("figure", "value", "", box=form)
     for figure in results.figures:
         table.add_row(figure.what, f"{figure.value:,.2f} {figure.unit}", figure.note)
     return table
 
 
-def _verdict(ratio: Ratio) -> str:
-    return {None: "", True: "reached", False: "[yellow]below[/yellow]"}[ratio.reached]
-
-
-def _chart(curve: Curve) -> Table:
+def chart(curve: Curve) -> Table:
+    """A bar for each size of the curve, on one scale."""
     most = max(value for _, value in curve.points)
     table = Table(title=curve.what, title_justify="left", box=None, show_header=False, expand=True)
     table.add_column(justify="right")
@@ -95,8 +105,12 @@ def _chart(curve: Curve) -> Table:
     return table
 
 
+def _verdict(ratio: Ratio) -> str:
+    return {None: "", True: "reached", False: "[yellow]below[/yellow]"}[ratio.reached]
+
+
 def _commit() -> str | None:
     """The commit that was measured; "-dirty" at its end says that files had changed since."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=40"]
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
     shown = subprocess.run(command, capture_output=True, text=True, check=False)
     return shown.stdout.strip() or None
