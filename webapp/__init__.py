@@ -11,13 +11,14 @@ from webapp.elevations.views import blueprint as elevations_blueprint
 from webapp.extensions import init_celery, init_db
 from webapp.grants import active as active
 from webapp.grants.views import blueprint as grants_blueprint
-from webapp.http import errors, proxies
-from webapp.http import openapi as docs
+from webapp.http import errors, openapi, proxies
 from webapp.identity import authentication as identity
 from webapp.ledger.views import blueprint as audits_blueprint
+from webapp.observability.health import blueprint as health_blueprint
 from webapp.observability.request_log import Application
 from webapp.rules import rule_sets as sets
 from webapp.rules.views import blueprint as rules_blueprint
+from webapp.scope.openapi import SurfacesPlugin
 from webapp.settings import Settings, read_settings
 
 
@@ -38,7 +39,17 @@ def create_app(settings: Settings | None = None) -> Flask:
     pipeline.init_app(app)
     readiness.init_app(app)
     recorder.init_app(app)
-    docs.init_app(app, [rules_blueprint, grants_blueprint, audits_blueprint, elevations_blueprint])
+    openapi.init_app(
+        app,
+        [
+            rules_blueprint,
+            grants_blueprint,
+            audits_blueprint,
+            elevations_blueprint,
+            health_blueprint,
+        ],
+        plugins=[SurfacesPlugin(app)],
+    )
     cli.init_app(app)
     proxies.init_app(app)
     return app

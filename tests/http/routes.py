@@ -23,7 +23,6 @@ PUBLIC = {
     "/metrics": "/metrics",
     "/openapi.json": "/openapi.json",
     "/docs/": "/docs/",
-    "/docs/start.js": "/docs/start.js",
     "/docs/<name>": "/docs/swagger-ui.css",
 }
 """The routes that anybody may read, and a path of each."""

@@ -11,7 +11,7 @@ from werkzeug.exceptions import BadRequest
 from werkzeug.wrappers import Response as AnyResponse
 
 from webapp.http import errors
-from webapp.http.openapi import Api
+from webapp.http.openapi import Api, document
 
 SECRET = "postgres://app:hunter2@10.1.2.3 select * from rules"  # noqa: S105 - a made-up one
 
@@ -88,6 +88,7 @@ def client(request: pytest.FixtureRequest) -> FlaskClient:
     )
     blueprint.post("/")(body(query(_take)))
     api.register_blueprint(blueprint)
+    api.register_blueprint(document.blueprint)
     for name, error in ERRORS.items():
         app.add_url_rule(f"/{name}", name, _raiser(error))
     app.add_url_rule("/own", "own", lambda: abort(Response("mine", 418)))
@@ -223,7 +224,7 @@ def test_a_failure_after_the_view_is_a_problem_too(
 def test_the_description_has_our_problem(client: FlaskClient) -> None:
     description = client.get("/openapi.json").get_json()
     answers = description["paths"]["/bodies/"]["post"]["responses"]
-    assert answers["default"] == {"$ref": "#/components/responses/DEFAULT_ERROR"}
-    problem = description["components"]["responses"]["DEFAULT_ERROR"]["content"]
+    assert answers["422"] == {"$ref": "#/components/responses/UnprocessableEntity"}
+    problem = description["components"]["responses"]["UnprocessableEntity"]["content"]
     assert list(problem) == ["application/problem+json"]
     assert "request_id" in description["components"]["schemas"]["Problem"]["properties"]

@@ -22,6 +22,7 @@ from webapp import observability
 from webapp.db.scopes import TenantScope
 from webapp.extensions import init_db
 from webapp.http import errors
+from webapp.observability import health
 from webapp.observability.health import PROBES
 from webapp.observability.metrics import REQUESTS
 from webapp.observability.probes import CheckFailed, Finding, Probe, run_probes
@@ -73,6 +74,7 @@ def _app(env: Environment = "qa", port: int = 1) -> Flask:
     app.extensions["celery"] = Celery("observed", broker=broker)
     errors.init_app(app)
     observability.init_app(app)
+    app.register_blueprint(health.blueprint)
 
     @app.get("/admin/api/things/<int:number>")
     def _thing(number: int) -> Response:

@@ -7,6 +7,7 @@ from typing import Any, get_args
 import http_sf
 from marshmallow import ValidationError, fields, validate
 
+from webapp.elevations import documentation
 from webapp.elevations.elevation import (
     Elevation,
     ElevationRequest,
@@ -15,7 +16,7 @@ from webapp.elevations.elevation import (
     Outcome,
     Person,
 )
-from webapp.http.schema import Schema, Text, TupleOf
+from webapp.http.schema import FullMatch, Schema, Text, TupleOf
 from webapp.identity.principal import MAX_EMAIL
 from webapp.scope.schemas import SLUG, SURFACE, GivenReasonSchema, is_printable
 
@@ -24,8 +25,7 @@ MAX_KEY = 128
 
 _BARE_KEY = re.compile(r"[\w!#$%&'*+.^`|~:/=-]{1,128}", re.ASCII)
 
-# The pattern is shown to clients too: `$(?!\n)` ends a string in Python as in JavaScript.
-EMAIL = validate.Regexp(r"^[^\s@]+@[^\s@]+$(?!\n)", error="Must be an e-mail address.")
+EMAIL = FullMatch(r"^[^\s@]+@[^\s@]+$", error="Must be an e-mail address.")
 
 
 def _is_address(value: str) -> None:
@@ -76,6 +76,7 @@ class KeySchema(Schema):
 
 class PersonSchema(Schema):
     model = Person
+    descriptions = documentation.PERSON_FIELDS
 
     email = Text(required=True, validate=[validate.Length(3, MAX_EMAIL), EMAIL, is_printable])
     mfa = fields.Boolean(load_default=False)
@@ -83,6 +84,8 @@ class PersonSchema(Schema):
 
 class ElevationRequestSchema(Schema):
     model = ElevationRequest
+    example = documentation.REQUEST
+    descriptions = documentation.ELEVATION_REQUEST_FIELDS
 
     principal = fields.Nested(PersonSchema, required=True)
     surface = fields.String(required=True, validate=SURFACE)
@@ -102,6 +105,7 @@ class ExcludedTenantSchema(Schema):
 
 class ExcludedSchema(Schema):
     model = Excluded
+    descriptions = documentation.EXCLUDED_FIELDS
 
     count = fields.Integer(required=True)
     tenants = TupleOf(fields.Nested(ExcludedTenantSchema), required=True)
@@ -109,6 +113,8 @@ class ExcludedSchema(Schema):
 
 class ElevationSchema(Schema):
     model = Elevation
+    example = documentation.ELEVATION
+    descriptions = documentation.ELEVATION_FIELDS
 
     decision = fields.String(required=True, validate=validate.OneOf(get_args(Outcome)))
     elevated = fields.Boolean(required=True)

@@ -19,7 +19,7 @@ HEADERS = {
         "description": "`true` where the same was answered before, and nothing is new.",
         "schema": {"type": "string", "enum": ["true"]},
     },
-    EXCLUDED_HEADER: "EXCLUDED",
+    EXCLUDED_HEADER: "Excluded",
 }
 
 blueprint = Blueprint(
@@ -35,7 +35,7 @@ blueprint = Blueprint(
 @blueprint.arguments(KeySchema, location="headers")
 @blueprint.arguments(ElevationRequestSchema)
 @blueprint.response(200, ElevationSchema, headers=HEADERS)
-def create(asked: ElevationRequest, keyed: dict[str, Any]) -> Response:
+def create_elevation(asked: ElevationRequest, keyed: dict[str, Any]) -> Response:
     """Ask whether a person may access something, and have that recorded
 
     A denial is an answer too. ElevationRequest again with the same key, it is the same answer,

@@ -4,8 +4,9 @@ from typing import get_args
 
 from marshmallow import fields, validate
 
+from webapp.grants import documentation
 from webapp.grants.grant import GrantKind, GrantQuery, GrantRequest, GrantState, SortKey
-from webapp.http.schema import PageQuerySchema, Schema, Text, TupleOf
+from webapp.http.schema import PAGE_FIELDS, PageQuerySchema, Schema, Text, TupleOf
 from webapp.ledger.schemas import ReasonSchema
 from webapp.rules.engine.templates import BREAK_GLASS
 from webapp.scope.headers import REASON_CODES
@@ -19,12 +20,17 @@ APPROVABLE = [code for code in REASON_CODES if code != BREAK_GLASS]
 
 
 class ApprovalSchema(Schema):
+    descriptions = documentation.APPROVAL_FIELDS
+
     by = fields.String(required=True, attribute="email")
     roles = fields.List(fields.String(), required=True)
     approved_at = fields.AwareDateTime(required=True)
 
 
 class GrantSchema(Schema):
+    example = documentation.APPROVED
+    descriptions = documentation.GRANT_FIELDS
+
     id = fields.UUID(required=True)
     kind = fields.String(required=True, validate=validate.OneOf(get_args(GrantKind)))
     holder = fields.String(required=True, attribute="email")
@@ -47,20 +53,29 @@ class GrantSchema(Schema):
 
 
 class GrantsSchema(Schema):
+    example = documentation.GRANTS
+
     items = fields.List(fields.Nested(GrantSchema), required=True)
 
 
 class GrantPageSchema(GrantsSchema):
+    example = documentation.PAGE
+    descriptions = PAGE_FIELDS
+
     next_cursor = fields.String(required=True, allow_none=True)
     total = fields.Integer(required=True)
 
 
 class ApprovableReasonSchema(GivenReasonSchema):
+    descriptions = documentation.APPROVABLE_REASON_FIELDS
+
     code = fields.String(required=True, validate=validate.OneOf(APPROVABLE))
 
 
-class AskSchema(Schema):
+class GrantRequestSchema(Schema):
     model = GrantRequest
+    example = documentation.REQUEST
+    descriptions = documentation.ASK_FIELDS
 
     surfaces = TupleOf(
         fields.String(validate=SURFACE),
@@ -78,11 +93,15 @@ class AskSchema(Schema):
 
 
 class ReviewSchema(Schema):
+    example = documentation.REVIEW
+    descriptions = documentation.REVIEW_FIELDS
+
     text = Text(required=True, validate=validate.Length(1, MAX_REVIEW))
 
 
 class GrantQuerySchema(PageQuerySchema):
     model = GrantQuery
+    descriptions = documentation.GRANT_QUERY_FIELDS
 
     sort = fields.String(load_default="-requested_at", validate=validate.OneOf(get_args(SortKey)))
     tenant = fields.String(load_default=None, validate=SLUG)

@@ -15,9 +15,9 @@ from webapp.grants import service
 from webapp.grants.grant import Grant, GrantQuery, GrantRequest
 from webapp.grants.notices import outbox as notices
 from webapp.grants.schemas import (
-    AskSchema,
     GrantPageSchema,
     GrantQuerySchema,
+    GrantRequestSchema,
     GrantSchema,
     GrantsSchema,
     ReviewSchema,
@@ -48,7 +48,7 @@ _decides = partial(
 @surface("admin.grants.list", tenant_roles=TENANT_ROLES, platform_roles=STAFF_ROLES, personal=True)
 @blueprint.arguments(GrantQuerySchema, location="query")
 @blueprint.response(200, GrantPageSchema)
-def index(query: GrantQuery) -> Response:
+def list_grants(query: GrantQuery) -> Response:
     """List grants and requests
 
     One's own, those at the tenants whose admin one is, and to those with a role on the platform all
@@ -61,9 +61,9 @@ def index(query: GrantQuery) -> Response:
 @surface(
     "admin.grants.ask", tenant_roles=(), platform_roles=STAFF_ROLES, changes=True, personal=True
 )
-@blueprint.arguments(AskSchema)
+@blueprint.arguments(GrantRequestSchema)
 @blueprint.response(201, GrantsSchema)
-def ask(wanted: GrantRequest) -> Response:
+def request_grants(wanted: GrantRequest) -> Response:
     """Ask for approvals
 
     One for each of the tenants, or, with null, one for an access to all of them. What is not
@@ -85,7 +85,7 @@ def ask(wanted: GrantRequest) -> Response:
 @blueprint.route("/<uuid:grant_id>")
 @surface("admin.grants.read", tenant_roles=TENANT_ROLES, platform_roles=STAFF_ROLES, personal=True)
 @blueprint.response(200, GrantSchema)
-def read(grant_id: UUID) -> Response:
+def read_grant(grant_id: UUID) -> Response:
     """Read a grant"""
     return respond(GrantSchema(), service.get_grant(grant_id))
 
@@ -93,7 +93,7 @@ def read(grant_id: UUID) -> Response:
 @blueprint.route("/<uuid:grant_id>/approve", methods=["POST"])
 @_decides("admin.grants.approve")
 @blueprint.response(200, GrantSchema)
-def approve(grant_id: UUID) -> Response:
+def approve_grant(grant_id: UUID) -> Response:
     """Approve a request
 
     It is a grant once as many have approved as the rules want. Nobody approves the own request.
@@ -104,7 +104,7 @@ def approve(grant_id: UUID) -> Response:
 @blueprint.route("/<uuid:grant_id>/deny", methods=["POST"])
 @_decides("admin.grants.deny")
 @blueprint.response(200, GrantSchema)
-def deny(grant_id: UUID) -> Response:
+def deny_grant(grant_id: UUID) -> Response:
     """Deny a request"""
     return _decide(grant_id, service.may_decide, service.deny)
 
@@ -112,7 +112,7 @@ def deny(grant_id: UUID) -> Response:
 @blueprint.route("/<uuid:grant_id>/revoke", methods=["POST"])
 @_decides("admin.grants.revoke")
 @blueprint.response(200, GrantSchema)
-def revoke(grant_id: UUID) -> Response:
+def revoke_grant(grant_id: UUID) -> Response:
     """End a request or a grant early
 
     From the next request on. Whoever holds it may too.
@@ -134,7 +134,7 @@ def revoke(grant_id: UUID) -> Response:
 )
 @blueprint.arguments(ReviewSchema)
 @blueprint.response(200, GrantSchema)
-def review(found: dict[str, str], grant_id: UUID) -> Response:
+def review_grant(found: dict[str, str], grant_id: UUID) -> Response:
     """Review break-glass
 
     Once it is over, by somebody else. Before that its holder cannot use break-glass again.

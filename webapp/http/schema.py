@@ -34,6 +34,16 @@ R = TypeVar("R")
 V = TypeVar("V", bound=Callable[..., Any])
 
 
+Fields = Mapping[str, str]
+"""Descriptions of a schema's fields, by their names in Python."""
+
+PAGE_FIELDS: Fields = {
+    "next_cursor": "Send it as `cursor` for the next page; null on the last one.",
+    "total": "How many there are on all pages.",
+}
+"""What every page of a list says."""
+
+
 class Schema(ma.Schema):
     """Loads into the frozen dataclass named by `model`, on the wire and out of the cache alike.
 
@@ -41,6 +51,10 @@ class Schema(ma.Schema):
     """
 
     model: ClassVar[type[Any] | None] = None
+    example: ClassVar[Any] = None
+    """A body of this schema, for the API's description."""
+    descriptions: ClassVar[Fields] = {}
+    """What the API's description says of the fields; of a base's too, where this says nothing."""
 
     class Meta:
         unknown = ma.RAISE
@@ -129,12 +143,11 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
     def response(
         self,
         status_code: int,
-        schema: type[ma.Schema] | None = None,
-        *,
-        headers: Mapping[str, Any] | None = None,
+        schema: type[ma.Schema] | dict[str, Any] | None = None,
+        **options: Any,
     ) -> Callable[[V], V]:
         """Describe the answer, which the view makes itself."""
-        describe = super().response(status_code, schema, headers=headers)
+        describe = super().response(status_code, schema, **options)
 
         def decorate(view: V) -> V:
             view._apidoc = describe(view)._apidoc  # type: ignore[attr-defined]  # for `route`
@@ -164,6 +177,16 @@ class Text(ma.fields.String):
         return value
 
 
+class FullMatch(ma.validate.Regexp):
+    """A pattern that the whole text matches, as clients read it in the API's description: Python's
+    own `$` allows a newline after it, and JSON Schema's does not."""
+
+    def __call__(self, value: Any) -> Any:
+        if self.regex.fullmatch(value) is None:
+            raise ma.ValidationError(self.error)
+        return value
+
+
 class Instant(ma.fields.AwareDateTime):
     """A moment in UTC: an offset beyond 15:59, which Python has, PostgreSQL does not read."""
 
@@ -176,6 +199,11 @@ class Instant(ma.fields.AwareDateTime):
 
 class PageQuerySchema(Schema):
     """The part that all lists have; each adds its sort keys and filters."""
+
+    descriptions: ClassVar[Fields] = {
+        "limit": "How many to show at most.",
+        "cursor": "A `next_cursor` of the same list, filters, sort and scope.",
+    }
 
     limit = ma.fields.Integer(load_default=50, validate=ma.validate.Range(1, MAX_LIMIT))
     cursor = ma.fields.String(load_default=None, validate=ma.validate.Length(1, 4096))

@@ -6,7 +6,8 @@ import marshmallow as ma
 from marshmallow import fields, validate
 
 from webapp.audit.event import Effect, Kind, Outcome, ScopeKind
-from webapp.http.schema import Instant, PageQuerySchema, Schema, Text
+from webapp.http.schema import PAGE_FIELDS, Instant, PageQuerySchema, Schema, Text
+from webapp.ledger import documentation
 from webapp.ledger.search import AuditQuery, Entry, SortKey
 from webapp.scope.schemas import SURFACES
 
@@ -16,6 +17,8 @@ def _one_of(literal: Any) -> validate.OneOf:
 
 
 class ActorSchema(Schema):
+    descriptions = documentation.ACTOR_FIELDS
+
     id = fields.UUID(required=True)
     email = fields.String(required=True)
     mfa = fields.Boolean(required=True)
@@ -24,18 +27,24 @@ class ActorSchema(Schema):
 
 
 class ReasonSchema(Schema):
+    descriptions = documentation.REASON_FIELDS
+
     code = fields.String(required=True)
     ticket = fields.String(required=True, allow_none=True)
     note = fields.String(required=True, allow_none=True)
 
 
 class ScopeSchema(Schema):
+    descriptions = documentation.SCOPE_FIELDS
+
     kind = fields.String(required=True, validate=_one_of(ScopeKind))
     tenant_id = fields.UUID(required=True, allow_none=True)
     tenant = fields.String(required=True, allow_none=True)
 
 
 class DecisionSchema(Schema):
+    descriptions = documentation.DECISION_FIELDS
+
     effect = fields.String(required=True, validate=_one_of(Effect))
     rule_ids = fields.List(fields.UUID(), required=True)
     policy_version = fields.Integer(required=True, allow_none=True)
@@ -44,6 +53,8 @@ class DecisionSchema(Schema):
 
 
 class RequestSchema(Schema):
+    descriptions = documentation.REQUEST_FIELDS
+
     id = fields.String(required=True)
     method = fields.String(required=True)
     path = fields.String(required=True)
@@ -52,12 +63,17 @@ class RequestSchema(Schema):
 
 
 class OriginSchema(Schema):
+    descriptions = documentation.ORIGIN_FIELDS
+
     journal = fields.UUID(required=True)
     seq = fields.Integer(required=True)
 
 
 class AuditSchema(Schema):
     """An event as it was recorded, and when it was committed."""
+
+    example = documentation.AUDIT
+    descriptions = documentation.AUDIT_FIELDS
 
     id = fields.UUID(required=True)
     occurred_at = fields.String(required=True, metadata={"format": "date-time"})
@@ -81,6 +97,9 @@ class AuditSchema(Schema):
 
 
 class AuditPageSchema(Schema):
+    example = documentation.PAGE
+    descriptions = PAGE_FIELDS
+
     items = fields.List(fields.Nested(AuditSchema), required=True)
     next_cursor = fields.String(required=True, allow_none=True)
     total = fields.Integer(required=True)
@@ -88,6 +107,7 @@ class AuditPageSchema(Schema):
 
 class AuditQuerySchema(PageQuerySchema):
     model = AuditQuery
+    descriptions = documentation.AUDIT_QUERY_FIELDS
 
     sort = fields.String(load_default="-occurred_at", validate=_one_of(SortKey))
     actor = Text(

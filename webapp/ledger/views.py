@@ -20,7 +20,7 @@ blueprint = Blueprint(
 @surface("admin.audits.list", tenant_roles=("admin",), platform_roles=("auditor", "owner"))
 @blueprint.arguments(AuditQuerySchema, location="query")
 @blueprint.response(200, AuditPageSchema)
-def index(query: search.AuditQuery) -> Response:
+def list_audits(query: search.AuditQuery) -> Response:
     """List committed audit events
 
     In a tenant's scope those that accessed that tenant. `surface` is exact, or `prefix.*`; `from`
@@ -34,7 +34,7 @@ def index(query: search.AuditQuery) -> Response:
 @blueprint.route("/<uuid:event_id>")
 @surface("admin.audits.read", tenant_roles=("admin",), platform_roles=("auditor", "owner"))
 @blueprint.response(200, AuditSchema)
-def read(event_id: UUID) -> Response:
+def read_audit(event_id: UUID) -> Response:
     """Read an audit event"""
     entry = search.get_event(db.session, event_id)
     recorder.count_rows(current_surface().name, 1)

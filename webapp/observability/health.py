@@ -7,18 +7,22 @@ from functools import cache, partial
 import orjson
 import redis
 from celery import Celery
-from flask import Blueprint, Flask, Response, current_app
+from flask import Flask, Response, current_app
 from sqlalchemy import String, column, select, table
 
 from webapp.db.scopes import IdentityScope
 from webapp.extensions import current_settings, db, reach_database
 from webapp.http.public import public
+from webapp.http.schema import Blueprint
 from webapp.observability import metrics
 from webapp.observability.probes import LIMIT, CheckFailed, Probe, run_probes
+from webapp.observability.schemas import HealthSchema, ReadinessSchema
 
 PROBES = "sightline.probes"
 
-blueprint = Blueprint("observability", __name__)
+blueprint = Blueprint(
+    "observability", __name__, description="Health and metrics, for whoever operates Sightline."
+)
 
 
 def init_app(app: Flask) -> None:
@@ -31,7 +35,6 @@ def init_app(app: Flask) -> None:
     app.extensions[PROBES] = {}
     for name, check in checks.items():
         add_check(app, name, check)
-    app.register_blueprint(blueprint)
 
 
 def add_check(app: Flask, name: str, check: Callable[[], None]) -> None:
@@ -40,15 +43,24 @@ def add_check(app: Flask, name: str, check: Callable[[], None]) -> None:
     app.extensions[PROBES][name] = Probe(name, partial(_in_context, app, check))
 
 
-@blueprint.get("/healthz")
+@blueprint.route("/healthz")
 @public("asked by the orchestrator, and tells only that the process answers")
-def healthz() -> Response:
+@blueprint.response(200, HealthSchema, description="The process answers")
+def get_health() -> Response:
+    """Ask whether this process answers"""
     return _json({"status": "ok"}, 200)
 
 
-@blueprint.get("/readyz")
+@blueprint.route("/readyz")
 @public("asked by the load balancer, and tells no more than the kind of a failure")
-def readyz() -> Response:
+@blueprint.response(200, ReadinessSchema, description="All that the process needs is well")
+@blueprint.response(503, ReadinessSchema, description="Something that the process needs is not")
+def get_readiness() -> Response:
+    """Ask whether this process can serve requests
+
+    `checks` says of the database, its schema, the cache, the broker and this process's journal how
+    each is. The answer comes within a second, also where one of them hangs.
+    """
     findings = run_probes(current_app.extensions[PROBES])
     ready = all(finding.ok for finding in findings.values())
     checks = {name: asdict(finding) for name, finding in findings.items()}
@@ -56,9 +68,13 @@ def readyz() -> Response:
     return _json(body, 200 if ready else 503)
 
 
-@blueprint.get("/metrics")
+@blueprint.route("/metrics")
 @public("read by Prometheus, and holds numbers by route and function, of no tenant or person")
-def exposition() -> Response:
+@blueprint.response(
+    200, {"type": "string"}, content_type="text/plain", description="Prometheus' text format"
+)
+def get_metrics() -> Response:
+    """Read the metrics of all processes on this host"""
     return metrics.expose()
 
 

@@ -7,12 +7,22 @@ that a rule from before a check was tightened can still be listed.
 import ipaddress
 import zoneinfo
 from datetime import datetime
+from functools import partial
 from typing import Any, get_args
 
 from marshmallow import ValidationError, fields, missing, validate
 
-from webapp.http.schema import Instant, PageQuerySchema, Schema, Text, TupleOf
+from webapp.http.schema import (
+    PAGE_FIELDS,
+    FullMatch,
+    Instant,
+    PageQuerySchema,
+    Schema,
+    Text,
+    TupleOf,
+)
 from webapp.identity.principal import PLATFORM_ROLES, STAFF_ROLES, TENANT_ROLES
+from webapp.rules import documentation
 from webapp.rules.rule import (
     Change,
     Day,
@@ -34,8 +44,7 @@ MAX_ENTRIES = 100
 APPROVER_ROLES = (*STAFF_ROLES, "admin")
 """Who may approve: people who see what is asked for."""
 
-# The pattern is shown to clients too: `$(?!\n)` ends a string in Python as in JavaScript.
-CLOCK = validate.Regexp(r"^([01][0-9]|2[0-3]):[0-5][0-9]$(?!\n)", error="Must be a time as HH:MM.")
+CLOCK = FullMatch(r"^([01][0-9]|2[0-3]):[0-5][0-9]$", error="Must be a time as HH:MM.")
 FEW = validate.Length(max=MAX_ENTRIES)
 
 
@@ -63,6 +72,7 @@ def _is_near(value: datetime) -> None:
 
 class SubjectsSchema(Schema):
     model = Subjects
+    descriptions = documentation.SUBJECTS_FIELDS
 
     roles = TupleOf(fields.String(), required=True)
     users = TupleOf(fields.String(), required=True)
@@ -70,6 +80,7 @@ class SubjectsSchema(Schema):
 
 class WindowSchema(Schema):
     model = Window
+    descriptions = documentation.WINDOW_FIELDS
 
     days = TupleOf(fields.String(), required=True)
     begins = fields.String(required=True, data_key="from")
@@ -79,6 +90,8 @@ class WindowSchema(Schema):
 
 class RuleSchema(Schema):
     model = Rule
+    example = documentation.RULE
+    descriptions = documentation.RULE_FIELDS
 
     id = fields.UUID(required=True)
     tenant = fields.String(required=True, allow_none=True)
@@ -107,6 +120,8 @@ class RuleSchema(Schema):
 
 class RulePageSchema(Schema):
     model = RulePage
+    example = documentation.PAGE
+    descriptions = PAGE_FIELDS
 
     items = TupleOf(fields.Nested(RuleSchema), required=True)
     next_cursor = fields.String(required=True, allow_none=True)
@@ -122,6 +137,7 @@ class Recorded(fields.Nested):
 
 class RuleVersionSchema(Schema):
     model = RuleVersion
+    descriptions = documentation.RULE_VERSION_FIELDS
 
     version = fields.Integer(required=True)
     change = fields.String(required=True, validate=validate.OneOf(get_args(Change)))
@@ -132,6 +148,8 @@ class RuleVersionSchema(Schema):
 
 class RuleHistorySchema(Schema):
     model = RuleHistory
+    example = documentation.HISTORY
+    descriptions = PAGE_FIELDS
 
     items = TupleOf(fields.Nested(RuleVersionSchema), required=True)
     next_cursor = fields.String(required=True, allow_none=True)
@@ -140,6 +158,7 @@ class RuleHistorySchema(Schema):
 
 class SubjectsDraftSchema(Schema):
     model = Subjects
+    descriptions = documentation.SUBJECTS_FIELDS
 
     roles = TupleOf(
         fields.String(validate=validate.OneOf((*PLATFORM_ROLES, *TENANT_ROLES))),
@@ -151,6 +170,7 @@ class SubjectsDraftSchema(Schema):
 
 class WindowDraftSchema(Schema):
     model = Window
+    descriptions = documentation.WINDOW_FIELDS
 
     days = TupleOf(
         fields.String(validate=validate.OneOf(get_args(Day))),
@@ -165,10 +185,12 @@ class WindowDraftSchema(Schema):
 class RuleDraftSchema(Schema):
     """What a client may write of a rule. Loads into a dict, since a patch has only parts of it."""
 
+    descriptions = documentation.RULE_FIELDS
+
     name = Text(required=True, validate=validate.Length(1, 200))
     description = Text(load_default="", validate=validate.Length(max=4000))
     effect = fields.String(required=True, validate=validate.OneOf(get_args(Effect)))
-    subjects = fields.Nested(SubjectsDraftSchema, load_default=Subjects((), ()))
+    subjects = fields.Nested(SubjectsDraftSchema, load_default=partial(Subjects, (), ()))
     surfaces = TupleOf(
         fields.String(validate=SURFACES),
         required=True,
@@ -198,11 +220,16 @@ class RuleDraftSchema(Schema):
 
 
 class RuleCreateSchema(RuleDraftSchema):
+    example = documentation.DRAFT
+    descriptions = documentation.RULE_CREATE_FIELDS
+
     tenant = fields.String(allow_none=True, validate=SLUG)
 
 
 class RulePatchSchema(RuleDraftSchema):
     """A field that is absent stays as it is; one that is there is replaced as a whole."""
+
+    example = documentation.PATCH
 
     def on_bind_field(self, field_name: str, field_obj: fields.Field[Any]) -> None:
         field_obj.required = False
@@ -211,6 +238,7 @@ class RulePatchSchema(RuleDraftSchema):
 
 class RuleQuerySchema(PageQuerySchema):
     model = RuleQuery
+    descriptions = documentation.RULE_QUERY_FIELDS
 
     sort = fields.String(load_default="name", validate=validate.OneOf(get_args(SortKey)))
     tenant = fields.String(load_default=None, validate=SLUG)

@@ -21,7 +21,7 @@ from webapp.rules.schemas import (
     RuleSchema,
 )
 from webapp.rules.simulation import service as simulating
-from webapp.rules.simulation.schemas import SimulateSchema, SimulationSchema
+from webapp.rules.simulation.schemas import SimulationRequestSchema, SimulationSchema
 from webapp.rules.simulation.service import Simulation
 from webapp.scope.surface import current_principal, current_scope, current_surface, surface
 
@@ -39,7 +39,7 @@ blueprint = Blueprint(
 )
 @blueprint.arguments(RuleQuerySchema, location="query")
 @blueprint.response(200, RulePageSchema)
-def index(query: RuleQuery) -> Response:
+def list_rules(query: RuleQuery) -> Response:
     """List the rules that the scope sees"""
     page = service.list_rules(current_scope(), query)
     _shows(len(page.value.items))
@@ -50,7 +50,7 @@ def index(query: RuleQuery) -> Response:
 @surface("admin.rules.create", tenant_roles=("admin",), platform_roles=("owner",), changes=True)
 @blueprint.arguments(RuleCreateSchema)
 @blueprint.response(201, RuleSchema)
-def create(draft: dict[str, Any]) -> Response:
+def create_rule(draft: dict[str, Any]) -> Response:
     """Add a rule
 
     In a tenant's scope it is that tenant's. In the global scope `tenant` says whose it is: null, or
@@ -59,14 +59,14 @@ def create(draft: dict[str, Any]) -> Response:
     rule = service.create_rule(current_scope(), draft, current_principal().email)
     db.session.commit()
     response = _answer(rule, 201)
-    response.headers["Location"] = url_for("rules.read", rule_id=rule.id)
+    response.headers["Location"] = url_for("rules.read_rule", rule_id=rule.id)
     return response
 
 
 @blueprint.route("/<uuid:rule_id>")
 @surface("admin.rules.read", tenant_roles=TENANT_ROLES, platform_roles=STAFF_ROLES)
 @blueprint.response(200, RuleSchema)
-def read(rule_id: UUID) -> Response:
+def read_rule(rule_id: UUID) -> Response:
     """Read a rule"""
     return _answer(service.get_rule(rule_id))
 
@@ -75,7 +75,7 @@ def read(rule_id: UUID) -> Response:
 @surface("admin.rules.update", tenant_roles=("admin",), platform_roles=("owner",), changes=True)
 @blueprint.arguments(RulePatchSchema)
 @blueprint.response(200, RuleSchema)
-def update(changes: dict[str, Any], rule_id: UUID) -> Response:
+def update_rule(changes: dict[str, Any], rule_id: UUID) -> Response:
     """Change a rule
 
     A field that is absent stays as it is. `If-Match` names the version that is changed.
@@ -90,7 +90,7 @@ def update(changes: dict[str, Any], rule_id: UUID) -> Response:
 @blueprint.route("/<uuid:rule_id>", methods=["DELETE"])
 @surface("admin.rules.delete", tenant_roles=("admin",), platform_roles=("owner",), changes=True)
 @blueprint.response(204)
-def delete(rule_id: UUID) -> Response:
+def delete_rule(rule_id: UUID) -> Response:
     """Take a rule out of use
 
     Its history stays. `If-Match` names the version that is deleted.
@@ -104,7 +104,7 @@ def delete(rule_id: UUID) -> Response:
 @surface("admin.rules.history", tenant_roles=TENANT_ROLES, platform_roles=STAFF_ROLES)
 @blueprint.arguments(HistoryQuerySchema, location="query")
 @blueprint.response(200, RuleHistorySchema)
-def history(query: HistoryQuery, rule_id: UUID) -> Response:
+def list_rule_history(query: HistoryQuery, rule_id: UUID) -> Response:
     """List what a rule was after each change, the newest first"""
     versions = service.list_history(current_scope(), rule_id, query)
     _shows(len(versions.items))
@@ -117,9 +117,9 @@ def history(query: HistoryQuery, rule_id: UUID) -> Response:
     tenant_roles=("admin",),
     platform_roles=("owner", "engineer", "auditor"),
 )
-@blueprint.arguments(SimulateSchema)
+@blueprint.arguments(SimulationRequestSchema)
 @blueprint.response(200, SimulationSchema)
-def simulate(asked: dict[str, Any]) -> Response:
+def simulate_rule(asked: dict[str, Any]) -> Response:
     """Try a draft rule, or the removal of one, without changing anything
 
     On an access that is described, or on those of the last days that the scope sees: what would

@@ -2,20 +2,20 @@
 
 from marshmallow import ValidationError, fields, validate
 
-from webapp.http.schema import Schema, Text
+from webapp.http.schema import FullMatch, Schema, Text
+from webapp.scope import documentation
 from webapp.scope.headers import MAX_NOTE, MAX_TICKET, REASON_CODES, Reason
 
 MAX_SURFACE = 200
-# The patterns are shown to clients too: `$(?!\n)` ends a string in Python as in JavaScript.
-SLUG = validate.Regexp(r"^[a-z0-9][a-z0-9-]{0,62}$(?!\n)", error="Must be a tenant's slug.")
+SLUG = FullMatch(r"^[a-z0-9][a-z0-9-]{0,62}$", error="Must be a tenant's slug.")
 SURFACE = [
     validate.Length(1, MAX_SURFACE),
-    validate.Regexp(r"^[a-z0-9_]+(\.[a-z0-9_]+)*$(?!\n)", error="Must be a surface, without `*`."),
+    FullMatch(r"^[a-z0-9_]+(\.[a-z0-9_]+)*$", error="Must be a surface, without `*`."),
 ]
 SURFACES = [
     validate.Length(1, MAX_SURFACE),
-    validate.Regexp(
-        r"^(\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?)$(?!\n)",
+    FullMatch(
+        r"^(\*|[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?)$",
         error="Must be a surface, or a prefix and `.*`.",
     ),
 ]
@@ -31,6 +31,7 @@ class GivenReasonSchema(Schema):
     """As the header has it that a person sends with an access."""
 
     model = Reason
+    descriptions = documentation.GIVEN_REASON_FIELDS
 
     code = fields.String(required=True, validate=validate.OneOf(REASON_CODES))
     ticket = Text(

@@ -8,6 +8,7 @@ from webapp.http.schema import Instant, Schema, Text, TupleOf
 from webapp.identity.principal import PLATFORM_ROLES, TENANT_ROLES
 from webapp.rules.engine.evaluate import Ruling
 from webapp.rules.schemas import FEW, RuleCreateSchema
+from webapp.rules.simulation import documentation
 from webapp.rules.simulation.replay import Affected, Changed, Outcome, Replay, Shift
 from webapp.rules.simulation.service import Comparison, DecisionView, DescribedAccess, Simulation
 from webapp.scope.headers import MAX_TICKET, REASON_CODES
@@ -18,6 +19,7 @@ MAX_DAYS = 90
 
 class DescribedAccessSchema(Schema):
     model = DescribedAccess
+    descriptions = documentation.DESCRIBED_ACCESS_FIELDS
 
     email = Text(required=True, validate=validate.Length(1, 320))
     roles = TupleOf(
@@ -41,8 +43,11 @@ class DescribedAccessSchema(Schema):
     )
 
 
-class SimulateSchema(Schema):
+class SimulationRequestSchema(Schema):
     """A draft, or the removal of a rule, and what it is tried on."""
+
+    example = documentation.REQUEST
+    descriptions = documentation.SIMULATE_FIELDS
 
     rule = fields.Nested(RuleCreateSchema, load_default=None, allow_none=True)
     replaces = fields.UUID(load_default=None, allow_none=True)
@@ -67,6 +72,7 @@ class SimulateSchema(Schema):
 
 class DecisionViewSchema(Schema):
     model = DecisionView
+    descriptions = documentation.DECISION_VIEW_FIELDS
 
     effect = fields.String(required=True, validate=validate.OneOf(get_args(Ruling)))
     explanation = fields.String(required=True)
@@ -78,6 +84,7 @@ class DecisionViewSchema(Schema):
 
 class ComparisonSchema(Schema):
     model = Comparison
+    descriptions = documentation.COMPARISON_FIELDS
 
     before = fields.Nested(DecisionViewSchema, required=True)
     after = fields.Nested(DecisionViewSchema, required=True)
@@ -89,6 +96,7 @@ def _outcome() -> fields.String:
 
 class ShiftSchema(Schema):
     model = Shift
+    descriptions = documentation.SHIFT_FIELDS
 
     before = _outcome()
     after = _outcome()
@@ -97,6 +105,7 @@ class ShiftSchema(Schema):
 
 class AffectedSchema(Schema):
     model = Affected
+    descriptions = documentation.AFFECTED_FIELDS
 
     actor = fields.String(required=True)
     accesses = fields.Integer(required=True)
@@ -104,6 +113,7 @@ class AffectedSchema(Schema):
 
 class ChangedSchema(Schema):
     model = Changed
+    descriptions = documentation.CHANGED_FIELDS
 
     id = fields.UUID(required=True)
     occurred_at = fields.AwareDateTime(required=True)
@@ -116,6 +126,7 @@ class ChangedSchema(Schema):
 
 class ReplaySchema(Schema):
     model = Replay
+    descriptions = documentation.REPLAY_FIELDS
 
     examined = fields.Integer(required=True)
     changed = fields.Integer(required=True)
@@ -127,6 +138,8 @@ class ReplaySchema(Schema):
 
 class SimulationSchema(Schema):
     model = Simulation
+    example = documentation.SIMULATION
+    descriptions = documentation.SIMULATION_FIELDS
 
     access = fields.Nested(ComparisonSchema, required=True, allow_none=True)
     past = fields.Nested(ReplaySchema, required=True, allow_none=True)

@@ -1,0 +1,65 @@
+"""Request bodies, answers and parameters in the document, as the marshmallow schemas have them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import marshmallow as ma
+from apispec import APISpec
+from apispec.ext.marshmallow import MarshmallowPlugin
+
+
+class ShapesPlugin(MarshmallowPlugin):
+    """apispec's plugin, which also adds what each schema says of itself, and takes null out of
+    queries."""
+
+    def init_spec(self, spec: APISpec) -> None:
+        super().init_spec(spec)
+        if self.converter is not None:
+            add: Any = self.converter.add_attribute_function  # which apispec gives no types
+            add(_describe)
+
+    def operation_helper(
+        self, path: str | None = None, operations: dict[str, Any] | None = None, **options: Any
+    ) -> None:
+        described = operations or {}
+        for operation in described.values():
+            for media in _media(operation):
+                _add_example(media)
+        super().operation_helper(path, operations, **options)
+        for operation in described.values():
+            for parameter in operation.get("parameters", ()):
+                if isinstance(parameter, dict) and parameter["in"] == "query":
+                    _take_null_out(parameter["schema"])
+
+
+def _media(operation: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The bodies of an operation, one for each content type."""
+    bodies = [operation.get("requestBody"), *operation.get("responses", {}).values()]
+    for body in bodies:
+        if isinstance(body, dict):  # a string refers to a component
+            yield from body.get("content", {}).values()
+
+
+def _add_example(media: dict[str, Any]) -> None:
+    example = getattr(media.get("schema"), "example", None)
+    if example is not None:
+        media["example"] = example
+
+
+def _take_null_out(schema: dict[str, Any]) -> None:
+    """A filter that is absent loads as `None`, but a query string cannot spell null."""
+    if isinstance(schema.get("type"), list):
+        (schema["type"],) = [kind for kind in schema["type"] if kind != "null"]
+    if schema.get("default", ...) is None:
+        del schema["default"]
+    if "enum" in schema:
+        schema["enum"] = [value for value in schema["enum"] if value is not None]
+
+
+def _describe(_: Any, field: ma.fields.Field[Any], **__: Any) -> dict[str, str]:
+    """The description that a field's schema, or one of its bases, has for it."""
+    for kind in type(field.parent).__mro__:
+        description = vars(kind).get("descriptions", {}).get(field.name)
+        if description is not None:
+            return {"description": description}
+    return {}

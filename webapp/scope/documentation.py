@@ -1,0 +1,9 @@
+"""What the API's description says of reasons."""
+
+from webapp.http.schema import Fields
+
+GIVEN_REASON_FIELDS: Fields = {
+    "code": "What kind of reason it is.",
+    "ticket": "The ticket that it is about.",
+    "note": "More, in your own words.",
+}
