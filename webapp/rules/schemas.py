@@ -7,7 +7,6 @@ that a rule from before a check was tightened can still be listed.
 import ipaddress
 import zoneinfo
 from datetime import datetime
-from functools import partial
 from typing import Any, get_args
 
 from marshmallow import ValidationError, fields, missing, validate
@@ -190,7 +189,7 @@ class RuleDraftSchema(Schema):
     name = Text(required=True, validate=validate.Length(1, 200))
     description = Text(load_default="", validate=validate.Length(max=4000))
     effect = fields.String(required=True, validate=validate.OneOf(get_args(Effect)))
-    subjects = fields.Nested(SubjectsDraftSchema, load_default=partial(Subjects, (), ()))
+    subjects = fields.Nested(SubjectsDraftSchema, load_default=Subjects((), ()))
     surfaces = TupleOf(
         fields.String(validate=SURFACES),
         required=True,
