@@ -16,7 +16,7 @@ from webapp.scope.surface import current_principal, surface
 REPLAYED_HEADER = "Idempotency-Replayed"
 HEADERS = {
     REPLAYED_HEADER: {
-        "description": "`true` where the same was answered before, and nothing is new.",
+        "description": "`true` where this is an earlier answer, sent again.",
         "schema": {"type": "string", "enum": ["true"]},
     },
     EXCLUDED_HEADER: "Excluded",
@@ -26,7 +26,7 @@ blueprint = Blueprint(
     "elevations",
     __name__,
     url_prefix="/admin/api/elevations",
-    description="Decisions for other services.",
+    description="Decisions about accesses in other services.",
 )
 
 
@@ -36,10 +36,11 @@ blueprint = Blueprint(
 @blueprint.arguments(ElevationRequestSchema)
 @blueprint.response(200, ElevationSchema, headers=HEADERS)
 def create_elevation(asked: ElevationRequest, keyed: dict[str, Any]) -> Response:
-    """Ask whether a person may access something, and have that recorded
+    """Ask for an elevation
 
-    A denial is an answer too. ElevationRequest again with the same key, it is the same answer,
-    which `Idempotency-Replayed: true` says; another question with the same key is a conflict.
+    Decides whether a person may access something in your service, and records it. A denial is an
+    answer too, with status 200. The same question with the same `Idempotency-Key` gets the same
+    answer again, with `Idempotency-Replayed: true`; another question with it is a conflict.
     """
     answer = service.answer(current_principal(), keyed["key"], current_request().get_data(), asked)
     db.session.commit()

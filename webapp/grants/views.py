@@ -33,8 +33,8 @@ blueprint = Blueprint(
     "grants",
     __name__,
     url_prefix="/admin/api/grants",
-    description="Approvals for a time, and break-glass. No scope is named: shown is what"
-    " concerns who asks.",
+    description="Approvals for a time, and uses of break-glass. Name no scope: you see what"
+    " concerns you.",
 )
 
 
@@ -51,8 +51,7 @@ _decides = partial(
 def list_grants(query: GrantQuery) -> Response:
     """List grants and requests
 
-    One's own, those at the tenants whose admin one is, and to those with a role on the platform all
-    of them.
+    Your own, those at the tenants whose admin you are, and with a platform role all of them.
     """
     return respond(GrantPageSchema(), service.list_grants(current_scope(), query))
 
@@ -66,8 +65,8 @@ def list_grants(query: GrantQuery) -> Response:
 def request_grants(wanted: GrantRequest) -> Response:
     """Ask for approvals
 
-    One for each of the tenants, or, with null, one for an access to all of them. What is not
-    decided within a day lapses.
+    One grant for each of the tenants or, with null, one for an access to all of them: all or none.
+    A request that nobody decides lapses after a day.
     """
     principal = current_principal()
     requests = asking.evaluate(principal, wanted, current_request().remote_addr)
@@ -96,7 +95,8 @@ def read_grant(grant_id: UUID) -> Response:
 def approve_grant(grant_id: UUID) -> Response:
     """Approve a request
 
-    It is a grant once as many have approved as the rules want. Nobody approves the own request.
+    The grant begins once as many have approved as the rules want. Nobody approves their own
+    request.
     """
     return _decide(grant_id, service.may_decide, service.approve)
 
@@ -113,9 +113,9 @@ def deny_grant(grant_id: UUID) -> Response:
 @_decides("admin.grants.revoke")
 @blueprint.response(200, GrantSchema)
 def revoke_grant(grant_id: UUID) -> Response:
-    """End a request or a grant early
+    """End a grant or a request early
 
-    From the next request on. Whoever holds it may too.
+    It ends from the next request on. Its holder may do so too.
     """
     return _decide(
         grant_id,
@@ -135,9 +135,9 @@ def revoke_grant(grant_id: UUID) -> Response:
 @blueprint.arguments(ReviewSchema)
 @blueprint.response(200, GrantSchema)
 def review_grant(found: dict[str, str], grant_id: UUID) -> Response:
-    """Review break-glass
+    """Review a use of break-glass
 
-    Once it is over, by somebody else. Before that its holder cannot use break-glass again.
+    Somebody else does, once it is over. Until then its holder cannot use break-glass again.
     """
     return _decide(
         grant_id,

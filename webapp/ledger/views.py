@@ -12,7 +12,10 @@ from webapp.ledger.schemas import AuditPageSchema, AuditQuerySchema, AuditSchema
 from webapp.scope.surface import current_surface, surface
 
 blueprint = Blueprint(
-    "audits", __name__, url_prefix="/admin/api/audits", description="Who accessed, and why."
+    "audits",
+    __name__,
+    url_prefix="/admin/api/audits",
+    description="Who accessed or changed what, and why.",
 )
 
 
@@ -21,10 +24,10 @@ blueprint = Blueprint(
 @blueprint.arguments(AuditQuerySchema, location="query")
 @blueprint.response(200, AuditPageSchema)
 def list_audits(query: search.AuditQuery) -> Response:
-    """List committed audit events
+    """List audit events
 
-    In a tenant's scope those that accessed that tenant. `surface` is exact, or `prefix.*`; `from`
-    is included, `to` is not.
+    Those that are committed. In a tenant's scope: the accesses to that tenant, the allowed accesses
+    to all tenants that did not leave it out, and the changes in it.
     """
     page = search.list_events(db.session, query)
     recorder.count_rows(current_surface().name, len(page.items))

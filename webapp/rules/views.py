@@ -26,7 +26,10 @@ from webapp.rules.simulation.service import Simulation
 from webapp.scope.surface import current_principal, current_scope, current_surface, surface
 
 blueprint = Blueprint(
-    "rules", __name__, url_prefix="/admin/api/rules", description="What the rules say, and said."
+    "rules",
+    __name__,
+    url_prefix="/admin/api/rules",
+    description="What decides about accesses beyond one's own tenant.",
 )
 
 
@@ -40,7 +43,11 @@ blueprint = Blueprint(
 @blueprint.arguments(RuleQuerySchema, location="query")
 @blueprint.response(200, RulePageSchema)
 def list_rules(query: RuleQuery) -> Response:
-    """List the rules that the scope sees"""
+    """List rules
+
+    In a tenant's scope, that tenant's rules; in the scope `global`, those of the platform and of
+    the tenants.
+    """
     page = service.list_rules(current_scope(), query)
     _shows(len(page.value.items))
     return json_response(page.json, page.etag)
@@ -53,8 +60,8 @@ def list_rules(query: RuleQuery) -> Response:
 def create_rule(draft: dict[str, Any]) -> Response:
     """Add a rule
 
-    In a tenant's scope it is that tenant's. In the global scope `tenant` says whose it is: null, or
-    absent, stands for the platform.
+    In a tenant's scope, the rule is that tenant's. In the scope `global`, `tenant` says whose it
+    is; null, or absent, is the platform.
     """
     rule = service.create_rule(current_scope(), draft, current_principal().email)
     db.session.commit()
@@ -78,7 +85,8 @@ def read_rule(rule_id: UUID) -> Response:
 def update_rule(changes: dict[str, Any], rule_id: UUID) -> Response:
     """Change a rule
 
-    A field that is absent stays as it is. `If-Match` names the version that is changed.
+    A field that is absent stays as it is; one that is sent is replaced as a whole. `If-Match` names
+    the version that you change.
     """
     rule = service.update_rule(
         rule_id, required_version(rule_id), changes, current_principal().email
@@ -91,9 +99,9 @@ def update_rule(changes: dict[str, Any], rule_id: UUID) -> Response:
 @surface("admin.rules.delete", tenant_roles=("admin",), platform_roles=("owner",), changes=True)
 @blueprint.response(204)
 def delete_rule(rule_id: UUID) -> Response:
-    """Take a rule out of use
+    """Delete a rule
 
-    Its history stays. `If-Match` names the version that is deleted.
+    It counts no more, and its history stays. `If-Match` names the version that you delete.
     """
     service.delete_rule(rule_id, required_version(rule_id), current_principal().email)
     db.session.commit()
@@ -105,7 +113,10 @@ def delete_rule(rule_id: UUID) -> Response:
 @blueprint.arguments(HistoryQuerySchema, location="query")
 @blueprint.response(200, RuleHistorySchema)
 def list_rule_history(query: HistoryQuery, rule_id: UUID) -> Response:
-    """List what a rule was after each change, the newest first"""
+    """List a rule's versions
+
+    What the rule was after each change, the newest first; also of a rule that is deleted.
+    """
     versions = service.list_history(current_scope(), rule_id, query)
     _shows(len(versions.items))
     return respond(RuleHistorySchema(), versions)
@@ -120,12 +131,11 @@ def list_rule_history(query: HistoryQuery, rule_id: UUID) -> Response:
 @blueprint.arguments(SimulationRequestSchema)
 @blueprint.response(200, SimulationSchema)
 def simulate_rule(asked: dict[str, Any]) -> Response:
-    """Try a draft rule, or the removal of one, without changing anything
+    """Try a draft rule
 
-    On an access that is described, or on those of the last days that the scope sees: what would
-    have
-    become of them by today's rules, without the draft and with it. A draft that replaces no rule
-    has the id of nobody, all zeros.
+    Says what a draft, or the removal of a rule, would decide, and changes nothing: of an access
+    that you describe, or of the accesses of the last days that the scope sees. A draft that
+    replaces no rule has an id of zeros.
     """
     scope = current_scope()
     proposal = simulating.propose(scope, asked["rule"], asked["replaces"])
