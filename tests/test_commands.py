@@ -1,0 +1,326 @@
+"""Every `flask` command either changes nothing, or leaves the event of what it changes."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+from uuid import uuid4
+
+import click
+import orjson
+import pytest
+import yaml
+from flask import Flask
+from sqlalchemy import inspect, select
+
+from tests.audit.receipts import second_connection
+from tests.conftest import Run
+from tests.factories import Account, MadeTenant, add_account, add_tenant
+from tests.grants.notices.channels import add_grant, end
+from webapp.audit import append as ledger
+from webapp.audit.append import OWN_JOURNAL
+from webapp.audit.models import AuditEventRow
+from webapp.db.scopes import IdentityScope, PolicyScope, Scope
+from webapp.db.session import Base
+from webapp.extensions import db
+from webapp.grants.models import GrantApprovalRow, GrantRow
+from webapp.identity.models import ApiToken, MembershipRow, PlatformRoleRow, PrincipalRow, Tenant
+from webapp.rules.models import RuleRow
+
+OTHERWISE_RECORDED = {
+    "audit drain": "what it commits are the events themselves",
+    "cache clear": "no row changes, and what was cached is loaded anew",
+    "cache warm": "the same",
+    "db upgrade": "the schema's, by its owner, who has no scope",
+    "demo access": "of development: its access is an event like any other",
+    "demo seed": "of development: it makes the demo's tenants as their people would",
+}
+"""Commands that do more than show something and have no event of their own, and why."""
+
+STATE: Mapping[Scope, Sequence[type[Base]]] = {
+    IdentityScope(): (Tenant, PrincipalRow, PlatformRoleRow, MembershipRow, ApiToken),
+    PolicyScope(): (RuleRow, GrantRow, GrantApprovalRow),
+}
+"""What operators change, and the scopes that see all of it."""
+
+VOLATILE = {"last_used_at"}
+"""What a worker may change meanwhile, on behalf of requests of other tests."""
+
+
+class Prepared(NamedTuple):
+    """A command to be run, once what it is about is there."""
+
+    arguments: Sequence[str]
+    recorded: Sequence[str]
+    """The paths of its events, in order."""
+
+
+@pytest.fixture
+def tenant(app: Flask) -> MadeTenant:
+    return add_tenant(app)
+
+
+@pytest.fixture
+def somebody(app: Flask, tenant: MadeTenant) -> Account:
+    return add_account(app, "support", member_of={tenant.slug: "member"})
+
+
+class Setting:
+    """A tenant, somebody in it, and a place for files."""
+
+    def __init__(self, app: Flask, run: Run, tenant: MadeTenant, somebody: Account, home: Path):
+        self.app, self.run = app, run
+        self.tenant, self.somebody = tenant, somebody
+        self._home = home
+
+    def rules_file(self, *names: str) -> str:
+        """A file with rules of the tenant."""
+        rules = [{"name": name, "effect": "deny", "surfaces": ["shop.*"]} for name in names]
+        path = self._home / f"{uuid4().hex}.yaml"
+        path.write_text(yaml.safe_dump({"tenants": {self.tenant.slug: rules}}))
+        return str(path)
+
+    def grant(self) -> str:
+        state = {"state": "approved"}
+        return str(add_grant(self.app, self.somebody, self.tenant, **state).id)
+
+
+@pytest.fixture
+def setting(app: Flask, run: Run, tenant: MadeTenant, somebody: Account, tmp_path: Path) -> Setting:
+    return Setting(app, run, tenant, somebody, tmp_path)
+
+
+def create_tenant(_: Setting) -> Prepared:
+    slug = f"t-{uuid4().hex}"
+    return Prepared(["tenants", "create", slug], [f"flask tenants create {slug}"])
+
+
+def create_user(_: Setting) -> Prepared:
+    email = f"{uuid4().hex}@example.org"
+    words = ["users", "create", email]
+    return Prepared([*words, "--role", "support"], [f"flask users create {email} support"])
+
+
+def plain(*words: str, given: Sequence[str] = ()) -> Callable[[Setting], Prepared]:
+    """A command that is recorded by the words that it is called with; an upper-case one stands for
+    what the setting has of it."""
+
+    def prepare(setting: Setting) -> Prepared:
+        values = {
+            "EMAIL": setting.somebody.email,
+            "SLUG": setting.tenant.slug,
+            "TOKEN": str(setting.somebody.token_id),
+        }
+        named = [values.get(word, word) for word in words]
+        return Prepared([*named, *given], [" ".join(["flask", *named, *given[1::2]])])
+
+    prepare.__qualname__ = "_".join(words[:2])
+    return prepare
+
+
+def revoke_grant(setting: Setting) -> Prepared:
+    grant_id = setting.grant()
+    return Prepared(["grants", "revoke", grant_id], [f"flask grants revoke {grant_id}"])
+
+
+def expire_grants(setting: Setting) -> Prepared:
+    assert setting.run("grants", "expire").exit_code == 0  # those of other tests
+    for _ in range(2):
+        end(setting.app, add_grant(setting.app, setting.somebody, setting.tenant).id)
+    return Prepared(["grants", "expire"], ["flask grants expire"] * 2)
+
+
+def create_token(setting: Setting) -> Prepared:
+    words = ["tokens", "create", setting.somebody.email, "--name", "laptop"]
+    return Prepared(words, [f"flask tokens create … for {setting.somebody.email}"])
+
+
+def import_rules(setting: Setting) -> Prepared:
+    return Prepared(["rules", "import", setting.rules_file("new")], [IMPORTED])
+
+
+def import_changes(setting: Setting) -> Prepared:
+    assert setting.run("rules", "import", setting.rules_file("kept")).exit_code == 0
+    file = Path(setting.rules_file("kept"))
+    file.write_text(file.read_text().replace("deny", "require_approval"))
+    return Prepared(["rules", "import", str(file)], [IMPORTED])
+
+
+def prune_rules(setting: Setting) -> Prepared:
+    assert setting.run("rules", "import", setting.rules_file("kept", "gone")).exit_code == 0
+    return Prepared(["rules", "import", "--prune", setting.rules_file("kept")], [IMPORTED])
+
+
+def import_as_somebody(setting: Setting) -> Prepared:
+    by = ["--by", setting.somebody.email]
+    path = f"flask rules import by {setting.somebody.email}"
+    return Prepared(["rules", "import", *by, setting.rules_file("new")], [path])
+
+
+IMPORTED = "flask rules import by operator"
+
+CHANGES: Sequence[Callable[[Setting], Prepared]] = [
+    create_tenant,
+    create_user,
+    plain("users", "grant", "EMAIL", "auditor"),
+    plain("users", "revoke", "EMAIL", "support"),
+    plain("users", "join", "EMAIL", "SLUG", given=("--role", "admin")),
+    plain("users", "leave", "EMAIL", "SLUG"),
+    create_token,
+    plain("tokens", "revoke", "TOKEN"),
+    revoke_grant,
+    expire_grants,
+    import_rules,
+    import_changes,
+    import_as_somebody,
+    prune_rules,
+]
+
+
+def dry_run(setting: Setting) -> Sequence[str]:
+    return ["rules", "import", "--dry-run", setting.rules_file("new")]
+
+
+def unchanged_import(setting: Setting) -> Sequence[str]:
+    assert setting.run("rules", "import", setting.rules_file("kept")).exit_code == 0
+    return ["rules", "import", "--prune", setting.rules_file("kept")]
+
+
+def simulation(setting: Setting) -> Sequence[str]:
+    draft = {"name": "new", "effect": "deny", "surfaces": ["shop.*"]}
+    path = Path(setting.rules_file()).with_suffix(".json")
+    path.write_bytes(orjson.dumps(draft))
+    return ["rules", "simulate", str(path)]
+
+
+def shows(*words: str) -> Callable[[Setting], Sequence[str]]:
+    def prepare(_: Setting) -> Sequence[str]:
+        return words
+
+    prepare.__qualname__ = "_".join(words[:2])
+    return prepare
+
+
+SHOWS: Sequence[Callable[[Setting], Sequence[str]]] = [
+    shows("audit", "search"),
+    shows("audit", "tail"),
+    shows("audit", "verify", "--complete"),
+    shows("cache", "stats"),
+    shows("db", "check"),
+    shows("db", "roles"),
+    shows("doctor"),
+    shows("grants", "list"),
+    shows("rules", "check"),
+    shows("rules", "export"),
+    shows("rules", "list"),
+    shows("scope", "lint"),
+    shows("tenants", "list"),
+    shows("tokens", "list"),
+    shows("users", "list"),
+    simulation,
+    dry_run,
+    unchanged_import,
+]
+
+
+def state(app: Flask) -> dict[str, list[tuple[Any, ...]]]:
+    """All rows of what operators change."""
+    rows: dict[str, list[tuple[Any, ...]]] = {}
+    with app.app_context():
+        for scope, models in STATE.items():
+            with db.session.scoped(scope):
+                for model in models:
+                    columns = [c for c in inspect(model).columns if c.key not in VOLATILE]
+                    found = db.session.execute(select(*columns))
+                    rows[model.__tablename__] = sorted(tuple(map(str, row)) for row in found)
+    return rows
+
+
+def last_number(app: Flask) -> int:
+    """Of the events that no request has left."""
+    with second_connection(app) as session:
+        numbers = select(AuditEventRow.origin_seq).order_by(AuditEventRow.origin_seq.desc())
+        own = numbers.where(AuditEventRow.origin_journal == OWN_JOURNAL).limit(1)
+        return session.scalar(own) or 0
+
+
+def recorded_since(app: Flask, number: int) -> list[Mapping[str, Any]]:
+    with second_connection(app) as session:
+        own = AuditEventRow.origin_journal == OWN_JOURNAL
+        since = select(AuditEventRow.event).where(own, AuditEventRow.origin_seq > number)
+        return list(session.scalars(since.order_by(AuditEventRow.origin_seq)))
+
+
+def is_path(found: str, expected: str) -> bool:
+    """Whether a path is the expected one, in which `…` is what was made by the command."""
+    before, gap, after = expected.partition("…")
+    return found.startswith(before) and found.endswith(after) if gap else found == expected
+
+
+def names_of(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[str]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from names_of(command, (*path, name))
+        else:
+            yield " ".join((*path, name))
+
+
+NOT_OURS = {"openapi", "routes", "run", "shell"}
+"""Commands of Flask and its extensions, which reach no row."""
+
+
+def test_every_command_is_known_to_change_something_or_nothing(
+    app: Flask, setting: Setting
+) -> None:
+    """A new one belongs into CHANGES or SHOWS, where it is tried."""
+    changing = {" ".join(prepare(setting).arguments) for prepare in CHANGES}
+    showing = {" ".join(prepare(setting)) for prepare in SHOWS}
+    tried = changing | showing
+    for name in names_of(app.cli):
+        if name.split()[0] in NOT_OURS:
+            continue
+        known = any(called == name or called.startswith(f"{name} ") for called in tried)
+        assert known != (name in OTHERWISE_RECORDED), name
+
+
+@pytest.mark.parametrize("prepare", CHANGES, ids=lambda prepare: prepare.__qualname__)
+def test_change_by_a_command_leaves_its_event(
+    app: Flask, setting: Setting, prepare: Callable[[Setting], Prepared]
+) -> None:
+    arguments, expected = prepare(setting)
+    before, number = state(app), last_number(app)
+    result = setting.run(*arguments)
+    assert result.exit_code == 0, result.output
+    assert state(app) != before
+    events = recorded_since(app, number)
+    paths = [event["request"]["path"] for event in events]
+    assert len(paths) == len(expected), paths
+    assert all(map(is_path, paths, expected)), paths
+    for event in events:
+        assert (event["kind"], event["outcome"]) == ("change", "served")
+        assert event["surface"] == ".".join(arguments[:2])
+        assert event["request"]["method"] == "CLI"
+        assert event["rows"] == 1
+
+
+@pytest.mark.parametrize("prepare", CHANGES, ids=lambda prepare: prepare.__qualname__)
+def test_change_by_a_command_that_cannot_be_recorded_is_not_made(
+    app: Flask, setting: Setting, prepare: Callable[[Setting], Prepared]
+) -> None:
+    arguments, _ = prepare(setting)
+    before, number = state(app), last_number(app)
+    with mock.patch.object(ledger, "append_own", side_effect=OSError("no room for events")):
+        assert setting.run(*arguments).exit_code != 0
+    assert state(app) == before
+    assert recorded_since(app, number) == []
+
+
+@pytest.mark.parametrize("prepare", SHOWS, ids=lambda prepare: prepare.__qualname__)
+def test_command_that_shows_something_changes_nothing_and_leaves_no_event(
+    app: Flask, setting: Setting, prepare: Callable[[Setting], Sequence[str]]
+) -> None:
+    arguments = prepare(setting)
+    before, number = state(app), last_number(app)
+    setting.run(*arguments)
+    assert state(app) == before
+    assert recorded_since(app, number) == []
