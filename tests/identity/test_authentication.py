@@ -10,6 +10,7 @@ from flask import Flask, Request
 from sqlalchemy import NullPool, create_engine, text
 
 from tests.audit.receipts import committed, receipt
+from tests.clocks import INSTANT, clock_at
 from tests.factories import INCIDENT, Account, add_account, add_tenant
 from tests.processes import Web
 from webapp.db.scopes import IdentityScope
@@ -136,6 +137,20 @@ def test_expiry_is_checked_though_the_token_is_remembered(
     monkeypatch.setattr(tokens, "datetime", TwoHoursOn)
     assert_refused(app, token, "expired")
     assert who(app, account.token).email == account.email
+
+
+@pytest.mark.parametrize("remembered", [False, True], ids=["read anew", "remembered"])
+def test_token_is_refused_from_its_expiry_on_and_good_until_just_before(
+    app: Flask, remembered: bool
+) -> None:
+    account, expires_at = add_account(app), datetime.now(UTC) + timedelta(hours=1)
+    token = mint(app, account, expires_at)
+    if remembered:
+        assert who(app, token).email == account.email
+    with clock_at(expires_at, tokens):
+        assert_refused(app, token, "expired")
+    with clock_at(expires_at - INSTANT, tokens):
+        assert who(app, token).email == account.email
 
 
 def test_an_expired_token_is_refused_again_and_again(app: Flask) -> None:

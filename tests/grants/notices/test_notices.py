@@ -7,12 +7,21 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from smtplib import (
+    SMTPAuthenticationError,
+    SMTPDataError,
+    SMTPRecipientsRefused,
+    SMTPServerDisconnected,
+)
+from unittest import mock
 from uuid import uuid4
 
 import pytest
 from celery.schedules import crontab
 from flask import Flask
 from flask.testing import FlaskClient
+from urllib3 import HTTPConnectionPool
+from urllib3.exceptions import LocationParseError, MaxRetryError
 
 import celeryconfig
 from tasks import notices as task
@@ -38,7 +47,9 @@ from tests.grants.notices.channels import (
 from webapp.db.scopes import IdentityScope, MaintenanceScope
 from webapp.directory import service as directory
 from webapp.extensions import db
+from webapp.grants.notices import mail, webhook
 from webapp.grants.notices import outbox as notices
+from webapp.grants.notices.webhook import Refused
 
 TOLERANCE = timedelta(seconds=30)
 
@@ -286,6 +297,63 @@ def test_one_who_is_refused_holds_up_nobody(
     assert len(hooks.bodies) == 1
     (row,) = (row for row in rows(told.app, grant.id) if row.recipient == first)
     assert row.problem == "SMTPRecipientsRefused: 550"
+
+
+SECRET_TEXT = "Zq7Kx9"  # noqa: S105 - stands for one
+FAILURES: dict[str, tuple[Exception, str]] = {
+    "a response": (
+        SMTPAuthenticationError(535, f"no such password: {SECRET_TEXT}".encode()),
+        "SMTPAuthenticationError: 535",
+    ),
+    "refused data": (
+        SMTPDataError(554, f"spam: {SECRET_TEXT}".encode()),
+        "SMTPDataError: 554",
+    ),
+    "refused recipients": (
+        SMTPRecipientsRefused({SECRET_TEXT: (550, SECRET_TEXT.encode())}),
+        "SMTPRecipientsRefused: 550",
+    ),
+    "a broken connection": (SMTPServerDisconnected(SECRET_TEXT), "SMTPServerDisconnected"),
+    "a system's error": (ConnectionRefusedError(111, SECRET_TEXT), "ConnectionRefusedError"),
+    "a webhook out of reach": (
+        MaxRetryError(HTTPConnectionPool("localhost"), f"/hooks?key={SECRET_TEXT}"),
+        "MaxRetryError",
+    ),
+    "a webhook's address": (LocationParseError(f"/hooks?key={SECRET_TEXT}"), "LocationParseError"),
+    "a webhook's status": (Refused(410), "HTTP 410"),
+    "no address": (ValueError(SECRET_TEXT), "ValueError"),
+    "anything else": (RuntimeError(SECRET_TEXT), "RuntimeError"),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("channel", ["mail", "webhook"])
+def test_problem_of_a_notice_names_a_failure_and_repeats_no_text_of_it(
+    told: DecisionView,
+    tenant: MadeTenant,
+    support: Account,
+    capsys: pytest.CaptureFixture[str],
+    channel: str,
+    failure: str,
+) -> None:
+    """The text may hold an address with its secrets, or what a stranger's server has said."""
+    error, expected = FAILURES[failure]
+    grant = add_grant(told.app, support, tenant)
+    tell(told.app, "denied", grant)
+    with (
+        mock.patch.object(mail, "post", side_effect=error),
+        mock.patch.object(webhook, "post", side_effect=error),
+    ):
+        send(told.app)
+    (row,) = (
+        row
+        for row in rows(told.app, grant.id)
+        if row.channel == channel and (row.recipient or channel == "webhook")
+    )
+    assert row.problem == expected
+    said = capsys.readouterr().err
+    assert "notice_failed" in said
+    assert SECRET_TEXT not in said
 
 
 def test_a_mail_server_that_is_down_is_tried_once_and_holds_up_no_webhook(
