@@ -28,7 +28,7 @@ def seal(app: Flask, *events: AuditEvent) -> list[list[str]]:
 
 
 @contextmanager
-def ledger_session(app: Flask, lock_timeout: str = "30s") -> Iterator[ScopedSession]:
+def ledger_session(app: Flask, lock_timeout: str = "120s") -> Iterator[ScopedSession]:
     options = {"options": f"-c lock_timeout={lock_timeout}"}
     url = app.extensions["settings"].database_url
     engine = create_engine(url, poolclass=NullPool, connect_args=options)

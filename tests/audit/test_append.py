@@ -31,9 +31,12 @@ from tests.audit.ledgers import (
 from tests.audit.receipts import second_connection, wait_for
 from webapp.audit import append as ledger
 from webapp.audit.append import Received
-from webapp.audit.event import AuditEvent, event_mac
+from webapp.audit.event import AuditEvent, dump_event, event_mac
 from webapp.audit.models import AuditEventRow
 from webapp.db.session import ScopedSession
+
+PATIENCE = 120
+"""Seconds: each of them makes partitions for all the others."""
 
 WITHOUT_PARTITION = datetime(1987, 6, 5, tzinfo=UTC)
 """In a month whose partition was taken away: what the ledger refuses, though its MAC holds."""
@@ -139,6 +142,28 @@ def test_what_is_sealed_and_no_event_is_quarantined(app: Flask) -> None:
     event = make_event()
     assert receive(app, [item, *seal(app, event)]).appended == 1
     assert quarantined(app, item) == "not an audit event"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "Zq7Kx9"},
+        {"Zq7Kx9": 1},
+        {"http_status": "Zq7Kx9"},
+        {"occurred_at": "Zq7Kx9"},
+        {"request": {"Zq7Kx9": None}},
+    ],
+    ids=str,
+)
+def test_problem_of_a_sealed_event_that_is_none_repeats_nothing_of_it(
+    app: Flask, change: dict[str, Any]
+) -> None:
+    """It is shown and logged without the delivery, which may be anything."""
+    event = orjson.loads(dump_event(make_event())) | change
+    data = orjson.dumps(event, option=orjson.OPT_SORT_KEYS)
+    item = [data.decode(), event_mac(data, key_of(app))]
+    assert len(receive(app, [item]).quarantined) == 1
+    assert "Zq7Kx9" not in str(quarantined(app, item))
 
 
 @pytest.mark.parametrize(
@@ -299,7 +324,7 @@ def test_many_workers_with_overlapping_deliveries(app: Flask, poison: AuditEvent
         [[item[0], "0" * 64] for item in seal(app, *(make_event() for _ in range(50)))]
         for _ in range(6)
     ]
-    together = Barrier(6, timeout=30)
+    together = Barrier(6, timeout=PATIENCE)
 
     def work(number: int) -> int:
         own = random.Random(number)  # noqa: S311 - no secret

@@ -176,7 +176,8 @@ def test_from_the_broken_glass_to_its_review(
 
 def _refused(response: TestResponse) -> str:
     body = response.get_json()
-    assert (response.status_code, body["code"], body["rules"]) == (403, "elevation_denied", [])
+    assert response.status_code == 403, body
+    assert (body["code"], body["rules"]) == ("elevation_denied", [])
     return str(body["detail"])
 
 
@@ -193,6 +194,34 @@ def test_another_tenant_takes_another_incident(
         assert tenant.slug in _refused(access(client, breaker, other))
     assert access(client, breaker, tenant).status_code == 200
     assert len(incidents(told.app, breaker)) == 1
+
+
+def test_break_glass_for_all_tenants_opens_no_single_one(
+    told: DecisionView,
+    client: FlaskClient,
+    tenant: MadeTenant,
+    breaker: Account,
+    approval: dict[str, Any],
+) -> None:
+    """And what it opens is one incident of all of them, whoever asks for it and however often."""
+    assert access(client, breaker, None).status_code == 200
+    for other in (tenant, add_tenant(told.app)):
+        assert "all tenants" in _refused(access(client, breaker, other))
+    assert access(client, breaker, None).status_code == 200
+    (incident,) = incidents(told.app, breaker)
+    assert (incident.tenant_id, incident.state) == (None, "approved")
+    shown = client.get(f"{PATH}/{incident.id}", headers=breaker.headers()).get_json()
+    assert (shown["kind"], shown["tenant"]) == ("break_glass", None)
+
+
+def test_break_glass_for_all_tenants_is_recorded_as_of_all_of_them(
+    told: DecisionView, teller: None, client: FlaskClient, breaker: Account
+) -> None:
+    opening, accessing = committed(told.app, *receipt(access(client, breaker, None)))
+    (incident,) = incidents(told.app, breaker)
+    for event in (opening, accessing):
+        assert event["scope"] == {"kind": "global", "tenant": None, "tenant_id": None}
+        assert event["decision"]["grant_ids"] == [str(incident.id)]
 
 
 def test_a_denial_holds(

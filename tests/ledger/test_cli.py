@@ -4,7 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from types import SimpleNamespace
+from unittest import mock
 from uuid import uuid4
 
 import orjson
@@ -13,6 +16,7 @@ from click.testing import Result
 from flask import Flask
 
 from tests.audit.events import make_event
+from tests.audit.ledgers import key_of, ledger_session
 from tests.factories import Account, MadeTenant
 from tests.processes import ROOT
 from webapp.audit import append as ledger
@@ -27,6 +31,7 @@ from webapp.audit.event import (
 )
 from webapp.db.scopes import LedgerScope
 from webapp.extensions import db
+from webapp.ledger import cli, search
 
 
 def run(app: Flask, *arguments: str) -> Result:
@@ -203,6 +208,59 @@ def test_tail_shows_the_last_events_the_newest_at_the_end(app: Flask) -> None:
     text = run(app, "tail", "-n", "2").output.splitlines()
     assert [line.split()[-1] for line in text] == [str(event.id) for event in events[1:]]
     assert "accesses.things  global  incident  INC-1  served  3  1" in text[0]
+
+
+def follow(app: Flask, *steps: Callable[[], object]) -> list[str]:
+    """The ids that `audit tail` shows, if between its readings each of these steps is taken."""
+    remaining = iter(steps)
+
+    def take_a_step(_: float) -> None:
+        step = next(remaining, None)
+        if step is None:
+            raise KeyboardInterrupt
+        step()
+
+    with mock.patch.object(cli, "time", SimpleNamespace(sleep=take_a_step)):
+        result = run(app, "tail", "--follow", "-n", "0", "--json")
+    return [str(line["id"]) for line in lines(result)]
+
+
+def nothing() -> None:
+    """A pause in which nothing happens."""
+
+
+@pytest.fixture
+def _slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long this takes, it is within the overlap."""
+    monkeypatch.setattr(search, "OVERLAP", timedelta(hours=1))
+
+
+@pytest.mark.usefixtures("_slow_machine")
+@pytest.mark.parametrize("begun_before", [True, False], ids=["before it", "meanwhile"])
+def test_tail_shows_an_event_that_is_committed_after_one_that_was_inserted_later(
+    app: Flask, begun_before: bool
+) -> None:
+    """By a transaction that has begun before the tail, or while it follows. Each event comes once,
+    and none that was committed before."""
+    before, early, later = make_event(), make_event(), make_event()
+    append(app, before)
+    with ledger_session(app) as slow:
+
+        def insert() -> None:
+            ledger.receive(slow, [seal(early, key_of(app))], key_of(app))
+
+        if begun_before:
+            insert()
+        shown = follow(
+            app,
+            nothing if begun_before else insert,
+            lambda: append(app, later),
+            slow.commit,
+            nothing,
+            nothing,
+        )
+    ours = {str(event.id) for event in (before, early, later)}
+    assert [shown_id for shown_id in shown if shown_id in ours] == [str(later.id), str(early.id)]
 
 
 def test_tail_follows_until_it_is_interrupted(app: Flask, environment: Mapping[str, str]) -> None:
