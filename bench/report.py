@@ -26,9 +26,10 @@ def print_report(results: Results, setting: str) -> None:
     console.print("Sightline, measured side by side", style="bold")
     console.print(setting, highlight=False)
     console.print(ratio_table(results.ratios))
-    console.print(figure_table(results))
+    if results.figures:
+        console.print(figure_table(results))
     for curve in results.curves:
-        console.print(chart(curve))
+        console.print(chart(curve), width=CHART_WIDTH)
     for wrong in results.wrong:
         console.print(f"[red]wrong:[/red] {wrong}", highlight=False)
 
@@ -79,9 +80,8 @@ def ratio_table(ratios: list[Ratio], form: box.Box = box.HEAVY_HEAD) -> Table:
     for ratio in ratios:
         low, high = ratio.quartiles
         bar = "" if ratio.bar is None else f"≥ {ratio.bar:g}"
-        cpu = "" if ratio.cpu_us is None else "{:.0f} / {:.0f} µs".format(*ratio.cpu_us)
         median, spread = f"{ratio.median:.2f}×", f"{low:.2f}–{high:.2f}"
-        table.add_row(ratio.what, ratio.against, median, spread, bar, _verdict(ratio), cpu)
+        table.add_row(ratio.what, ratio.against, median, spread, bar, _verdict(ratio), _cpu(ratio))
     return table
 
 
@@ -107,6 +107,13 @@ def chart(curve: Curve) -> Table:
 
 def _verdict(ratio: Ratio) -> str:
     return {None: "", True: "reached", False: "[yellow]below[/yellow]"}[ratio.reached]
+
+
+def _cpu(ratio: Ratio) -> str:
+    if ratio.cpu_us is None:
+        return ""
+    ours, theirs = ratio.cpu_us
+    return f"{ours:.0f} / {theirs:.0f} µs ({theirs / ours:.2f}×)"
 
 
 def _commit() -> str | None:
