@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, fields
+from dataclasses import astuple, fields, is_dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -105,6 +105,21 @@ def print_rows(
     for row_cells in cells:
         table.add_row(*row_cells)
     console(at_least=width).print(table, crop=False)
+
+
+def print_details(details: "DataclassInstance", *, as_json: bool) -> None:
+    """Print one dataclass: a line for each field, and a table for each that holds dataclasses."""
+    if as_json:
+        print_json(details)
+        return
+    for field in fields(details):
+        value, heading = getattr(details, field.name), field.name.replace("_", " ")
+        match value:
+            case (first, *_) if is_dataclass(first) and not isinstance(first, type):
+                click.echo(f"{heading}:")
+                print_rows(type(first), value, as_json=False)
+            case _:
+                click.echo(f"{heading}: {_cell(value) or '-'}")
 
 
 def _least_width(cell: str) -> int:

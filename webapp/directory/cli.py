@@ -2,18 +2,19 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from functools import wraps
 from typing import ParamSpec
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import click
 
 from webapp.audit.operation import record_command
-from webapp.commands import Commands, as_json, print_json, print_rows
-from webapp.db.scopes import IdentityScope
+from webapp.commands import Commands, as_json, print_details, print_json, print_rows
+from webapp.db.scopes import GlobalScope, IdentityScope
 from webapp.directory import listing, service
-from webapp.directory.listing import TenantEntry, TokenEntry, UserEntry
+from webapp.directory.listing import NamingRule, TenantEntry, TokenEntry, UserEntry
 from webapp.extensions import db
 from webapp.identity.principal import (
     PLATFORM_ROLES,
@@ -66,11 +67,12 @@ def _within_identity(command: Callable[P, None]) -> Callable[P, None]:
 
 
 email = click.argument("email")
+slug_argument = click.argument("slug")
 platform_role = click.argument("role", type=click.Choice(PLATFORM_ROLES))
 
 
 @tenants.command("create")
-@click.argument("slug")
+@slug_argument
 @click.option("--name", help="What people call it; the slug if left out.")
 @as_json
 @_within_identity
@@ -87,8 +89,61 @@ def create_tenant(*, slug: str, name: str | None, as_json: bool) -> None:
 @as_json
 @_within_identity
 def list_tenants(*, as_json: bool) -> None:
-    """Show all tenants."""
+    """Show all tenants, those that have ended too."""
     print_rows(TenantEntry, listing.list_tenants(), as_json=as_json)
+
+
+@tenants.command("show")
+@slug_argument
+@as_json
+@_within_identity
+def show_tenant(*, slug: str, as_json: bool) -> None:
+    """Show a tenant and its members."""
+    print_details(listing.show_tenant(slug), as_json=as_json)
+
+
+@tenants.command("rename")
+@slug_argument
+@click.option("--slug", "new_slug", metavar="NEW", help="The slug that requests name it by.")
+@click.option("--name", help="What people call it.")
+@as_json
+@_within_identity
+def rename_tenant(*, slug: str, new_slug: str | None, name: str | None, as_json: bool) -> None:
+    """Change the slug of a tenant, its name, or both, from the next request on.
+
+    Its rules, grants and members stay. Audit events keep the slug that they recorded; requests
+    that still name the former slug find no tenant.
+    """
+    options = (("--slug", new_slug), ("--name", name))
+    words = [word for option, value in options if value is not None for word in (option, value)]
+    if not words:
+        raise click.UsageError("Give --slug, --name, or both.")
+    tenant = service.rename_tenant(slug, new_slug=new_slug, name=name)
+    tenant_id, slug_now, name_now = tenant.id, tenant.slug, tenant.name
+    record_command(db.session, "tenants", "rename", slug, *words)
+    db.session.commit()
+    said = f"The tenant {slug} is now {slug_now}, {name_now}."
+    _done(said, as_json, id=tenant_id, slug=slug_now, name=name_now)
+
+
+@tenants.command("end")
+@slug_argument
+@click.confirmation_option(
+    prompt="The tenant ends for good. Go on?", help="End it without asking first."
+)
+@as_json
+@_within_identity
+def end_tenant(*, slug: str, as_json: bool) -> None:
+    """End a tenant for good, from the next request on.
+
+    All memberships in it end, and no elevation finds it any more. Its rules, grants and audit
+    events stay. Its slug stays taken; `flask tenants rename` frees it.
+    """
+    members = service.end_tenant(slug)
+    record_command(db.session, "tenants", "end", slug, rows=1 + members)
+    db.session.commit()
+    said = f"The tenant {slug} has ended, with {members} memberships."
+    _done(said, as_json, slug=slug, memberships=members)
 
 
 @users.command("create")
@@ -115,8 +170,68 @@ def create_user(*, email: str, roles: tuple[PlatformRole, ...], as_json: bool) -
 @as_json
 @_within_identity
 def list_users(*, as_json: bool) -> None:
-    """Show all users and the roles that they hold, tenants' as slug:role."""
+    """Show all users and their roles, those that have ended too.
+
+    A role in a tenant is shown as slug:role.
+    """
     print_rows(UserEntry, listing.list_users(), as_json=as_json)
+
+
+@users.command("show")
+@email
+@as_json
+@_within_identity
+def show_user(*, email: str, as_json: bool) -> None:
+    """Show a user: roles, memberships and tokens."""
+    print_details(listing.show_user(email), as_json=as_json)
+
+
+@users.command("rename")
+@email
+@click.argument("new_email")
+@as_json
+def rename_user(*, email: str, new_email: str, as_json: bool) -> None:
+    """Change the address of a user, from the next request on.
+
+    Roles, memberships, tokens and grants stay. Audit events keep the address that they recorded.
+    A rule that names the former address does not apply to the user any more: such rules are
+    listed, to be changed by hand.
+    """
+    with db.session.scoped(IdentityScope()):
+        user = service.rename_user(email, new_email)
+        user_id, address = user.id, user.email
+        record_command(db.session, "users", "rename", email, address)
+        db.session.commit()
+    with db.session.scoped(GlobalScope(access_id=uuid4())):
+        naming = listing.list_naming_rules(email)
+    _done(f"The user {email} is now {address}.", as_json, id=user_id, email=address, rules=naming)
+    if naming and not as_json:
+        click.echo(f"These rules name {email}, and do not apply to {address}:")
+        print_rows(NamingRule, naming, as_json=False)
+
+
+@users.command("end")
+@email
+@click.confirmation_option(
+    prompt="The user ends for good. Go on?", help="End the user without asking first."
+)
+@as_json
+@_within_identity
+def end_user(*, email: str, as_json: bool) -> None:
+    """End a user for good, from the next request on.
+
+    All tokens are revoked, and all platform roles and memberships end. What the user did stays on
+    record. The address stays taken; `flask users rename` frees it.
+    """
+    ended = service.end_user(email)
+    counts = asdict(ended)
+    record_command(db.session, "users", "end", email, rows=1 + sum(counts.values()))
+    db.session.commit()
+    said = (
+        f"The user {email} has ended, with {ended.tokens} tokens, {ended.platform_roles} platform"
+        f" roles and {ended.memberships} memberships."
+    )
+    _done(said, as_json, email=email, **counts)
 
 
 @users.command("grant")
@@ -147,7 +262,7 @@ def revoke(*, email: str, role: PlatformRole, as_json: bool) -> None:
 
 @users.command("join")
 @email
-@click.argument("slug")
+@slug_argument
 @click.option(
     "--role",
     type=click.Choice(TENANT_ROLES),
@@ -167,7 +282,7 @@ def join(*, email: str, slug: str, role: TenantRole, as_json: bool) -> None:
 
 @users.command("leave")
 @email
-@click.argument("slug")
+@slug_argument
 @as_json
 @_within_identity
 def leave(*, email: str, slug: str, as_json: bool) -> None:

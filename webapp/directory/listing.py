@@ -1,15 +1,17 @@
-"""Who there is and what they hold, as values for an operator to read."""
+"""Tenants, users and tokens as values for an operator to read."""
 
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import select
+import orjson
+from sqlalchemy import ColumnElement, func, select
 
-from webapp.directory.service import get_user
+from webapp.directory.service import get_tenant, get_user
 from webapp.extensions import db
 from webapp.identity.models import ApiToken, MembershipRow, PlatformRoleRow, PrincipalRow, Tenant
+from webapp.rules.models import RuleRow
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,7 @@ class TenantEntry:
     name: str
     id: UUID
     created_at: datetime
+    ended_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class UserEntry:
     """As in `Principal.roles`: tenants' as `slug:role`."""
     id: UUID
     created_at: datetime
+    ended_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -43,15 +47,93 @@ class TokenEntry:
     """To the minute: a busy token is noted once in one, by each process."""
 
 
+@dataclass(frozen=True)
+class Member:
+    """A user's membership in a tenant."""
+
+    tenant: str
+    user: str
+    role: str
+
+
+@dataclass(frozen=True)
+class TenantDetails:
+    slug: str
+    name: str
+    id: UUID
+    created_at: datetime
+    ended_at: datetime | None
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True)
+class UserDetails:
+    email: str
+    id: UUID
+    created_at: datetime
+    ended_at: datetime | None
+    platform_roles: tuple[str, ...]
+    memberships: tuple[Member, ...]
+    tokens: tuple[TokenEntry, ...]
+
+
+@dataclass(frozen=True)
+class NamingRule:
+    """A rule that names a user's address."""
+
+    tenant: str | None
+    name: str
+    id: UUID
+
+
 def list_tenants() -> list[TenantEntry]:
     rows = db.session.scalars(select(Tenant).order_by(Tenant.slug))
-    return [TenantEntry(row.slug, row.name, row.id, row.created_at) for row in rows]
+    return [TenantEntry(row.slug, row.name, row.id, row.created_at, row.ended_at) for row in rows]
 
 
 def list_users() -> list[UserEntry]:
     held = _roles_by_principal()
     rows = db.session.scalars(select(PrincipalRow).order_by(PrincipalRow.email))
-    return [UserEntry(row.email, tuple(held[row.id]), row.id, row.created_at) for row in rows]
+    return [
+        UserEntry(row.email, tuple(held[row.id]), row.id, row.created_at, row.ended_at)
+        for row in rows
+    ]
+
+
+def show_tenant(slug: str) -> TenantDetails:
+    """Raises `NotFound` for a tenant that is not there."""
+    row = get_tenant(slug)
+    members = _members(MembershipRow.tenant_id == row.id)
+    return TenantDetails(row.slug, row.name, row.id, row.created_at, row.ended_at, members)
+
+
+def show_user(email: str) -> UserDetails:
+    """Raises `NotFound` for a user who is not there."""
+    row = get_user(email)
+    roles = select(PlatformRoleRow.role).where(PlatformRoleRow.principal_id == row.id)
+    return UserDetails(
+        email=row.email,
+        id=row.id,
+        created_at=row.created_at,
+        ended_at=row.ended_at,
+        platform_roles=tuple(db.session.scalars(roles.order_by(PlatformRoleRow.role))),
+        memberships=_members(MembershipRow.principal_id == row.id),
+        tokens=tuple(list_tokens(row.email)),
+    )
+
+
+def list_naming_rules(email: str) -> list[NamingRule]:
+    """The rules that name this address among their subjects, of all owners that the scope sees."""
+    quoted = orjson.dumps(email.lower()).decode()
+    users = func.lower(RuleRow.subjects["users"].astext)
+    rows = db.session.execute(
+        select(Tenant.slug, RuleRow.name, RuleRow.id)
+        .select_from(RuleRow)
+        .outerjoin(Tenant, Tenant.id == RuleRow.tenant_id)
+        .where(RuleRow.deleted_at.is_(None), users.contains(quoted, autoescape=True))
+        .order_by(RuleRow.name, RuleRow.id)
+    )
+    return [NamingRule(tenant, name, rule_id) for tenant, name, rule_id in rows]
 
 
 def list_tokens(email: str | None = None) -> list[TokenEntry]:
@@ -74,6 +156,17 @@ def list_tokens(email: str | None = None) -> list[TokenEntry]:
         )
         for token, owner in rows
     ]
+
+
+def _members(condition: ColumnElement[bool]) -> tuple[Member, ...]:
+    rows = db.session.execute(
+        select(Tenant.slug, PrincipalRow.email, MembershipRow.role)
+        .join(Tenant, Tenant.id == MembershipRow.tenant_id)
+        .join(PrincipalRow, PrincipalRow.id == MembershipRow.principal_id)
+        .where(condition)
+        .order_by(Tenant.slug, PrincipalRow.email)
+    )
+    return tuple(Member(tenant, user, role) for tenant, user, role in rows)
 
 
 def _roles_by_principal() -> defaultdict[UUID, list[str]]:

@@ -1,6 +1,9 @@
 """The administration of tenants, users, their roles and their tokens.
 
 What is changed here counts from the next request on, in every process. The caller commits.
+
+A tenant or user that ends keeps its row, since rules, grants and audit events name it, and keeps
+its slug or address: another one can have that only after the ended one was renamed.
 """
 
 import re
@@ -10,7 +13,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.exc import IntegrityError
 
 from webapp.caching import invalidate
@@ -26,6 +29,7 @@ from webapp.identity.models import (
     Tenant,
 )
 from webapp.identity.principal import MAX_EMAIL, PlatformRole, TenantRole
+from webapp.rules.rule import ALL_RULES_TAG, owner_tag
 
 MAX_NAME = 200
 
@@ -42,25 +46,83 @@ class NewToken:
     """The token itself: shown once, kept nowhere."""
 
 
+@dataclass(frozen=True)
+class Ended:
+    """What ended together with a user."""
+
+    tokens: int
+    platform_roles: int
+    memberships: int
+
+
 def create_tenant(slug: str, name: str) -> Tenant:
-    if not _SLUG.fullmatch(slug):
-        raise _invalid("slug", "must be 1 to 63 of a-z, 0-9 and -, and not begin with -")
-    return _add(Tenant(slug=slug, name=_name(name)), f"There is a tenant {slug} already.")
+    return _add(Tenant(slug=_slug(slug), name=_name(name)), _taken("tenant", slug))
+
+
+def rename_tenant(slug: str, *, new_slug: str | None = None, name: str | None = None) -> Tenant:
+    """Change a tenant's slug, its name, or both. Audit events keep the slug that they recorded."""
+    tenant = get_tenant(slug)
+    if new_slug is not None:
+        tenant.slug = _slug(new_slug)
+    if name is not None:
+        tenant.name = _name(name)
+    _changed(_taken("tenant", tenant.slug))
+    # Lists of rules show slugs.
+    invalidate(ALL_RULES_TAG, owner_tag(tenant.id))
+    return tenant
+
+
+def end_tenant(slug: str) -> int:
+    """End a tenant and all its memberships, and return how many these were.
+
+    From now on no elevation finds the tenant. Its rules, grants and audit events stay.
+    """
+    tenant = _active_tenant(slug)
+    tenant.ended_at = datetime.now(UTC)
+    ended = _end_memberships(MembershipRow.tenant_id == tenant.id)
+    _changed()
+    return ended
 
 
 def create_user(email: str, platform_roles: Iterable[PlatformRole] = ()) -> PrincipalRow:
-    email = email.lower()
-    if not (_EMAIL.fullmatch(email) and email.isprintable() and len(email) <= MAX_EMAIL):
-        raise _invalid("email", "must be an e-mail address")
-    user = _add(PrincipalRow(email=email), f"There is a user {email} already.")
+    email = _email(email)
+    user = _add(PrincipalRow(email=email), _taken("user", email))
     for role in set(platform_roles):
         db.session.add(PlatformRoleRow(principal_id=user.id, role=role))
     db.session.flush()
     return user
 
 
+def rename_user(email: str, new_email: str) -> PrincipalRow:
+    """Change a user's address. Audit events and grants keep the address that they recorded."""
+    user = get_user(email)
+    user.email = _email(new_email)
+    _changed(_taken("user", user.email))
+    return user
+
+
+def end_user(email: str) -> Ended:
+    """End a user: revoke all tokens, and end all roles and memberships."""
+    user = _active_user(email)
+    user.ended_at = datetime.now(UTC)
+    revoked = db.session.scalars(
+        update(ApiToken)
+        .where(ApiToken.principal_id == user.id, ApiToken.revoked_at.is_(None))
+        .values(revoked_at=user.ended_at)
+        .returning(ApiToken.id)
+    ).all()
+    roles = db.session.scalars(
+        delete(PlatformRoleRow)
+        .where(PlatformRoleRow.principal_id == user.id)
+        .returning(PlatformRoleRow.role)
+    ).all()
+    memberships = _end_memberships(MembershipRow.principal_id == user.id)
+    _changed()
+    return Ended(len(revoked), len(roles), memberships)
+
+
 def set_membership(email: str, slug: str, role: TenantRole) -> None:
-    user, tenant = get_user(email), get_tenant(slug)
+    user, tenant = _active_user(email), _active_tenant(slug)
     membership = db.session.get(MembershipRow, (tenant.id, user.id))
     if membership is None:
         membership = MembershipRow(tenant_id=tenant.id, principal_id=user.id)
@@ -79,7 +141,7 @@ def end_membership(email: str, slug: str) -> None:
 
 
 def set_platform_role(email: str, role: PlatformRole, *, held: bool) -> None:
-    user = get_user(email)
+    user = _active_user(email) if held else get_user(email)
     row = db.session.get(PlatformRoleRow, (user.id, role))
     if held and row is None:
         db.session.add(PlatformRoleRow(principal_id=user.id, role=role))
@@ -94,7 +156,7 @@ def create_token(
     email: str, name: str, expires_at: datetime | None = None, *, mfa: bool = False
 ) -> NewToken:
     """`mfa` says that the person has shown a second factor for it."""
-    user = get_user(email)
+    user = _active_user(email)
     secret = tokens.make_secret()
     token = ApiToken(
         principal_id=user.id,
@@ -135,6 +197,31 @@ def get_tenant(slug: str) -> Tenant:
     return tenant
 
 
+def _active_user(email: str) -> PrincipalRow:
+    """A user that has not ended, and that nobody else changes until the transaction ends."""
+    user = get_user(email)
+    db.session.refresh(user, with_for_update=True)
+    if user.ended_at is not None:
+        raise Conflict(f"The user {email} has ended.")
+    return user
+
+
+def _active_tenant(slug: str) -> Tenant:
+    """A tenant that has not ended, and that nobody else changes until the transaction ends."""
+    tenant = get_tenant(slug)
+    db.session.refresh(tenant, with_for_update=True)
+    if tenant.ended_at is not None:
+        raise Conflict(f"The tenant {slug} has ended.")
+    return tenant
+
+
+def _end_memberships(condition: ColumnElement[bool]) -> int:
+    rows = db.session.scalars(select(MembershipRow).where(condition)).all()
+    for row in rows:
+        db.session.delete(row)
+    return len(rows)
+
+
 def _add(row: Row, taken: str) -> Row:
     db.session.add(row)
     _changed(taken)
@@ -147,6 +234,23 @@ def _changed(taken: str = "Somebody made the same change just now.") -> None:
     except IntegrityError as error:
         raise Conflict(taken) from error
     invalidate(IDENTITY_TAG)
+
+
+def _taken(kind: str, name: str) -> str:
+    return f"There is a {kind} {name} already."
+
+
+def _slug(slug: str) -> str:
+    if not _SLUG.fullmatch(slug):
+        raise _invalid("slug", "must be 1 to 63 of a-z, 0-9 and -, and not begin with -")
+    return slug
+
+
+def _email(email: str) -> str:
+    email = email.lower()
+    if not (_EMAIL.fullmatch(email) and email.isprintable() and len(email) <= MAX_EMAIL):
+        raise _invalid("email", "must be an e-mail address")
+    return email
 
 
 def _name(name: str) -> str:

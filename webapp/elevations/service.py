@@ -151,6 +151,9 @@ def _decide(
         return None
     about = authorization_request(person, asked.surface, asked.reason, asked.ip)
     decision = decide_elevation(target, person.id if is_known else None, about)
+    if person.ended and isinstance(decision, (Allowed, NeedsApproval)) and decision.ruled:
+        # Rules may name the address of a user who has ended.
+        return _denied("The user has ended.", decision.ruled)
     if not isinstance(decision, Allowed) or decision.ruled is None:
         return decision
     ruled = decision.ruled

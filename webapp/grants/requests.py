@@ -77,7 +77,9 @@ def _targets(wanted: GrantRequest) -> list[Target]:
     if wanted.tenants is None:
         return [ALL_TENANTS_TARGET]
     slugs = dict.fromkeys(wanted.tenants)
-    found = db.session.execute(select(Tenant.slug, Tenant.id).where(Tenant.slug.in_(slugs)))
+    found = db.session.execute(
+        select(Tenant.slug, Tenant.id).where(Tenant.slug.in_(slugs), Tenant.ended_at.is_(None))
+    )
     ids = dict(iter(found))
     return [TenantTarget(ids.get(slug), slug) for slug in slugs]
 

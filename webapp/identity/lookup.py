@@ -56,20 +56,22 @@ def find_principal(email: str, token_id: UUID | None, *, mfa: bool) -> Principal
 
 
 def find_tenant_id(slug: str) -> UUID | None:
-    """The id of the tenant with this slug."""
+    """The id of the tenant with this slug; none of a tenant that has ended."""
     generation = read_generations({IDENTITY_TAG})[IDENTITY_TAG]
     tenant_id: UUID | None = remembered().get(("tenant", slug), generation)
     if tenant_id is not None:
         return tenant_id
     with db.session.scoped(IdentityScope()):
-        tenant_id = db.session.scalar(select(Tenant.id).where(Tenant.slug == slug))
+        tenant_id = db.session.scalar(
+            select(Tenant.id).where(Tenant.slug == slug, Tenant.ended_at.is_(None))
+        )
     if tenant_id is not None:
         remembered().put(("tenant", slug), generation, tenant_id)
     return tenant_id
 
 
 def require_tenant(slug: str) -> None:
-    """Raises `NotFound` for a slug that no tenant has."""
+    """Raises `NotFound` for a slug that no tenant has, not even one that has ended."""
     with db.session.scoped(IdentityScope()):
         if not has_tenant(db.session, slug):
             raise NotFound(f"There is no tenant {slug}.")
@@ -105,7 +107,7 @@ def load_principal(
     memberships = session.execute(
         select(MembershipRow.tenant_id, Tenant.slug, MembershipRow.role)
         .join(Tenant, Tenant.id == MembershipRow.tenant_id)
-        .where(MembershipRow.principal_id == row.id)
+        .where(MembershipRow.principal_id == row.id, Tenant.ended_at.is_(None))
         .order_by(Tenant.slug)
     )
     return Principal(
@@ -119,4 +121,5 @@ def load_principal(
         token_id=token_id,
         expires_at=expires_at,
         mfa=mfa,
+        ended=row.ended_at is not None,
     )

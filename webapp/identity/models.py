@@ -21,6 +21,8 @@ class Tenant(Base):
     slug: Mapped[str] = mapped_column(Text, unique=True)
     name: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=NOW)
+    ended_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    """Since when nobody is a member of it or may elevate to it; what it has stored stays."""
 
     __table_args__ = (CheckConstraint("slug ~ '^[a-z0-9][a-z0-9-]{0,62}$'", name="slug"),)
 
@@ -31,6 +33,8 @@ class PrincipalRow(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
     email: Mapped[str] = mapped_column(Text, unique=True)
     created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=NOW)
+    ended_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    """Since when the principal has no credential and no role."""
 
 
 class PlatformRoleRow(Base):

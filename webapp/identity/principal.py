@@ -38,6 +38,8 @@ class Principal:
     """When the credential ends; `None` for one that does not."""
     mfa: bool = False
     """Whether a second factor was shown for the credential."""
+    ended: bool = False
+    """Whether the user has ended: only of a user of whom another principal speaks."""
 
     def membership(self, slug: str) -> Membership | None:
         return next((m for m in self.memberships if m.tenant == slug), None)

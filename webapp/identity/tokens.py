@@ -90,12 +90,18 @@ def verify(token: str, expect: Expect = expect_nothing) -> Principal:
 
 
 def _load(session: Session, token_hash: bytes) -> Principal:
-    token = session.scalar(
-        select(ApiToken).where(ApiToken.token_hash == token_hash, ApiToken.revoked_at.is_(None))
-    )
-    if token is None:
+    found = session.execute(
+        select(ApiToken, PrincipalRow)
+        .join(PrincipalRow, PrincipalRow.id == ApiToken.principal_id)
+        .where(
+            ApiToken.token_hash == token_hash,
+            ApiToken.revoked_at.is_(None),
+            PrincipalRow.ended_at.is_(None),
+        )
+    ).one_or_none()
+    if found is None:
         raise Unauthenticated("The token is unknown or was revoked.")
-    row = session.get_one(PrincipalRow, token.principal_id)
+    token, row = found
     return load_principal(
         session, row, token_id=token.id, expires_at=token.expires_at, mfa=token.mfa
     )

@@ -190,8 +190,10 @@ def slug_of(tenant_id: UUID) -> str:
 
 
 def find_tenant(slug: str) -> UUID | None:
-    """The tenant of this slug, if the scope sees it."""
-    return db.session.scalar(select(Tenant.id).where(Tenant.slug == slug))
+    """The tenant of this slug, if the scope sees it and it has not ended."""
+    return db.session.scalar(
+        select(Tenant.id).where(Tenant.slug == slug, Tenant.ended_at.is_(None))
+    )
 
 
 def _write(row: RuleRow, values: Mapping[str, Any]) -> None:

@@ -146,6 +146,19 @@ def test_the_holder_is_told_what_became_of_it(
     assert [body["type"] for body in hooks.bodies] == [f"grant.{event}"]
 
 
+def test_a_holder_who_has_ended_gets_no_mail(
+    told: DecisionView, mailbox: Mailbox, hooks: Hooks, tenant: MadeTenant, support: Account
+) -> None:
+    grant = add_grant(told.app, support, tenant)
+    with told.app.app_context(), db.session.scoped(IdentityScope()):
+        directory.end_user(support.email)
+        db.session.commit()
+    tell(told.app, "expired", grant)
+    send(told.app)
+    assert mailbox.recipients == []
+    assert [body["type"] for body in hooks.bodies] == ["grant.expired"]
+
+
 def test_a_review_is_told_to_the_holder_and_to_the_owners(
     told: DecisionView, mailbox: Mailbox, tenant: MadeTenant, owner: Account, support: Account
 ) -> None:

@@ -65,5 +65,7 @@ def _emails(audience: _Audience) -> list[str]:
     role_in = tuple_(MembershipRow.tenant_id, MembershipRow.role)
     members = select(MembershipRow.principal_id).where(role_in.in_(audience.members))
     told = or_(*(PrincipalRow.id.in_(who) for who in (audience.people, staff, members)))
-    found = select(PrincipalRow.email).where(told, PrincipalRow.id.is_distinct_from(audience.but))
+    found = select(PrincipalRow.email).where(
+        told, PrincipalRow.id.is_distinct_from(audience.but), PrincipalRow.ended_at.is_(None)
+    )
     return list(db.session.scalars(found.order_by(PrincipalRow.email)))
