@@ -1,10 +1,12 @@
-"""The demo's own access the running server, as any HTTP client would make it."""
+"""The demo's requests to the running service, as any HTTP client would make them."""
 
 import http.client
+from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from time import monotonic, sleep
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -18,50 +20,74 @@ REASON = 'incident;ticket="INC-4711";note="flask demo access"'
 
 
 class NoAnswer(Exception):
-    """The server did not answer, or not as the demo expects; the text is for the operator."""
+    """The service did not answer, or not as the demo expects; the text is for the operator."""
+
+
+@dataclass(frozen=True)
+class Request:
+    account: str
+    path: str
+    method: str = "GET"
+    scope: str | None = None
+    reason: str | None = None
+    body: Mapping[str, Any] | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the request says beside who is asking."""
+        said = {"Sightline-Scope": self.scope, "Sightline-Reason": self.reason}
+        return {name: value for name, value in said.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Answer:
     status: int
-    receipt: str | None
+    headers: Mapping[str, str]
     body: Any
+
+    @property
+    def receipt(self) -> str | None:
+        return self.headers.get("Sightline-Audit")
 
 
 def access(credentials: Credentials, *, limit: int = 5) -> Answer:
-    """The engineer's access all tenants' rules."""
-    return _get(credentials, "engineer", "/admin/api/rules", limit=str(limit))
+    """Read all tenants' rules as the engineer."""
+    return send(credentials, _elevated("engineer", f"/admin/api/rules?limit={limit}"))
 
 
 def find_event(credentials: Credentials, event_id: str) -> dict[str, Any] | None:
-    """The event as the auditor sees it once it is committed; `None` if that takes too long."""
+    """Read an event as the auditor, once it is committed; `None` if that takes too long."""
     deadline = monotonic() + PATIENCE
     while True:
-        answer = _get(credentials, "auditor", f"/admin/api/audits/{event_id}")
-        if answer.status == http.client.OK:
+        answer = send(credentials, _elevated("auditor", f"/admin/api/audits/{event_id}"))
+        if answer.status == HTTPStatus.OK:
             event: dict[str, Any] = answer.body
             return event
-        if answer.status != http.client.NOT_FOUND:
+        if answer.status != HTTPStatus.NOT_FOUND:
             raise NoAnswer(f"The audits answered {answer.status}: {answer.body}")
         if monotonic() >= deadline:
             return None
         sleep(0.2)
 
 
-def _get(credentials: Credentials, account: str, path: str, **query: str) -> Answer:
+def send(credentials: Credentials, request: Request) -> Answer:
+    """Make a request; raises `NoAnswer` where nothing of ours answers."""
+    headers = {"Authorization": f"Bearer {credentials.tokens[request.account]}", **request.headers}
+    body = None
+    if request.body is not None:
+        body = orjson.dumps(request.body)
+        headers["Content-Type"] = "application/json"
     host = urlsplit(credentials.base_url).netloc
-    headers = {
-        "Authorization": f"Bearer {credentials.tokens[account]}",
-        "Sightline-Scope": "global",
-        "Sightline-Reason": REASON,
-    }
     connection = http.client.HTTPConnection(host, timeout=TIMEOUT)
     try:
-        connection.request("GET", f"{path}?{urlencode(query)}", headers=headers)
+        connection.request(request.method, request.path, body=body, headers=headers)
         response = connection.getresponse()
-        body = orjson.loads(response.read())
-        return Answer(response.status, response.headers.get("Sightline-Audit"), body)
+        return Answer(response.status, dict(response.headers), orjson.loads(response.read()))
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise NoAnswer(f"Nothing of ours answers at {credentials.base_url}: {error}") from error
     finally:
         connection.close()
+
+
+def _elevated(account: str, path: str) -> Request:
+    return Request(account, path, scope="global", reason=REASON)

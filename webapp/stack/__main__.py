@@ -21,9 +21,9 @@ from webapp.stack.home import (
 from webapp.stack.processes import (
     METRICS,
     ProcfileError,
-    flask,
     metrics_directory,
     release,
+    run,
     supervise,
 )
 from webapp.stack.servers import ServerFailed, free_port, is_free
@@ -31,6 +31,7 @@ from webapp.stack.terminal import complain, say
 
 ROOT = Path(__file__).parents[2]
 DEFAULT_PORT = 8000
+SEED = ("flask", "--app", "wsgi", "demo", "seed")
 
 
 class PortInUse(Exception):
@@ -48,7 +49,7 @@ def main() -> int:
             say("Migrating the database …")
             release(ROOT, environment)
             say("Filling in the demo …")
-            flask(ROOT, ["demo", "seed"], environment)
+            run(ROOT, SEED, environment)
             say("Starting the web server, the worker and the scheduler …")
             return supervise(ROOT, environment, home)
     except (HomeInUse, PortInUse, ProcfileError, ServerFailed) as error:

@@ -4,15 +4,17 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
-import sys
 import sysconfig
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Thread
+from typing import IO
 
 from honcho.environ import parse_procfile
 from honcho.manager import Manager
@@ -27,6 +29,10 @@ READY = 60
 """Seconds to wait for the web server; after that its own lines say what is wrong."""
 
 
+SHUTDOWN = 20
+"""Seconds that a process may take to end in order."""
+
+
 class ProcfileError(Exception):
     pass
 
@@ -35,20 +41,62 @@ def metrics_directory(home: Path) -> Path:
     return home / "metrics"
 
 
-def release(root: Path, environment: Mapping[str, str]) -> None:
+def release(root: Path, environment: Mapping[str, str], *, quietly: bool = False) -> None:
     """Run the Procfile's release command; raises `ProcfileError` when it fails."""
-    command = shlex.split(_read(root)[RELEASE])
-    done = subprocess.run(command, cwd=root, env=_full(environment), check=False)
-    if done.returncode:
-        raise ProcfileError(f"the release command failed: {shlex.join(command)}")
+    run(root, shlex.split(_read(root)[RELEASE]), environment, quietly=quietly)
 
 
-def flask(root: Path, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Run a `flask` command of the application; raises `ProcfileError` when it fails."""
-    command = [sys.executable, "-m", "flask", "--app", "wsgi", *arguments]
-    done = subprocess.run(command, cwd=root, env=_full(environment), check=False)
+def run(
+    root: Path, command: Sequence[str], environment: Mapping[str, str], *, quietly: bool = False
+) -> None:
+    """Run a command to its end; raises `ProcfileError` when it fails."""
+    done = subprocess.run(
+        command,
+        cwd=root,
+        env=_full(environment),
+        stdout=subprocess.DEVNULL if quietly else None,
+        check=False,
+    )
     if done.returncode:
-        raise ProcfileError(f"`flask {shlex.join(arguments)}` failed")
+        raise ProcfileError(f"`{shlex.join(command)}` failed")
+
+
+@contextmanager
+def running(
+    root: Path, environment: Mapping[str, str], names: Iterable[str], logs: Path
+) -> Iterator[None]:
+    """Run some of the processes, each with its output in a file of its own, until the block ends.
+
+    Raises `ProcfileError` where the web server is not ready in time.
+    """
+    commands = _read(root)
+    with ExitStack() as started:
+        for name in names:
+            log = started.enter_context((logs / f"{name}.log").open("wb"))
+            command = shlex.split(commands[name])
+            started.enter_context(_process(root, command, _full(environment), log))
+        if not _becomes_ready(f"http://127.0.0.1:{environment['PORT']}"):
+            raise ProcfileError(f"the web server is not ready:\n{_tail(logs / 'web.log')}")
+        yield
+
+
+@contextmanager
+def _process(
+    root: Path, command: list[str], environment: Mapping[str, str], log: IO[bytes]
+) -> Iterator[None]:
+    # A session of its own: Ctrl-C is for us, and we stop it in order.
+    process = subprocess.Popen(
+        command, cwd=root, env=environment, stdout=log, stderr=log, start_new_session=True
+    )
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(SHUTDOWN)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def supervise(root: Path, environment: Mapping[str, str], home: Path) -> int:
@@ -75,13 +123,10 @@ def supervise(root: Path, environment: Mapping[str, str], home: Path) -> int:
 
 
 def _announce(url: str, home: Path) -> None:
-    deadline = time.monotonic() + READY
-    while time.monotonic() < deadline:
-        if _is_ready(url):
-            say(_welcome(url, home / "demo.json"))
-            return
-        time.sleep(0.1)
-    complain("not ready after a minute; the lines above say why")
+    if _becomes_ready(url):
+        say(_welcome(url, home / "demo.json"))
+    else:
+        complain("not ready after a minute; the lines above say why")
 
 
 def _welcome(url: str, tokens: Path) -> str:
@@ -103,12 +148,25 @@ def _short(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
+def _becomes_ready(url: str) -> bool:
+    deadline = time.monotonic() + READY
+    while time.monotonic() < deadline:
+        if _is_ready(url):
+            return True
+        time.sleep(0.1)
+    return False
+
+
 def _is_ready(url: str) -> bool:
     try:
         with urllib.request.urlopen(f"{url}/readyz", timeout=5) as answer:  # noqa: S310 - our own, http
             return bool(json.load(answer)["status"] == "ok")
     except (OSError, ValueError, urllib.error.URLError):
         return False
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-10:])
 
 
 def _read(root: Path) -> dict[str, str]:

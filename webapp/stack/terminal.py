@@ -1,12 +1,12 @@
 """What the stack tells the person who started it."""
 
-import sys
+import click
 
 
 def say(text: str = "") -> None:
     """Print a line at once, before what it announces takes its time."""
-    print(text, flush=True)  # noqa: T201 - for the person at the terminal
+    click.echo(text)
 
 
 def complain(text: str) -> None:
-    print(f"sightline: {text}", file=sys.stderr, flush=True)  # noqa: T201 - likewise
+    click.echo(f"sightline: {text}", err=True)
