@@ -51,6 +51,7 @@ ENTRANCES = {
     "webapp.observability.gunicorn": "named in gunicorn.conf.py",
     "webapp.stack.__main__": "make run",
     "webapp.stack.lint_scope": "make lint-scope",
+    "webapp.stack.story": "make demo",
 }
 
 REQUEST_READERS = {
