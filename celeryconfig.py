@@ -3,7 +3,7 @@
 from celery.schedules import crontab
 from kombu import Exchange, Queue
 
-from webapp.worker.delivery import SERIALIZER
+from webapp.worker.serialization import SERIALIZER
 
 task_serializer = SERIALIZER
 accept_content = [SERIALIZER]

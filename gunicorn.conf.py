@@ -15,7 +15,7 @@ if made_metrics is not None:
     os.environ[METRICS] = made_metrics
 
 bind = f"{'127.0.0.1' if development else '0.0.0.0'}:{os.environ.get('PORT', '8000')}"  # noqa: S104 - deployed, a proxy in front of it connects from elsewhere
-worker_class = "gthread"
+worker_class = "webapp.observability.gunicorn.ProblemWorker"
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
 threads = 8
 preload_app = True
@@ -30,18 +30,16 @@ logger_class = "webapp.observability.gunicorn.GunicornLogger"
 
 def on_starting(server: Arbiter) -> None:
     from webapp.boot import check_database
-    from webapp.observability.gunicorn import answer_with_problems
 
-    answer_with_problems()
     check_database(server.app.wsgi())
 
 
 def post_worker_init(worker: Worker) -> None:
     from webapp.audit.relay import pipeline
-    from webapp.observability.gunicorn import keep_settings
+    from webapp.observability import request_log
 
-    keep_settings(worker.cfg)
     pipeline.start(worker.app.callable)
+    request_log.write_in_background()
 
 
 def worker_exit(_: Arbiter, worker: Worker) -> None:

@@ -24,8 +24,8 @@ from webapp.audit.event import dump_event
 from webapp.audit.journal.service import Journal
 from webapp.audit.models import AuditEventRow
 from webapp.audit.relay import pipeline
+from webapp.db.base import Base
 from webapp.db.scopes import GlobalScope
-from webapp.db.session import Base
 from webapp.extensions import db
 from webapp.stack.home import open_stack, running
 

@@ -143,7 +143,7 @@ def _accesses(app: Flask, excluded: Exclusion) -> Calls:
 def _expect_excluded(app: Flask, total: int, results: Results) -> Exclusion:
     _forget(app)
     decision = _decide_by_memory(ALL_TENANTS)
-    ruled = decision.ruled if isinstance(decision, Allowed) else None
+    ruled = decision.outcome if isinstance(decision, Allowed) else None
     excluded = ruled.excluded if ruled else NO_EXCLUSION
     left_out = len(excluded.tenants)
     results.expect(left_out == NARROWING, f"{total} tenants: {left_out} are left out")

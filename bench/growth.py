@@ -15,8 +15,8 @@ from tests.audit.events import make_event
 from tests.factories import MadeTenant, add_tenant
 from webapp.audit.append import append_own
 from webapp.audit.models import AuditEventRow
+from webapp.db.base import Base
 from webapp.db.scopes import GlobalScope, TenantScope
-from webapp.db.session import Base
 from webapp.extensions import db
 from webapp.ledger.search import AuditQuery, list_events
 from webapp.rules.rule import RuleQuery

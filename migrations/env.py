@@ -6,7 +6,7 @@
 from alembic import context
 from sqlalchemy import text
 
-from webapp.db.session import Base
+from webapp.db.base import Base
 
 connection = context.config.attributes["connection"]
 context.configure(connection=connection, target_metadata=Base.metadata, compare_type=True)

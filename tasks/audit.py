@@ -10,7 +10,8 @@ from celery.exceptions import Reject
 from webapp.audit import append as ledger
 from webapp.audit.relay.pipeline import COMMIT_TASK
 from webapp.db.scopes import LedgerScope
-from webapp.extensions import current_settings, db
+from webapp.extensions import db
+from webapp.settings import current_settings
 
 PAUSE = 1.0
 """Seconds before a delivery that could not be committed is taken up again."""

@@ -6,7 +6,6 @@ from webapp.audit.operation import origin
 from webapp.db.scopes import MaintenanceScope
 from webapp.extensions import db
 from webapp.grants import expiry as expiry
-from webapp.grants.notices import outbox as notices
 
 
 @shared_task(name="grants.expire", bind=True, ignore_result=True)
@@ -16,4 +15,3 @@ def expire(self: "Task[[], None]") -> None:
     with db.session.scoped(MaintenanceScope()):
         while expiry.expire_over(request):
             db.session.commit()
-    notices.send_soon()

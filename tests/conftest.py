@@ -3,7 +3,6 @@
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from unittest import mock
 
 import pytest
 from click.testing import Result
@@ -14,7 +13,6 @@ from tests.applications import application
 from tests.caching.servers import PostgresServer
 from tests.factories import Account, MadeTenant, add_account, add_tenant
 from tests.processes import Web, no_settings_of_the_caller, run_web, run_worker
-from webapp.soon import Soon
 from webapp.stack.home import open_stack, running
 
 Run = Callable[..., Result]
@@ -31,14 +29,6 @@ def _interruptible() -> None:
     """Also where the run was started in the background, as what ignores interrupts: so would the
     processes that it starts."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _at_once() -> Iterator[None]:
-    """Requests made in this process write their lines and add their numbers themselves, for the
-    test that makes them."""
-    with mock.patch.object(Soon, "_start", lambda soon: soon._do()):
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -18,8 +18,8 @@ from tests.processes import STARTUP, command_of, run_server, run_worker, started
 from webapp import create_app
 from webapp.boot import UNSAFE
 from webapp.db import migrate
-from webapp.db.session import UnsafeLoginRole
-from webapp.extensions import db, reach_database
+from webapp.db.roles import UnsafeLoginRole
+from webapp.extensions import db
 from webapp.settings import read_settings
 from webapp.stack.servers import OWNER_ROLE, free_port
 
@@ -114,7 +114,7 @@ def test_no_later_connection_is_let_through(unsafe: dict[str, Database]) -> None
         app = create_app(read_settings())
     for _ in range(3):
         with app.app_context(), pytest.raises(UnsafeLoginRole):
-            reach_database()
+            db.reach()
     with app.app_context():
         db.engine.dispose()
 

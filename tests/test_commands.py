@@ -21,8 +21,8 @@ from webapp.audit import append as ledger
 from webapp.audit.append import OWN_JOURNAL
 from webapp.audit.models import AuditEventRow
 from webapp.commands import LazyCommand
+from webapp.db.base import Base
 from webapp.db.scopes import IdentityScope, PolicyScope, Scope
-from webapp.db.session import Base
 from webapp.extensions import db
 from webapp.grants.models import GrantApprovalRow, GrantRow
 from webapp.identity.models import ApiToken, MembershipRow, PlatformRoleRow, PrincipalRow, Tenant

@@ -7,8 +7,8 @@ from celery.signals import worker_init
 from flask import Flask
 from sqlalchemy.exc import OperationalError
 
-from webapp.db.session import UnsafeLoginRole
-from webapp.extensions import db, reach_database
+from webapp.db.roles import UnsafeLoginRole
+from webapp.extensions import db
 
 UNSAFE = 4
 """The exit code of a server whose login role is not as it must be."""
@@ -23,7 +23,7 @@ def check_database(app: Flask) -> None:
     """
     with app.app_context():
         try:
-            reach_database()
+            db.reach()
         except UnsafeLoginRole as error:
             log.critical("unsafe_login_role", problem=str(error))
             sys.exit(UNSAFE)

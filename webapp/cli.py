@@ -11,7 +11,7 @@ from flask.cli import with_appcontext
 from sqlalchemy import make_url
 
 from webapp.commands import Commands, LazyCommand, as_json, print_json, print_rows
-from webapp.extensions import current_settings
+from webapp.settings import current_settings
 from webapp.version import VERSION
 
 db_cli = Commands("db", help="Migrate the database and make its roles, as its tables' owner.")

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import exc as sql
 
-from webapp.db.session import UnsafeLoginRole
+from webapp.db.roles import UnsafeLoginRole
 from webapp.http.errors import AppError
 from webapp.version import VERSION
 

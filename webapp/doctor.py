@@ -13,19 +13,20 @@ from webapp.audit import append as ledger
 from webapp.audit.relay import drain
 from webapp.caching.generations import SKEW
 from webapp.db import migrate
+from webapp.db.roles import UnsafeLoginRole
 from webapp.db.scopes import LedgerScope, MaintenanceScope, PolicyScope
-from webapp.db.session import UnsafeLoginRole
-from webapp.extensions import current_settings, db, reach_database
+from webapp.extensions import db
 from webapp.grants.notices import outbox as notices
 from webapp.http.addresses import IpNetwork
 from webapp.ledger import search
 from webapp.observability.health import PROBES
-from webapp.observability.probes import CheckFailed, Finding, run_probes
+from webapp.observability.probes import CheckFailed, ProbeResult, run_probes
 from webapp.rules.checks.findings import describe_connecting_address
 from webapp.rules.lockout import are_mendable
 from webapp.rules.models import RuleRow
 from webapp.rules.rule_sets import load
 from webapp.scope.lint import check_database
+from webapp.settings import current_settings
 
 MAX_BACKLOG = 100
 RECENT = timedelta(days=7)
@@ -63,17 +64,17 @@ def diagnose(app: Flask) -> list[Diagnosis]:
 def _run(name: str, check: Callable[[], str]) -> Diagnosis:
     """A check returns what there is to say, and raises `CheckFailed` with what is wrong."""
     try:
-        finding = Finding(True, check())
+        finding = ProbeResult(True, check())
     except (CheckFailed, migrate.NotMigrated) as error:
-        finding = Finding(False, str(error))
+        finding = ProbeResult(False, str(error))
     except Exception as error:  # whatever it is, the next check still has something to say
-        finding = Finding(False, type(error).__name__)
+        finding = ProbeResult(False, type(error).__name__)
     return Diagnosis(name, finding.ok, finding.detail)
 
 
 def _check_login_role() -> str:
     try:
-        reach_database()
+        db.reach()
     except UnsafeLoginRole as error:
         raise CheckFailed(str(error)) from error
     return "ok"

@@ -12,6 +12,7 @@ from typing import Any, Literal, cast, get_args
 from urllib.parse import urlsplit
 
 from environs import Env, EnvValidationError, ValidationError
+from flask import current_app
 from marshmallow.validate import And, OneOf, Regexp
 from sqlalchemy import make_url
 from sqlalchemy.engine import URL
@@ -91,6 +92,12 @@ class Settings:
     def __repr__(self) -> str:
         """Name the fields only: most values are secrets or contain one."""
         return f"Settings({', '.join(field.name for field in fields(self))})"
+
+
+def current_settings() -> Settings:
+    """The settings of the application whose context this is."""
+    settings: Settings = current_app.extensions["settings"]
+    return settings
 
 
 def read_settings() -> Settings:

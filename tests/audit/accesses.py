@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 from uuid import UUID
 
-from flask import Blueprint, Flask, Response, abort, g, request, stream_with_context
+from flask import Blueprint, Flask, Response, abort, request, stream_with_context
 from sqlalchemy import select, text
 
 from tests.audit.journal.journals import said
@@ -17,14 +17,15 @@ from tests.isolation.rows import rule
 from webapp import create_app
 from webapp.audit import recorder
 from webapp.audit.relay import pipeline
-from webapp.extensions import current_settings, db
+from webapp.extensions import db
+from webapp.http.state import current_state
 from webapp.identity.lookup import find_tenant_id
 from webapp.rules.models import RuleRow
 from webapp.scope.decision import GlobalTarget, Surface, TenantTarget
 from webapp.scope.enter import enter_scope
 from webapp.scope.headers import parse_reason
 from webapp.scope.surface import current_principal, surface
-from webapp.settings import Settings
+from webapp.settings import Settings, current_settings
 
 STOPPING = 10.0
 BIG = 64 * 2**20
@@ -147,7 +148,7 @@ def process() -> Response:
 @surface("accesses.tells", tenant_roles=(), platform_roles=("engineer",))
 def tells() -> Response:
     """Stream what the journals' files say of this request when its first byte is made."""
-    directory, request_id = current_settings().journal_dir, g.request_id
+    directory, request_id = current_settings().journal_dir, current_state().request_id
 
     def body() -> Iterator[str]:
         yield " ".join(e.outcome for e in said(directory) if e.request.id == request_id)

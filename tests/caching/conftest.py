@@ -12,8 +12,8 @@ from tests.caching.servers import PostgresServer, RedisServer
 from tests.caching.unit import caching
 from webapp.caching.models import CacheGeneration
 from webapp.caching.result import REQUESTS
+from webapp.db.base import Base
 from webapp.db.scopes import TenantScope
-from webapp.db.session import Base
 from webapp.extensions import db
 
 ROLES = ("sightline_tenant", "sightline_global", "sightline_identity", "sightline_ledger")

@@ -147,37 +147,37 @@ def test_patience_ends(app: Flask, scope: TenantScope) -> None:
         leader.result(HANG)
 
 
-def test_the_flight_of_a_dead_process_ends(
+def test_fill_of_a_dead_process_ends(
     app: Flask, scope: TenantScope, redis_server: RedisServer
 ) -> None:
     key = value_key(list_titles.name, scope.visibility, (Query(),))
-    assert caching(app).store.take_off(key) is not None
-    (flight,) = redis_server.client.keys("*flight:*")
-    left = redis_server.client.pttl(flight)
+    assert caching(app).store.acquire_fill(key) is not None
+    (lock,) = redis_server.client.keys("*fill:*")
+    left = redis_server.client.pttl(lock)
     assert isinstance(left, int)
-    assert 0 < left <= store.FLIGHT * 1000
+    assert 0 < left <= store.FILL_SECONDS * 1000
     assert call(app, scope) == ("miss", ())
 
 
 @pytest.mark.parametrize("lasts", [None, 3600])
-def test_what_is_no_flight_holds_nobody_up(
+def test_garbage_in_place_of_a_fill_lock_holds_nobody_up(
     app: Flask, scope: TenantScope, redis_server: RedisServer, lasts: int | None
 ) -> None:
     """Somebody's garbage, which would never end by itself."""
     key = value_key(list_titles.name, scope.visibility, (Query(),))
-    redis_server.client.set(f"{caching(app).store.prefix}flight:{key}", b"garbage", ex=lasts)
-    assert caching(app).store.take_off(key) is not None
-    assert caching(app).store.take_off(key) is None
+    redis_server.client.set(f"{caching(app).store.prefix}fill:{key}", b"garbage", ex=lasts)
+    assert caching(app).store.acquire_fill(key) is not None
+    assert caching(app).store.acquire_fill(key) is None
 
 
-def test_only_the_holder_ends_a_flight(app: Flask) -> None:
+def test_only_the_holder_releases_a_fill(app: Flask) -> None:
     redis = caching(app).store
-    token = redis.take_off("k")
+    token = redis.acquire_fill("k")
     assert token is not None
-    redis.land("k", b"another's")
-    assert redis.take_off("k") is None
-    redis.land("k", token)
-    assert redis.take_off("k") is not None
+    redis.release_fill("k", b"another's")
+    assert redis.acquire_fill("k") is None
+    redis.release_fill("k", token)
+    assert redis.acquire_fill("k") is not None
 
 
 def test_one_refreshes_while_the_others_take_what_there_is(

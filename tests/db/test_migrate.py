@@ -21,7 +21,7 @@ from tests.db.databases import PASSWORD, Database
 from tests.processes import STARTUP, started
 from webapp import create_app
 from webapp.db import migrate
-from webapp.extensions import db, reach_database
+from webapp.extensions import db
 from webapp.settings import Settings, read_settings
 from webapp.stack.servers import OWNER_ROLE
 
@@ -67,7 +67,7 @@ def flask(database: Database, *command: str) -> Result:
 def is_reached(database: Database) -> bool:
     """Whether the product's login role gets in, and is one that it would work as."""
     with application(database) as app, app.app_context():
-        reach_database()
+        db.reach()
     return True
 
 

@@ -14,6 +14,7 @@ from flask import Flask
 
 from tests.processes import ROOT
 from tests.rules.engine.questions import NOON
+from webapp.decisions.decide import authorization_request, decision_of
 from webapp.grants.grant import Approval, Grant, cover
 from webapp.identity.principal import (
     STAFF_ROLES,
@@ -24,7 +25,6 @@ from webapp.identity.principal import (
 from webapp.rules.drafts import rule_of_draft
 from webapp.rules.engine.evaluate import Candidate, prepare
 from webapp.rules.engine.evaluate import decide as decide_by_rules
-from webapp.rules.engine.request import AuthorizationRequest
 from webapp.rules.schemas import RuleDraftSchema
 from webapp.scope.decision import (
     Allowed,
@@ -38,7 +38,6 @@ from webapp.scope.decision import (
     Target,
     TenantTarget,
     decide,
-    decision_of,
 )
 from webapp.scope.headers import Reason, RequestedGlobal, parse_reason, parse_scope
 
@@ -226,28 +225,48 @@ def _grant(access: Access, words: str) -> Grant:
     )
 
 
-def _decide(asked: list[Candidate], access: Access, surfaces: dict[str, Surface]) -> Decision:
-    """As `webapp.decisions.decide` does, which finds the rules and grants in the database."""
-    everywhere = isinstance(access.target, GlobalTarget)
-    target = access.target.tenant_id if isinstance(access.target, TenantTarget) else None
-    ours = prepare(c for c in asked if c.tenant_id is None)
-    theirs = prepare(
-        c for c in asked if c.tenant_id and (everywhere or c.tenant_id == target) and _narrows(c)
-    )
+class _Rules:
+    """The rules and grants of the document, as `webapp.decisions` asks those of the database."""
 
-    def consult(about: AuthorizationRequest) -> Decision:
-        verdict = decide_by_rules(
-            ours,
-            theirs,
-            about,
-            access.at,
-            everywhere=everywhere,
-            covers=lambda candidate: cover(access.grants, candidate, about, target, access.at),
+    def __init__(self, candidates: list[Candidate], access: Access) -> None:
+        everywhere = isinstance(access.target, GlobalTarget)
+        target = access.target.tenant_id if isinstance(access.target, TenantTarget) else None
+        self._access, self._everywhere, self._tenant_id = access, everywhere, target
+        self._ours = prepare(c for c in candidates if c.tenant_id is None)
+        self._theirs = prepare(
+            c
+            for c in candidates
+            if c.tenant_id and (everywhere or c.tenant_id == target) and _narrows(c)
         )
-        return decision_of(verdict, about, 1)
 
+    def decide(
+        self, principal: Principal, surface: str, target: Target, reason: Reason, ip: str | None
+    ) -> Decision:
+        request = authorization_request(principal, surface, reason, ip)
+        grants, at = self._access.grants, self._access.at
+        verdict = decide_by_rules(
+            self._ours,
+            self._theirs,
+            request,
+            at,
+            everywhere=self._everywhere,
+            covers=lambda candidate: cover(grants, candidate, request, self._tenant_id, at),
+        )
+        return decision_of(verdict, request, 1)
+
+    def use_break_glass(
+        self, principal: Principal, target: Target, reason: Reason, outcome: RulesOutcome
+    ) -> Decision:
+        return Allowed(outcome)
+
+    def cache_tags(self, target: Target, holder: UUID | None) -> tuple[str, ...]:
+        return ()
+
+
+def _decide(asked: list[Candidate], access: Access, surfaces: dict[str, Surface]) -> Decision:
+    rules = _Rules(asked, access)
     surface = surfaces[access.surface]
-    return decide(access.who, surface, access.target, access.reason, access.ip, consult)
+    return decide(access.who, surface, access.target, access.reason, access.ip, rules)
 
 
 def _narrows(candidate: Candidate) -> bool:

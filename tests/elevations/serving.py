@@ -1,5 +1,5 @@
 """For gunicorn: the product, whose process dies once, where the file DIES says so: when an access
-has been noted, or when the answer has been committed."""
+has begun, or when the answer has been committed."""
 
 import os
 import signal
@@ -24,13 +24,13 @@ def die_if(moment: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def note(*arguments: Any) -> Any:
-    noted = scopes.note(*arguments)
-    die_if("noted")
-    return noted
+def begin_access(*arguments: Any) -> Any:
+    begun = scopes.begin_access(*arguments)
+    die_if("begun")
+    return begun
 
 
-mock.patch.object(service, "note", note).start()
+mock.patch.object(service, "begin_access", begin_access).start()
 
 
 @event.listens_for(ScopedSession, "after_commit")

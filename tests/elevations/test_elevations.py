@@ -70,9 +70,9 @@ def test_what_one_service_says_of_a_person_is_not_what_another_says(
 def test_metrics_do_not_grow_with_what_services_call_their_surfaces(
     client: FlaskClient, service: Account, engineer: Account, surface: str
 ) -> None:
-    counted = ACCESSES.labels("elsewhere", "served")._value.get()
+    counted = ACCESSES.labels("external", "served")._value.get()
     answered(client, service, question(engineer.email, surface=surface))
-    assert ACCESSES.labels("elsewhere", "served")._value.get() == counted + 1
+    assert ACCESSES.labels("external", "served")._value.get() == counted + 1
     assert surface not in client.get("/metrics").text
 
 

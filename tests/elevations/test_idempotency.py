@@ -276,7 +276,7 @@ def test_a_process_that_dies_before_it_answers_leaves_an_interrupted_access(
     app: Flask, mortal: Web, service: Account, engineer: Account, tmp_path: Path
 ) -> None:
     key = uuid4().hex
-    (tmp_path / "dies").write_text("noted")
+    (tmp_path / "dies").write_text("begun")
     with pytest.raises(requests.ConnectionError):
         post(mortal, service, key, question(engineer.email))
     again = post(mortal, service, key, question(engineer.email))

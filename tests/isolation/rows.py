@@ -10,8 +10,9 @@ from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
 from webapp.audit.models import AuditEventRow
+from webapp.db.base import Base
 from webapp.db.scopes import IdentityScope, LedgerScope, PrincipalScope, TenantScope
-from webapp.db.session import Base, ScopedSession
+from webapp.db.session import ScopedSession
 from webapp.grants.models import GrantApprovalRow, GrantRow
 from webapp.identity.models import MembershipRow, PrincipalRow, Tenant
 from webapp.rules.models import RuleRow, RuleVersionRow

@@ -7,8 +7,9 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from tests.isolation.rows import Owned, approval, grant
+from webapp.db.base import Base
 from webapp.db.scopes import IdentityScope, MaintenanceScope, PolicyScope, PrincipalScope
-from webapp.db.session import Base, ScopedSession
+from webapp.db.session import ScopedSession
 from webapp.extensions import db
 from webapp.grants.models import GrantApprovalRow, GrantRow
 from webapp.identity.models import PrincipalRow

@@ -13,8 +13,9 @@ from sqlalchemy.exc import ProgrammingError
 
 from tests.isolation.rows import TENANT_MODELS, Owned, add_event, add_rows, rule
 from webapp.audit.models import AuditEventRow
+from webapp.db.base import Base
 from webapp.db.scopes import Exclusion, GlobalScope, LedgerScope
-from webapp.db.session import Base, ScopedSession
+from webapp.db.session import ScopedSession
 from webapp.extensions import db
 from webapp.identity.models import Tenant
 from webapp.rules.models import RuleRow

@@ -14,8 +14,9 @@ from sqlalchemy.orm.exc import ObjectDeletedError
 
 from tests.isolation.rows import TENANT_MODELS, Owned
 from webapp.audit.models import AuditEventRow
+from webapp.db.base import Base
 from webapp.db.scopes import TenantScope
-from webapp.db.session import Base, ScopedSession
+from webapp.db.session import ScopedSession
 from webapp.rules.models import RuleRow, RuleVersionRow
 
 Reading = Callable[[Session, Owned], list[UUID]]

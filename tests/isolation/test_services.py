@@ -13,8 +13,9 @@ from sqlalchemy.orm.exc import StaleDataError
 
 from tests.isolation.rows import Owned
 from tests.isolation.test_session import SCOPES, MakeScope
+from webapp.db.base import Base
 from webapp.db.scopes import MaintenanceScope, PolicyScope, PrincipalScope
-from webapp.db.session import Base, ScopedSession
+from webapp.db.session import ScopedSession
 from webapp.elevations.models import ElevationRow
 
 ELEVATIONS = Base.metadata.tables["elevations"]

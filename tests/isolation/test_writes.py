@@ -20,8 +20,9 @@ from tests.isolation.rows import (
     rule_version,
     snapshot,
 )
+from webapp.db.base import Base
 from webapp.db.scopes import TenantScope
-from webapp.db.session import Base, ScopedSession
+from webapp.db.session import ScopedSession
 from webapp.grants.models import GrantRow
 from webapp.identity.models import MembershipRow, Tenant
 from webapp.rules.models import RuleRow, RuleVersionRow

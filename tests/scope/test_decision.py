@@ -15,7 +15,6 @@ from webapp.identity.principal import (
     Principal,
     TenantRole,
 )
-from webapp.rules.engine.request import AuthorizationRequest
 from webapp.scope.decision import (
     Allowed,
     Decision,
@@ -42,6 +41,28 @@ SURFACE = Surface("rules.list", frozenset({"admin"}), frozenset({"support"}))
 ALLOWED = Allowed(RulesOutcome("a rule allows it"))
 
 
+class Rules:
+    """A decider that always says the same, and remembers what it was asked."""
+
+    def __init__(self, ruling: Decision) -> None:
+        self.ruling = ruling
+        self.asked: list[tuple[str, str, Target, Reason, str | None]] = []
+
+    def decide(
+        self, principal: Principal, surface: str, target: Target, reason: Reason, ip: str | None
+    ) -> Decision:
+        self.asked.append((principal.email, surface, target, reason, ip))
+        return self.ruling
+
+    def use_break_glass(
+        self, principal: Principal, target: Target, reason: Reason, outcome: RulesOutcome
+    ) -> Decision:
+        return Denied("break-glass")
+
+    def cache_tags(self, target: Target, holder: UUID | None) -> tuple[str, ...]:
+        return ()
+
+
 def ask(
     who: Principal,
     surface: Surface,
@@ -50,7 +71,7 @@ def ask(
     ruling: Decision = ALLOWED,
 ) -> Decision:
     """Where rules are asked, `ruling` is what they say."""
-    return decide(who, surface, target, reason, "192.0.2.1", lambda _: ruling)
+    return decide(who, surface, target, reason, "192.0.2.1", Rules(ruling))
 
 
 def principal(role: TenantRole | None, *platform: PlatformRole) -> Principal:
@@ -94,27 +115,18 @@ def test_a_tenant_that_is_not_there_is_decided_like_one_that_is() -> None:
         assert ask(who, SURFACE, FOREIGN, reason) == ask(who, SURFACE, MISSING, reason)
 
 
-def test_the_rules_are_told_who_accesses_at_what_from_where_and_why() -> None:
-    asked: list[AuthorizationRequest] = []
+def test_rules_are_asked_who_accesses_what_from_where_and_why() -> None:
+    who, rules = principal("member", "support"), Rules(ALLOWED)
+    reason = Reason("incident", "INC-1", "a note")
+    assert decide(who, SURFACE, ALL_TENANTS_TARGET, reason, "192.0.2.1", rules) == ALLOWED
+    assert rules.asked == [(who.email, SURFACE.name, ALL_TENANTS_TARGET, reason, "192.0.2.1")]
 
-    def consult(about: AuthorizationRequest) -> Decision:
-        asked.append(about)
-        return ALLOWED
 
-    who = principal("member", "support")
-    decide(
-        who,
-        SURFACE,
-        ALL_TENANTS_TARGET,
-        Reason("incident", "INC-1", "a note"),
-        "192.0.2.1",
-        consult,
-    )
-    roles = frozenset({"support", "member"})
-    expected = AuthorizationRequest(
-        who.email, roles, False, SURFACE.name, "incident", "INC-1", "192.0.2.1"
-    )
-    assert asked == [expected]
+def test_break_glass_that_the_rules_allow_is_the_deciders_to_use() -> None:
+    rules = Rules(Allowed(RulesOutcome("by break-glass", breaks_glass=True)))
+    who = principal(None, "support")
+    decision = decide(who, SURFACE, FOREIGN, Reason("break_glass"), None, rules)
+    assert decision == Denied("break-glass")
 
 
 @pytest.mark.parametrize("target", BEYOND)

@@ -11,7 +11,7 @@ from kombu.serialization import dumps, loads
 
 from tests.audit.events import make_event
 from webapp.audit.event import dump_event, event_mac
-from webapp.worker.delivery import SERIALIZER
+from webapp.worker.serialization import SERIALIZER
 
 JSON = st.recursive(
     st.none()

@@ -5,7 +5,7 @@ to the quarantine, and raises an alarm.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from hashlib import sha256
 from operator import attrgetter
@@ -28,7 +28,7 @@ from webapp.audit.event import (
     load_event,
 )
 from webapp.audit.models import AuditEventRow, QuarantineRow
-from webapp.db.session import Base
+from webapp.db.base import Base
 
 log = structlog.get_logger()
 
@@ -103,7 +103,7 @@ def append_own(session: Session, events: Sequence[AuditEvent]) -> None:
     numbers = select(func.coalesce(func.max(AuditEventRow.origin_seq), 0))
     last = session.scalars(numbers.where(AuditEventRow.origin_journal == OWN_JOURNAL)).one()
     numbered = [
-        event.amended(origin=EventOrigin(OWN_JOURNAL, number))
+        replace(event, origin=EventOrigin(OWN_JOURNAL, number))
         for number, event in enumerate(events, last + 1)
     ]
     _append(session, numbered)

@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
 from sqlalchemy.dialects.postgresql import UUID as PgUUID
 from sqlalchemy.orm import Mapped, mapped_column
 
-from webapp.db.session import Base
+from webapp.db.base import Base
 
 Timestamp = TIMESTAMP(timezone=True)
 

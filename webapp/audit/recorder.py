@@ -1,23 +1,22 @@
-"""The only exemption in: a request's accesses, each recorded once, finalized before any byte of
-the answer.
+"""The way in for a request's accesses: each recorded once, before any byte of the answer leaves.
 
-`flask.g` holds one event for each (actor, surface, reason). Entering the same surface again counts
-as a repeat. The journal is told when an access begins and, when the answer is known, how it ended:
-only then does the answer leave, with the events' ids. What becomes of the request's own transaction
-changes nothing. An access that nobody answers, since its request or its process died, stands in the
-ledger as interrupted.
+The request's state holds one event for each (actor, surface, reason). Entering the same surface
+again counts as a repeat. The journal is told when an access begins and, when the answer is known,
+how it ended: only then does the answer leave, with the events' ids. What becomes of the request's
+own transaction changes nothing. An access that nobody answers, since its request or its process
+died, stands in the ledger as interrupted.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from time import monotonic
-from typing import ClassVar
+from typing import ClassVar, cast
 from uuid import UUID
 
 import structlog
-from flask import Flask, Response
+from flask import Flask, Response, request
 from prometheus_client import Counter
 from uuid_utils.compat import uuid7
 
@@ -31,22 +30,15 @@ from webapp.audit.event import (
     Outcome,
     Reason,
     dump_event,
-    format_id,
 )
 from webapp.audit.journal.service import JournalFailed
 from webapp.audit.relay.pipeline import current_journal
-from webapp.context import current_request, current_state
-from webapp.extensions import current_settings
 from webapp.http.errors import AuditUnavailable, problem
-from webapp.lean import add_header
-from webapp.tally import tally
+from webapp.http.state import current_state
+from webapp.settings import current_settings
 
 RECEIPT_HEADER = "Sightline-Audit"
 EXCLUDED_HEADER = "Sightline-Excluded"
-_NOTES = "audit"
-"""Where they are in `flask.g`."""
-
-_FINALIZED = "sightline.audit_settled"
 MAX_PATH, MAX_USER_AGENT = 2048, 512
 
 log = structlog.get_logger()
@@ -57,11 +49,11 @@ ACCESSES = Counter(
     ("surface", "outcome"),
 )
 REFUSED = Counter(
-    "sightline_audit_refused_total", "Requests refused, as their accesses could not be recorded."
+    "sightline_audit_refused_total", "Requests refused because they could not be recorded."
 )
 LOST = Counter(
     "sightline_audit_lost_total",
-    "Events of refused accesses that had no room to wait for the disk.",
+    "Events of refused accesses for which the journal's memory had no room.",
 )
 UNVOUCHED = Counter(
     "sightline_audit_unvouched_total",
@@ -71,18 +63,21 @@ UNVOUCHED = Counter(
 
 @dataclass(frozen=True)
 class ExternalAccess:
-    """That an access is another service's, which has asked whether it may show something. It is
-    told the access's id again whenever it asks again, so that what has begun must be on disk."""
+    """Marks an access to another service's data, which asked whether it may show it.
+
+    The service gets the same receipt each time it asks again. So the access must be on disk before
+    the answer is committed.
+    """
 
     ip: str | None
-    """Where the person is, as the service says."""
+    """The person's address, as the service states it."""
 
-    SURFACE: ClassVar = "elsewhere"
-    """What metrics count it as: services name as many surfaces as they like."""
+    SURFACE: ClassVar = "external"
+    """The surface's name in metrics: services name as many surfaces as they like."""
 
 
 _Key = tuple[UUID, str, Reason | None, EventScope | None]
-"""An access is at one scope; what one request changes in several is recorded for each."""
+"""What makes accesses of one request one record; changes are recorded for each scope."""
 
 
 @dataclass(frozen=True)
@@ -96,46 +91,28 @@ class Access:
     scope: EventScope
     decision: EventDecision
     open: bool = False
-    """Whether it may be answered even where it cannot be recorded now."""
-    elsewhere: ExternalAccess | None = None
+    """Whether the answer may leave although it cannot be recorded now."""
+    external: ExternalAccess | None = None
 
-    @cached_property
+    @property
     def key(self) -> _Key:
         changed = self.scope if self.kind == "change" else None
         return self.actor.id, self.surface, self.reason, changed
 
-    @cached_property
-    def template(self) -> AuditEvent:
-        """Its event, unanswered, as far as it is the same for all accesses like this one."""
-        return AuditEvent(
-            actor=self.actor,
-            decision=self.decision,
-            http_status=None,
-            id=UUID(int=0),
-            kind=self.kind,
-            occurred_at=datetime.min.replace(tzinfo=UTC),
-            outcome=_outcome(self, None),
-            reason=self.reason,
-            repeats=1,
-            request=EventRequest(id="", ip=None, method="", path="", user_agent=None),
-            rows=None,
-            scope=self.scope,
-            surface=self.surface,
-        )
-
 
 @dataclass
-class _Noted:
+class _Begun:
     """What a request has done of one access so far."""
 
     access: Access
-    begun: AuditEvent
-    """What it is if nobody answers."""
+    event: AuditEvent
+    """The record if nobody answers."""
     rows: int | None = None
     repeats: int = 1
 
     def answered(self, status: int | None) -> AuditEvent:
-        return self.begun.amended(
+        return replace(
+            self.event,
             outcome=_outcome(self.access, status),
             http_status=status,
             rows=self.rows,
@@ -143,7 +120,7 @@ class _Noted:
         )
 
 
-_Notes = dict[_Key, _Noted]
+_Accesses = dict[_Key, _Begun]
 
 
 class ScopeChanged(RuntimeError):
@@ -152,8 +129,8 @@ class ScopeChanged(RuntimeError):
 
 
 class TooLate(RuntimeError):
-    """A surface was entered after the answer had been vouched for, by a stream for one: a
-    programming error, since what it shows would leave without a record."""
+    """A surface was entered after the answer had been recorded, by a stream for one: a programming
+    error, since what it shows would leave without a record."""
 
 
 def init_app(app: Flask) -> None:
@@ -161,99 +138,110 @@ def init_app(app: Flask) -> None:
     app.teardown_request(_finalize_interrupted)
 
 
-def note(access: Access) -> UUID:
-    """Record an access, or count it as a repeat of one noted in this request; returns its event id.
+def begin(access: Access) -> UUID:
+    """Record an access, or count it as a repeat of one in this request; returns its event's id.
 
-    Raises `AuditUnavailable` where a change cannot be recorded, or another service's access: it
-    must not be made then.
+    Raises `AuditUnavailable` where a change, or another service's access, cannot be recorded: then
+    it must not be made.
     """
-    if _FINALIZED in current_request().environ:
+    if current_state().finalized:
         raise TooLate(access.surface)
-    notes: _Notes = current_state().setdefault(_NOTES, {})
-    noted = notes.get(access.key)
-    if noted is None:
-        noted = notes[access.key] = _begin(access)
-    elif noted.access != access:
+    accesses = _accesses()
+    begun = accesses.get(access.key)
+    if begun is None:
+        begun = accesses[access.key] = _begin(access)
+    elif begun.access != access:
         raise ScopeChanged(access.surface)
     else:
-        noted.repeats += 1
-    return noted.begun.id
+        begun.repeats += 1
+    return begun.event.id
 
 
 def count_rows(surface: str, rows: int) -> None:
     """Say how many rows the answer shows of a surface; repeats add up."""
-    notes: _Notes = current_state().get(_NOTES, {})
-    for noted in notes.values():
-        if noted.access.surface == surface:
-            noted.rows = (noted.rows or 0) + rows
+    for begun in _accesses().values():
+        if begun.access.surface == surface:
+            begun.rows = (begun.rows or 0) + rows
 
 
 def finalize(response: Response) -> Response:
-    """Have the request's accesses recorded, or answer 503 in place of what they would vouch for."""
-    noted: _Notes | None = current_state().pop(_NOTES, None)
-    current_request().environ[_FINALIZED] = True
-    if not noted:
+    """Have the request's accesses recorded, or answer 503 instead of showing what they read."""
+    accesses = _take_accesses()
+    current_state().finalized = True
+    if not accesses:
         return response
-    events = [entry.answered(response.status_code) for entry in noted.values()]
+    begun = accesses.values()
+    events = [entry.answered(response.status_code) for entry in begun]
     try:
         _wait_for(lambda within: current_journal().finalize(events, within))
     except Exception as error:  # whatever it is, what was not recorded is not shown
-        return _unrecorded(noted, events, response, error)
-    for entry, event in zip(noted.values(), events, strict=True):
-        counted_as = ExternalAccess.SURFACE if entry.access.elsewhere else event.surface
-        tally.count(_accesses(counted_as, event.outcome))
-    receipts = ", ".join([format_id(event.id) for event in events])
-    add_header(response.headers, RECEIPT_HEADER, receipts)
-    left_out = [len(e.decision.excluded_tenant_ids) for e in events if e.scope.kind == "global"]
-    if left_out:
-        add_header(response.headers, EXCLUDED_HEADER, str(max(left_out)))
+        return _unrecorded(accesses, events, response, error)
+    for entry, event in zip(begun, events, strict=True):
+        counted_as = ExternalAccess.SURFACE if entry.access.external else event.surface
+        _counter(counted_as, event.outcome).inc()
+    response.headers[RECEIPT_HEADER] = ", ".join(str(event.id) for event in events)
+    excluded = [len(e.decision.excluded_tenant_ids) for e in events if e.scope.kind == "global"]
+    if excluded:
+        response.headers[EXCLUDED_HEADER] = str(max(excluded))
     return response
 
 
-def _begin(access: Access) -> _Noted:
-    """Tell the journal that an access begins. What is denied has no middle to die in; a change
-    waits for the disk, since its transaction may commit before the answer is known. So does another
-    service's access, denied or not, since the answer itself is committed."""
+def _accesses() -> _Accesses:
+    return cast(_Accesses, current_state().accesses)
+
+
+def _take_accesses() -> _Accesses:
+    accesses = _accesses()
+    current_state().accesses = {}
+    return accesses
+
+
+def _begin(access: Access) -> _Begun:
+    """Tell the journal that an access begins.
+
+    What is denied has no middle to die in. A change waits for the disk, since its transaction may
+    commit before the answer is known. So does another service's access, denied or not, since the
+    answer itself is committed.
+    """
     event, journal = _event(access), current_journal()
-    noted = _Noted(access, event)
-    if access.decision.effect != "allowed" and access.elsewhere is None:
-        return noted
+    begun = _Begun(access, event)
+    if access.decision.effect != "allowed" and access.external is None:
+        return begun
     try:
-        if access.kind == "change" or access.elsewhere is not None:
+        if access.kind == "change" or access.external is not None:
             _wait_for(lambda within: journal.begin_durably(event, within))
         else:
             journal.begin(event)
     except JournalFailed as error:
         log.error("audit_not_begun", events=[str(event.id)], exc_info=error)
         if access.open and access.kind == "access":
-            return noted
+            return begun
         REFUSED.inc()
-        _finalize_later([noted.answered(AuditUnavailable.status)])
+        _finalize_later([begun.answered(AuditUnavailable.status)])
         raise AuditUnavailable from error
-    return noted
+    return begun
 
 
 def _wait_for(write: Callable[[float], None]) -> None:
     """Write within what is left of AUDIT_TIMEOUT: all the waiting of a request counts together."""
     state, began = current_state(), monotonic()
-    waited = state.get("audit_waited", 0.0)
     try:
-        write(max(0.0, current_settings().audit_timeout - waited))
+        write(max(0.0, current_settings().audit_timeout - state.waited))
     finally:
-        state["audit_waited"] = waited + monotonic() - began
+        state.waited += monotonic() - began
 
 
 def _unrecorded(
-    noted: _Notes, events: list[AuditEvent], response: Response, error: Exception
+    accesses: _Accesses, events: list[AuditEvent], response: Response, error: Exception
 ) -> Response:
-    """What leaves when the journal did not take the events: nothing of a closed surface."""
+    """The answer when the journal did not take the events: nothing of a closed surface."""
     log.error("audit_not_recorded", events=[str(event.id) for event in events], exc_info=error)
-    if all(entry.access.open for entry in noted.values()) and _finalize_later(events):
+    if all(entry.access.open for entry in accesses.values()) and _finalize_later(events):
         UNVOUCHED.inc()
         return response
     REFUSED.inc()
     refusal = problem(AuditUnavailable())
-    _finalize_later([entry.answered(refusal.status_code) for entry in noted.values()])
+    _finalize_later([entry.answered(refusal.status_code) for entry in accesses.values()])
     response.close()
     return refusal
 
@@ -270,32 +258,44 @@ def _finalize_later(events: list[AuditEvent]) -> bool:
 
 
 def _finalize_interrupted(_: BaseException | None) -> None:
-    """Record what no answer was made for; and leave `g` to the next request, should both run in
-    an application context that somebody else has pushed."""
-    noted: _Notes | None = current_state().pop(_NOTES, None)
-    if noted:
-        _finalize_later([entry.answered(None) for entry in noted.values()])
+    """Record the accesses for which no answer was made."""
+    accesses = _take_accesses()
+    if accesses:
+        _finalize_later([entry.answered(None) for entry in accesses.values()])
 
 
 def _event(access: Access) -> AuditEvent:
     """The access as it stands while nobody has answered."""
-    asked = current_request()
-    return access.template.amended(
+    return AuditEvent(
+        actor=access.actor,
+        decision=access.decision,
+        http_status=None,
         id=uuid7(),
+        kind=access.kind,
         occurred_at=datetime.now(UTC),
-        request=EventRequest(
-            id=current_state()["request_id"],
-            ip=access.elsewhere.ip if access.elsewhere else asked.remote_addr,
-            method=asked.method,
-            path=_printable(asked.path[:MAX_PATH]),
-            user_agent=_printable(asked.environ.get("HTTP_USER_AGENT", "")[:MAX_USER_AGENT])
-            or None,
-        ),
+        outcome=_outcome(access, None),
+        reason=access.reason,
+        repeats=1,
+        request=_request(access.external),
+        rows=None,
+        scope=access.scope,
+        surface=access.surface,
+    )
+
+
+def _request(external: ExternalAccess | None) -> EventRequest:
+    user_agent = request.headers.get("User-Agent", "")[:MAX_USER_AGENT]
+    return EventRequest(
+        id=current_state().request_id or "",
+        ip=external.ip if external else request.remote_addr,
+        method=request.method,
+        path=_printable(request.path[:MAX_PATH]),
+        user_agent=_printable(user_agent) or None,
     )
 
 
 @lru_cache(1024)
-def _accesses(surface: str, outcome: Outcome) -> Counter:
+def _counter(surface: str, outcome: Outcome) -> Counter:
     return ACCESSES.labels(surface, outcome)
 
 

@@ -15,14 +15,14 @@ from webapp.caching.cached_function import CachedFunction, cache_result
 from webapp.caching.generation_cache import GenerationCache
 from webapp.caching.invalidation import invalidate
 from webapp.caching.models import CacheGeneration
-from webapp.caching.result import Cached, Outcome, WrongScope
+from webapp.caching.result import Cached, CacheOutcome, WrongScope
 from webapp.caching.state import current_caching, init_app
 
 __all__ = [
     "CacheGeneration",
+    "CacheOutcome",
     "Cached",
     "CachedFunction",
-    "Outcome",
     "GenerationCache",
     "WrongScope",
     "cache_result",

@@ -20,13 +20,11 @@ from webapp.caching.generations import EPOCH, Reading, now_ms, reads_committed_o
 from webapp.caching.invalidation import is_noted
 from webapp.caching.keys import value_key
 from webapp.caching.local import Entry
-from webapp.caching.result import REQUESTS, Cached, Call, Found, Outcome, WrongScope
+from webapp.caching.result import REQUESTS, Cached, CacheOutcome, Call, Found, WrongScope
 from webapp.caching.state import current_caching
 from webapp.caching.store import Unavailable
 from webapp.db.scopes import Scope
 from webapp.extensions import db
-from webapp.memo import remember_same
-from webapp.tally import tally
 
 S = TypeVar("S", bound=Scope)
 P = ParamSpec("P")
@@ -36,9 +34,6 @@ PATIENCE = 1.0
 """Seconds to wait for another caller's fill before computing the value oneself."""
 
 POLL = 0.02
-KEYS = 256
-"""Keys that a function remembers, of arguments that parsers remember as well."""
-
 REFRESH_AFTER = 0.8
 """Part of its life after which a value is refreshed, by one caller, unless told otherwise."""
 
@@ -65,8 +60,7 @@ class CachedFunction(Generic[S, P, T]):
         self._soft_ttl = soft_ttl
         self._signature = signature(function)
         self._arity = len(self._signature.parameters) - 1
-        self._counters: dict[Outcome, Counter] = {}
-        self._key = remember_same(KEYS)(self._format)
+        self._counters: dict[CacheOutcome, Counter] = {}
         _refuse_variadic(self._signature.parameters.values())
         update_wrapper(self, function)
 
@@ -74,26 +68,23 @@ class CachedFunction(Generic[S, P, T]):
         arguments = self._positional(scope, args, kwargs)
         visibility = scope.visibility
         caching = current_caching()
-        made, entered = db.made_session, db.scope
-        if entered is not None and entered.visibility != visibility:
+        session = db.session
+        if session.scope is not None and session.scope.visibility != visibility:
             raise WrongScope(f"{self.name} was called for {visibility}: enter that scope first")
         call = Call(
             caching,
             scope,
             arguments,
             frozenset(self.tags(scope, *arguments)),
-            self._key(visibility, *arguments),
+            value_key(self.name, visibility, arguments),
         )
-        if made is not None and is_noted(made, call.tags):
+        if is_noted(session, call.tags):
             reading = caching.generations.read(call.tags)
             return self._compute(call, Found(None, "bypass", reading))
         found = self._find(call)
         if found.entry is None or found.outcome == "stale":
             return self._fill(call, found)
         return self._answer(call, found.entry, found.outcome)
-
-    def _format(self, visibility: str, *arguments: Any) -> str:
-        return value_key(self.name, visibility, arguments)
 
     def _positional(
         self, scope: S, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -104,15 +95,15 @@ class CachedFunction(Generic[S, P, T]):
         bound.apply_defaults()
         return bound.args[1:]
 
-    def _answer(self, call: Call[S], entry: Entry, outcome: Outcome) -> Cached[T]:
+    def _answer(self, call: Call[S], entry: Entry, outcome: CacheOutcome) -> Cached[T]:
         self._count(outcome)
         return Cached(entry, outcome, lambda: self._reload(call))
 
-    def _count(self, outcome: Outcome) -> None:
+    def _count(self, outcome: CacheOutcome) -> None:
         counter = self._counters.get(outcome)
         if counter is None:
             counter = self._counters[outcome] = REQUESTS.labels(self.name, outcome)
-        tally.count(counter)
+        counter.inc()
 
     def _reload(self, call: Call[S]) -> Entry:
         self._count("unloadable")
@@ -139,7 +130,7 @@ class CachedFunction(Generic[S, P, T]):
             return Found(stale, "stale", reading)
         return Found(entry, outcome, reading)
 
-    def _unpack(self, call: Call[S], reading: Reading) -> tuple[Entry | None, Outcome]:
+    def _unpack(self, call: Call[S], reading: Reading) -> tuple[Entry | None, CacheOutcome]:
         if reading.stored is None:
             return None, "miss" if reading.reachable else "unavailable"
         try:
@@ -157,25 +148,23 @@ class CachedFunction(Generic[S, P, T]):
     def _fill(self, call: Call[S], found: Found) -> Cached[T]:
         """Compute, once however many ask for it; the others wait, holding no connection, and
         take what came of it. With a stale entry at hand nobody waits."""
-        flights = call.caching.flights
         deadline = monotonic() + (PATIENCE if found.entry is None else 0)
-        while (landing := flights.board(call.key)) is not None:
-            landed = landing.wait(max(0.0, deadline - monotonic()))
+        while True:
+            with call.caching.single_flight.enter(call.key) as done:
+                if done is None:
+                    return self._lead(call, found, deadline)
+            is_done = done.wait(max(0.0, deadline - monotonic()))
             if found.entry is None:
                 found = self._find(call, fresh=True)
             if found.entry is not None:
                 return self._answer(call, found.entry, found.outcome)
-            if not landed:
+            if not is_done:
                 return self._compute(call, found)
-        try:
-            return self._lead(call, found, deadline)
-        finally:
-            flights.land(call.key)
 
     def _lead(self, call: Call[S], found: Found, deadline: float) -> Cached[T]:
         """Fill on behalf of this process, unless another one does."""
         store = call.caching.store
-        while (token := store.take_off(call.key)) is None:
+        while (token := store.acquire_fill(call.key)) is None:
             if found.entry is not None:
                 return self._answer(call, found.entry, found.outcome)
             if monotonic() >= deadline:
@@ -188,7 +177,7 @@ class CachedFunction(Generic[S, P, T]):
                 return self._answer(call, found.entry, found.outcome)
             return self._compute(call, found)
         finally:
-            store.land(call.key, token)
+            store.release_fill(call.key, token)
 
     def _compute(self, call: Call[S], found: Found) -> Cached[T]:
         entry, stored = self._load(call, found.reading, store=found.outcome != "bypass")
@@ -235,7 +224,7 @@ class CachedFunction(Generic[S, P, T]):
             return  # this process has it, and the next fill tries again
 
 
-def _age(entry: Entry, reading: Reading) -> Outcome:
+def _age(entry: Entry, reading: Reading) -> CacheOutcome:
     if entry.generations != reading.generations:
         return "outdated"
     now = now_ms()

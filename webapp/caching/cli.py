@@ -21,7 +21,6 @@ from webapp.caching.store import Unavailable
 from webapp.commands import Commands, as_json, print_json, print_rows
 from webapp.db.scopes import IdentityScope
 from webapp.extensions import db
-from webapp.tally import tally
 
 
 class CacheCommands(Commands):
@@ -142,7 +141,6 @@ def _sizes() -> dict[str, list[int]]:
 
 def _outcomes() -> dict[str, dict[str, int]]:
     """Counted by all web processes where they share their metrics, or else by this one."""
-    tally.flush()
     collected = REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         collected = CollectorRegistry()

@@ -35,13 +35,14 @@ from hmac import compare_digest
 from time import time
 from typing import NamedTuple
 
+from flask import has_app_context
 from sqlalchemy import text
 
 from webapp.caching.store import Store, Unavailable
-from webapp.context import current_request
 from webapp.db.scopes import IdentityScope
 from webapp.db.session import ScopedSession
 from webapp.extensions import db
+from webapp.http.state import current_state
 
 LEASE = 2.0
 SKEW = 0.1
@@ -54,8 +55,6 @@ EPOCH = "cache"
 
 MAC_BYTES = 16
 REMEMBERED = 1000
-
-_MEMO = "sightline.generations"
 
 _READ = text(
     "select tag, coalesce(generation, 0), current_setting('transaction_isolation')"
@@ -88,13 +87,13 @@ class Generations:
     def read(self, tags: Iterable[str], key: str | None = None, *, fresh: bool = False) -> Reading:
         """The generations of `tags` and the bytes stored under `key`, in one round trip.
 
-        Within a request, generations are read once unless a `fresh` access is asked for.
+        Within a request, generations are read once unless `fresh` ones are asked for.
         """
-        memo = _memo()
+        known = _known()
         wanted = (EPOCH, *tags)
-        if key is None and not fresh and (known := _recall(memo, wanted)) is not None:
-            return Reading(known, None, reachable=True)
-        unknown = [tag for tag in wanted if fresh or tag not in memo]
+        if key is None and not fresh and (recalled := _recall(known, wanted)) is not None:
+            return Reading(recalled, None, reachable=True)
+        unknown = [tag for tag in wanted if fresh or tag not in known]
         names = [f"gen:{tag}" for tag in unknown]
         if key is not None:
             names.append(key)
@@ -108,8 +107,8 @@ class Generations:
         missing = [tag for tag in unknown if tag not in found]
         if missing:
             found |= self._from_database(missing)
-        memo.update(found)
-        current = {tag: memo[tag] for tag in wanted}
+        known.update(found)
+        current = {tag: known[tag] for tag in wanted}
         return Reading(current, stored[-1] if key is not None else None, reachable)
 
     def publish(
@@ -190,23 +189,19 @@ def now_ms() -> int:
 
 def forget() -> None:
     """Have the current request read generations anew."""
-    _memo().clear()
+    if has_app_context():
+        _known().clear()
 
 
-def _memo() -> dict[str, int]:
-    # Kept with the request, not in `g`: that outlives the request where a context is pushed
-    # around several, as tests do.
+def _known() -> dict[str, int]:
+    """The generations that this request has read; outside a request nothing is kept."""
+    known = current_state().generations
+    return {} if known is None else known
+
+
+def _recall(known: Mapping[str, int], tags: Iterable[str]) -> dict[str, int] | None:
     try:
-        environ = current_request().environ
-    except RuntimeError:  # no request
-        return {}
-    memo: dict[str, int] = environ.setdefault(_MEMO, {})
-    return memo
-
-
-def _recall(memo: Mapping[str, int], tags: Iterable[str]) -> dict[str, int] | None:
-    try:
-        return {tag: memo[tag] for tag in tags}
+        return {tag: known[tag] for tag in tags}
     except KeyError:
         return None
 

@@ -1,9 +1,9 @@
-"""What a process keeps in its own memory: values that are still good, and who is filling which."""
+"""The values that a process keeps in its own memory."""
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from hashlib import blake2b
-from threading import Event, Lock
+from threading import Lock
 from typing import Any
 
 from cachetools import LRUCache
@@ -79,23 +79,3 @@ class Entries:
     def clear(self) -> None:
         with self._lock:
             self._entries.clear()
-
-
-class Flights:
-    """Lets one thread at a time fill a key."""
-
-    def __init__(self) -> None:
-        self._flights: dict[str, Event] = {}
-        self._lock = Lock()
-
-    def board(self, key: str) -> Event | None:
-        """None for the one who flies and must `land`; for the others what the landing sets."""
-        with self._lock:
-            landing = self._flights.get(key)
-            if landing is None:
-                self._flights[key] = Event()
-            return landing
-
-    def land(self, key: str) -> None:
-        with self._lock:
-            self._flights.pop(key).set()

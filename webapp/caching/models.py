@@ -3,7 +3,7 @@
 from sqlalchemy import BigInteger, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from webapp.db.session import Base
+from webapp.db.base import Base
 
 
 class CacheGeneration(Base):

@@ -16,7 +16,7 @@ from webapp.db.scopes import Scope
 S = TypeVar("S", bound=Scope)
 T = TypeVar("T")
 
-Outcome = Literal[
+CacheOutcome = Literal[
     "hit_local",  # from this process's memory
     "hit",  # from Redis
     "stale",  # due for a refresh that somebody else is making
@@ -56,7 +56,7 @@ class Found(NamedTuple):
     """What was found for a call: an entry that may be served, or none and why."""
 
     entry: Entry | None
-    outcome: Outcome
+    outcome: CacheOutcome
     reading: Reading
 
 
@@ -65,10 +65,10 @@ class Cached(Generic[T]):
 
     __slots__ = ("_entry", "_reload", "outcome")
 
-    def __init__(self, entry: Entry, outcome: Outcome, reload: Callable[[], Entry]) -> None:
+    def __init__(self, entry: Entry, outcome: CacheOutcome, reload: Callable[[], Entry]) -> None:
         self._entry = entry
         self._reload = reload
-        self.outcome: Outcome = outcome
+        self.outcome: CacheOutcome = outcome
         """How it came about; all but `hit_local`, `hit` and `stale` were computed just now."""
 
     @property

@@ -3,17 +3,17 @@
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from flask import Flask
+from flask import Flask, current_app
 
 from webapp.caching.generations import LEASE, SKEW, Generations
-from webapp.caching.local import Entries, Flights
+from webapp.caching.local import Entries
+from webapp.caching.single_flight import SingleFlight
 from webapp.caching.store import Store, Verbatim
-from webapp.context import current_application
 from webapp.extensions import cache
 from webapp.settings import Settings
 
 APPLICATION = "sightline"
-_EXTENSION = "sightline.caching"
+_EXTENSION = "caching"
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class Caching:
     envelope_key: bytes
     ttl: int
     entries: Entries = field(default_factory=Entries)
-    flights: Flights = field(default_factory=Flights)
+    single_flight: SingleFlight = field(default_factory=SingleFlight)
 
 
 def current_caching() -> Caching:
-    caching: Caching = current_application().extensions[_EXTENSION]
+    caching: Caching = current_app.extensions[_EXTENSION]
     return caching
 
 

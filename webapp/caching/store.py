@@ -5,17 +5,13 @@ the timeout more than once. The database answers meanwhile.
 """
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from os import getpid
-from threading import local
+from collections.abc import Callable, Iterator, Mapping
 from time import monotonic
 from typing import Any
 
 import redis
 from cachelib.serializers import BaseSerializer
-from hiredis import pack_command
 from redis.backoff import NoBackoff
-from redis.connection import ConnectionInterface
 from redis.retry import Retry
 
 from webapp.extensions import cache
@@ -23,7 +19,7 @@ from webapp.extensions import cache
 SKIP = 0.5
 """Seconds that Redis is left alone after it failed."""
 
-FLIGHT = 5.0
+FILL_SECONDS = 5.0
 """Seconds after which another process may fill a value, should the one that began have died."""
 
 ERA = "era"
@@ -49,8 +45,8 @@ redis.call('SET', KEYS[1], ARGV[1])
 return ARGV[1]
 """
 
-# What holds a flight without an end, or with one too far, is none of ours.
-_TAKE_OFF = """
+# A lock without an expiry, or with one too far away, is not one of ours.
+_ACQUIRE = """
 local left = redis.call('PTTL', KEYS[1])
 if left > 0 and left <= tonumber(ARGV[2]) then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
@@ -74,13 +70,6 @@ class Verbatim(BaseSerializer):
         return bvalue
 
 
-class _Reader(local):
-    """A connection of this thread's own: a client around it takes twice as long to read."""
-
-    process: int | None = None
-    connection: ConnectionInterface
-
-
 class Store:
     def __init__(self, url: str, prefix: str, timeout: float, lease: float) -> None:
         self.prefix = prefix
@@ -94,10 +83,9 @@ class Store:
             redis_connect_func=self._connected,
             retry=Retry(NoBackoff(), 0),
         )
-        self._reader = _Reader()
         self._publish = self.client.register_script(_PUBLISH)
         self._era = self.client.register_script(_ERA)
-        self._take_off = self.client.register_script(_TAKE_OFF)
+        self._acquire = self.client.register_script(_ACQUIRE)
         self._release = self.client.register_script(_RELEASE)
 
     @property
@@ -106,7 +94,9 @@ class Store:
         return monotonic() >= self._restored_until
 
     def get_many(self, *keys: str) -> list[bytes | None]:
-        stored: list[bytes | None] = self._call(self._read, [self.prefix + key for key in keys])
+        stored: list[bytes | None] = self._call(
+            self.client.mget, [self.prefix + key for key in keys]
+        )
         return stored
 
     def set(self, key: str, value: bytes, seconds: int) -> None:
@@ -132,22 +122,26 @@ class Store:
         call = self._attempt if at_once else self._call
         call(self._publish, keys=keys, args=[int(self._lease * 1000), era or b"", *arguments])
 
-    def take_off(self, key: str) -> bytes | None:
-        """A token for the flight that fills `key`, or None while another process flies it. Without
-        Redis every process flies for itself."""
+    def acquire_fill(self, key: str) -> bytes | None:
+        """A token for the process that fills `key`; `None` while another process does.
+
+        Without Redis every process fills for itself.
+        """
         token = secrets.token_bytes(16)
-        name = self.prefix + _flight(key)
+        name = self.prefix + _fill_key(key)
         try:
-            taken = self._call(self._take_off, keys=[name], args=[token, int(FLIGHT * 1000)])
+            acquired = self._call(
+                self._acquire, keys=[name], args=[token, int(FILL_SECONDS * 1000)]
+            )
         except Unavailable:
             return token
-        return token if taken else None
+        return token if acquired else None
 
-    def land(self, key: str, token: bytes) -> None:
+    def release_fill(self, key: str, token: bytes) -> None:
         try:
-            self._call(self._release, keys=[self.prefix + _flight(key)], args=[token])
+            self._call(self._release, keys=[self.prefix + _fill_key(key)], args=[token])
         except Unavailable:
-            return  # the flight ends by itself after FLIGHT seconds
+            return  # it ends by itself after FILL_SECONDS
 
     def check(self) -> None:
         """Raise `Unavailable` unless Redis answers."""
@@ -175,18 +169,6 @@ class Store:
     def unlink(self, keys: list[str]) -> int:
         removed: int = self._attempt(self.client.unlink, *[self.prefix + key for key in keys])
         return removed
-
-    def _read(self, names: Sequence[str]) -> Any:
-        reader = self._reader
-        if reader.process != getpid():
-            pool = self.client.connection_pool  # counts what it makes, and threads come and go
-            reader.connection = pool.connection_class(**pool.connection_kwargs)
-            reader.process = getpid()
-        try:
-            return _mget(reader.connection, names)
-        except redis.ConnectionError:
-            # The server may have closed it meanwhile, which a pool would notice.
-            return _mget(reader.connection, names)
 
     def _call(self, command: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if monotonic() < self._skip_until:
@@ -217,12 +199,5 @@ class Store:
             self._restored_until = monotonic() + self._lease
 
 
-def _mget(connection: ConnectionInterface, names: Sequence[str]) -> Any:
-    # Packed as redis-py does it, but without an access to what each argument is.
-    packed = pack_command(("MGET", *names))  # type: ignore[arg-type]  # it says a tuple of one
-    connection.send_packed_command([packed])  # type: ignore[no-untyped-call]  # redis-py types none of them
-    return connection.read_response()
-
-
-def _flight(key: str) -> str:
-    return f"flight:{key}"
+def _fill_key(key: str) -> str:
+    return f"fill:{key}"

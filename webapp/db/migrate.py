@@ -18,7 +18,8 @@ from psycopg2.extensions import encrypt_password
 from sqlalchemy import URL, Connection, NullPool, create_engine, make_url, text
 from sqlalchemy.dialects import postgresql
 
-from webapp.db.session import SCOPE_ROLES, Base
+from webapp.db.base import Base
+from webapp.db.roles import SCOPE_ROLES
 from webapp.settings import Settings
 
 MIGRATIONS = Path(__file__).parents[2] / "migrations"

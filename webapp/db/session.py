@@ -1,4 +1,4 @@
-"""The database: the declarative base, and a session whose transactions run in exactly one scope.
+"""A session whose transactions run in exactly one scope.
 
 PostgreSQL's row level security is the boundary between tenants. A session without a scope refuses
 to begin a transaction; with one, a single statement sets the role and the settings that the
@@ -8,13 +8,12 @@ policies read, for that transaction only. A later transaction of the same sessio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import TypeVar
 
 import psycopg2
-from sqlalchemy import Connection, MetaData, event, text
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import DeclarativeBase, Session, SessionTransaction
+from sqlalchemy.orm import Session, SessionTransaction
 
 from webapp.db.scopes import (
     GlobalScope,
@@ -27,37 +26,11 @@ from webapp.db.scopes import (
     TenantScope,
 )
 
-SCOPE_ROLES = (
-    "sightline_tenant",
-    "sightline_global",
-    "sightline_identity",
-    "sightline_ledger",
-    "sightline_policy",
-    "sightline_principal",
-    "sightline_maintenance",
-)
-"""What a transaction runs as, one for each kind of scope; the login role may become them all."""
+S = TypeVar("S", bound=Scope)
 
 
 class UnscopedSession(RuntimeError):
     """A query was about to run outside every scope: a programming error, never an answer."""
-
-
-class UnsafeLoginRole(RuntimeError):
-    """The application's login role could step around row level security."""
-
-
-class Base(DeclarativeBase):
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map: ClassVar[dict[Any, Any]] = {}
 
 
 class ScopedSession(Session):
@@ -76,12 +49,12 @@ class ScopedSession(Session):
         self.info["scope"] = scope
 
     @contextmanager
-    def scoped(self, scope: Scope) -> Iterator[None]:
+    def scoped(self, scope: S) -> Iterator[S]:
         """Run a block in `scope`, then return to the scope before it."""
         before = self.scope
         self.enter(scope)
         try:
-            yield
+            yield scope
         finally:
             self.enter(before)
 
@@ -137,38 +110,3 @@ def violated_constraint(error: IntegrityError) -> str | None:
 def in_utc(moment: datetime | None) -> datetime | None:
     """As the database has it, which tells of moments in the session's time zone."""
     return moment.astimezone(UTC) if moment else None
-
-
-_LOGIN_ROLE_PROBLEMS = """
-select 'is a superuser' from pg_roles where rolname = session_user and rolsuper
-union all
-select 'has BYPASSRLS' from pg_roles where rolname = session_user and rolbypassrls
-union all
-select 'has CREATEROLE' from pg_roles where rolname = session_user and rolcreaterole
-union all
-select 'inherits ' || g.rolname from pg_auth_members m
-  join pg_roles g on g.oid = m.roleid join pg_roles u on u.oid = m.member
-  where u.rolname = session_user and m.inherit_option
-union all
-select 'may become ' || g.rolname from pg_roles g
-  where (g.rolsuper or g.rolbypassrls or g.oid in (select relowner from pg_class
-         where relnamespace = 'public'::regnamespace))
-    and g.rolname <> session_user and pg_has_role(session_user, g.oid, 'MEMBER')
-union all
-select 'owns ' || c.relname from pg_class c join pg_roles u on u.oid = c.relowner
-  where u.rolname = session_user
-    and c.relnamespace not in (select oid from pg_namespace where nspname like 'pg\\_%')
-"""
-
-
-def refuse_unsafe_login_role(connection: DBAPIConnection) -> None:
-    """Raise `UnsafeLoginRole` unless the login role owns nothing and only enters scopes."""
-    cursor = connection.cursor()
-    try:
-        cursor.execute(_LOGIN_ROLE_PROBLEMS)
-        problems = sorted({row[0] for row in cursor.fetchall()})
-    finally:
-        cursor.close()
-        connection.rollback()
-    if problems:
-        raise UnsafeLoginRole(f"the database's login role {', '.join(problems)}")

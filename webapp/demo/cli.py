@@ -12,9 +12,10 @@ from webapp.demo.credentials import FILE, Credentials, read_credentials, write_c
 from webapp.demo.drafts import CUSTOMERS, PLATFORM_RULES, tenant_rules
 from webapp.demo.rules import add_rules
 from webapp.directory import service as directory
-from webapp.extensions import current_settings, db
+from webapp.extensions import db
 from webapp.http.errors import Unauthenticated
 from webapp.identity import tokens
+from webapp.settings import current_settings
 
 group = Commands("demo", help="Make three tenants to try things on, and access all of them once.")
 

@@ -1,12 +1,10 @@
 """What another service asks of a person, and what it is told, as values."""
 
 from dataclasses import dataclass
-from typing import Literal
 from uuid import UUID
 
+from webapp.audit.event import Ruling
 from webapp.scope.headers import Reason
-
-Outcome = Literal["allowed", "denied", "approval_required"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Excluded:
 
 @dataclass(frozen=True)
 class Elevation:
-    decision: Outcome
+    decision: Ruling
     elevated: bool
     """False in the person's own tenant, where there is nothing to decide or to record."""
     explanation: str

@@ -6,8 +6,7 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, LargeBinary, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from webapp.db.session import Base
-from webapp.identity.models import NOW, Timestamp
+from webapp.db.base import NOW, Base, Timestamp
 
 
 class ElevationRow(Base):

@@ -7,13 +7,13 @@ from typing import Any, get_args
 import http_sf
 from marshmallow import ValidationError, fields, validate
 
+from webapp.audit.event import Ruling
 from webapp.elevations import documentation
 from webapp.elevations.elevation import (
     Elevation,
     ElevationRequest,
     Excluded,
     ExcludedTenant,
-    Outcome,
     Person,
 )
 from webapp.http.schema import FullMatch, Schema, Text, TupleOf
@@ -116,7 +116,7 @@ class ElevationSchema(Schema):
     example = documentation.ELEVATION
     descriptions = documentation.ELEVATION_FIELDS
 
-    decision = fields.String(required=True, validate=validate.OneOf(get_args(Outcome)))
+    decision = fields.String(required=True, validate=validate.OneOf(get_args(Ruling)))
     elevated = fields.Boolean(required=True)
     explanation = fields.String(required=True)
     rules = TupleOf(fields.UUID(), required=True)

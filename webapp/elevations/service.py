@@ -1,10 +1,9 @@
 """Decisions for other services: each question is decided once, recorded once, and answered with the
-same bytes however often it is asked.
+same bytes however often it is question.
 
 The answer and the key that it was asked with are committed together, after the access's record is
-on
-disk. So a stored answer always has its record. A process that dies before it has stored one leaves
-a record that says so; the service asks again, and that is decided anew.
+on disk. So a stored answer always has its record. A process that dies before it has stored one
+leaves a record that says so; the service asks again, and that is decided anew.
 """
 
 from dataclasses import replace
@@ -16,17 +15,17 @@ import orjson
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from webapp.audit.event import Ruling
 from webapp.audit.recorder import ExternalAccess
 from webapp.db.scopes import Exclusion
-from webapp.decisions.break_glass import break_glass
-from webapp.decisions.decide import decide_elevation
+from webapp.decisions.break_glass import use_break_glass
+from webapp.decisions.decide import authorization_request, decide_elevation
 from webapp.elevations.elevation import (
     Answer,
     Elevation,
     ElevationRequest,
     Excluded,
     ExcludedTenant,
-    Outcome,
     Person,
 )
 from webapp.elevations.models import ElevationRow
@@ -46,9 +45,8 @@ from webapp.scope.decision import (
     Surface,
     Target,
     TenantTarget,
-    authorization_request,
 )
-from webapp.scope.enter import ASK, note
+from webapp.scope.enter import ASK, begin_access
 
 _AT_HOME = Elevation(
     decision="allowed",
@@ -64,8 +62,8 @@ _AT_HOME = Elevation(
 )
 
 
-def answer(service: Principal, key: str, body: bytes, asked: ElevationRequest) -> Answer:
-    """What the service is told of `asked`, and was told if it has asked with this key before.
+def answer(service: Principal, key: str, body: bytes, question: ElevationRequest) -> Answer:
+    """What the service is told of `question`, and was told if it has asked with this key before.
 
     Raises `Conflict` where the key is that of another question. `body` is the question as it came.
     """
@@ -73,15 +71,15 @@ def answer(service: Principal, key: str, body: bytes, asked: ElevationRequest) -
     # Before it is decided: using break-glass is more than a question.
     if (known := _find(service, key, digest)) is not None:
         return known
-    person, is_known = _person(asked.principal, service)
-    target = _target(person, asked.tenant)
-    decision = _decide(person, target, asked, is_known=is_known)
+    person, is_known = _person(question.principal, service)
+    target = _target(person, question.tenant)
+    decision = _decide(person, target, question, is_known=is_known)
     if not _claim(service, key, digest):
         # Its twin has committed meanwhile: until then the insert has waited.
         known = _find(service, key, digest)
         assert known is not None  # noqa: S101 - no row of these is ever deleted
         return known
-    elevation = _AT_HOME if decision is None else _record(person, target, asked, decision)
+    elevation = _AT_HOME if decision is None else _record(person, target, question, decision)
     said = orjson.dumps(ElevationSchema().dump(elevation))
     db.session.execute(
         update(ElevationRow).where(_asked_by(service, key)).values(answer=said.decode())
@@ -144,61 +142,63 @@ def _target(person: Principal, slug: str | None) -> Target:
 
 
 def _decide(
-    person: Principal, target: Target, asked: ElevationRequest, *, is_known: bool
+    person: Principal, target: Target, question: ElevationRequest, *, is_known: bool
 ) -> Decision | None:
     """`None` in their own tenant. What they may do there, the service knows."""
     if isinstance(target, TenantTarget) and person.membership(target.slug) is not None:
         return None
-    about = authorization_request(person, asked.surface, asked.reason, asked.ip)
-    decision = decide_elevation(target, person.id if is_known else None, about)
-    if person.ended and isinstance(decision, (Allowed, NeedsApproval)) and decision.ruled:
+    request = authorization_request(person, question.surface, question.reason, question.ip)
+    decision = decide_elevation(target, person.id if is_known else None, request)
+    if person.ended and isinstance(decision, (Allowed, NeedsApproval)) and decision.outcome:
         # Rules may name the address of a user who has ended.
-        return _denied("The user has ended.", decision.ruled)
-    if not isinstance(decision, Allowed) or decision.ruled is None:
+        return _denied("The user has ended.", decision.outcome)
+    if not isinstance(decision, Allowed) or decision.outcome is None:
         return decision
-    ruled = decision.ruled
+    outcome = decision.outcome
     if isinstance(target, TenantTarget) and target.tenant_id is None:
-        return _denied("There is no such tenant.", ruled)
-    if not ruled.breaks_glass:
+        return _denied("There is no such tenant.", outcome)
+    if not outcome.breaks_glass:
         return decision
     if not is_known:
-        return _denied("Only somebody whom Sightline knows can use break-glass.", ruled)
-    noting = partial(note, elsewhere=ExternalAccess(asked.ip))
-    return break_glass(person, target, asked.reason, ruled, noting)
+        return _denied("Only somebody whom Sightline knows can use break-glass.", outcome)
+    begin = partial(begin_access, external=ExternalAccess(question.ip))
+    return use_break_glass(person, target, question.reason, outcome, begin)
 
 
-def _denied(explanation: str, ruled: RulesOutcome) -> Denied:
-    return Denied(explanation, replace(ruled, explanation=explanation))
+def _denied(explanation: str, outcome: RulesOutcome) -> Denied:
+    return Denied(explanation, replace(outcome, explanation=explanation))
 
 
 def _record(
-    person: Principal, target: Target, asked: ElevationRequest, decision: Decision
+    person: Principal, target: Target, question: ElevationRequest, decision: Decision
 ) -> Elevation:
-    surface = Surface(asked.surface, tenant_roles=frozenset(), platform_roles=frozenset())
-    outcome, ruled = _ruling(decision)
-    receipt = note(person, surface, target, asked.reason, decision, ExternalAccess(asked.ip))
+    surface = Surface(question.surface, tenant_roles=frozenset(), platform_roles=frozenset())
+    ruling, outcome = _ruling(decision)
+    receipt = begin_access(
+        person, surface, target, question.reason, decision, ExternalAccess(question.ip)
+    )
     return Elevation(
-        decision=outcome,
+        decision=ruling,
         elevated=True,
-        explanation=ruled.explanation,
-        rules=ruled.rules,
-        excluded=_excluded(ruled.excluded),
-        grants=ruled.grants,
-        minutes=ruled.minutes,
-        ask=ASK if outcome == "approval_required" else None,
+        explanation=outcome.explanation,
+        rules=outcome.rules,
+        excluded=_excluded(outcome.excluded),
+        grants=outcome.grants,
+        minutes=outcome.minutes,
+        ask=ASK if ruling == "approval_required" else None,
         receipt=receipt,
-        policy_version=ruled.policy_version,
+        policy_version=outcome.policy_version,
     )
 
 
-def _ruling(decision: Decision) -> tuple[Outcome, RulesOutcome]:
+def _ruling(decision: Decision) -> tuple[Ruling, RulesOutcome]:
     match decision:
-        case Allowed(RulesOutcome() as ruled):
-            return "allowed", ruled
-        case NeedsApproval(ruled):
-            return "approval_required", ruled
-        case Denied(_, RulesOutcome() as ruled):
-            return "denied", ruled
+        case Allowed(RulesOutcome() as outcome):
+            return "allowed", outcome
+        case NeedsApproval(outcome):
+            return "approval_required", outcome
+        case Denied(_, RulesOutcome() as outcome):
+            return "denied", outcome
     raise TypeError(decision)
 
 

@@ -2,15 +2,14 @@
 
 from typing import Any
 
-from flask import Response
+from flask import Response, request
 
 from webapp.audit.recorder import EXCLUDED_HEADER
-from webapp.context import current_request
 from webapp.elevations import service
 from webapp.elevations.elevation import ElevationRequest
 from webapp.elevations.schemas import ElevationRequestSchema, ElevationSchema, KeySchema
-from webapp.extensions import db
-from webapp.http.schema import Blueprint, etag_of, json_response
+from webapp.http.parsing import Blueprint
+from webapp.scope.answers import respond_json
 from webapp.scope.surface import current_principal, surface
 
 REPLAYED_HEADER = "Idempotency-Replayed"
@@ -31,20 +30,25 @@ blueprint = Blueprint(
 
 
 @blueprint.route("", methods=["POST"])
-@surface("admin.elevations.create", tenant_roles=(), platform_roles=("service",), personal=True)
+@surface(
+    "admin.elevations.create",
+    tenant_roles=(),
+    platform_roles=("service",),
+    changes=True,
+    personal=True,
+)
 @blueprint.arguments(KeySchema, location="headers")
 @blueprint.arguments(ElevationRequestSchema)
 @blueprint.response(200, ElevationSchema, headers=HEADERS)
-def create_elevation(asked: ElevationRequest, keyed: dict[str, Any]) -> Response:
+def create_elevation(keyed: dict[str, Any], question: ElevationRequest) -> Response:
     """Ask for an elevation
 
     Decides whether a person may access something in your service, and records it. A denial is an
     answer too, with status 200. The same question with the same `Idempotency-Key` gets the same
     answer again, with `Idempotency-Replayed: true`; another question with it is a conflict.
     """
-    answer = service.answer(current_principal(), keyed["key"], current_request().get_data(), asked)
-    db.session.commit()
-    response = json_response(answer.body, etag_of(answer.body))
+    answer = service.answer(current_principal(), keyed["key"], request.get_data(), question)
+    response = respond_json(answer.body, rows=None)
     if answer.replayed:
         response.headers[REPLAYED_HEADER] = "true"
     return response

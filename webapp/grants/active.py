@@ -5,11 +5,10 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from uuid import UUID
 
-from flask import Flask
+from flask import Flask, current_app
 from sqlalchemy import ColumnElement, or_, select
 
 from webapp.caching import GenerationCache, read_generations
-from webapp.context import current_application
 from webapp.db.scopes import PolicyScope
 from webapp.db.session import in_utc
 from webapp.extensions import db
@@ -32,7 +31,7 @@ def init_app(app: Flask) -> None:
 def read_active_grants(principal_id: UUID) -> tuple[Grant, ...]:
     """The principal's grants that are in force, or were not over when this was last read, and the
     break-glass that nobody has reviewed."""
-    remembered: GenerationCache = current_application().extensions[_EXTENSION]
+    remembered: GenerationCache = current_app.extensions[_EXTENSION]
     tag = holder_tag(principal_id)
     generation = read_generations((tag,))[tag]
     held: tuple[Grant, ...] | None = remembered.get(principal_id, generation)

@@ -14,9 +14,8 @@ from webapp.db.scopes import MaintenanceScope
 from webapp.extensions import db
 from webapp.grants import expiry, service
 from webapp.grants.grant import Grant, GrantQuery, GrantState
-from webapp.grants.notices import outbox as notices
 from webapp.grants.schemas import GrantSchema
-from webapp.http.schema import MAX_LIMIT
+from webapp.http.pagination import MAX_LIMIT
 from webapp.identity.lookup import require_tenant
 
 group = Commands(
@@ -64,7 +63,6 @@ def revoke(*, grant_id: UUID, as_json: bool) -> None:
     with db.session.scoped(MaintenanceScope()):
         grant = expiry.revoke(grant_id, origin("CLI", f"flask grants revoke {grant_id}"))
         db.session.commit()
-    notices.send_soon()
     if as_json:
         print_json(GrantSchema().dump(grant))
     else:
@@ -80,7 +78,6 @@ def expire(*, as_json: bool) -> None:
         while some := expiry.expire_over(request):
             db.session.commit()
             expired += some
-    notices.send_soon()
     if as_json:
         print_json({"expired": expired})
     else:

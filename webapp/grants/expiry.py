@@ -54,7 +54,7 @@ def revoke(grant_id: UUID, request: EventRequest) -> Grant:
 def _expire(row: GrantRow, tenant: str | None) -> Grant:
     row.state, row.closed_at = "expired", row.ends_at
     grant = service.keep(row, tenant)
-    notices.tell("expired", grant)
+    notices.enqueue("expired", grant)
     return grant
 
 

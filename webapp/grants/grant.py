@@ -124,7 +124,7 @@ def satisfies(approvals: Iterable[Approval], rule: Rule) -> bool:
 def cover(
     grants: Iterable[Grant],
     candidate: Candidate,
-    about: AuthorizationRequest,
+    request: AuthorizationRequest,
     target: UUID | None,
     at: datetime,
 ) -> GrantMatch | None:
@@ -139,9 +139,9 @@ def cover(
         if grant.kind == "approval"
         and grant.is_open(at)
         and grant.tenant_id == whose
-        and about.surface in grant.surfaces
-        and about.reason == grant.reason
-        and grant.ticket in (None, about.ticket)
+        and request.surface in grant.surfaces
+        and request.reason == grant.reason
+        and grant.ticket in (None, request.ticket)
         and satisfies(grant.approvals, candidate.rule)
     ]
     longest = max(fitting, key=lambda grant: (grant.ends_at, grant.id), default=None)

@@ -18,8 +18,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
-from webapp.db.session import Base
-from webapp.identity.models import Timestamp
+from webapp.db.base import Base, Timestamp
 
 UNREVIEWED = "uq_grants_unreviewed"
 

@@ -12,7 +12,6 @@ from uuid import UUID
 from sqlalchemy import select
 from uuid_utils.compat import uuid7
 
-from webapp.decisions.decide import decide_elevation
 from webapp.extensions import db
 from webapp.grants.active import grant_of
 from webapp.grants.grant import Grant, GrantRequest
@@ -31,8 +30,8 @@ from webapp.scope.decision import (
     RulesOutcome,
     Target,
     TenantTarget,
-    authorization_request,
 )
+from webapp.scope.enter import current_decider
 
 LAPSES = timedelta(hours=24)
 """After which a request that nobody has decided is none any more."""
@@ -89,12 +88,12 @@ def _evaluate(
 ) -> Request:
     grant_id = uuid7()
     rules: dict[UUID, None] = {}
-    for ruled in _asking(principal, target, wanted, ip):
-        if isinstance(ruled, Denied):
-            return Request(grant_id, target, ruled)
-        rules |= dict.fromkeys(ruled.rules)
-    about_it = Allowed(RulesOutcome("To be decided.", grants=(grant_id,)))
-    return Request(grant_id, target, about_it, tuple(rules))
+    for outcome in _asking(principal, target, wanted, ip):
+        if isinstance(outcome, Denied):
+            return Request(grant_id, target, outcome)
+        rules |= dict.fromkeys(outcome.rules)
+    to_be_decided = Allowed(RulesOutcome("To be decided.", grants=(grant_id,)))
+    return Request(grant_id, target, to_be_decided, tuple(rules))
 
 
 def _asking(
@@ -104,12 +103,11 @@ def _asking(
     if isinstance(target, TenantTarget) and principal.membership(target.slug) is not None:
         return
     for surface in dict.fromkeys(wanted.surfaces):
-        about = authorization_request(principal, surface, wanted.reason, ip)
-        decision = decide_elevation(target, principal.id, about)
+        decision = current_decider().decide(principal, surface, target, wanted.reason, ip)
         if isinstance(decision, Denied):
             yield decision
         elif isinstance(decision, NeedsApproval):
-            yield decision.ruled
+            yield decision.outcome
 
 
 def _refuse_unknown(wanted: GrantRequest, requests: Iterable[Request]) -> None:
@@ -155,5 +153,5 @@ def _place(principal: Principal, wanted: GrantRequest, request: Request, now: da
     db.session.add(row)
     db.session.flush()
     grant = grant_of(row, target.slug if isinstance(target, TenantTarget) else None, ())
-    notices.tell("asked", grant)
+    notices.enqueue("asked", grant)
     return grant

@@ -6,7 +6,8 @@ from marshmallow import fields, validate
 
 from webapp.grants import documentation
 from webapp.grants.grant import GrantKind, GrantQuery, GrantRequest, GrantState, SortKey
-from webapp.http.schema import PAGE_FIELDS, PageQuerySchema, Schema, Text, TupleOf
+from webapp.http.pagination import PageQuerySchema
+from webapp.http.schema import PAGE_FIELDS, Schema, Text, TupleOf
 from webapp.ledger.schemas import ReasonSchema
 from webapp.rules.engine.templates import BREAK_GLASS
 from webapp.scope.headers import REASON_CODES

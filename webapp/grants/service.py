@@ -19,6 +19,7 @@ from webapp.grants.grant import (
     PLATFORM_APPROVERS,
     TENANT_APPROVERS,
     Approval,
+    Event,
     Grant,
     GrantPage,
     GrantQuery,
@@ -92,7 +93,7 @@ def get_grant(grant_id: UUID) -> Grant:
     return found[0]
 
 
-def read_matter(grant_id: UUID) -> PendingDecision:
+def read_pending(grant_id: UUID) -> PendingDecision:
     """A grant that the scope sees, and its rules as they are now, whoever's they are."""
     grant = get_grant(grant_id)
     rules = [candidate.rule for candidate in load(RuleRow.id.in_(grant.rule_ids))]
@@ -145,7 +146,7 @@ def approve(principal: Principal, pending: PendingDecision) -> Grant:
     row.state, row.starts_at = "approved", now
     row.ends_at = now + timedelta(minutes=row.minutes)
     grant = keep(row, tenant, given)
-    notices.tell("approved", grant)
+    notices.enqueue("approved", grant)
     return grant
 
 
@@ -154,7 +155,7 @@ def deny(principal: Principal, pending: PendingDecision) -> Grant:
     row, tenant, now = lock(pending.grant.id, "requested")
     row.state, row.closed_at, row.closed_by = "denied", now, principal.email
     grant = keep(row, tenant)
-    notices.tell("denied", grant)
+    notices.enqueue("denied", grant)
     return grant
 
 
@@ -164,7 +165,7 @@ def revoke(grant_id: UUID, by: str) -> Grant:
     row, tenant, now = lock(grant_id, "requested", "approved")
     row.state, row.closed_at, row.closed_by = "revoked", now, by
     grant = keep(row, tenant)
-    notices.tell("revoked", grant)
+    notices.enqueue("revoked", grant)
     return grant
 
 
@@ -198,6 +199,15 @@ def keep(row: GrantRow, tenant: str | None, given: Iterable[Approval] | None = N
     db.session.flush()
     invalidate(holder_tag(row.principal_id))
     return grant_of(row, tenant, load_approvals([row.id])[row.id] if given is None else given)
+
+
+def changed(event: Event, row: GrantRow, tenants: Iterable[UUID] = ()) -> Grant:
+    """Write a change down, and have it told."""
+    db.session.flush()
+    (grant,) = load_grants(GrantRow.id == row.id)
+    notices.enqueue(event, grant, tenants)
+    invalidate(holder_tag(row.principal_id))
+    return grant
 
 
 def _concerning(grant: Grant) -> Allowed:

@@ -4,16 +4,11 @@ from collections.abc import Callable
 from functools import partial
 from uuid import UUID
 
-from flask import Response
+from flask import Response, request
 
-from webapp.audit import recorder
-from webapp.context import current_request
-from webapp.decisions import break_glass as glass
-from webapp.extensions import db
-from webapp.grants import requests as asking
-from webapp.grants import service
+from webapp.grants import requests, service
+from webapp.grants import review as incidents
 from webapp.grants.grant import Grant, GrantQuery, GrantRequest
-from webapp.grants.notices import outbox as notices
 from webapp.grants.schemas import (
     GrantPageSchema,
     GrantQuerySchema,
@@ -23,10 +18,11 @@ from webapp.grants.schemas import (
     ReviewSchema,
 )
 from webapp.grants.service import PendingDecision
-from webapp.http.schema import Blueprint, respond
+from webapp.http.parsing import Blueprint
 from webapp.identity.principal import STAFF_ROLES, TENANT_ROLES, Principal
+from webapp.scope.answers import respond, respond_page
 from webapp.scope.decision import Allowed, Denied
-from webapp.scope.enter import note, raise_unless_allowed
+from webapp.scope.enter import begin_access, raise_unless_allowed
 from webapp.scope.surface import current_principal, current_scope, current_surface, surface
 
 blueprint = Blueprint(
@@ -53,7 +49,7 @@ def list_grants(query: GrantQuery) -> Response:
 
     Your own, those at the tenants whose admin you are, and with a platform role all of them.
     """
-    return respond(GrantPageSchema(), service.list_grants(current_scope(), query))
+    return respond_page(GrantPageSchema(), service.list_grants(current_scope(), query))
 
 
 @blueprint.route("", methods=["POST"])
@@ -69,16 +65,13 @@ def request_grants(wanted: GrantRequest) -> Response:
     A request that nobody decides lapses after a day.
     """
     principal = current_principal()
-    requests = asking.evaluate(principal, wanted, current_request().remote_addr)
-    for request in requests:
-        note(principal, current_surface(), request.target, wanted.reason, request.decision)
-    for request in requests:
-        raise_unless_allowed(request.decision)
-    grants = asking.place(principal, wanted, requests)
-    db.session.commit()
-    notices.send_soon()
-    recorder.count_rows(current_surface().name, 1)
-    return respond(GrantsSchema(), {"items": grants}, status=201)
+    evaluated = requests.evaluate(principal, wanted, request.remote_addr)
+    for one in evaluated:
+        begin_access(principal, current_surface(), one.target, wanted.reason, one.decision)
+    for one in evaluated:
+        raise_unless_allowed(one.decision)
+    grants = requests.place(principal, wanted, evaluated)
+    return respond(GrantsSchema(), {"items": grants}, rows=1, status=201)
 
 
 @blueprint.route("/<uuid:grant_id>")
@@ -86,7 +79,7 @@ def request_grants(wanted: GrantRequest) -> Response:
 @blueprint.response(200, GrantSchema)
 def read_grant(grant_id: UUID) -> Response:
     """Read a grant"""
-    return respond(GrantSchema(), service.get_grant(grant_id))
+    return respond(GrantSchema(), service.get_grant(grant_id), rows=1)
 
 
 @blueprint.route("/<uuid:grant_id>/approve", methods=["POST"])
@@ -141,8 +134,8 @@ def review_grant(found: dict[str, str], grant_id: UUID) -> Response:
     """
     return _decide(
         grant_id,
-        lambda principal, pending: glass.may_review(principal, pending.grant),
-        lambda principal, pending: glass.review(principal, pending.grant.id, found["text"]),
+        lambda principal, pending: incidents.may_review(principal, pending.grant),
+        lambda principal, pending: incidents.review(principal, pending.grant.id, found["text"]),
     )
 
 
@@ -152,12 +145,8 @@ def _decide(
     act: Callable[[Principal, PendingDecision], Grant],
 ) -> Response:
     """Record that somebody wants to change a grant, allowed or not, and then change it."""
-    principal, pending = current_principal(), service.read_matter(grant_id)
+    principal, pending = current_principal(), service.read_pending(grant_id)
     decision = may(principal, pending)
-    note(principal, current_surface(), pending.target, pending.grant.why, decision)
+    begin_access(principal, current_surface(), pending.target, pending.grant.why, decision)
     raise_unless_allowed(decision)
-    grant = act(principal, pending)
-    db.session.commit()
-    notices.send_soon()
-    recorder.count_rows(current_surface().name, 1)
-    return respond(GrantSchema(), grant)
+    return respond(GrantSchema(), act(principal, pending), rows=1)

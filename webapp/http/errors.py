@@ -1,7 +1,7 @@
 """Every answer that is not a success: the exceptions that stand for one, and the only handlers.
 
-A body is RFC 9457 `application/problem+json`. It says what we wrote for it and nothing else: never
-an exception's text, a stack or SQL.
+An answer is RFC 9457 `application/problem+json`, or a page where a browser asks for one. It says
+what was written here and nothing else: never an exception's text, a stack or SQL.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,11 +12,28 @@ from urllib.parse import quote
 import marshmallow as ma
 import orjson
 import structlog
-from flask import Flask, Response, g, request
+from flask import Flask, Response, render_template_string, request
 from sqlalchemy import exc as sql
 from werkzeug.exceptions import HTTPException, InternalServerError, default_exceptions
 
+from webapp.http.state import current_state
+
 PROBLEM_TYPE = "application/problem+json"
+PAGE_TYPE = "text/html; charset=utf-8"
+PAGE = """<!doctype html>
+<html lang="en">
+  <head>
+    <meta charset="utf-8">
+    <meta name="viewport" content="width=device-width, initial-scale=1">
+    <title>{{ problem.title }} · Sightline</title>
+  </head>
+  <body>
+    <h1>{{ problem.title }}</h1>
+    {% if problem.detail %}<p>{{ problem.detail }}</p>{% endif %}
+    <p>Status {{ problem.status }} · request {{ problem.request_id }}</p>
+  </body>
+</html>
+"""
 RETRY_AFTER = 5
 """Seconds, where we cannot know when it will work again."""
 
@@ -37,7 +54,7 @@ class AppError(Exception):
 
     status = 500
     code = "internal"
-    title = "Something went wrong here"
+    title = "Internal server error"
 
     def __init__(
         self,
@@ -57,7 +74,7 @@ class AppError(Exception):
 class Unauthenticated(AppError):
     status = 401
     code = "unauthenticated"
-    title = "Say who you are"
+    title = "Authentication required"
 
     def __init__(self, detail: str | None = None) -> None:
         super().__init__(detail, headers={"WWW-Authenticate": "Bearer"})
@@ -66,13 +83,13 @@ class Unauthenticated(AppError):
 class ReasonRequired(AppError):
     status = 400
     code = "reason_required"
-    title = "An elevation needs a reason"
+    title = "Reason required"
 
 
 class ElevationDenied(AppError):
     status = 403
     code = "elevation_denied"
-    title = "The rules do not allow this elevation"
+    title = "Elevation denied by the rules"
 
     def __init__(self, detail: str | None = None, *, rules: Sequence[object] = ()) -> None:
         """`rules` are the ids of the rules that said so."""
@@ -82,7 +99,7 @@ class ElevationDenied(AppError):
 class ApprovalRequired(AppError):
     status = 403
     code = "approval_required"
-    title = "Somebody has to approve this first"
+    title = "Approval required"
 
     def __init__(
         self, detail: str | None = None, *, rules: Sequence[object] = (), ask: str | None = None
@@ -95,37 +112,37 @@ class ApprovalRequired(AppError):
 class Forbidden(AppError):
     status = 403
     code = "forbidden"
-    title = "Your role may not do this"
+    title = "Not permitted for your role"
 
 
 class NotFound(AppError):
     status = 404
     code = "not_found"
-    title = "There is no such thing"
+    title = "Not found"
 
 
 class Conflict(AppError):
     status = 409
     code = "conflict"
-    title = "It is in the way of something that exists"
+    title = "Conflicts with an existing resource"
 
 
 class Stale(AppError):
     status = 412
     code = "stale"
-    title = "It was changed meanwhile"
+    title = "Changed since it was read"
 
 
 class Invalid(AppError):
     status = 422
     code = "invalid"
-    title = "The request is not valid"
+    title = "Request not valid"
 
 
 class PreconditionRequired(AppError):
     status = 428
     code = "precondition_required"
-    title = "Say which version you mean"
+    title = "Version required in If-Match"
 
 
 class RateLimited(AppError):
@@ -140,7 +157,7 @@ class RateLimited(AppError):
 class Unavailable(AppError):
     status = 503
     code = "unavailable"
-    title = "Not available now"
+    title = "Temporarily unavailable"
 
     def __init__(self, detail: str | None = None) -> None:
         super().__init__(detail, headers={"Retry-After": str(RETRY_AFTER)})
@@ -186,14 +203,14 @@ def init_app(app: Flask) -> None:
 
 
 def problem(error: AppError) -> Response:
-    """The answer that `error` stands for, for those who cannot raise it."""
+    """The answer that `error` stands for, for code that cannot raise it."""
     body: dict[str, Any] = {
         "type": f"urn:sightline:problem:{error.code}",
         "title": error.title,
         "status": error.status,
         "instance": quote(request.path),
         "code": error.code,
-        "request_id": g.get("request_id"),
+        "request_id": current_state().request_id,
     }
     if error.detail is not None:
         body["detail"] = _encodable(error.detail)
@@ -202,12 +219,27 @@ def problem(error: AppError) -> Response:
             _encodable(field): [_encodable(message) for message in messages]
             for field, messages in islice(error.errors.items(), MAX_FIELDS)
         }
-    return Response(
-        orjson.dumps(body | error.extra),
-        status=error.status,
-        headers=error.headers,
-        content_type=PROBLEM_TYPE,
-    )
+    response = _page(body) if _wants_page() else _json(body | error.extra)
+    response.status_code = error.status
+    response.headers.update(error.headers)
+    response.headers["Cache-Control"] = "no-store"
+    response.vary.add("Accept")
+    return response
+
+
+def _wants_page() -> bool:
+    offered = (PROBLEM_TYPE, "application/json", "text/html")
+    return request.accept_mimetypes.best_match(offered) == "text/html"
+
+
+def _json(body: Mapping[str, Any]) -> Response:
+    return Response(orjson.dumps(body), content_type=PROBLEM_TYPE)
+
+
+def _page(body: Mapping[str, Any]) -> Response:
+    response = Response(render_template_string(PAGE, problem=body), content_type=PAGE_TYPE)
+    response.headers["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
+    return response
 
 
 def problem_of_http(error: HTTPException) -> Response:

@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
-from webapp.db.session import Base
+from webapp.db.base import Base
 
 Timestamp = TIMESTAMP(timezone=True)
 NOW = text("clock_timestamp()")

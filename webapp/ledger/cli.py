@@ -23,9 +23,9 @@ from webapp.audit.operation import OPERATOR, SIGHTLINE
 from webapp.audit.relay import drain
 from webapp.commands import Commands, print_json, print_rows
 from webapp.db.scopes import GlobalScope, IdentityScope, LedgerScope
-from webapp.extensions import current_settings, db
+from webapp.extensions import db
 from webapp.http.errors import NotFound
-from webapp.http.schema import MAX_LIMIT
+from webapp.http.pagination import MAX_LIMIT
 from webapp.identity.lookup import has_tenant, has_user
 from webapp.ledger import completeness as verify
 from webapp.ledger import search
@@ -33,6 +33,7 @@ from webapp.ledger.schemas import AuditQuerySchema, AuditSchema
 from webapp.ledger.search import AuditQuery, Entry, SortKey
 from webapp.scope.decision import Surface
 from webapp.scope.headers import REASON_CODES
+from webapp.settings import current_settings
 
 POLL = 0.5
 FILTERS = tuple(

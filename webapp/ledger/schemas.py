@@ -5,8 +5,9 @@ from typing import Any, get_args
 import marshmallow as ma
 from marshmallow import fields, validate
 
-from webapp.audit.event import Effect, Kind, Outcome, ScopeKind
-from webapp.http.schema import PAGE_FIELDS, Instant, PageQuerySchema, Schema, Text
+from webapp.audit.event import Kind, Outcome, Ruling, ScopeKind
+from webapp.http.pagination import PageQuerySchema
+from webapp.http.schema import PAGE_FIELDS, Instant, Schema, Text
 from webapp.ledger import documentation
 from webapp.ledger.search import AuditQuery, Entry, SortKey
 from webapp.scope.schemas import SURFACES
@@ -45,7 +46,7 @@ class ScopeSchema(Schema):
 class DecisionSchema(Schema):
     descriptions = documentation.DECISION_FIELDS
 
-    effect = fields.String(required=True, validate=_one_of(Effect))
+    effect = fields.String(required=True, validate=_one_of(Ruling))
     rule_ids = fields.List(fields.UUID(), required=True)
     policy_version = fields.Integer(required=True, allow_none=True)
     grant_ids = fields.List(fields.UUID(), required=True)
@@ -137,7 +138,7 @@ class AuditQuerySchema(PageQuerySchema):
     )
     effect = fields.String(
         load_default=None,
-        validate=_one_of(Effect),
+        validate=_one_of(Ruling),
         metadata={"description": "Only events with this decision."},
     )
     outcome = fields.String(

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, exists, func, select
 
-from webapp.audit.event import Effect, Kind, Outcome
+from webapp.audit.event import Kind, Outcome, Ruling
 from webapp.audit.models import AuditEventRow
 from webapp.db.scopes import TenantScope
 from webapp.db.session import ScopedSession
@@ -38,7 +38,7 @@ class AuditQuery:
     tenant: str | None = None
     reason: str | None = None
     ticket: str | None = None
-    effect: Effect | None = None
+    effect: Ruling | None = None
     outcome: Outcome | None = None
     kind: Kind | None = None
     request_id: str | None = None

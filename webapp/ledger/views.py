@@ -4,12 +4,12 @@ from uuid import UUID
 
 from flask import Response
 
-from webapp.audit import recorder
 from webapp.extensions import db
-from webapp.http.schema import Blueprint, respond
+from webapp.http.parsing import Blueprint
 from webapp.ledger import search
 from webapp.ledger.schemas import AuditPageSchema, AuditQuerySchema, AuditSchema
-from webapp.scope.surface import current_surface, surface
+from webapp.scope.answers import respond, respond_page
+from webapp.scope.surface import surface
 
 blueprint = Blueprint(
     "audits",
@@ -30,8 +30,7 @@ def list_audits(query: search.AuditQuery) -> Response:
     to all tenants that did not leave it out, and the changes in it.
     """
     page = search.list_events(db.session, query)
-    recorder.count_rows(current_surface().name, len(page.items))
-    return respond(AuditPageSchema(), page)
+    return respond_page(AuditPageSchema(), page)
 
 
 @blueprint.route("/<uuid:event_id>")
@@ -39,6 +38,4 @@ def list_audits(query: search.AuditQuery) -> Response:
 @blueprint.response(200, AuditSchema)
 def read_audit(event_id: UUID) -> Response:
     """Read an audit event"""
-    entry = search.get_event(db.session, event_id)
-    recorder.count_rows(current_surface().name, 1)
-    return respond(AuditSchema(), entry)
+    return respond(AuditSchema(), search.get_event(db.session, event_id), rows=1)

@@ -1,13 +1,14 @@
 """Request ids, structured logs, metrics, health: what operators see of the service."""
 
-from webapp.observability import health, logs
-from webapp.observability.request_log import Application
+from flask import Flask
+
+from webapp.observability import health, logs, request_log
 from webapp.settings import Settings
 
 
-def init_app(app: Application) -> None:
-    """Set up by `app.extensions["settings"]`, before or after anything else."""
+def init_app(app: Flask) -> None:
+    """Set up by `app.extensions["settings"]`, before anything else that has hooks."""
     settings: Settings = app.extensions["settings"]
     logs.configure(settings.env)
-    app.write_line = logs.line_writer(settings.env)
+    request_log.init_app(app)
     health.init_app(app)

@@ -1,12 +1,12 @@
-"""gunicorn's own lines, from the master's first on, and its own answers, to what it takes for no
-HTTP: in the same form as all others. And its settings, found at once."""
+"""gunicorn's own log lines, and its own answers to what is not HTTP, in the form of all others."""
 
 from socket import socket
+from typing import Any
 
 import orjson
-from gunicorn import util
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
+from gunicorn.workers.gthread import ThreadWorker
 from uuid_utils.compat import uuid7
 from werkzeug.http import HTTP_STATUS_CODES
 
@@ -27,33 +27,48 @@ class GunicornLogger(Logger):  # type: ignore[misc]  # gunicorn ships no types
             raise SystemExit(str(error)) from None
 
 
-def keep_settings(cfg: Config) -> None:
-    """What a worker's settings are, for good: gunicorn works it out a score of times for each
-    request."""
-    vars(cfg).update({name: setting.get() for name, setting in cfg.settings.items()})
+class ProblemWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no types
+    """For `worker_class`: answers what it takes for no HTTP with a problem instead of HTML.
+
+    gunicorn's page repeats the text of its exception.
+    """
+
+    def handle_error(self, req: Any, client: socket, addr: Any, exc: BaseException) -> None:
+        super().handle_error(req, _ErrorPageReplacement(client), addr, exc)
 
 
-def answer_with_problems() -> None:
-    """Take the place of gunicorn's page of HTML, which repeats what its exception says."""
-    util.write_error = _write_problem
+class _ErrorPageReplacement:
+    """A client's socket on which gunicorn's error page becomes a problem of the same status."""
+
+    def __init__(self, client: socket) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def sendall(self, page: bytes) -> None:
+        status = int(page.split(b" ", 2)[1])
+        self._client.sendall(_problem(status))
 
 
-def _write_problem(client: socket, status: int, *_: str) -> None:
+def _problem(status: int) -> bytes:
     title, request_id = HTTP_STATUS_CODES[status], str(uuid7())
     code = "internal" if status == 500 else title.lower().replace(" ", "_")
-    body = {
-        "type": f"urn:sightline:problem:{code}",
-        "title": title,
-        "status": status,
-        "instance": "*",  # of the server as a whole: what was asked for could not be read
-        "code": code,
-        "request_id": request_id,
-    }
+    body = orjson.dumps(
+        {
+            "type": f"urn:sightline:problem:{code}",
+            "title": title,
+            "status": status,
+            "instance": "*",  # of the server as a whole: the path could not be read
+            "code": code,
+            "request_id": request_id,
+        }
+    )
     headers = {
         "Connection": "close",
         "Content-Type": PROBLEM_TYPE,
-        "Content-Length": len(orjson.dumps(body)),
+        "Content-Length": len(body),
         REQUEST_ID_HEADER: request_id,
     }
     lines = [f"HTTP/1.1 {status} {title}", *(f"{name}: {value}" for name, value in headers.items())]
-    util.write_nonblock(client, "\r\n".join([*lines, "", ""]).encode() + orjson.dumps(body))
+    return "\r\n".join([*lines, "", ""]).encode() + body

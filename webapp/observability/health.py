@@ -11,12 +11,13 @@ from flask import Flask, Response, current_app
 from sqlalchemy import String, column, select, table
 
 from webapp.db.scopes import IdentityScope
-from webapp.extensions import current_settings, db, reach_database
+from webapp.extensions import db
+from webapp.http.parsing import Blueprint
 from webapp.http.public import public
-from webapp.http.schema import Blueprint
 from webapp.observability import metrics
 from webapp.observability.probes import LIMIT, CheckFailed, Probe, run_probes
 from webapp.observability.schemas import HealthSchema, ReadinessSchema
+from webapp.settings import current_settings
 
 PROBES = "sightline.probes"
 
@@ -27,7 +28,7 @@ blueprint = Blueprint(
 
 def init_app(app: Flask) -> None:
     checks: dict[str, Callable[[], None]] = {
-        "database": reach_database,
+        "database": db.reach,
         "migrations": _check_migrations,
         "cache": _check_cache,
         "broker": _check_broker,

@@ -9,16 +9,15 @@ import os
 import sys
 from collections.abc import Callable, MutableMapping
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import orjson
 import structlog
 from celery import signals
-from flask import g, has_app_context
+from flask import has_app_context
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from webapp.observability.lines import LineWriter
+from webapp.http.state import current_state
 from webapp.observability.redaction import redact
 from webapp.settings import Environment
 
@@ -28,7 +27,7 @@ Render = Callable[[WrappedLogger, str, MutableMapping[str, Any]], str]
 
 
 class Stderr:
-    """Accesses stderr up at each line, since tests and servers replace it."""
+    """Finds stderr anew for each line, since tests and servers replace it."""
 
     def msg(self, line: str) -> None:
         # Whoever read our logs may be gone; that is no reason to answer 500.
@@ -60,10 +59,21 @@ def configure(env: Environment) -> None:
     signals.setup_logging.connect(_keep_ours)
 
 
-def line_writer(env: Environment) -> LineWriter:
-    """What writes the lines of requests beside all the others."""
-    render: Render = render_pretty if env == "development" else render_json
-    return LineWriter(partial(render, None, "info"), Stderr().msg)
+def request_handler(env: Environment) -> logging.Handler:
+    """A handler for records that carry their line as `fields`, none of which holds a secret."""
+    handler = _Handler()
+    handler.setFormatter(_FieldsFormatter(render_pretty if env == "development" else render_json))
+    return handler
+
+
+class _FieldsFormatter(logging.Formatter):
+    def __init__(self, render: Render) -> None:
+        super().__init__()
+        self._render = render
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, Any] = getattr(record, "fields", {})
+        return self._render(None, "info", fields)
 
 
 class _Handler(logging.Handler):
@@ -97,7 +107,7 @@ def _keep_ours(loglevel: int | None = None, **_: object) -> None:
 
 
 def _name_request(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    request_id = g.get("request_id") if has_app_context() else None
+    request_id = current_state().request_id if has_app_context() else None
     if request_id is not None:
         event.setdefault("request_id", request_id)
     return event

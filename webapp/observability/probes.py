@@ -23,19 +23,19 @@ class CheckFailed(Exception):
 
 
 @dataclass(frozen=True)
-class Finding:
+class ProbeResult:
     ok: bool
     detail: str
 
 
 @dataclass(frozen=True)
-class _Flight:
+class _Check:
     began: float = field(default_factory=monotonic)
-    finding: Future[Finding] = field(default_factory=Future)
+    future: Future[ProbeResult] = field(default_factory=Future)
 
     @property
     def current(self) -> bool:
-        return not self.finding.done() and monotonic() - self.began < ABANDONED
+        return not self.future.done() and monotonic() - self.began < ABANDONED
 
 
 class Probe:
@@ -48,37 +48,37 @@ class Probe:
         self._name = name
         self._check = check
         self._lock = Lock()
-        self._flight: _Flight | None = None
+        self._running: _Check | None = None
 
-    def start(self) -> Future[Finding]:
+    def start(self) -> Future[ProbeResult]:
         with self._lock:
-            if self._flight is None or not self._flight.current:
-                self._flight = _Flight()
+            if self._running is None or not self._running.current:
+                self._running = _Check()
                 # A daemon: a check that hangs must not keep the process from ending.
-                Thread(target=self._run, args=(self._flight.finding,), daemon=True).start()
-            return self._flight.finding
+                Thread(target=self._run, args=(self._running.future,), daemon=True).start()
+            return self._running.future
 
-    def _run(self, finding: Future[Finding]) -> None:
+    def _run(self, future: Future[ProbeResult]) -> None:
         try:
             self._check()
         except CheckFailed as error:
-            finding.set_result(Finding(False, str(error)))
+            future.set_result(ProbeResult(False, str(error)))
         except Exception as error:
             log.warning("check_failed", check=self._name, error=repr(error))
-            finding.set_result(Finding(False, type(error).__name__))
+            future.set_result(ProbeResult(False, type(error).__name__))
         else:
-            finding.set_result(Finding(True, "ok"))
+            future.set_result(ProbeResult(True, "ok"))
 
 
-def run_probes(probes: Mapping[str, Probe], limit: float = LIMIT) -> dict[str, Finding]:
+def run_probes(probes: Mapping[str, Probe], limit: float = LIMIT) -> dict[str, ProbeResult]:
     """What each probe finds, all at once, within `limit` seconds."""
     deadline = monotonic() + limit
-    flights = {name: probe.start() for name, probe in probes.items()}
-    return {name: _wait(flight, deadline, limit) for name, flight in flights.items()}
+    running = {name: probe.start() for name, probe in probes.items()}
+    return {name: _wait(result, deadline, limit) for name, result in running.items()}
 
 
-def _wait(flight: Future[Finding], deadline: float, limit: float) -> Finding:
+def _wait(result: Future[ProbeResult], deadline: float, limit: float) -> ProbeResult:
     try:
-        return flight.result(timeout=max(0.0, deadline - monotonic()))
+        return result.result(timeout=max(0.0, deadline - monotonic()))
     except NotYet:
-        return Finding(False, f"no answer within {limit:g} s")
+        return ProbeResult(False, f"no answer within {limit:g} s")

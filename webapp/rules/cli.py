@@ -14,7 +14,7 @@ from webapp.audit.operation import record_command
 from webapp.commands import Commands, as_json, print_json, print_rows
 from webapp.db.scopes import GlobalScope
 from webapp.extensions import db
-from webapp.http.schema import MAX_LIMIT
+from webapp.http.pagination import MAX_LIMIT
 from webapp.identity.lookup import require_tenant
 from webapp.rules import service
 from webapp.rules.checks import service as checking

@@ -17,8 +17,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
-from webapp.db.session import Base
-from webapp.identity.models import NOW, Timestamp
+from webapp.db.base import NOW, Base, Timestamp
 
 NAME_IS_UNIQUE = "uq_rules_tenant_id_name"
 

@@ -7,11 +7,10 @@ out that could deny: by the surface alone is chosen, all else is the engine's.
 from dataclasses import dataclass
 from uuid import UUID
 
-from flask import Flask
+from flask import Flask, current_app
 from sqlalchemy import ColumnElement, select
 
 from webapp.caching import GenerationCache, read_generations
-from webapp.context import current_application
 from webapp.db.scopes import PolicyScope
 from webapp.extensions import db
 from webapp.identity.models import Tenant
@@ -48,7 +47,7 @@ def init_app(app: Flask) -> None:
 def read_rules(owner: Owner, surface: str) -> RuleSet:
     """The owner's rules that cover the surface, as they are now. Of tenants only those that
     narrow: what a tenant allows changes nothing."""
-    remembered: GenerationCache = current_application().extensions[_EXTENSION]
+    remembered: GenerationCache = current_app.extensions[_EXTENSION]
     generation = read_generations((owner.tag,))[owner.tag]
     found: RuleSet | None = remembered.get((owner, surface), generation)
     if found is None:

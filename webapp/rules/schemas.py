@@ -11,15 +11,8 @@ from typing import Any, get_args
 
 from marshmallow import ValidationError, fields, missing, validate
 
-from webapp.http.schema import (
-    PAGE_FIELDS,
-    FullMatch,
-    Instant,
-    PageQuerySchema,
-    Schema,
-    Text,
-    TupleOf,
-)
+from webapp.http.pagination import PageQuerySchema
+from webapp.http.schema import PAGE_FIELDS, FullMatch, Instant, Schema, Text, TupleOf
 from webapp.identity.principal import PLATFORM_ROLES, STAFF_ROLES, TENANT_ROLES
 from webapp.rules import documentation
 from webapp.rules.rule import (

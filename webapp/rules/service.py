@@ -18,8 +18,7 @@ from webapp.db.scopes import GlobalScope, Scope, TenantScope
 from webapp.db.session import violated_constraint
 from webapp.extensions import db
 from webapp.http.errors import Conflict, Invalid, NotFound
-from webapp.http.pagination import listing_of, read_page
-from webapp.http.schema import decode_cursor, encode_cursor
+from webapp.http.pagination import decode_cursor, encode_cursor, listing_of, read_page
 from webapp.identity.models import Tenant
 from webapp.rules.drafts import refuse_backwards
 from webapp.rules.engine import cedar

@@ -5,9 +5,8 @@ from uuid import UUID
 
 from flask import Response, url_for
 
-from webapp.audit import recorder
-from webapp.extensions import db
-from webapp.http.schema import Blueprint, json_response, required_version, respond, row_etag
+from webapp.http.etags import required_version, row_etag
+from webapp.http.parsing import Blueprint
 from webapp.identity.principal import STAFF_ROLES, TENANT_ROLES
 from webapp.rules import service
 from webapp.rules.rule import KIND, HistoryQuery, Rule, RuleQuery
@@ -23,7 +22,8 @@ from webapp.rules.schemas import (
 from webapp.rules.simulation import service as simulating
 from webapp.rules.simulation.schemas import SimulationRequestSchema, SimulationSchema
 from webapp.rules.simulation.service import Simulation
-from webapp.scope.surface import current_principal, current_scope, current_surface, surface
+from webapp.scope.answers import respond, respond_cached, respond_empty, respond_page
+from webapp.scope.surface import current_principal, current_scope, surface
 
 blueprint = Blueprint(
     "rules",
@@ -48,9 +48,7 @@ def list_rules(query: RuleQuery) -> Response:
     In a tenant's scope, that tenant's rules; in the scope `global`, those of the platform and of
     the tenants.
     """
-    page = service.list_rules(current_scope(), query)
-    _shows(len(page.value.items))
-    return json_response(page.json, page.etag)
+    return respond_cached(service.list_rules(current_scope(), query))
 
 
 @blueprint.route("", methods=["POST"])
@@ -64,8 +62,7 @@ def create_rule(draft: dict[str, Any]) -> Response:
     is; null, or absent, is the platform.
     """
     rule = service.create_rule(current_scope(), draft, current_principal().email)
-    db.session.commit()
-    response = _answer(rule, 201)
+    response = _respond(rule, 201)
     response.headers["Location"] = url_for("rules.read_rule", rule_id=rule.id)
     return response
 
@@ -75,7 +72,7 @@ def create_rule(draft: dict[str, Any]) -> Response:
 @blueprint.response(200, RuleSchema)
 def read_rule(rule_id: UUID) -> Response:
     """Read a rule"""
-    return _answer(service.get_rule(rule_id))
+    return _respond(service.get_rule(rule_id))
 
 
 @blueprint.route("/<uuid:rule_id>", methods=["PATCH"])
@@ -91,8 +88,7 @@ def update_rule(changes: dict[str, Any], rule_id: UUID) -> Response:
     rule = service.update_rule(
         rule_id, required_version(rule_id), changes, current_principal().email
     )
-    db.session.commit()
-    return _answer(rule)
+    return _respond(rule)
 
 
 @blueprint.route("/<uuid:rule_id>", methods=["DELETE"])
@@ -104,8 +100,7 @@ def delete_rule(rule_id: UUID) -> Response:
     It counts no more, and its history stays. `If-Match` names the version that you delete.
     """
     service.delete_rule(rule_id, required_version(rule_id), current_principal().email)
-    db.session.commit()
-    return Response(status=204)
+    return respond_empty()
 
 
 @blueprint.route("/<uuid:rule_id>/history")
@@ -118,8 +113,7 @@ def list_rule_history(query: HistoryQuery, rule_id: UUID) -> Response:
     What the rule was after each change, the newest first; also of a rule that is deleted.
     """
     versions = service.list_history(current_scope(), rule_id, query)
-    _shows(len(versions.items))
-    return respond(RuleHistorySchema(), versions)
+    return respond_page(RuleHistorySchema(), versions)
 
 
 @blueprint.route("/simulate", methods=["POST"])
@@ -130,7 +124,7 @@ def list_rule_history(query: HistoryQuery, rule_id: UUID) -> Response:
 )
 @blueprint.arguments(SimulationRequestSchema)
 @blueprint.response(200, SimulationSchema)
-def simulate_rule(asked: dict[str, Any]) -> Response:
+def simulate_rule(draft: dict[str, Any]) -> Response:
     """Try a draft rule
 
     Says what a draft, or the removal of a rule, would decide, and changes nothing: of an access
@@ -138,19 +132,15 @@ def simulate_rule(asked: dict[str, Any]) -> Response:
     replaces no rule has an id of zeros.
     """
     scope = current_scope()
-    proposal = simulating.propose(scope, asked["rule"], asked["replaces"])
-    if asked["access"] is not None:
-        simulation = Simulation(access=simulating.simulate_access(scope, proposal, asked["access"]))
+    proposal = simulating.propose(scope, draft["rule"], draft["replaces"])
+    if draft["access"] is not None:
+        simulation = Simulation(access=simulating.simulate_access(scope, proposal, draft["access"]))
     else:
-        simulation = Simulation(past=simulating.simulate_past(proposal, asked["days"]))
-        _shows(simulation.past.examined if simulation.past else 0)
-    return respond(SimulationSchema(), simulation)
+        simulation = Simulation(past=simulating.simulate_past(proposal, draft["days"]))
+    examined = simulation.past.examined if simulation.past else None
+    return respond(SimulationSchema(), simulation, rows=examined)
 
 
-def _answer(rule: Rule, status: int = 200) -> Response:
-    _shows(1)
-    return respond(RuleSchema(), rule, etag=row_etag(rule.id, rule.version), status=status)
-
-
-def _shows(rows: int) -> None:
-    recorder.count_rows(current_surface().name, rows)
+def _respond(rule: Rule, status: int = 200) -> Response:
+    etag = row_etag(rule.id, rule.version)
+    return respond(RuleSchema(), rule, rows=1, etag=etag, status=status)

@@ -1,13 +1,14 @@
-"""The only exemptions to a scope: decide, record, enter."""
+"""The only way into a scope: decide, record, enter."""
 
 from contextlib import AbstractContextManager
+from typing import cast
 from uuid import UUID, uuid4
+
+from flask import Flask, current_app
 
 from webapp.audit import event as audit
 from webapp.audit import recorder
-from webapp.db.scopes import NO_EXCLUSION, GlobalScope, PrincipalScope, Scope, tenant_scope
-from webapp.decisions.break_glass import break_glass
-from webapp.decisions.decide import decide
+from webapp.db.scopes import NO_EXCLUSION, GlobalScope, PrincipalScope, Scope, TenantScope
 from webapp.extensions import db
 from webapp.http.errors import (
     ApprovalRequired,
@@ -17,9 +18,9 @@ from webapp.http.errors import (
     ReasonRequired,
 )
 from webapp.identity.principal import STAFF_ROLES, Principal
-from webapp.memo import remember_same
 from webapp.scope.decision import (
     Allowed,
+    Decider,
     Decision,
     Denied,
     GlobalTarget,
@@ -29,94 +30,64 @@ from webapp.scope.decision import (
     Surface,
     Target,
     TenantTarget,
+    decide,
 )
 from webapp.scope.headers import Reason
 
 ASK = "/admin/api/grants"
-"""Where to ask for an approval."""
+"""The path where approvals are requested."""
+
+_EXTENSION = "decider"
+
+
+def bind_decider(app: Flask, decider: Decider) -> None:
+    app.extensions[_EXTENSION] = decider
+
+
+def current_decider() -> Decider:
+    decider: Decider = current_app.extensions[_EXTENSION]
+    return decider
 
 
 def enter_scope(
     principal: Principal, surface: Surface, target: Target, reason: Reason | None, ip: str | None
 ) -> AbstractContextManager[Scope]:
-    """What runs a block in the scope that `target` names, given once the policy has allowed it.
+    """A context manager that runs a block in the scope that `target` names.
 
-    An elevation, and any use of a surface that changes something, is noted with the recorder,
-    allowed or not, before the block begins.
+    An elevation, and any use of a surface that changes something, has begun in the journal before
+    this returns, allowed or not.
 
     Raises `Forbidden` in one's own tenant; `ReasonRequired`, `ElevationDenied`, `ApprovalRequired`
-    beyond it; `NotFound` for a tenant that is not there, told only to those who may access.
+    beyond it; `NotFound` for a tenant that does not exist, which only those learn who may elevate.
     """
-    decision = decide(principal, surface, target, reason, ip)
+    decision = decide(principal, surface, target, reason, ip, current_decider())
     if isinstance(decision, NeedsReason):
         raise ReasonRequired("Say why in the header Sightline-Reason.")
-    if isinstance(decision, Allowed) and decision.ruled and decision.ruled.breaks_glass:
-        decision = break_glass(principal, target, reason, decision.ruled, note)
     event_id = None
     if surface.changes or _is_elevation(decision):
-        event_id = note(principal, surface, target, reason, decision)
+        event_id = begin_access(principal, surface, target, reason, decision)
     raise_unless_allowed(decision)
-    return db.scoped(_scope(target, event_id, decision))
+    scope = _scope(target, event_id, decision)
+    return cast(AbstractContextManager[Scope], db.session.scoped(scope))
 
 
 def enter_own(principal: Principal) -> AbstractContextManager[PrincipalScope]:
-    """What runs a block in the scope of what concerns the principal."""
+    """A context manager that runs a block in the scope of what concerns the principal."""
     administers = frozenset(m.tenant_id for m in principal.memberships if m.role == "admin")
     staff = bool(principal.platform_roles & set(STAFF_ROLES))
-    return db.scoped(PrincipalScope(principal.id, administers, staff))
+    return db.session.scoped(PrincipalScope(principal.id, administers, staff))
 
 
-def note(
+def begin_access(
     principal: Principal,
     surface: Surface,
     target: Target,
     reason: Reason | None,
     decision: Decision,
-    elsewhere: recorder.ExternalAccess | None = None,
+    external: recorder.ExternalAccess | None = None,
 ) -> UUID:
-    """Record a use of the surface, and return its event's id; raises as `recorder.note` does."""
-    return recorder.note(_access(principal, surface, target, reason, decision, elsewhere))
-
-
-def _is_elevation(decision: Decision) -> bool:
-    return isinstance(decision, NeedsApproval) or (
-        isinstance(decision, (Allowed, Denied)) and decision.elevated
-    )
-
-
-def raise_unless_allowed(decision: Decision) -> None:
-    match decision:
-        case NeedsApproval(ruled):
-            raise ApprovalRequired(ruled.explanation, rules=ruled.rules, ask=ASK)
-        case Denied(detail, None):
-            raise Forbidden(detail)
-        case Denied(detail, RulesOutcome(rules=rules)):
-            raise ElevationDenied(detail, rules=rules)
-
-
-def _scope(target: Target, event_id: UUID | None, decision: Decision) -> Scope:
-    match target:
-        case GlobalTarget():
-            ruled = decision.ruled if isinstance(decision, Allowed) else None
-            return GlobalScope(event_id or uuid4(), ruled.excluded if ruled else NO_EXCLUSION)
-        case TenantTarget(None):
-            raise NotFound("There is no such tenant.")
-        case TenantTarget(UUID() as tenant_id):
-            return tenant_scope(tenant_id)
-    raise TypeError(target)
-
-
-@remember_same(1024)
-def _access(
-    principal: Principal,
-    surface: Surface,
-    target: Target,
-    reason: Reason | None,
-    decision: Decision,
-    elsewhere: recorder.ExternalAccess | None,
-) -> recorder.Access:
-    """One and the same for all that are alike: most are."""
-    return recorder.Access(
+    """Record a use of the surface, and return its event's id; raises as `recorder.begin` does."""
+    access = recorder.Access(
         kind="change" if surface.changes else "access",
         actor=audit.Actor(
             email=principal.email,
@@ -130,8 +101,37 @@ def _access(
         scope=_event_scope(target),
         decision=_event_decision(decision),
         open=bool(surface.open_because),
-        elsewhere=elsewhere,
+        external=external,
     )
+    return recorder.begin(access)
+
+
+def raise_unless_allowed(decision: Decision) -> None:
+    match decision:
+        case NeedsApproval(outcome):
+            raise ApprovalRequired(outcome.explanation, rules=outcome.rules, ask=ASK)
+        case Denied(detail, None):
+            raise Forbidden(detail)
+        case Denied(detail, RulesOutcome(rules=rules)):
+            raise ElevationDenied(detail, rules=rules)
+
+
+def _is_elevation(decision: Decision) -> bool:
+    return isinstance(decision, NeedsApproval) or (
+        isinstance(decision, (Allowed, Denied)) and decision.elevated
+    )
+
+
+def _scope(target: Target, event_id: UUID | None, decision: Decision) -> Scope:
+    match target:
+        case GlobalTarget():
+            outcome = decision.outcome if isinstance(decision, Allowed) else None
+            return GlobalScope(event_id or uuid4(), outcome.excluded if outcome else NO_EXCLUSION)
+        case TenantTarget(None):
+            raise NotFound("There is no such tenant.")
+        case TenantTarget(UUID() as tenant_id):
+            return TenantScope(tenant_id)
+    raise TypeError(target)
 
 
 def _event_reason(reason: Reason) -> audit.Reason:
@@ -148,22 +148,22 @@ def _event_decision(decision: Decision) -> audit.EventDecision:
     match decision:
         case NeedsReason() | Allowed(None):
             return audit.EventDecision("allowed")
-        case Allowed(RulesOutcome() as ruled):
-            return _event_ruling("allowed", ruled)
-        case NeedsApproval(ruled):
-            return _event_ruling("approval_required", ruled)
+        case Allowed(RulesOutcome() as outcome):
+            return _event_outcome("allowed", outcome)
+        case NeedsApproval(outcome):
+            return _event_outcome("approval_required", outcome)
         case Denied(_, None):
             return audit.EventDecision("denied")
-        case Denied(_, RulesOutcome() as ruled):
-            return _event_ruling("denied", ruled)
+        case Denied(_, RulesOutcome() as outcome):
+            return _event_outcome("denied", outcome)
     raise TypeError(decision)
 
 
-def _event_ruling(effect: audit.Effect, ruled: RulesOutcome) -> audit.EventDecision:
+def _event_outcome(effect: audit.Ruling, outcome: RulesOutcome) -> audit.EventDecision:
     return audit.EventDecision(
         effect,
-        excluded_tenant_ids=ruled.excluded.ids,
-        grant_ids=ruled.grants,
-        policy_version=ruled.policy_version,
-        rule_ids=ruled.rules,
+        excluded_tenant_ids=outcome.excluded.ids,
+        grant_ids=outcome.grants,
+        policy_version=outcome.policy_version,
+        rule_ids=outcome.rules,
     )

@@ -1,23 +1,27 @@
-"""`@surface`: a view's declaration of where it accesses and who may use it.
+"""`@surface`: a view's declaration of what it shows or changes, and of who may use it.
 
-The decorated view runs inside the scope that the request asked for, or not at all. `make
-lint-scope` refuses a route that declares neither a surface nor `@public`.
+The decorated view runs inside the scope that the request asked for, or not at all. What it changes
+is committed when it returns. `make lint-scope` refuses a route that declares neither a surface nor
+`@public`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache, partial, wraps
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial, wraps
+from typing import ParamSpec, TypeVar, cast
 from uuid import UUID
 
-from webapp.context import current_request, current_state, environ_key
-from webapp.db.scopes import Scope, tenant_scope
-from webapp.decisions.decide import tags_of
+from flask import Flask, Response, request
+
+from webapp.db.scopes import Scope, TenantScope
+from webapp.extensions import db
 from webapp.http.errors import Forbidden, Invalid, ReasonRequired
+from webapp.http.state import RequestState, current_state
 from webapp.identity import lookup
 from webapp.identity.authentication import authenticate
 from webapp.identity.principal import PlatformRole, Principal, TenantRole
 from webapp.scope.decision import ALL_TENANTS_TARGET, Surface, Target, TenantTarget
-from webapp.scope.enter import enter_own, enter_scope
+from webapp.scope.enter import current_decider, enter_own, enter_scope
 from webapp.scope.headers import (
     HeaderError,
     Reason,
@@ -31,11 +35,12 @@ from webapp.scope.headers import (
 SCOPE_HEADER = "Sightline-Scope"
 REASON_HEADER = "Sightline-Reason"
 
-_SCOPE, _REASON = map(environ_key, (SCOPE_HEADER, REASON_HEADER))
-Environment = Mapping[str, Any]
-
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+def init_app(app: Flask) -> None:
+    app.after_request(_set_caching_headers)
 
 
 def surface(
@@ -48,10 +53,10 @@ def surface(
     open_because: str | None = None,
     personal: bool = False,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Declare a view to be the surface `name`; the fields are those of `policy.Surface`.
+    """Declare a view to be the surface `name`; the fields are those of `decision.Surface`.
 
-    It is closed, which means that nothing of it leaves before its record is durable, unless
-    `open_because` says why its rows may be seen even so.
+    A surface is closed: nothing of it leaves before its record is durable, unless `open_because`
+    says why its rows may be seen even so.
     """
     declared = Surface(
         name=name,
@@ -66,19 +71,12 @@ def surface(
     def decorate(view: Callable[P, R]) -> Callable[P, R]:
         @wraps(view)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-            state, request = current_state(), current_request()
-            environ = request.environ
-            state["surface"] = declared
-            expect = partial(_expected_tags, environ, declared)
-            state["principal"] = principal = authenticate(request, expect)
-            if declared.personal:
-                _refuse_outsider(principal, declared)
-                with enter_own(principal) as state["scope"]:
-                    return view(*args, **kwargs)
-            target = _target(principal, _wanted(environ))
-            reason, ip = _reason(environ), environ.get("REMOTE_ADDR")
-            with enter_scope(principal, declared, target, reason, ip) as state["scope"]:
-                return view(*args, **kwargs)
+            state = current_state()
+            with _enter(state, declared) as state.scope:
+                response = view(*args, **kwargs)
+                if declared.changes:
+                    db.session.commit()
+                return response
 
         guarded.__surface__ = declared  # type: ignore[attr-defined]  # read back by the lint
         return guarded
@@ -88,45 +86,59 @@ def surface(
 
 def current_scope() -> Scope:
     """The scope of the surface that runs now."""
-    scope: Scope = current_state()["scope"]
+    scope = current_state().scope
+    assert scope is not None  # noqa: S101 - a view runs inside one
     return scope
 
 
 def current_principal() -> Principal:
-    principal: Principal = current_state()["principal"]
-    return principal
+    return cast(Principal, current_state().principal)
 
 
 def current_surface() -> Surface:
-    declared: Surface = current_state()["surface"]
-    return declared
+    return cast(Surface, current_state().surface)
 
 
-def _expected_tags(
-    environ: Environment, declared: Surface, hint: Principal | None
-) -> Sequence[str]:
+def _enter(state: RequestState, declared: Surface) -> AbstractContextManager[Scope]:
+    state.surface = declared
+    principal = authenticate(request, partial(_expected_tags, declared))
+    state.principal = principal
+    if declared.personal:
+        _refuse_outsider(principal, declared)
+        return enter_own(principal)
+    target = _target(principal, _requested_scope())
+    return enter_scope(principal, declared, target, _reason(), request.remote_addr)
+
+
+def _set_caching_headers(response: Response) -> Response:
+    """What a surface answers is one principal's, in one scope: no shared cache may keep it."""
+    if current_state().surface is not None:
+        response.headers["Cache-Control"] = "private, no-cache"
+        response.vary.update(("Authorization", SCOPE_HEADER))
+    return response
+
+
+def _expected_tags(declared: Surface, hint: Principal | None) -> Sequence[str]:
     """Guess the cache tags that this request will ask for, so that they come with the token's.
 
     A guess costs nothing when it is wrong: the reader then fetches what it needs.
     """
     if declared.personal:
         return []
-    wanted, holder = environ.get(_SCOPE), hint.id if hint else None
-    if wanted == "global":
-        return _tags_everywhere(holder, declared.caches)
-    slug = wanted.removeprefix("tenant:") if wanted else None
+    requested, holder = request.headers.get(SCOPE_HEADER), hint.id if hint else None
+    decider = current_decider()
+    if requested == "global":
+        decided = decider.cache_tags(ALL_TENANTS_TARGET, holder)
+        return [*decided, *(f"{kind}:global" for kind in declared.caches)]
+    slug = requested.removeprefix("tenant:") if requested else None
     own = _own_tenant(hint, slug)
     tenant_id = lookup.recall_tenant_id(slug) if own is None and slug else own
     if tenant_id is None:
         return []
-    decided = () if own else tags_of(TenantTarget(tenant_id, slug or ""), holder)
-    seen = tenant_scope(tenant_id)
+    target = TenantTarget(tenant_id, slug or "")
+    decided = () if own else decider.cache_tags(target, holder)
+    seen = TenantScope(tenant_id)
     return [*decided, *(f"{kind}:{seen.tag}" for kind in declared.caches)]
-
-
-@lru_cache(4096)
-def _tags_everywhere(holder: UUID | None, caches: tuple[str, ...]) -> Sequence[str]:
-    return (*tags_of(ALL_TENANTS_TARGET, holder), *(f"{kind}:global" for kind in caches))
 
 
 def _own_tenant(principal: Principal | None, slug: str | None) -> UUID | None:
@@ -143,8 +155,8 @@ def _refuse_outsider(principal: Principal, declared: Surface) -> None:
         raise Forbidden("None of your roles may do this.")
 
 
-def _wanted(environ: Environment) -> RequestedScope | None:
-    header = environ.get(_SCOPE)
+def _requested_scope() -> RequestedScope | None:
+    header = request.headers.get(SCOPE_HEADER)
     if header is None:
         return None
     try:
@@ -155,8 +167,8 @@ def _wanted(environ: Environment) -> RequestedScope | None:
         ) from error
 
 
-def _reason(environ: Environment) -> Reason | None:
-    header = environ.get(_REASON)
+def _reason() -> Reason | None:
+    header = request.headers.get(REASON_HEADER)
     if header is None:
         return None
     try:
@@ -165,8 +177,8 @@ def _reason(environ: Environment) -> Reason | None:
         raise ReasonRequired(f"The header {REASON_HEADER} {error}.") from error
 
 
-def _target(principal: Principal, wanted: RequestedScope | None) -> Target:
-    match wanted:
+def _target(principal: Principal, requested: RequestedScope | None) -> Target:
+    match requested:
         case RequestedGlobal():
             return ALL_TENANTS_TARGET
         case RequestedTenant(slug):

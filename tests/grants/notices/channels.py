@@ -193,7 +193,7 @@ def end(app: Flask, grant_id: UUID) -> None:
 
 def tell(app: Flask, event: Any, grant: Grant) -> None:
     with app.app_context(), db.session.scoped(MaintenanceScope()):
-        notices.tell(event, grant)
+        notices.enqueue(event, grant)
         db.session.commit()
 
 

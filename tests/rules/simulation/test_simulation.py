@@ -38,9 +38,9 @@ thoroughly = settings(
 
 def access(number: int = 0, tenant_id: UUID | None = None, **said: Any) -> PastAccess:
     """At a tenant, or at all of them."""
-    about = replace(LOOK, **said)
+    request = replace(LOOK, **said)
     at = NOON - timedelta(minutes=number)
-    return PastAccess(UUID(int=number), at, about, tenant_id is None, tenant_id, approved=False)
+    return PastAccess(UUID(int=number), at, request, tenant_id is None, tenant_id, approved=False)
 
 
 def read_from(*rules: Candidate) -> ReadRules:
@@ -132,11 +132,11 @@ def test_a_replay_is_what_each_access_comes_to(
 def _outcome(past: PastAccess, rules: list[Candidate], whose: UUID | None) -> str:
     read = read_from(*rules)
     where = whose if past.everywhere else past.tenant_id
-    tenants = NO_RULES if where is None else read(where, past.about.surface)
+    tenants = NO_RULES if where is None else read(where, past.request.surface)
     verdict = decide(
-        read(None, past.about.surface),
+        read(None, past.request.surface),
         tenants,
-        past.about,
+        past.request,
         past.at,
         everywhere=past.everywhere,
         covers=lambda _: GrantMatch(UUID(int=7), LATER) if past.approved else None,

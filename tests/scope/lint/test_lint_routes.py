@@ -6,11 +6,18 @@ from functools import wraps
 from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, Response
 from flask.views import MethodView
+from sqlalchemy import update
 
+from webapp.audit import recorder
 from webapp.audit.recorder import finalize
+from webapp.caching import invalidate
+from webapp.extensions import db
+from webapp.rules.models import RuleRow
+from webapp.scope.answers import respond_empty
 from webapp.scope.decision import Surface
+from webapp.scope.lint.reach import reached_by
 from webapp.scope.lint.routes import check_routes
 from webapp.scope.surface import surface
 
@@ -19,8 +26,8 @@ View = Callable[..., Any]
 list_rules = surface("rules.list", tenant_roles=["admin"], platform_roles=["support"])
 
 
-def view() -> str:
-    return ""
+def view() -> Response:
+    return respond_empty()
 
 
 def marked(function: View, **marks: object) -> View:
@@ -167,8 +174,8 @@ def test_an_application_that_does_not_settle_once_is_found(times: int) -> None:
 def test_each_method_of_a_view_class_is_checked() -> None:
     class Rules(MethodView):
         @list_rules
-        def get(self) -> str:
-            return ""
+        def get(self) -> Response:
+            return respond_empty()
 
         def post(self) -> str:
             return ""
@@ -176,3 +183,79 @@ def test_each_method_of_a_view_class_is_checked() -> None:
     (finding,) = check_routes(application(Rules.as_view("rules")))
     assert finding.subject == "route POST /0"
     assert finding.rule == "undeclared"
+
+
+def _shows_rows() -> Response:
+    return Response("rows that nobody counted")
+
+
+def _changes_directly() -> Response:
+    db.session.add(RuleRow())
+    return respond_empty()
+
+
+def _changes_through_others() -> Response:
+    _invalidate_rules()
+    return respond_empty()
+
+
+def _changes_by_a_statement() -> Response:
+    db.session.execute(update(RuleRow).values(name="x"))
+    return respond_empty()
+
+
+def _invalidate_rules() -> None:
+    invalidate("rules:global")
+
+
+def _records_and_changes() -> Response:
+    recorder.begin(recorder.Access(**{}))
+    return _changes_directly()
+
+
+@pytest.mark.parametrize(("changes", "personal"), [(False, False), (True, False), (False, True)])
+def test_surface_that_does_not_count_its_rows_is_found(changes: bool, personal: bool) -> None:
+    declare = surface(
+        "rules.list",
+        tenant_roles=[],
+        platform_roles=["support"],
+        changes=changes,
+        personal=personal,
+    )
+    assert "uncounted" in rules_found(declare(_shows_rows))
+
+
+@pytest.mark.parametrize(
+    "changing", [_changes_directly, _changes_through_others, _changes_by_a_statement]
+)
+def test_surface_that_changes_rows_must_declare_it_so_that_they_are_committed(
+    changing: View,
+) -> None:
+    assert rules_found(list_rules(changing)) == ["uncommitted"]
+    declare = surface("rules.list", tenant_roles=[], platform_roles=["support"], changes=True)
+    assert rules_found(declare(changing)) == []
+
+
+def test_personal_surface_that_changes_rows_must_record_it() -> None:
+    declare = surface(
+        "rules.list", tenant_roles=[], platform_roles=["support"], changes=True, personal=True
+    )
+    assert rules_found(declare(_changes_directly)) == ["unrecorded"]
+    assert rules_found(declare(_records_and_changes)) == []
+
+
+def test_every_view_of_the_product_is_followed_to_what_it_calls(app: Flask) -> None:
+    """Else the rules above would find nothing in the product, whatever its views did."""
+    reached = {
+        name: {function.__qualname__ for function in reached_by(app.view_functions[name])}
+        for name in (
+            "rules.create_rule",
+            "grants.approve_grant",
+            "elevations.create_elevation",
+            "rules.list_rules",
+        )
+    }
+    assert {"create_rule", "invalidate"} <= reached["rules.create_rule"]
+    assert {"approve", "begin", "respond"} <= reached["grants.approve_grant"]
+    assert {"answer", "begin"} <= reached["elevations.create_elevation"]
+    assert {"list_rules", "respond_cached"} <= reached["rules.list_rules"]

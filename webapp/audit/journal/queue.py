@@ -1,6 +1,7 @@
-"""What waits for a journal's thread: handed in by many, taken by one."""
+"""The queue of a journal's thread: filled by many threads, emptied by one."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -24,48 +25,39 @@ class Full(Exception):
     """Too much waits already."""
 
 
-def taken_lock() -> Lock:
-    lock = Lock()
-    lock.acquire()
-    return lock
-
-
 @dataclass(eq=False, slots=True)
 class WriteRequest:
-    """What one request wants written, and what became of it."""
+    """What one request wants written to the journal."""
 
     begun: Sequence[AuditEvent] = ()
     finalized: Sequence[AuditEvent] = ()
-    done: "Lock | None" = None
-    """Taken until it is on disk, for somebody who waits for that: it is the cheapest of signals."""
+    done: Future[None] | None = None
+    """Set once it is on disk, or has failed; `None` where nobody waits for that."""
     late: bool = False
-    """Nobody does, and it is tried until it is there."""
+    """It is tried again until it is on disk."""
     at: float = field(default_factory=monotonic)
-    taken: bool = False
-    """It is being written."""
-    given_up: bool = False
-    """Before that, whoever awaited it went, to say something else."""
-    error: Exception | None = None
 
 
 class WriteQueue:
-    """`ensure_taken` is called before something comes in, and may raise: then nothing does."""
+    """Write requests of many threads, for the journal's one thread.
 
-    def __init__(self, ensure_taken: Callable[[], None]) -> None:
-        self._ensure_taken = ensure_taken
+    `ensure_thread` is called before a request comes in; where it raises, none does.
+    """
+
+    def __init__(self, ensure_thread: Callable[[], None]) -> None:
+        self._ensure_thread = ensure_thread
         self.lock = Lock()
-        """Held while something comes in: the thread that is to take it must not end meanwhile."""
+        """Held while a request comes in: the thread that is to take it must not end meanwhile."""
         self._writes: SimpleQueue[WriteRequest | None] = SimpleQueue()
-        """None among them is nothing but a reason to read."""
+        """`None` only wakes the thread."""
         self._begun: dict[int, WriteRequest] = {}
-        """Accesses that have begun, which the file does not know of, by the integers of their
-        ids."""
+        """Beginnings that are not in the file yet, by the integers of their events' ids."""
         self._given_up = 0
-        """Requests that wait although they were given up."""
+        """Requests in the queue that nobody waits for any more."""
         self.late: list[WriteRequest] = []
-        """What is to be tried again. For the thread."""
+        """What the thread is to try again."""
         self.closing = False
-        """All is to be taken, since the thread is to end."""
+        """Everything is to be taken at once, since the thread is to end."""
         self._active_at = 0.0
         self._is_asleep = False
 
@@ -73,23 +65,23 @@ class WriteQueue:
         """Raises `Full`."""
         with self.lock:
             self._ensure_room()
-            self._ensure_taken()
+            self._ensure_thread()
             self._writes.put(write)
 
     def put_begun(self, event: AuditEvent) -> None:
-        """To be taken with the event's end, or alone LINGER later; raises `Full`."""
+        """Have a beginning written with the event's end, or alone after LINGER; raises `Full`."""
         with self.lock:
             self._ensure_room()
-            self._ensure_taken()
+            self._ensure_thread()
             self._begun[event.id.int] = WriteRequest(begun=[event])
         if self._is_asleep:
             self.wake()
 
     def give_up(self, write: WriteRequest) -> None:
-        """Leave it out, unless it is being written."""
+        """Leave a request out that somebody has waited for, unless it is being written."""
         with self.lock:
-            if not write.taken:
-                write.given_up, write.begun, write.finalized = True, (), ()
+            if write.done is not None and write.done.cancel():
+                write.begun, write.finalized = (), ()
                 self._given_up += 1
 
     def wake(self) -> None:
@@ -97,12 +89,11 @@ class WriteQueue:
 
     @property
     def is_empty(self) -> bool:
-        """But for what is late."""
+        """Whether nothing waits, except what is late."""
         return not self._begun and not self._writes.qsize()
 
     def take(self) -> list[WriteRequest]:
-        """What is to be written now, beginnings first, as soon as there is something to do; what is
-        late is among `late` from now on."""
+        """Wait for something to write; returns beginnings first. What is late goes to `late`."""
         writes = self._take_found(self._wait())
         self.late += [write for write in writes if write.late]
         waiting = [write for write in writes if not write.late]
@@ -115,7 +106,7 @@ class WriteQueue:
 
     def _wait(self) -> list[WriteRequest | None]:
         found: list[WriteRequest | None] = []
-        # Set before it accesses, so that whoever has something afterwards sees it.
+        # Set before the queue is read, so that whoever puts something afterwards sees it.
         self._is_asleep = monotonic() - self._active_at > REST
         if self._begun or self.late or self.closing:
             self._is_asleep = False
@@ -128,16 +119,15 @@ class WriteQueue:
         return found
 
     def _take_found(self, found: Sequence[WriteRequest | None]) -> list[WriteRequest]:
-        """Those that were not given up."""
+        """The requests that somebody still wants written."""
         taken = []
         with self.lock:
             for write in found:
                 if write is None:
                     continue
-                if write.given_up:
+                if write.done is not None and not write.done.set_running_or_notify_cancel():
                     self._given_up -= 1
                 else:
-                    write.taken = True
                     taken.append(write)
         return taken
 

@@ -7,6 +7,7 @@ its first event. `relay` brings what is in the files to the ledger.
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread, current_thread
@@ -15,10 +16,10 @@ from time import monotonic
 import structlog
 
 from webapp.audit.event import AuditEvent
+from webapp.audit.forking import after_fork
 from webapp.audit.journal.file import JournalFile
-from webapp.audit.journal.queue import Full, WriteQueue, WriteRequest, taken_lock
+from webapp.audit.journal.queue import Full, WriteQueue, WriteRequest
 from webapp.audit.journal.writer import JournalWriter
-from webapp.forking import after_fork
 
 log = structlog.get_logger()
 
@@ -63,7 +64,7 @@ class Journal:
 
     def begin_durably(self, event: AuditEvent, within: float) -> None:
         """The same, on disk when this returns; raises `JournalFailed` after `within` seconds."""
-        self._await(WriteRequest(begun=[event], done=taken_lock()), within)
+        self._await(WriteRequest(begun=[event], done=Future()), within)
 
     def finalize(self, events: Sequence[AuditEvent], within: float) -> None:
         """Return once the events are durable, as they will stand in the ledger.
@@ -71,7 +72,7 @@ class Journal:
         Raises `JournalFailed`, after `within` seconds at the latest: say then with `finalize_later`
         what became of the accesses instead.
         """
-        self._await(WriteRequest(finalized=events, done=taken_lock()), within)
+        self._await(WriteRequest(finalized=events, done=Future()), within)
 
     def finalize_later(self, events: Sequence[AuditEvent]) -> None:
         """Write, as soon as it can be, how accesses ended that could not be finalized in time.
@@ -129,11 +130,13 @@ class Journal:
     def _await(self, write: WriteRequest, within: float) -> None:
         assert write.done is not None  # noqa: S101 - for mypy
         self._hand_in(write)
-        if not write.done.acquire(timeout=within):
+        try:
+            write.done.result(timeout=within)
+        except TimeoutError as error:
             self._queue.give_up(write)
-            raise JournalFailed("the journal's disk does not answer in time")
-        if write.error is not None:
-            raise JournalFailed("the journal's disk refused the events") from write.error
+            raise JournalFailed("the journal's disk does not answer in time") from error
+        except Exception as error:
+            raise JournalFailed("the journal's disk refused the events") from error
 
     def _run(self) -> None:
         """The writing thread."""
@@ -216,9 +219,12 @@ class Journal:
 
     def _finish(self, writes: Sequence[WriteRequest], error: Exception | None) -> None:
         for write in writes:
-            write.error = error
-            if write.done is not None:
-                write.done.release()
+            if write.done is None:
+                continue
+            if error is None:
+                write.done.set_result(None)
+            else:
+                write.done.set_exception(error)
 
     def _keep(self, writes: Sequence[WriteRequest]) -> None:
         """What nobody waits for is tried again: a beginning too, since it may have got a number."""

@@ -3,6 +3,7 @@
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -10,7 +11,7 @@ from uuid import UUID, uuid4
 import structlog
 from prometheus_client import Counter
 
-from webapp.audit.event import AuditEvent, EventOrigin, dump_event, event_mac, format_id
+from webapp.audit.event import AuditEvent, EventOrigin, dump_event, event_mac
 from webapp.audit.journal.file import JournalFile, create
 from webapp.audit.journal.reader import Row
 
@@ -141,8 +142,8 @@ class JournalWriter:
         return numbers, next(unused)
 
     def _row(self, place: int, event: AuditEvent, origin: EventOrigin, *, finalized: bool) -> Row:
-        data = dump_event(event.amended(origin=origin))
-        return Row(place, format_id(event.id), finalized, data, event_mac(data, self._key))
+        data = dump_event(replace(event, origin=origin))
+        return Row(place, str(event.id), finalized, data, event_mac(data, self._key))
 
     def _note_put(self, rows: Mapping[int, Row], numbers: Mapping[int, EventOrigin]) -> None:
         self._next_place += len(rows)

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 
 from celery import Celery
-from flask import Flask
+from flask import Flask, current_app
 
 from webapp.audit import append as ledger
 from webapp.audit.event import SealedEvent
 from webapp.audit.journal.service import Journal
 from webapp.audit.relay.relay import Relay
-from webapp.context import current_application
 from webapp.db.scopes import LedgerScope
 from webapp.extensions import db
 from webapp.settings import Settings
@@ -45,7 +44,7 @@ def init_app(app: Flask) -> None:
 
 
 def current_journal() -> Journal:
-    journal: Journal = current_application().extensions[_JOURNAL]
+    journal: Journal = current_app.extensions[_JOURNAL]
     return journal
 
 

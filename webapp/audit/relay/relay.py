@@ -17,12 +17,12 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from webapp.audit.event import SealedEvent
+from webapp.audit.forking import after_fork
 from webapp.audit.journal import file as journal_file
 from webapp.audit.journal.file import JournalFile, Locked
 from webapp.audit.journal.reader import JournalReader
 from webapp.audit.journal.service import Journal
 from webapp.audit.relay.outbox import BATCH, FindCommitted, Outbox
-from webapp.forking import after_fork
 
 ASK = 0.5
 """Seconds between two questions to the ledger."""

@@ -15,18 +15,23 @@ from uuid import UUID
 import orjson
 import structlog
 from celery import Celery
+from flask import current_app
 from prometheus_client import Counter
 from sqlalchemy import delete, func, select
+from sqlalchemy import event as sqlalchemy_event
 
-from webapp.context import current_application
-from webapp.extensions import current_settings, db
+from webapp.db.session import ScopedSession
+from webapp.extensions import db
 from webapp.grants.active import load_grants
 from webapp.grants.grant import Event, Grant
 from webapp.grants.models import GrantRow, NoticeRow
 from webapp.grants.notices import mail, webhook
 from webapp.grants.notices.recipients import find_recipients
+from webapp.settings import current_settings
 
 NOTICES_TASK = "notices.send"
+_ENQUEUED = "notices.enqueued"
+"""In a session's info: its transaction has notices to send."""
 
 Channel = Literal["mail", "webhook"]
 
@@ -63,10 +68,10 @@ class Notice:
     attempt: int
 
 
-def tell(event: Event, grant: Grant, tenants: Iterable[UUID] = ()) -> None:
-    """Have it told, once the session's transaction commits, to whom it concerns.
+def enqueue(event: Event, grant: Grant, tenants: Iterable[UUID] = ()) -> None:
+    """Keep a notice of what happened to a grant, to be sent once the transaction commits.
 
-    Of break-glass for all tenants, to the admins of `tenants`.
+    It goes to whom the grant concerns; of break-glass for all tenants, to the admins of `tenants`.
     """
     settings, now = current_settings(), datetime.now(UTC)
     configured: dict[Channel, str | None] = {
@@ -89,12 +94,26 @@ def tell(event: Event, grant: Grant, tenants: Iterable[UUID] = ()) -> None:
         if address
     )
     db.session.flush()
+    db.session.info[_ENQUEUED] = True
+
+
+@sqlalchemy_event.listens_for(ScopedSession, "after_commit")
+def _send_committed(session: ScopedSession) -> None:
+    if not session.in_nested_transaction() and session.info.pop(_ENQUEUED, False):
+        send_soon()
+
+
+@sqlalchemy_event.listens_for(ScopedSession, "after_rollback")
+def _drop_rolled_back(session: ScopedSession) -> None:
+    session.info.pop(_ENQUEUED, None)
 
 
 def send_soon() -> None:
-    """Ask a worker to send what is due, without waiting for the broker. Where that fails, beat asks
-    within the minute."""
-    celery: Celery = current_application().extensions["celery"]
+    """Ask a worker to send what is due, without waiting for the broker.
+
+    Where that fails, beat asks within the minute.
+    """
+    celery: Celery = current_app.extensions["celery"]
 
     def ask() -> None:
         try:

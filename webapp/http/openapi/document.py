@@ -14,8 +14,8 @@ from werkzeug.exceptions import HTTPException
 from webapp.http.errors import ProblemSchema, problem_of_http
 from webapp.http.openapi.operations import OperationsPlugin
 from webapp.http.openapi.shapes import ShapesPlugin
+from webapp.http.parsing import Blueprint
 from webapp.http.public import public
-from webapp.http.schema import Blueprint
 from webapp.version import VERSION
 
 DESCRIPTION: Final = (Path(__file__).parent / "description.md").read_text(encoding="utf-8")

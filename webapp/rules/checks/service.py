@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 from typing import get_args
 from uuid import UUID
 
-from webapp.extensions import current_settings
 from webapp.rules.checks.findings import (
     Finding,
     find_connecting_address,
@@ -19,6 +18,7 @@ from webapp.rules.engine.evaluate import Candidate, RuleSet, prepare
 from webapp.rules.rule import Effect, surfaces_covering
 from webapp.rules.simulation.history import PastAccess, RequestClasses
 from webapp.rules.simulation.past_accesses import read_past_accesses
+from webapp.settings import current_settings
 
 
 def check_rules(candidates: Iterable[Candidate], days: int) -> list[Finding]:
@@ -49,7 +49,7 @@ def find_matched(
     benches: dict[str, _Evaluator] = {}
     matched: set[UUID] = set()
     for access in accesses:
-        surface = access.about.surface
+        surface = access.request.surface
         bench = benches.get(surface)
         if bench is None:
             bench = benches[surface] = _Evaluator(every, surface)
@@ -74,7 +74,7 @@ class _Evaluator:
     def match(self, access: PastAccess) -> set[UUID]:
         """The rules that an access of a new class meets."""
         place = access.everywhere or access.tenant_id
-        kind = (place, self._distinctions.class_of(access.about, access.at))
+        kind = (place, self._distinctions.class_of(access.request, access.at))
         if kind in self._known:
             return set()
         self._known.add(kind)
@@ -86,5 +86,5 @@ class _Evaluator:
         }
 
     def _met(self, rules: RuleSet, access: PastAccess) -> tuple[Candidate, ...]:
-        evaluation = rules.evaluate(access.about, access.at)
+        evaluation = rules.evaluate(access.request, access.at)
         return (*evaluation.denying, *evaluation.approving, *evaluation.allowing)

@@ -105,27 +105,37 @@ def prepare(rules: Sequence[Sequence[Policy]]) -> Prepared:
 
 
 def ask(
-    prepared: Prepared, about: AuthorizationRequest, at: datetime, *, approved: bool, granted: bool
+    prepared: Prepared,
+    request: AuthorizationRequest,
+    at: datetime,
+    *,
+    approved: bool,
+    granted: bool,
 ) -> Answer:
     """`approved` lets approvals pass; `granted` says that it is a grant that does so. A question
     that cannot be put is an error like any other."""
     try:
-        return _ask(prepared, about, at, approved=approved, granted=granted)
+        return _ask(prepared, request, at, approved=approved, granted=granted)
     except (ValueError, TypeError, OverflowError) as error:
         return Answer(allowed=False, policies=(), errors=(str(error),))
 
 
 def _ask(
-    prepared: Prepared, about: AuthorizationRequest, at: datetime, *, approved: bool, granted: bool
+    prepared: Prepared,
+    request: AuthorizationRequest,
+    at: datetime,
+    *,
+    approved: bool,
+    granted: bool,
 ) -> Answer:
-    entities = prepared.entities.with_added_json_str(dumps(_present(about, at, prepared.zones)))
-    request = {
-        "principal": {"type": "Principal", "id": about.email},
+    entities = prepared.entities.with_added_json_str(dumps(_present(request, at, prepared.zones)))
+    question = {
+        "principal": {"type": "Principal", "id": request.email},
         "action": {"type": "Action", "id": "access"},
-        "resource": {"type": "Surface", "id": about.surface},
-        "context": _context(about, at, approved=approved, granted=granted),
+        "resource": {"type": "Surface", "id": request.surface},
+        "context": _context(request, at, approved=approved, granted=granted),
     }
-    result = cedarpy.is_authorized(request, prepared.policies, entities, SCHEMA)
+    result = cedarpy.is_authorized(question, prepared.policies, entities, SCHEMA)
     return Answer(
         allowed=result.allowed,
         policies=tuple(prepared.links[int(name)] for name in result.diagnostics.reasons),
@@ -158,32 +168,32 @@ def clock(zone: str, at: datetime) -> Json:
     }
 
 
-def _present(about: AuthorizationRequest, at: datetime, zones: Iterable[str]) -> list[Json]:
+def _present(request: AuthorizationRequest, at: datetime, zones: Iterable[str]) -> list[Json]:
     """The entities of one question."""
     holds = [
         ("Everyone", "everyone"),
-        ("User", about.email.lower()),
-        *(("Role", role) for role in about.roles),
+        ("User", request.email.lower()),
+        *(("Role", role) for role in request.roles),
     ]
-    patterns = [("Pattern", pattern) for pattern in surfaces_covering(about.surface)]
+    patterns = [("Pattern", pattern) for pattern in surfaces_covering(request.surface)]
     return [
-        _entity("Principal", about.email, holds),
-        _entity("Surface", about.surface, patterns),
+        _entity("Principal", request.email, holds),
+        _entity("Surface", request.surface, patterns),
         *({**_entity("Clock", zone, ()), "attrs": clock(zone, at)} for zone in zones),
     ]
 
 
-def _context(about: AuthorizationRequest, at: datetime, *, approved: bool, granted: bool) -> Json:
+def _context(request: AuthorizationRequest, at: datetime, *, approved: bool, granted: bool) -> Json:
     context: Json = {
-        "reason": about.reason,
-        "mfa": about.mfa,
+        "reason": request.reason,
+        "mfa": request.mfa,
         "at": microseconds(at),
         "approved": approved,
         "granted": granted,
     }
-    if about.ticket is not None:
-        context["ticket"] = about.ticket
-    if (ip := address(about.ip)) is not None:
+    if request.ticket is not None:
+        context["ticket"] = request.ticket
+    if (ip := address(request.ip)) is not None:
         context["ip"] = {"__extn": {"fn": "ip", "arg": str(ip)}}
     return context
 

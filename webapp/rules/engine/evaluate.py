@@ -7,9 +7,9 @@ beats an allowance, and nothing said is a denial. Whatever cannot be read or eva
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Literal
 from uuid import UUID
 
+from webapp.audit.event import Ruling
 from webapp.db.scopes import NO_EXCLUSION, Exclusion
 from webapp.rules.engine import cedar
 from webapp.rules.engine.request import AuthorizationRequest
@@ -21,8 +21,6 @@ from webapp.rules.engine.templates import (
     policies_of,
 )
 from webapp.rules.rule import Rule
-
-Ruling = Literal["allowed", "denied", "approval_required"]
 
 MINUTE = timedelta(minutes=1)
 
@@ -100,7 +98,7 @@ class RuleSet:
 
     def evaluate(
         self,
-        about: AuthorizationRequest,
+        request: AuthorizationRequest,
         at: datetime,
         *,
         approved: bool = False,
@@ -109,7 +107,7 @@ class RuleSet:
         """Unless a rule forbids, `denying` and `approving` are empty; else `allowing` is."""
         if not self.candidates:
             return replace(NOTHING, denying=self.unreadable, unreadable=self.unreadable)
-        answer = cedar.ask(self._prepared, about, at, approved=approved, granted=granted)
+        answer = cedar.ask(self._prepared, request, at, approved=approved, granted=granted)
         found: dict[Part, list[Candidate]] = {"deny": [], "approve": [], "permit": []}
         for place, part in answer.policies:
             found[part].append(self.candidates[place])
@@ -162,7 +160,7 @@ NO_RULES = prepare(())
 def decide(
     platform: RuleSet,
     tenants: RuleSet,
-    about: AuthorizationRequest,
+    request: AuthorizationRequest,
     at: datetime,
     *,
     everywhere: bool,
@@ -173,16 +171,16 @@ def decide(
     `tenants` has the rules of the one tenant accessed; `everywhere` those of all tenants, each of
     which then decides whether it is left out, and for how long it may be accessed with the others.
     """
-    by_platform = platform.evaluate(about, at)
-    by_tenants = tenants.evaluate(about, at)
+    by_platform = platform.evaluate(request, at)
+    by_tenants = tenants.evaluate(request, at)
     if by_platform.failed or by_tenants.failed:
         return Verdict("denied", (), failed=True)
     if everywhere:
-        verdict = _decide(platform, by_platform, NOTHING, about, at, covers)
+        verdict = _decide(platform, by_platform, NOTHING, request, at, covers)
         if verdict.ruling != "allowed":
             return verdict
-        return _leave_out(verdict, by_tenants, about, covers)
-    return _decide(platform, by_platform, by_tenants, about, at, covers)
+        return _leave_out(verdict, by_tenants, request, covers)
+    return _decide(platform, by_platform, by_tenants, request, at, covers)
 
 
 def lasting(verdict: Verdict, sets: Iterable[RuleSet], at: datetime) -> datetime | None:
@@ -195,7 +193,7 @@ def _decide(
     platform: RuleSet,
     evaluation: Evaluation,
     tenant: Evaluation,
-    about: AuthorizationRequest,
+    request: AuthorizationRequest,
     at: datetime,
     covers: FindGrant,
 ) -> Verdict:
@@ -203,7 +201,7 @@ def _decide(
     if denied := (*evaluation.denying, *tenant.denying):
         return Verdict("denied", denied, failed=bool(evaluation.unreadable or tenant.unreadable))
     wanted = (*evaluation.approving, *tenant.approving)
-    glass = about.reason == BREAK_GLASS
+    glass = request.reason == BREAK_GLASS
     covered = {c: None if glass else covers(c) for c in wanted}
     grants = [cover for cover in covered.values() if cover is not None]
     until = min((cover.ends_at for cover in grants), default=None)
@@ -213,7 +211,7 @@ def _decide(
         if evaluation.approving or evaluation.allowed:
             return Verdict("approval_required", missing, until=until)
         return Verdict("denied", ())
-    final = platform.evaluate(about, at, approved=True, granted=granted) if wanted else evaluation
+    final = platform.evaluate(request, at, approved=True, granted=granted) if wanted else evaluation
     if not final.allowed:
         return Verdict("denied", final.denying, failed=final.failed)
     return Verdict(
@@ -227,10 +225,10 @@ def _decide(
 
 
 def _leave_out(
-    verdict: Verdict, evaluation: Evaluation, about: AuthorizationRequest, covers: FindGrant
+    verdict: Verdict, evaluation: Evaluation, request: AuthorizationRequest, covers: FindGrant
 ) -> Verdict:
     """The verdict on an access to all tenants, without those whose rules do not let it in."""
-    glass = about.reason == BREAK_GLASS
+    glass = request.reason == BREAK_GLASS
     excluded = _tenants(evaluation.denying)
     covered = {c: None if glass else covers(c) for c in evaluation.approving}
     if not glass:

@@ -9,7 +9,7 @@ NAMED = 3
 """Rules that a sentence names; of more it says how many."""
 
 
-def explain(verdict: Verdict, about: AuthorizationRequest) -> str:
+def explain(verdict: Verdict, request: AuthorizationRequest) -> str:
     if verdict.failed:
         return f"Denied, since a rule cannot be evaluated{_where(verdict.decided_by)}."
     match verdict.ruling:
@@ -20,8 +20,10 @@ def explain(verdict: Verdict, about: AuthorizationRequest) -> str:
             denies = _verb(verdict.decided_by, "denies", "deny")
             return f"{_sentence(verdict.decided_by)} {denies} it."
         case "denied":
-            roles = " or ".join(sorted(about.roles)) or "nobody in particular"
-            return f"No rule of the platform lets {roles} use {about.surface} for {about.reason}."
+            roles = " or ".join(sorted(request.roles)) or "nobody in particular"
+            return (
+                f"No rule of the platform lets {roles} use {request.surface} for {request.reason}."
+            )
     return _allowed(verdict)
 
 

@@ -23,7 +23,7 @@ class PastAccess:
     id: UUID
     """Its event's."""
     at: datetime
-    about: AuthorizationRequest
+    request: AuthorizationRequest
     everywhere: bool
     tenant_id: UUID | None
     """`None` for all tenants, or for one that is not there."""
@@ -43,20 +43,20 @@ class RequestClasses:
         self._tickets: dict[str | None, Hashable] = {None: None}
         self._addresses: dict[str | None, Hashable] = {None: None}
 
-    def class_of(self, about: AuthorizationRequest, at: datetime) -> Hashable:
-        email = about.email.lower()
-        if about.ticket not in self._tickets:
-            self._tickets[about.ticket] = self._tell_ticket(about.ticket or "")
-        if about.ip not in self._addresses:
-            self._addresses[about.ip] = self._tell_address(about.ip)
+    def class_of(self, request: AuthorizationRequest, at: datetime) -> Hashable:
+        email = request.email.lower()
+        if request.ticket not in self._tickets:
+            self._tickets[request.ticket] = self._tell_ticket(request.ticket or "")
+        if request.ip not in self._addresses:
+            self._addresses[request.ip] = self._tell_address(request.ip)
         return (
             email if email in self._users else None,
-            about.roles & self._roles,
-            about.mfa and self._asks_for_mfa,
-            about.surface,
-            about.reason if about.reason in self._reasons else None,
-            self._tickets[about.ticket],
-            self._addresses[about.ip],
+            request.roles & self._roles,
+            request.mfa and self._asks_for_mfa,
+            request.surface,
+            request.reason if request.reason in self._reasons else None,
+            self._tickets[request.ticket],
+            self._addresses[request.ip],
             bisect_right(self._moments, at),
             tuple(_tell_time(zone, minutes, at) for zone, minutes in self._clocks),
         )

@@ -56,7 +56,7 @@ def _was_ruled(row: Any, roles: Sequence[str]) -> bool:
 
 
 def _access(row: Any, roles: Sequence[str]) -> PastAccess:
-    about = AuthorizationRequest(
+    request = AuthorizationRequest(
         email=row.actor_email,
         # Those held in tenants are recorded with the tenant; rules name them without.
         roles=frozenset(role.rpartition(":")[2] for role in roles),
@@ -69,7 +69,7 @@ def _access(row: Any, roles: Sequence[str]) -> PastAccess:
     return PastAccess(
         id=row.id,
         at=row.occurred_at.astimezone(UTC),
-        about=about,
+        request=request,
         everywhere=row.scope_kind == "global",
         tenant_id=row.tenant_id,
         approved=bool(row.grant_ids),

@@ -22,7 +22,7 @@ from webapp.rules.engine.request import AuthorizationRequest
 from webapp.rules.rule import Rule, surfaces_covering
 from webapp.rules.simulation.history import PastAccess, RequestClasses
 
-Outcome = Literal["allowed", "denied", "approval_required", "included", "excluded"]
+ReplayOutcome = Literal["allowed", "denied", "approval_required", "included", "excluded"]
 """Of an access to all tenants, where a tenant's rule is proposed: whether that tenant is left
 out."""
 
@@ -75,14 +75,14 @@ class Changed:
     actor: str
     surface: str
     reason: str
-    before: Outcome
-    after: Outcome
+    before: ReplayOutcome
+    after: ReplayOutcome
 
 
 @dataclass(frozen=True)
 class Shift:
-    before: Outcome
-    after: Outcome
+    before: ReplayOutcome
+    after: ReplayOutcome
     accesses: int
 
 
@@ -116,13 +116,15 @@ class Sets:
 
     def decide(
         self,
-        about: AuthorizationRequest,
+        request: AuthorizationRequest,
         at: datetime,
         *,
         everywhere: bool,
         covers: FindGrant = nothing_granted,
     ) -> Verdict:
-        return decide(self.platform, self.tenants, about, at, everywhere=everywhere, covers=covers)
+        return decide(
+            self.platform, self.tenants, request, at, everywhere=everywhere, covers=covers
+        )
 
     def changed_by(self, proposal: Proposal, surface: str) -> "Sets":
         """The same value where it makes no difference. A tenant's proposal is among `tenants`,
@@ -140,7 +142,7 @@ def replay(
 ) -> Replay:
     """`accesses` come the newest first."""
     benches = _Evaluators(proposal, read)
-    shifts: Counter[tuple[Outcome, Outcome]] = Counter()
+    shifts: Counter[tuple[ReplayOutcome, ReplayOutcome]] = Counter()
     actors: Counter[str] = Counter()
     named: list[Changed] = []
     examined = 0
@@ -153,7 +155,7 @@ def replay(
         if before == after:
             continue
         shifts[before, after] += 1
-        actors[access.about.email] += 1
+        actors[access.request.email] += 1
         if len(named) < NAMED_ACCESSES:
             named.append(_changed(access, before, after))
     return Replay(
@@ -179,7 +181,7 @@ class _Evaluators:
     def of(self, access: PastAccess) -> "_Evaluator | None":
         """Of an access to all tenants only the platform's rules may make a difference, and those of
         the tenant whose rule is proposed."""
-        surface, whose = access.about.surface, access.tenant_id
+        surface, whose = access.request.surface, access.tenant_id
         if access.everywhere:
             whose = self._proposal.tenant_id
         if self._proposal.tenant_id not in (None, whose):
@@ -212,19 +214,21 @@ class _Evaluator:
         asked = [c.rule for rules in every for c in rules.candidates if c.rule is not None]
         self._whose, self._before, self._after = whose, before, after
         self._distinctions = RequestClasses(asked)
-        self._known: dict[Hashable, tuple[Outcome, Outcome]] = {}
+        self._known: dict[Hashable, tuple[ReplayOutcome, ReplayOutcome]] = {}
 
-    def compare(self, access: PastAccess) -> tuple[Outcome, Outcome]:
-        kind = (access.approved, self._distinctions.class_of(access.about, access.at))
+    def compare(self, access: PastAccess) -> tuple[ReplayOutcome, ReplayOutcome]:
+        kind = (access.approved, self._distinctions.class_of(access.request, access.at))
         found = self._known.get(kind)
         if found is None:
             found = self._decide(self._before, access), self._decide(self._after, access)
             self._known[kind] = found
         return found
 
-    def _decide(self, sets: Sets, access: PastAccess) -> Outcome:
+    def _decide(self, sets: Sets, access: PastAccess) -> ReplayOutcome:
         covers = _approved if access.approved else nothing_granted
-        verdict = sets.decide(access.about, access.at, everywhere=access.everywhere, covers=covers)
+        verdict = sets.decide(
+            access.request, access.at, everywhere=access.everywhere, covers=covers
+        )
         if not access.everywhere or self._whose is None or verdict.ruling != "allowed":
             return verdict.ruling
         return "excluded" if self._whose in verdict.excluded.tenants else "included"
@@ -234,6 +238,8 @@ def _approved(_: Candidate) -> GrantMatch:
     return GrantMatch(DRAFT, _FOREVER)
 
 
-def _changed(access: PastAccess, before: Outcome, after: Outcome) -> Changed:
-    about = access.about
-    return Changed(access.id, access.at, about.email, about.surface, about.reason, before, after)
+def _changed(access: PastAccess, before: ReplayOutcome, after: ReplayOutcome) -> Changed:
+    request = access.request
+    return Changed(
+        access.id, access.at, request.email, request.surface, request.reason, before, after
+    )

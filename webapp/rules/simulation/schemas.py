@@ -4,12 +4,12 @@ from typing import Any, get_args
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
+from webapp.audit.event import Ruling
 from webapp.http.schema import Instant, Schema, Text, TupleOf
 from webapp.identity.principal import PLATFORM_ROLES, TENANT_ROLES
-from webapp.rules.engine.evaluate import Ruling
 from webapp.rules.schemas import FEW, RuleCreateSchema
 from webapp.rules.simulation import documentation
-from webapp.rules.simulation.replay import Affected, Changed, Outcome, Replay, Shift
+from webapp.rules.simulation.replay import Affected, Changed, Replay, ReplayOutcome, Shift
 from webapp.rules.simulation.service import Comparison, DecisionView, DescribedAccess, Simulation
 from webapp.scope.headers import MAX_TICKET, REASON_CODES
 from webapp.scope.schemas import SLUG, SURFACE
@@ -91,7 +91,7 @@ class ComparisonSchema(Schema):
 
 
 def _outcome() -> fields.String:
-    return fields.String(required=True, validate=validate.OneOf(get_args(Outcome)))
+    return fields.String(required=True, validate=validate.OneOf(get_args(ReplayOutcome)))
 
 
 class ShiftSchema(Schema):

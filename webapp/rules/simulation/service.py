@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 from uuid import UUID
 
+from webapp.audit.event import Ruling
 from webapp.db.scopes import Scope, TenantScope
 from webapp.http.errors import Invalid
 from webapp.rules.drafts import rule_of_draft
@@ -15,7 +16,6 @@ from webapp.rules.engine.evaluate import (
     NO_RULES,
     Candidate,
     RuleSet,
-    Ruling,
     Verdict,
     prepare,
 )
@@ -47,7 +47,7 @@ class DescribedAccess:
     """`None` for all tenants."""
 
     @property
-    def about(self) -> AuthorizationRequest:
+    def request(self) -> AuthorizationRequest:
         return AuthorizationRequest(
             email=self.email,
             roles=frozenset(self.roles),
@@ -119,8 +119,8 @@ def simulate_access(scope: Scope, proposal: Proposal, access: DescribedAccess) -
     concerned = everywhere or proposal.tenant_id in (None, owner.tenant_id)
     after = before.changed_by(proposal, access.surface) if concerned else before
     at = access.at or datetime.now(UTC)
-    verdicts = [s.decide(access.about, at, everywhere=everywhere) for s in (before, after)]
-    return Comparison(*(_tell(verdict, access.about, own, everywhere) for verdict in verdicts))
+    verdicts = [s.decide(access.request, at, everywhere=everywhere) for s in (before, after)]
+    return Comparison(*(_tell(verdict, access.request, own, everywhere) for verdict in verdicts))
 
 
 def simulate_past(proposal: Proposal, days: int) -> Replay:
@@ -174,18 +174,18 @@ def _invalid(field: str, problem: str) -> Invalid:
 
 
 def _tell(
-    verdict: Verdict, about: AuthorizationRequest, own: UUID | None, everywhere: bool
+    verdict: Verdict, request: AuthorizationRequest, own: UUID | None, everywhere: bool
 ) -> DecisionView:
     """A tenant is not told the names of the platform's rules, nor who else is left out."""
     excluded = verdict.excluded
     allowed = verdict.ruling == "allowed"
     if own is None:
         count, ids, is_left_out = len(excluded.tenants), excluded.ids, None
-        explanation = explain(verdict, about)
+        explanation = explain(verdict, request)
     else:
         count, ids = None, None
         is_left_out = own in excluded.tenants if everywhere and allowed else None
-        explanation = explain(_nameless(verdict), about)
+        explanation = explain(_nameless(verdict), request)
     return DecisionView(
         effect=verdict.ruling,
         explanation=explanation,

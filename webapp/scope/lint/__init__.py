@@ -7,8 +7,7 @@ from pathlib import Path
 from flask import Flask
 from sqlalchemy import NullPool, create_engine, make_url
 
-from webapp.db.session import Base
-from webapp.extensions import current_settings
+from webapp.db.base import Base
 from webapp.scope.lint.allowlist import EXEMPTIONS, check_allowlist, keep_refused
 from webapp.scope.lint.catalog import Table, read_tables
 from webapp.scope.lint.exceptions import (
@@ -24,7 +23,7 @@ from webapp.scope.lint.finding import Finding
 from webapp.scope.lint.routes import check_routes
 from webapp.scope.lint.source import check_source
 from webapp.scope.lint.tables import check_tables, tenant_keys
-from webapp.settings import Settings
+from webapp.settings import Settings, current_settings
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -8,15 +8,28 @@ from typing import Any
 from flask import Flask
 from werkzeug.routing import Rule
 
-from webapp.audit.recorder import finalize
+from webapp.audit.recorder import begin, finalize
+from webapp.scope import answers
 from webapp.scope.decision import Surface
 from webapp.scope.lint.finding import Finding
+from webapp.scope.lint.reach import reached_by, writes
 from webapp.scope.surface import surface
 
 View = Callable[..., Any]
 
 UNDECLARED_PUBLIC: dict[str, str] = {}
 """Endpoints of libraries, which nobody here can decorate, each with why it may be public."""
+
+ANSWERS = frozenset(
+    {
+        answers.respond,
+        answers.respond_page,
+        answers.respond_cached,
+        answers.respond_json,
+        answers.respond_empty,
+    }
+)
+"""The functions by which a surface's view answers."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
 _AUTOMATIC = frozenset({"HEAD", "OPTIONS"})
@@ -77,6 +90,8 @@ def _check_view(
         yield "unguarded", f"{endpoint} carries a surface but not the guard of @surface"
     elif guards != [declared]:
         yield "other-guard", f"{endpoint} is not guarded by the surface that it declares"
+    else:
+        yield from _check_what_it_does(endpoint, view, declared)
 
 
 def _check_open(declared: Surface) -> Iterator[tuple[str, str]]:
@@ -87,6 +102,17 @@ def _check_open(declared: Surface) -> Iterator[tuple[str, str]]:
         yield "no-reason", f"{declared.name} is open without a reason"
     if declared.changes:
         yield "open-change", f"{declared.name} changes something: it cannot be open"
+
+
+def _check_what_it_does(endpoint: str, view: View, declared: Surface) -> Iterator[tuple[str, str]]:
+    """Whether the view counts what it shows, declares what it changes, and records it."""
+    reached = reached_by(view)
+    if not reached & ANSWERS:
+        yield "uncounted", f"{endpoint} answers without webapp.scope.answers, which counts rows"
+    if not declared.changes and any(map(writes, reached)):
+        yield "uncommitted", f"{endpoint} changes rows, and {declared.name} does not declare it"
+    if declared.personal and declared.changes and begin not in reached:
+        yield "unrecorded", f"{endpoint} changes something personal and records nothing"
 
 
 def _guards(view: View) -> list[Surface]:

@@ -1,0 +1,36 @@
+"""Caching headers go by what an answer is: a surface's answer is one principal's, in one scope."""
+
+import pytest
+from flask.testing import FlaskClient
+
+from tests.factories import Account
+
+LIST = "/admin/api/rules"
+
+
+def test_answers_of_a_surface_are_private_and_vary_by_who_asks_where(
+    client: FlaskClient, admin: Account
+) -> None:
+    shown = client.get(LIST, headers=admin.headers())
+    tag = shown.headers["ETag"]
+    unchanged = client.get(LIST, headers={**admin.headers(), "If-None-Match": tag})
+    assert [shown.status_code, unchanged.status_code] == [200, 304]
+    for answer in (shown, unchanged):
+        assert answer.headers["Cache-Control"] == "private, no-cache"
+        assert {"authorization", "sightline-scope"} <= {v.lower() for v in answer.vary}
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer slt_unknown"}])
+def test_refusals_of_a_surface_are_private_too(
+    client: FlaskClient, headers: dict[str, str]
+) -> None:
+    refused = client.get(LIST, headers=headers)
+    assert refused.status_code == 401
+    assert refused.headers["Cache-Control"] == "private, no-cache"
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/admin/api/nowhere", "/nowhere"])
+def test_answers_of_no_surface_do_not_vary_by_who_asks(client: FlaskClient, path: str) -> None:
+    answer = client.get(path)
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert "authorization" not in {v.lower() for v in answer.vary}

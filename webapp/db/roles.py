@@ -1,0 +1,53 @@
+"""PostgreSQL roles: one for each kind of scope, and the check of the role that logs in."""
+
+from sqlalchemy.engine.interfaces import DBAPIConnection
+
+SCOPE_ROLES = (
+    "sightline_tenant",
+    "sightline_global",
+    "sightline_identity",
+    "sightline_ledger",
+    "sightline_policy",
+    "sightline_principal",
+    "sightline_maintenance",
+)
+"""What a transaction runs as, one for each kind of scope; the login role may become them all."""
+
+
+class UnsafeLoginRole(RuntimeError):
+    """The application's login role could step around row level security."""
+
+
+_LOGIN_ROLE_PROBLEMS = """
+select 'is a superuser' from pg_roles where rolname = session_user and rolsuper
+union all
+select 'has BYPASSRLS' from pg_roles where rolname = session_user and rolbypassrls
+union all
+select 'has CREATEROLE' from pg_roles where rolname = session_user and rolcreaterole
+union all
+select 'inherits ' || g.rolname from pg_auth_members m
+  join pg_roles g on g.oid = m.roleid join pg_roles u on u.oid = m.member
+  where u.rolname = session_user and m.inherit_option
+union all
+select 'may become ' || g.rolname from pg_roles g
+  where (g.rolsuper or g.rolbypassrls or g.oid in (select relowner from pg_class
+         where relnamespace = 'public'::regnamespace))
+    and g.rolname <> session_user and pg_has_role(session_user, g.oid, 'MEMBER')
+union all
+select 'owns ' || c.relname from pg_class c join pg_roles u on u.oid = c.relowner
+  where u.rolname = session_user
+    and c.relnamespace not in (select oid from pg_namespace where nspname like 'pg\\_%')
+"""
+
+
+def refuse_unsafe_login_role(connection: DBAPIConnection) -> None:
+    """Raise `UnsafeLoginRole` unless the login role owns nothing and only enters scopes."""
+    cursor = connection.cursor()
+    try:
+        cursor.execute(_LOGIN_ROLE_PROBLEMS)
+        problems = sorted({row[0] for row in cursor.fetchall()})
+    finally:
+        cursor.close()
+        connection.rollback()
+    if problems:
+        raise UnsafeLoginRole(f"the database's login role {', '.join(problems)}")

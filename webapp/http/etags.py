@@ -1,0 +1,47 @@
+"""Entity tags, conditional requests, and JSON answers that carry a tag."""
+
+from collections.abc import Callable
+from hashlib import blake2b
+from uuid import UUID
+
+from flask import Response, request
+
+from webapp.http.errors import PreconditionRequired, Stale
+
+
+def json_response(body: bytes, etag: str, status: int = 200) -> Response:
+    """JSON as it is; 304 without a body when the client that reads has its entity tag already."""
+    if request.method in ("GET", "HEAD") and _client_has(etag):
+        return Response(status=304, headers={"ETag": etag})
+    return Response(body, status, {"ETag": etag}, content_type="application/json")
+
+
+def etag_of(body: bytes) -> str:
+    """A strong entity tag of these bytes, in its quotes."""
+    return f'"{blake2b(body, digest_size=16).hexdigest()}"'
+
+
+def row_etag(row_id: UUID, version: int) -> str:
+    """The strong entity tag of a row's version, in its quotes."""
+    return f'"{row_id.hex}.{version}"'
+
+
+def required_version(row_id: UUID) -> Callable[[int], None]:
+    """Check the client's `If-Match` against a row's version.
+
+    Raises `PreconditionRequired` at once when the header is missing; the function returned raises
+    `Stale` unless the header names the version it is given.
+    """
+    if not request.headers.get("If-Match"):
+        raise PreconditionRequired("Send If-Match with the ETag that you last saw.")
+    tags = request.if_match
+
+    def check(version: int) -> None:
+        if not tags.contains(row_etag(row_id, version).strip('"')):
+            raise Stale("It was changed since; read it again.")
+
+    return check
+
+
+def _client_has(etag: str) -> bool:
+    return request.if_none_match.contains_weak(etag.strip('"'))

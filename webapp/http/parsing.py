@@ -1,0 +1,97 @@
+"""What a view gets from a request: blueprints, and the parser of queries and bodies."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import flask_smorest
+import marshmallow as ma
+import orjson
+from flask import Request, request
+from webargs.flaskparser import FlaskParser
+from werkzeug.exceptions import HTTPException
+
+from webapp.http.errors import Invalid
+
+QUERIES = 1024
+"""Parsed queries that a process remembers."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+V = TypeVar("V", bound=Callable[..., Any])
+
+
+class Parser(FlaskParser):
+    """webargs' parser with our errors and a memory for queries.
+
+    A body that is not JSON is `Invalid` like any other bad one, and unknown arguments of a query
+    are refused as the schema says. Queries that load into a frozen value are remembered by their
+    text: loading even an empty one takes longer than the rest of a cached answer.
+    """
+
+    DEFAULT_UNKNOWN_BY_LOCATION: dict[str, str | None] = {
+        **FlaskParser.DEFAULT_UNKNOWN_BY_LOCATION,
+        "query": None,
+    }
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._queries = lru_cache(QUERIES)(self._parse_query)
+
+    def parse(self, argmap: Any, req: Request | None = None, **options: Any) -> Any:
+        if options["location"] == "query" and getattr(argmap, "model", None) is not None:
+            return self._queries(argmap, request.query_string)
+        return super().parse(argmap, req, **options)
+
+    def _parse_query(self, schema: ma.Schema, _: bytes) -> Any:
+        return super().parse(schema, location="query")
+
+    def load_json(self, req: Request, schema: ma.Schema) -> Any:
+        try:
+            if req.is_json:
+                return orjson.loads(_read_body(req))
+        except orjson.JSONDecodeError:
+            pass
+        problem = "must be JSON, and say so in Content-Type"
+        raise Invalid(f"The body {problem}.", {"json": [problem]})
+
+
+def _read_body(req: Request) -> bytes:
+    try:
+        body = req.get_data()
+        # A body without a length is cut where the limit is: asking for more raises the 413.
+        req.stream.read(1)
+    except HTTPException:
+        raise
+    except Exception as error:  # the web server's own, for a body that is no series of chunks
+        problem = "could not be read"
+        raise Invalid(f"The body {problem}.", {"json": [problem]}) from error
+    return body
+
+
+class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest ships no types
+    """flask-smorest's blueprint with our parser."""
+
+    ARGUMENTS_PARSER = Parser()
+
+    def route(self, rule: str, **options: Any) -> Callable[[V], V]:
+        decorate: Callable[[V], V] = super().route(rule, **options)
+        return decorate
+
+    def arguments(
+        self, schema: type[ma.Schema], *, location: str = "json", **options: Any
+    ) -> Callable[[Callable[Concatenate[Any, P], R]], Callable[P, R]]:
+        """Give the view what `schema` loads, before the arguments of its route."""
+        decorate: Callable[[Callable[Concatenate[Any, P], R]], Callable[P, R]]
+        decorate = super().arguments(schema, location=location, **options)
+        return decorate
+
+    def response(
+        self,
+        status_code: int,
+        schema: type[ma.Schema] | dict[str, Any] | None = None,
+        **options: Any,
+    ) -> Callable[[V], V]:
+        """Describe the answer, which the view makes itself."""
+        decorate: Callable[[V], V] = super().response(status_code, schema, **options)
+        return decorate
