@@ -12,10 +12,14 @@ COUNT_PINS = grep '^[a-z]' $(1) | grep -cv win32
 UV := uv==0.13.9
 PIN = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate $(UPGRADE) pyproject.toml
 
-# Without strace the tests that need it fail and say so; without libfaketime no clock is moved.
+# Without strace the tests that need it fail and say so; without libfaketime no clock is moved;
+# without wrk the benchmark says how to install it.
 INSTALL_FAULT_TOOLS = apt-get install -qq -y strace libfaketime > /dev/null
 FAULT_TOOLS = command -v strace > /dev/null && ls /usr/lib/*/faketime/libfaketimeMT.so.1 > /dev/null 2>&1 \
 	|| { [ "$$(id -u)" = 0 ] && { $(INSTALL_FAULT_TOOLS) || { apt-get update -qq && $(INSTALL_FAULT_TOOLS); }; }; } || true
+INSTALL_WRK = apt-get install -qq -y wrk > /dev/null
+WRK = command -v wrk > /dev/null \
+	|| { [ "$$(id -u)" = 0 ] && { $(INSTALL_WRK) || { apt-get update -qq && $(INSTALL_WRK); }; }; } || true
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo test lint lint-scope format requirements stress faults bench clean
@@ -60,7 +64,7 @@ faults: $(READY) ## Break every part under load, half an hour or so, and write w
 	$(BIN)/python -m reliability.faults
 
 bench: $(READY) ## Measure beside peers, in one table of ratios (needs wrk)
-	@command -v wrk > /dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -qq -y wrk; } || true
+	@$(WRK)
 	$(BIN)/python -m bench
 
 clean: ## Remove the virtual environments and the demo's data
