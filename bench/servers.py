@@ -95,7 +95,7 @@ def run_original(place: Place, body: bytes) -> AbstractContextManager[Web]:
 
 
 def memory_mb(web: Web) -> float:
-    """The memory of one worker: its proportional share, or its resident set where none is told."""
+    """The memory of one worker: its proportional share where the system knows it."""
     full = _worker(web).memory_full_info()
     return float(getattr(full, "pss", full.rss)) / 2**20
 
