@@ -17,7 +17,7 @@ QUARTERS = (
 
 @dataclass(frozen=True)
 class Customer:
-    """What the rules of one tenant have of their own."""
+    """What differs between the rules of the tenants."""
 
     name: str
     tz: str
@@ -128,7 +128,7 @@ PLATFORM_RULES: tuple[Draft, ...] = (
         "max_minutes": 240,
     },
     {
-        "name": "Support searches for a case",
+        "name": "Support works on a case",
         "effect": "allow",
         "subjects": {"roles": ["support"]},
         "surfaces": ["*"],
@@ -167,7 +167,7 @@ PLATFORM_RULES: tuple[Draft, ...] = (
     },
     {
         "name": "Use break-glass from the operations network",
-        "description": "Reviewed by somebody else before the same person can break it again.",
+        "description": "Reviewed by somebody else before the same person can use it again.",
         "effect": "allow",
         "subjects": {"roles": ["engineer", "owner"]},
         "surfaces": ["*"],

@@ -1,4 +1,4 @@
-"""The demo's rules, made the way that a client's are: checked, and with their history."""
+"""Creates the demo's rules as the API does: checked, and with their history."""
 
 from collections.abc import Iterable
 
@@ -13,8 +13,10 @@ from webapp.rules.schemas import RuleCreateSchema
 
 
 def add_rules(scope: Scope, drafts: Iterable[Draft], by: str) -> None:
-    """Make those that are missing among the scope's own: an earlier seed may have come this far,
-    and a platform has a rule from the beginning."""
+    """Create the rules that the scope's owner does not have yet.
+
+    Some may be there: from an earlier seed that was cut short, or since the platform began.
+    """
     tenant_id = scope.tenant_id if isinstance(scope, TenantScope) else None
     there = set(
         db.session.scalars(
