@@ -18,6 +18,7 @@ from webapp.commands import Commands, LazyCommand, print_rows
 from webapp.version import VERSION
 
 LIST_COMMANDS = """
+import gc
 import sys
 from flask.cli import main
 sys.argv = ["flask", "--app", "wsgi", "--help"]
@@ -25,6 +26,7 @@ try:
     main()
 except SystemExit as end:
     assert not end.code
+assert gc.isenabled()
 print("imported", *sorted(sys.modules))
 """
 NARROW = 50
