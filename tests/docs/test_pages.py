@@ -1,0 +1,42 @@
+"""Each page does what it shows: its blocks are pasted into a shell beside `make run`, in order."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import Change, Paste, Step, Write, read_steps
+from tests.docs.particulars import Differs, Particulars
+from tests.docs.product import Project, Shell
+from tests.processes import ROOT
+
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+WITH_COMMANDS = [page for page in PAGES if any(isinstance(s, Paste) for s in read_steps(page))]
+
+
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_page_prints_what_it_shows(page: Path, project: Project, shell: Shell) -> None:
+    particulars = Particulars()
+    for step in read_steps(page):
+        try:
+            _take(step, project, shell, particulars)
+        except Differs as difference:
+            pytest.fail(f"{page.relative_to(ROOT)}:{step.line}: {difference}", pytrace=False)
+
+
+def _take(step: Step, project: Project, shell: Shell, particulars: Particulars) -> None:
+    match step:
+        case Paste(_, commands, shown):
+            printed, status = shell.paste(commands)
+            particulars.compare(shown, printed)
+            if status:
+                raise Differs(f"the last command exits with {status}:\n{printed}")
+        case Write(_, name, text):
+            file = project.root / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        case Change(_, name, before, after):
+            file = project.root / name
+            text = file.read_text()
+            if text.count(before) != 1:
+                raise Differs(f"{name} has {text.count(before)} places that are:\n{before}")
+            file.write_text(text.replace(before, after))
