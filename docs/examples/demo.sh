@@ -1,0 +1,40 @@
+# Functions for a terminal beside `make run`:  . docs/examples/demo.sh
+#
+#   access WHO SCOPE PATH [curl's options]   ask as one of the demo's accounts; print the answer's head
+#   header NAME                              a header of the last answer
+#   body                                     its body
+#   field KEY...                             one value of its body
+#   record ID [WHO SCOPE]                    wait until the worker has committed an audit event; print it
+#
+# An access is for the reason in $reason.
+
+demo=${SIGHTLINE_HOME:-.sightline}/demo.json
+reason='incident;ticket="INC-1"'
+answer=$(mktemp -d)
+
+url=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["base_url"])' "$demo")
+
+token() { python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["tokens"][sys.argv[2]])' "$demo" "$1"; }
+
+access() {
+  curl -sS -D "$answer/head" -o "$answer/body" -H "Authorization: Bearer $(token "$1")" \
+    -H "Sightline-Scope: $2" -H "Sightline-Reason: $reason" -H 'Content-Type: application/json' \
+    "$url$3" "${@:4}"
+  tr -d '\r' < "$answer/head" | grep -E '^(HTTP|ETag|Sightline)'
+}
+
+header() { tr -d '\r' < "$answer/head" | sed -n "s/^$1: //p"; }
+
+body() { python3 -m json.tool --no-ensure-ascii "$answer/body"; }
+
+field() {
+  python3 -c 'import json, sys
+value = json.load(open(sys.argv[1]))
+for key in sys.argv[2:]: value = value[int(key) if key.isdigit() else key]
+print(value)' "$answer/body" "$@"
+}
+
+record() {
+  until access "${2:-auditor}" "${3:-global}" "/admin/api/audits/$1" | grep -q ' 200 '; do sleep 0.2; done
+  body
+}
