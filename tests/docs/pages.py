@@ -13,6 +13,7 @@ A page says what to do in fenced blocks:
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 FENCE = re.compile(
@@ -75,7 +76,7 @@ def read_steps(page: Path) -> list[Step]:
 
 
 def _steps(blocks: list[Block]) -> Iterator[Step]:
-    for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+    for block, following in zip_longest(blocks, blocks[1:]):
         match block:
             case Block(line, "diff", str(path), text):
                 yield Change(line, path, _side(text, "-"), _side(text, "+"))

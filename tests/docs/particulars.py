@@ -14,8 +14,8 @@ KINDS = {
     "id": UUID,
     "tag": r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])",
     "token": r"slt_[\w-]+",
-    "moment": r"20\d\d-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+00:00)",
-    "day": r"20\d\d-\d\d-\d\d",
+    "moment": r"20\d\d-\d\d-\d\d[T ]\d\d:\d\d:\d\d\.\d+(?:Z|\+00:00)",
+    "second": r"20\d\d-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d)?(?:Z|\+00:00)",
     "month": r"20\d\d-\d\d",
     "port": r"(?<=127\.0\.0\.1:)\d+",
     "directory": r"(?:/[\w.-]+)+(?=/\.sightline)",
@@ -23,6 +23,9 @@ KINDS = {
 }
 UNIQUE = {"id", "tag", "token"}
 """Two of these are never the same; two moments may be."""
+
+FREE = {"second", "seconds"}
+"""What happens in one second on the page may take two."""
 
 PARTICULAR = re.compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in KINDS.items()))
 GAP = "…"
@@ -83,7 +86,10 @@ class Particulars:
             pattern += _literally(shown[end : found.start()]) + f"({KINDS[str(found.lastgroup)]})"
             end = found.end()
         matched = re.fullmatch(pattern + _literally(shown[end:]), printed)
-        return None if matched is None else list(zip(particulars, matched.groups(), strict=True))
+        if matched is None:
+            return None
+        meaning = zip(particulars, matched.groups(), strict=True)
+        return [(particular, value) for particular, value in meaning if particular[0] not in FREE]
 
 
 def _literally(text: str) -> str:

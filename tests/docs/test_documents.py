@@ -9,15 +9,17 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
+from prometheus_client import REGISTRY
 from werkzeug.routing import Rule
 
+from tests.docs.pages import blocks_of
 from tests.processes import ROOT
 from webapp.commands import Commands, LazyCommand
 from webapp.identity.principal import STAFF_ROLES
 from webapp.settings import Settings
 
 DESIGNS = sorted((ROOT / "docs" / "design").glob("*.md"))
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 
@@ -63,18 +65,41 @@ def test_the_old_failure_fails_as_it_is_shown(path: Path, tmp_path: Path) -> Non
     assert done.stdout == output, done.stderr
 
 
-def test_the_readme_names_every_setting() -> None:
-    section = (ROOT / "README.md").read_text().split("\n### Settings\n")[1].split("\n### ")[0]
-    named = re.findall(r"^\| `([A-Z_]+)` \|", section, re.MULTILINE)
+def test_settings_page_names_every_setting() -> None:
+    page = (ROOT / "docs" / "operations" / "settings.md").read_text()
+    named = re.findall(r"^\| `([A-Z_]+)` \|", page, re.MULTILINE)
     renamed = {"env": "SIGHTLINE_ENV", "home": "SIGHTLINE_HOME"}
     read = [renamed.get(field.name, field.name.upper()) for field in fields(Settings)]
     assert sorted(named) == sorted(read)
 
 
-def test_the_readme_shows_what_make_explains() -> None:
+def test_health_page_names_every_metric(app: Flask) -> None:
+    page = (ROOT / "docs" / "operations" / "health.md").read_text()
+    named = re.findall(r"^\| `(sightline_\w+)` \|", page, re.MULTILINE)
+    kept = [metric for metric in REGISTRY.collect() if metric.name.startswith("sightline_")]
+    counted = [f"{m.name}_total" if m.type == "counter" else m.name for m in kept]
+    assert app.extensions
+    assert sorted(named) == sorted(counted)
+
+
+def test_contributing_shows_what_make_explains() -> None:
     command = ["make", "--no-print-directory", "help"]  # since `make test` has called us
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert f"```text\n{done.stdout}```" in (ROOT / "README.md").read_text()
+    assert f"```text\n{done.stdout}```" in (ROOT / "CONTRIBUTING.md").read_text()
+
+
+@document
+def test_commands_that_no_test_pastes_are_targets_of_make(path: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = {f"make {name}" for name in re.findall(r"^([a-z-]+):", makefile, re.MULTILINE)}
+    shown = [
+        line for b in blocks_of(path.read_text()) if b.kind == "sh" for line in b.text.splitlines()
+    ]
+    assert set(shown) <= targets
+
+
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
 def test_the_contract_names_every_surface_and_who_may_use_it(app: Flask) -> None:

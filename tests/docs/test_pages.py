@@ -17,10 +17,18 @@ WITH_COMMANDS = [page for page in PAGES if any(isinstance(s, Paste) for s in rea
 def test_page_prints_what_it_shows(page: Path, project: Project, shell: Shell) -> None:
     particulars = Particulars()
     for step in read_steps(page):
-        try:
-            _take(step, project, shell, particulars)
-        except Differs as difference:
-            pytest.fail(f"{page.relative_to(ROOT)}:{step.line}: {difference}", pytrace=False)
+        problem = _problem(step, project, shell, particulars)
+        assert problem is None, f"{page.relative_to(ROOT)}:{step.line}: {problem}"
+
+
+def _problem(
+    step: Step, project: Project, shell: Shell, particulars: Particulars
+) -> Differs | None:
+    try:
+        _take(step, project, shell, particulars)
+    except Differs as difference:
+        return difference
+    return None
 
 
 def _take(step: Step, project: Project, shell: Shell, particulars: Particulars) -> None:

@@ -37,8 +37,8 @@ def test_particulars_that_cannot_be_the_same_may_differ(shown: str, printed: str
         (f"{A}\n{B}\n", f"{C}\n{C}\n"),
         (f"receipt {A}", "receipt None"),
         (
-            "at 2026-11-24T20:52:39Z\nat 2026-11-24T20:52:39Z",
-            "at 2026-12-01T00:00:00Z\nat 2026-12-01T00:00:01Z",
+            "at 2026-11-24T20:52:39.25Z\nat 2026-11-24T20:52:39.25Z",
+            "at 2026-12-01T00:00:00.25Z\nat 2026-12-01T00:00:01.25Z",
         ),
         ("first\nlast\n", "first\nsecond\nlast\n"),
         ("first\n", "first\nlast\n"),
