@@ -2,9 +2,10 @@
 
 A page says what to do in fenced blocks:
 
-- `bash` is pasted into a shell. The `text` block that follows it is what it prints, whole, in order;
-  without one it prints nothing. A line `…` stands for lines that are left out, and `…` in a line
-  for the rest of it.
+- `bash` is pasted into a shell. The `text` block that follows it is what it prints, all of it and
+  in order; without one it prints nothing. A line `…` stands for lines that are left out, and `…` in
+  a line for a part of it.
+- `sh` is for the reader alone: targets of make.
 - A block under a line that is nothing but a path in bold, **`draft.yaml`**, is the content of that
   file. If it is a `diff`, it is a change to that file.
 - Other blocks are illustrations.

@@ -1,8 +1,8 @@
 """Compare what a page shows with what was printed.
 
-Text is compared as it is: names, addresses, counts, statuses. Only what cannot be the same twice (an
-id, an entity tag, a token, a moment, a port) may differ, and is bound where the page first shows it:
-from there on the page's id stands for that one id, and no other does.
+Text is compared as it is: names, addresses, counts, statuses. Only what cannot be the same twice
+may differ: an id, an entity tag, a token, a moment, a port. It is bound where the page first shows
+it: from there on the page's id stands for that one id, and no other does.
 """
 
 import re
@@ -42,7 +42,7 @@ class Particulars:
     meant: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def compare(self, shown: str, printed: str) -> None:
-        """Raise `Differs` unless the page shows what was printed, from the first line to the last."""
+        """Raise `Differs` unless the page shows all that was printed, and nothing else."""
         remaining = printed.splitlines()
         gap = False
         for line in shown.splitlines():
