@@ -71,7 +71,7 @@ class Access:
 
 @pytest.fixture(scope="module")
 def rules() -> dict[str, Candidate]:
-    rows = _table("Rule | Whose | Effect | Where it says more than nothing")
+    rows = _table("Rule | Whose | Effect | Fields that are not at their default")
     return {row[0]: _candidate(number, *row) for number, row in enumerate(rows, 1)}
 
 
