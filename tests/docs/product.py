@@ -18,7 +18,8 @@ from webapp.stack.servers import free_port
 NOT_COPIED = shutil.ignore_patterns(
     *(".git", ".venv*", ".sightline", ".hypothesis", ".*_cache", "__pycache__")
 )
-READY = "Sightline is ready"
+READY = "Ctrl-C\n"
+"""Ends the last line of what it says when it is ready."""
 
 
 @dataclass(frozen=True)

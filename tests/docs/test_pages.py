@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import Change, Paste, Step, Write, read_steps
+from tests.docs.pages import Change, Paste, Step, Write, blocks_of, read_steps
 from tests.docs.particulars import Differs, Particulars
 from tests.docs.product import Project, Shell
 from tests.processes import ROOT
@@ -48,3 +48,12 @@ def _take(step: Step, project: Project, shell: Shell, particulars: Particulars) 
             if text.count(before) != 1:
                 raise Differs(f"{name} has {text.count(before)} places that are:\n{before}")
             file.write_text(text.replace(before, after))
+
+
+def test_readme_shows_what_make_run_says(first_run: Project) -> None:
+    shown = next(b.text for b in blocks_of((ROOT / "README.md").read_text()) if b.kind == "text")
+    by_make, by_the_stack = shown.split("Starting Redis", 1)
+    assert by_make.count("\n") == 2
+    said = first_run.said.split("Starting Redis", 1)[1]
+    end = said.index("Ctrl-C\n") + len("Ctrl-C\n")
+    Particulars().compare(by_the_stack, said[:end])
