@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 
@@ -97,6 +98,13 @@ def test_commands_that_no_test_pastes_are_targets_of_make_or_measure(path: Path)
     shown = "".join(block.text for block in blocks_of(path.read_text()) if block.kind == "sh")
     commands = {line for line in shown.splitlines() if not line.startswith(MEASURES)}
     assert commands <= targets
+
+
+def test_architecture_shows_the_layers_of_the_contract() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    (layers,) = (c["layers"] for c in contracts["contracts"] if c["type"] == "layers")
+    shown = blocks_of((ROOT / "docs" / "architecture.md").read_text())[0]
+    assert shown.text.splitlines() == layers
 
 
 def test_readme_is_short() -> None:
