@@ -1,4 +1,7 @@
-"""`python -m tests.faults`: break every part of the product under load, and count what it lost."""
+"""Break every part of the product under load, and count what it lost.
+
+Run it as `python -m reliability.faults`.
+"""
 
 import argparse
 import secrets
@@ -9,41 +12,41 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from reliability.faults.disk import require_strace
-from reliability.faults.injection import decide_all, find_cases
-from reliability.faults.installation import built
+from reliability.faults.installation import running_installation
 from reliability.faults.report import print_calls, print_run, write_document
 from reliability.faults.run import Extent, run
+from reliability.faults.system_calls import find_cases, run_all
 
 LONGEST = 5.0
 
 
 def main() -> int:
-    asked = _arguments()
-    extent = Extent(asked.accesses, asked.faults, LONGEST, asked.seed)
+    arguments = _arguments()
+    extent = Extent(arguments.accesses, arguments.faults, LONGEST, arguments.seed)
     # A signal ends what runs here the way an error would: through every `finally`.
     signal.signal(signal.SIGTERM, _interrupt)
     require_strace()
-    _say(f"seed {extent.seed}")
+    _report(f"seed {extent.seed}")
     with (
         tempfile.TemporaryDirectory(prefix="sightline-faults-") as home,
-        built(Path(home)) as installation,
+        running_installation(Path(home)) as installation,
     ):
         if installation.clock is None:
-            _say("libfaketime is not installed: the clock is not moved")
-        outcome = run(installation, extent, _say)
-        if not outcome.clean and asked.logs is not None:
-            _keep_logs(Path(home), asked.logs)
+            _report("libfaketime is not installed: the clock is not moved")
+        outcome = run(installation, extent, _report)
+        if not outcome.clean and arguments.logs is not None:
+            _keep_logs(Path(home), arguments.logs)
     print_run(outcome, extent)
-    _say("every system call of a journal")
-    verdicts = tuple(decide_all(find_cases(), _say))
-    print_calls(verdicts)
-    if asked.document:
-        write_document(outcome, verdicts, extent)
-    return 0 if outcome.clean and not any(verdict.problems for verdict in verdicts) else 1
+    _report("every system call of a journal")
+    results = tuple(run_all(find_cases(), _report))
+    print_calls(results)
+    if arguments.document:
+        write_document(outcome, results, extent)
+    return 0 if outcome.clean and not any(result.problems for result in results) else 1
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m reliability.faults", description=__doc__)
     parser.add_argument("--accesses", type=int, default=20_000, help="at least (default: 20000)")
     parser.add_argument("--faults", type=int, default=200, help="at least (default: 200)")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="of the faults")
@@ -63,7 +66,7 @@ def _keep_logs(home: Path, directory: Path) -> None:
         (directory / log.name).write_bytes(log.read_bytes())
 
 
-def _say(line: str) -> None:
+def _report(line: str) -> None:
     print(f"{datetime.now(UTC):%T} {line}", file=sys.stderr, flush=True)  # noqa: T201 - for the person who started it
 
 

@@ -1,4 +1,5 @@
-"""What clients were told, held against the ledger: one event for each access, and none beside."""
+"""Compare what clients were told with the ledger: each access has one event, and there are no
+others."""
 
 import re
 from collections import Counter, defaultdict
@@ -12,32 +13,32 @@ from flask import Flask
 from sqlalchemy import func, select
 
 from reliability.faults.faults import Harm
-from reliability.faults.requests import ElevationRequest, History
+from reliability.faults.history import History, SentRequest
 from webapp.audit.models import AuditEventRow, QuarantineRow
 from webapp.db.scopes import GlobalScope, LedgerScope
 from webapp.extensions import db
 
-Wrong = Literal[
+Discrepancy = Literal[
     "lost",
     "doubled",
     "unrecorded",
-    "told otherwise",
-    "unasked",
+    "contradictory",
+    "unrequested",
     "errors",
     "wrong bodies",
     "unexpected refusals",
     "held too long",
 ]
-"""lost: a receipt without its event. doubled: a request with more than one. unrecorded: an answer
-of an access without a receipt. told otherwise: an event that says something else than its answer.
-unasked: an event of no elevated request. errors: any 5xx but a refusal (503). unexpected refusals:
-requests refused, or without an answer, though no fault explains that. held too long: recording took
-longer than AUDIT_TIMEOUT."""
-WRONGS: tuple[Wrong, ...] = get_args(Wrong)
+"""lost: a receipt without an event. doubled: a request with several events. unrecorded: an access
+that was answered without a receipt. contradictory: an event that contradicts the answer.
+unrequested: an event that belongs to no elevated request. errors: any 5xx but a refusal (503).
+unexpected refusals: requests that were refused or not answered, and no fault explains it. held too
+long: recording took longer than AUDIT_TIMEOUT."""
+DISCREPANCIES: tuple[Discrepancy, ...] = get_args(Discrepancy)
 
 MARGIN = 1.0
-"""Seconds that a thread may wait for its turn, on a machine where everything fails and starts
-again, and that are therefore not the recording's."""
+"""Seconds that a thread may wait for its turn while everything fails and starts again. They are not
+counted as recording."""
 
 EXAMPLES = 8
 DATABASE, JOURNAL = "database_unavailable", "audit_unavailable"
@@ -59,39 +60,39 @@ class Recorded:
 
 
 @dataclass
-class Row:
-    """What happened from one kind of fault until the next one struck, all its times together."""
+class FaultSummary:
+    """What happened from each fault of one kind until the next fault was injected, added up."""
 
     times: int = 0
     accesses: int = 0
     """Elevated requests, answered or not."""
     acknowledged: int = 0
     refused: int = 0
-    """Those of them that were refused, or had no answer."""
+    """Elevated requests that were refused or had no answer."""
     longest: float = 0.0
     held: float = 0.0
-    """Seconds that recording held a request, at most."""
+    """The most seconds that recording held a request."""
     held_stopped: float = 0.0
-    """The same, of requests during which the web processes stood still."""
+    """The same for requests during which the web processes were stopped."""
     plain: int = 0
     plain_unanswered: int = 0
     plain_longest: float = 0.0
-    wrongs: Counter[Wrong] = field(default_factory=Counter)
-    plain_wrongs: Counter[Wrong] = field(default_factory=Counter)
-    """Those of them that were plain lists'."""
+    discrepancies: Counter[Discrepancy] = field(default_factory=Counter)
+    plain_discrepancies: Counter[Discrepancy] = field(default_factory=Counter)
+    """The discrepancies of plain lists alone."""
 
 
 @dataclass
 class Comparison:
-    rows: dict[str, Row] = field(default_factory=lambda: defaultdict(Row))
-    examples: dict[Wrong, list[str]] = field(default_factory=lambda: defaultdict(list))
+    rows: dict[str, FaultSummary] = field(default_factory=lambda: defaultdict(FaultSummary))
+    examples: dict[Discrepancy, list[str]] = field(default_factory=lambda: defaultdict(list))
     overstated: int = 0
-    """Accesses that were refused since the disk did not answer in time, and that stand in the
-    ledger as served: what was on its way to the disk came there in the end."""
+    """Accesses that were refused because the disk was too slow, and that the ledger has as served:
+    the event was on its way to the disk and arrived there later."""
 
     @property
-    def total(self) -> Row:
-        total = Row()
+    def total(self) -> FaultSummary:
+        total = FaultSummary()
         for row in self.rows.values():
             total.times += row.times
             total.accesses += row.accesses
@@ -103,18 +104,18 @@ class Comparison:
             total.plain += row.plain
             total.plain_unanswered += row.plain_unanswered
             total.plain_longest = max(total.plain_longest, row.plain_longest)
-            total.wrongs += row.wrongs
-            total.plain_wrongs += row.plain_wrongs
+            total.discrepancies += row.discrepancies
+            total.plain_discrepancies += row.plain_discrepancies
         return total
 
-    def note(self, fault: str, wrong: Wrong, example: str, times: int = 1) -> None:
-        self.rows[fault].wrongs[wrong] += times
-        if len(self.examples[wrong]) < EXAMPLES:
-            self.examples[wrong].append(f"{fault}: {example}")
+    def add(self, fault: str, kind: Discrepancy, example: str, times: int = 1) -> None:
+        self.rows[fault].discrepancies[kind] += times
+        if len(self.examples[kind]) < EXAMPLES:
+            self.examples[kind].append(f"{fault}: {example}")
 
 
 def read_ledger(app: Flask, run: str) -> list[Recorded]:
-    """The events of a run's requests."""
+    """Read the events of a run's requests."""
     row = AuditEventRow
     columns = (row.id, row.request_id, row.outcome, row.origin_journal, row.origin_seq, row.event)
     with app.app_context(), db.session.scoped(GlobalScope(access_id=uuid4())):
@@ -133,7 +134,7 @@ def count_quarantined(app: Flask) -> int:
 
 
 def read_waits(log: Path) -> Mapping[str, float]:
-    """Seconds that recording held each request, as the web processes have logged it."""
+    """Read from the web processes' log how many seconds recording held each request."""
     waits: dict[str, float] = {}
     with log.open(errors="replace") as lines:
         for line in lines:
@@ -143,38 +144,38 @@ def read_waits(log: Path) -> Mapping[str, float]:
     return waits
 
 
-def reckon(
-    asked: Sequence[ElevationRequest],
+def compare(
+    requests: Sequence[SentRequest],
     recorded: Iterable[Recorded],
     history: History,
     waits: Mapping[str, float],
     audit_timeout: float,
 ) -> Comparison:
     result = Comparison()
-    for struck in history:
-        result.rows[struck.fault.name].times += 1
+    for period in history:
+        result.rows[period.fault.name].times += 1
     by_request: defaultdict[str, list[Recorded]] = defaultdict(list)
     for event in recorded:
         by_request[event.request_id].append(event)
-    for request in asked:
+    for request in requests:
         fault = history.last_before(request.ended)
         events = by_request.pop(request.request_id, [])
         _count(result.rows[fault], request, waits, stopped=history.stopped_web(request))
         if request.code == JOURNAL:
             result.overstated += any(event.outcome == "served" for event in events)
-        for wrong, example in _wrongs(request, events, history):
-            result.note(fault, wrong, f"{request.request_id}: {example}")
-            result.rows[fault].plain_wrongs[wrong] += not request.is_access
+        for kind, example in _discrepancies(request, events, history):
+            result.add(fault, kind, f"{request.request_id}: {example}")
+            result.rows[fault].plain_discrepancies[kind] += not request.is_access
         held = waits.get(request.request_id, 0.0)
         if held > audit_timeout + MARGIN and not history.stopped_web(request):
-            result.note(fault, "held too long", f"{request.request_id}: {held:.1f} s")
+            result.add(fault, "held too long", f"{request.request_id}: {held:.1f} s")
     for request_id, events in by_request.items():
-        result.note("?", "unasked", f"{request_id}, which nobody sent", len(events))
+        result.add("?", "unrequested", f"{request_id}, which nobody sent", len(events))
     return result
 
 
 def _count(
-    row: Row, request: ElevationRequest, waits: Mapping[str, float], *, stopped: bool
+    row: FaultSummary, request: SentRequest, waits: Mapping[str, float], *, stopped: bool
 ) -> None:
     if not request.is_access:
         row.plain += 1
@@ -192,9 +193,9 @@ def _count(
         row.held = max(row.held, held)
 
 
-def _wrongs(
-    request: ElevationRequest, events: Sequence[Recorded], history: History
-) -> Iterator[tuple[Wrong, str]]:
+def _discrepancies(
+    request: SentRequest, events: Sequence[Recorded], history: History
+) -> Iterator[tuple[Discrepancy, str]]:
     if request.wrong is not None:
         yield "wrong bodies", request.wrong
     if request.status is not None and request.status >= 500 and request.status != 503:
@@ -206,7 +207,7 @@ def _wrongs(
         )
     if not request.is_access:
         if events or request.receipts:
-            yield "unasked", f"a plain list has {events}"
+            yield "unrequested", f"a plain list has {events}"
         return
     ids = {str(event.id) for event in events}
     for receipt in request.receipts:
@@ -219,10 +220,10 @@ def _wrongs(
     if len(request.receipts) > 1:
         yield "doubled", f"{len(request.receipts)} receipts"
     for event in events[:1]:
-        yield from (("told otherwise", what) for what in _otherwise(request, event))
+        yield from (("contradictory", what) for what in _contradictions(request, event))
 
 
-def _otherwise(request: ElevationRequest, event: Recorded) -> Iterator[str]:
+def _contradictions(request: SentRequest, event: Recorded) -> Iterator[str]:
     if event.repeats != 1:
         yield f"{event.repeats} repeats"
     if request.is_acknowledged:
@@ -235,7 +236,7 @@ def _outcome(status: int) -> str:
     return "served" if status < 400 else "failed"
 
 
-def _is_unexplained(request: ElevationRequest, history: History) -> bool:
+def _is_unexplained(request: SentRequest, history: History) -> bool:
     harm: Harm
     if request.status is None:
         harm = "answers"
@@ -244,7 +245,7 @@ def _is_unexplained(request: ElevationRequest, history: History) -> bool:
     elif request.code == DATABASE:
         harm = "database"
     else:
-        # Anything else than what was asked for; a denial is what a trespasser asks for.
+        # Any other error is unexpected. A caller without permission expects a denial.
         denied = request.effect == "denied"
         return request.status != 403 if denied else request.status >= 400
-    return not history.excuses(request, harm)
+    return not history.explains(request, harm)

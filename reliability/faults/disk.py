@@ -1,4 +1,4 @@
-"""The disk under the journals, to be filled, and to fail or hang in its system calls."""
+"""The disk under the journals: fill it, or have its system calls fail or hang."""
 
 import os
 import resource
@@ -14,14 +14,14 @@ import psutil
 
 SIZE = 24 * 2**20
 LIMIT = 2**16
-"""Bytes of a file beyond which nothing may be written, where no small disk can be mounted."""
+"""The largest size of a file, in bytes, where no small disk can be mounted."""
 
 BLOCK = 2**16
 ATTACHED = 20.0
 PATIENCE = 20.0
 LOG_LINE, FEW_CALLS = 1000, 10
-"""Bytes that what else a thread writes, its lines in the log, stays below at a time; and how many
-calls are enough to tell."""
+"""A thread that writes its log writes less than this many bytes at a time; this many calls are
+enough to tell."""
 
 SYSCALLS = "pwrite64,fdatasync,fsync"
 
@@ -34,22 +34,22 @@ class StraceMissing(Exception):
         )
 
 
-class NobodyWrites(Exception):
-    """A fault that would hit nothing proves nothing."""
+class NoJournalWriter(Exception):
+    """No process writes a journal, so that a fault would prove nothing."""
 
 
 class Disk(ABC):
     @abstractmethod
     def fill(self, writers: Sequence[psutil.Process]) -> None:
-        """From now on these processes have no room there."""
+        """Leave these processes no room."""
 
     @abstractmethod
     def free(self) -> None:
-        """There is room again."""
+        """Give the processes room again."""
 
 
 class SmallDisk(Disk):
-    """A file system of its own, filled by a file."""
+    """A file system of its own, which one large file fills."""
 
     def __init__(self, directory: Path) -> None:
         self._filler = directory / "filler"
@@ -66,7 +66,7 @@ class SmallDisk(Disk):
 
 
 class LimitedFiles(Disk):
-    """Where nothing can be mounted: a limit to the size of the files that the processes write."""
+    """A limit to the size of the files that the processes write, where nothing can be mounted."""
 
     def __init__(self) -> None:
         self._limited: list[psutil.Process] = []
@@ -107,10 +107,10 @@ def _mount(directory: Path) -> bool:
 
 
 class Tracer:
-    """strace, attached to the threads of running processes that write journals, has their system
-    calls fail or take long.
+    """strace makes the system calls of the threads that write journals fail or take long.
 
-    To those threads alone, since whatever it is attached to becomes slow.
+    It is attached to those threads alone, because it slows down every thread that it is attached
+    to.
     """
 
     def __init__(self, processes: Sequence[psutil.Process], injection: str, log: Path) -> None:
@@ -122,14 +122,14 @@ class Tracer:
 
 
 def _find_writers(processes: Sequence[psutil.Process]) -> list[int]:
-    """The threads that write whole pages, as SQLite does, and nobody else here.
+    """The threads that write whole pages, which only SQLite does here.
 
-    By the kernel's own count, since strace would slow all of them down.
+    The kernel's counters tell them apart; strace would slow all threads down.
     """
     deadline = time.monotonic() + PATIENCE
     while not (found := [number for p in processes for number in _writers_of(p)]):
         if time.monotonic() > deadline:
-            raise NobodyWrites("no web process writes a journal")
+            raise NoJournalWriter("no web process writes a journal")
         time.sleep(0.05)
     return found
 
@@ -144,7 +144,7 @@ def _writers_of(process: psutil.Process) -> Iterator[int]:
 
 
 def _attach(ids: Sequence[int], options: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
-    """Return once it is attached to all of them."""
+    """Attach strace, and return once it is attached to all threads."""
     pids = [argument for number in ids for argument in ("-p", str(number))]
     command = [require_strace(), "-e", f"trace={SYSCALLS}", *options, *pids]
     with log.open("wb") as output:

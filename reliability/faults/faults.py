@@ -1,4 +1,4 @@
-"""Every kind of fault: how it strikes, how it is mended, and what a client may meet meanwhile."""
+"""Every kind of fault: how it is injected and repaired, and what clients may see meanwhile."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,52 +12,52 @@ from reliability.faults.disk import Tracer
 from reliability.faults.installation import Installation, Part, send
 
 Harm = Literal["answers", "database", "journal"]
-"""Requests may remain without an answer, be refused for want of the database, or, as far as they
-are elevated, for want of the journal."""
+"""What a fault may do to requests: leave them without an answer, have them refused because of the
+database, or have elevated ones refused because of the journal."""
 
-TAKEN = 1.0
-"""Seconds in which the worker takes up as many tasks as it can."""
+TAKING = 1.0
+"""Seconds in which the worker takes as many tasks as it can."""
 
 DAY = 86_400
 SHIFTS = (-400 * DAY, -3_600, 3_600, 40 * DAY, 400 * DAY)
 HANG = 4
-"""Seconds that each write to the disk takes: twice as long as any request may wait for it."""
+"""Seconds that each write to the disk takes: twice as long as a request may wait for it."""
 
 
 @dataclass
-class Scene:
-    """What a fault needs while it lasts."""
+class FaultContext:
+    """What a fault works with."""
 
     installation: Installation
-    dice: Random
-    copies: deliveries.Copies = field(default_factory=deliveries.no_copies)
+    rng: Random
+    copies: deliveries.Copies = field(default_factory=deliveries.empty_copies)
     tracer: Tracer | None = None
 
 
 @dataclass(frozen=True)
 class Fault:
     name: str
-    strike: Callable[[Scene], object]
-    mend: Callable[[Scene], object] = lambda scene: None
+    inject: Callable[[FaultContext], object]
+    repair: Callable[[FaultContext], object] = lambda context: None
     harms: frozenset[Harm] = frozenset()
     stops_web: bool = False
-    """Whether the web processes stand still in it, and then any wait of theirs is long."""
+    """Whether the fault stops the web processes, which makes every wait of theirs long."""
 
 
-def _one(part: Callable[[Installation], Part], signal: int) -> Callable[[Scene], None]:
-    """A signal for one of the processes that a part has started."""
+def _one(part: Callable[[Installation], Part], signal: int) -> Callable[[FaultContext], None]:
+    """Send a signal to one of the processes that a part has started."""
 
-    def strike(scene: Scene) -> None:
-        children = part(scene.installation).children
+    def inject(context: FaultContext) -> None:
+        children = part(context.installation).children
         if children:
-            send(SIGSTOP if signal == SIGSTOP else SIGKILL, [scene.dice.choice(children)])
+            send(SIGSTOP if signal == SIGSTOP else SIGKILL, [context.rng.choice(children)])
 
-    return strike
+    return inject
 
 
-def _deliver_again(scene: Scene) -> None:
-    deliveries.ensure(scene.installation, scene.copies, scene.dice)
-    deliveries.repeat(scene.installation, scene.copies, scene.dice)
+def _deliver_again(context: FaultContext) -> None:
+    deliveries.ensure_copies(context.installation, context.copies, context.rng)
+    deliveries.redeliver(context.installation, context.copies, context.rng)
 
 
 def _web(installation: Installation) -> Part:
@@ -72,60 +72,61 @@ def _postgres(installation: Installation) -> Part:
     return installation.postgres
 
 
-def _kill_both(scene: Scene) -> None:
-    scene.installation.redis.kill()
-    scene.installation.postgres.kill()
+def _kill_both(context: FaultContext) -> None:
+    context.installation.redis.kill()
+    context.installation.postgres.kill()
 
 
-def _start_both(scene: Scene) -> None:
-    scene.installation.redis.start()
-    scene.installation.postgres.start()
+def _start_both(context: FaultContext) -> None:
+    context.installation.redis.start()
+    context.installation.postgres.start()
 
 
-def _kill_redis_under_tasks(scene: Scene) -> None:
-    """Every place of the worker is taken, and none can be given back to the broker."""
-    deliveries.ensure(scene.installation, scene.copies, scene.dice)
-    scene.installation.postgres.pause()
-    deliveries.repeat(scene.installation, scene.copies, scene.dice)
-    sleep(TAKEN)
-    scene.installation.redis.kill()
-    scene.installation.postgres.resume()
+def _kill_redis_under_tasks(context: FaultContext) -> None:
+    """Kill Redis while every slot of the worker holds a task, so that none can be acknowledged."""
+    deliveries.ensure_copies(context.installation, context.copies, context.rng)
+    context.installation.postgres.pause()
+    deliveries.redeliver(context.installation, context.copies, context.rng)
+    sleep(TAKING)
+    context.installation.redis.kill()
+    context.installation.postgres.resume()
 
 
-def _restart_web_without_database(scene: Scene) -> None:
-    scene.installation.postgres.pause()
-    scene.installation.web.kill()
-    scene.installation.web.start()
+def _restart_web_without_database(context: FaultContext) -> None:
+    context.installation.postgres.pause()
+    context.installation.web.kill()
+    context.installation.web.start()
 
 
-def _fill_disk(scene: Scene) -> None:
-    """Under new journals, since those that are there have pages to spare."""
-    scene.installation.journal.fill(scene.installation.web.tree)
-    send(SIGKILL, scene.installation.web.children)
+def _fill_disk(context: FaultContext) -> None:
+    """Fill the disk and kill the web processes: existing journals have pages to spare, new ones
+    have none."""
+    context.installation.journal.fill(context.installation.web.tree)
+    send(SIGKILL, context.installation.web.children)
 
 
-def _trace(injection: str) -> Callable[[Scene], None]:
-    def strike(scene: Scene) -> None:
-        log = scene.installation.web.log.with_name("strace.log")
-        scene.tracer = Tracer(scene.installation.web.children, injection, log)
+def _trace(injection: str) -> Callable[[FaultContext], None]:
+    def inject(context: FaultContext) -> None:
+        log = context.installation.web.log.with_name("strace.log")
+        context.tracer = Tracer(context.installation.web.children, injection, log)
 
-    return strike
-
-
-def _detach(scene: Scene) -> None:
-    if scene.tracer is not None:
-        scene.tracer.detach()
-        scene.tracer = None
+    return inject
 
 
-def _move_clock(scene: Scene) -> None:
-    assert scene.installation.clock is not None
-    scene.installation.clock.set(scene.dice.choice(SHIFTS))
+def _detach(context: FaultContext) -> None:
+    if context.tracer is not None:
+        context.tracer.detach()
+        context.tracer = None
 
 
-def _put_clock_right(scene: Scene) -> None:
-    assert scene.installation.clock is not None
-    scene.installation.clock.set(0)
+def _move_clock(context: FaultContext) -> None:
+    assert context.installation.clock is not None
+    context.installation.clock.set(context.rng.choice(SHIFTS))
+
+
+def _put_clock_right(context: FaultContext) -> None:
+    assert context.installation.clock is not None
+    context.installation.clock.set(0)
 
 
 _ANSWERS: frozenset[Harm] = frozenset({"answers"})
@@ -138,92 +139,92 @@ FAULTS = (
     Fault("web: one process killed", _one(_web, SIGKILL), harms=_ANSWERS),
     Fault(
         "web: all killed",
-        lambda scene: scene.installation.web.kill(),
-        lambda scene: scene.installation.web.start(),
+        lambda context: context.installation.web.kill(),
+        lambda context: context.installation.web.start(),
         _ANSWERS,
     ),
     Fault(
         "web: ended in order",
-        lambda scene: scene.installation.web.stop(),
-        lambda scene: scene.installation.web.start(),
+        lambda context: context.installation.web.stop(),
+        lambda context: context.installation.web.start(),
         _ANSWERS,
     ),
     Fault(
         "web: one process stopped",
         _one(_web, SIGSTOP),
-        lambda scene: scene.installation.web.resume(),
+        lambda context: context.installation.web.resume(),
         _ANSWERS | _JOURNAL,
         stops_web=True,
     ),
     Fault(
         "web: all stopped",
-        lambda scene: scene.installation.web.pause(),
-        lambda scene: scene.installation.web.resume(),
+        lambda context: context.installation.web.pause(),
+        lambda context: context.installation.web.resume(),
         _ANSWERS | _JOURNAL,
         stops_web=True,
     ),
     Fault(
         "worker: all killed",
-        lambda scene: scene.installation.worker.kill(),
-        lambda scene: scene.installation.worker.start(),
+        lambda context: context.installation.worker.kill(),
+        lambda context: context.installation.worker.start(),
     ),
     Fault("worker: one process killed", _one(_worker, SIGKILL)),
     Fault(
         "worker: stopped",
-        lambda scene: scene.installation.worker.pause(),
-        lambda scene: scene.installation.worker.resume(),
+        lambda context: context.installation.worker.pause(),
+        lambda context: context.installation.worker.resume(),
     ),
     Fault(
         "beat: killed",
-        lambda scene: scene.installation.beat.kill(),
-        lambda scene: scene.installation.beat.start(),
+        lambda context: context.installation.beat.kill(),
+        lambda context: context.installation.beat.start(),
     ),
     Fault(
         "beat: stopped",
-        lambda scene: scene.installation.beat.pause(),
-        lambda scene: scene.installation.beat.resume(),
+        lambda context: context.installation.beat.pause(),
+        lambda context: context.installation.beat.resume(),
     ),
     Fault(
         "Redis: killed",
-        lambda scene: scene.installation.redis.kill(),
-        lambda scene: scene.installation.redis.start(),
+        lambda context: context.installation.redis.kill(),
+        lambda context: context.installation.redis.start(),
     ),
     Fault(
         "Redis: stopped",
-        lambda scene: scene.installation.redis.pause(),
-        lambda scene: scene.installation.redis.resume(),
+        lambda context: context.installation.redis.pause(),
+        lambda context: context.installation.redis.resume(),
     ),
     Fault(
         "Redis: killed under waiting tasks",
         _kill_redis_under_tasks,
-        lambda scene: scene.installation.redis.start(),
+        lambda context: context.installation.redis.start(),
         _DATABASE,
     ),
-    Fault("Redis: wiped", lambda scene: scene.installation.broker.flushall()),
+    Fault("Redis: wiped", lambda context: context.installation.broker.flushall()),
     Fault(
         "PostgreSQL: killed",
-        lambda scene: scene.installation.postgres.kill(),
-        lambda scene: scene.installation.postgres.start(),
+        lambda context: context.installation.postgres.kill(),
+        lambda context: context.installation.postgres.start(),
         _DATABASE,
     ),
     Fault("PostgreSQL: one backend killed", _one(_postgres, SIGKILL), harms=_DATABASE),
     Fault(
         "PostgreSQL: stopped",
-        lambda scene: scene.installation.postgres.pause(),
-        lambda scene: scene.installation.postgres.resume(),
+        lambda context: context.installation.postgres.pause(),
+        lambda context: context.installation.postgres.resume(),
         _DATABASE,
     ),
     Fault("Redis and PostgreSQL: killed", _kill_both, _start_both, _DATABASE),
     Fault(
         "PostgreSQL stopped, web killed and started",
         _restart_web_without_database,
-        lambda scene: scene.installation.postgres.resume(),
+        lambda context: context.installation.postgres.resume(),
         _ANSWERS | _DATABASE,
     ),
     Fault(
         "deliveries: doubled, out of order",
-        lambda scene: scene.installation.worker.pause(),
-        lambda scene: deliveries.double(scene.installation, scene.copies, scene.dice),
+        lambda context: context.installation.worker.pause(),
+        lambda context: deliveries.duplicate(context.installation, context.copies, context.rng),
     ),
     Fault(
         "deliveries: made again later",
@@ -232,7 +233,7 @@ FAULTS = (
     Fault(
         "journal's disk: full, web processes killed",
         _fill_disk,
-        lambda scene: scene.installation.journal.free(),
+        lambda context: context.installation.journal.free(),
         _ANSWERS | _JOURNAL,
     ),
     Fault("journal's disk: fails (EIO)", _trace("error=EIO"), _detach, _JOURNAL),
@@ -241,6 +242,6 @@ FAULTS = (
 )
 
 
-def possible(installation: Installation) -> tuple[Fault, ...]:
-    """All kinds that can be had on this machine."""
+def available_faults(installation: Installation) -> tuple[Fault, ...]:
+    """The faults that this machine can inject."""
     return FAULTS if installation.clock is None else (*FAULTS, CLOCK)

@@ -1,4 +1,5 @@
-"""What is broken here: PostgreSQL, Redis and the Procfile's processes, each with all it started."""
+"""The installation that the faults break: PostgreSQL, Redis, and the Procfile's processes with all
+that they start."""
 
 import os
 import signal
@@ -17,8 +18,8 @@ import requests
 from flask import Flask
 from redis import Redis
 
+from reliability.faults.clock import WallClock, find_wall_clock
 from reliability.faults.disk import Disk, journal_disk
-from reliability.faults.time_machine import TimeMachine, find_time_machine
 from tests.applications import let_staff_access
 from tests.processes import ROOT, command_of, no_settings_of_the_caller
 from webapp import create_app
@@ -30,18 +31,18 @@ from webapp.stack.servers import Server, free_port
 
 WEB_CONCURRENCY = "2"
 STARTUP = 90.0
-"""Seconds; on a busy machine with everything else starting as well."""
+"""Seconds that a part may take to start on a busy machine, with all other parts starting too."""
 
 GONE = 30.0
 POLL = 0.05
 
 
-class PlantError(Exception):
-    """A part cannot be brought into the state that it should have: nothing more can be said."""
+class InstallationError(Exception):
+    """A part cannot be brought into the state that it should have, so the run proves nothing."""
 
 
 class Part(ABC):
-    """A process and all that it has started, to be killed, stopped and started again."""
+    """A process and all that it has started, which can be killed, stopped and started again."""
 
     @abstractmethod
     def start(self) -> None: ...
@@ -52,7 +53,7 @@ class Part(ABC):
 
     @property
     def tree(self) -> list[psutil.Process]:
-        """The process itself first; empty where it is dead."""
+        """The process first, then what it has started; empty if it is dead."""
         process = self.process
         if process is None or process.poll() is not None:
             return []
@@ -66,7 +67,7 @@ class Part(ABC):
         return self.tree[1:]
 
     def kill(self) -> None:
-        """SIGKILL all of it; nothing of it is left on return."""
+        """Kill all of it by SIGKILL, and return once nothing of it is left."""
         self._end(signal.SIGKILL)
 
     def pause(self) -> None:
@@ -76,7 +77,7 @@ class Part(ABC):
         send(signal.SIGCONT, self.tree)
 
     def restart(self) -> None:
-        """Start it where it is dead, and have it go on where it is stopped."""
+        """Start it if it is dead, and continue it if it is stopped."""
         if self.tree:
             self.resume()
         else:
@@ -110,7 +111,7 @@ class ServerPart(Part):
 
 
 class ProcessPart(Part):
-    """One of the Procfile's processes; it has started when `answers`, if that is to be awaited."""
+    """One of the Procfile's processes. It has started once `answers` returns true."""
 
     def __init__(
         self,
@@ -143,7 +144,7 @@ class ProcessPart(Part):
         _await(f"{self._command} does not start, see {self.log}", self._has_started)
 
     def stop(self) -> None:
-        """End it in order."""
+        """End it in order, by SIGTERM."""
         self.resume()
         self._end(signal.SIGTERM)
 
@@ -151,14 +152,14 @@ class ProcessPart(Part):
         assert self._process is not None
         if self._process.poll() is not None:
             tail = self.log.read_text(errors="replace")[-4000:]
-            raise PlantError(f"{self._command} has ended:\n{tail}")
+            raise InstallationError(f"{self._command} has ended:\n{tail}")
         return self._answers()
 
 
 @dataclass(frozen=True)
 class Installation:
     app: Flask
-    """To read the product's database; it takes no requests."""
+    """Reads the product's database, and takes no requests."""
     environment: Mapping[str, str]
     url: str
     postgres: ServerPart
@@ -168,15 +169,15 @@ class Installation:
     worker: ProcessPart
     beat: ProcessPart
     journal: Disk
-    clock: TimeMachine | None
-    """`None` where libfaketime is not installed."""
+    clock: WallClock | None
+    """`None` if libfaketime is not installed."""
 
     @property
     def parts(self) -> tuple[Part, ...]:
         return (self.postgres, self.redis, self.web, self.worker, self.beat)
 
     def restore(self) -> None:
-        """Everything runs again."""
+        """Repair everything, so that all parts run again."""
         if self.clock is not None:
             self.clock.set(0)
         self.journal.free()
@@ -191,8 +192,8 @@ class Installation:
 
 
 @contextmanager
-def built(home: Path) -> Iterator[Installation]:
-    """All of it, running, on servers of its own; nothing of it is left afterwards."""
+def running_installation(home: Path) -> Iterator[Installation]:
+    """Run an installation on servers of its own, and leave nothing of it behind."""
     stack = open_stack(home, durable=True)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -205,7 +206,7 @@ def built(home: Path) -> Iterator[Installation]:
         "PROMETHEUS_MULTIPROC_DIR": str(home / "metrics"),
     }
     (home / "metrics").mkdir()
-    clock = find_time_machine(home / "clock")
+    clock = find_wall_clock(home / "clock")
     with (
         ExitStack() as cleaning,
         no_settings_of_the_caller(),
@@ -274,5 +275,5 @@ def _await(otherwise: str, reached: Callable[[], bool]) -> None:
     deadline = time.monotonic() + STARTUP
     while not reached():
         if time.monotonic() > deadline:
-            raise PlantError(otherwise)
+            raise InstallationError(otherwise)
         time.sleep(POLL)

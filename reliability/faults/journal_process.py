@@ -1,8 +1,9 @@
-"""`python -m reliability.faults.journal_process DIRECTORY`: keeps a journal as a web process does,
-and says before and after each step what it asks of it and what it was promised.
+"""A process that keeps a journal as a web process does, and prints each step.
 
-Files have names that are known beforehand, checkpoints come early and late words soon, so that all
-the system calls that a long life makes are made in a short one.
+It prints an event before it hands it to the journal, and what the journal promised afterwards. Its
+files have names that are known beforehand, checkpoints come early, and what was refused is written
+again soon: a short life makes all the system calls of a long one. Run it as `python -m
+reliability.faults.journal_process DIRECTORY`.
 """
 
 import itertools
@@ -29,11 +30,11 @@ EARLY = 3 * 2**14
 SOON = 0.02
 
 CRASH = "crash"
-"""Said as the second argument: end without closing anything."""
+"""The second argument: end without closing anything."""
 
 
 def name_of(number: int) -> UUID:
-    """The name of the journal's first file, its second and so on."""
+    """The name of the journal's first file, its second, and so on."""
     return UUID(int=number)
 
 
@@ -58,31 +59,31 @@ def _work(journal: Journal, number: int) -> None:
         case 0:
             _finalize(journal, [_begin(journal)])
         case 1:
-            _finalize(journal, [_asked(), _asked()])
+            _finalize(journal, [_new_event(), _new_event()])
         case 2:
-            changed = _asked(kind="change")
+            changed = _new_event(kind="change")
             try:
                 journal.begin_durably(replace(changed, outcome="interrupted"), PATIENCE)
             except JournalFailed:
                 _refused(journal, [changed])
             else:
-                _say("begun", changed)
+                _print("begun", changed)
                 _finalize(journal, [changed])
         case 3:
             _begin(journal)
-            _finalize(journal, [_asked(), _begin(journal)])
+            _finalize(journal, [_new_event(), _begin(journal)])
     if number % FORGET_EVERY == FORGET_EVERY - 1:
         _forget(journal)
 
 
-def _asked(**changes: object) -> AuditEvent:
+def _new_event(**changes: object) -> AuditEvent:
     event = make_event(origin=None, **changes)
-    _say("asked", event)
+    _print("given", event)
     return event
 
 
 def _begin(journal: Journal) -> AuditEvent:
-    event = _asked()
+    event = _new_event()
     journal.begin(replace(event, outcome="interrupted", http_status=None))
     return event
 
@@ -94,17 +95,17 @@ def _finalize(journal: Journal, events: list[AuditEvent]) -> None:
         _refused(journal, events)
     else:
         for event in events:
-            _say("acknowledged", event)
+            _print("acknowledged", event)
 
 
 def _refused(journal: Journal, events: list[AuditEvent]) -> None:
     for event in events:
-        _say("refused", event)
+        _print("refused", event)
     journal.finalize_later([replace(event, outcome="failed", http_status=503) for event in events])
 
 
 def _forget(journal: Journal) -> None:
-    """As the relay: what it reads it brings to the ledger, and then it can be forgotten."""
+    """Read rows, commit them and have them forgotten, as the relay does."""
     file = journal.file
     if file is None:
         return
@@ -120,7 +121,7 @@ def _forget(journal: Journal) -> None:
         journal.forget(file, [row.place for row in rows])
 
 
-def _say(word: str, event: AuditEvent) -> None:
+def _print(word: str, event: AuditEvent) -> None:
     sys.stdout.write(f"{word} {event.id}\n")  # in one call, for whoever reads them
     sys.stdout.flush()
 

@@ -1,5 +1,4 @@
-"""Clients that access, change and list, each one request at a time, and write down what they
-saw."""
+"""Clients that read, change and list rules, one request at a time, and note what they saw."""
 
 import itertools
 import time
@@ -14,27 +13,27 @@ import requests
 from flask import Flask
 from sqlalchemy import select
 
-from reliability.faults.requests import Effect, ElevationRequest
-from reliability.stress.people import People, gather
+from reliability.faults.history import Effect, SentRequest
+from reliability.stress.people import People, create_people
 from webapp.db.scopes import TenantScope
 from webapp.extensions import db
 from webapp.identity.lookup import find_tenant_id
 from webapp.rules.models import RuleRow
 
 PATH = "/admin/api/rules"
-ACCESSING, LISTING = 9, 3
-"""Clients that are elevated, and those that list their own tenant's rules."""
+ELEVATED, PLAIN = 9, 3
+"""Clients that are elevated, and clients that list their own tenant's rules."""
 
 RULES = 12
-"""In each of the tenants that nobody changes anything in."""
+"""Rules in each of the tenants that nobody changes."""
 
 TIMEOUT = 40.0
-"""Seconds: more than any process is stopped for, and any statement may take."""
+"""Seconds; longer than any process is stopped, and than any statement may take."""
 
 PAUSE = 0.08
 RETRY = 0.1
 
-Truth = frozenset[tuple[str, str, int]]
+RuleVersions = frozenset[tuple[str, str, int]]
 """Id, name and version of each rule of a tenant."""
 
 
@@ -48,42 +47,42 @@ class Call:
     body: Any = None
     effect: Effect | None = None
     shows: str | None = None
-    """The tenant whose rules the answer shows, all of them and nothing else."""
+    """The tenant whose rules the answer shows: all of them, and nothing else."""
 
 
-class Book:
-    """What all clients have seen."""
+class RequestLog:
+    """The answers that all clients have seen."""
 
     def __init__(self) -> None:
-        self._asked: list[ElevationRequest] = []
+        self._requests: list[SentRequest] = []
         self._lock = Lock()
         self.accesses = 0
 
-    def write(self, asked: ElevationRequest) -> None:
+    def write(self, sent: SentRequest) -> None:
         with self._lock:
-            self._asked.append(asked)
-            self.accesses += asked.is_access and asked.is_acknowledged
+            self._requests.append(sent)
+            self.accesses += sent.is_access and sent.is_acknowledged
 
-    def read(self) -> list[ElevationRequest]:
+    def read(self) -> list[SentRequest]:
         with self._lock:
-            return list(self._asked)
+            return list(self._requests)
 
 
 class Load:
-    """Tenants, people and clients of a run; `run` begins the ids of all their requests."""
+    """The tenants, people and clients of a run. The ids of all their requests begin with `run`."""
 
     def __init__(self, app: Flask, url: str, run: str, seed: int) -> None:
-        self.book = Book()
+        self.log = RequestLog()
         self.run = run
         self._url = url
-        self._over = Event()
-        self._people = gather(app)
+        self._stopping = Event()
+        self._people = create_people(app)
         *quiet, self._busy = self._people.slugs
-        self._truth: dict[str, Truth] = {}
+        self._expected: dict[str, RuleVersions] = {}
         for slug in quiet:
-            self._stock(slug)
-            self._truth[slug] = _truth(app, slug)
-        mixes = [self._access] * ACCESSING + [self._list] * LISTING
+            self._create_rules(slug)
+            self._expected[slug] = _rules_in_database(app, slug)
+        mixes = [self._access] * ELEVATED + [self._list_own_tenant] * PLAIN
         self._threads = [
             Thread(target=self._work, args=(number, choose, Random(f"{seed}.{number}")))  # noqa: S311 - to be repeatable, not secret
             for number, choose in enumerate(mixes)
@@ -94,22 +93,22 @@ class Load:
             thread.start()
 
     def stop(self) -> None:
-        self._over.set()
+        self._stopping.set()
         for thread in self._threads:
             thread.join()
 
-    def _work(self, number: int, choose: Callable[[Random], Call], dice: Random) -> None:
+    def _work(self, number: int, choose: Callable[[Random], Call], rng: Random) -> None:
         with requests.Session() as session:
-            session.trust_env = False  # no proxy stands between
+            session.trust_env = False  # no proxy is between
             for count in itertools.count():
-                if self._over.wait(dice.uniform(0, PAUSE)):
+                if self._stopping.wait(rng.uniform(0, PAUSE)):
                     break
-                asked = self._ask(session, choose(dice), f"{self.run}.{number}.{count}")
-                self.book.write(asked)
-                if asked.status is None:
+                sent = self._ask(session, choose(rng), f"{self.run}.{number}.{count}")
+                self.log.write(sent)
+                if sent.status is None:
                     time.sleep(RETRY)
 
-    def _ask(self, session: requests.Session, call: Call, request_id: str) -> ElevationRequest:
+    def _ask(self, session: requests.Session, call: Call, request_id: str) -> SentRequest:
         began = time.monotonic()
         try:
             response = session.request(
@@ -121,10 +120,10 @@ class Load:
                 timeout=TIMEOUT,
             )
         except requests.RequestException:
-            return ElevationRequest(request_id, call.effect, began, time.monotonic(), None)
+            return SentRequest(request_id, call.effect, began, time.monotonic(), None)
         receipt = response.headers.get("Sightline-Audit")
         refused = response.status_code >= 400
-        return ElevationRequest(
+        return SentRequest(
             request_id,
             call.effect,
             began,
@@ -140,47 +139,59 @@ class Load:
             return None
         shown = response.json()["items"]
         seen = {(rule["id"], rule["name"], rule["version"]) for rule in shown}
-        if seen != self._truth[call.shows] or any(rule["tenant"] != call.shows for rule in shown):
+        if seen != self._expected[call.shows] or any(
+            rule["tenant"] != call.shows for rule in shown
+        ):
             return f"{call.label} shows {response.text[:300]}"
         return None
 
-    def _access(self, dice: Random) -> Call:
-        """Mostly allowed, now and then denied, and some that change something."""
-        acts = (self._everywhere, self._abroad, self._one, self._deny, self._add)
-        [act] = dice.choices(acts, (6, 6, 3, 3, 1))
-        return act(dice)
+    def _access(self, rng: Random) -> Call:
+        """An elevated request: mostly allowed, sometimes denied, sometimes a change."""
+        requests_to_make = (
+            self._list_all_tenants,
+            self._list_foreign_tenant,
+            self._read_one,
+            self._access_without_permission,
+            self._create_rule,
+        )
+        [make] = rng.choices(requests_to_make, (6, 6, 3, 3, 1))
+        return make(rng)
 
-    def _everywhere(self, dice: Random) -> Call:
-        account = self._people.everywhere(dice)
-        query = {"limit": dice.choice(("10", "50"))}
+    def _list_all_tenants(self, rng: Random) -> Call:
+        account = self._people.in_all_tenants(rng)
+        query = {"limit": rng.choice(("10", "50"))}
         return Call("a list of all rules", account.headers, query=query, effect="allowed")
 
-    def _abroad(self, dice: Random) -> Call:
-        slug = dice.choice(sorted(self._truth))
-        headers = _abroad(self._people, dice, slug)
+    def _list_foreign_tenant(self, rng: Random) -> Call:
+        slug = rng.choice(sorted(self._expected))
+        headers = _headers_at(self._people, rng, slug)
         return Call(f"an access to {slug}", headers, query=ALL, effect="allowed", shows=slug)
 
-    def _one(self, dice: Random) -> Call:
-        slug = dice.choice(sorted(self._truth))
-        rule_id, *_ = dice.choice(sorted(self._truth[slug]))
-        headers = _abroad(self._people, dice, slug)
+    def _read_one(self, rng: Random) -> Call:
+        slug = rng.choice(sorted(self._expected))
+        rule_id, *_ = rng.choice(sorted(self._expected[slug]))
+        headers = _headers_at(self._people, rng, slug)
         return Call(f"a rule of {slug}", headers, path=f"{PATH}/{rule_id}", effect="allowed")
 
-    def _deny(self, dice: Random) -> Call:
-        return Call("a trespass", self._people.trespassing(dice).headers, effect="denied")
+    def _access_without_permission(self, rng: Random) -> Call:
+        return Call(
+            "an access without permission",
+            self._people.without_permission(rng).headers,
+            effect="denied",
+        )
 
-    def _add(self, dice: Random) -> Call:
-        owner = self._people.everywhere(dice, "owner")
-        body = _draft(f"{dice.getrandbits(64):016x}") | {"tenant": self._busy}
+    def _create_rule(self, rng: Random) -> Call:
+        owner = self._people.in_all_tenants(rng, "owner")
+        body = _draft(f"{rng.getrandbits(64):016x}") | {"tenant": self._busy}
         return Call("a new rule", owner.headers, method="POST", body=body, effect="allowed")
 
-    def _list(self, dice: Random) -> Call:
-        slug = dice.choice(sorted(self._truth))
-        account = dice.choice((self._people.members, self._people.admins))[slug]
+    def _list_own_tenant(self, rng: Random) -> Call:
+        slug = rng.choice(sorted(self._expected))
+        account = rng.choice((self._people.members, self._people.admins))[slug]
         return Call(f"the list of {slug}", account.headers(), query=ALL, shows=slug)
 
-    def _stock(self, slug: str) -> None:
-        headers = self._people.in_charge(slug).headers
+    def _create_rules(self, slug: str) -> None:
+        headers = self._people.admin_of(slug).headers
         for number in range(RULES):
             body = _draft(f"{slug} {number}")
             response = requests.post(self._url + PATH, headers=headers, json=body, timeout=TIMEOUT)
@@ -190,9 +201,9 @@ class Load:
 ALL = {"limit": "200"}
 
 
-def _abroad(people: People, dice: Random, slug: str) -> Mapping[str, str]:
-    standpoint = people.everywhere(dice)
-    return standpoint.account.headers(f"tenant:{slug}", standpoint.reason)
+def _headers_at(people: People, rng: Random, slug: str) -> Mapping[str, str]:
+    caller = people.in_all_tenants(rng)
+    return caller.account.headers(f"tenant:{slug}", caller.reason)
 
 
 def _draft(name: str) -> dict[str, Any]:
@@ -207,8 +218,8 @@ def _code(response: requests.Response) -> str | None:
     return code
 
 
-def _truth(app: Flask, slug: str) -> Truth:
-    """A tenant's rules as the database has them."""
+def _rules_in_database(app: Flask, slug: str) -> RuleVersions:
+    """A tenant's rules, as the database has them."""
     with app.app_context():
         tenant_id = _tenant_id(slug)
         with db.session.scoped(TenantScope(tenant_id)):

@@ -1,4 +1,4 @@
-"""The tables: for whoever watches, and for docs/reliability.md between its markers."""
+"""Print the tables, and write them between the markers in docs/reliability.md."""
 
 import os
 import platform
@@ -10,9 +10,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from reliability.faults.comparison import WRONGS, Row
-from reliability.faults.injection import MODES, Verdict
+from reliability.faults.comparison import DISCREPANCIES, FaultSummary
 from reliability.faults.run import Extent, Outcome
+from reliability.faults.system_calls import MODES, CaseResult
 from tests.processes import ROOT
 
 DOCUMENT = ROOT / "docs" / "reliability.md"
@@ -39,29 +39,29 @@ def print_run(outcome: Outcome, extent: Extent) -> None:
     for table in _run_tables(outcome):
         console.print(_rich(table))
     console.print(_summary(outcome, extent))
-    for wrong, examples in outcome.comparison.examples.items():
+    for kind, examples in outcome.comparison.examples.items():
         for example in examples:
-            console.print(f"{wrong}: {example}")
+            console.print(f"{kind}: {example}")
 
 
-def print_calls(verdicts: Sequence[Verdict]) -> None:
+def print_calls(results: Sequence[CaseResult]) -> None:
     console = _console()
-    console.print(_rich(_call_table(verdicts)))
-    for verdict in verdicts:
-        for problem in verdict.problems:
-            console.print(f"{verdict.case}: {problem}")
+    console.print(_rich(_call_table(results)))
+    for result in results:
+        for problem in result.problems:
+            console.print(f"{result.case}: {problem}")
 
 
 def write_document(
-    outcome: Outcome, verdicts: Sequence[Verdict], extent: Extent, document: Path = DOCUMENT
+    outcome: Outcome, results: Sequence[CaseResult], extent: Extent, document: Path = DOCUMENT
 ) -> None:
-    """Put the tables in the place of those before."""
+    """Replace the tables in the document."""
     before, _, rest = document.read_text().partition(BEGIN)
     _, found, after = rest.partition(END)
     if not found:
         raise ValueError(f"{document} lacks {BEGIN} and {END}")
     lines = [_summary(outcome, extent), ""]
-    for table in (*_run_tables(outcome), _call_table(verdicts)):
+    for table in (*_run_tables(outcome), _call_table(results)):
         lines += [f"**{table.title}**", "", _markdown(table.head)]
         lines += [_markdown(["---", *["---:"] * (len(table.head) - 1)])]
         lines += [*map(_markdown, table.rows), ""]
@@ -76,8 +76,8 @@ def _run_tables(outcome: Outcome) -> tuple[_Table, _Table]:
     )
 
 
-def _call_table(verdicts: Sequence[Verdict]) -> _Table:
-    return _Table("The journal's system calls", CALLS, list(_call_rows(verdicts)))
+def _call_table(results: Sequence[CaseResult]) -> _Table:
+    return _Table("The journal's system calls", CALLS, list(_call_rows(results)))
 
 
 def _console() -> Console:
@@ -93,30 +93,31 @@ def _rich(table: _Table) -> Table:
     return shown
 
 
-def _access_cells(name: str, row: Row) -> list[str]:
+def _access_cells(name: str, row: FaultSummary) -> list[str]:
     held = f"{row.held:.2f} s"
     if row.held_stopped > row.held:
         held += f" ({row.held_stopped:.2f} s while it was stopped)"
     counts = (row.times, row.accesses, row.acknowledged, row.refused)
-    wrongs = (row.wrongs["lost"], row.wrongs["doubled"], row.wrongs["unrecorded"])
-    return [name, *(f"{count:,}" for count in (*counts, *wrongs)), f"{row.longest:.1f} s", held]
+    lost = (row.discrepancies[kind] for kind in ("lost", "doubled", "unrecorded"))
+    return [name, *(f"{count:,}" for count in (*counts, *lost)), f"{row.longest:.1f} s", held]
 
 
-def _list_cells(name: str, row: Row) -> list[str]:
-    wrongs = (row.plain_wrongs["errors"] + row.plain_wrongs["unexpected refusals"],)
-    counts = (row.plain, row.plain_unanswered, *wrongs, row.plain_wrongs["wrong bodies"])
+def _list_cells(name: str, row: FaultSummary) -> list[str]:
+    found = row.plain_discrepancies
+    unexplained = found["errors"] + found["unexpected refusals"]
+    counts = (row.plain, row.plain_unanswered, unexplained, found["wrong bodies"])
     return [name, *(f"{count:,}" for count in counts), f"{row.plain_longest:.1f} s"]
 
 
-def _call_rows(verdicts: Sequence[Verdict]) -> Iterator[list[str]]:
-    hit = [verdict for verdict in verdicts if verdict.hit]
-    for call in (*sorted({verdict.case.call for verdict in hit}), None):
-        these = [verdict for verdict in hit if call in (None, verdict.case.call)]
-        counts = [sum(verdict.case.mode == mode for verdict in these) for mode in MODES]
+def _call_rows(results: Sequence[CaseResult]) -> Iterator[list[str]]:
+    reached = [result for result in results if result.reached]
+    for call in (*sorted({result.case.call for result in reached}), None):
+        these = [result for result in reached if call in (None, result.case.call)]
+        counts = [sum(result.case.mode == mode for result in these) for mode in MODES]
         counts += [
-            sum(verdict.acknowledged for verdict in these),
-            sum(verdict.refused for verdict in these),
-            sum(len(verdict.problems) for verdict in these),
+            sum(result.acknowledged for result in these),
+            sum(result.refused for result in these),
+            sum(len(result.problems) for result in these),
         ]
         yield [call or "all", *(f"{count:,}" for count in counts)]
 
@@ -124,13 +125,12 @@ def _call_rows(verdicts: Sequence[Verdict]) -> Iterator[list[str]]:
 def _summary(outcome: Outcome, extent: Extent) -> str:
     total = outcome.comparison.total
     machine = f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
-    wrongs = ", ".join(f"{wrong} {total.wrongs[wrong]:,}" for wrong in WRONGS)
+    found = ", ".join(f"{kind} {total.discrepancies[kind]:,}" for kind in DISCREPANCIES)
     return (
         f"{datetime.now(UTC):%d %B %Y}, seed {extent.seed}, {machine}: {total.times:,} faults,"
         f" {total.accesses:,} accesses of which {total.acknowledged:,} were acknowledged with a"
-        f"receipt,"
-        f" {total.plain:,} plain lists; {outcome.events:,} events in the ledger"
-        f" {outcome.drained_after:.0f} s after the last fault. {wrongs[0].upper()}{wrongs[1:]},"
+        f" receipt, {total.plain:,} plain lists; {outcome.events:,} events in the ledger"
+        f" {outcome.drained_after:.0f} s after the last fault. {found.capitalize()},"
         f" numbers without an event {outcome.missing:,}, events left in files {outcome.waiting:,},"
         f" quarantined {outcome.quarantined:,}. Refused, but recorded as served:"
         f" {outcome.comparison.overstated:,}."

@@ -1,4 +1,7 @@
-"""`python -m tests.stress`: a minute of mixed load on the real processes, and a count."""
+"""Put a minute of mixed load on the real processes, and count what went wrong.
+
+Run it as `python -m reliability.stress`.
+"""
 
 import argparse
 import os
@@ -10,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
-from reliability.stress.load import Stage, run
+from reliability.stress.load import Installation, run
 from reliability.stress.report import cache_outcomes, print_report
 from tests.applications import let_staff_access
 from tests.processes import no_settings_of_the_caller, run_web, run_worker
@@ -21,34 +24,34 @@ from webapp.stack.home import open_stack, running
 
 WEB_CONCURRENCY = "2"
 ALARMS = 20
-"""Lines of each log that are shown when something was wrong."""
+"""Lines of each log that are printed when something was wrong."""
 
 
 def main() -> int:
-    asked = _arguments()
-    title = f"{asked.seconds:g} s of mixed load, seed {asked.seed}"
-    print(f"{title} …", flush=True)  # noqa: T201 - for whom it may not come to an end
+    arguments = _arguments()
+    title = f"{arguments.seconds:g} s of mixed load, seed {arguments.seed}"
+    print(f"{title} …", flush=True)  # noqa: T201 - it may not come to an end
     with (
         tempfile.TemporaryDirectory(prefix="sightline-stress-") as home,
-        _stage(Path(home)) as stage,
+        _installation(Path(home)) as installation,
     ):
-        tally = run(stage, asked.seconds, asked.seed)
-        print_report(tally, cache_outcomes(stage.web.url), title)
-        if not tally.clean:
+        counts = run(installation, arguments.seconds, arguments.seed)
+        print_report(counts, cache_outcomes(installation.web.url), title)
+        if not counts.clean:
             _print_alarms(Path(home))
-    return 0 if tally.clean else 1
+    return 0 if counts.clean else 1
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.stress", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m reliability.stress", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="how long (default: 60)")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="of the mix")
     return parser.parse_args()
 
 
 @contextmanager
-def _stage(home: Path) -> Iterator[Stage]:
-    """The Procfile's processes on servers of their own, whatever the shell has set."""
+def _installation(home: Path) -> Iterator[Installation]:
+    """Run the Procfile's processes on servers of their own, whatever the shell has set."""
     stack = open_stack(home, durable=False)
     environment = {
         "SIGHTLINE_HOME": str(home),
@@ -65,7 +68,7 @@ def _stage(home: Path) -> Iterator[Stage]:
             run_worker(environment, home / "worker.log"),
             run_web(environment, home / "web.log") as web,
         ):
-            yield Stage(app, web, environment)
+            yield Installation(app, web, environment)
 
 
 def _print_alarms(home: Path) -> None:
@@ -73,7 +76,7 @@ def _print_alarms(home: Path) -> None:
         lines = (home / name).read_text(errors="replace").splitlines()
         alarms = [line for line in lines if "[error" in line or "[critical" in line]
         for line in alarms[:ALARMS]:
-            print(f"{name}: {line}", file=sys.stderr)  # noqa: T201 - for the person who accesses why
+            print(f"{name}: {line}", file=sys.stderr)  # noqa: T201 - for whoever looks for the cause
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every answer is held against."""
+"""Checks of every answer: its type, whose rules it shows, and which versions of them."""
 
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
@@ -8,13 +8,13 @@ import marshmallow as ma
 import orjson
 import requests
 
-from reliability.stress.known import Floor, Known
-from reliability.stress.people import Standpoint
+from reliability.stress.known_rules import Floor, KnownRules
+from reliability.stress.people import Caller
 from webapp.rules.rule import Rule, RulePage
 from webapp.rules.schemas import RulePageSchema, RuleSchema
 
 PLATFORM = "stress-platform"
-"""The word in a rule of the platform where a tenant's has its slug."""
+"""The first word in the name of a rule of the platform; in a tenant's it is the slug."""
 
 _PAGE, _RULE = RulePageSchema(), RuleSchema()
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class WrongType(Exception):
-    """The body is not what the schema makes of the frozen dataclass, to the byte."""
+    """The body is not, byte for byte, what the schema dumps of the frozen dataclass."""
 
 
 def load_page(body: bytes) -> RulePage:
@@ -47,7 +47,7 @@ def _load(schema: ma.Schema, body: bytes, kind: type[T]) -> T:
 
 
 def is_problem(response: requests.Response) -> bool:
-    """Whether an error says what the contract says of one, and is this request's."""
+    """Whether an error has the contract's form and belongs to this request."""
     body = response.json()
     return (
         response.headers["Content-Type"] == "application/problem+json"
@@ -57,15 +57,15 @@ def is_problem(response: requests.Response) -> bool:
 
 
 def text_of(tenant: str | None, version: int) -> str:
-    """A description that tells whose rule it is, and which version of it."""
+    """A description that names the rule's owner and its version."""
     return f"{tenant or PLATFORM} version {version}"
 
 
-def strangers(page: RulePage, standpoint: Standpoint, ours: frozenset[str]) -> Iterator[str]:
-    """Rules that are not to be seen from here, or whose content is another tenant's."""
+def foreign_rules(page: RulePage, caller: Caller, ours: frozenset[str]) -> Iterator[str]:
+    """Rules that the caller must not see, or whose content is another tenant's."""
     for rule in page.items:
-        if standpoint.tenant is not None and rule.tenant != standpoint.tenant:
-            yield f"{standpoint.tenant} was shown {rule.name!r} of {rule.tenant}"
+        if caller.tenant is not None and rule.tenant != caller.tenant:
+            yield f"{caller.tenant} was shown {rule.name!r} of {rule.tenant}"
         whose = rule.name.partition(" ")[0]
         if (rule.tenant in ours or whose in ours) and not (
             whose == rule.tenant and rule.description.startswith(f"{rule.tenant} ")
@@ -75,28 +75,30 @@ def strangers(page: RulePage, standpoint: Standpoint, ours: frozenset[str]) -> I
             yield f"{rule.tenant} has the platform's {rule.name!r}"
 
 
-def outdated(page: RulePage, floor: Floor) -> Iterator[str]:
-    """Rules in a state from before one that was committed when the request was sent."""
+def outdated_rules(page: RulePage, floor: Floor) -> Iterator[str]:
+    """Rules in an older state than one that was committed before the request was sent."""
     for rule in page.items:
-        stand = floor.get(rule.id)
-        if stand is None:
+        known = floor.get(rule.id)
+        if known is None:
             continue
-        if stand.deleted:
+        if known.deleted:
             yield f"{rule.name!r} is listed, but was deleted"
-        elif rule.version < stand.version:
-            yield f"{rule.name!r} has version {rule.version} of {stand.version}"
+        elif rule.version < known.version:
+            yield f"{rule.name!r} has version {rule.version} of {known.version}"
 
 
-def missing(seen: set[UUID], tenant: str | None, floor: Floor, known: Known) -> Iterator[str]:
-    """Rules that a complete list of a tenant's lacks, though nobody has begun to delete them."""
-    for stand in floor.values():
-        wanted = stand.tenant == tenant and not stand.deleted
-        if wanted and stand.id not in seen and not known.is_leaving(stand.id):
-            yield f"{stand.name!r} is not in the list"
+def missing_rules(
+    seen: set[UUID], tenant: str | None, floor: Floor, known: KnownRules
+) -> Iterator[str]:
+    """Rules that a tenant's complete list lacks, although nobody has begun to delete them."""
+    for rule in floor.values():
+        wanted = rule.tenant == tenant and not rule.deleted
+        if wanted and rule.id not in seen and not known.is_being_deleted(rule.id):
+            yield f"{rule.name!r} is not in the list"
 
 
-def misfits(page: RulePage, query: Mapping[str, str]) -> Iterator[str]:
-    """Where a page is no answer to its query; then it was made for another one."""
+def unfit_rules(page: RulePage, query: Mapping[str, str]) -> Iterator[str]:
+    """Rules, and an order, that the query does not ask for: the page belongs to another query."""
     if len(page.items) > int(query.get("limit", 50)):
         yield f"{len(page.items)} rules for {query}"
     for rule in page.items:
@@ -108,8 +110,8 @@ def misfits(page: RulePage, query: Mapping[str, str]) -> Iterator[str]:
         yield f"out of order for {query}"
 
 
-def torn(rule: Rule) -> bool:
-    """Whether the content is that of another version."""
+def has_content_of_another_version(rule: Rule) -> bool:
+    """Whether the rule has the content of another version."""
     return rule.description != text_of(rule.tenant, rule.version)
 
 

@@ -1,4 +1,4 @@
-"""One client: sends calls over connections that it keeps, and holds every answer against them."""
+"""A client that sends requests over connections that it keeps, and checks every answer."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -10,22 +10,22 @@ import requests
 
 from reliability.stress import checks
 from reliability.stress.counts import Attempt, Counts, Fault
-from reliability.stress.known import Floor, Known
-from reliability.stress.people import Effect, People, Standpoint
+from reliability.stress.known_rules import Floor, KnownRules
+from reliability.stress.people import Caller, Effect, People
 from webapp.rules.rule import Rule, RulePage
 
 PATH = "/admin/api/rules"
 CONNECTIONS = 2
-"""To reach several web processes, since a connection stays with one."""
+"""Connections of one client, to reach several web processes: a connection stays with one."""
 
 TIMEOUT = 20
 
 
 @dataclass(frozen=True)
 class Call:
-    """A request, and what has to come of it."""
+    """A request, and the answer that it must have."""
 
-    standpoint: Standpoint
+    caller: Caller
     surface: str = "admin.rules.list"
     method: str = "GET"
     path: str = PATH
@@ -34,7 +34,7 @@ class Call:
     body: Any = None
     statuses: tuple[int, ...] = (200,)
     effect: Effect | None = None
-    """What the ledger has to say of it; `None` where it leaves no record."""
+    """The effect that the ledger must have; `None` for a request that leaves no event."""
 
 
 @dataclass
@@ -42,14 +42,14 @@ class Client:
     url: str
     name: str
     people: People
-    known: Known
-    tally: Counts
-    dice: Random
+    known: KnownRules
+    counts: Counts
+    rng: Random
 
     def __post_init__(self) -> None:
         self._sessions = [requests.Session() for _ in range(CONNECTIONS)]
         for session in self._sessions:
-            session.trust_env = False  # no proxy stands between
+            session.trust_env = False  # no proxy is between
         self._numbers = itertools.count()
         self._names = itertools.count()
 
@@ -61,20 +61,21 @@ class Client:
         return f"{self.name}.{next(self._numbers)}"
 
     def new_name(self, tenant: str | None) -> str:
-        word = self.dice.choice(("nights", "weekends", "fraud", "access", "ops"))
+        word = self.rng.choice(("nights", "weekends", "fraud", "access", "ops"))
         # Unique without being in order, so that new rules come anywhere in a list.
-        number = f"{self.dice.randrange(10**6):06}"
+        number = f"{self.rng.randrange(10**6):06}"
         return f"{tenant or checks.PLATFORM} {word} {number} {self.name}-{next(self._names)}"
 
     def send(self, call: Call) -> requests.Response | None:
-        """The answer, where there is one of a status that was expected and no error."""
+        """Send a request; return its answer if the status is an expected one and nothing is
+        wrong."""
         request_id = self.request_id()
         try:
-            response = self.dice.choice(self._sessions).request(
+            response = self.rng.choice(self._sessions).request(
                 call.method,
                 self.url + call.path,
                 params=dict(call.query),
-                headers={"X-Request-ID": request_id, **call.standpoint.headers, **call.headers},
+                headers={"X-Request-ID": request_id, **call.caller.headers, **call.headers},
                 json=call.body,
                 timeout=TIMEOUT,
             )
@@ -97,14 +98,14 @@ class Client:
         return None
 
     def page(self, call: Call, floor: Floor) -> RulePage | None:
-        """The page that was answered, checked, `floor` having been taken before."""
+        """Send a request and return its page, checked; `floor` was taken before."""
         response = self.send(call)
         if response is None:
             return None
         return self.read_page(call, response.content, floor)
 
     def read_page(self, call: Call, body: bytes, floor: Floor) -> RulePage | None:
-        """The page that the last answer stands for, checked."""
+        """Load the page that the last answer stands for, and check it."""
         try:
             page = checks.load_page(body)
         except checks.WrongType as error:
@@ -113,16 +114,16 @@ class Client:
         self._attempt.rows = len(page.items)
         self._faults(
             "wrong tenants",
-            checks.strangers(page, call.standpoint, frozenset(self.people.slugs)),
+            checks.foreign_rules(page, call.caller, frozenset(self.people.slugs)),
         )
-        self._faults("stale", checks.outdated(page, floor))
-        self._faults("wrong answers", checks.misfits(page, call.query))
+        self._faults("stale", checks.outdated_rules(page, floor))
+        self._faults("wrong answers", checks.unfit_rules(page, call.query))
         for rule in page.items:
             self.check_content(rule)
         return page
 
     def rule(self, response: requests.Response) -> Rule | None:
-        """The rule that was answered, checked."""
+        """Load the rule of an answer, and check it."""
         try:
             rule = checks.load_rule(response.content)
         except checks.WrongType as error:
@@ -135,18 +136,19 @@ class Client:
 
     def check_content(self, rule: Rule) -> None:
         ours = rule.tenant in self.people.slugs or rule.name.startswith(checks.PLATFORM)
-        if ours and checks.torn(rule):
+        if ours and checks.has_content_of_another_version(rule):
             self.fault("wrong answers", f"version {rule.version} says {rule.description!r}")
 
     def check_complete(self, pages: list[RulePage], tenant: str | None, floor: Floor) -> None:
-        """All pages of a list of a tenant's rules, without a filter beside."""
+        """Check all pages of an unfiltered list of a tenant's rules: each rule once, and none
+        missing."""
         ids = [rule.id for page in pages for rule in page.items]
         if len(ids) != len(set(ids)):
             self.fault("wrong answers", f"a rule of {tenant} is listed twice")
-        self._faults("stale", checks.missing(set(ids), tenant, floor, self.known))
+        self._faults("stale", checks.missing_rules(set(ids), tenant, floor, self.known))
 
     def fault(self, fault: Fault, example: str) -> None:
-        self.tally.fault(fault, example)
+        self.counts.fault(fault, example)
 
     def _faults(self, fault: Fault, examples: Iterator[str]) -> None:
         for example in examples:
@@ -156,11 +158,11 @@ class Client:
         receipt = response.headers.get("Sightline-Audit") if response is not None else None
         self._attempt = Attempt(
             request_id=request_id,
-            actor_id=call.standpoint.account.id,
+            actor_id=call.caller.account.id,
             surface=call.surface,
             effect=call.effect,
             status=None if response is None else response.status_code,
             receipts=tuple(receipt.split(", ")) if receipt else (),
             seconds=0.0 if response is None else response.elapsed.total_seconds(),
         )
-        self.tally.attempt(self._attempt)
+        self.counts.attempt(self._attempt)

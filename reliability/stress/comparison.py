@@ -1,4 +1,4 @@
-"""Accesses made against events committed: one for each, and each true of its request."""
+"""Compare accesses with committed events: each access has one event, which is true of it."""
 
 import re
 from collections import defaultdict
@@ -14,48 +14,49 @@ _LINE = re.compile(r"method=\S+ .*request_id=(\S+) .*status=(\d{3})\b")
 
 
 def answered(log: Path, run: str) -> Statuses:
-    """What the web processes say that they have answered, by request id: of a request whose client
-    did not stay there is no other witness."""
+    """Read from the web processes' log the status of each answer, by request id: there is no other
+    witness of a request whose client hung up."""
     with log.open(errors="replace") as lines:
         found = [match for match in map(_LINE.search, lines) if match]
     return {match[1]: int(match[2]) for match in found if match[1].startswith(run)}
 
 
-def reckon(tally: Counts, statuses: Statuses, events: Sequence[Recorded]) -> None:
-    """Count accesses and events, and as faults whatever keeps them from being the same."""
+def compare(counts: Counts, statuses: Statuses, events: Sequence[Recorded]) -> None:
+    """Count accesses and events, and every difference between them as a fault."""
     by_request: defaultdict[str, list[Recorded]] = defaultdict(list)
     for event in events:
         by_request[event.request_id].append(event)
-    tally.events = len(events)
-    for attempt in tally.attempts:
+    counts.events = len(events)
+    for attempt in counts.attempts:
         _finalize(
-            tally,
+            counts,
             attempt,
             attempt.status or statuses.get(attempt.request_id),
             by_request.pop(attempt.request_id, []),
         )
     for request_id, recorded in by_request.items():
-        tally.fault("unasked", f"{request_id}, which nobody sent", len(recorded))
+        counts.fault("unrequested", f"{request_id}, which nobody sent", len(recorded))
 
 
 def _finalize(
-    tally: Counts, attempt: Attempt, status: int | None, recorded: list[Recorded]
+    counts: Counts, attempt: Attempt, status: int | None, recorded: list[Recorded]
 ) -> None:
-    """`status` is what the request was answered, whether or not its client has seen it."""
+    """How an event differs from its request. `status` is the answer's, also if its client has not
+    seen it."""
     if attempt.status is None and status is not None and status >= 500:
-        tally.fault("5xx", f"{attempt.request_id}: {status}, seen in the log only")
+        counts.fault("5xx", f"{attempt.request_id}: {status}, seen in the log only")
     if attempt.effect is None or status is None:
         if recorded:
-            tally.fault("unasked", f"{attempt.request_id} ({attempt.surface})", len(recorded))
+            counts.fault("unrequested", f"{attempt.request_id} ({attempt.surface})", len(recorded))
         return
-    tally.accesses += 1
+    counts.accesses += 1
     if not recorded:
-        tally.fault("lost", f"{attempt.request_id} ({attempt.surface}), answered {status}")
+        counts.fault("lost", f"{attempt.request_id} ({attempt.surface}), answered {status}")
     elif len(recorded) > 1:
-        tally.fault("doubled", f"{attempt.request_id} ({attempt.surface})", len(recorded) - 1)
+        counts.fault("doubled", f"{attempt.request_id} ({attempt.surface})", len(recorded) - 1)
     else:
         for wrong in _differences(attempt, status, recorded[0]):
-            tally.fault("wrong records", f"{attempt.request_id}: {wrong}")
+            counts.fault("wrong records", f"{attempt.request_id}: {wrong}")
 
 
 def _differences(attempt: Attempt, status: int, recorded: Recorded) -> Iterator[str]:

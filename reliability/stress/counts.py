@@ -1,4 +1,4 @@
-"""What happened, counted by all threads together, and an example of each fault."""
+"""What happened, counted by all threads together, with examples of each fault."""
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ Fault = Literal[
     "5xx",
     "lost",
     "doubled",
-    "unasked",
+    "unrequested",
     "wrong records",
     "wrong types",
     "wrong tenants",
@@ -26,20 +26,20 @@ EXAMPLES = 5
 
 @dataclass
 class Attempt:
-    """One request, and what the ledger has to hold of it."""
+    """One request, and the event that the ledger must have of it."""
 
     request_id: str
     actor_id: UUID | None
     surface: str
     effect: Effect | None
-    """`None` for one that leaves no record."""
+    """`None` for a request that leaves no event."""
     status: int | None
-    """`None` where the client saw no answer."""
+    """`None` if the client saw no answer."""
     receipts: tuple[str, ...] = ()
     seconds: float = 0.0
-    """Until the answer began."""
+    """Seconds until the answer began."""
     rows: int | None = None
-    """How many rows the client was shown, once it has counted them."""
+    """How many rows the answer shows, once the client has counted them."""
 
 
 @dataclass
@@ -68,5 +68,5 @@ class Counts:
 
     @property
     def clean(self) -> bool:
-        """Whether nothing went wrong, and something was accessed."""
+        """Whether nothing went wrong, and there were accesses at all."""
         return not self.faults.total() and self.accesses == self.events > 0

@@ -1,4 +1,5 @@
-"""Clients that hang up: before they have asked, while the answer is made, in the middle of it."""
+"""Clients that hang up: in the middle of their request, before the answer, or in the middle of
+it."""
 
 import socket
 import struct
@@ -8,40 +9,42 @@ import orjson
 
 from reliability.stress.client import PATH, TIMEOUT, Client
 from reliability.stress.counts import Attempt
-from reliability.stress.people import Effect, Standpoint
+from reliability.stress.people import Caller, Effect
 from reliability.stress.reads import ALL
 from reliability.stress.writes import changes, draft
 
 RESET = struct.pack("ii", 1, 0)
-"""Linger for no time at all: closing sends RST, and what is in flight is lost."""
+"""Linger for zero seconds: closing sends RST, and drops what is in flight."""
 
 
 def hang_up(client: Client) -> None:
-    """Send a request that leaves a record if it arrives, and do not stay for its answer."""
-    kind = client.dice.random()
+    """Send a request that leaves an event if it arrives, and do not wait for its answer."""
+    kind = client.rng.random()
     if kind < 0.7:
         people = client.people
-        place = client.dice.choice((people.everywhere, people.abroad, people.trespassing))
-        standpoint = place(client.dice)
+        place = client.rng.choice(
+            (people.in_all_tenants, people.in_foreign_tenant, people.without_permission)
+        )
+        caller = place(client.rng)
         path = f"{PATH}?{urlencode(ALL)}"
-        _leave(client, standpoint, "admin.rules.list", "GET", path, standpoint.effect)
+        _leave(client, caller, "admin.rules.list", "GET", path, caller.effect)
         return
-    slug = client.dice.choice(client.people.slugs)
-    standpoint = client.people.in_charge(slug)
-    stand = client.known.contested(slug, client.dice)
-    if kind < 0.85 or stand is None:
+    slug = client.rng.choice(client.people.slugs)
+    caller = client.people.admin_of(slug)
+    known = client.known.contested(slug, client.rng)
+    if kind < 0.85 or known is None:
         body = orjson.dumps(draft(client, slug))
-        _leave(client, standpoint, "admin.rules.create", "POST", PATH, "allowed", body)
+        _leave(client, caller, "admin.rules.create", "POST", PATH, "allowed", body)
     else:
-        body = orjson.dumps(changes(client, stand))
-        path = f"{PATH}/{stand.id}"
-        headers = {"If-Match": stand.etag}
-        _leave(client, standpoint, "admin.rules.update", "PATCH", path, "allowed", body, headers)
+        body = orjson.dumps(changes(client, known))
+        path = f"{PATH}/{known.id}"
+        headers = {"If-Match": known.etag}
+        _leave(client, caller, "admin.rules.update", "PATCH", path, "allowed", body, headers)
 
 
 def _leave(
     client: Client,
-    standpoint: Standpoint,
+    caller: Caller,
     surface: str,
     method: str,
     path: str,
@@ -56,12 +59,12 @@ def _leave(
         "X-Request-ID": request_id,
         "Content-Type": "application/json",
         "Content-Length": str(len(body)),
-        **standpoint.headers,
+        **caller.headers,
         **(headers or {}),
     }
     head = "".join(f"{name}: {value}\r\n" for name, value in sent.items())
     request = f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + body
-    client.tally.attempt(Attempt(request_id, standpoint.account.id, surface, effect, None))
+    client.counts.attempt(Attempt(request_id, caller.account.id, surface, effect, None))
     try:
         _talk(client, (str(address.hostname), address.port or 80), request)
     except OSError as error:
@@ -69,13 +72,13 @@ def _leave(
 
 
 def _talk(client: Client, address: tuple[str, int], request: bytes) -> None:
-    dice = client.dice
+    rng = client.rng
     with socket.create_connection(address, TIMEOUT) as connection:
-        if dice.random() < 0.1:
-            connection.sendall(request[: dice.randrange(1, len(request))])
+        if rng.random() < 0.1:
+            connection.sendall(request[: rng.randrange(1, len(request))])
             return
         connection.sendall(request)
-        if dice.random() < 0.5:
-            connection.recv(dice.randrange(1, 2000))
-        if dice.random() < 0.5:
+        if rng.random() < 0.5:
+            connection.recv(rng.randrange(1, 2000))
+        if rng.random() < 0.5:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)

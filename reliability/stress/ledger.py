@@ -1,4 +1,4 @@
-"""What the ledger holds of a run, once the worker has nothing left to commit."""
+"""The events of a run, once the worker has nothing left to commit."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ DRAIN = 60.0
 
 POLL = 0.25
 QUIET = 4
-"""How many times in a row nothing has to be queued and no event come."""
+"""How many times in a row the queue must be empty and no new event have come."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class Recorded:
     actor_id: UUID
     surface: str
     event: Mapping[str, Any]
-    """As it was recorded."""
+    """The event as it was recorded."""
 
 
-def drained(app: Flask, broker: redis.Redis, run: str) -> list[Recorded]:
-    """The events of the requests whose ids begin with `run`, when no more come or the time is
-    over."""
+def read_once_drained(app: Flask, broker: redis.Redis, run: str) -> list[Recorded]:
+    """Read the events of requests whose ids begin with `run`, once no more come or the time is
+    up."""
     deadline, quiet, count = monotonic() + DRAIN, 0, -1
     while quiet < QUIET and monotonic() < deadline:
         sleep(POLL)

@@ -1,4 +1,5 @@
-"""Who takes part, and where they stand: three tenants' people, and the platform's."""
+"""The people who send requests, and the scopes that they ask for: three tenants' people, and the
+platform's."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,23 +12,22 @@ from tests.factories import Account, add_account, add_tenant
 from webapp.identity.principal import STAFF_ROLES, PlatformRole
 
 TENANTS = 3
-NOWHERE = "no-such-tenant"
+NO_SUCH_TENANT = "no-such-tenant"
 
 Effect = Literal["allowed", "denied", "approval_required"]
 
 
 @dataclass(frozen=True)
-class Standpoint:
-    """Somebody who asks for a scope."""
+class Caller:
+    """Somebody who asks for a scope, for a reason."""
 
     account: Account
     scope: str | None
     reason: str | None
     tenant: str | None
-    """The slug of the only tenant whose rules are seen from here; `None` where all are."""
+    """The slug of the only tenant whose rules the scope shows; `None` if it shows all tenants'."""
     effect: Effect | None
-    """What the ledger has to say of an access from here; `None` where it is none of its
-    business."""
+    """The effect that the ledger must have of an access; `None` if the access leaves no event."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -35,8 +35,8 @@ class Standpoint:
 
 
 @dataclass(frozen=True)
-class Host:
-    """A tenant of one client's alone."""
+class PrivateTenant:
+    """A tenant that only one client writes to."""
 
     slug: str
     admin: Account
@@ -47,63 +47,66 @@ class People:
     slugs: tuple[str, ...]
     admins: Mapping[str, Account]
     members: Mapping[str, Account]
-    traveller: Account
-    """A member of the first two tenants, who has to say which one is meant."""
+    member_of_two: Account
+    """A member of the first two tenants, who must name the tenant in each request."""
     platform: Mapping[PlatformRole, Account]
-    hosts: Mapping[str, Host]
+    private_tenants: Mapping[str, PrivateTenant]
     """By the client's name."""
 
-    def at_home(self, dice: Random) -> Standpoint:
-        slug = dice.choice(self.slugs)
+    def in_own_tenant(self, rng: Random) -> Caller:
+        slug = rng.choice(self.slugs)
         named = f"tenant:{slug}"
-        if slug in self.slugs[:2] and dice.random() < 0.2:
-            return Standpoint(self.traveller, named, None, slug, None)
-        account = dice.choice((self.admins, self.members))[slug]
-        return Standpoint(account, dice.choice((None, None, named)), None, slug, None)
+        if slug in self.slugs[:2] and rng.random() < 0.2:
+            return Caller(self.member_of_two, named, None, slug, None)
+        account = rng.choice((self.admins, self.members))[slug]
+        return Caller(account, rng.choice((None, None, named)), None, slug, None)
 
-    def in_charge(self, slug: str) -> Standpoint:
-        return Standpoint(self.admins[slug], None, None, slug, None)
+    def admin_of(self, slug: str) -> Caller:
+        return Caller(self.admins[slug], None, None, slug, None)
 
-    def host(self, client: str) -> Host:
-        return self.hosts[client]
+    def private_tenant(self, client: str) -> PrivateTenant:
+        return self.private_tenants[client]
 
-    def everywhere(self, dice: Random, *roles: PlatformRole) -> Standpoint:
-        """One of the platform's people, of these roles, accesses all there is."""
-        account = self.platform[dice.choice(roles or STAFF_ROLES)]
-        return Standpoint(account, "global", _reason(dice), None, "allowed")
+    def in_all_tenants(self, rng: Random, *roles: PlatformRole) -> Caller:
+        """Somebody of the platform, in one of these roles, who accesses all tenants."""
+        account = self.platform[rng.choice(roles or STAFF_ROLES)]
+        return Caller(account, "global", _reason(rng), None, "allowed")
 
-    def abroad(self, dice: Random) -> Standpoint:
-        """One of the platform's people accesses one tenant."""
-        account, slug = self.platform[dice.choice(STAFF_ROLES)], dice.choice(self.slugs)
-        return Standpoint(account, f"tenant:{slug}", _reason(dice), slug, "allowed")
+    def in_foreign_tenant(self, rng: Random) -> Caller:
+        """Somebody of the platform who accesses one tenant."""
+        account, slug = self.platform[rng.choice(STAFF_ROLES)], rng.choice(self.slugs)
+        return Caller(account, f"tenant:{slug}", _reason(rng), slug, "allowed")
 
-    def trespassing(self, dice: Random) -> Standpoint:
-        """Where a tenant's people may not be, whatever reason they give."""
-        home = dice.choice(self.slugs)
-        account = dice.choice((self.admins, self.members))[home]
-        target = dice.choice(
-            ["global", *(f"tenant:{slug}" for slug in (*self.slugs, NOWHERE) if slug != home)]
+    def without_permission(self, rng: Random) -> Caller:
+        """Somebody of a tenant who asks for a scope that is denied whatever the reason."""
+        home = rng.choice(self.slugs)
+        account = rng.choice((self.admins, self.members))[home]
+        target = rng.choice(
+            [
+                "global",
+                *(f"tenant:{slug}" for slug in (*self.slugs, NO_SUCH_TENANT) if slug != home),
+            ]
         )
-        return Standpoint(account, target, _reason(dice), None, "denied")
+        return Caller(account, target, _reason(rng), None, "denied")
 
 
-def gather(app: Flask, clients: Iterable[str] = ()) -> People:
-    """All of them, new."""
-    hosts = {client: add_tenant(app).slug for client in clients}
+def create_people(app: Flask, clients: Iterable[str] = ()) -> People:
+    """Create all people and tenants anew."""
+    private_tenants = {client: add_tenant(app).slug for client in clients}
     slugs = tuple(add_tenant(app).slug for _ in range(TENANTS))
     return People(
         slugs=slugs,
         admins={slug: add_account(app, member_of={slug: "admin"}) for slug in slugs},
         members={slug: add_account(app, member_of={slug: "member"}) for slug in slugs},
-        traveller=add_account(app, member_of={slugs[0]: "member", slugs[1]: "member"}),
+        member_of_two=add_account(app, member_of={slugs[0]: "member", slugs[1]: "member"}),
         platform={role: add_account(app, role) for role in STAFF_ROLES},
-        hosts={
-            client: Host(slug, add_account(app, member_of={slug: "admin"}))
-            for client, slug in hosts.items()
+        private_tenants={
+            client: PrivateTenant(slug, add_account(app, member_of={slug: "admin"}))
+            for client, slug in private_tenants.items()
         },
     )
 
 
-def _reason(dice: Random) -> str:
-    code = dice.choice(("incident", "support_case", "fraud", "maintenance"))
-    return f'{code};ticket="T-{dice.randrange(100)}"'
+def _reason(rng: Random) -> str:
+    code = rng.choice(("incident", "support_case", "fraud", "maintenance"))
+    return f'{code};ticket="T-{rng.randrange(100)}"'

@@ -1,12 +1,12 @@
-"""Accesses: lists from the cache and past it, pages, single rules, 304s, the audits themselves."""
+"""Reads: lists from the cache and past it, pages, single rules, 304s, and the audit events."""
 
 from collections.abc import Mapping
 
 import orjson
 
 from reliability.stress.client import PATH, Call, Client
-from reliability.stress.known import Floor
-from reliability.stress.people import Standpoint
+from reliability.stress.known_rules import Floor
+from reliability.stress.people import Caller
 
 ALL = {"limit": "200"}
 HOT: tuple[Mapping[str, str], ...] = (
@@ -16,71 +16,71 @@ HOT: tuple[Mapping[str, str], ...] = (
     {"enabled": "true"},
     {"effect": "deny", "limit": "20"},
 )
-"""ElevationRequest so often that they mostly come from the cache."""
+"""Queries that are sent so often that the cache mostly answers them."""
 
 SORTS = ("name", "-name", "created_at", "-created_at", "updated_at", "-updated_at")
 STEPS = 4
-"""Pages after which a walk is given up."""
+"""The most pages that are read of one list."""
 
 
-def list_at_home(client: Client) -> None:
-    access(client, client.people.at_home(client.dice))
+def list_own_tenant(client: Client) -> None:
+    access(client, client.people.in_own_tenant(client.rng))
 
 
-def list_everywhere(client: Client) -> None:
-    access(client, client.people.everywhere(client.dice))
+def list_all_tenants(client: Client) -> None:
+    access(client, client.people.in_all_tenants(client.rng))
 
 
-def list_abroad(client: Client) -> None:
-    access(client, client.people.abroad(client.dice))
+def list_foreign_tenant(client: Client) -> None:
+    access(client, client.people.in_foreign_tenant(client.rng))
 
 
-def access(client: Client, standpoint: Standpoint) -> None:
-    """One page of a list. What is complete has to have everything in it."""
+def access(client: Client, caller: Caller) -> None:
+    """Read one page of a list. A complete list must have every rule that is known."""
     query = dict(_query(client))
-    tenant = standpoint.tenant
-    if standpoint.scope == "global" and client.dice.random() < 0.5:
-        tenant = query["tenant"] = client.dice.choice(client.people.slugs)
+    tenant = caller.tenant
+    if caller.scope == "global" and client.rng.random() < 0.5:
+        tenant = query["tenant"] = client.rng.choice(client.people.slugs)
     floor = client.known.floor()
-    page = client.page(Call(standpoint, query=query, effect=standpoint.effect), floor)
+    page = client.page(Call(caller, query=query, effect=caller.effect), floor)
     unfiltered = not query.keys() - {"limit", "sort", "tenant"}
     if page is not None and tenant and unfiltered and page.next_cursor is None:
         client.check_complete([page], tenant, floor)
 
 
-def find_one(client: Client, tenant: str | None, name: str, standpoint: Standpoint) -> None:
-    """Access for a rule by its whole name, right after it was written."""
+def find_one(client: Client, tenant: str | None, name: str, caller: Caller) -> None:
+    """Search for a rule by its whole name, right after it was written."""
     floor = client.known.floor()
-    call = Call(standpoint, query={"q": name}, effect=standpoint.effect)
+    call = Call(caller, query={"q": name}, effect=caller.effect)
     page = client.page(call, floor)
     if page is not None:
-        wanted = {key: stand for key, stand in floor.items() if stand.name == name}
+        wanted = {key: known for key, known in floor.items() if known.name == name}
         client.check_complete([page], tenant, wanted)
 
 
-def walk(client: Client) -> None:
-    """A list page by page: names never change, so that none may come twice or be left out."""
-    standpoint = _anywhere(client)
-    query = {"limit": str(client.dice.choice((15, 25, 40)))}
-    if standpoint.tenant is None:
-        query["tenant"] = client.dice.choice(client.people.slugs)
+def read_all_pages(client: Client) -> None:
+    """Read a list page by page. Names never change, so no rule may come twice or be left out."""
+    caller = _anywhere(client)
+    query = {"limit": str(client.rng.choice((15, 25, 40)))}
+    if caller.tenant is None:
+        query["tenant"] = client.rng.choice(client.people.slugs)
     floor: Floor = client.known.floor()
     pages = []
     for _ in range(STEPS):
-        page = client.page(Call(standpoint, query=query, effect=standpoint.effect), floor)
+        page = client.page(Call(caller, query=query, effect=caller.effect), floor)
         if page is None:
             return
         pages.append(page)
         if page.next_cursor is None:
-            client.check_complete(pages, standpoint.tenant or query["tenant"], floor)
+            client.check_complete(pages, caller.tenant or query["tenant"], floor)
             return
         query = {**query, "cursor": page.next_cursor}
 
 
 def revalidate(client: Client) -> None:
-    """The same list again, by its entity tag: where it is said to be unchanged, it has to be."""
-    standpoint = _anywhere(client)
-    call = Call(standpoint, query=client.dice.choice(HOT), effect=standpoint.effect)
+    """Read a list again by its entity tag: a 304 must mean that it is unchanged."""
+    caller = _anywhere(client)
+    call = Call(caller, query=client.rng.choice(HOT), effect=caller.effect)
     before = client.send(call)
     if before is None:
         return
@@ -88,11 +88,11 @@ def revalidate(client: Client) -> None:
     tag = {"If-None-Match": before.headers["ETag"]}
     again = client.send(
         Call(
-            standpoint,
+            caller,
             query=call.query,
             headers=tag,
             statuses=(200, 304),
-            effect=standpoint.effect,
+            effect=caller.effect,
         )
     )
     if again is None:
@@ -103,85 +103,87 @@ def revalidate(client: Client) -> None:
 
 
 def read_one(client: Client) -> None:
-    standpoint = _anywhere(client)
-    tenant = standpoint.tenant or client.dice.choice(client.people.slugs)
-    stand = client.known.some(tenant, client.dice)
-    if stand is None:
+    caller = _anywhere(client)
+    tenant = caller.tenant or client.rng.choice(client.people.slugs)
+    known = client.known.some(tenant, client.rng)
+    if known is None:
         return
-    path = f"{PATH}/{stand.id}"
+    path = f"{PATH}/{known.id}"
     floor = client.known.floor()
     response = client.send(
         Call(
-            standpoint,
+            caller,
             "admin.rules.read",
             path=path,
             statuses=(200, 404),
-            effect=standpoint.effect,
+            effect=caller.effect,
         )
     )
     if response is not None and response.status_code == 200:
         rule = client.rule(response)
-        if rule is not None and (floor[stand.id].deleted or rule.version < floor[stand.id].version):
+        if rule is not None and (floor[known.id].deleted or rule.version < floor[known.id].version):
             client.fault("stale", f"{rule.name!r} was read at version {rule.version}")
-    elif response is not None and not client.known.is_leaving(stand.id):
-        client.fault("stale", f"{stand.name!r} is not there")
+    elif response is not None and not client.known.is_being_deleted(known.id):
+        client.fault("stale", f"{known.name!r} is not there")
     history = client.send(
         Call(
-            standpoint,
+            caller,
             "admin.rules.history",
             path=f"{path}/history",
             query={"limit": "5"},
-            effect=standpoint.effect,
+            effect=caller.effect,
         )
     )
     if history is not None:
         kept = orjson.loads(history.content)
         if any(entry["rule"]["tenant"] != tenant for entry in kept["items"]):
-            client.fault("wrong tenants", f"in the history of {stand.name!r}")
-        if kept["total"] < floor[stand.id].version:
-            client.fault("stale", f"the history of {stand.name!r} ends at {kept['total']}")
+            client.fault("wrong tenants", f"in the history of {known.name!r}")
+        if kept["total"] < floor[known.id].version:
+            client.fault("stale", f"the history of {known.name!r} ends at {kept['total']}")
 
 
 def read_audits(client: Client) -> None:
-    """Elevated for an auditor; for a tenant's admin accesses that tenant, and at all."""
-    people, dice = client.people, client.dice
-    if dice.random() < 0.5:
-        standpoint = people.in_charge(dice.choice(people.slugs))
+    """Read audit events: an auditor's by elevation, or a tenant's own by its admin."""
+    people, rng = client.people, client.rng
+    if rng.random() < 0.5:
+        caller = people.admin_of(rng.choice(people.slugs))
     else:
-        standpoint = people.everywhere(dice, "auditor", "owner")
+        caller = people.in_all_tenants(rng, "auditor", "owner")
     response = client.send(
         Call(
-            standpoint,
+            caller,
             "admin.audits.list",
             path="/admin/api/audits",
             query={"limit": "10"},
-            effect=standpoint.effect,
+            effect=caller.effect,
         )
     )
-    if response is None or standpoint.tenant is None:
+    if response is None or caller.tenant is None:
         return
     for event in orjson.loads(response.content)["items"]:
-        if event["scope"]["kind"] == "tenant" and event["scope"]["tenant"] != standpoint.tenant:
-            client.fault("wrong tenants", f"{standpoint.tenant} was shown event {event['id']}")
+        if event["scope"]["kind"] == "tenant" and event["scope"]["tenant"] != caller.tenant:
+            client.fault("wrong tenants", f"{caller.tenant} was shown event {event['id']}")
 
 
-def _anywhere(client: Client) -> Standpoint:
+def _anywhere(client: Client) -> Caller:
     people = client.people
-    return client.dice.choice((people.at_home, people.everywhere, people.abroad))(client.dice)
+    return client.rng.choice(
+        (people.in_own_tenant, people.in_all_tenants, people.in_foreign_tenant)
+    )(client.rng)
 
 
 def _query(client: Client) -> Mapping[str, str]:
-    dice = client.dice
-    if dice.random() < 0.7:
-        return dice.choice(HOT)
-    query = {"sort": dice.choice(SORTS), "limit": str(dice.choice((1, 5, 20, 50, 75)))}
-    if dice.random() < 0.5:
-        query |= dice.choice(
+    rng = client.rng
+    if rng.random() < 0.7:
+        return rng.choice(HOT)
+    query = {"sort": rng.choice(SORTS), "limit": str(rng.choice((1, 5, 20, 50, 75)))}
+    if rng.random() < 0.5:
+        query |= rng.choice(
             (
-                {"effect": dice.choice(("allow", "deny", "require_approval"))},
-                {"enabled": dice.choice(("true", "false"))},
-                {"q": dice.choice(("night", "FRAUD", "version 2", "%_"))},
-                {"surface": dice.choice(("admin.rules.list", "admin.*"))},
+                {"effect": rng.choice(("allow", "deny", "require_approval"))},
+                {"enabled": rng.choice(("true", "false"))},
+                {"q": rng.choice(("night", "FRAUD", "version 2", "%_"))},
+                {"surface": rng.choice(("admin.rules.list", "admin.*"))},
             )
         )
     return query

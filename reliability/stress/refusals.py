@@ -1,66 +1,68 @@
-"""What has to be refused: some of it leaves a record, some is none of the ledger's business."""
+"""Requests that must be refused: some of them leave an event, the others none."""
 
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
 from reliability.stress.client import PATH, Call, Client
-from reliability.stress.people import NOWHERE, Standpoint
+from reliability.stress.people import NO_SUCH_TENANT, Caller
 from reliability.stress.writes import draft
 
 
-def trespass(client: Client) -> None:
-    standpoint = client.people.trespassing(client.dice)
-    client.send(Call(standpoint, statuses=(403,), effect="denied"))
+def access_without_permission(client: Client) -> None:
+    caller = client.people.without_permission(client.rng)
+    client.send(Call(caller, statuses=(403,), effect="denied"))
 
 
-def refuse(client: Client) -> None:
-    client.send(client.dice.choice(KINDS)(client))
+def send_refused(client: Client) -> None:
+    client.send(client.rng.choice(KINDS)(client))
 
 
-def _create(standpoint: Standpoint, body: Any, status: int, **changes: Any) -> Call:
-    create = Call(standpoint, "admin.rules.create", "POST", body=body, statuses=(status,))
+def _create(caller: Caller, body: Any, status: int, **changes: Any) -> Call:
+    create = Call(caller, "admin.rules.create", "POST", body=body, statuses=(status,))
     return replace(create, **changes)
 
 
 def _unfit_role(client: Client) -> Call:
-    standpoint = client.people.everywhere(client.dice, "support", "engineer", "auditor")
-    return _create(standpoint, draft(client, None), 403, effect="denied")
+    caller = client.people.in_all_tenants(client.rng, "support", "engineer", "auditor")
+    return _create(caller, draft(client, None), 403, effect="denied")
 
 
 def _member_writes(client: Client) -> Call:
-    slug = client.dice.choice(client.people.slugs)
-    standpoint = Standpoint(client.people.members[slug], None, None, slug, None)
-    return _create(standpoint, draft(client, slug), 403, effect="denied")
+    slug = client.rng.choice(client.people.slugs)
+    caller = Caller(client.people.members[slug], None, None, slug, None)
+    return _create(caller, draft(client, slug), 403, effect="denied")
 
 
 def _no_reason(client: Client) -> Call:
-    standpoint = client.people.everywhere(client.dice)
-    return Call(replace(standpoint, reason=None, effect=None), statuses=(400,))
+    caller = client.people.in_all_tenants(client.rng)
+    return Call(replace(caller, reason=None, effect=None), statuses=(400,))
 
 
 def _no_scope(client: Client) -> Call:
-    standpoint = client.people.at_home(client.dice)
-    return Call(replace(standpoint, scope="everything, please"), statuses=(422,))
+    caller = client.people.in_own_tenant(client.rng)
+    return Call(replace(caller, scope="everything, please"), statuses=(422,))
 
 
 def _no_token(client: Client) -> Call:
-    standpoint = client.people.at_home(client.dice)
-    account = replace(standpoint.account, token=f"slt_{uuid4().hex}")
-    return Call(replace(standpoint, account=account), statuses=(401,))
+    caller = client.people.in_own_tenant(client.rng)
+    account = replace(caller.account, token=f"slt_{uuid4().hex}")
+    return Call(replace(caller, account=account), statuses=(401,))
 
 
 def _no_tenant(client: Client) -> Call:
-    standpoint = client.people.abroad(client.dice)
-    return Call(replace(standpoint, scope=f"tenant:{NOWHERE}"), statuses=(404,), effect="allowed")
+    caller = client.people.in_foreign_tenant(client.rng)
+    return Call(
+        replace(caller, scope=f"tenant:{NO_SUCH_TENANT}"), statuses=(404,), effect="allowed"
+    )
 
 
 def _foreign_object(client: Client) -> Call:
-    home, abroad = client.dice.sample(client.people.slugs, 2)
-    stand = client.known.some(abroad, client.dice)
-    rule_id = stand.id if stand is not None else uuid4()
+    home, in_foreign_tenant = client.rng.sample(client.people.slugs, 2)
+    known = client.known.some(in_foreign_tenant, client.rng)
+    rule_id = known.id if known is not None else uuid4()
     return Call(
-        client.people.in_charge(home),
+        client.people.admin_of(home),
         "admin.rules.read",
         path=f"{PATH}/{rule_id}",
         statuses=(404,),
@@ -79,40 +81,38 @@ def _foreign_change(client: Client) -> Call:
 
 
 def _bad_query(client: Client) -> Call:
-    standpoint = client.people.everywhere(client.dice)
-    query = client.dice.choice(({"limit": "0"}, {"cursor": "forged"}, {"unknown": "1"}))
-    return Call(standpoint, query=query, statuses=(422,), effect="allowed")
+    caller = client.people.in_all_tenants(client.rng)
+    query = client.rng.choice(({"limit": "0"}, {"cursor": "forged"}, {"unknown": "1"}))
+    return Call(caller, query=query, statuses=(422,), effect="allowed")
 
 
 def _bad_body(client: Client) -> Call:
-    slug = client.dice.choice(client.people.slugs)
-    return _create(client.people.in_charge(slug), {"name": 1}, 422, effect="allowed")
+    slug = client.rng.choice(client.people.slugs)
+    return _create(client.people.admin_of(slug), {"name": 1}, 422, effect="allowed")
 
 
 def _taken_name(client: Client) -> Call:
-    slug = client.dice.choice(client.people.slugs)
+    slug = client.rng.choice(client.people.slugs)
     body = draft(client, slug)
     # Contested rules are never deleted, so that their names stay taken.
-    stand = client.known.contested(slug, client.dice)
-    if stand is None:
+    known = client.known.contested(slug, client.rng)
+    if known is None:
         return _bad_body(client)
-    return _create(
-        client.people.in_charge(slug), body | {"name": stand.name}, 409, effect="allowed"
-    )
+    return _create(client.people.admin_of(slug), body | {"name": known.name}, 409, effect="allowed")
 
 
 def _stale_version(client: Client) -> Call:
-    slug = client.dice.choice(client.people.slugs)
-    stand = client.known.contested(slug, client.dice)
-    tags, status = client.dice.choice((({}, 428), ({"If-Match": '"long-gone"'}, 412)))
+    slug = client.rng.choice(client.people.slugs)
+    known = client.known.contested(slug, client.rng)
+    tags, status = client.rng.choice((({}, 428), ({"If-Match": '"long-gone"'}, 412)))
     return Call(
-        client.people.in_charge(slug),
+        client.people.admin_of(slug),
         "admin.rules.update",
         "PATCH",
-        f"{PATH}/{stand.id if stand is not None else uuid4()}",
+        f"{PATH}/{known.id if known is not None else uuid4()}",
         headers=tags,
         body={"enabled": False},
-        statuses=(status,) if stand is not None else (404, 428),
+        statuses=(status,) if known is not None else (404, 428),
         effect="allowed",
     )
 

@@ -1,4 +1,5 @@
-"""The cache is wiped, overwritten with garbage, forged and taken back in time, all the while."""
+"""Wipe the cache, overwrite it with garbage, forge it and restore older values of it, all the
+time."""
 
 import os
 import pickle
@@ -16,7 +17,7 @@ from reliability.stress.counts import Counts
 from tests.processes import ROOT
 
 PAUSE = 1.0
-"""Seconds between two acts, at most."""
+"""The most seconds between two acts."""
 
 FIRST_CLEAR, CLEAR_EVERY = 3.0, 15.0
 CLEAR_TIMEOUT = 60
@@ -27,83 +28,83 @@ class ClearFailed(Exception):
 
 
 @dataclass
-class Saboteur:
-    """Harms the keys with the cache's prefix and no other: the broker's are in the same Redis."""
+class CacheSaboteur:
+    """Harms only the keys with the cache's prefix, because the broker's are in the same Redis."""
 
     client: redis.Redis
     prefix: str
     environment: Mapping[str, str]
-    tally: Counts
-    dice: Random
+    counts: Counts
+    rng: Random
     _kept: dict[bytes, bytes] = field(default_factory=dict)
 
-    def work(self, over: Event) -> None:
+    def work(self, stopping: Event) -> None:
         clear_at = monotonic() + FIRST_CLEAR
-        while not over.wait(self.dice.uniform(0.1, PAUSE)):
+        while not stopping.wait(self.rng.uniform(0.1, PAUSE)):
             if monotonic() >= clear_at:
                 self._clear()
                 clear_at = monotonic() + CLEAR_EVERY
                 continue
             acts = (self._wipe, self._wipe, self._garble, self._forge, self._replay)
-            self.dice.choice(acts)()
+            self.rng.choice(acts)()
 
     def _keys(self, kind: str = "") -> list[bytes]:
         return sorted(self.client.scan_iter(f"{self.prefix}{kind}*", count=1000))
 
     def _some(self, keys: Iterable[bytes]) -> list[bytes]:
-        return [key for key in keys if self.dice.random() < 0.5]
+        return [key for key in keys if self.rng.random() < 0.5]
 
     def _wipe(self) -> None:
         keys = self._keys()
         if keys:
             self.client.delete(*keys)
-            self.tally.harm("wipes")
+            self.counts.harm("wipes")
 
     def _garble(self) -> None:
         for key in self._some(self._keys()):
             self.client.set(key, self._garbage(key))
-            self.tally.harm("keys garbled")
+            self.counts.harm("keys garbled")
 
     def _garbage(self, key: bytes) -> bytes:
-        return self.dice.choice(
+        return self.rng.choice(
             (
                 b"",
                 b"{}",
-                self.dice.randbytes(200),
+                self.rng.randbytes(200),
                 pickle.dumps({"items": [], "next_cursor": None, "total": 0}),
-                (self._read(key) or b"")[: self.dice.randrange(1, 60)],
-                b"SLCV\x01" + self.dice.randbytes(80),
-                b"SLCV\x63" + self.dice.randbytes(80),
+                (self._read(key) or b"")[: self.rng.randrange(1, 60)],
+                b"SLCV\x01" + self.rng.randbytes(80),
+                b"SLCV\x63" + self.rng.randbytes(80),
             )
         )
 
     def _forge(self) -> None:
-        """Put what is true of one key under another, and things that are no strings."""
+        """Store one key's value under another key, and values that are no strings."""
         keys = self._keys("value:")
         for key in self._some(keys):
-            other = self._read(self.dice.choice(keys))
-            if other is None or self.dice.random() < 0.3:
+            other = self._read(self.rng.choice(keys))
+            if other is None or self.rng.random() < 0.3:
                 self.client.delete(key)
                 self.client.rpush(key, "an item")
             else:
                 self.client.set(key, other, ex=60)
-            self.tally.harm("keys forged")
+            self.counts.harm("keys forged")
 
     def _read(self, key: bytes) -> bytes | None:
-        """What is there, unless it is gone or was forged into something that is no string."""
+        """The value of a key, unless the key is gone or its value is no string."""
         [value] = self.client.mget([key])
         return value if isinstance(value, bytes) else None
 
     def _replay(self) -> None:
-        """Bring back values as they were a while ago, each true of its key in its time."""
+        """Restore values as they were a while ago, each of which was right for its key then."""
         now = {key: self.client.dump(key) for key in self._keys("value:")}
         for key, value in self._kept.items():
             self.client.restore(key, 60_000, value, replace=True)
-            self.tally.harm("values replayed")
+            self.counts.harm("values replayed")
         self._kept = {key: value for key, value in now.items() if value is not None}
 
     def _clear(self) -> None:
-        """What an operator does who has lost trust in the cache."""
+        """Clear the cache as an operator does who no longer trusts it."""
         command = [sys.executable, "-m", "flask", "--app", "wsgi", "cache", "clear"]
         done = subprocess.run(
             command,
@@ -116,4 +117,4 @@ class Saboteur:
         )
         if done.returncode:
             raise ClearFailed(done.stderr)
-        self.tally.harm("cache clear")
+        self.counts.harm("cache clear")

@@ -1,4 +1,4 @@
-"""Changes: each one's answer is remembered, and whoever asks afterwards has to be shown it."""
+"""Writes: the answer to each is noted, and every later read must show it."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ import requests
 from reliability.stress import reads
 from reliability.stress.checks import text_of
 from reliability.stress.client import PATH, Call, Client
-from reliability.stress.known import Stand
-from reliability.stress.people import Standpoint
+from reliability.stress.known_rules import KnownRule
+from reliability.stress.people import Caller
 
 FEW, MANY = 25, 45
-"""How many rules of a tenant there are to be, roughly."""
+"""Roughly how many rules a tenant shall have."""
 
 EFFECTS = ("allow", "deny", "require_approval")
 
@@ -20,26 +20,26 @@ def draft(client: Client, tenant: str | None) -> dict[str, Any]:
     return {
         "name": client.new_name(tenant),
         "description": text_of(tenant, 1),
-        "effect": client.dice.choice(EFFECTS),
-        "surfaces": [client.dice.choice(("billing.invoices.read", "billing.*", "data.exports"))],
+        "effect": client.rng.choice(EFFECTS),
+        "surfaces": [client.rng.choice(("billing.invoices.read", "billing.*", "data.exports"))],
         "subjects": {"roles": ["support"], "users": [f"{tenant or 'nobody'}@example.org"]},
         "windows": [
             {"days": ["mon", "sun"], "from": "22:00", "to": "06:00", "tz": "Europe/Berlin"}
         ],
-        "enabled": client.dice.random() < 0.7,
+        "enabled": client.rng.random() < 0.7,
     }
 
 
-def changes(client: Client, stand: Stand) -> dict[str, Any]:
+def changes(client: Client, known: KnownRule) -> dict[str, Any]:
     return {
-        "description": text_of(stand.tenant, stand.version + 1),
-        "effect": client.dice.choice(EFFECTS),
-        "enabled": client.dice.random() < 0.7,
+        "description": text_of(known.tenant, known.version + 1),
+        "effect": client.rng.choice(EFFECTS),
+        "enabled": client.rng.random() < 0.7,
     }
 
 
-def stock(client: Client, tenant: str | None, *, contested: bool = False) -> None:
-    """Add a rule, and see that it is there."""
+def create(client: Client, tenant: str | None, *, contested: bool = False) -> None:
+    """Create a rule, and see that it is there."""
     writer = _writer(client, tenant)
     body = draft(client, tenant)
     call = Call(
@@ -50,18 +50,18 @@ def stock(client: Client, tenant: str | None, *, contested: bool = False) -> Non
         statuses=(201,),
         effect="allowed",
     )
-    stand = _told(client, client.send(call), tenant)
-    if stand is not None:
-        client.known.shelve(stand, contested=contested)
-        reads.find_one(client, tenant, stand.name, _reader(client, writer))
+    known = _note_answer(client, client.send(call), tenant)
+    if known is not None:
+        client.known.give_back(known, contested=contested)
+        reads.find_one(client, tenant, known.name, _reader(client, writer))
 
 
 def write(client: Client) -> None:
-    """Add, change or delete, so that the number of rules stays what it is."""
+    """Create, change or delete a rule, so that the number of rules stays about the same."""
     tenant = _some_tenant(client)
-    idle, chance = client.known.idle(tenant), client.dice.random()
+    idle, chance = client.known.idle(tenant), client.rng.random()
     if idle < FEW or (idle < MANY and chance < 0.2):
-        stock(client, tenant)
+        create(client, tenant)
     elif chance < 0.4:
         delete(client, tenant)
     else:
@@ -69,94 +69,97 @@ def write(client: Client) -> None:
 
 
 def patch(client: Client, tenant: str | None) -> None:
-    stand = client.known.borrow(tenant, client.dice)
-    if stand is None:
+    known = client.known.borrow(tenant, client.rng)
+    if known is None:
         return
     writer = _writer(client, tenant)
-    now = _told(client, client.send(_patch(client, writer, stand, (200,))), tenant)
+    now = _note_answer(client, client.send(_patch(client, writer, known, (200,))), tenant)
     if now is not None:
         reads.find_one(client, tenant, now.name, _reader(client, writer))
-        client.known.shelve(now)
+        client.known.give_back(now)
 
 
 def delete(client: Client, tenant: str | None) -> None:
-    stand = client.known.borrow(tenant, client.dice)
-    if stand is None:
+    known = client.known.borrow(tenant, client.rng)
+    if known is None:
         return
     writer = _writer(client, tenant)
-    client.known.leaves(stand.id)
+    client.known.begin_deletion(known.id)
     call = Call(
         writer,
         "admin.rules.delete",
         "DELETE",
-        f"{PATH}/{stand.id}",
-        headers={"If-Match": stand.etag},
+        f"{PATH}/{known.id}",
+        headers={"If-Match": known.etag},
         statuses=(204,),
         effect="allowed",
     )
     if client.send(call) is not None:
-        gone = Stand(stand.id, tenant, stand.name, stand.version + 1, deleted=True)
-        client.known.tell(gone)
-        reads.find_one(client, tenant, stand.name, _reader(client, writer))
+        gone = KnownRule(known.id, tenant, known.name, known.version + 1, deleted=True)
+        client.known.note_write(gone)
+        reads.find_one(client, tenant, known.name, _reader(client, writer))
 
 
-def contend(client: Client) -> None:
-    """Change what others change too: one of those who saw the same version may, the rest not."""
+def change_contested(client: Client) -> None:
+    """Change a contested rule: of the clients that saw the same version one may, the others not."""
     tenant = _some_tenant(client)
-    stand = client.known.contested(tenant, client.dice)
-    if stand is None:
+    known = client.known.contested(tenant, client.rng)
+    if known is None:
         return
     writer = _writer(client, tenant)
-    response = client.send(_patch(client, writer, stand, (200, 412)))
+    response = client.send(_patch(client, writer, known, (200, 412)))
     if response is not None and response.status_code == 200:
-        _told(client, response, tenant)
+        _note_answer(client, response, tenant)
         return
     # Somebody was faster, one perhaps who has hung up and told nobody.
-    read = Call(writer, "admin.rules.read", path=f"{PATH}/{stand.id}", effect=writer.effect)
+    read = Call(writer, "admin.rules.read", path=f"{PATH}/{known.id}", effect=writer.effect)
     response = client.send(read)
     rule = client.rule(response) if response is not None else None
     if rule is not None:
-        client.known.see(Stand(rule.id, tenant, rule.name, rule.version))
+        client.known.note_read(KnownRule(rule.id, tenant, rule.name, rule.version))
 
 
-def _patch(client: Client, writer: Standpoint, stand: Stand, statuses: tuple[int, ...]) -> Call:
+def _patch(client: Client, writer: Caller, known: KnownRule, statuses: tuple[int, ...]) -> Call:
     return Call(
         writer,
         "admin.rules.update",
         "PATCH",
-        f"{PATH}/{stand.id}",
-        headers={"If-Match": stand.etag},
-        body=changes(client, stand),
+        f"{PATH}/{known.id}",
+        headers={"If-Match": known.etag},
+        body=changes(client, known),
         statuses=statuses,
         effect="allowed",
     )
 
 
-def _told(client: Client, response: requests.Response | None, tenant: str | None) -> Stand | None:
+def _note_answer(
+    client: Client, response: requests.Response | None, tenant: str | None
+) -> KnownRule | None:
     rule = client.rule(response) if response is not None else None
     if rule is None:
         return None
     if rule.tenant != tenant:
         client.fault("wrong tenants", f"{rule.name!r} was written for {rule.tenant}")
-    stand = Stand(rule.id, tenant, rule.name, rule.version)
-    if not client.known.tell(stand):
+    known = KnownRule(rule.id, tenant, rule.name, rule.version)
+    if not client.known.note_write(known):
         client.fault("wrong answers", f"two writers were told version {rule.version}")
-    return stand
+    return known
 
 
 def _some_tenant(client: Client) -> str | None:
-    return client.dice.choice((*client.people.slugs, *client.people.slugs, None))
+    return client.rng.choice((*client.people.slugs, *client.people.slugs, None))
 
 
-def _writer(client: Client, tenant: str | None) -> Standpoint:
-    """The tenant's admin, or now and then the platform's owner, who alone writes its own rules."""
-    if tenant is None or client.dice.random() < 0.2:
-        return client.people.everywhere(client.dice, "owner")
-    return client.people.in_charge(tenant)
+def _writer(client: Client, tenant: str | None) -> Caller:
+    """The tenant's admin, or sometimes the platform's owner, who alone writes the platform's
+    rules."""
+    if tenant is None or client.rng.random() < 0.2:
+        return client.people.in_all_tenants(client.rng, "owner")
+    return client.people.admin_of(tenant)
 
 
-def _reader(client: Client, writer: Standpoint) -> Standpoint:
-    """The writer again, or somebody who accesses everything."""
-    if client.dice.random() < 0.7:
+def _reader(client: Client, writer: Caller) -> Caller:
+    """The writer again, or somebody who accesses all tenants."""
+    if client.rng.random() < 0.7:
         return writer
-    return client.people.everywhere(client.dice)
+    return client.people.in_all_tenants(client.rng)

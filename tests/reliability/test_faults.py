@@ -3,8 +3,8 @@
 import secrets
 from pathlib import Path
 
-from reliability.faults.faults import possible
-from reliability.faults.installation import built
+from reliability.faults.faults import available_faults
+from reliability.faults.installation import running_installation
 from reliability.faults.run import Extent, run
 
 LONGEST, PAUSE, DRAIN = 0.8, 0.2, 120.0
@@ -12,13 +12,15 @@ LONGEST, PAUSE, DRAIN = 0.8, 0.2, 120.0
 
 def test_no_fault_loses_or_doubles_a_record(tmp_path: Path) -> None:
     seed = secrets.randbelow(10**6)
-    print(f"seed {seed}")  # noqa: T201 - to be able to repeat what has failed
-    with built(tmp_path) as installation:
-        kinds = len(possible(installation))
+    print(f"seed {seed}")  # noqa: T201 - to be able to redeliver what has failed
+    with running_installation(tmp_path) as installation:
+        kinds = len(available_faults(installation))
         outcome = run(installation, Extent(0, kinds, LONGEST, seed, PAUSE, DRAIN), print)
     total = outcome.comparison.total
-    wrongs = {wrong: n for wrong, n in total.wrongs.items() if n and wrong != "held too long"}
-    assert wrongs == {}, dict(outcome.comparison.examples)
+    discrepancies = {
+        wrong: n for wrong, n in total.discrepancies.items() if n and wrong != "held too long"
+    }
+    assert discrepancies == {}, dict(outcome.comparison.examples)
     assert (outcome.missing, outcome.waiting, outcome.quarantined) == (0, 0, 0)
     assert outcome.events >= total.acknowledged > 0
     assert total.times == kinds

@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from reliability.stress.load import Stage, run
+from reliability.stress.load import Installation, run
 from tests.processes import Web
 
 SECONDS = 8
@@ -12,6 +12,6 @@ SEED = 1
 def test_mixed_load_loses_doubles_and_mixes_up_nothing(
     app: Flask, web: Web, environment: dict[str, str]
 ) -> None:
-    tally = run(Stage(app, web, environment), SECONDS, SEED)
-    assert not tally.faults, dict(tally.examples)
-    assert tally.accesses == tally.events > 0
+    counts = run(Installation(app, web, environment), SECONDS, SEED)
+    assert not counts.faults, dict(counts.examples)
+    assert counts.accesses == counts.events > 0

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reliability.faults.disk import require_strace
-from reliability.faults.injection import ENDINGS, TIMEOUT
 from reliability.faults.journal_process import name_of
+from reliability.faults.system_calls import ENDINGS, TIMEOUT
 from tests.processes import ROOT
 
 CALLS = "openat,mkdir,write,pwrite64,fsync,fdatasync"

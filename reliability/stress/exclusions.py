@@ -1,4 +1,5 @@
-"""A tenant that says no, and takes it back: each counts from the very next access on."""
+"""A tenant denies accesses and then allows them again: each change counts from the next access
+on."""
 
 from dataclasses import replace
 
@@ -6,34 +7,34 @@ import orjson
 import requests
 
 from reliability.stress.client import Call, Client
-from reliability.stress.people import Effect, Standpoint
+from reliability.stress.people import Caller, Effect
 from webapp.audit.recorder import EXCLUDED_HEADER
 
 REASON = "legal"
-"""One that nobody searches for but here."""
+"""A reason that no other request gives."""
 
-RULINGS: tuple[tuple[str, Effect], ...] = (
+NARROWINGS: tuple[tuple[str, Effect], ...] = (
     ("deny", "denied"),
     ("require_approval", "approval_required"),
 )
-"""What a rule says, and what an access to its tenant alone then is."""
+"""The effect of a rule, and of an access to its tenant alone while the rule is there."""
 
 
-def change_ones_mind(client: Client) -> None:
-    """In a tenant that no other client writes to."""
-    host = client.people.host(client.name)
-    admin = Standpoint(host.admin, None, None, host.slug, None)
-    access = replace(client.people.everywhere(client.dice, "engineer", "support"), reason=REASON)
-    rule, ruling = client.dice.choice(RULINGS)
+def deny_and_allow(client: Client) -> None:
+    """Deny accesses to the client's own tenant, expect its exclusion, and allow them again."""
+    private_tenant = client.people.private_tenant(client.name)
+    admin = Caller(private_tenant.admin, None, None, private_tenant.slug, None)
+    access = replace(client.people.in_all_tenants(client.rng, "engineer", "support"), reason=REASON)
+    rule, effect_alone = client.rng.choice(NARROWINGS)
     written = client.send(
         Call(
             admin,
             "admin.rules.create",
             "POST",
             body={
-                "name": client.new_name(host.slug),
+                "name": client.new_name(private_tenant.slug),
                 "effect": rule,
-                "surfaces": [client.dice.choice(("admin.rules.list", "admin.*", "*"))],
+                "surfaces": [client.rng.choice(("admin.rules.list", "admin.*", "*"))],
                 "reasons": [REASON],
             },
             statuses=(201,),
@@ -43,12 +44,12 @@ def change_ones_mind(client: Client) -> None:
     if written is None:
         return
     path, tag = written.headers["Location"], written.headers["ETag"]
-    _expect(client, access, host.slug, excluded=True)
-    alone = replace(access, scope=f"tenant:{host.slug}")
-    client.send(Call(alone, statuses=(403,), effect=ruling))
+    _expect(client, access, private_tenant.slug, excluded=True)
+    alone = replace(access, scope=f"tenant:{private_tenant.slug}")
+    client.send(Call(alone, statuses=(403,), effect=effect_alone))
     lifted = client.send(_change(admin, path, tag))
     if lifted is not None:
-        _expect(client, access, host.slug, excluded=False)
+        _expect(client, access, private_tenant.slug, excluded=False)
         client.send(
             Call(
                 admin,
@@ -62,7 +63,7 @@ def change_ones_mind(client: Client) -> None:
         )
 
 
-def _change(admin: Standpoint, path: str, tag: str) -> Call:
+def _change(admin: Caller, path: str, tag: str) -> Call:
     return Call(
         admin,
         "admin.rules.update",
@@ -74,8 +75,8 @@ def _change(admin: Standpoint, path: str, tag: str) -> Call:
     )
 
 
-def _expect(client: Client, access: Standpoint, slug: str, *, excluded: bool) -> None:
-    """Of this tenant an access to all of them shows nothing, or what there is."""
+def _expect(client: Client, access: Caller, slug: str, *, excluded: bool) -> None:
+    """Expect that an access to all tenants leaves this one out, or shows its rules."""
     response = client.send(Call(access, query={"tenant": slug}, effect="allowed"))
     if response is None:
         return

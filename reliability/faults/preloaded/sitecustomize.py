@@ -1,5 +1,7 @@
-"""For a process whose clock libfaketime moves: its clock_nanosleep fails where the monotonic clock
-stays as it is, so that sleeping is waiting for nothing here."""
+"""Sleep by select() in processes whose clock libfaketime moves.
+
+Its clock_nanosleep() fails where the monotonic clock is left alone.
+"""
 
 import select
 import time

@@ -1,4 +1,4 @@
-"""Moving the clock of running processes: libfaketime reads from a file how far it is off."""
+"""The wall clock of running processes, moved by libfaketime, which reads the offset from a file."""
 
 import os
 from collections.abc import Mapping
@@ -8,8 +8,9 @@ PATTERN = "*/faketime/libfaketimeMT.so.1"
 HERE = Path(__file__).parent
 
 
-class TimeMachine:
-    """Moves the wall clock; the monotonic one stays, as it does when a machine's time is set."""
+class WallClock:
+    """Moves the wall clock. The monotonic clock stays, as it does when somebody sets a machine's
+    time."""
 
     def __init__(self, file: Path, library: Path) -> None:
         self._file = file
@@ -18,7 +19,7 @@ class TimeMachine:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """What the processes are started with whose clock is to be moved."""
+        """The variables for processes whose clock is to be moved."""
         return {
             "LD_PRELOAD": str(self._library),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
@@ -29,12 +30,12 @@ class TimeMachine:
         }
 
     def set(self, seconds: int) -> None:
-        """Have the clock go so many seconds ahead, or behind, within the next second."""
+        """Put the clock so many seconds ahead, or behind; the processes follow within a second."""
         fresh = self._file.with_suffix(".new")
         fresh.write_text(f"{seconds:+d}\n")
         fresh.rename(self._file)  # nobody may read half of it
 
 
-def find_time_machine(file: Path) -> TimeMachine | None:
+def find_wall_clock(file: Path) -> WallClock | None:
     found = sorted(Path("/usr/lib").glob(PATTERN))
-    return TimeMachine(file, found[0]) if found and os.name == "posix" else None
+    return WallClock(file, found[0]) if found and os.name == "posix" else None

@@ -1,7 +1,7 @@
-"""Every system call that a journal makes on its files fails once, and is the last one once.
+"""Make every system call of a journal on its files fail once, and be the last call once.
 
-strace has one call of one process fail, or kills the process as it makes it. What that process had
-been promised by then is held against what whoever adopts its files finds.
+strace makes one call of a process fail, or kills the process when it makes the call. Then the files
+are adopted, and what they hold is compared with what the process had been promised.
 """
 
 import re
@@ -28,7 +28,7 @@ CALLS = (
     *("fsync", "fdatasync", "rename", "unlink", "flock"),
 )
 FILES = 40
-"""Files that a journal goes through, at most, while its disk fails."""
+"""The most files that a journal goes through while its disk fails."""
 
 FEW = 3
 AT_ONCE = 2
@@ -43,7 +43,7 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 class Case:
     call: str
     number: int
-    """Which of the calls of that name; each thread counts its own."""
+    """Which call of that name fails; each thread counts its own."""
     mode: Mode
 
     @property
@@ -60,23 +60,25 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CaseResult:
     case: Case
-    hit: bool
-    """Whether that many calls were made."""
+    reached: bool
+    """Whether the process made that many calls."""
     acknowledged: int
     refused: int
     problems: tuple[str, ...]
 
 
 def find_cases() -> list[Case]:
-    """All there are, from a run in which nothing fails."""
+    """Find all cases, by a run in which nothing fails."""
     with tempfile.TemporaryDirectory(prefix="sightline-injection-") as home:
         directory = Path(home, "journal")
-        said, trace, returned = _finalize(directory, None, [])
-        problems = _check(said, directory)
+        printed, trace, returned = _run_process(directory, None, [])
+        problems = _check(printed, directory)
         if returned or problems:
-            raise AssertionError(f"it fails without any fault: {returned} {problems} {said[-5:]}")
+            raise AssertionError(
+                f"it fails without any fault: {returned} {problems} {printed[-5:]}"
+            )
     counts: Counter[tuple[str, str]] = Counter(re.findall(r"^(\d+) +(\w+)\(", trace, re.M))
     most = {call: max(n for (_, name), n in counts.items() if name == call) for _, call in counts}
     return [
@@ -87,38 +89,38 @@ def find_cases() -> list[Case]:
     ]
 
 
-def decide_all(
-    cases: Sequence[Case], say: Callable[[str], object] = lambda line: None
-) -> Iterator[Verdict]:
+def run_all(
+    cases: Sequence[Case], report: Callable[[str], object] = lambda line: None
+) -> Iterator[CaseResult]:
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        for number, verdict in enumerate(threads.map(decide, cases), 1):
+        for number, result in enumerate(threads.map(run_case, cases), 1):
             if number % 50 == 0:
-                say(f"{number} of {len(cases)} system calls")
-            yield verdict
+                report(f"{number} of {len(cases)} system calls")
+            yield result
 
 
-def decide(case: Case) -> Verdict:
+def run_case(case: Case) -> CaseResult:
     with tempfile.TemporaryDirectory(prefix="sightline-injection-") as home:
         directory = Path(home, "journal")
         ending = [CRASH] if case.mode == "fails from then on" else []
-        said, trace, returned = _finalize(directory, case.injection, ending)
-        problems = _check(said, directory)
+        printed, trace, returned = _run_process(directory, case.injection, ending)
+        problems = _check(printed, directory)
         if returned and case.mode != "is the last":
             problems.append(f"the process ended with {returned}")
-    words = Counter(line.partition(" ")[0] for line in said)
-    return Verdict(
+    words = Counter(line.partition(" ")[0] for line in printed)
+    return CaseResult(
         case,
-        hit="(INJECTED)" in trace or "killed by SIGKILL" in trace,
+        reached="(INJECTED)" in trace or "killed by SIGKILL" in trace,
         acknowledged=words["acknowledged"],
         refused=words["refused"],
         problems=tuple(problems),
     )
 
 
-def _finalize(
+def _run_process(
     directory: Path, injection: str | None, arguments: Sequence[str]
 ) -> tuple[list[str], str, int]:
-    """What the process said, the calls that it made, and how it ended."""
+    """Run the process, and return what it printed, its trace and its exit code."""
     trace = directory.with_name("trace")
     paths = [directory.parent, directory]
     paths += [directory / f"{name_of(n)}{end}" for n in range(1, FILES) for end in ENDINGS]
@@ -141,11 +143,11 @@ def _finalize(
     return whole.splitlines(), trace.read_text(), done.returncode
 
 
-def _check(said: Sequence[str], directory: Path) -> list[str]:
-    """What is wrong with what is found afterwards, beside what was said before."""
+def _check(printed: Sequence[str], directory: Path) -> list[str]:
+    """Compare what the files hold afterwards with what the process printed."""
     ids: defaultdict[str, set[UUID]] = defaultdict(set)
     found: list[AuditEvent] = []
-    for line in said:
+    for line in printed:
         word, _, rest = line.partition(" ")
         if word == "committed":
             found.append(load_event(rest.encode()))
@@ -181,12 +183,12 @@ def _missing(ids: dict[str, set[UUID]], found: Sequence[AuditEvent]) -> Iterator
     for event_id in ids["begun"]:
         if not outcomes[event_id]:
             yield f"{event_id} had begun, and is not there"
-    for event_id in {event.id for event in found} - ids["asked"]:
-        yield f"{event_id} is there, and nobody asked for it"
+    for event_id in {event.id for event in found} - ids["given"]:
+        yield f"{event_id} is there, and nobody handed it in"
 
 
 def _misnumbered(found: Sequence[AuditEvent]) -> Iterator[str]:
-    """An event has one number, and a number one event; no number of a journal is left out."""
+    """Events with several numbers, numbers with several events, and numbers that are left out."""
     numbers: defaultdict[UUID, set[tuple[UUID, int]]] = defaultdict(set)
     journals: defaultdict[UUID, defaultdict[int, set[UUID]]] = defaultdict(lambda: defaultdict(set))
     for event in found:
@@ -202,4 +204,4 @@ def _misnumbered(found: Sequence[AuditEvent]) -> Iterator[str]:
                 yield f"{number} of {journal} are {there}"
         gaps = set(range(1, max(events) + 1)) - set(events)
         if gaps:
-            yield f"{journal} has no {sorted(gaps)}"
+            yield f"{journal} lacks {sorted(gaps)}"
