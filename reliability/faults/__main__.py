@@ -15,7 +15,7 @@ from reliability.faults.disk import require_strace
 from reliability.faults.installation import running_installation
 from reliability.faults.report import print_calls, print_run, write_document
 from reliability.faults.run import Extent, run
-from reliability.faults.system_calls import find_cases, run_all
+from reliability.faults.system_calls import find_cases, run_all, sample
 
 LONGEST = 5.0
 
@@ -38,7 +38,10 @@ def main() -> int:
             _keep_logs(Path(home), arguments.logs)
     print_run(outcome, extent)
     _report("every system call of a journal")
-    results = tuple(run_all(find_cases(), _report))
+    cases = find_cases()
+    if arguments.calls is not None:
+        cases = sample(cases, arguments.calls, extent.seed)
+    results = tuple(run_all(cases, _report))
     print_calls(results)
     if arguments.document:
         write_document(outcome, results, extent)
@@ -49,6 +52,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m reliability.faults", description=__doc__)
     parser.add_argument("--accesses", type=int, default=20_000, help="at least (default: 20000)")
     parser.add_argument("--faults", type=int, default=200, help="at least (default: 200)")
+    parser.add_argument("--calls", type=int, help="system calls to fail in each way (default: all)")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="of the faults")
     parser.add_argument("--logs", type=Path, help="where the logs go if something is wrong")
     parser.add_argument(

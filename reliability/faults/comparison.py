@@ -1,5 +1,4 @@
-"""Compare what clients were told with the ledger: each access has one event, and there are no
-others."""
+"""Compare what clients were told with the ledger: one event for each access, and no others."""
 
 import re
 from collections import Counter, defaultdict

@@ -1,5 +1,4 @@
-"""Deliver tasks more than once: copy the messages in the queue, reorder them, and send old ones
-again."""
+"""Deliver tasks more than once: copy messages in the queue, reorder them, send old ones again."""
 
 from collections import deque
 from random import Random

@@ -1,5 +1,4 @@
-"""The installation that the faults break: PostgreSQL, Redis, and the Procfile's processes with all
-that they start."""
+"""The installation that faults break: PostgreSQL, Redis, and the processes of the Procfile."""
 
 import os
 import signal

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Literal, get_args
 from uuid import UUID
 
@@ -87,6 +88,15 @@ def find_cases() -> list[Case]:
         for number in range(1, most[call] + 1)
         for mode in MODES
     ]
+
+
+def sample(cases: Sequence[Case], each: int, seed: int) -> list[Case]:
+    """So many cases of each mode, and a failing flush, which every event waits for."""
+    rng = Random(seed)  # noqa: S311 - to be repeatable, not secret
+    by_mode = {mode: [case for case in cases if case.mode == mode] for mode in MODES}
+    flushes = [case for case in cases if case.call == "fdatasync" and case.mode == "fails"]
+    chosen = [case for some in by_mode.values() for case in rng.sample(some, min(each, len(some)))]
+    return [rng.choice(flushes), *chosen]
 
 
 def run_all(

@@ -1,5 +1,4 @@
-"""A tenant denies accesses and then allows them again: each change counts from the next access
-on."""
+"""A tenant denies accesses and allows them again: each change counts from the next access on."""
 
 from dataclasses import replace
 

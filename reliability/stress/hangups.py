@@ -1,5 +1,4 @@
-"""Clients that hang up: in the middle of their request, before the answer, or in the middle of
-it."""
+"""Clients that hang up: within their request, before the answer, or within the answer."""
 
 import socket
 import struct

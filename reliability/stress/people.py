@@ -1,5 +1,4 @@
-"""The people who send requests, and the scopes that they ask for: three tenants' people, and the
-platform's."""
+"""The people who send requests, of three tenants and of the platform, and their scopes."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

@@ -1,5 +1,4 @@
-"""Wipe the cache, overwrite it with garbage, forge it and restore older values of it, all the
-time."""
+"""Wipe the cache, overwrite it with garbage, forge it and restore older values, all the time."""
 
 import os
 import pickle

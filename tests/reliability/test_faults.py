@@ -12,7 +12,7 @@ LONGEST, PAUSE, DRAIN = 0.8, 0.2, 120.0
 
 def test_no_fault_loses_or_doubles_a_record(tmp_path: Path) -> None:
     seed = secrets.randbelow(10**6)
-    print(f"seed {seed}")  # noqa: T201 - to be able to redeliver what has failed
+    print(f"seed {seed}")  # noqa: T201 - so that a failure can be repeated
     with running_installation(tmp_path) as installation:
         kinds = len(available_faults(installation))
         outcome = run(installation, Extent(0, kinds, LONGEST, seed, PAUSE, DRAIN), print)

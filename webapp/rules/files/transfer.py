@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import or_, select
+from sqlalchemy import func, or_, select
 
 from webapp.db.scopes import Scope
 from webapp.extensions import db
@@ -21,6 +21,9 @@ from webapp.rules.models import RuleRow
 from webapp.rules.rule import Rule
 
 Kind = Literal["created", "changed", "deleted"]
+
+_TAKE_TURNS = 3_318_207_745_910_262_441
+"""Any number that no other advisory lock has."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,7 @@ def carry_out(scope: Scope, plan: Plan, by: str) -> None:
 
     What is deleted goes last, so that what takes its place is there before.
     """
+    _lock(plan)
     for creation in plan.creations:
         entry = creation.entry
         with _placed(entry.place):
@@ -147,6 +151,17 @@ def carry_out(scope: Scope, plan: Plan, by: str) -> None:
         rule = deletion.rule
         with _placed(f"{rule.tenant or 'the platform'}'s rule {rule.name!r}"):
             service.delete_rule(rule.id, _unchanged_since(rule), by)
+
+
+def _lock(plan: Plan) -> None:
+    """Lock the rules of a plan before the first of them is changed, for one import at a time: so it
+    cannot deadlock with another import, nor with requests, which lock one rule each."""
+    db.session.execute(select(func.pg_advisory_xact_lock(_TAKE_TURNS)))
+    ids = [change.rule.id for change in plan.amendments]
+    ids += [deletion.rule.id for deletion in plan.deletions]
+    db.session.execute(
+        select(RuleRow.id).where(RuleRow.id.in_(ids)).order_by(RuleRow.id).with_for_update()
+    )
 
 
 @contextmanager
