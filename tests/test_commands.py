@@ -54,6 +54,8 @@ class Prepared(NamedTuple):
     arguments: Sequence[str]
     recorded: Sequence[str]
     """The paths of its events, in order."""
+    rows: int = 1
+    """How many rows each of them says that it is about."""
 
 
 @pytest.fixture
@@ -119,6 +121,27 @@ def plain(*words: str, given: Sequence[str] = ()) -> Callable[[Setting], Prepare
     return prepare
 
 
+def end_tenant(setting: Setting) -> Prepared:
+    words = ["tenants", "end", setting.tenant.slug]
+    return Prepared([*words, "--yes"], [" ".join(["flask", *words])], rows=2)  # and a membership
+
+
+def end_user(setting: Setting) -> Prepared:
+    """With a token, a platform role and a membership."""
+    words = ["users", "end", setting.somebody.email]
+    return Prepared([*words, "--yes"], [" ".join(["flask", *words])], rows=4)
+
+
+def rename_user(setting: Setting) -> Prepared:
+    words = ["users", "rename", setting.somebody.email, f"{uuid4().hex}@example.org"]
+    return Prepared(words, [" ".join(["flask", *words])])
+
+
+def rename_tenant(setting: Setting) -> Prepared:
+    words = ["tenants", "rename", setting.tenant.slug, "--slug", f"t-{uuid4().hex}"]
+    return Prepared(words, [" ".join(["flask", *words])])
+
+
 def revoke_grant(setting: Setting) -> Prepared:
     grant_id = setting.grant()
     return Prepared(["grants", "revoke", grant_id], [f"flask grants revoke {grant_id}"])
@@ -162,7 +185,11 @@ IMPORTED = "flask rules import by operator"
 
 CHANGES: Sequence[Callable[[Setting], Prepared]] = [
     create_tenant,
+    rename_tenant,
+    end_tenant,
     create_user,
+    rename_user,
+    end_user,
     plain("users", "grant", "EMAIL", "auditor"),
     plain("users", "revoke", "EMAIL", "support"),
     plain("users", "join", "EMAIL", "SLUG", given=("--role", "admin")),
@@ -194,6 +221,14 @@ def simulation(setting: Setting) -> Sequence[str]:
     return ["rules", "simulate", str(path)]
 
 
+def tenant_shown(setting: Setting) -> Sequence[str]:
+    return ["tenants", "show", setting.tenant.slug]
+
+
+def user_shown(setting: Setting) -> Sequence[str]:
+    return ["users", "show", setting.somebody.email]
+
+
 def shows(*words: str) -> Callable[[Setting], Sequence[str]]:
     def prepare(_: Setting) -> Sequence[str]:
         return words
@@ -219,6 +254,8 @@ SHOWS: Sequence[Callable[[Setting], Sequence[str]]] = [
     shows("tokens", "list"),
     shows("users", "list"),
     shows("version"),
+    tenant_shown,
+    user_shown,
     simulation,
     dry_run,
     unchanged_import,
@@ -293,7 +330,7 @@ def test_every_command_is_known_to_change_something_or_nothing(
 def test_change_by_a_command_leaves_its_event(
     app: Flask, setting: Setting, prepare: Callable[[Setting], Prepared]
 ) -> None:
-    arguments, expected = prepare(setting)
+    arguments, expected, rows = prepare(setting)
     before, number = state(app), last_number(app)
     result = setting.run(*arguments)
     assert result.exit_code == 0, result.output
@@ -306,14 +343,14 @@ def test_change_by_a_command_leaves_its_event(
         assert (event["kind"], event["outcome"]) == ("change", "served")
         assert event["surface"] == ".".join(arguments[:2])
         assert event["request"]["method"] == "CLI"
-        assert event["rows"] == 1
+        assert event["rows"] == rows
 
 
 @pytest.mark.parametrize("prepare", CHANGES, ids=lambda prepare: prepare.__qualname__)
 def test_change_by_a_command_that_cannot_be_recorded_is_not_made(
     app: Flask, setting: Setting, prepare: Callable[[Setting], Prepared]
 ) -> None:
-    arguments, _ = prepare(setting)
+    arguments, *_ = prepare(setting)
     before, number = state(app), last_number(app)
     with mock.patch.object(ledger, "append_own", side_effect=OSError("no room for events")):
         assert setting.run(*arguments).exit_code != 0
