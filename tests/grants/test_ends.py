@@ -20,7 +20,7 @@ from webapp.caching import invalidate
 from webapp.db.scopes import MaintenanceScope
 from webapp.decisions import break_glass, decide
 from webapp.extensions import db
-from webapp.grants import active, expiry, service
+from webapp.grants import active, expiry, review, service
 from webapp.grants.active import holder_tag
 from webapp.grants.models import GrantRow
 
@@ -31,7 +31,7 @@ ENDS_AT = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=2)
 @contextmanager
 def at(moment: datetime) -> Iterator[None]:
     """Decisions, and what becomes of grants, at this moment."""
-    with clock_at(moment, active, break_glass, decide, expiry, service):
+    with clock_at(moment, active, break_glass, decide, expiry, review, service):
         yield
 
 
