@@ -26,7 +26,7 @@ class WallClock:
             "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "NO_FAKE_STAT": "1",
-            "PYTHONPATH": str(HERE / "clock"),
+            "PYTHONPATH": str(HERE / "preloaded"),
         }
 
     def set(self, seconds: int) -> None:
