@@ -83,14 +83,14 @@ def test_every_command_and_every_option_has_help(app: Flask) -> None:
     assert silent == []
 
 
-def test_the_version_is_that_of_the_project(run: Run) -> None:
+def test_version_is_that_of_the_project(run: Run) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["version"] == VERSION
     assert run("version").stdout == f"Sightline, version {VERSION}\n"
     assert orjson.loads(run("version", "--json").stdout) == {"version": VERSION}
 
 
-def test_every_group_tells_the_version(app: Flask, run: Run) -> None:
+def test_every_group_prints_the_version(app: Flask, run: Run) -> None:
     groups = {path.split()[0] for path, _ in own_commands(app)} - {"doctor", "version"}
     assert groups
     for name in groups:
@@ -103,7 +103,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("narrow")
-def test_a_narrow_table_folds_names_and_no_id(capsys: pytest.CaptureFixture[str]) -> None:
+def test_narrow_table_folds_names_and_no_id(capsys: pytest.CaptureFixture[str]) -> None:
     name = " ".join(f"word{number}" for number in range(12))
     things = [
         Thing(uuid4(), name, str(uuid4()), (uuid4(), uuid4())),
@@ -120,12 +120,12 @@ def test_a_narrow_table_folds_names_and_no_id(capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.usefixtures("narrow")
-def test_a_table_without_ids_is_as_wide_as_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_without_ids_is_as_wide_as_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     print_rows(Thing, [Thing("x" * 30, "y" * 30, None, ())], as_json=False)  # type: ignore[arg-type]  # no id at all
     assert {len(line) for line in capsys.readouterr().out.splitlines()} == {NARROW}
 
 
-def test_an_empty_table_says_that_nothing_was_found(capsys: pytest.CaptureFixture[str]) -> None:
+def test_empty_table_says_that_nothing_was_found(capsys: pytest.CaptureFixture[str]) -> None:
     print_rows(Thing, [], as_json=False)
     assert capsys.readouterr().out == "Nothing found.\n"
     print_rows(Thing, [], as_json=True)

@@ -27,7 +27,7 @@ def run(app: Flask, *arguments: str) -> Result:
     return app.test_cli_runner().invoke(args=["cache", *arguments])
 
 
-def test_stats(app: Flask, scope: TenantScope) -> None:
+def test_stats_count_keys_bytes_and_outcomes_by_function(app: Flask, scope: TenantScope) -> None:
     in_turn((app, app), scope, find_thing, "x")
     result = run(app, "stats", "--json")
     assert result.exit_code == 0
@@ -58,7 +58,9 @@ def test_clear_forgets_in_every_process_and_nothing_else(
     assert probe.loads == 2
 
 
-def test_clear_one_function(app: Flask, other_app: Flask, scope: TenantScope) -> None:
+def test_clear_of_one_function_leaves_the_others(
+    app: Flask, other_app: Flask, scope: TenantScope
+) -> None:
     in_turn((app, other_app), scope, find_thing, "x")
     with inside(app, scope):
         list_titles(scope, Query())
@@ -70,7 +72,7 @@ def test_clear_one_function(app: Flask, other_app: Flask, scope: TenantScope) ->
         assert list_titles(scope, Query()).outcome == "hit"
 
 
-def test_clear_refuses_an_unknown_function_and_names_the_known(
+def test_clear_refuses_an_unknown_function_and_names_the_known_ones(
     app: Flask, other_app: Flask, scope: TenantScope
 ) -> None:
     in_turn((app, other_app), scope, find_thing, "x")
@@ -89,7 +91,7 @@ def test_clear_knows_functions_that_only_redis_remembers(
     assert "1 keys removed" in run(app, "clear", "--function", find_thing.name).output
 
 
-def test_warm(app: Flask, other_app: Flask) -> None:
+def test_warm_fills_the_cache_for_other_processes(app: Flask, other_app: Flask) -> None:
     result = run(app, "warm", "--json")
     assert result.exit_code == 0, result.output
     assert orjson.loads(result.output) == {"calls": 2, "outcomes": {"miss": 2}}
@@ -109,7 +111,7 @@ def test_warm_fails_with_the_function(app: Flask) -> None:
     assert run(app, "warm").exit_code != 0
 
 
-def test_redis_down_is_said_and_no_success(app: Flask, redis_server: RedisServer) -> None:
+def test_unreachable_redis_is_reported_and_fails(app: Flask, redis_server: RedisServer) -> None:
     redis_server.kill()
     for command in (("stats",), ("stats", "--json"), ("clear",), ("warm",)):
         result = run(app, *command)

@@ -41,7 +41,7 @@ def who(app: Flask, token: str) -> Principal:
         return tokens.verify(token)
 
 
-def test_from_nothing_to_a_token_and_back(app: Flask, run: Run) -> None:
+def test_created_token_works_until_it_is_revoked(app: Flask, run: Run) -> None:
     slug, email = unique("acme"), f"{unique('ann')}@example.org"
     tenant = succeed(run, "tenants", "create", slug, "--name", "Acme [bold]Rockets")
     user = succeed(run, "users", "create", email, "--role", "support")
@@ -71,7 +71,7 @@ def test_from_nothing_to_a_token_and_back(app: Flask, run: Run) -> None:
     assert listed["last_used_at"] is None
 
 
-def test_a_secret_is_printed_once(run: Run) -> None:
+def test_token_secret_is_printed_only_when_made(run: Run) -> None:
     email = f"{unique('ann')}@example.org"
     succeed(run, "users", "create", email)
     made = run("tokens", "create", email, "--name", "laptop")
@@ -85,7 +85,7 @@ def test_a_secret_is_printed_once(run: Run) -> None:
         assert tokens.TOKEN_PREFIX not in listed.output
 
 
-def test_lifetimes(run: Run) -> None:
+def test_token_lifetime_is_parsed_and_bounded(run: Run) -> None:
     email = f"{unique('ann')}@example.org"
     succeed(run, "users", "create", email)
 
@@ -105,7 +105,7 @@ def test_lifetimes(run: Run) -> None:
         refuse(run, *arguments, says="must be like 90d", code=2)
 
 
-def test_tables(run: Run) -> None:
+def test_tables_show_names_as_they_were_given(run: Run) -> None:
     slug, email = unique("acme"), f"{unique('ann')}@example.org"
     succeed(run, "tenants", "create", slug, "--name", ":rocket: [red]Acme[/red]")
     succeed(run, "users", "create", email, "--role", "owner")
@@ -122,7 +122,7 @@ def test_tables(run: Run) -> None:
     assert made["id"] in line("tokens", email)
 
 
-def test_problems_are_one_line_and_no_success(run: Run) -> None:
+def test_refused_command_prints_one_line_and_fails(run: Run) -> None:
     slug, email = unique("acme"), f"{unique('ann')}@example.org"
     succeed(run, "tenants", "create", slug)
     succeed(run, "users", "create", email)
@@ -142,13 +142,13 @@ def test_problems_are_one_line_and_no_success(run: Run) -> None:
     refuse(run, "tokens", "revoke", "x", says="'x' is not a valid UUID", code=2)
 
 
-def test_addresses_are_the_same_in_any_case(run: Run) -> None:
+def test_email_addresses_are_the_same_in_any_case(run: Run) -> None:
     email = f"{unique('Ann')}@Example.org"
     assert succeed(run, "users", "create", email)["email"] == email.lower()
     succeed(run, "users", "grant", email.upper(), "support")
 
 
-def test_a_database_that_is_down_is_said(app: Flask) -> None:
+def test_unreachable_database_is_reported_without_a_traceback(app: Flask) -> None:
     settings = app.extensions["settings"]
     nowhere = make_url(settings.database_url).set(port=1).render_as_string(hide_password=False)
     down = create_app(replace(settings, database_url=nowhere))

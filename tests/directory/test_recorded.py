@@ -1,4 +1,4 @@
-"""What commands change leaves a record, committed with the change."""
+"""Commands that change something leave an audit event, committed with the change."""
 
 from flask import Flask
 from sqlalchemy import select
@@ -9,7 +9,7 @@ from tests.directory.test_cli import succeed, unique
 from webapp.audit.models import AuditEventRow
 
 
-def test_what_a_command_changes_is_recorded_with_it(app: Flask, run: Run) -> None:
+def test_changing_command_is_recorded_with_its_change(app: Flask, run: Run) -> None:
     slug, email = unique("acme"), f"{unique('ann')}@example.org"
     run("tenants", "create", slug)
     run("users", "create", email)
@@ -42,7 +42,7 @@ def test_what_a_command_changes_is_recorded_with_it(app: Flask, run: Run) -> Non
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
 
-def test_a_command_that_fails_is_not_recorded(app: Flask, run: Run) -> None:
+def test_failed_command_is_not_recorded(app: Flask, run: Run) -> None:
     email = f"{unique('ann')}@example.org"
     assert run("users", "grant", email, "support").exit_code != 0
     with second_connection(app) as session:

@@ -51,7 +51,7 @@ def find_person(app: Flask, email: str) -> Principal | None:
         return lookup.find_principal(email, None, mfa=False)
 
 
-def test_a_tenant_is_shown_with_its_members(run: Run, app: Flask, tenant: MadeTenant) -> None:
+def test_tenant_is_shown_with_its_members(run: Run, app: Flask, tenant: MadeTenant) -> None:
     member, admin = add_member(app, tenant), add_account(app, member_of={tenant.slug: "admin"})
     shown = succeed(run, "tenants", "show", tenant.slug)
     assert (shown["slug"], shown["id"], shown["ended_at"]) == (tenant.slug, str(tenant.id), None)
@@ -67,7 +67,7 @@ def test_a_tenant_is_shown_with_its_members(run: Run, app: Flask, tenant: MadeTe
     refuse(run, "tenants", "show", "no-such", says="There is no tenant no-such.")
 
 
-def test_a_user_is_shown_with_roles_and_tokens(run: Run, app: Flask, tenant: MadeTenant) -> None:
+def test_user_is_shown_with_roles_and_tokens(run: Run, app: Flask, tenant: MadeTenant) -> None:
     account = add_account(app, "support", "auditor", member_of={tenant.slug: "admin"})
     shown = succeed(run, "users", "show", account.email.upper())
     assert (shown["email"], shown["id"]) == (account.email, str(account.id))
@@ -81,7 +81,7 @@ def test_a_user_is_shown_with_roles_and_tokens(run: Run, app: Flask, tenant: Mad
     refuse(run, "users", "show", "no@example.org", says="There is no user no@example.org.")
 
 
-def test_a_renamed_tenant_is_found_by_its_new_slug_in_every_process(
+def test_renamed_tenant_is_found_by_its_new_slug_in_every_process(
     app: Flask, other_app: Flask, run: Run, tenant: MadeTenant, admin: Account
 ) -> None:
     new = unique("renamed")
@@ -104,7 +104,7 @@ def test_a_renamed_tenant_is_found_by_its_new_slug_in_every_process(
     assert path
 
 
-def test_a_tenant_is_renamed_in_part(run: Run, tenant: MadeTenant) -> None:
+def test_tenant_is_renamed_in_part(run: Run, tenant: MadeTenant) -> None:
     renamed = succeed(run, "tenants", "rename", tenant.slug, "--name", "Only the name")
     assert (renamed["slug"], renamed["name"]) == (tenant.slug, "Only the name")
     slug = unique("renamed")
@@ -112,7 +112,7 @@ def test_a_tenant_is_renamed_in_part(run: Run, tenant: MadeTenant) -> None:
     assert (renamed["slug"], renamed["name"]) == (slug, "Only the name")
 
 
-def test_a_tenant_is_not_renamed_to_what_is_taken_or_wrong(
+def test_tenant_is_not_renamed_to_a_taken_or_invalid_name(
     app: Flask, run: Run, tenant: MadeTenant
 ) -> None:
     other = add_tenant(app)
@@ -125,7 +125,7 @@ def test_a_tenant_is_not_renamed_to_what_is_taken_or_wrong(
     assert succeed(run, "tenants", "show", tenant.slug)["name"] == f"Tenant {tenant.slug}"
 
 
-def test_a_renamed_user_keeps_roles_and_tokens_in_every_process(
+def test_renamed_user_keeps_roles_and_tokens_in_every_process(
     app: Flask, other_app: Flask, run: Run, tenant: MadeTenant
 ) -> None:
     account = add_account(app, "support", member_of={tenant.slug: "member"})
@@ -143,7 +143,7 @@ def test_a_renamed_user_keeps_roles_and_tokens_in_every_process(
     assert recorded(app, f"flask users rename {account.email} {new}")
 
 
-def test_a_rename_names_the_rules_that_no_longer_apply(
+def test_renaming_a_user_lists_rules_that_no_longer_apply(
     app: Flask, run: Run, client: FlaskClient, tenant: MadeTenant, admin: Account
 ) -> None:
     account = add_account(app, "support")
@@ -163,7 +163,7 @@ def test_a_rename_names_the_rules_that_no_longer_apply(
     assert named == {"tenant": tenant.slug, "name": "names them", "id": rule["id"]}
 
 
-def test_a_user_is_not_renamed_to_what_is_taken_or_wrong(app: Flask, run: Run) -> None:
+def test_user_is_not_renamed_to_a_taken_or_invalid_address(app: Flask, run: Run) -> None:
     account, other = add_account(app), add_account(app)
     rename = ("users", "rename", account.email)
     refuse(run, *rename, other.email.upper(), says=f"There is a user {other.email} already.")
@@ -172,7 +172,7 @@ def test_a_user_is_not_renamed_to_what_is_taken_or_wrong(app: Flask, run: Run) -
     assert who(app, account.token).email == account.email
 
 
-def test_an_ended_user_is_refused_from_the_next_request_in_every_process(
+def test_ended_user_is_refused_from_the_next_request_in_every_process(
     app: Flask, other_app: Flask, run: Run, tenant: MadeTenant
 ) -> None:
     account = add_account(app, "support", "owner", member_of={tenant.slug: "member"})
@@ -198,7 +198,7 @@ def test_an_ended_user_is_refused_from_the_next_request_in_every_process(
     ]
 
 
-def test_an_ended_user_gets_nothing_new(app: Flask, run: Run, tenant: MadeTenant) -> None:
+def test_ended_user_gets_nothing_new(app: Flask, run: Run, tenant: MadeTenant) -> None:
     account = add_account(app)
     email, says = account.email, f"The user {account.email} has ended."
     assert run("users", "end", email, "--yes").exit_code == 0
@@ -209,7 +209,7 @@ def test_an_ended_user_gets_nothing_new(app: Flask, run: Run, tenant: MadeTenant
     refuse(run, "users", "create", email, says=f"There is a user {email} already.")
 
 
-def test_an_ended_users_address_is_free_once_it_was_renamed(app: Flask, run: Run) -> None:
+def test_address_of_ended_user_is_free_after_renaming(app: Flask, run: Run) -> None:
     account = add_account(app)
     assert run("users", "end", account.email, "--yes").exit_code == 0
     assert run("users", "rename", account.email, f"former-{account.email}").exit_code == 0
@@ -220,10 +220,7 @@ def test_an_ended_users_address_is_free_once_it_was_renamed(app: Flask, run: Run
     assert (str(person.id), person.ended) == (anew["id"], False)
 
 
-def test_what_an_ended_user_still_held_would_count_for_nothing(
-    app: Flask, tenant: MadeTenant
-) -> None:
-    """A token, a role and a membership that were written while the user ended."""
+def test_token_written_while_a_user_ended_is_refused(app: Flask, tenant: MadeTenant) -> None:
     account = add_account(app)
     secret = tokens.make_secret()
     with app.app_context(), db.session.scoped(IdentityScope()):
@@ -235,7 +232,7 @@ def test_what_an_ended_user_still_held_would_count_for_nothing(
     assert answer.status_code == 401
 
 
-def test_another_services_question_about_an_ended_user_is_denied(
+def test_elevation_of_ended_user_is_denied_to_another_service(
     app: Flask,
     run: Run,
     client: FlaskClient,
@@ -260,7 +257,7 @@ def test_another_services_question_about_an_ended_user_is_denied(
     assert after["rules"] == [rule["id"]]
 
 
-def test_an_ended_tenant_has_no_members_and_cannot_be_elevated_to(
+def test_ended_tenant_has_no_members_and_cannot_be_elevated_to(
     app: Flask, other_app: Flask, run: Run, tenant: MadeTenant, admin: Account
 ) -> None:
     member, engineer = add_member(app, tenant), add_account(app, "engineer")
@@ -284,7 +281,7 @@ def test_an_ended_tenant_has_no_members_and_cannot_be_elevated_to(
     ]
 
 
-def test_an_ended_tenants_records_stay(
+def test_records_of_ended_tenant_stay(
     app: Flask, run: Run, client: FlaskClient, tenant: MadeTenant, admin: Account
 ) -> None:
     rule = add_rule(client, admin.headers())
@@ -294,7 +291,7 @@ def test_an_ended_tenants_records_stay(
     assert run("grants", "list", "--tenant", tenant.slug).exit_code == 0
 
 
-def test_an_ended_tenant_gets_nothing_new(
+def test_ended_tenant_gets_nothing_new(
     app: Flask, run: Run, client: FlaskClient, tenant: MadeTenant, owner: Account, support: Account
 ) -> None:
     account, says = add_account(app), f"The tenant {tenant.slug} has ended."
@@ -316,7 +313,7 @@ def test_an_ended_tenant_gets_nothing_new(
 
 
 @pytest.mark.parametrize("command", ["tenants", "users"])
-def test_ending_asks_first(app: Flask, command: str) -> None:
+def test_ending_asks_before_it_changes_anything(app: Flask, command: str) -> None:
     tenant, account = add_tenant(app), add_account(app)
     name = tenant.slug if command == "tenants" else account.email
     runner = app.test_cli_runner()
@@ -327,8 +324,9 @@ def test_ending_asks_first(app: Flask, command: str) -> None:
         assert ("ended at: -\n" in shown) == (code != 0)
 
 
-def test_a_membership_in_an_ended_tenant_counts_for_nothing(app: Flask, tenant: MadeTenant) -> None:
-    """One that was written while the tenant ended."""
+def test_membership_written_while_a_tenant_ended_counts_for_nothing(
+    app: Flask, tenant: MadeTenant
+) -> None:
     account = add_account(app)
     with app.app_context(), db.session.scoped(IdentityScope()):
         service.end_tenant(tenant.slug)

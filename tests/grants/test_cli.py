@@ -35,7 +35,7 @@ def succeed(run: Run, *arguments: str) -> Any:
     return orjson.loads(result.stdout)
 
 
-def test_it_shows_grants(
+def test_list_shows_grants_with_filters(
     run: Run,
     client: FlaskClient,
     tenant: MadeTenant,
@@ -60,7 +60,7 @@ def test_it_shows_grants(
     ]
 
 
-def test_an_unknown_tenant_or_state_is_refused(run: Run, tenant: MadeTenant) -> None:
+def test_list_refuses_an_unknown_tenant_or_state(run: Run, tenant: MadeTenant) -> None:
     assert run("list", "--tenant", tenant.slug).stdout == "Nothing found.\n"
     for option, value, code, says in (
         ("--tenant", "no-such-tenant", 1, "There is no tenant no-such-tenant."),
@@ -71,7 +71,7 @@ def test_an_unknown_tenant_or_state_is_refused(run: Run, tenant: MadeTenant) -> 
         assert says in result.stderr
 
 
-def test_what_an_operator_revokes_ends_and_is_on_record(
+def test_revoked_grant_ends_and_is_recorded(
     app: Flask,
     run: Run,
     client: FlaskClient,
@@ -97,7 +97,9 @@ def test_what_an_operator_revokes_ends_and_is_on_record(
     assert event["decision"]["grant_ids"] == [request_["id"]]
 
 
-def test_what_cannot_be_revoked_is_one_line(run: Run, request_: dict[str, Any]) -> None:
+def test_revoking_a_closed_or_unknown_grant_fails_in_one_line(
+    run: Run, request_: dict[str, Any]
+) -> None:
     succeed(run, "revoke", request_["id"])
     for grant_id, says in (
         (request_["id"], "It is revoked already."),
@@ -109,7 +111,9 @@ def test_what_cannot_be_revoked_is_one_line(run: Run, request_: dict[str, Any]) 
     assert run("revoke", "x").exit_code == 2
 
 
-def test_it_expires_what_is_over(app: Flask, run: Run, request_: dict[str, Any]) -> None:
+def test_expire_ends_grants_whose_time_is_over(
+    app: Flask, run: Run, request_: dict[str, Any]
+) -> None:
     let_end(app, request_)
     assert succeed(run, "expire")["expired"] >= 1
     (event,) = expiries(app, request_)

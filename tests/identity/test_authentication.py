@@ -1,4 +1,4 @@
-"""Who a token stands for, and that no revocation, expiry or change of roles comes late."""
+"""Credentials authenticate their principal; revocation, expiry and changed roles are never late."""
 
 import hashlib
 from collections.abc import Callable
@@ -53,7 +53,7 @@ def assert_refused(app: Flask, token: str, why: str) -> None:
     assert why in str(refused.value)
 
 
-def test_a_token_stands_for_its_principal(app: Flask) -> None:
+def test_token_authenticates_its_principal(app: Flask) -> None:
     tenant = add_tenant(app)
     account = add_account(app, "engineer", "auditor", member_of={tenant.slug: "admin"})
     principal = who(app, account.token)
@@ -64,7 +64,7 @@ def test_a_token_stands_for_its_principal(app: Flask) -> None:
     assert [m.tenant_id for m in principal.memberships] == [tenant.id]
 
 
-def test_a_revocation_counts_from_the_next_request(app: Flask, other_app: Flask) -> None:
+def test_revoked_token_is_refused_from_the_next_request(app: Flask, other_app: Flask) -> None:
     tenant = add_tenant(app)
     account = add_account(app, member_of={tenant.slug: "member"})
     clients = [app.test_client(), other_app.test_client()]
@@ -77,7 +77,7 @@ def test_a_revocation_counts_from_the_next_request(app: Flask, other_app: Flask)
         assert answer.json["code"] == "unauthenticated"  # type: ignore[index]  # it is JSON
 
 
-def test_a_revocation_counts_in_processes_that_run(app: Flask, web: Web) -> None:
+def test_revoked_token_is_refused_by_running_processes(app: Flask, web: Web) -> None:
     tenant = add_tenant(app)
     account = add_account(app, member_of={tenant.slug: "member"})
 
@@ -92,14 +92,14 @@ def test_a_revocation_counts_in_processes_that_run(app: Flask, web: Web) -> None
     assert statuses() == {401}
 
 
-def test_a_revocation_that_was_rolled_back_is_none(app: Flask, other_app: Flask) -> None:
+def test_token_stays_good_when_its_revocation_is_rolled_back(app: Flask, other_app: Flask) -> None:
     account = add_account(app)
     who(other_app, account.token)
     change(app, lambda: service.revoke_token(account.token_id), commit=False)
     assert who(app, account.token) == who(other_app, account.token)
 
 
-def test_one_token_of_several_is_revoked(app: Flask) -> None:
+def test_revoking_one_token_leaves_the_others_good(app: Flask) -> None:
     account = add_account(app, "support")
     second = mint(app, account, datetime.now(UTC) + timedelta(days=1))
     assert who(app, second).id == who(app, account.token).id
@@ -108,7 +108,7 @@ def test_one_token_of_several_is_revoked(app: Flask) -> None:
     assert who(app, second).email == account.email
 
 
-def test_memberships_and_roles_count_from_the_next_request(app: Flask, other_app: Flask) -> None:
+def test_changed_roles_count_from_the_next_request(app: Flask, other_app: Flask) -> None:
     tenant = add_tenant(app)
     account = add_account(app, "support")
     assert who(other_app, account.token).roles == ("support",)
@@ -122,7 +122,7 @@ def test_memberships_and_roles_count_from_the_next_request(app: Flask, other_app
     assert who(other_app, account.token).roles == ("owner",)
 
 
-def test_expiry_is_checked_though_the_token_is_remembered(
+def test_remembered_token_is_refused_once_it_has_expired(
     app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     account = add_account(app)
@@ -153,13 +153,13 @@ def test_token_is_refused_from_its_expiry_on_and_good_until_just_before(
         assert who(app, token).email == account.email
 
 
-def test_an_expired_token_is_refused_again_and_again(app: Flask) -> None:
+def test_expired_token_is_refused_each_time(app: Flask) -> None:
     token = mint(app, add_account(app), datetime.now(UTC) - timedelta(seconds=1))
     for _ in range(2):
         assert_refused(app, token, "expired")
 
 
-def test_unknown_tokens_take_no_memory(app: Flask) -> None:
+def test_unknown_tokens_and_slugs_are_not_remembered(app: Flask) -> None:
     remembered = app.extensions["identity"]
     before = len(remembered._entries)
     for number in range(20):
@@ -183,7 +183,7 @@ def test_unknown_tokens_take_no_memory(app: Flask) -> None:
         "slt_x",
     ],
 )
-def test_no_or_bad_credentials(app: Flask, header: str | None) -> None:
+def test_request_without_good_credentials_is_refused(app: Flask, header: str | None) -> None:
     headers = {} if header is None else {"Authorization": header}
     answer = app.test_client().get(OWN_RULES, headers=headers)
     assert answer.status_code == 401
@@ -208,7 +208,7 @@ def certificates(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("certificates", "worker")
-def test_another_kind_of_credential_is_recorded_without_a_token(app: Flask) -> None:
+def test_principal_with_another_credential_is_recorded_without_a_token(app: Flask) -> None:
     tenant, account = add_tenant(app), add_account(app, "engineer")
     by_token = account.headers(f"tenant:{tenant.slug}", INCIDENT)
     by_certificate = {**by_token, CERTIFICATE_HEADER: account.email}
@@ -221,14 +221,14 @@ def test_another_kind_of_credential_is_recorded_without_a_token(app: Flask) -> N
 
 
 @pytest.mark.usefixtures("certificates")
-def test_a_credential_of_another_kind_that_is_not_good_is_refused(app: Flask) -> None:
+def test_bad_credential_of_another_kind_is_refused(app: Flask) -> None:
     headers = {CERTIFICATE_HEADER: "nobody@example.org"}
     answer = app.test_client().get(OWN_RULES, headers=headers)
     assert answer.status_code == 401
     assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
-def test_only_the_hash_is_stored(app: Flask) -> None:
+def test_only_the_hash_of_a_token_is_stored(app: Flask) -> None:
     account = add_account(app)
     who(app, account.token)
     owner_url = app.extensions["settings"].database_owner_url
@@ -241,7 +241,7 @@ def test_only_the_hash_is_stored(app: Flask) -> None:
     assert account.token.removeprefix(tokens.TOKEN_PREFIX) not in row
 
 
-def test_tokens_are_long_and_never_the_same(app: Flask) -> None:
+def test_tokens_are_long_and_unique(app: Flask) -> None:
     account = add_account(app)
     in_a_day = datetime.now(UTC) + timedelta(days=1)
     secrets = {mint(app, account, in_a_day) for _ in range(20)}

@@ -59,7 +59,7 @@ def last_used(app: Flask, token_id: UUID) -> datetime | None:
         return next(t.last_used_at for t in listing.list_tokens() if t.id == token_id)
 
 
-def test_once_in_an_interval_for_each_token() -> None:
+def test_each_token_is_sent_once_in_an_interval() -> None:
     clock, sent = Clock(), Sent()
     notes = LastUse(sent, clock)
     first, second, mark = uuid4(), uuid4(), uuid4()
@@ -73,7 +73,7 @@ def test_once_in_an_interval_for_each_token() -> None:
     assert [sent.next(), sent.next()] == [first, mark]
 
 
-def test_it_remembers_no_more_tokens_than_it_should(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oldest_token_is_forgotten_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(last_use, "KNOWN", 2)
     sent = Sent()
     notes = LastUse(sent, Clock())
@@ -83,7 +83,7 @@ def test_it_remembers_no_more_tokens_than_it_should(monkeypatch: pytest.MonkeyPa
     assert [sent.next() for _ in range(4)] == [first, second, third, first]
 
 
-def test_after_a_failure_the_broker_is_left_alone_for_an_interval() -> None:
+def test_failed_send_pauses_sending_for_an_interval() -> None:
     clock, sent = Clock(), Sent()
     notes = LastUse(sent, clock)
     sent.fail = True
@@ -93,7 +93,7 @@ def test_after_a_failure_the_broker_is_left_alone_for_an_interval() -> None:
     sent.fail = False
     for _ in range(5):
         notes.note(uuid4())
-    assert notes._waiting.empty()
+    assert notes._queue.empty()
     clock.now += INTERVAL
     mark = uuid4()
     notes.note(mark)
@@ -101,7 +101,7 @@ def test_after_a_failure_the_broker_is_left_alone_for_an_interval() -> None:
     assert sent.tokens.empty()
 
 
-def test_what_waited_at_the_failure_is_dropped() -> None:
+def test_uses_that_waited_during_a_failure_are_dropped() -> None:
     clock = Clock()
     entered, leave = Event(), Event()
     sent: list[UUID] = []
@@ -120,14 +120,14 @@ def test_what_waited_at_the_failure_is_dropped() -> None:
     for _ in range(3):
         notes.note(uuid4())
     leave.set()
-    until(lambda: notes._waiting.empty() and notes._resume > clock.now)
+    until(lambda: notes._queue.empty() and notes._resume > clock.now)
     clock.now += INTERVAL
     notes.note(mark)
     until(lambda: len(sent) == 2)
     assert sent == [first, mark]
 
 
-def test_a_send_that_hangs_holds_no_request_up_and_no_memory(
+def test_hanging_send_blocks_no_request_and_bounds_the_queue(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(last_use, "WAITING", 3)
@@ -139,12 +139,12 @@ def test_a_send_that_hangs_holds_no_request_up_and_no_memory(
     notes = LastUse(hang, Clock())
     for _ in range(10):
         notes.note(uuid4())
-    assert notes._waiting.qsize() <= 3
+    assert notes._queue.qsize() <= 3
     assert notes._resume == INTERVAL
     leave.set()
 
 
-def test_a_broker_that_hangs_holds_no_request_up(app: Flask) -> None:
+def test_hanging_broker_blocks_no_request(app: Flask) -> None:
     tenant = add_tenant(app)
     account = add_account(app, member_of={tenant.slug: "member"})
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -164,7 +164,7 @@ def test_a_broker_that_hangs_holds_no_request_up(app: Flask) -> None:
 
 
 @pytest.mark.usefixtures("worker")
-def test_the_worker_notes_the_last_use(app: Flask) -> None:
+def test_worker_stores_the_last_use(app: Flask) -> None:
     tenant = add_tenant(app)
     account = add_account(app, member_of={tenant.slug: "member"})
     assert last_used(app, account.token_id) is None
@@ -177,7 +177,7 @@ def test_the_worker_notes_the_last_use(app: Flask) -> None:
     assert before <= used_at <= datetime.now(UTC)
 
 
-def test_a_refused_token_was_not_used(app: Flask) -> None:
+def test_refused_token_counts_as_unused(app: Flask) -> None:
     account = add_account(app)
     notes = app.extensions["identity.last_use"]
     with app.app_context(), db.session.scoped(IdentityScope()):
@@ -187,7 +187,7 @@ def test_a_refused_token_was_not_used(app: Flask) -> None:
     assert account.token_id not in notes._due
 
 
-def test_a_note_that_comes_late_moves_nothing_back(app: Flask) -> None:
+def test_late_last_use_moves_nothing_back(app: Flask) -> None:
     account = add_account(app)
     now = datetime.now(UTC)
     for used_at in (now, now - timedelta(minutes=5)):

@@ -139,7 +139,9 @@ def test_search_goes_through_all_pages(app: Flask) -> None:
         ("--reason", "because"),
     ],
 )
-def test_what_is_wrong_is_said_by_option(app: Flask, option: str, value: str) -> None:
+def test_search_refuses_an_invalid_value_and_names_the_option(
+    app: Flask, option: str, value: str
+) -> None:
     result = run(app, "search", option, value)
     assert result.exit_code == 2
     assert option in result.output
@@ -156,9 +158,7 @@ def test_what_is_wrong_is_said_by_option(app: Flask, option: str, value: str) ->
         ("--surface", "admin.rules.lis"),
     ],
 )
-def test_search_refuses_a_value_that_stands_for_nothing(
-    app: Flask, option: str, value: str
-) -> None:
+def test_search_refuses_a_value_that_names_nothing(app: Flask, option: str, value: str) -> None:
     for arguments in (
         (option, value),
         (option, value, "--json"),

@@ -17,7 +17,7 @@ def _run(app: Flask, *arguments: str) -> str:
     return result.stdout
 
 
-def test_it_shows_every_tenants_rules_and_the_platforms(
+def test_list_shows_rules_of_every_tenant_and_of_the_platform(
     app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account, owner: Account
 ) -> None:
     word = tenant.slug
@@ -39,7 +39,7 @@ def test_it_shows_every_tenants_rules_and_the_platforms(
     ]
 
 
-def test_it_goes_on_past_a_page(
+def test_list_shows_more_rules_than_one_page_holds(
     app: Flask,
     client: FlaskClient,
     tenant: MadeTenant,
@@ -51,20 +51,20 @@ def test_it_goes_on_past_a_page(
     assert json.loads(_run(app, "--tenant", tenant.slug, "--json"))["items"] == made
 
 
-def test_a_tenant_without_rules_is_no_error(app: Flask, tenant: MadeTenant) -> None:
+def test_list_of_a_tenant_without_rules_is_no_error(app: Flask, tenant: MadeTenant) -> None:
     assert json.loads(_run(app, "--tenant", tenant.slug, "--json")) == {"items": []}
     assert _run(app, "--tenant", tenant.slug) == "Nothing found.\n"
 
 
 @pytest.mark.parametrize("command", [("list",), ("list", "--json"), ("export",)])
-def test_an_unknown_tenant_is_refused(app: Flask, command: tuple[str, ...]) -> None:
+def test_unknown_tenant_is_refused(app: Flask, command: tuple[str, ...]) -> None:
     arguments = ["rules", *command, "--tenant", "no-such-tenant"]
     result = app.test_cli_runner().invoke(args=arguments)
     assert (result.exit_code, result.stdout) == (1, "")
     assert "There is no tenant no-such-tenant." in result.stderr
 
 
-def test_a_part_of_cedar_is_refused_for_yaml(app: Flask) -> None:
+def test_export_refuses_a_part_of_cedar_for_yaml(app: Flask) -> None:
     result = app.test_cli_runner().invoke(args=["rules", "export", "--part", "schema"])
     assert (result.exit_code, result.stdout) == (2, "")
     assert "--part is for --format cedar." in result.stderr

@@ -27,7 +27,7 @@ class TenantEntry:
 class UserEntry:
     email: str
     roles: tuple[str, ...]
-    """As in `Principal.roles`: tenants' as `slug:role`."""
+    """As in `Principal.roles`: a role in a tenant is `slug:role`."""
     id: UUID
     created_at: datetime
     ended_at: datetime | None
@@ -35,7 +35,7 @@ class UserEntry:
 
 @dataclass(frozen=True)
 class TokenEntry:
-    """A token without its secret, which nobody keeps."""
+    """A token without its secret, which is stored nowhere."""
 
     id: UUID
     user: str
@@ -44,7 +44,7 @@ class TokenEntry:
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
-    """To the minute: a busy token is noted once in one, by each process."""
+    """Up to a minute too early: each process tells the use of a token once a minute."""
 
 
 @dataclass(frozen=True)

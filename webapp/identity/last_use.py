@@ -1,7 +1,8 @@
-"""When a token was last used, told to the worker without holding a request up.
+"""When a token was last used, sent to the worker without delaying a request.
 
-A request leaves a note and goes on; a thread of the process carries the notes. It is worth no
-trouble: a note that cannot be sent is dropped, and a broker that failed is left alone for a while.
+A request only puts the use into a queue; a thread of the process sends it. The time of the last use
+is a convenience: a use that cannot be sent is dropped, and after a failure nothing is sent for a
+while.
 """
 
 from collections.abc import Callable
@@ -15,10 +16,13 @@ import structlog
 
 TOUCH_TASK = "identity.touch_token"
 INTERVAL = 60.0
-"""Seconds between two notes of one token, and after a failure until the next attempt."""
+"""Seconds between two messages about one token, and after a failure until the next attempt."""
 
 KNOWN = 10_000
+"""Tokens of which a process remembers when they may be sent again."""
+
 WAITING = 1_000
+"""Uses that may wait to be sent."""
 
 log = structlog.get_logger()
 
@@ -26,20 +30,20 @@ Send = Callable[[UUID, datetime], None]
 
 
 class LastUse:
-    """The notes of one process; `send` may block and raise as it likes."""
+    """The uses of tokens in one process; `send` may block, and may raise any exception."""
 
     def __init__(self, send: Send, clock: Callable[[], float] = monotonic) -> None:
         self._send = send
         self._clock = clock
         self._due: dict[int, float] = {}
-        """By the integers of the tokens' ids, which are much faster to find than the ids."""
+        """When a token may be sent again, by the integer of its id, which hashes faster."""
         self._resume = clock()
         self._lock = Lock()
-        self._waiting: Queue[tuple[UUID, datetime]] = Queue(WAITING)
+        self._queue: Queue[tuple[UUID, datetime]] = Queue(WAITING)
         self._thread: Thread | None = None
 
     def note(self, token_id: UUID) -> None:
-        """Have it known that the token is used now, unless that was said within the INTERVAL."""
+        """Have it sent that the token is used now, unless that was done within the INTERVAL."""
         now, key = self._clock(), token_id.int
         if now < self._due.get(key, now):
             return
@@ -51,29 +55,29 @@ class LastUse:
                 del self._due[next(iter(self._due))]
             self._due[key] = now + INTERVAL
         try:
-            self._waiting.put_nowait((token_id, datetime.now(UTC)))
+            self._queue.put_nowait((token_id, datetime.now(UTC)))
             self._ensure_thread()
-        except (Full, RuntimeError) as error:  # no room, or no thread to be had
-            self._give_up(error)
+        except (Full, RuntimeError) as error:  # RuntimeError: no thread can be started
+            self._pause(error)
 
     def _ensure_thread(self) -> None:
-        """At the first note: a process that forks after it made the application has none yet."""
+        """Start the thread at the first use: threads do not survive the fork of a web process."""
         with self._lock:
             if self._thread is None:
-                thread = Thread(target=self._carry, name="last-use", daemon=True)
+                thread = Thread(target=self._send_queued, name="last-use", daemon=True)
                 thread.start()
                 self._thread = thread
 
-    def _carry(self) -> None:
+    def _send_queued(self) -> None:
         while True:
-            token_id, used_at = self._waiting.get()
+            token_id, used_at = self._queue.get()
             if self._clock() < self._resume:
                 continue
             try:
                 self._send(token_id, used_at)
-            except Exception as error:  # whatever a broker does, requests do not feel it
-                self._give_up(error)
+            except Exception as error:  # no failure of a broker may end the thread
+                self._pause(error)
 
-    def _give_up(self, error: Exception) -> None:
+    def _pause(self, error: Exception) -> None:
         self._resume = self._clock() + INTERVAL
         log.warning("token_last_use_not_sent", problem=type(error).__name__, pause=INTERVAL)

@@ -1,4 +1,4 @@
-"""Tenants, principals and what they hold."""
+"""Tables of tenants, principals, their roles and their tokens."""
 
 from datetime import datetime
 from uuid import UUID
@@ -77,6 +77,6 @@ class ApiToken(Base):
     revoked_at: Mapped[datetime | None] = mapped_column(Timestamp)
     last_used_at: Mapped[datetime | None] = mapped_column(Timestamp)
     mfa: Mapped[bool] = mapped_column(server_default=false())
-    """Whether whoever it was made for has shown a second factor for it."""
+    """Whether the principal has shown a second factor for it."""
 
     __table_args__ = (CheckConstraint("octet_length(token_hash) = 32", name="token_hash"),)
