@@ -18,6 +18,8 @@ from webapp.extensions import db
 
 ROLES = ("sightline_tenant", "sightline_global", "sightline_identity", "sightline_ledger")
 
+LOGIN = "sample_login"
+
 Counted = Callable[[str, str], float]
 
 
@@ -28,12 +30,19 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgr
     with engine.begin() as connection:
         Base.metadata.create_all(connection, [Base.metadata.tables[CacheGeneration.__tablename__]])
         connection.execute(text("create table things (visibility text, title text)"))
+        connection.execute(text(f"create role {LOGIN} login password '{LOGIN}'"))
         for role in ROLES:
             connection.execute(text(f"create role {role} nologin"))
             connection.execute(text(f"grant all on all tables in schema public to {role}"))
+            connection.execute(text(f"grant {role} to {LOGIN} with inherit false, set true"))
     engine.dispose()
     yield server
     server.stop()
+
+
+def login_url(server: PostgresServer) -> str:
+    """For a role that owns nothing, as the application insists."""
+    return server.url(LOGIN, LOGIN, "postgres").replace("postgresql:", "postgresql+psycopg2:")
 
 
 @pytest.fixture
@@ -53,7 +62,7 @@ def make_app(
     apps: list[Flask] = []
 
     def make(**settings: str) -> Flask:
-        apps.append(create_app(postgres_server.superuser_url, redis_server.url, **settings))
+        apps.append(create_app(login_url(postgres_server), redis_server.url, **settings))
         return apps[-1]
 
     engine = create_engine(postgres_server.superuser_url)

@@ -144,7 +144,6 @@ def find_things(_scope: Scope, _name: str) -> tuple[Thing, ...]:
 
 def create_app(database_url: str, redis_url: str, secret_key: str = "k" * 40) -> Flask:  # noqa: S107 - a test's
     app = Flask("sample")
-    app.config["SQLALCHEMY_ENGINES"] = {"default": {"url": database_url, "pool_size": 4}}
     app.extensions["settings"] = Settings(
         env="development",
         home=Path(),

@@ -11,6 +11,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import text
 
+from tests.caching.conftest import login_url
 from tests.caching.sample import Query, list_always_soft, list_titles, probe
 from tests.caching.servers import PostgresServer, RedisServer
 from tests.caching.test_freshness import write
@@ -38,7 +39,7 @@ def test_64_concurrent_callers_load_once(
     processes: int,
 ) -> None:
     write(app, scope, "title")
-    arguments = [postgres_server.superuser_url, redis_server.url, str(scope.tenant_id)]
+    arguments = [login_url(postgres_server), redis_server.url, str(scope.tenant_id)]
     callers = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.caching.caller", *arguments, str(64 // processes), "0.2"],

@@ -5,14 +5,14 @@ from contextlib import contextmanager
 
 from flask import Flask
 
-from webapp.caching.state import Caching
+from webapp.caching.state import Caching, current_caching
 from webapp.db.scopes import Scope
 from webapp.extensions import db
 
 
 def caching(app: Flask) -> Caching:
-    state: Caching = app.extensions["sightline.caching"]
-    return state
+    with app.app_context():
+        return current_caching()
 
 
 @contextmanager
