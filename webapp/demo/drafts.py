@@ -119,7 +119,7 @@ def _area_rules(customer: Customer, area: str, surface: str, number: int) -> Ite
 
 PLATFORM_RULES: tuple[Draft, ...] = (
     {
-        "name": "Engineers access in incidents",
+        "name": "Engineers in incidents",
         "description": "Across all tenants, for as long as the incident's ticket is open.",
         "effect": "allow",
         "subjects": {"roles": ["engineer"]},
