@@ -1,5 +1,6 @@
 """gunicorn's settings; `gunicorn wsgi:app` reads this file by itself."""
 
+import atexit
 import os
 import shutil
 import tempfile
@@ -7,12 +8,21 @@ import tempfile
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
 
+
+def _remove(directory: str, maker: int) -> None:
+    """At the end of the process that made it, and not of those that it forked."""
+    if os.getpid() == maker:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
 development = os.environ.get("SIGHTLINE_ENV", "development") == "development"
 METRICS = "PROMETHEUS_MULTIPROC_DIR"
 # Numbers of all web processes together; it has to be there before prometheus_client is imported.
 made_metrics = None if METRICS in os.environ else tempfile.mkdtemp(prefix="sightline-metrics-")
 if made_metrics is not None:
     os.environ[METRICS] = made_metrics
+    # Not in `on_exit`, which does not come where gunicorn refuses to start.
+    atexit.register(_remove, made_metrics, os.getpid())
 
 bind = f"{'127.0.0.1' if development else '0.0.0.0'}:{os.environ.get('PORT', '8000')}"  # noqa: S104 - deployed, a proxy in front of it connects from elsewhere
 worker_class = "webapp.observability.gunicorn.ProblemWorker"
@@ -46,11 +56,6 @@ def worker_exit(_: Arbiter, worker: Worker) -> None:
     from webapp.audit.relay import pipeline
 
     pipeline.stop(worker.app.callable, DRAIN)
-
-
-def on_exit(_: Arbiter) -> None:
-    if made_metrics is not None:
-        shutil.rmtree(made_metrics, ignore_errors=True)
 
 
 def child_exit(_: Arbiter, worker: Worker) -> None:

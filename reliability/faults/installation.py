@@ -29,10 +29,10 @@ from webapp.stack.home import open_stack, running
 from webapp.stack.servers import Server, free_port
 
 WEB_CONCURRENCY = "2"
-STARTUP = 90.0
+STARTUP = 300.0
 """Seconds that a part may take to start on a busy machine, with all other parts starting too."""
 
-GONE = 30.0
+GONE = 120.0
 POLL = 0.05
 
 
@@ -203,6 +203,7 @@ def running_installation(home: Path) -> Iterator[Installation]:
         "WEB_CONCURRENCY": WEB_CONCURRENCY,
         "PORT": str(port),
         "PROMETHEUS_MULTIPROC_DIR": str(home / "metrics"),
+        "TMPDIR": str(home),  # killed processes clear nothing away
     }
     (home / "metrics").mkdir()
     clock = find_wall_clock(home / "clock")

@@ -26,8 +26,10 @@ from tests.processes import Web, run_server
 from webapp.audit.journal import file as journal_file
 from webapp.stack.servers import free_port
 
+pytestmark = pytest.mark.slow
+
 SERVER = ["gunicorn", "tests.audit.serving:app"]
-TIMEOUT = 30
+TIMEOUT = 180
 
 
 @pytest.fixture
@@ -37,8 +39,11 @@ def journal_dir(tmp_path: Path) -> Path:
 
 @contextmanager
 def serving(environment: Mapping[str, str], journal_dir: Path, **changes: str) -> Iterator[Web]:
-    settings = {**environment, "JOURNAL_DIR": str(journal_dir), "WEB_CONCURRENCY": "2", **changes}
-    with run_server(SERVER, "/healthz", settings, journal_dir.parent / "web.log") as web:
+    own = journal_dir.parent
+    # What a killed process leaves in its temporary directory goes with the test's.
+    places = {"JOURNAL_DIR": str(journal_dir), "TMPDIR": str(own)}
+    settings = {**environment, **places, "WEB_CONCURRENCY": "2", **changes}
+    with run_server(SERVER, "/healthz", settings, own / "web.log") as web:
         yield web
 
 

@@ -17,8 +17,10 @@ import requests
 
 from webapp.stack.servers import RedisServer, free_port
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
-PATIENCE = 60
+PATIENCE = 180
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Running:
     def list_rules(self, account: str) -> requests.Response:
         token = self.demo["tokens"][account]
         url = f"{self.demo['base_url']}/admin/api/rules"
-        return requests.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+        return requests.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE)
 
     def family(self) -> list[psutil.Process]:
         """The process and everything that it has started."""
@@ -73,7 +75,7 @@ def run(home: Path, **environment: str) -> Iterator[Running]:
     process.send_signal(signal.SIGINT)
     said.append(process.communicate(timeout=PATIENCE)[0])
     assert process.returncode == 0, "".join(said)
-    _, alive = psutil.wait_procs(family, timeout=10)
+    _, alive = psutil.wait_procs(family, timeout=PATIENCE)
     assert alive == []
 
 
@@ -109,13 +111,13 @@ def test_servers_that_a_killed_run_left_are_ended_by_the_next_run(tmp_path: Path
     assert servers
     with run(tmp_path) as again:
         assert again.list_rules("acme-member").status_code == 200
-        _, alive = psutil.wait_procs(servers, timeout=10)
+        _, alive = psutil.wait_procs(servers, timeout=PATIENCE)
         assert alive == []
 
 
 def _run_and_kill(home: Path) -> list[psutil.Process]:
     """Kill a run, but not its servers, as a crash of the machine's session would; returns all."""
-    process = _start(home, PORT=str(free_port()))
+    process = _start(home, PORT=str(free_port()), TMPDIR=str(home))
     assert process.stdout is not None
     while "Sightline is ready" not in process.stdout.readline():
         assert process.poll() is None
