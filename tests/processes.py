@@ -17,8 +17,8 @@ import requests
 from webapp.stack.servers import free_port
 
 ROOT = Path(__file__).parents[1]
-STARTUP = 60
-PATIENCE = 30
+STARTUP = 300
+PATIENCE = 120
 SETTINGS = {
     *("SIGHTLINE_ENV", "SIGHTLINE_HOME", "SECRET_KEY", "AUDIT_MAC_KEY", "PORT", "WEB_CONCURRENCY"),
     *("DATABASE_URL", "DATABASE_OWNER_URL", "REDIS_URL", "CELERY_BROKER_URL"),

@@ -17,8 +17,8 @@ LIMIT = 2**16
 """The largest size of a file, in bytes, where no small disk can be mounted."""
 
 BLOCK = 2**16
-ATTACHED = 20.0
-PATIENCE = 20.0
+ATTACHED = 120.0
+PATIENCE = 120.0
 LOG_LINE, FEW_CALLS = 1000, 10
 """A thread that writes its log writes less than this many bytes at a time; this many calls are
 enough to tell."""

@@ -14,7 +14,7 @@ from webapp.audit.recorder import RECEIPT_HEADER
 from webapp.db.scopes import GlobalScope
 from webapp.db.session import ScopedSession
 
-PATIENCE = 30
+PATIENCE = 180
 POLL = 0.02
 
 

@@ -315,6 +315,7 @@ def digest_of(delivery: Any) -> bytes:
     return sha256(orjson.dumps(delivery)).digest()
 
 
+@pytest.mark.slow
 def test_many_workers_with_overlapping_deliveries(app: Flask, poison: AuditEvent) -> None:
     """Each in an order of its own, with forged and refused ones among them, in new months."""
     dice = random.Random(7)  # noqa: S311 - no secret

@@ -1,6 +1,7 @@
 """The sample application on servers of its own, which its tests stop, kill and wipe."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -61,7 +62,7 @@ def make_app(
     """Makes applications that stand for processes: each has its own memory and connections."""
     apps: list[Flask] = []
 
-    def make(**settings: str) -> Flask:
+    def make(**settings: Any) -> Flask:
         apps.append(create_app(login_url(postgres_server), redis_server.url, **settings))
         return apps[-1]
 

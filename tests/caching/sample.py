@@ -142,7 +142,12 @@ def find_things(_scope: Scope, _name: str) -> tuple[Thing, ...]:
     return probe.things
 
 
-def create_app(database_url: str, redis_url: str, secret_key: str = "k" * 40) -> Flask:  # noqa: S107 - a test's
+def create_app(
+    database_url: str,
+    redis_url: str,
+    secret_key: str = "k" * 40,  # noqa: S107 - a test's
+    cache_timeout: float = 0.25,
+) -> Flask:
     app = Flask("sample")
     app.extensions["settings"] = Settings(
         env="development",
@@ -157,7 +162,7 @@ def create_app(database_url: str, redis_url: str, secret_key: str = "k" * 40) ->
         journal_max_mb=1,
         audit_timeout=2,
         cache_ttl=300,
-        cache_timeout=0.25,
+        cache_timeout=cache_timeout,
     )
     db.init_app(app)
     init_app(app)

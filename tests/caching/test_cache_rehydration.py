@@ -45,7 +45,7 @@ from webapp.db.scopes import Exclusion, GlobalScope, TenantScope
 from webapp.extensions import cache
 from webapp.http.schema import Schema, TupleOf
 
-HANG = 15
+HANG = 180
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 zones = st.integers(-720, 720).map(lambda minutes: timezone(timedelta(minutes=minutes)))
@@ -77,7 +77,9 @@ THING = Thing(
 )
 
 shared_servers = settings(
-    deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None,
+    max_examples=30,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 
@@ -195,6 +197,7 @@ def assert_miss_that_is_overwritten(
     assert (again.outcome, again.value) == ("hit", probe.thing)
 
 
+@pytest.mark.slow
 def test_every_flipped_byte_is_noticed(
     app: Flask, scope: TenantScope, redis_server: RedisServer, counted: Counted
 ) -> None:
@@ -209,6 +212,7 @@ def test_every_flipped_byte_is_noticed(
         )
 
 
+@pytest.mark.slow
 def test_every_truncation_is_noticed(
     app: Flask, scope: TenantScope, redis_server: RedisServer, counted: Counted
 ) -> None:
@@ -428,6 +432,7 @@ def test_the_fingerprint_sees_every_change() -> None:
     assert fingerprint(made()(), many=False) == prints[0]
 
 
+@pytest.mark.slow
 def test_the_fingerprint_is_the_same_in_every_process() -> None:
     program = (
         "from tests.caching.sample import ThingSchema\n"

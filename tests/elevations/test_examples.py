@@ -25,7 +25,7 @@ from tests.processes import ROOT, Web
 from tests.rules.calls import add_rule
 
 SHOPS = ("shop.invoices.list", "shop.invoices.all")
-TIMEOUT = 20
+TIMEOUT = 180
 NO_PAUSE = 0.01
 
 Proxy = Callable[[Sequence[str]], str]

@@ -33,7 +33,7 @@ from webapp.extensions import db
 
 REPLAYED = "Idempotency-Replayed"
 SERVER = ["gunicorn", "tests.elevations.serving:app"]
-TIMEOUT = 20
+TIMEOUT = 180
 IMPATIENT = 0.3
 RACERS = 6
 
@@ -272,6 +272,7 @@ def post(web: Web, service: Account, key: str, body: Mapping[str, Any]) -> reque
     return requests.post(f"{web.url}{PATH}", headers=headers, json=body, timeout=TIMEOUT)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_before_it_answers_leaves_an_interrupted_access(
     app: Flask, mortal: Web, service: Account, engineer: Account, tmp_path: Path
 ) -> None:
@@ -289,6 +290,7 @@ def test_a_process_that_dies_before_it_answers_leaves_an_interrupted_access(
     assert outcomes == ["interrupted", "served"]
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_after_it_has_committed_has_answered(
     app: Flask, mortal: Web, service: Account, engineer: Account, tmp_path: Path
 ) -> None:

@@ -20,7 +20,7 @@ from webapp.extensions import db
 from webapp.identity import last_use, tokens
 from webapp.identity.last_use import INTERVAL, LastUse
 
-PATIENCE = 30
+PATIENCE = 180
 
 
 class Clock:

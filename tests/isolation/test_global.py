@@ -52,12 +52,13 @@ def accessing(session: ScopedSession, world: World) -> Iterator[ScopedSession]:
         yield session
 
 
+@pytest.mark.slow
 @given(excluded=st.sets(st.integers(0, TENANTS - 1)), strangers=st.integers(0, 3))
 @settings(
     max_examples=40,
     deadline=None,
     # The rows are only read, so that one set of them serves all examples.
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_exactly_the_excluded_tenants_are_left_out(
     app: Flask, world: World, excluded: set[int], strangers: int

@@ -296,6 +296,7 @@ class TestMetrics:
         ):
             assert part in response.text
 
+    @pytest.mark.slow
     def test_of_all_processes_together(self, tmp_path: Path) -> None:
         script = (
             "from flask import Flask\n"

@@ -18,7 +18,7 @@ from webapp.audit.journal.reader import Row
 from webapp.audit.relay import pipeline
 from webapp.stack.servers import free_port
 
-PATIENCE = 30
+PATIENCE = 180
 
 
 @pytest.fixture

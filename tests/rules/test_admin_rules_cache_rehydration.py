@@ -245,7 +245,7 @@ def test_a_cache_of_other_types_is_a_miss(
 
 def _loads(web: Web) -> float:
     """How often the processes together had no page at hand."""
-    families = text_string_to_metric_families(requests.get(f"{web.url}/metrics", timeout=10).text)
+    families = text_string_to_metric_families(requests.get(f"{web.url}/metrics", timeout=180).text)
     return sum(
         sample.value
         for family in families
@@ -261,7 +261,7 @@ def _at_once(web: Web, headers: dict[str, str]) -> list[requests.Response]:
 
     def get(_: int) -> requests.Response:
         together.wait()
-        return requests.get(f"{web.url}{PATH}?limit=200", headers=headers, timeout=30)
+        return requests.get(f"{web.url}{PATH}?limit=200", headers=headers, timeout=180)
 
     with ThreadPoolExecutor(TOGETHER) as threads:
         return list(threads.map(get, range(TOGETHER)))
@@ -272,7 +272,7 @@ def test_many_who_ask_at_once_cause_one_load_and_get_the_same(
 ) -> None:
     for number in range(50):
         body = draft(f"rule {number}", **FULL)
-        made = requests.post(f"{web.url}{PATH}", headers=admin.headers(), json=body, timeout=10)
+        made = requests.post(f"{web.url}{PATH}", headers=admin.headers(), json=body, timeout=180)
         assert made.status_code == 201
     before = _loads(web)
     responses = _at_once(web, admin.headers())
@@ -292,8 +292,8 @@ def test_many_who_ask_at_once_of_a_spoilt_cache_are_answered(
     app: Flask, web: Web, store: redis.Redis, admin: Account
 ) -> None:
     body = draft(**FULL)
-    made = requests.post(f"{web.url}{PATH}", headers=admin.headers(), json=body, timeout=10)
-    first = requests.get(f"{web.url}{PATH}?limit=200", headers=admin.headers(), timeout=10)
+    made = requests.post(f"{web.url}{PATH}", headers=admin.headers(), json=body, timeout=180)
+    first = requests.get(f"{web.url}{PATH}?limit=200", headers=admin.headers(), timeout=180)
     _spoil(app, store, SPOILINGS["the raw dict"])
     responses = _at_once(web, admin.headers())
     assert {(response.status_code, response.content) for response in responses} == {

@@ -15,7 +15,7 @@ from webapp.audit.models import AuditEventRow
 from webapp.db.scopes import TenantScope
 from webapp.extensions import db
 
-PATIENCE = 30
+PATIENCE = 180
 
 pytestmark = pytest.mark.usefixtures("worker")
 

@@ -21,7 +21,7 @@ from webapp.audit.journal.service import Journal
 
 KEY = b"k" * 32
 MAX_BYTES = 2**24
-PATIENCE = 30.0
+PATIENCE = 180.0
 
 PRELUDE = """
 import os, sys, time
