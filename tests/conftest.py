@@ -1,21 +1,73 @@
-"""The product on servers of its own: migrated once a run, used by every test."""
+"""The product on servers of its own: migrated once a run, and copied for each worker's tests."""
 
+import os
 import signal
+import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from click.testing import Result
 from flask import Flask
 from flask.testing import FlaskClient
+from hypothesis import HealthCheck, settings
 
 from tests.applications import application
 from tests.caching.servers import PostgresServer
 from tests.factories import Account, MadeTenant, add_account, add_tenant
 from tests.processes import Web, no_settings_of_the_caller, run_web, run_worker
-from webapp.stack.home import open_stack, running
+from tests.stacks import TEMPLATE, copied_stack
+from tests.turns import taken
+from webapp.stack.home import running
 
 Run = Callable[..., Result]
+
+
+# No test fails because the machine is slow.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Two for each core: half of the time a test waits for a process or a disk."""
+    return 2 * (os.cpu_count() or 1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that have most slow tests, or one worker ends with them alone."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _temporary_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Of a worker and all that it starts: what is left there would be left on the machine."""
+    directory = tmp_path_factory.mktemp("temporary")
+    with (
+        mock.patch.dict(os.environ, TMPDIR=str(directory)),
+        mock.patch.object(tempfile, "tempdir", str(directory)),
+    ):
+        yield
+    assert list(directory.iterdir()) == []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One for all workers of a run, which have a directory each beside it."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    with mock.patch.dict(os.environ, {TEMPLATE: str(shared / "template")}):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _turn(request: pytest.FixtureRequest, _template: None) -> Iterator[None]:
+    """What is `serial` runs alone, and waits until it may; all else runs beside each other."""
+    alone = request.node.get_closest_marker("serial") is not None
+    with taken(Path(os.environ[TEMPLATE]).with_name("turns"), alone=alone):
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -35,7 +87,7 @@ def _interruptible() -> None:
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The variables that lead a process of the product to this run's servers."""
     home = tmp_path_factory.mktemp("home")
-    stack = open_stack(home, durable=False)
+    stack = copied_stack(home)
     with running(stack):
         yield {"SIGHTLINE_HOME": str(home), **stack.environment}
 

@@ -23,6 +23,8 @@ from webapp.extensions import db
 from webapp.settings import read_settings
 from webapp.stack.servers import OWNER_ROLE, free_port
 
+pytestmark = pytest.mark.slow
+
 PROBLEMS = {
     "is a superuser": ["alter role {role} superuser"],
     "has BYPASSRLS": ["alter role {role} bypassrls"],

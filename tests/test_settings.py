@@ -318,6 +318,7 @@ def test_no_value_is_repeated(environment: dict[str, str]) -> None:
     assert error.__context__ is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

@@ -35,6 +35,8 @@ from webapp.settings import read_settings
 from webapp.stack.home import open_stack, running
 from webapp.stack.servers import RedisServer, free_port
 
+pytestmark = pytest.mark.slow
+
 Breakage = Callable[[], AbstractContextManager[None]]
 PATIENT, IMPATIENT = 20.0, 0.3
 """AUDIT_TIMEOUT, as long as all goes well and where nothing is to be waited for."""

@@ -161,6 +161,7 @@ def missing(app: Flask) -> date:
     return last
 
 
+@pytest.mark.slow
 def test_beat_has_them_made_ahead(product: Product, missing: date, tmp_path: Path) -> None:
     celery: Celery = product.app.extensions["celery"]
     entry = celery.conf.beat_schedule["audit-partitions"]

@@ -9,6 +9,8 @@ import pytest
 from bench import commits, decisions, growth
 from bench.result import Results
 
+pytestmark = pytest.mark.slow
+
 SIZES: Mapping[ModuleType, Mapping[str, object]] = {
     commits: {"EVENTS": 40, "BATCH": 20, "TASKS": 5},
     decisions: {"RULES": (10, 20), "NARROWING": 2, "TENANTS": (2, 4), "REPEATS": 1},

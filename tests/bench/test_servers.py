@@ -12,6 +12,8 @@ from bench.servers import Place, RecordingPeer, run_bare, run_delay, run_own_ins
 from tests.audit.receipts import wait_for
 from tests.factories import INCIDENT
 
+pytestmark = pytest.mark.slow
+
 ANSWERS = 3
 BODY = b'{"items":[]}'
 

@@ -95,6 +95,7 @@ def test_a_second_upgrade_does_nothing(database: Database) -> None:
     assert database.run("select n from kept") == [(1,)]
 
 
+@pytest.mark.slow
 def test_upgrades_at_once_take_turns(database: Database, tmp_path: Path) -> None:
     logs = [tmp_path / f"{number}.log" for number in range(3)]
     with ExitStack() as running:

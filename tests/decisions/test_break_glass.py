@@ -287,6 +287,7 @@ def test_what_cannot_be_recorded_opens_nothing(
     assert access(client, breaker, tenant).status_code == 200
 
 
+@pytest.mark.slow
 def test_at_all_tenants_those_passed_over_are_told_once_each(
     told: DecisionView,
     teller: None,

@@ -4,9 +4,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import orjson
+import pytest
 
 from tests.demo.conftest import Place
 from tests.processes import run_web, run_worker
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_access_and_its_record(place: Place, tmp_path: Path) -> None:

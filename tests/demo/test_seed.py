@@ -24,6 +24,8 @@ from webapp.extensions import db
 from webapp.identity import lookup, tokens
 from webapp.rules.models import RuleRow, RuleVersionRow
 
+pytestmark = pytest.mark.slow
+
 ROLES = {
     "acme-admin": ("acme:admin",),
     "acme-member": ("acme:member",),

@@ -9,6 +9,8 @@ from tests.docs.particulars import Differs, Particulars
 from tests.docs.product import Project, Shell
 from tests.processes import ROOT
 
+pytestmark = pytest.mark.slow
+
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 WITH_COMMANDS = [page for page in PAGES if any(isinstance(s, Paste) for s in read_steps(page))]
 

@@ -7,6 +7,7 @@ from threading import Barrier
 from typing import Any
 from uuid import UUID
 
+import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
@@ -126,6 +127,7 @@ def _let_end(app: Flask, grant: dict[str, Any], support: Account, ends_at: datet
         db.session.commit()
 
 
+@pytest.mark.slow
 def test_a_grant_that_ends_meanwhile_stops_the_next_request(
     app: Flask,
     client: FlaskClient,

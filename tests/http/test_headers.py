@@ -186,6 +186,7 @@ ODD = [
 ]
 
 
+@pytest.mark.slow
 @few
 @example(sent=ODD)
 @given(sent=st.lists(reasons, min_size=25, max_size=25))

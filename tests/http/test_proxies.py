@@ -205,6 +205,7 @@ def test_elevation_is_from_where_the_service_says(app: Flask, support: Account) 
     assert event["request"]["ip"] == "192.0.2.33"
 
 
+@pytest.mark.slow
 def test_gunicorn_changes_no_address(
     app: Flask, worker: None, environment: dict[str, str], tmp_path: Path, support: Account
 ) -> None:

@@ -24,6 +24,8 @@ from tests.rules.calls import draft
 from webapp.http.errors import PROBLEM_TYPE, ProblemSchema
 from webapp.stack.home import open_stack, running
 
+pytestmark = pytest.mark.slow
+
 OF_EVERY_ANSWER = {
     *("cache-control", "content-length", "content-type"),
     *("x-content-type-options", "x-request-id"),

@@ -20,6 +20,8 @@ from webapp.scope.lint.exceptions import FILE
 from webapp.settings import read_settings
 from webapp.stack.home import open_stack, running
 
+pytestmark = pytest.mark.slow
+
 PARTS = ("webapp", "tasks", "migrations", "wsgi.py", "celeryconfig.py", FILE)
 
 

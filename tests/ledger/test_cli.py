@@ -263,6 +263,7 @@ def test_tail_shows_an_event_that_is_committed_after_one_that_was_inserted_later
     assert [shown_id for shown_id in shown if shown_id in ours] == [str(later.id), str(early.id)]
 
 
+@pytest.mark.slow
 def test_tail_follows_until_it_is_interrupted(app: Flask, environment: Mapping[str, str]) -> None:
     """What is committed from then on, each once, and nothing from before."""
     before, first, second, third = (make_event() for _ in range(4))

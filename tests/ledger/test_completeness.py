@@ -62,6 +62,7 @@ def test_two_journals_without_a_gap(product: Product) -> None:
     assert (found.journals, found.events, found.is_complete) == (2, 25, True)
 
 
+@pytest.mark.slow
 def test_what_was_deleted_is_named(product: Product) -> None:
     """In each journal at its beginning, and in the middle, with the requests on both sides."""
     one, other = numbered(uuid4(), range(1, 11)), numbered(uuid4(), range(1, 6))

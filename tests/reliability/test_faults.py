@@ -3,9 +3,13 @@
 import secrets
 from pathlib import Path
 
+import pytest
+
 from reliability.faults.faults import available_faults
 from reliability.faults.installation import running_installation
 from reliability.faults.run import Extent, run
+
+pytestmark = pytest.mark.slow
 
 LONGEST, PAUSE, DRAIN = 0.8, 0.2, 120.0
 

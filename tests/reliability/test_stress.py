@@ -1,9 +1,12 @@
 """The short form of `make stress`."""
 
+import pytest
 from flask import Flask
 
 from reliability.stress.load import Installation, run
 from tests.processes import Web
+
+pytestmark = pytest.mark.slow
 
 SECONDS = 8
 SEED = 1

@@ -2,7 +2,11 @@
 
 import secrets
 
+import pytest
+
 from reliability.faults.system_calls import find_cases, run_all, sample
+
+pytestmark = pytest.mark.slow
 
 SAMPLE = 5
 """Calls of each mode; `make faults` takes them all."""

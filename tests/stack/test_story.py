@@ -10,8 +10,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.processes import ROOT
+
+pytestmark = pytest.mark.slow
 
 PATIENCE = 240
 ID = "[0-9a-f-]{36}"

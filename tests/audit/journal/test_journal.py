@@ -337,6 +337,7 @@ def test_a_full_file_settles_what_has_begun_in_it_or_says_so(
         assert set(outcomes(tmp_path, *(event.id for event in begun))) <= {"served", "failed"}
 
 
+@pytest.mark.slow
 def test_a_disk_that_refuses_costs_a_file_and_no_event(tmp_path: Path) -> None:
     """By the kernel's own limit to the size of a file."""
     code = f"""
@@ -372,6 +373,7 @@ say("failed", event.id, after.id)
     assert len(journal_file.list_files(tmp_path)) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("locked", [False, True], ids=["at rest", "locked"])
 def test_the_child_of_a_fork_has_a_journal_of_its_own(tmp_path: Path, *, locked: bool) -> None:
     """Whoever held the journal's lock when it was made."""

@@ -158,6 +158,7 @@ time.sleep(60)
     adopted.close()
 
 
+@pytest.mark.slow
 def test_the_end_of_a_child_leaves_its_parents_file_alone(tmp_path: Path) -> None:
     """Its interpreter ends in order, with a copy of all that the parent has open."""
     code = """
@@ -343,6 +344,7 @@ def test_keys_and_ids_are_what_they_were(file: JournalFile) -> None:
     assert journal_reader.read_all(file.path) == [made]
 
 
+@pytest.mark.slow
 def test_who_reads_while_it_goes_leaves_nothing_behind(tmp_path: Path) -> None:
     """Of some three hundred, a handful would leave what SQLite makes beside them."""
     done = Event()

@@ -10,6 +10,7 @@ from typing import Any
 from unittest import mock
 from uuid import UUID
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, rule
@@ -22,6 +23,8 @@ from webapp.audit.journal import reader as journal_reader
 from webapp.audit.journal.file import Locked
 from webapp.audit.journal.reader import Row
 from webapp.audit.journal.service import Journal, JournalFailed
+
+pytestmark = pytest.mark.slow
 
 FAULTS = [
     (sqlite3.SQLITE_FULL, False),

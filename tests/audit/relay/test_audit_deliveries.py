@@ -25,6 +25,8 @@ from webapp.audit.models import AuditEventRow
 from webapp.audit.relay import outbox
 from webapp.audit.relay.pipeline import COMMIT_TASK
 
+pytestmark = pytest.mark.slow
+
 
 class Broker:
     """Sends what the web process would, or what it never would."""

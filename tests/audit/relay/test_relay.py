@@ -196,6 +196,7 @@ def test_what_a_dead_process_left_arrives(journal: Journal, ledger: Ledger) -> N
     wait_for(lambda: list(journal.directory.iterdir()) == [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["no database", "overwritten", "a row", "not ours"])
 def test_a_file_that_cannot_be_read_stops_no_other(
     journal: Journal, ledger: Ledger, damage: str
@@ -357,6 +358,7 @@ def test_a_disk_that_hangs_stops_no_reading(journal: Journal, ledger: Ledger) ->
     wait_until_empty(journal)
 
 
+@pytest.mark.slow
 def test_the_child_of_a_fork_relays_its_own(tmp_path: Path) -> None:
     """And only that. What SQLite is doing while somebody forks, its child cannot do any more: so
     the parent is at rest."""
@@ -390,6 +392,7 @@ say(brought, os.waitpid(child, 0)[1], len(committed))
         assert line_of(process) == ["True", "0", "2"]
 
 
+@pytest.mark.slow
 def test_from_the_web_to_the_ledger(app: Flask, web: Web, engineer: Account) -> None:
     """By the real processes, and then nothing of it is left on this host."""
     headers = engineer.headers("global", INCIDENT)

@@ -57,6 +57,7 @@ def numbers(findings: Iterable[Finding]) -> list[int]:
     return [finding.rule_id.int for finding in findings if finding.rule_id]
 
 
+@pytest.mark.slow
 @thoroughly
 @given(candidates([None], 1), st.lists(questions, min_size=1, max_size=6))
 def test_what_is_called_unreachable_changes_no_access(

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
+import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,8 @@ from webapp.rules.engine import cedar
 from webapp.rules.engine.evaluate import Candidate, decide, lasting, prepare
 from webapp.rules.engine.request import AuthorizationRequest
 from webapp.rules.rule import Day, Rule, Window
+
+pytestmark = pytest.mark.slow
 
 ACME, *_ = TENANTS
 MOMENT = timedelta(microseconds=1)

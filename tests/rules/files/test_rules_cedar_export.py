@@ -86,6 +86,7 @@ def _entity(kind: str, name: str, parents: list[tuple[str, str]]) -> dict[str, A
     }
 
 
+@pytest.mark.slow
 @settings(
     max_examples=300,
     deadline=None,

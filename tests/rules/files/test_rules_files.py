@@ -38,6 +38,7 @@ drafts = rules.map(lambda rule: replace(rule, ends_at=None))
 """No schema lets one pass that ends before it begins."""
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(drafts, texts, texts, st.sampled_from([None, "acme"])), max_size=4))
 def test_what_is_written_reads_back(drawn: list[tuple[Rule, str, str, str | None]]) -> None:

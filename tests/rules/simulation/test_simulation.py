@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
@@ -59,6 +60,7 @@ def read_from(*rules: Candidate) -> ReadRules:
     return read
 
 
+@pytest.mark.slow
 @thoroughly
 @given(candidates([None], 1), candidates([ACME], 6), questions, questions)
 def test_accesses_of_one_class_come_out_alike(
@@ -88,6 +90,7 @@ def _a_little_different(
         yield one.access, one.at + timedelta(microseconds=microseconds)
 
 
+@pytest.mark.slow
 @thoroughly
 @given(
     candidates([None], 1),

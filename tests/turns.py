@@ -1,0 +1,19 @@
+"""Turns that the workers of a run take: many side by side, or one alone."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def taken(directory: Path, *, alone: bool) -> Iterator[None]:
+    """Hold a turn. Who wants to be alone keeps the door shut meanwhile, or others would go on
+    coming in for as long as it waits."""
+    directory.mkdir(exist_ok=True)
+    kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
+    with (directory / "room").open("w") as room:
+        with (directory / "door").open("w") as door:
+            fcntl.flock(door, kind)
+            fcntl.flock(room, kind)
+        yield
