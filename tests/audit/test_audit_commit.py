@@ -105,7 +105,7 @@ def test_it_survives_a_hook_that_fails(
     assert (event["outcome"], event["http_status"]) == ("interrupted", None)
 
 
-def test_a_access_after_the_answer_is_refused(
+def test_access_after_the_answer_is_refused(
     app: Flask, accesses: FlaskClient, engineer: Account
 ) -> None:
     """Its rows would leave without a record."""
@@ -125,7 +125,7 @@ def test_a_denied_access_is_on_record(app: Flask, accesses: FlaskClient, enginee
     assert event["actor"]["roles"] == ["engineer"]
 
 
-def test_a_access_at_no_tenant_is_on_record(
+def test_access_at_no_tenant_is_on_record(
     app: Flask, accesses: FlaskClient, engineer: Account
 ) -> None:
     slug = f"no-{uuid4().hex}"

@@ -129,21 +129,21 @@ def test_an_upgrade_does_nothing_until_it_is_its_turn(database: Database) -> Non
     assert not migrate.check(settings_of(database))
 
 
-def test_the_check_agrees_and_finds_a_planted_drift(database: Database) -> None:
+def test_the_check_agrees_and_finds_a_drift(database: Database) -> None:
     flask(database, "db", "upgrade")
     agreed = flask(database, "db", "check")
     assert (agreed.exit_code, agreed.output) == (0, "Models, migrations and database agree.\n")
-    database.run("alter table tenants add column planted text")
+    database.run("alter table tenants add column drifted text")
     found = flask(database, "db", "check")
     assert found.exit_code == 1
-    assert "planted" in found.output
+    assert "drifted" in found.output
     told = flask(database, "db", "check", "--json")
     assert told.exit_code == 1
     drift = json.loads(told.output)
     assert drift["pending"] == []
     (difference,) = drift["differences"]
-    assert "planted" in difference
-    database.run("alter table tenants drop column planted")
+    assert "drifted" in difference
+    database.run("alter table tenants drop column drifted")
     assert flask(database, "db", "check").exit_code == 0
 
 
@@ -154,7 +154,7 @@ def test_the_check_agrees_and_finds_a_planted_drift(database: Database) -> None:
         "alter table rules alter column name type varchar(100)",
         "alter table rules alter column name drop not null",
         "drop index uq_rules_tenant_id_name",
-        "create table planted (id int primary key)",
+        "create table drifted (id int primary key)",
     ],
 )
 def test_the_check_finds(database: Database, change: str) -> None:

@@ -17,7 +17,7 @@ from tests.audit.receipts import committed, receipt, wait_for
 from tests.factories import INCIDENT, Account, MadeTenant, add_account, add_tenant
 from tests.grants.calls import PATH, SURFACE, problem, want_approval
 from tests.grants.notices.channels import (
-    DecisionView,
+    NotifyingApp,
     add_grant,
     change_notices,
     end,
@@ -34,18 +34,18 @@ from webapp.db.scopes import MaintenanceScope
 from webapp.extensions import db
 from webapp.grants.models import GrantRow
 
-GLASS = 'break_glass;ticket="INC-9";note="nobody answers"'
+BREAK_GLASS = 'break_glass;ticket="INC-9";note="nobody answers"'
 
 
 @pytest.fixture(scope="module")
-def told(app: Flask) -> Iterator[DecisionView]:
+def told(app: Flask) -> Iterator[NotifyingApp]:
     with notifying_app(app) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def teller(
-    told: DecisionView, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    told: NotifyingApp, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[None]:
     """A worker that has the same broker and mail server."""
     settings = told.app.extensions["settings"]
@@ -62,13 +62,13 @@ def teller(
 
 
 @pytest.fixture(autouse=True)
-def _nothing_left(told: DecisionView) -> Iterator[None]:
+def _nothing_left(told: NotifyingApp) -> Iterator[None]:
     yield
     change_notices(told.app, due_at=None)
 
 
 @pytest.fixture
-def client(told: DecisionView) -> FlaskClient:
+def client(told: NotifyingApp) -> FlaskClient:
     return told.app.test_client()
 
 
@@ -107,7 +107,7 @@ def access(
     client: FlaskClient, who: Account, tenant: MadeTenant | None, path: str = RULES
 ) -> TestResponse:
     scope = "global" if tenant is None else f"tenant:{tenant.slug}"
-    return client.get(path, headers=who.headers(scope, GLASS))
+    return client.get(path, headers=who.headers(scope, BREAK_GLASS))
 
 
 def incidents(app: Flask, who: Account) -> list[GrantRow]:
@@ -123,8 +123,8 @@ def review(client: FlaskClient, who: Account, incident: GrantRow) -> TestRespons
     return client.post(path, headers=who.headers(), json={"text": "needed it"})
 
 
-def test_from_the_broken_glass_to_its_review(
-    told: DecisionView,
+def test_from_the_break_glass_to_its_review(
+    told: NotifyingApp,
     teller: None,
     client: FlaskClient,
     tenant: MadeTenant,
@@ -182,7 +182,7 @@ def _refused(response: TestResponse) -> str:
 
 
 def test_another_tenant_takes_another_incident(
-    told: DecisionView,
+    told: NotifyingApp,
     client: FlaskClient,
     tenant: MadeTenant,
     breaker: Account,
@@ -197,7 +197,7 @@ def test_another_tenant_takes_another_incident(
 
 
 def test_break_glass_for_all_tenants_opens_no_single_one(
-    told: DecisionView,
+    told: NotifyingApp,
     client: FlaskClient,
     tenant: MadeTenant,
     breaker: Account,
@@ -215,7 +215,7 @@ def test_break_glass_for_all_tenants_opens_no_single_one(
 
 
 def test_break_glass_for_all_tenants_is_recorded_as_of_all_of_them(
-    told: DecisionView, teller: None, client: FlaskClient, breaker: Account
+    told: NotifyingApp, teller: None, client: FlaskClient, breaker: Account
 ) -> None:
     opening, accessing = committed(told.app, *receipt(access(client, breaker, None)))
     (incident,) = incidents(told.app, breaker)
@@ -225,7 +225,7 @@ def test_break_glass_for_all_tenants_is_recorded_as_of_all_of_them(
 
 
 def test_a_denial_holds(
-    told: DecisionView, client: FlaskClient, tenant: MadeTenant, admin: Account, breaker: Account
+    told: NotifyingApp, client: FlaskClient, tenant: MadeTenant, admin: Account, breaker: Account
 ) -> None:
     mine = {"roles": [], "users": [breaker.email]}
     denial = add_rule(client, admin.headers(), subjects=mine, surfaces=[SURFACE])
@@ -235,14 +235,14 @@ def test_a_denial_holds(
 
 
 def test_who_may_not_break_glass_does_not(
-    told: DecisionView, client: FlaskClient, tenant: MadeTenant, support: Account
+    told: NotifyingApp, client: FlaskClient, tenant: MadeTenant, support: Account
 ) -> None:
     assert access(client, support, tenant).status_code == 403
     assert incidents(told.app, support) == []
 
 
 def test_what_is_not_there_opens_nothing(
-    told: DecisionView, client: FlaskClient, breaker: Account
+    told: NotifyingApp, client: FlaskClient, breaker: Account
 ) -> None:
     missing = MadeTenant(UUID(int=1), "nobody-has-this-slug")
     assert access(client, breaker, missing).status_code == 404
@@ -250,7 +250,7 @@ def test_what_is_not_there_opens_nothing(
 
 
 def test_requests_that_race_open_one_incident(
-    told: DecisionView,
+    told: NotifyingApp,
     client: FlaskClient,
     tenant: MadeTenant,
     breaker: Account,
@@ -274,7 +274,7 @@ def test_requests_that_race_open_one_incident(
 
 
 def test_what_cannot_be_recorded_opens_nothing(
-    told: DecisionView,
+    told: NotifyingApp,
     client: FlaskClient,
     tenant: MadeTenant,
     breaker: Account,
@@ -289,7 +289,7 @@ def test_what_cannot_be_recorded_opens_nothing(
 
 @pytest.mark.slow
 def test_at_all_tenants_those_passed_over_are_told_once_each(
-    told: DecisionView,
+    told: NotifyingApp,
     teller: None,
     client: FlaskClient,
     tenant: MadeTenant,
@@ -333,7 +333,7 @@ def _wait_until_told(app: Flask, breaker: Account) -> None:
 
 @pytest.mark.parametrize("role", ["auditor", "owner"])
 def test_the_platform_reviews_too(
-    told: DecisionView, client: FlaskClient, tenant: MadeTenant, breaker: Account, role: Any
+    told: NotifyingApp, client: FlaskClient, tenant: MadeTenant, breaker: Account, role: Any
 ) -> None:
     assert access(client, breaker, tenant).status_code == 200
     (incident,) = incidents(told.app, breaker)
@@ -349,7 +349,7 @@ def test_the_platform_reviews_too(
 
 @pytest.mark.parametrize("role", ["auditor", "owner"])
 def test_who_reviews_does_not_review_the_own(
-    told: DecisionView, client: FlaskClient, tenant: MadeTenant, owner: Account, role: Any
+    told: NotifyingApp, client: FlaskClient, tenant: MadeTenant, owner: Account, role: Any
 ) -> None:
     breaker = let_break_glass(client, owner, add_account(told.app, role))
     assert access(client, breaker, tenant).status_code == 200
@@ -360,7 +360,7 @@ def test_who_reviews_does_not_review_the_own(
 
 
 def test_nobody_else_reviews(
-    told: DecisionView, client: FlaskClient, tenant: MadeTenant, breaker: Account, outsider: Account
+    told: NotifyingApp, client: FlaskClient, tenant: MadeTenant, breaker: Account, outsider: Account
 ) -> None:
     assert access(client, breaker, tenant).status_code == 200
     (incident,) = incidents(told.app, breaker)
@@ -373,8 +373,8 @@ def test_nobody_else_reviews(
     assert incidents(told.app, breaker)[0].reviewed_at is None
 
 
-def test_only_broken_glass_is_reviewed(
-    told: DecisionView, client: FlaskClient, tenant: MadeTenant, admin: Account, support: Account
+def test_only_break_glass_is_reviewed(
+    told: NotifyingApp, client: FlaskClient, tenant: MadeTenant, admin: Account, support: Account
 ) -> None:
     asked = add_grant(told.app, support, tenant)
     path = f"{PATH}/{asked.id}/review"

@@ -12,7 +12,7 @@ from tests.processes import run_web, run_worker
 pytestmark = pytest.mark.slow
 
 
-def test_a_access_and_its_record(place: Place, tmp_path: Path) -> None:
+def test_access_and_its_record(place: Place, tmp_path: Path) -> None:
     with (
         run_worker(place.environment, tmp_path / "worker.log"),
         run_web(place.environment, tmp_path / "web.log") as web,

@@ -100,7 +100,7 @@ def test_nobody_is_asked_about_it(
     assert problem(act(client, add_account(app, "owner"), action, broken)) == (409, "conflict")
 
 
-def test_only_broken_glass_is_reviewed(
+def test_only_break_glass_is_reviewed(
     client: FlaskClient, admin: Account, request_: dict[str, Any]
 ) -> None:
     assert problem(review(client, admin, request_)) == (409, "conflict")

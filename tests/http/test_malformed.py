@@ -66,7 +66,7 @@ class TestMethods:
             assert "Sightline-Audit" not in answer.headers
 
     @pytest.mark.parametrize("use", READS.values(), ids=READS)
-    def test_a_head_is_a_access_without_a_body(
+    def test_a_head_is_an_access_without_a_body(
         self, app: Flask, client: FlaskClient, here: Place, use: Use
     ) -> None:
         path = use.path(here.ids)

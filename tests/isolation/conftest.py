@@ -47,7 +47,7 @@ def never() -> UUID:
 
 @pytest.fixture
 def owner_engine(app: Flask) -> Engine:
-    """Connections as the tables' owner, who may installation what the application may not."""
+    """Connections as the tables' owner, who may do what the application may not."""
     url = app.extensions["settings"].database_owner_url
     return create_engine(url, poolclass=NullPool, connect_args={"options": "-c lock_timeout=5s"})
 

@@ -84,7 +84,7 @@ def test_exactly_the_excluded_tenants_are_left_out(
 
 
 @pytest.mark.parametrize("model", TENANT_MODELS)
-def test_without_a_access_nothing_is_shown(
+def test_without_an_access_nothing_is_shown(
     session: ScopedSession, world: World, model: type[Base]
 ) -> None:
     assert world.tenants

@@ -32,8 +32,8 @@ SCOPES: list[MakeScope] = [
     lambda _: LedgerScope(),
 ]
 
-GrantRequest = Callable[[ScopedSession], object]
-UNSCOPED: list[GrantRequest] = [
+Query = Callable[[ScopedSession], object]
+UNSCOPED: list[Query] = [
     lambda session: session.scalar(select(1)),
     lambda session: session.get(RuleRow, UUID(int=0)),
     lambda session: session.connection(),
@@ -44,13 +44,13 @@ UNSCOPED: list[GrantRequest] = [
 
 
 @pytest.mark.parametrize("ask", UNSCOPED)
-def test_without_a_scope_nothing_is_asked(session: ScopedSession, ask: GrantRequest) -> None:
+def test_without_a_scope_nothing_is_asked(session: ScopedSession, ask: Query) -> None:
     with pytest.raises(UnscopedSession):
         ask(session)
 
 
 @pytest.mark.parametrize("ask", UNSCOPED)
-def test_after_a_scope_nothing_is_asked(inside: ScopedSession, ask: GrantRequest) -> None:
+def test_after_a_scope_nothing_is_asked(inside: ScopedSession, ask: Query) -> None:
     inside.scalar(select(1))
     inside.enter(None)
     with pytest.raises(UnscopedSession):

@@ -156,7 +156,7 @@ class TestOne:
         }
         assert item["request"]["path"] == RULES
 
-    def test_an_admin_reads_a_access_at_the_own_tenant(
+    def test_an_admin_reads_an_access_at_the_own_tenant(
         self, client: FlaskClient, accesses: Accesses, tenant: MadeTenant, admin: Account
     ) -> None:
         event_id = accesses.at(f"tenant:{tenant.slug}")

@@ -198,7 +198,7 @@ def test_what_goes_on_meanwhile_is_not_missing(
     assert [each.seq for each in found.waiting] == [late.origin and late.origin.seq]
 
 
-def test_a_access_that_begins_before_the_ledger_is_read_is_not_missing(
+def test_access_that_begins_before_the_ledger_is_read_is_not_missing(
     product: Product, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The one after it is committed already; it is in the file alone."""

@@ -94,7 +94,7 @@ def test_an_unchanged_history_is_not_sent_again(client: FlaskClient, admin: Acco
     assert client.get(path, headers=known).status_code == 200
 
 
-def test_a_access_at_it_is_recorded(
+def test_access_at_it_is_recorded(
     app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account
 ) -> None:
     rule = add_rule(client, admin.headers())

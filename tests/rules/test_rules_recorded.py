@@ -34,7 +34,7 @@ def _event(app: Flask, tenant: MadeTenant, response: TestResponse) -> tuple[obje
     return found["kind"], found["surface"], found["outcome"], found["rows"]
 
 
-def test_a_access_says_how_many_rules_it_showed(
+def test_access_says_how_many_rules_it_showed(
     app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account, owner: Account
 ) -> None:
     rules = [add_rule(client, admin.headers(), name) for name in ("a", "b", "c")]

@@ -118,7 +118,7 @@ def test_more_than_a_batch_some_of_it_known(product: Product) -> None:
     assert list(product.journals.iterdir()) == []
 
 
-def test_a_access_whose_process_died_in_it_was_interrupted(product: Product) -> None:
+def test_access_whose_process_died_in_it_was_interrupted(product: Product) -> None:
     begun = make_event(outcome="interrupted", http_status=None, rows=None)
     product.leave(uuid4(), begun, finalized=False)
     assert drained(product) == (0, said(committed=1))

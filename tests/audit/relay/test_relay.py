@@ -123,7 +123,7 @@ def test_what_is_settled_arrives_and_is_forgotten(journal: Journal, ledger: Ledg
     wait_for(lambda: journal.held == 0)
 
 
-def test_a_access_that_ends_after_a_later_one_arrives(journal: Journal, ledger: Ledger) -> None:
+def test_access_that_ends_after_a_later_one_arrives(journal: Journal, ledger: Ledger) -> None:
     slow = make_event(outcome="interrupted")
     journal.begin_durably(slow, PATIENCE)
     for _ in range(3):

@@ -83,7 +83,7 @@ class Hooks:
 
 
 @dataclass(frozen=True)
-class DecisionView:
+class NotifyingApp:
     """An application whose mails and webhooks go to ports of this host."""
 
     app: Flask
@@ -92,7 +92,7 @@ class DecisionView:
 
 
 @contextmanager
-def notifying_app(app: Flask, **changes: Any) -> Iterator[DecisionView]:
+def notifying_app(app: Flask, **changes: Any) -> Iterator[NotifyingApp]:
     """With a broker of its own: another application's worker knows of no mail server."""
     mail_port, hook_port = free_port(), free_port()
     settings = app.extensions["settings"]
@@ -105,7 +105,7 @@ def notifying_app(app: Flask, **changes: Any) -> Iterator[DecisionView]:
         "webhook_secret": SECRET,
     }
     with application_of(replace(settings, **(told | changes))) as made:
-        yield DecisionView(made, mail_port, hook_port)
+        yield NotifyingApp(made, mail_port, hook_port)
 
 
 def own_broker(redis_url: str) -> str:

@@ -31,9 +31,9 @@ from tests.grants.notices.channels import (
     PUBLIC,
     SECRET,
     SENDER,
-    DecisionView,
     Hooks,
     Mailbox,
+    NotifyingApp,
     add_grant,
     change_notices,
     hurry,
@@ -55,31 +55,31 @@ TOLERANCE = timedelta(seconds=30)
 
 
 @pytest.fixture(scope="module")
-def told(app: Flask) -> Iterator[DecisionView]:
+def told(app: Flask) -> Iterator[NotifyingApp]:
     with notifying_app(app) as made:
         yield made
 
 
 @pytest.fixture(autouse=True)
-def _nothing_left(told: DecisionView) -> Iterator[None]:
+def _nothing_left(told: NotifyingApp) -> Iterator[None]:
     yield
     change_notices(told.app, due_at=None)
 
 
 @pytest.fixture
-def mailbox(told: DecisionView) -> Iterator[Mailbox]:
+def mailbox(told: NotifyingApp) -> Iterator[Mailbox]:
     with receiving_mail(told.mail_port) as received:
         yield received
 
 
 @pytest.fixture
-def hooks(told: DecisionView) -> Iterator[Hooks]:
+def hooks(told: NotifyingApp) -> Iterator[Hooks]:
     with receiving_hooks(told.hook_port) as received:
         yield received
 
 
 def test_who_decides_is_asked(
-    told: DecisionView,
+    told: NotifyingApp,
     mailbox: Mailbox,
     hooks: Hooks,
     tenant: MadeTenant,
@@ -109,7 +109,7 @@ def test_who_decides_is_asked(
 
 
 def test_those_are_asked_whom_the_rules_name_but_never_who_asks(
-    told: DecisionView, client: FlaskClient, mailbox: Mailbox, tenant: MadeTenant, admin: Account
+    told: NotifyingApp, client: FlaskClient, mailbox: Mailbox, tenant: MadeTenant, admin: Account
 ) -> None:
     auditor, asking = add_account(told.app, "auditor"), add_account(told.app, "auditor")
     named = want_approval(client, admin.headers(), approver_roles=["auditor"])
@@ -120,7 +120,7 @@ def test_those_are_asked_whom_the_rules_name_but_never_who_asks(
 
 
 def test_the_platform_s_approvals_are_the_owners(
-    told: DecisionView, mailbox: Mailbox, owner: Account, support: Account, admin: Account
+    told: NotifyingApp, mailbox: Mailbox, owner: Account, support: Account, admin: Account
 ) -> None:
     tell(told.app, "asked", add_grant(told.app, support, None))
     send(told.app)
@@ -131,7 +131,7 @@ def test_the_platform_s_approvals_are_the_owners(
 
 @pytest.mark.parametrize("event", ["approved", "denied", "revoked", "expired"])
 def test_the_holder_is_told_what_became_of_it(
-    told: DecisionView,
+    told: NotifyingApp,
     mailbox: Mailbox,
     hooks: Hooks,
     tenant: MadeTenant,
@@ -147,7 +147,7 @@ def test_the_holder_is_told_what_became_of_it(
 
 
 def test_a_holder_who_has_ended_gets_no_mail(
-    told: DecisionView, mailbox: Mailbox, hooks: Hooks, tenant: MadeTenant, support: Account
+    told: NotifyingApp, mailbox: Mailbox, hooks: Hooks, tenant: MadeTenant, support: Account
 ) -> None:
     grant = add_grant(told.app, support, tenant)
     with told.app.app_context(), db.session.scoped(IdentityScope()):
@@ -160,7 +160,7 @@ def test_a_holder_who_has_ended_gets_no_mail(
 
 
 def test_a_review_is_told_to_the_holder_and_to_the_owners(
-    told: DecisionView, mailbox: Mailbox, tenant: MadeTenant, owner: Account, support: Account
+    told: NotifyingApp, mailbox: Mailbox, tenant: MadeTenant, owner: Account, support: Account
 ) -> None:
     broken = add_grant(told.app, support, tenant, kind="break_glass", review="needed it")
     tell(told.app, "reviewed", broken)
@@ -178,7 +178,7 @@ def test_where_nothing_is_configured_nothing_is_kept(
 
 
 def test_what_is_rolled_back_is_not_told(
-    told: DecisionView, tenant: MadeTenant, support: Account
+    told: NotifyingApp, tenant: MadeTenant, support: Account
 ) -> None:
     grant = add_grant(told.app, support, tenant)
     with told.app.app_context(), db.session.scoped(MaintenanceScope()):
@@ -188,7 +188,7 @@ def test_what_is_rolled_back_is_not_told(
 
 
 def test_the_webhook_is_signed(
-    told: DecisionView, hooks: Hooks, tenant: MadeTenant, support: Account
+    told: NotifyingApp, hooks: Hooks, tenant: MadeTenant, support: Account
 ) -> None:
     grant = add_grant(told.app, support, tenant)
     tell(told.app, "denied", grant)
@@ -206,7 +206,7 @@ def test_the_webhook_is_signed(
 
 
 def test_servers_that_are_down_get_it_when_they_are_up(
-    told: DecisionView, tenant: MadeTenant, admin: Account, support: Account
+    told: NotifyingApp, tenant: MadeTenant, admin: Account, support: Account
 ) -> None:
     grant = add_grant(told.app, support, tenant)
     tell(told.app, "asked", grant)
@@ -235,7 +235,7 @@ def test_servers_that_are_down_get_it_when_they_are_up(
 
 
 def test_pauses_grow_until_it_is_given_up(
-    told: DecisionView, tenant: MadeTenant, support: Account, capsys: pytest.CaptureFixture[str]
+    told: NotifyingApp, tenant: MadeTenant, support: Account, capsys: pytest.CaptureFixture[str]
 ) -> None:
     grant = add_grant(told.app, support, tenant)
     tell(told.app, "denied", grant)
@@ -260,7 +260,7 @@ def test_pauses_grow_until_it_is_given_up(
 
 
 def test_what_nothing_more_becomes_of_is_forgotten_in_the_end(
-    told: DecisionView, tenant: MadeTenant, support: Account
+    told: NotifyingApp, tenant: MadeTenant, support: Account
 ) -> None:
     kept, forgotten = add_grant(told.app, support, tenant), add_grant(told.app, support, tenant)
     tell(told.app, "denied", forgotten)
@@ -278,7 +278,7 @@ def test_what_nothing_more_becomes_of_is_forgotten_in_the_end(
 
 @pytest.mark.parametrize("status", [302, 400, 500])
 def test_what_the_webhook_refuses_comes_again_with_the_same_id(
-    told: DecisionView, hooks: Hooks, tenant: MadeTenant, support: Account, status: int
+    told: NotifyingApp, hooks: Hooks, tenant: MadeTenant, support: Account, status: int
 ) -> None:
     hooks.statuses = [status, 200]
     grant = add_grant(told.app, support, tenant)
@@ -293,7 +293,7 @@ def test_what_the_webhook_refuses_comes_again_with_the_same_id(
 
 
 def test_one_who_is_refused_holds_up_nobody(
-    told: DecisionView,
+    told: NotifyingApp,
     mailbox: Mailbox,
     hooks: Hooks,
     tenant: MadeTenant,
@@ -342,7 +342,7 @@ FAILURES: dict[str, tuple[Exception, str]] = {
 @pytest.mark.parametrize("failure", FAILURES)
 @pytest.mark.parametrize("channel", ["mail", "webhook"])
 def test_problem_of_a_notice_names_a_failure_and_repeats_no_text_of_it(
-    told: DecisionView,
+    told: NotifyingApp,
     tenant: MadeTenant,
     support: Account,
     capsys: pytest.CaptureFixture[str],
@@ -370,7 +370,7 @@ def test_problem_of_a_notice_names_a_failure_and_repeats_no_text_of_it(
 
 
 def test_a_mail_server_that_is_down_is_tried_once_and_holds_up_no_webhook(
-    told: DecisionView, hooks: Hooks, tenant: MadeTenant, support: Account
+    told: NotifyingApp, hooks: Hooks, tenant: MadeTenant, support: Account
 ) -> None:
     grants = [add_grant(told.app, support, tenant) for _ in range(3)]
     for grant in grants:
@@ -382,7 +382,7 @@ def test_a_mail_server_that_is_down_is_tried_once_and_holds_up_no_webhook(
 
 
 def test_two_who_send_at_once_send_each_once(
-    told: DecisionView, mailbox: Mailbox, hooks: Hooks, tenant: MadeTenant, support: Account
+    told: NotifyingApp, mailbox: Mailbox, hooks: Hooks, tenant: MadeTenant, support: Account
 ) -> None:
     grants = [add_grant(told.app, support, tenant) for _ in range(10)]
     for grant in grants:
@@ -396,7 +396,7 @@ def test_two_who_send_at_once_send_each_once(
 
 
 def test_what_a_dead_worker_had_taken_is_sent_by_another(
-    told: DecisionView, hooks: Hooks, tenant: MadeTenant, support: Account
+    told: NotifyingApp, hooks: Hooks, tenant: MadeTenant, support: Account
 ) -> None:
     grant = add_grant(told.app, support, tenant)
     tell(told.app, "denied", grant)
@@ -415,7 +415,7 @@ def test_what_a_dead_worker_had_taken_is_sent_by_another(
 
 
 def test_what_was_addressed_twice_is_told_once(
-    told: DecisionView, mailbox: Mailbox, tenant: MadeTenant, support: Account
+    told: NotifyingApp, mailbox: Mailbox, tenant: MadeTenant, support: Account
 ) -> None:
     """By a worker that was so slow that another took over."""
     grant = add_grant(told.app, support, tenant)
@@ -435,7 +435,7 @@ def test_what_was_addressed_twice_is_told_once(
 
 def test_nothing_is_lost_with_the_broker(
     app: Flask,
-    told: DecisionView,
+    told: NotifyingApp,
     mailbox: Mailbox,
     tenant: MadeTenant,
     support: Account,
@@ -458,7 +458,7 @@ def test_nothing_is_lost_with_the_broker(
 
 
 def test_what_somebody_wrote_adds_no_header_and_no_line(
-    told: DecisionView, mailbox: Mailbox, tenant: MadeTenant, support: Account
+    told: NotifyingApp, mailbox: Mailbox, tenant: MadeTenant, support: Account
 ) -> None:
     written = "wrong\r\nBcc: everybody@example.org\r\n\r\nTo decide, go elsewhere"
     tell(told.app, "denied", add_grant(told.app, support, tenant, note=written, ticket=written))
@@ -471,7 +471,7 @@ def test_what_somebody_wrote_adds_no_header_and_no_line(
 
 @pytest.mark.parametrize("name", ["{},victim@example.org", "{}<victim@example.org>"])
 def test_a_name_that_is_no_address_reaches_nobody(
-    told: DecisionView, mailbox: Mailbox, tenant: MadeTenant, support: Account, name: str
+    told: NotifyingApp, mailbox: Mailbox, tenant: MadeTenant, support: Account, name: str
 ) -> None:
     with told.app.app_context(), db.session.scoped(IdentityScope()):
         misnamed = directory.create_user(name.format(uuid4().hex)).id
@@ -485,7 +485,7 @@ def test_a_name_that_is_no_address_reaches_nobody(
 
 
 def test_who_has_sent_long_enough_leaves_the_rest_to_another(
-    told: DecisionView,
+    told: NotifyingApp,
     hooks: Hooks,
     tenant: MadeTenant,
     support: Account,

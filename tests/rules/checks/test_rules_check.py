@@ -20,7 +20,7 @@ from tests.audit.events import make_event
 from tests.audit.ledgers import append, owner_connection
 from tests.factories import Account, MadeTenant
 from tests.rules.calls import add_rule
-from tests.rules.engine.questions import LOOK, NOON, RULE
+from tests.rules.engine.questions import ACCESS, NOON, RULE
 from tests.rules.engine.reference import says
 from tests.rules.engine.strategies import Question, candidates, questions
 from webapp.audit.event import EventScope, Reason
@@ -149,7 +149,7 @@ def matched(rules: Sequence[Candidate], *accesses: PastAccess) -> set[int]:
 
 def test_a_rule_is_met_whatever_comes_of_the_access() -> None:
     rules = [Candidate(UUID(int=n), None, rule(n, e)) for n, e in enumerate(_EFFECTS)]
-    access = PastAccess(UUID(int=9), NOON, LOOK, True, None, approved=False)
+    access = PastAccess(UUID(int=9), NOON, ACCESS, True, None, approved=False)
     assert matched(rules, access) == {0, 1, 2}
     night = Candidate(UUID(int=7), None, rule(7, windows=(NIGHTS,)))
     assert matched([night], access) == set()
@@ -164,7 +164,7 @@ _EFFECTS = ("deny", "require_approval", "allow")
 def test_a_tenants_rule_is_met_by_accesses_at_it() -> None:
     acme, globex = UUID(int=1), UUID(int=2)
     theirs = [Candidate(UUID(int=3), acme, rule(3, tenant="acme"))]
-    access = PastAccess(UUID(int=9), NOON, LOOK, False, globex, approved=False)
+    access = PastAccess(UUID(int=9), NOON, ACCESS, False, globex, approved=False)
     assert matched(theirs, access) == set()
     assert matched(theirs, access, replace(access, tenant_id=acme)) == {3}
     assert matched(theirs, replace(access, tenant_id=None, everywhere=True)) == {3}
@@ -244,7 +244,7 @@ def _store(app: Flask, rule_id: str, windows: list[dict[str, Any]]) -> None:
         owner.execute(text("alter table rules force row level security"))
 
 
-def test_a_reason_is_needed_for_a_access_to_count(
+def test_a_reason_is_needed_for_an_access_to_count(
     app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account
 ) -> None:
     surface = f"s{uuid4().hex}.list"

@@ -39,7 +39,7 @@ RULE = Rule(
 )
 """Allows everything to everybody; a test says what differs."""
 
-LOOK = AuthorizationRequest(
+ACCESS = AuthorizationRequest(
     email="sue@example.org",
     roles=frozenset({"support"}),
     mfa=False,
@@ -53,7 +53,7 @@ ACME, GLOBEX = UUID(int=1), UUID(int=2)
 SLUGS = {None: None, ACME: "acme", GLOBEX: "globex"}
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 GRANT = GrantMatch(UUID(int=99), NOON + timedelta(hours=1))
-GLASS = replace(LOOK, reason="break_glass")
+BREAK_GLASS_ACCESS = replace(ACCESS, reason="break_glass")
 EVERY_DAY: Any = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 ALLOW, DENY, ASK = "allow", "deny", "require_approval"
 
@@ -70,7 +70,7 @@ def rule(effect: str, number: int = 10, *, of: UUID | None = None, **said: Any) 
 
 def ask(
     *rules: Candidate,
-    access: AuthorizationRequest = LOOK,
+    access: AuthorizationRequest = ACCESS,
     at: datetime = NOON,
     everywhere: bool = False,
     granted: Iterable[Candidate] = (),

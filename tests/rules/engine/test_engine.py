@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 
 from tests.rules.engine.questions import (
+    ACCESS,
     ACME,
     ALLOW,
     ASK,
+    BREAK_GLASS_ACCESS,
     DENY,
     EVERY_DAY,
-    GLASS,
     GLOBEX,
     GRANT,
-    LOOK,
     NOON,
     ask,
     rule,
@@ -55,7 +55,7 @@ def test_a_tenant_narrows_and_never_widens() -> None:
     assert ask(approve) == Verdict("denied", ())
 
 
-def test_a_grant_lets_a_access_through_that_every_approval_is_given_for() -> None:
+def test_a_grant_lets_an_access_through_that_every_approval_is_given_for() -> None:
     ours, theirs = rule(ASK, 10), rule(ASK, 20, of=ACME)
     both = ask(ours, theirs, granted=[ours, theirs])
     assert (both.ruling, both.decided_by) == ("allowed", (ours, theirs))
@@ -86,7 +86,7 @@ def test_a_rule_that_is_not_enabled_says_nothing() -> None:
 def test_a_rule_is_about_everybody_or_whom_it_names_by_role_or_address(
     roles: tuple[str, ...], users: tuple[str, ...], meant: bool
 ) -> None:
-    assert _matches(LOOK, subjects=Subjects(roles, users)) == meant
+    assert _matches(ACCESS, subjects=Subjects(roles, users)) == meant
 
 
 @pytest.mark.parametrize(
@@ -103,18 +103,18 @@ def test_a_rule_is_about_everybody_or_whom_it_names_by_role_or_address(
     ],
 )
 def test_a_surface_is_named_exactly_or_by_what_it_begins_with(pattern: str, meant: bool) -> None:
-    assert _matches(LOOK, surfaces=("billing", pattern)) == meant
+    assert _matches(ACCESS, surfaces=("billing", pattern)) == meant
 
 
 @pytest.mark.parametrize("effect", [DENY, ASK])
 def test_no_reasons_are_any_reason_but_only_an_allowance_that_names_it_breaks_glass(
     effect: str,
 ) -> None:
-    assert ask(rule(ALLOW), access=GLASS).ruling == "denied"
+    assert ask(rule(ALLOW), access=BREAK_GLASS_ACCESS).ruling == "denied"
     named = rule(ALLOW, 10, reasons=("break_glass",))
-    assert ask(named, access=GLASS).ruling == "allowed"
-    assert ask(named, access=LOOK).ruling == "denied"
-    other = ask(named, narrow := rule(effect, 11), access=GLASS)
+    assert ask(named, access=BREAK_GLASS_ACCESS).ruling == "allowed"
+    assert ask(named, access=ACCESS).ruling == "denied"
+    other = ask(named, narrow := rule(effect, 11), access=BREAK_GLASS_ACCESS)
     assert narrow in (other.decided_by if effect == DENY else other.bypassed_approvals)
 
 
@@ -138,7 +138,7 @@ def test_no_reasons_are_any_reason_but_only_an_allowance_that_names_it_breaks_gl
 def test_a_ticket_is_matched_with_stars_and_nothing_else(
     glob: str, ticket: str | None, meant: bool
 ) -> None:
-    assert _matches(replace(LOOK, ticket=ticket), ticket=glob) == meant
+    assert _matches(replace(ACCESS, ticket=ticket), ticket=glob) == meant
 
 
 @pytest.mark.parametrize(
@@ -162,14 +162,14 @@ def test_a_ticket_is_matched_with_stars_and_nothing_else(
 def test_an_address_is_in_a_network_whichever_way_it_is_spelled(
     network: str, ip: str, inside: bool
 ) -> None:
-    assert _matches(replace(LOOK, ip=ip), networks=("198.51.100.0/24", network)) == inside
+    assert _matches(replace(ACCESS, ip=ip), networks=("198.51.100.0/24", network)) == inside
 
 
 @pytest.mark.parametrize("ip", [None, "", "unknown", "192.0.2.7:443", "192.0.2"])
 def test_an_unknown_address_is_in_no_network_that_allows_and_in_every_other(
     ip: str | None,
 ) -> None:
-    access = replace(LOOK, ip=ip)
+    access = replace(ACCESS, ip=ip)
     inside: dict[str, Any] = {"networks": ("192.0.2.0/24",)}
     assert ask(rule(ALLOW, 10, **inside), access=access).ruling == "denied"
     assert ask(rule(ALLOW, 10), rule(DENY, 11, **inside), access=access).ruling == "denied"
@@ -191,13 +191,13 @@ def test_a_rule_may_demand_a_second_factor(
     rules: list[Candidate], without: str, shown: str
 ) -> None:
     assert ask(*rules).ruling == without
-    assert ask(*rules, access=replace(LOOK, mfa=True)).ruling == shown
+    assert ask(*rules, access=replace(ACCESS, mfa=True)).ruling == shown
 
 
 def test_no_grant_does_without_the_second_factor_that_its_rule_demands() -> None:
     approve = rule(ASK, mfa=True)
     assert ask(approve, granted=[approve]) == Verdict("denied", (approve,))
-    assert ask(approve, granted=[approve], access=replace(LOOK, mfa=True)).ruling == "allowed"
+    assert ask(approve, granted=[approve], access=replace(ACCESS, mfa=True)).ruling == "allowed"
 
 
 def test_a_rule_begins_at_its_start_and_is_over_at_its_end() -> None:
@@ -236,7 +236,7 @@ def test_a_window_is_weekly_and_as_the_clock_on_the_wall_shows(
 ) -> None:
     days, *rest = window
     opened = Window((days,), *rest)
-    assert _matches(LOOK, at=datetime.fromisoformat(at), windows=(opened,)) == is_open
+    assert _matches(ACCESS, at=datetime.fromisoformat(at), windows=(opened,)) == is_open
 
 
 @pytest.mark.parametrize(
@@ -262,26 +262,26 @@ def test_a_window_lasts_while_the_clock_shows_it_on_days_that_change_the_clock(
     rules = prepare([rule(ALLOW, windows=(window,))])
     start = date - timedelta(days=1)
     opened = [
-        rules.evaluate(LOOK, start + timedelta(minutes=minute)).allowed
+        rules.evaluate(ACCESS, start + timedelta(minutes=minute)).allowed
         for minute in range(0, 4 * 24 * 60, 5)
     ]
     assert 5 * sum(opened) == minutes
 
 
-def test_broken_glass_passes_approvals_and_no_denial() -> None:
-    glass, ours, theirs = (
+def test_break_glass_passes_approvals_and_no_denial() -> None:
+    by_break_glass, ours, theirs = (
         rule(ALLOW, 10, reasons=("break_glass",)),
         rule(ASK, 11),
         rule(ASK, 20, of=ACME),
     )
-    verdict = ask(glass, ours, theirs, access=GLASS, granted=[ours])
-    assert verdict == Verdict("allowed", (glass,), bypassed_approvals=(ours, theirs))
+    verdict = ask(by_break_glass, ours, theirs, access=BREAK_GLASS_ACCESS, granted=[ours])
+    assert verdict == Verdict("allowed", (by_break_glass,), bypassed_approvals=(ours, theirs))
     deny = rule(DENY, 21, of=ACME)
-    assert ask(glass, ours, deny, access=GLASS) == Verdict("denied", (deny,))
-    assert ask(ours, access=GLASS, granted=[ours]) == Verdict("denied", ())
+    assert ask(by_break_glass, ours, deny, access=BREAK_GLASS_ACCESS) == Verdict("denied", (deny,))
+    assert ask(ours, access=BREAK_GLASS_ACCESS, granted=[ours]) == Verdict("denied", ())
 
 
-def test_a_access_at_all_leaves_out_those_who_said_no() -> None:
+def test_access_at_all_leaves_out_those_who_said_no() -> None:
     allow, deny, approve = rule(ALLOW, 10), rule(DENY, 20, of=ACME), rule(ASK, 21, of=GLOBEX)
     verdict = ask(allow, deny, approve, everywhere=True)
     assert (verdict.ruling, verdict.decided_by) == ("allowed", (allow,))
@@ -296,15 +296,15 @@ def test_a_access_at_all_leaves_out_those_who_said_no() -> None:
     assert ask(deny, everywhere=True) == Verdict("denied", ())
 
 
-def test_a_access_at_all_by_broken_glass_leaves_out_those_who_deny() -> None:
-    glass = rule(ALLOW, 10, reasons=("break_glass",))
+def test_access_at_all_by_break_glass_leaves_out_those_who_deny() -> None:
+    by_break_glass = rule(ALLOW, 10, reasons=("break_glass",))
     deny, approve, both = rule(DENY, 20, of=ACME), rule(ASK, 21, of=GLOBEX), rule(ASK, 22, of=ACME)
-    verdict = ask(glass, deny, approve, both, everywhere=True, access=GLASS)
+    verdict = ask(by_break_glass, deny, approve, both, everywhere=True, access=BREAK_GLASS_ACCESS)
     assert verdict.excluded.tenants == {ACME}
     assert verdict.bypassed_approvals == (approve,)
 
 
-def test_a_access_lasts_as_long_as_the_longest_allowance_and_the_shortest_approval() -> None:
+def test_access_lasts_as_long_as_the_longest_allowance_and_the_shortest_approval() -> None:
     hour, day = rule(ALLOW, 10, max_minutes=60), rule(ALLOW, 11, max_minutes=1440)
     approve, theirs = (rule(ASK, 12, max_minutes=240), rule(ASK, 20, of=ACME, max_minutes=30))
     assert ask(hour).minutes == 60
@@ -330,14 +330,14 @@ def test_a_verdict_on_windows_is_good_until_the_clocks_go_on(seconds: float) -> 
     window = Window(EVERY_DAY, "12:01", "13:00", "UTC")
     sets = prepare([rule(ALLOW, windows=(window,))]), prepare([])
     at = NOON + timedelta(seconds=seconds)
-    verdict = decide(*sets, LOOK, at, everywhere=False)
+    verdict = decide(*sets, ACCESS, at, everywhere=False)
     assert verdict.ruling == "denied"
     assert lasting(verdict, sets, at) == NOON + timedelta(minutes=1)
 
 
 def test_a_verdict_on_rules_without_times_is_good_for_ever() -> None:
     sets = prepare([rule(ALLOW)]), prepare([rule(DENY, 20, of=ACME)])
-    verdict = decide(*sets, LOOK, NOON, everywhere=False, covers=nothing_granted)
+    verdict = decide(*sets, ACCESS, NOON, everywhere=False, covers=nothing_granted)
     assert lasting(verdict, sets, NOON) is None
 
 
@@ -364,14 +364,18 @@ def test_a_verdict_on_rules_without_times_is_good_for_ever() -> None:
             "The platform's rule “allow 10” allows it, without 1 tenant that said no.",
         ),
         (
-            ask(rule(ALLOW, reasons=("break_glass",)), rule(ASK, 20, of=ACME), access=GLASS),
+            ask(
+                rule(ALLOW, reasons=("break_glass",)),
+                rule(ASK, 20, of=ACME),
+                access=BREAK_GLASS_ACCESS,
+            ),
             "The platform's rule “allow 10” allows it, by break-glass, without what acme's rule "
             "“require_approval 20” asks for.",
         ),
     ],
 )
 def test_a_verdict_is_a_sentence_that_a_person_can_read(verdict: Verdict, sentence: str) -> None:
-    assert explain(verdict, LOOK) == sentence
+    assert explain(verdict, ACCESS) == sentence
 
 
 def _matches(access: AuthorizationRequest, at: datetime = NOON, **said: Any) -> bool:

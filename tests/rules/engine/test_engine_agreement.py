@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from tests.rules.engine.questions import EVERY_DAY, LOOK, NOON, RULE
+from tests.rules.engine.questions import ACCESS, EVERY_DAY, NOON, RULE
 from tests.rules.engine.reference import ZONES, Outcome, decide_by_reference, outcome_of, says
 from tests.rules.engine.strategies import TENANTS, Question, candidates, questions
 from webapp.rules.engine import cedar
@@ -52,7 +52,7 @@ def thoroughly(examples: int) -> settings:
 
 @thoroughly(2000)
 @given(ours, theirs, st.lists(questions, min_size=4, max_size=4))
-def test_both_say_the_same_of_a_access(
+def test_both_say_the_same_of_an_access(
     platform: list[Candidate], tenants: list[Candidate], asked: list[Question]
 ) -> None:
     for everywhere in (True, False):
@@ -100,7 +100,7 @@ def test_any_network_holds_the_same_addresses_for_both(
     cedar.check(ours)
     edges = (int(network.network_address) + offset, int(network.broadcast_address) + offset)
     beside = [type(elsewhere)(edge) for edge in edges if 0 <= edge < 2**elsewhere.max_prefixlen]
-    accesses = [replace(LOOK, ip=str(address)) for address in (elsewhere, *beside)]
+    accesses = [replace(ACCESS, ip=str(address)) for address in (elsewhere, *beside)]
     assert _allowed(ours, [(access, NOON) for access in accesses]) == [
         says(ours, access, NOON) == "allow" for access in accesses
     ]
@@ -121,8 +121,8 @@ def test_any_clock_shows_both_the_same(
     ours = replace(RULE, windows=(window,))
     cedar.check(ours)
     moments = [at + timedelta(hours=hours) for hours in range(0, 168, 13)]
-    assert _allowed(ours, [(LOOK, moment) for moment in moments]) == [
-        says(ours, LOOK, moment) == "allow" for moment in moments
+    assert _allowed(ours, [(ACCESS, moment) for moment in moments]) == [
+        says(ours, ACCESS, moment) == "allow" for moment in moments
     ]
 
 

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.rules.engine.questions import (
+    ACCESS,
     ACME,
     ALLOW,
     DENY,
     EVERY_DAY,
     GLOBEX,
-    LOOK,
     NOON,
     RULE,
     ask,
@@ -62,14 +62,14 @@ def test_a_rule_that_cannot_be_read_denies(said: dict[str, Any]) -> None:
     verdict = ask(allow, broken)
     assert verdict == Verdict("denied", (broken,), failed=True)
     name = f"the platform's rule “{broken.rule.name}”" if broken.rule else ""
-    assert explain(verdict, LOOK) == f"Denied, since a rule cannot be evaluated: {name}."
+    assert explain(verdict, ACCESS) == f"Denied, since a rule cannot be evaluated: {name}."
 
 
 def test_a_rule_that_cannot_even_be_loaded_denies() -> None:
     lost = replace(rule(ALLOW, 11), rule=None)
     verdict = ask(rule(ALLOW, 10), lost)
     assert verdict == Verdict("denied", (lost,), failed=True)
-    assert str(lost.id) in explain(verdict, LOOK)
+    assert str(lost.id) in explain(verdict, ACCESS)
 
 
 @pytest.mark.parametrize("said", BROKEN, ids=str)
@@ -105,14 +105,14 @@ def test_an_error_while_evaluating_denies() -> None:
     theirs = _without_clocks(prepare([rule(DENY, 20, of=ACME, windows=(ALWAYS,))]))
     for platform, tenants in ((timed, NO_RULES), (allow, theirs)):
         for everywhere in (True, False):
-            verdict = decide(platform, tenants, LOOK, NOON, everywhere=everywhere)
+            verdict = decide(platform, tenants, ACCESS, NOON, everywhere=everywhere)
             assert verdict == Verdict("denied", (), failed=True)
-            assert explain(verdict, LOOK) == "Denied, since a rule cannot be evaluated."
+            assert explain(verdict, ACCESS) == "Denied, since a rule cannot be evaluated."
 
 
 @pytest.mark.parametrize("said", [{"email": "\ud800"}, {"ticket": "\ud800"}], ids=str)
 def test_a_question_that_cannot_be_put_is_denied(said: dict[str, Any]) -> None:
-    assert ask(rule(ALLOW), access=replace(LOOK, **said)) == Verdict("denied", (), failed=True)
+    assert ask(rule(ALLOW), access=replace(ACCESS, **said)) == Verdict("denied", (), failed=True)
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -121,11 +121,11 @@ def test_what_people_write_stays_data(text: str) -> None:
     named = rule(DENY, 11, name=text, description=text, ticket="none such")
     assert ask(rule(ALLOW, 10), named).ruling == "allowed"
     for said, access in (
-        ({"ticket": text}, replace(LOOK, ticket=text)),
-        ({"subjects": Subjects((), (text,))}, replace(LOOK, email=text)),
-        ({"subjects": Subjects((text,), ())}, replace(LOOK, roles=frozenset({text}))),
-        ({"surfaces": (text,)}, replace(LOOK, surface=text)),
-        ({"reasons": (text,)}, replace(LOOK, reason=text)),
+        ({"ticket": text}, replace(ACCESS, ticket=text)),
+        ({"subjects": Subjects((), (text,))}, replace(ACCESS, email=text)),
+        ({"subjects": Subjects((text,), ())}, replace(ACCESS, roles=frozenset({text}))),
+        ({"surfaces": (text,)}, replace(ACCESS, surface=text)),
+        ({"reasons": (text,)}, replace(ACCESS, reason=text)),
     ):
         assert ask(rule(ALLOW, 10, **said), access=access).ruling == "allowed"
         assert ask(rule(ALLOW, 10, **said)).ruling == "denied"
@@ -152,7 +152,7 @@ def test_the_schema_finds_the_largest_rule_valid() -> None:
     )
     for effect in ("allow", "deny", "require_approval"):
         cedar.check(replace(largest, effect=effect))
-    access = replace(LOOK, email="99@example.org", surface="surface_99.show", ticket="a" * 64)
+    access = replace(ACCESS, email="99@example.org", surface="surface_99.show", ticket="a" * 64)
     fields = ("subjects", "surfaces", "ticket", "windows", "networks")
     said = {field: getattr(largest, field) for field in fields}
     assert ask(rule(ALLOW, **said), access=replace(access, ip="10.99.0.1")).ruling == "allowed"
@@ -181,6 +181,6 @@ def test_any_text_is_itself(text: str) -> None:
         "subjects": Subjects((), (text.upper(), text)),
         "surfaces": (text,),
     }
-    access = replace(LOOK, ticket=pattern, email=text, surface=text)
+    access = replace(ACCESS, ticket=pattern, email=text, surface=text)
     cedar.check(replace(RULE, **said))
     assert ask(rule(ALLOW, **said), access=access).ruling == "allowed"

@@ -110,7 +110,7 @@ def test_each_circumstance_counts(
         assert after["effect"] == ("allowed" if other else "denied"), other
 
 
-def test_a_access_at_all_tenants_says_how_many_are_left_out_and_which(
+def test_access_at_all_tenants_says_how_many_are_left_out_and_which(
     client: FlaskClient,
     tenant: MadeTenant,
     outsider: Account,
@@ -330,7 +330,7 @@ def test_nothing_is_written(
     assert {statement.split()[0].upper() for statement in statements} == {"SELECT"}
 
 
-def test_an_elevation_is_recorded_and_a_access_at_home_is_not(
+def test_an_elevation_is_recorded_and_an_access_at_home_is_not(
     client: FlaskClient, admin: Account, everywhere: dict[str, str], surface: str
 ) -> None:
     asked = {"rule": draft(surfaces=[surface]), "access": described(surface)}

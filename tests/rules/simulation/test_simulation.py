@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from tests.rules.engine.questions import ACME, GLOBEX, LOOK, NOON, RULE
+from tests.rules.engine.questions import ACCESS, ACME, GLOBEX, NOON, RULE
 from tests.rules.engine.strategies import Question, candidates, questions
 from webapp.rules.engine.evaluate import (
     NO_RULES,
@@ -39,7 +39,7 @@ thoroughly = settings(
 
 def access(number: int = 0, tenant_id: UUID | None = None, **said: Any) -> PastAccess:
     """At a tenant, or at all of them."""
-    request = replace(LOOK, **said)
+    request = replace(ACCESS, **said)
     at = NOON - timedelta(minutes=number)
     return PastAccess(UUID(int=number), at, request, tenant_id is None, tenant_id, approved=False)
 
@@ -179,7 +179,7 @@ def test_a_tenants_draft_leaves_it_out_of_accesses_at_all() -> None:
     ]
 
 
-def test_a_access_that_rested_on_grants_passes_what_asks_for_one() -> None:
+def test_access_that_rested_on_grants_passes_what_asks_for_one() -> None:
     draft: Rule = replace(DRAFT, effect="require_approval")
     approved = replace(access(1), approved=True)
     found = replay(

@@ -1,4 +1,4 @@
-"""Each fault planted in a small application, and the same application without it."""
+"""Each fault in a small application, and the same application without it."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Each fault planted in a file of its own, beside a file that does the same as it should."""
+"""Each fault in a file of its own, beside a file that does the same as it should."""
 
 from pathlib import Path
 

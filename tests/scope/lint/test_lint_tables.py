@@ -1,4 +1,4 @@
-"""Each fault planted in the migrated database, in a transaction that is rolled back."""
+"""Each fault change_and_check in the migrated database, in a transaction that is rolled back."""
 
 from collections.abc import Callable, Iterator
 
@@ -10,7 +10,7 @@ from webapp.scope.lint.catalog import read_tables
 from webapp.scope.lint.shapes import SHAPES
 from webapp.scope.lint.tables import check_tables
 
-Installation = Callable[[str], set[tuple[str, str]]]
+FoundAfter = Callable[[str], set[tuple[str, str]]]
 
 OWN = "tenant_id = (select nullif(current_setting('sightline.tenant_id', true), '')::uuid)"
 ACCESSED = (
@@ -49,15 +49,15 @@ def login_role(app: Flask) -> str:
 
 
 @pytest.fixture
-def installation(owner: Connection, login_role: str) -> Installation:
-    """Runs a statement and returns what is found since, each as a table and a rule."""
+def found_after(owner: Connection, login_role: str) -> FoundAfter:
+    """Run a statement, and return what is found only since: tables and rules."""
     before = found(owner, login_role)
 
-    def planted(statement: str) -> set[tuple[str, str]]:
+    def change_and_check(statement: str) -> set[tuple[str, str]]:
         owner.execute(text(statement.format(login_role=login_role)))
         return found(owner, login_role) - before
 
-    return planted
+    return change_and_check
 
 
 def found(owner: Connection, login_role: str) -> set[tuple[str, str]]:
@@ -132,8 +132,8 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("rule", "fault"), FAULTS)
-def test_a_fault_is_found_on_its_table(installation: Installation, rule: str, fault: str) -> None:
-    findings = installation(fault)
+def test_a_fault_is_found_on_its_table(found_after: FoundAfter, rule: str, fault: str) -> None:
+    findings = found_after(fault)
     assert ("scratch", rule) in findings
     assert {table for table, _ in findings} == {"scratch"}
 
@@ -151,8 +151,8 @@ GOOD = [
 
 
 @pytest.mark.parametrize("change", GOOD)
-def test_what_keeps_tenants_apart_is_not_found(installation: Installation, change: str) -> None:
-    assert installation(change) == set()
+def test_what_keeps_tenants_apart_is_not_found(found_after: FoundAfter, change: str) -> None:
+    assert found_after(change) == set()
 
 
 OTHER_WORDS = {
@@ -165,34 +165,32 @@ OTHER_WORDS = {
 
 @pytest.mark.parametrize("words", OTHER_WORDS)
 @pytest.mark.parametrize("clause", ["using", "with check"])
-def test_a_policy_in_other_words_is_found(
-    installation: Installation, clause: str, words: str
-) -> None:
+def test_a_policy_in_other_words_is_found(found_after: FoundAfter, clause: str, words: str) -> None:
     expected = {("scratch", "no-policy"), ("scratch", "other-policy")}
     if words == "a bare setting":
         expected.add(("scratch", "bare-setting"))
-    assert installation(f"alter policy own on scratch {clause} ({OTHER_WORDS[words]})") == expected
+    assert found_after(f"alter policy own on scratch {clause} ({OTHER_WORDS[words]})") == expected
 
 
-def test_a_policy_without_a_check_is_found(installation: Installation) -> None:
+def test_a_policy_without_a_check_is_found(found_after: FoundAfter) -> None:
     policy = f"create policy own on scratch to sightline_tenant using ({OWN})"
     expected = {("scratch", "no-policy"), ("scratch", "other-policy")}
-    assert installation(f"drop policy own on scratch; {policy}") == expected
+    assert found_after(f"drop policy own on scratch; {policy}") == expected
 
 
-def test_a_nullable_tenant_asks_for_the_platforms_rows(installation: Installation) -> None:
-    nullable = installation("alter table scratch alter tenant_id drop not null")
+def test_a_nullable_tenant_asks_for_the_platforms_rows(found_after: FoundAfter) -> None:
+    nullable = found_after("alter table scratch alter tenant_id drop not null")
     assert nullable == {("scratch", "no-policy"), ("scratch", "other-policy")}
     access, excluded = ACCESSED.split(" and ")
     wider = f"{access} and (tenant_id is null or {excluded})"
     assert (
-        installation(f"alter policy accessed on scratch using ({wider}) with check ({wider})")
+        found_after(f"alter policy accessed on scratch using ({wider}) with check ({wider})")
         == set()
     )
 
 
-def test_a_table_without_tenants_is_watched_for_grants(installation: Installation) -> None:
-    assert installation("grant select on plain to {login_role}") == {("plain", "grant")}
+def test_a_table_without_tenants_is_watched_for_grants(found_after: FoundAfter) -> None:
+    assert found_after("grant select on plain to {login_role}") == {("plain", "grant")}
 
 
 UNDECLARED = [
@@ -203,9 +201,9 @@ UNDECLARED = [
 
 @pytest.mark.parametrize("fault", UNDECLARED)
 def test_policies_of_a_table_without_a_declared_shape_are_found(
-    installation: Installation, fault: str
+    found_after: FoundAfter, fault: str
 ) -> None:
-    assert installation(fault) == {("plain", "no-shape")}
+    assert found_after(fault) == {("plain", "no-shape")}
 
 
 ELEVATIONS_FAULTS = [
@@ -225,15 +223,15 @@ ELEVATIONS_FAULTS = [
 
 @pytest.mark.parametrize(("rule", "fault"), ELEVATIONS_FAULTS)
 def test_a_fault_on_the_answers_to_services_is_found(
-    installation: Installation, rule: str, fault: str
+    found_after: FoundAfter, rule: str, fault: str
 ) -> None:
-    findings = installation(fault)
+    findings = found_after(fault)
     assert ("elevations", rule) in findings
     assert {table for table, _ in findings} == {"elevations"}
 
 
-def test_a_reference_out_of_a_table_without_tenants_is_found(installation: Installation) -> None:
-    added = installation("alter table plain add column other uuid references scratch (id)")
+def test_a_reference_out_of_a_table_without_tenants_is_found(found_after: FoundAfter) -> None:
+    added = found_after("alter table plain add column other uuid references scratch (id)")
     assert added == {("plain", "reference")}
 
 
@@ -252,8 +250,8 @@ LEDGER_FAULTS = [
 
 
 @pytest.mark.parametrize("fault", LEDGER_FAULTS)
-def test_a_ledger_that_can_be_rewritten_is_found(installation: Installation, fault: str) -> None:
-    assert ("audit_events", "append-only") in installation(fault)
+def test_a_ledger_that_can_be_rewritten_is_found(found_after: FoundAfter, fault: str) -> None:
+    assert ("audit_events", "append-only") in found_after(fault)
 
 
 PARTITION = "audit_events_203001"
@@ -282,9 +280,9 @@ PARTITION_FAULTS = [
 
 
 @pytest.fixture
-def partition(owner: Connection, installation: Installation) -> str:
+def partition(owner: Connection, found_after: FoundAfter) -> str:
     """Of the ledger, made as the first event of a month makes it."""
-    made = installation("select ensure_audit_partition('2030-01-01')")
+    made = found_after("select ensure_audit_partition('2030-01-01')")
     assert made == set()
     assert PARTITION in {table.name for table in read_tables(owner) if table.partition}
     return PARTITION
@@ -292,15 +290,15 @@ def partition(owner: Connection, installation: Installation) -> str:
 
 @pytest.mark.parametrize(("rule", "fault"), PARTITION_FAULTS)
 def test_a_fault_is_found_on_its_partition(
-    installation: Installation, partition: str, rule: str, fault: str
+    found_after: FoundAfter, partition: str, rule: str, fault: str
 ) -> None:
-    findings = installation(fault.replace("{partition}", partition))
+    findings = found_after(fault.replace("{partition}", partition))
     assert (partition, rule) in findings
     assert {table for table, _ in findings} == {partition}
 
 
-def test_a_partition_made_by_hand_is_found(installation: Installation) -> None:
-    findings = installation(
+def test_a_partition_made_by_hand_is_found(found_after: FoundAfter) -> None:
+    findings = found_after(
         f"create table {PARTITION} partition of audit_events"
         " for values from ('2030-01-01Z') to ('2030-02-01Z')"
     )
@@ -308,11 +306,9 @@ def test_a_partition_made_by_hand_is_found(installation: Installation) -> None:
     assert findings == {(PARTITION, rule) for rule in expected}
 
 
-def test_a_partition_that_was_taken_away_is_found(
-    installation: Installation, partition: str
-) -> None:
+def test_a_partition_that_was_taken_away_is_found(found_after: FoundAfter, partition: str) -> None:
     """It is a table with tenants' rows then, like any other."""
-    findings = installation(f"alter table audit_events detach partition {partition}")
+    findings = found_after(f"alter table audit_events detach partition {partition}")
     assert (partition, "no-policy") in findings
 
 

@@ -1,5 +1,4 @@
-"""`flask scope lint` over the product, and over copies of it in which each fault is planted: exit
-status 1, and what is wrong and where."""
+"""`flask scope lint` passes the product, and names each fault that a copy of it is given."""
 
 import os
 import shutil
@@ -52,7 +51,7 @@ def copy(tmp_path: Path) -> Path:
     return root
 
 
-def installation(root: Path, file: str, *lines: str) -> str:
+def add_fault(root: Path, file: str, *lines: str) -> str:
     """Add lines at a file's end; returns where the first of them is."""
     path = root / file
     before = path.read_text()
@@ -78,16 +77,16 @@ def test_the_product_passes(app: Flask, environment: dict[str, str]) -> None:
 
 
 SOURCE_FAULTS = {
-    "raw-sql": ("webapp/rules/service.py", "import sqlalchemy; planted = sqlalchemy.text('x')"),
+    "raw-sql": ("webapp/rules/service.py", "import sqlalchemy; faulty = sqlalchemy.text('x')"),
     "tenant-dml": (
         "webapp/ledger/search.py",
-        "import sqlalchemy; planted = sqlalchemy.update(AuditEventRow)",
+        "import sqlalchemy; faulty = sqlalchemy.update(AuditEventRow)",
     ),
-    "bulk": ("webapp/directory/listing.py", "planted = lambda: db.session.bulk_save_objects([])"),
-    "connection": ("webapp/rules/cli.py", "planted = lambda session: session.connection()"),
-    "session-set": ("tasks/identity.py", "planted = 'set role sightline_global'"),
-    "commit": ("webapp/audit/recorder.py", "planted = lambda session: session.commit()"),
-    "scope-exemption": ("webapp/rules/views.py", "planted = lambda: db.session.enter(None)"),
+    "bulk": ("webapp/directory/listing.py", "faulty = lambda: db.session.bulk_save_objects([])"),
+    "connection": ("webapp/rules/cli.py", "faulty = lambda session: session.connection()"),
+    "session-set": ("tasks/identity.py", "faulty = 'set role sightline_global'"),
+    "commit": ("webapp/audit/recorder.py", "faulty = lambda session: session.commit()"),
+    "scope-exemption": ("webapp/rules/views.py", "faulty = lambda: db.session.enter(None)"),
 }
 
 
@@ -97,9 +96,9 @@ def test_each_fault_in_the_source_is_named_with_its_line(
     assert app
     clean = lint(copy, environment)
     assert (clean.returncode, named(clean)) == (0, set())
-    planted = {(installation(copy, *fault), rule) for rule, fault in SOURCE_FAULTS.items()}
+    expected = {(add_fault(copy, *fault), rule) for rule, fault in SOURCE_FAULTS.items()}
     found = lint(copy, environment)
-    assert (found.returncode, named(found)) == (1, planted)
+    assert (found.returncode, named(found)) == (1, expected)
 
 
 def test_a_fault_does_not_become_an_exception(
@@ -110,9 +109,9 @@ def test_a_fault_does_not_become_an_exception(
     for command in (["init", "--quiet"], ["add", FILE], ["commit", "--quiet", "-m", "as it is"]):
         subprocess.run([*git, *command], cwd=copy, check=True, capture_output=True)
     file, fault = SOURCE_FAULTS["commit"]
-    installation(copy, file, fault)
+    add_fault(copy, file, fault)
     entry = {"file": file, "rule": "commit", "count": 1, "reason": "no time"}
-    installation(
+    add_fault(
         copy, FILE, "[[exception]]", *(f"{name} = {value!r}" for name, value in entry.items())
     )
     found = lint(copy, environment)
@@ -121,12 +120,12 @@ def test_a_fault_does_not_become_an_exception(
 
 
 ROUTES = """
-@blueprint.get("/planted/undeclared")
+@blueprint.get("/faulty/undeclared")
 def undeclared() -> str:
     return ""
 
 
-@blueprint.get("/planted/no-reason")
+@blueprint.get("/faulty/no-reason")
 @public("")
 def without_reason() -> str:
     return ""
@@ -138,12 +137,12 @@ def unguarded() -> str:
 
 from webapp.scope.surface import surface
 
-guarded = surface("planted.twice", tenant_roles=("admin",), platform_roles=("owner",))
+guarded = surface("faulty.twice", tenant_roles=("admin",), platform_roles=("owner",))
 unguarded.__surface__ = guarded(undeclared).__surface__
-blueprint.add_url_rule("/planted/unguarded", view_func=unguarded)
-other = surface("planted.twice", tenant_roles=("member",), platform_roles=("owner",))
-blueprint.add_url_rule("/planted/one", "one", guarded(lambda: ""))
-blueprint.add_url_rule("/planted/two", "two", other(lambda: ""))
+blueprint.add_url_rule("/faulty/unguarded", view_func=unguarded)
+other = surface("faulty.twice", tenant_roles=("member",), platform_roles=("owner",))
+blueprint.add_url_rule("/faulty/one", "one", guarded(lambda: ""))
+blueprint.add_url_rule("/faulty/two", "two", other(lambda: ""))
 """
 
 
@@ -151,7 +150,7 @@ def test_each_fault_in_a_route_is_named_with_it(
     app: Flask, environment: dict[str, str], copy: Path
 ) -> None:
     assert app
-    installation(copy, "webapp/observability/health.py", ROUTES)
+    add_fault(copy, "webapp/observability/health.py", ROUTES)
     recorder = copy / "webapp/audit/recorder.py"
     finalized = "    app.after_request(finalize)\n"
     assert finalized in recorder.read_text()
@@ -160,10 +159,10 @@ def test_each_fault_in_a_route_is_named_with_it(
     assert found.returncode == 1
     assert named(found) == {
         ("app", "unrecorded"),
-        ("route GET /planted/undeclared", "undeclared"),
-        ("route GET /planted/no-reason", "no-reason"),
-        ("route GET /planted/unguarded", "unguarded"),
-        ("route GET /planted/two", "surface-twice"),
+        ("route GET /faulty/undeclared", "undeclared"),
+        ("route GET /faulty/no-reason", "no-reason"),
+        ("route GET /faulty/unguarded", "unguarded"),
+        ("route GET /faulty/two", "surface-twice"),
     }
 
 
@@ -190,9 +189,9 @@ TABLE_FAULTS = {
     ("table tenants", "other-policy"): "alter policy own on tenants using (true)",
     ("table audit_events", "append-only"): "grant update on audit_events to sightline_ledger",
     ("table audit_events", "no-index"): ("drop index ix_audit_events_tenant_id_occurred_at_id"),
-    ("table planted", "no-policy"): "create table planted (id uuid primary key, tenant_id uuid)",
-    ("table planted", "bare-setting"): (
-        "create policy own on planted to sightline_tenant using"
+    ("table faulty", "no-policy"): "create table faulty (id uuid primary key, tenant_id uuid)",
+    ("table faulty", "bare-setting"): (
+        "create policy own on faulty to sightline_tenant using"
         " (tenant_id = current_setting('sightline.tenant_id')::uuid)"
     ),
     ("table rules", "view"): "create view shown as select * from rules",
