@@ -21,7 +21,7 @@ from tests.rules.engine.questions import (
     rule,
 )
 from tests.rules.engine.strategies import rules
-from webapp.rules.engine import cedar
+from webapp.rules.engine import cedar, templates
 from webapp.rules.engine.evaluate import NO_RULES, RuleSet, Verdict, decide, prepare
 from webapp.rules.engine.explanation import explain
 from webapp.rules.engine.templates import Unreadable
@@ -166,7 +166,7 @@ def test_the_schema_refuses_what_reads_more_than_there_is(
     """An attribute that no access has, or one that not every access has."""
     read = {".": {"left": {"Var": "context"}, "attr": attribute}}
     body = {"==": {"left": read, "right": {"Value": "INC-1"}}}
-    monkeypatch.setattr("webapp.rules.engine.templates._contains", lambda values, value: body)
+    monkeypatch.setattr(templates, "_contains", lambda values, value: body)
     with pytest.raises(Unreadable):
         cedar.check(replace(RULE, reasons=("incident",)))
 

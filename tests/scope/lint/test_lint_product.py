@@ -162,6 +162,8 @@ def test_each_fault_in_a_route_is_named_with_it(
         ("route GET /faulty/undeclared", "undeclared"),
         ("route GET /faulty/no-reason", "no-reason"),
         ("route GET /faulty/unguarded", "unguarded"),
+        ("route GET /faulty/one", "uncounted"),
+        ("route GET /faulty/two", "uncounted"),
         ("route GET /faulty/two", "surface-twice"),
     }
 
