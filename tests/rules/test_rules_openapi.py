@@ -25,7 +25,7 @@ def _parameters(description: dict[str, Any], operation: dict[str, Any]) -> dict[
     return {parameter["name"]: parameter["in"] for parameter in found}
 
 
-def test_a_list_describes_its_query(description: dict[str, Any]) -> None:
+def test_rules_list_describes_its_query_and_headers(description: dict[str, Any]) -> None:
     query = ("limit", "cursor", "sort", "tenant", "effect", "surface", "enabled", "q")
     assert _parameters(description, description["paths"][LIST]["get"]) == {
         **dict.fromkeys(query, "query"),
@@ -35,7 +35,7 @@ def test_a_list_describes_its_query(description: dict[str, Any]) -> None:
     }
 
 
-def test_a_change_describes_its_body_and_condition(description: dict[str, Any]) -> None:
+def test_change_of_a_rule_describes_its_body_and_if_match(description: dict[str, Any]) -> None:
     operation = description["paths"][ONE]["patch"]
     assert _parameters(description, operation)["If-Match"] == "header"
     (body,) = operation["requestBody"]["content"].values()

@@ -74,6 +74,8 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest ships no ty
                 **({"servers": list(servers)} if servers else {}),
             },
         )
+        # flask-smorest's numbered pages, which no list here has.
+        self.spec.components.schemas.pop("PaginationMetadata", None)
 
     def handle_http_exception(self, error: HTTPException) -> Response:
         """flask-smorest registers this method; what it answers is ours, whoever registers last."""

@@ -17,6 +17,7 @@ ASSETS: Final[Mapping[str, Path]] = {
     "swagger-ui.css": SWAGGER_UI,
     "swagger-ui-bundle.js": SWAGGER_UI,
     "favicon-32x32.png": SWAGGER_UI,
+    "page.css": STATIC,
     "page.js": STATIC,
     "contract.md": DOCS,
 }
