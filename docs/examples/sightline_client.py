@@ -63,7 +63,7 @@ class Tenant:
 class Elevation:
     decision: Literal["allowed", "denied", "approval_required"]
     elevated: bool
-    """False in the person's own tenant, of which nothing is recorded."""
+    """False in the person's own tenant, where nothing is recorded."""
     explanation: str
     """Why, in a sentence for that person."""
     rules: tuple[str, ...]
@@ -117,8 +117,8 @@ class Sightline:
     ) -> Elevation:
         """What Sightline decides, and has recorded; a `tenant` of `None` is all of them.
 
-        ElevationRequest again with the same `key`, it is the same answer and the same record.
-        Without one, it is a new question, whose retries have one of their own.
+        Asking again with the same `key` gets the same answer and leaves no second record. Without a
+        `key` it is a new question; its retries share a key of their own.
         """
         question = {
             "principal": {"email": email, "mfa": mfa},
