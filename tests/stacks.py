@@ -18,7 +18,7 @@ def copied_stack(home: Path) -> Stack:
     _ensure_made(template)
     # As its owner, who may not be ourselves, wants it: PostgreSQL runs as nobody where we are root.
     subprocess.run(["cp", "-a", f"{template}/.", str(home)], check=True)
-    _forget_ports(home / "stack.secrets")
+    forget_ports(home / "stack.secrets")
     return open_stack(home, durable=False)
 
 
@@ -36,7 +36,7 @@ def _ensure_made(template: Path) -> None:
         draft.rename(template)
 
 
-def _forget_ports(secrets: Path) -> None:
+def forget_ports(secrets: Path) -> None:
     """Each copy chooses its own, or two that start at once would find the same ones free."""
     lines = secrets.read_text().splitlines(keepends=True)
     secrets.write_text("".join(line for line in lines if not line.startswith(PORTS)))

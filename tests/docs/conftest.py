@@ -1,19 +1,18 @@
 """What `make run` gives a reader of the pages, made once and copied for each page."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.docs.product import Project, Shell, copy_project, copy_with_data, running
+from tests.docs.product import Project, Shell, copy_with_data, make_first_run, running
+from tests.stacks import TEMPLATE
 
 
 @pytest.fixture(scope="session")
-def first_run(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project in which `make run` was called once, and ended."""
-    project = copy_project(tmp_path_factory.mktemp("pages") / "sightline")
-    with running(project):
-        return project
+def first_run() -> Project:
+    return make_first_run(Path(os.environ[TEMPLATE]).with_name("pages"))
 
 
 @pytest.fixture

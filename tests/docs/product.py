@@ -1,5 +1,6 @@
 """The product as `make run` leaves it, in a project of its own, and the shell of its reader."""
 
+import fcntl
 import os
 import secrets
 import shutil
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.processes import PATIENCE, ROOT, STARTUP
+from tests.stacks import forget_ports
 from webapp.stack.servers import free_port
 
 NOT_COPIED = shutil.ignore_patterns(
@@ -38,15 +40,29 @@ class Project:
         return self.log.read_text()
 
 
-def copy_project(root: Path) -> Project:
+def copy_project(root: Path) -> None:
     shutil.copytree(ROOT, root, ignore=NOT_COPIED)
     (root / ".venv").symlink_to(ROOT / ".venv")
-    return Project(root)
+
+
+def make_first_run(shared: Path) -> Project:
+    """A project in which `make run` was called once, and ended; one for all workers of a run."""
+    project = Project(shared / "sightline")
+    shared.mkdir(exist_ok=True)
+    with (shared / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "made").exists():
+            copy_project(project.root)
+            with running(project):
+                pass
+            (shared / "made").touch()
+    return project
 
 
 def copy_with_data(project: Project, root: Path) -> Project:
-    """Also what belongs to PostgreSQL's user."""
+    """Also what belongs to PostgreSQL's user, on ports that this copy chooses for itself."""
     subprocess.run(["cp", "-a", str(project.root), str(root)], check=True)
+    forget_ports(root / ".sightline" / "stack.secrets")
     return Project(root)
 
 
