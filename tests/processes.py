@@ -19,6 +19,9 @@ from webapp.stack.servers import free_port
 ROOT = Path(__file__).parents[1]
 STARTUP = 300
 PATIENCE = 120
+DEPRECATED = "error::DeprecationWarning"
+"""An error in the product's processes too, as every warning is one in the tests' own."""
+
 SETTINGS = {
     *("SIGHTLINE_ENV", "SIGHTLINE_HOME", "SECRET_KEY", "AUDIT_MAC_KEY", "PORT", "WEB_CONCURRENCY"),
     *("DATABASE_URL", "DATABASE_OWNER_URL", "REDIS_URL", "CELERY_BROKER_URL"),
@@ -60,7 +63,7 @@ def started(
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=os.environ | {"PATH": path, **environment},
+            env=os.environ | {"PATH": path, "PYTHONWARNINGS": DEPRECATED, **environment},
             stdout=output,
             stderr=output,
             start_new_session=True,

@@ -9,7 +9,7 @@ from typing import Literal
 
 from reliability.faults import deliveries
 from reliability.faults.disk import Tracer
-from reliability.faults.installation import Installation, Part, send
+from reliability.faults.installation import Installation, Part, kill_child, send
 
 Harm = Literal["answers", "database", "journal"]
 """What a fault may do to requests: leave them without an answer, have them refused because of the
@@ -49,8 +49,13 @@ def _one(part: Callable[[Installation], Part], signal: int) -> Callable[[FaultCo
 
     def inject(context: FaultContext) -> None:
         children = part(context.installation).children
-        if children:
-            send(SIGSTOP if signal == SIGSTOP else SIGKILL, [context.rng.choice(children)])
+        if not children:
+            return
+        child = context.rng.choice(children)
+        if signal == SIGKILL:
+            kill_child(child)
+        else:
+            send(SIGSTOP, [child])
 
     return inject
 

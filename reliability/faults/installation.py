@@ -34,6 +34,8 @@ STARTUP = 300.0
 
 GONE = 120.0
 POLL = 0.05
+ANSWERS = 8
+"""Requests in a row that have to be answered well, by whichever web process takes them."""
 
 
 class InstallationError(Exception):
@@ -184,7 +186,9 @@ class Installation:
             part.restart()
 
     def is_well(self) -> bool:
-        return _is_ok(f"{self.url}/readyz")
+        """Ask often enough that each of the web processes has answered, or one that still suffers
+        would be taken for well."""
+        return all(_is_ok(f"{self.url}/readyz") for _ in range(ANSWERS))
 
     def await_well(self) -> None:
         _await(f"{self.url}/readyz is not ok", self.is_well)
@@ -249,6 +253,13 @@ def running_installation(home: Path) -> Iterator[Installation]:
             installation.redis.resume()
             with installation.app.app_context():
                 db.engine.dispose()
+
+
+def kill_child(child: psutil.Process) -> None:
+    """Kill a part's process, and return once the part has seen its end: a process that waits for a
+    busy disk ends only after that, and what its end causes would come when all seems well."""
+    send(signal.SIGKILL, [child])
+    _await("a killed process is still there", lambda: not child.is_running())
 
 
 def send(wanted: signal.Signals, processes: list[psutil.Process]) -> None:
