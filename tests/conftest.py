@@ -1,6 +1,7 @@
 """The product on servers of its own: migrated once a run, and copied for each worker's tests."""
 
 import os
+import secrets
 import signal
 import tempfile
 from collections import Counter
@@ -24,10 +25,20 @@ from webapp.stack.home import running
 
 Run = Callable[..., Result]
 
+HASH_SEED = "PYTHONHASHSEED"
+
 
 # No test fails because the machine is slow.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have all workers go through sets in the same order: they must find the same tests."""
+    if hasattr(config, "workerinput"):
+        os.environ.pop(HASH_SEED, None)  # what a worker starts has one of its own
+    elif config.getoption("dist", "no") != "no":
+        os.environ.setdefault(HASH_SEED, str(secrets.randbelow(2**32)))
 
 
 def pytest_xdist_auto_num_workers() -> int:
