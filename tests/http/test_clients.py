@@ -19,6 +19,8 @@ from flask import Flask
 from tests.factories import Account, MadeTenant, add_account
 from tests.processes import Web
 
+pytestmark = pytest.mark.slow
+
 Description = dict[str, Any]
 
 
