@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from bench import commits, decisions, growth, lists, misses, product
+from bench import answers, commits, decisions, growth, lists, misses, product
 from bench.load import WrkMissing, find_wrk
 from bench.machine import Cores, describe, find_cores
 from bench.report import print_report, write
@@ -20,6 +20,7 @@ from tests.processes import no_settings_of_the_caller
 
 NOT_MEASURED = 2
 PARTS_ALONE = {
+    "answers": answers.measure_answers,
     "commits": commits.measure_commits,
     "decisions": decisions.measure_decisions,
     "growth": growth.measure_growth,
@@ -58,6 +59,10 @@ def main(parts: tuple[str, ...], seconds: int, rounds: int, directory: Path) -> 
     In about four minutes, after a change that touches every request:
 
         python -m bench lists --seconds 15
+
+    On a machine with much other load, this says in half a minute what an answer costs:
+
+        python -m bench answers
     """
     try:
         find_wrk()

@@ -118,12 +118,12 @@ def run(home: Path, cores: Cores) -> Iterator[tuple[Product, Place]]:
 def _add_rules(web: Web, admin: Account) -> str:
     with _session(admin) as session:
         for number in range(RULES):
-            added = session.post(_rules_url(web), json=_draft(number))
+            added = session.post(_rules_url(web), json=draft_rule(number))
             added.raise_for_status()
     return web.url + added.headers["Location"]
 
 
-def _draft(number: int) -> dict[str, object]:
+def draft_rule(number: int) -> dict[str, object]:
     """A short rule: a long one would slow the peers that load it field by field."""
     return {
         "name": f"rule {number:02}",

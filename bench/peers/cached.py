@@ -11,12 +11,12 @@ from flask import Flask, Response
 def make_app(record: Callable[[], None] | None = None) -> Flask:
     """The application; `record` is called for each answer, before it leaves."""
     app = Flask("peer", static_folder=None)
-    client = redis.Redis.from_url(os.environ["REDIS_URL"])
+    client, key = redis.Redis.from_url(os.environ["REDIS_URL"]), os.environ["BENCH_KEY"]
     answers = count()
 
     @app.get("/rules")
     def serve() -> Response:
-        body = client.get(os.environ["BENCH_KEY"])
+        body = client.get(key)
         if record is not None:
             record()
             next(answers)

@@ -6,12 +6,13 @@ from types import ModuleType
 
 import pytest
 
-from bench import commits, decisions, growth
+from bench import answers, commits, decisions, growth
 from bench.result import Results
 
 pytestmark = pytest.mark.slow
 
 SIZES: Mapping[ModuleType, Mapping[str, object]] = {
+    answers: {"SLICES": 2, "REPEATS": 2},
     commits: {"EVENTS": 40, "BATCH": 20, "TASKS": 5},
     decisions: {"RULES": (10, 20), "NARROWING": 2, "TENANTS": (2, 4), "REPEATS": 1},
     growth: {"EVENTS": (10, 60), "TENANTS": (2, 4), "REPEATS": 1},
@@ -25,9 +26,11 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setattr(module, name, size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("part", "compared", "curves"),
     [
+        (answers.measure_answers, 2, 0),
         (commits.measure_commits, 2, 0),
         (decisions.measure_decisions, 7, 8),
         (growth.measure_growth, 3, 3),

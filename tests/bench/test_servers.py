@@ -24,6 +24,7 @@ def place(environment: dict[str, str], tmp_path: Path) -> Place:
     return Place(NOTHING_PINNED, {**environment, **variables}, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run_peer", [run_own_insert, run_delay])
 def test_recording_peer_leaves_one_row_for_each_answer(
     place: Place, run_peer: Callable[[Place, bytes], AbstractContextManager[RecordingPeer]]
