@@ -29,6 +29,7 @@ ENTRANCES = {
     "webapp": "imported by wsgi.py",
     "tasks": "imported by wsgi.py",
     "webapp.boot": "imported by wsgi.py and gunicorn.conf.py",
+    "webapp.db.tenant_tables": "imported by migrations",
     "webapp.observability.gunicorn": "named in gunicorn.conf.py",
     "webapp.stack.__main__": "make run",
     "webapp.stack.lint_scope": "make lint-scope",
