@@ -1,5 +1,6 @@
 """Each page does what it shows: its blocks are pasted into a shell beside `make run`, in order."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,12 @@ def _take(step: Step, project: Project, shell: Shell, particulars: Particulars) 
 def test_readme_shows_what_make_run_says(first_run: Project) -> None:
     shown = next(b.text for b in blocks_of((ROOT / "README.md").read_text()) if b.kind == "text")
     by_make, by_the_stack = shown.split("Starting Redis", 1)
-    assert by_make.count("\n") == 2
+    requirements = (ROOT / "requirements-run.txt").read_text()
+    pins = re.findall(r"^\S+==(?!.*win32).*$", requirements, re.MULTILINE)
+    assert by_make.splitlines()[0] == "Creating a Python environment in .venv …"
+    assert by_make.splitlines()[1:] == [
+        f"Installing {len(pins)} packages, PostgreSQL and Redis among them …"
+    ]
     said = first_run.said.split("Starting Redis", 1)[1]
     end = said.index("Ctrl-C\n") + len("Ctrl-C\n")
     Particulars().compare(by_the_stack, said[:end])
