@@ -15,6 +15,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, settings
 
+from tests import runs
 from tests.applications import application
 from tests.caching.servers import PostgresServer
 from tests.factories import Account, MadeTenant, add_account, add_tenant
@@ -35,10 +36,21 @@ settings.load_profile("patient")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Have all workers go through sets in the same order: they must find the same tests."""
-    if hasattr(config, "workerinput"):
+    if _is_worker(config):
         os.environ.pop(HASH_SEED, None)  # what a worker starts has one of its own
-    elif config.getoption("dist", "no") != "no":
+        return
+    runs.begin()
+    if config.getoption("dist", "no") != "no":
         os.environ.setdefault(HASH_SEED, str(secrets.randbelow(2**32)))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not _is_worker(config):
+        runs.end()
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
 
 
 def pytest_xdist_auto_num_workers() -> int:
