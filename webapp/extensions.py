@@ -81,10 +81,9 @@ class Database:
 
 
 def _close_session(_: BaseException | None) -> None:
-    state = current_state()
-    if state.session is not None:
-        state.session.close()
-        state.session = None
+    session = current_state().session
+    if session is not None:
+        session.enter(None)
 
 
 def _refuse_unsafe_login_role(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:

@@ -21,12 +21,10 @@ def test_answers_of_a_surface_are_private_and_vary_by_who_asks_where(
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer slt_unknown"}])
-def test_refusals_of_a_surface_are_private_too(
-    client: FlaskClient, headers: dict[str, str]
-) -> None:
+def test_refusals_of_a_surface_are_not_stored(client: FlaskClient, headers: dict[str, str]) -> None:
     refused = client.get(LIST, headers=headers)
     assert refused.status_code == 401
-    assert refused.headers["Cache-Control"] == "private, no-cache"
+    assert refused.headers["Cache-Control"] == "no-store"
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/admin/api/nowhere", "/nowhere"])

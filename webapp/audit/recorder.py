@@ -144,9 +144,10 @@ def begin(access: Access) -> UUID:
     Raises `AuditUnavailable` where a change, or another service's access, cannot be recorded: then
     it must not be made.
     """
-    if current_state().finalized:
+    state = current_state()
+    if state.finalized:
         raise TooLate(access.surface)
-    accesses = _accesses()
+    accesses = cast(_Accesses, state.accesses)
     begun = accesses.get(access.key)
     if begun is None:
         begun = accesses[access.key] = _begin(access)
@@ -159,15 +160,15 @@ def begin(access: Access) -> UUID:
 
 def count_rows(surface: str, rows: int) -> None:
     """Say how many rows the answer shows of a surface; repeats add up."""
-    for begun in _accesses().values():
+    for begun in cast(_Accesses, current_state().accesses).values():
         if begun.access.surface == surface:
             begun.rows = (begun.rows or 0) + rows
 
 
 def finalize(response: Response) -> Response:
     """Have the request's accesses recorded, or answer 503 instead of showing what they read."""
-    accesses = _take_accesses()
-    current_state().finalized = True
+    state = current_state()
+    accesses, state.accesses, state.finalized = cast(_Accesses, state.accesses), {}, True
     if not accesses:
         return response
     begun = accesses.values()
@@ -184,16 +185,6 @@ def finalize(response: Response) -> Response:
     if excluded:
         response.headers[EXCLUDED_HEADER] = str(max(excluded))
     return response
-
-
-def _accesses() -> _Accesses:
-    return cast(_Accesses, current_state().accesses)
-
-
-def _take_accesses() -> _Accesses:
-    accesses = _accesses()
-    current_state().accesses = {}
-    return accesses
 
 
 def _begin(access: Access) -> _Begun:
@@ -259,7 +250,8 @@ def _finalize_later(events: list[AuditEvent]) -> bool:
 
 def _finalize_interrupted(_: BaseException | None) -> None:
     """Record the accesses for which no answer was made."""
-    accesses = _take_accesses()
+    state = current_state()
+    accesses, state.accesses = cast(_Accesses, state.accesses), {}
     if accesses:
         _finalize_later([entry.answered(None) for entry in accesses.values()])
 

@@ -11,9 +11,11 @@ from webapp.http.errors import PreconditionRequired, Stale
 
 def json_response(body: bytes, etag: str, status: int = 200) -> Response:
     """JSON as it is; 304 without a body when the client that reads has its entity tag already."""
-    if request.method in ("GET", "HEAD") and _client_has(etag):
+    if "If-None-Match" in request.headers and _client_has(etag):
         return Response(status=304, headers={"ETag": etag})
-    return Response(body, status, {"ETag": etag}, content_type="application/json")
+    response = Response(body, status, content_type="application/json")
+    response.headers["ETag"] = etag
+    return response
 
 
 def etag_of(body: bytes) -> str:
@@ -44,4 +46,6 @@ def required_version(row_id: UUID) -> Callable[[int], None]:
 
 
 def _client_has(etag: str) -> bool:
+    if request.method not in ("GET", "HEAD"):
+        return False
     return request.if_none_match.contains_weak(etag.strip('"'))

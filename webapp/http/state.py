@@ -54,7 +54,8 @@ class RequestState:
 
 def begin_request(request_id: str) -> None:
     """Start a request's state anew, also where somebody has pushed a context around several."""
-    session = current_state().session
+    before: RequestState | None = g.get(_NAME)
+    session = None if before is None else before.session
     setattr(g, _NAME, RequestState(request_id=request_id, session=session, generations={}))
 
 

@@ -7,11 +7,11 @@
 import atexit
 import logging
 import re
-from contextlib import suppress
 from datetime import UTC, datetime
 from logging.handlers import QueueHandler, QueueListener
-from queue import Full, Queue
-from time import perf_counter
+from queue import Empty, SimpleQueue
+from time import perf_counter, sleep
+from typing import cast
 
 from flask import Flask, Response, request
 from prometheus_client import Counter
@@ -26,6 +26,9 @@ REQUEST_ID_HEADER = "X-Request-ID"
 UNMATCHED = "unmatched"
 WAITING_MAX = 10_000
 """Lines that may wait for a log reader that stalls; later ones are dropped and counted."""
+
+GATHER = 0.05
+"""Seconds in which lines gather before a thread writes them."""
 
 _REQUEST_ID = re.compile(r"(?!slt_)[A-Za-z0-9._-]{1,128}")
 """The ids that a client may choose. Never what resembles a token: the id is logged."""
@@ -42,6 +45,8 @@ DROPPED = Counter(
 )
 
 logger = logging.getLogger("sightline.request")
+_RECORD = {"name": logger.name, "levelno": logging.INFO, "levelname": "INFO", "msg": "request"}
+"""What all records have. `logger.info` would walk the stack for each, to name its caller."""
 
 
 def init_app(app: Flask) -> None:
@@ -60,16 +65,28 @@ def write_in_background() -> None:
 
     What is left is written when the process ends. Call it after the last fork.
     """
-    queue: Queue[logging.LogRecord] = Queue(WAITING_MAX)
-    listener = QueueListener(queue, *logger.handlers)
+    queue: SimpleQueue[logging.LogRecord | None] = SimpleQueue()
+    listener = _Listener(queue, *logger.handlers)
     logger.handlers[:] = [_DroppingHandler(queue)]
     listener.start()
-    atexit.register(_stop, listener)
+    atexit.register(listener.stop)
 
 
-def _stop(listener: QueueListener) -> None:
-    with suppress(Full):  # whoever reads the log has stalled, and the rest has no reader
-        listener.stop()
+class _Listener(QueueListener):
+    """Writes the lines of GATHER seconds together.
+
+    A thread that wakes for each line takes the interpreter's lock from a request each time.
+    """
+
+    queue: SimpleQueue[logging.LogRecord | None]
+
+    def dequeue(self, block: bool) -> logging.LogRecord:
+        try:
+            record = self.queue.get_nowait()
+        except Empty:
+            record = self.queue.get(block)
+            sleep(GATHER)
+        return cast(logging.LogRecord, record)  # `None` is the listener's own sign to end
 
 
 class _DroppingHandler(QueueHandler):
@@ -78,10 +95,12 @@ class _DroppingHandler(QueueHandler):
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         return record  # its fields are values, and nothing is formatted before the thread writes
 
+    queue: SimpleQueue[logging.LogRecord | None]
+
     def enqueue(self, record: logging.LogRecord) -> None:
-        try:
-            super().enqueue(record)
-        except Full:
+        if self.queue.qsize() < WAITING_MAX:
+            self.queue.put_nowait(record)
+        else:
             DROPPED.inc()
 
 
@@ -98,15 +117,19 @@ def _finish(response: Response) -> Response:
     seconds = perf_counter() - state.started
     response.headers[REQUEST_ID_HEADER] = state.request_id or ""
     response.headers["X-Content-Type-Options"] = "nosniff"
-    route = request.url_rule.rule if request.url_rule else UNMATCHED
-    metrics.count_request(request.method, route, response.status_code, seconds)
-    logger.info("request", extra={"fields": _fields(state, route, response.status_code, seconds)})
+    method, rule, status = request.method, request.url_rule, response.status_code
+    route = UNMATCHED if rule is None else rule.rule
+    metrics.count_request(method, route, status, seconds)
+    fields = _fields(state, method, route, status, seconds)
+    logger.handle(logging.makeLogRecord({**_RECORD, "fields": fields}))
     return response
 
 
-def _fields(state: RequestState, route: str, status: int, seconds: float) -> dict[str, object]:
+def _fields(
+    state: RequestState, method: str, route: str, status: int, seconds: float
+) -> dict[str, object]:
     fields: dict[str, object] = {
-        "method": request.method,
+        "method": method,
         "route": route,
         "status": status,
         "duration_ms": _milliseconds(seconds),

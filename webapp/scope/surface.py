@@ -11,7 +11,7 @@ from functools import partial, wraps
 from typing import ParamSpec, TypeVar, cast
 from uuid import UUID
 
-from flask import Flask, Response, request
+from flask import Response, request
 
 from webapp.db.scopes import Scope, TenantScope
 from webapp.extensions import db
@@ -37,10 +37,6 @@ REASON_HEADER = "Sightline-Reason"
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-def init_app(app: Flask) -> None:
-    app.after_request(_set_caching_headers)
 
 
 def surface(
@@ -76,7 +72,7 @@ def surface(
                 response = view(*args, **kwargs)
                 if declared.changes:
                     db.session.commit()
-                return response
+                return _private(response)
 
         guarded.__surface__ = declared  # type: ignore[attr-defined]  # read back by the lint
         return guarded
@@ -101,31 +97,36 @@ def current_surface() -> Surface:
 
 def _enter(state: RequestState, declared: Surface) -> AbstractContextManager[Scope]:
     state.surface = declared
-    principal = authenticate(request, partial(_expected_tags, declared))
-    state.principal = principal
+    headers = request.headers
+    scope_header = headers.get(SCOPE_HEADER)
+    expect = partial(_expected_tags, declared, scope_header)
+    state.principal = principal = authenticate(request, expect)
     if declared.personal:
         _refuse_outsider(principal, declared)
         return enter_own(principal)
-    target = _target(principal, _requested_scope())
-    return enter_scope(principal, declared, target, _reason(), request.remote_addr)
+    target = _target(principal, _requested_scope(scope_header))
+    reason = _reason(headers.get(REASON_HEADER))
+    return enter_scope(principal, declared, target, reason, request.remote_addr)
 
 
-def _set_caching_headers(response: Response) -> Response:
-    """What a surface answers is one principal's, in one scope: no shared cache may keep it."""
-    if current_state().surface is not None:
+def _private(response: R) -> R:
+    """Mark an answer as one principal's, in one scope: no shared cache may keep it."""
+    if isinstance(response, Response):
         response.headers["Cache-Control"] = "private, no-cache"
-        response.vary.update(("Authorization", SCOPE_HEADER))
+        response.headers.add("Vary", f"Authorization, {SCOPE_HEADER}")
     return response
 
 
-def _expected_tags(declared: Surface, hint: Principal | None) -> Sequence[str]:
+def _expected_tags(
+    declared: Surface, requested: str | None, hint: Principal | None
+) -> Sequence[str]:
     """Guess the cache tags that this request will ask for, so that they come with the token's.
 
     A guess costs nothing when it is wrong: the reader then fetches what it needs.
     """
     if declared.personal:
         return []
-    requested, holder = request.headers.get(SCOPE_HEADER), hint.id if hint else None
+    holder = hint.id if hint else None
     decider = current_decider()
     if requested == "global":
         decided = decider.cache_tags(ALL_TENANTS_TARGET, holder)
@@ -155,8 +156,7 @@ def _refuse_outsider(principal: Principal, declared: Surface) -> None:
         raise Forbidden("None of your roles may do this.")
 
 
-def _requested_scope() -> RequestedScope | None:
-    header = request.headers.get(SCOPE_HEADER)
+def _requested_scope(header: str | None) -> RequestedScope | None:
     if header is None:
         return None
     try:
@@ -167,8 +167,7 @@ def _requested_scope() -> RequestedScope | None:
         ) from error
 
 
-def _reason() -> Reason | None:
-    header = request.headers.get(REASON_HEADER)
+def _reason(header: str | None) -> Reason | None:
     if header is None:
         return None
     try:
