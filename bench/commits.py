@@ -74,7 +74,7 @@ def _commit_journal(app: Flask, results: Results) -> float:
 
 
 def _count_committed(app: Flask) -> int:
-    with app.app_context(), db.session.scoped(GlobalScope(access_id=uuid4())):
+    with app.app_context(), db.scoped(GlobalScope(access_id=uuid4())):
         return db.session.scalars(select(func.count()).select_from(AuditEventRow)).one()
 
 
@@ -127,7 +127,7 @@ def _ledger_rows(app: Flask) -> tuple[list[str], list[tuple[str | None, ...]]]:
     table = Base.metadata.tables[AuditEventRow.__tablename__]
     columns = [column for column in table.columns if column.server_default is None]
     chosen = select(*(cast(column, Text) for column in columns)).limit(EVENTS)
-    with app.app_context(), db.session.scoped(GlobalScope(access_id=uuid4())):
+    with app.app_context(), db.scoped(GlobalScope(access_id=uuid4())):
         rows = [tuple(row) for row in db.session.execute(chosen)]
     return [column.name for column in columns], rows
 

@@ -205,7 +205,7 @@ def _ask_cedar(every: cedar.Prepared) -> None:
 
 def _read_page(excluded: Exclusion) -> None:
     scope = GlobalScope(uuid4(), excluded)
-    with db.session.scoped(scope):
+    with db.scoped(scope):
         list_rules.uncached(scope, RuleQuery())
 
 

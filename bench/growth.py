@@ -46,7 +46,7 @@ def _measure_events(app: Flask, owner: str, rounds: int, results: Results) -> No
     """Pages of the audit list among ever more events of ever the same people."""
     table = Base.metadata.tables[AuditEventRow.__tablename__]
     columns = tuple(c.name for c in table.columns if c.server_default is None)
-    with app.app_context(), db.session.scoped(GlobalScope(access_id=uuid4())):
+    with app.app_context(), db.scoped(GlobalScope(access_id=uuid4())):
         append_own(db.session, [make_event()])
         db.session.commit()
 
@@ -109,11 +109,11 @@ def _time(read: Callable[[], int]) -> float:
 
 
 def _read_events(query: AuditQuery) -> int:
-    with db.session.scoped(GlobalScope(access_id=uuid4())):
+    with db.scoped(GlobalScope(access_id=uuid4())):
         return len(list_events(db.session, query).items)
 
 
 def _read_rules(tenant: MadeTenant) -> int:
     scope = TenantScope(tenant.id)
-    with db.session.scoped(scope):
+    with db.scoped(scope):
         return len(list_rules.uncached(scope, RuleQuery()).items)

@@ -60,7 +60,7 @@ def measure_miss(product: Product, results: Results) -> None:
 def _time_parts(product: Product) -> dict[str, float]:
     """The milliseconds of what only a miss does, each alone and in this process."""
     scope = TenantScope(product.tenant.id)
-    with product.app.app_context(), db.session.scoped(scope):
+    with product.app.app_context(), db.scoped(scope):
         page = list_rules.uncached(scope, RuleQuery())
         data = CODEC.dumps(page)
         calls: dict[str, Callable[[], object]] = {

@@ -86,7 +86,7 @@ class Product:
     def committed_accesses(self) -> int:
         """How many accesses to the list are in the ledger by now."""
         accesses = select(func.count()).where(AuditEventRow.surface == SURFACE)
-        with self.app.app_context(), db.session.scoped(GlobalScope(access_id=uuid4())):
+        with self.app.app_context(), db.scoped(GlobalScope(access_id=uuid4())):
             return db.session.scalars(accesses).one()
 
 

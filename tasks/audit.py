@@ -27,7 +27,7 @@ def commit(delivery: object) -> None:
     Celery's own retry would send a copy and let go of this one, also where the copy did not arrive.
     """
     try:
-        with db.session.scoped(LedgerScope()):
+        with db.scoped(LedgerScope()):
             received = ledger.receive(
                 db.session, delivery, current_settings().audit_mac_key.encode()
             )
@@ -42,6 +42,6 @@ def commit(delivery: object) -> None:
 @shared_task(name="audit.make_partitions", ignore_result=True)
 def make_partitions() -> None:
     """Make the ledger's partitions before their months begin."""
-    with db.session.scoped(LedgerScope()):
+    with db.scoped(LedgerScope()):
         ledger.ensure_partitions(db.session, ledger.months_ahead(datetime.now(UTC).date()))
         db.session.commit()

@@ -12,6 +12,6 @@ from webapp.grants import expiry as expiry
 def expire(self: "Task[[], None]") -> None:
     """End grants and requests whose time is over, each recorded and told of once."""
     request = origin("TASK", "grants.expire", str(self.request.id))
-    with db.session.scoped(MaintenanceScope()):
+    with db.scoped(MaintenanceScope()):
         while expiry.expire_over(request):
             db.session.commit()

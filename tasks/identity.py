@@ -14,6 +14,6 @@ from webapp.identity.last_use import TOUCH_TASK
 @shared_task(name=TOUCH_TASK, ignore_result=True)
 def touch_token(token_id: str, used_at: str) -> None:
     """Note when a token was last used."""
-    with db.session.scoped(IdentityScope()):
+    with db.scoped(IdentityScope()):
         tokens.touch(UUID(token_id), datetime.fromisoformat(used_at))
         db.session.commit()

@@ -17,7 +17,7 @@ def send() -> None:
     """Send what is due; by a channel that does not answer, no more for now."""
     until = monotonic() + WHILE
     unreachable: set[str] = set()
-    with db.session.scoped(MaintenanceScope()):
+    with db.scoped(MaintenanceScope()):
         while (notice := notices.take(unreachable)) is not None:
             db.session.commit()
             if not notices.carry_out(notice):
@@ -31,6 +31,6 @@ def send() -> None:
 @shared_task(name="notices.forget", ignore_result=True)
 def forget() -> None:
     """Remove those that were told long ago."""
-    with db.session.scoped(MaintenanceScope()):
+    with db.scoped(MaintenanceScope()):
         notices.forget_old()
         db.session.commit()

@@ -41,7 +41,7 @@ def application(environment: Mapping[str, str], drain: float = DRAIN) -> Iterato
 def let_staff_access(app: Flask) -> None:
     """As far as the surfaces let them: what rules say more exactly has tests of its own."""
     everywhere = GlobalScope(access_id=uuid4())
-    with app.app_context(), db.session.scoped(everywhere):
+    with app.app_context(), db.scoped(everywhere):
         rule = RuleCreateSchema().load(STAFF_ACCESS)
         with suppress(Conflict):  # an application on this database has made it before
             service.create_rule(everywhere, rule, "tests@example.org")

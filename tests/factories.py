@@ -37,7 +37,7 @@ class Account:
 
 def add_tenant(app: Flask, slug: str | None = None) -> MadeTenant:
     slug = slug or f"t-{uuid4().hex}"
-    with app.app_context(), db.session.scoped(IdentityScope()):
+    with app.app_context(), db.scoped(IdentityScope()):
         made = MadeTenant(directory.create_tenant(slug, f"Tenant {slug}").id, slug)
         db.session.commit()
     return made
@@ -59,7 +59,7 @@ def add_account(
     """Somebody with these platform roles, and with these roles in the tenants of these slugs;
     `mfa` says whether a second factor was shown."""
     email = f"{uuid4().hex}@example.org"
-    with app.app_context(), db.session.scoped(IdentityScope()):
+    with app.app_context(), db.scoped(IdentityScope()):
         user_id = directory.create_user(email, platform_roles).id
         for slug, role in (member_of or {}).items():
             directory.set_membership(email, slug, role)

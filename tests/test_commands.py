@@ -267,7 +267,7 @@ def state(app: Flask) -> dict[str, list[tuple[Any, ...]]]:
     rows: dict[str, list[tuple[Any, ...]]] = {}
     with app.app_context():
         for scope, models in STATE.items():
-            with db.session.scoped(scope):
+            with db.scoped(scope):
                 for model in models:
                     columns = [c for c in inspect(model).columns if c.key not in VOLATILE]
                     found = db.session.execute(select(*columns))

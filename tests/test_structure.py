@@ -193,12 +193,12 @@ def test_every_cached_function_can_be_warmed_and_invalidated(
     for scope, *arguments in function.warm():
         outcomes = []
         for _ in range(2):
-            with app.app_context(), db.session.scoped(scope):
+            with app.app_context(), db.scoped(scope):
                 outcomes.append(function(scope, *arguments).outcome)
-        with app.app_context(), db.session.scoped(scope):
+        with app.app_context(), db.scoped(scope):
             invalidate(*function.tags(scope, *arguments))
             db.session.commit()
-        with app.app_context(), db.session.scoped(scope):
+        with app.app_context(), db.scoped(scope):
             outcomes.append(function(scope, *arguments).outcome)
         assert outcomes[1] in ("hit", "hit_local")
         assert outcomes[2] == "outdated"

@@ -118,7 +118,7 @@ def _check_left() -> str:
 
 
 def _check_quarantine() -> str:
-    with db.session.scoped(LedgerScope()):
+    with db.scoped(LedgerScope()):
         total, recent = ledger.count_quarantined(db.session, RECENT)
     if recent:
         raise CheckFailed(f"{recent} deliveries of the last {RECENT.days} days, {total} in all")
@@ -128,7 +128,7 @@ def _check_quarantine() -> str:
 def _check_partition() -> str:
     """Beat makes it; a month without one gets it with its first event."""
     *_, following = ledger.months_ahead(datetime.now(UTC).date())[:2]
-    with db.session.scoped(LedgerScope()):
+    with db.scoped(LedgerScope()):
         if not ledger.has_partition(db.session, following):
             raise CheckFailed(f"there is none for {following:%Y-%m}: is beat running?")
     return f"{following:%Y-%m}"
@@ -136,7 +136,7 @@ def _check_partition() -> str:
 
 def _check_clocks() -> str:
     """Cached values are believed for so long after a change that clocks may differ by SKEW."""
-    with db.session.scoped(LedgerScope()):
+    with db.scoped(LedgerScope()):
         db.session.begin()
         before = datetime.now(UTC)
         there = search.current_moment(db.session)
@@ -149,7 +149,7 @@ def _check_clocks() -> str:
 
 
 def _check_rules() -> str:
-    with db.session.scoped(PolicyScope()):
+    with db.scoped(PolicyScope()):
         if not are_mendable():
             raise CheckFailed("no rule lets one: `flask rules import` a file that has it")
     return "ok"
@@ -178,7 +178,7 @@ def _describe_proxies(proxies: int | Sequence[IpNetwork]) -> str:
 
 
 def _check_notices() -> str:
-    with db.session.scoped(MaintenanceScope()):
+    with db.scoped(MaintenanceScope()):
         given_up = notices.count_given_up(RECENT)
     said = f"{given_up} given up in the last {RECENT.days} days"
     if given_up:

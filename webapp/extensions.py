@@ -1,6 +1,9 @@
 """Extensions, unbound until `create_app` binds them to an application."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from flask import Flask, current_app
 from flask_caching import Cache
@@ -10,8 +13,9 @@ from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from webapp.db.roles import refuse_unsafe_login_role
+from webapp.db.scopes import Scope
 from webapp.db.session import ScopedSession
-from webapp.http.state import current_state
+from webapp.http.state import RequestState, current_state
 from webapp.settings import Settings
 
 POOL = {
@@ -32,6 +36,9 @@ CONNECT = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
 }
+
+
+S = TypeVar("S", bound=Scope)
 
 
 @dataclass(frozen=True)
@@ -66,8 +73,27 @@ class Database:
         """The session of this application context, closed when the context ends."""
         state = current_state()
         if state.session is None:
-            state.session = self._bound.make_session()
+            state.session = self._bound.make_session(info={"scope": state.scope})
         return state.session
+
+    @contextmanager
+    def scoped(self, scope: S) -> Iterator[S]:
+        """Run a block in `scope`, then return to the scope before it.
+
+        A session is made only once the block uses one: an answer out of the cache needs none.
+        """
+        state = current_state()
+        before = _scope_of(state)
+        _enter(state, scope)
+        try:
+            yield scope
+        finally:
+            _enter(state, before)
+
+    @property
+    def scope(self) -> Scope | None:
+        """The scope that the session is in, or will be in once it is made."""
+        return _scope_of(current_state())
 
     def reach(self) -> None:
         """Raises `UnsafeLoginRole`, or SQLAlchemy's error when the database does not answer."""
@@ -78,6 +104,16 @@ class Database:
     def _bound(self) -> _Bound:
         bound: _Bound = current_app.extensions["database"]
         return bound
+
+
+def _scope_of(state: RequestState) -> Scope | None:
+    return state.scope if state.session is None else state.session.scope
+
+
+def _enter(state: RequestState, scope: Scope | None) -> None:
+    state.scope = scope
+    if state.session is not None:
+        state.session.enter(scope)
 
 
 def _close_session(_: BaseException | None) -> None:

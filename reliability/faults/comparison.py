@@ -117,7 +117,7 @@ def read_ledger(app: Flask, run: str) -> list[Recorded]:
     """Read the events of a run's requests."""
     row = AuditEventRow
     columns = (row.id, row.request_id, row.outcome, row.origin_journal, row.origin_seq, row.event)
-    with app.app_context(), db.session.scoped(GlobalScope(access_id=uuid4())):
+    with app.app_context(), db.scoped(GlobalScope(access_id=uuid4())):
         found = db.session.execute(select(*columns).where(row.request_id.startswith(f"{run}.")))
         return [
             Recorded(
@@ -128,7 +128,7 @@ def read_ledger(app: Flask, run: str) -> list[Recorded]:
 
 
 def count_quarantined(app: Flask) -> int:
-    with app.app_context(), db.session.scoped(LedgerScope()):
+    with app.app_context(), db.scoped(LedgerScope()):
         return db.session.scalars(select(func.count(QuarantineRow.digest))).one()
 
 

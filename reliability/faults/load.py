@@ -222,7 +222,7 @@ def _rules_in_database(app: Flask, slug: str) -> RuleVersions:
     """A tenant's rules, as the database has them."""
     with app.app_context():
         tenant_id = _tenant_id(slug)
-        with db.session.scoped(TenantScope(tenant_id)):
+        with db.scoped(TenantScope(tenant_id)):
             rows = db.session.execute(select(RuleRow.id, RuleRow.name, RuleRow.version))
             return frozenset((str(row.id), row.name, row.version) for row in rows)
 

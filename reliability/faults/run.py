@@ -158,7 +158,7 @@ def _await_drained(
     """The ledger's completeness, once no event waits any more or the time is up."""
     deadline = time.monotonic() + within
     while True:
-        with installation.app.app_context(), db.session.scoped(LedgerScope()):
+        with installation.app.app_context(), db.scoped(LedgerScope()):
             directory = installation.app.extensions["settings"].journal_dir
             found = check_completeness(db.session, directory)
         if not found.waiting or time.monotonic() > deadline:

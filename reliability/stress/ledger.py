@@ -47,7 +47,7 @@ def read_once_drained(app: Flask, broker: redis.Redis, run: str) -> list[Recorde
 
 
 def _count(app: Flask, run: str) -> int:
-    with app.app_context(), db.session.scoped(GlobalScope(access_id=uuid4())):
+    with app.app_context(), db.scoped(GlobalScope(access_id=uuid4())):
         ours = select(func.count()).where(AuditEventRow.request_id.startswith(run))
         return db.session.scalars(ours).one()
 
@@ -55,6 +55,6 @@ def _count(app: Flask, run: str) -> int:
 def _read(app: Flask, run: str) -> list[Recorded]:
     row = AuditEventRow
     columns = (row.id, row.request_id, row.actor_id, row.surface, row.event)
-    with app.app_context(), db.session.scoped(GlobalScope(access_id=uuid4())):
+    with app.app_context(), db.scoped(GlobalScope(access_id=uuid4())):
         rows = db.session.execute(select(*columns).where(row.request_id.startswith(run)))
         return [Recorded(*found) for found in rows]

@@ -111,7 +111,7 @@ def access(
 
 
 def incidents(app: Flask, who: Account) -> list[GrantRow]:
-    with app.app_context(), db.session.scoped(MaintenanceScope()):
+    with app.app_context(), db.scoped(MaintenanceScope()):
         mine = GrantRow.principal_id == who.id
         found = list(db.session.scalars(select(GrantRow).where(mine).order_by(GrantRow.id)))
         db.session.expunge_all()

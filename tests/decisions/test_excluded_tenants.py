@@ -308,6 +308,6 @@ def test_an_access_at_the_tenant_alone_is_denied_by_the_same_rule(
 def test_the_database_itself_leaves_it_out(app: Flask, ours: Place, theirs: Place) -> None:
     out = Exclusion(frozenset({ours.tenant.id}))
     both = {ours.tenant.id, theirs.tenant.id}
-    with app.app_context(), db.session.scoped(GlobalScope(UUID(int=1), out)):
+    with app.app_context(), db.scoped(GlobalScope(UUID(int=1), out)):
         seen = set(db.session.scalars(select(RuleRow.tenant_id).where(RuleRow.tenant_id.in_(both))))
     assert seen == {theirs.tenant.id}

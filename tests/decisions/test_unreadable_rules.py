@@ -59,7 +59,7 @@ def _write(app: Flask, rule_id: UUID, column: str, value: str) -> None:
             text("select tenant_id from rules where id = :id"), {"id": rule_id}
         )
         owner.execute(text("alter table rules force row level security"))
-    with app.app_context(), db.session.scoped(IdentityScope()):
+    with app.app_context(), db.scoped(IdentityScope()):
         invalidate(ALL_RULES_TAG, owner_tag(tenant_id))
         db.session.commit()
 

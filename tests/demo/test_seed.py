@@ -63,11 +63,11 @@ def roles_of(app: Flask, secrets: dict[str, str]) -> dict[str, tuple[str, ...]]:
 def count_rules(app: Flask, model: type[RuleRow] | type[RuleVersionRow]) -> dict[str | None, int]:
     """How many rows each tenant has, and the platform."""
     with app.app_context():
-        with db.session.scoped(IdentityScope()):
+        with db.scoped(IdentityScope()):
             slugs: dict[UUID | None, str] = {
                 directory.get_tenant(slug).id: slug for slug in drafts.CUSTOMERS
             }
-        with db.session.scoped(GlobalScope(access_id=uuid7())):
+        with db.scoped(GlobalScope(access_id=uuid7())):
             rows = db.session.execute(
                 select(model.tenant_id, func.count()).group_by(model.tenant_id)
             )
@@ -118,7 +118,7 @@ def test_tokens_that_have_ended_are_replaced(place: Place) -> None:
     with place.app.app_context():
         ended = tokens.verify(first["tokens"]["auditor"]).token_id
         assert ended is not None
-        with db.session.scoped(IdentityScope()):
+        with db.scoped(IdentityScope()):
             directory.revoke_token(ended)
             db.session.commit()
     seed(place)
@@ -168,12 +168,12 @@ def _ends_at_call(last: int, function: Callable[..., Any]) -> Callable[..., Any]
 
 
 def test_somebody_elses_database_is_left_alone(place: Place) -> None:
-    with place.app.app_context(), db.session.scoped(IdentityScope()):
+    with place.app.app_context(), db.scoped(IdentityScope()):
         directory.create_tenant("hooli", "Hooli")
         db.session.commit()
     assert "nothing to seed" in seed(place)
     assert not place.home.exists()
-    with place.app.app_context(), db.session.scoped(IdentityScope()):
+    with place.app.app_context(), db.scoped(IdentityScope()):
         assert lookup.find_tenant_id("acme") is None
         assert not accounts.is_seeded()
 

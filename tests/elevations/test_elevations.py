@@ -103,11 +103,11 @@ def test_roles_are_those_that_sightline_knows_as_of_now(
     person = add_account(app, member_of={add_tenant(app).slug: "admin"})
     asked = question(person.email.upper(), tenant)
     assert answered(client, service, asked)["decision"] == "denied"
-    with app.app_context(), db.session.scoped(IdentityScope()):
+    with app.app_context(), db.scoped(IdentityScope()):
         directory.set_platform_role(person.email, "support", held=True)
         db.session.commit()
     assert answered(client, service, asked)["decision"] == "allowed"
-    with app.app_context(), db.session.scoped(IdentityScope()):
+    with app.app_context(), db.scoped(IdentityScope()):
         directory.set_platform_role(person.email, "support", held=False)
         db.session.commit()
     assert answered(client, service, asked)["decision"] == "denied"
@@ -254,7 +254,7 @@ def grant(app: Flask, holder: Account, tenant: MadeTenant, surface: str, by: Acc
         owner.execute(insert(GrantApprovalRow).values(approval))
         for table in ("grants", "grant_approvals"):
             owner.exec_driver_sql(f"alter table {table} force row level security")
-    with app.app_context(), db.session.scoped(MaintenanceScope()):
+    with app.app_context(), db.scoped(MaintenanceScope()):
         invalidate(holder_tag(holder.id))
         db.session.commit()
     return grant_id

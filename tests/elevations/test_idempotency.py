@@ -46,7 +46,7 @@ def accesses_of(app: Flask, person: Account) -> set[UUID]:
 
 
 def keys_of(app: Flask, seen_by: UUID) -> list[str]:
-    with app.app_context(), db.session.scoped(PrincipalScope(seen_by, staff=True)):
+    with app.app_context(), db.scoped(PrincipalScope(seen_by, staff=True)):
         return list(db.session.scalars(select(ElevationRow.key)))
 
 

@@ -47,7 +47,7 @@ def asked(
 
 def add_grant(app: Flask, tenant_id: UUID, principal_id: UUID) -> UUID:
     """A request that is there without having been asked for."""
-    with app.app_context(), db.session.scoped(MaintenanceScope()):
+    with app.app_context(), db.scoped(MaintenanceScope()):
         made = grant_row(tenant_id, principal_id)
         grant_id = made.id
         db.session.add(made)

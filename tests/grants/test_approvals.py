@@ -120,7 +120,7 @@ def test_what_is_revoked_ends_with_the_next_request_of_any_process(
 
 
 def _let_end(app: Flask, grant: dict[str, Any], support: Account, ends_at: datetime) -> None:
-    with app.app_context(), db.session.scoped(MaintenanceScope()):
+    with app.app_context(), db.scoped(MaintenanceScope()):
         row = db.session.get_one(GrantRow, UUID(grant["id"]))
         row.ends_at = ends_at
         invalidate(holder_tag(support.id))

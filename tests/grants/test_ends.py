@@ -37,7 +37,7 @@ def at(moment: datetime) -> Iterator[None]:
 
 def let_end(app: Flask, holder: Account, grant_id: UUID | str) -> None:
     """Have a grant end at the moment that these tests are about."""
-    with app.app_context(), db.session.scoped(MaintenanceScope()):
+    with app.app_context(), db.scoped(MaintenanceScope()):
         db.session.get_one(GrantRow, UUID(str(grant_id))).ends_at = ENDS_AT
         invalidate(holder_tag(holder.id))
         db.session.commit()

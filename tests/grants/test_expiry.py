@@ -37,7 +37,7 @@ def expire(app: Flask) -> None:
 
 def let_end(app: Flask, *grants: dict[str, Any], at: datetime | None = None) -> datetime:
     ends_at = at or datetime.now(UTC) - AGO
-    with app.app_context(), db.session.scoped(MaintenanceScope()):
+    with app.app_context(), db.scoped(MaintenanceScope()):
         for grant in grants:
             db.session.get_one(GrantRow, UUID(grant["id"])).ends_at = ends_at
         db.session.commit()

@@ -89,7 +89,7 @@ def test_who_has_left_the_staff_sees_the_own(
     app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account, three: Grants
 ) -> None:
     former = add_account(app, member_of={tenant.slug: "member"})
-    with app.app_context(), db.session.scoped(MaintenanceScope()):
+    with app.app_context(), db.scoped(MaintenanceScope()):
         db.session.get_one(GrantRow, UUID(three[1]["id"])).principal_id = former.id
         db.session.commit()
     assert [grant["id"] for grant in page(client, former)["items"]] == [three[1]["id"]]

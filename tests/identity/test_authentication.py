@@ -32,7 +32,7 @@ def who(app: Flask, token: str) -> Principal:
 
 
 def change(app: Flask, what: Callable[[], object], *, commit: bool = True) -> None:
-    with app.app_context(), db.session.scoped(IdentityScope()):
+    with app.app_context(), db.scoped(IdentityScope()):
         what()
         if commit:
             db.session.commit()
@@ -41,7 +41,7 @@ def change(app: Flask, what: Callable[[], object], *, commit: bool = True) -> No
 
 
 def mint(app: Flask, account: Account, expires_at: datetime) -> str:
-    with app.app_context(), db.session.scoped(IdentityScope()):
+    with app.app_context(), db.scoped(IdentityScope()):
         made = service.create_token(account.email, "test", expires_at)
         db.session.commit()
         return made.secret

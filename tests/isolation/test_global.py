@@ -34,13 +34,13 @@ class World:
 def world(app: Flask) -> World:
     with app.app_context():
         tenants = tuple(add_rows(db.session, f"t-{uuid4().hex}") for _ in range(TENANTS))
-        with db.session.scoped(GlobalScope(uuid4())):
+        with db.scoped(GlobalScope(uuid4())):
             platform = rule(None)
             db.session.add(platform)
             db.session.flush()
             platform_rule = platform.id
             db.session.commit()
-        with db.session.scoped(LedgerScope()):
+        with db.scoped(LedgerScope()):
             platform_event = add_event(db.session, None)
             db.session.commit()
     return World(tenants, platform_rule, platform_event)
@@ -68,7 +68,7 @@ def test_exactly_the_excluded_tenants_are_left_out(
     seen = [owned for number, owned in enumerate(world.tenants) if number not in excluded]
     every = {owned.rule_id for owned in world.tenants} | {world.platform_rule}
     events = {owned.event_id for owned in world.tenants} | {world.platform_event}
-    with app.app_context(), db.session.scoped(scope):
+    with app.app_context(), db.scoped(scope):
         shown = set(db.session.scalars(select(RuleRow.id).where(RuleRow.id.in_(every))))
         assert shown == {owned.rule_id for owned in seen} | {world.platform_rule}
         shown = set(

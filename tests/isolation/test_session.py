@@ -90,7 +90,7 @@ def test_a_scope_that_failed_leaves_nothing(app: Flask, ours: Owned) -> None:
     with app.app_context():
         with (
             pytest.raises(ProgrammingError),
-            db.session.scoped(TenantScope(ours.tenant_id)),
+            db.scoped(TenantScope(ours.tenant_id)),
         ):
             db.session.execute(text("select nonsense"))
         assert db.session.scope is None

@@ -40,7 +40,7 @@ def run(app: Flask, *arguments: str) -> Result:
 
 def append(app: Flask, *events: AuditEvent) -> None:
     key = app.extensions["settings"].audit_mac_key.encode()
-    with app.app_context(), db.session.scoped(LedgerScope()):
+    with app.app_context(), db.scoped(LedgerScope()):
         received = ledger.receive(db.session, [seal(event, key) for event in events], key)
         assert received.appended == len(events)
         db.session.commit()

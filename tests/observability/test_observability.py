@@ -81,7 +81,7 @@ def _app(env: Environment = "qa", port: int = 1) -> Flask:
         state = current_state()
         state.principal = SimpleNamespace(id=PRINCIPAL)
         state.surface = SimpleNamespace(name="things.list")
-        state.scope = TenantScope(PRINCIPAL)
+        state.surface_scope = TenantScope(PRINCIPAL)
         return Response("thing")
 
     @app.get("/fails")

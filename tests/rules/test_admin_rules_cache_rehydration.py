@@ -127,13 +127,13 @@ def test_a_hit_is_what_a_miss_was(
     scope, query = TenantScope(tenant.id), RuleQuery(limit=7)
     pages = []
     for outcome in ("miss", "hit_local", "hit"):
-        with app.app_context(), db.session.scoped(scope):
+        with app.app_context(), db.scoped(scope):
             cached = list_rules(scope, query)
             assert cached.outcome == outcome
             pages.append((cached.value, cached.json, cached.etag))
         if outcome == "hit_local":
             _forget(app)
-    with app.app_context(), db.session.scoped(scope):
+    with app.app_context(), db.scoped(scope):
         fresh = list_rules.uncached(scope, query)
 
     assert pages[0] == pages[1] == pages[2]
@@ -146,7 +146,7 @@ def test_it_is_typed_and_frozen_to_the_last_field(
 ) -> None:
     scope = TenantScope(tenant.id)
     for _ in range(2):
-        with app.app_context(), db.session.scoped(scope):
+        with app.app_context(), db.scoped(scope):
             page = list_rules(scope, RuleQuery()).value
         rule, other = page.items
         assert (type(page), type(rule), type(rule.id)) == (RulePage, Rule, UUID)

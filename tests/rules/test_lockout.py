@@ -59,7 +59,7 @@ def only(
 def _remove_all_by(app: Flask, email: str) -> None:
     scope = GlobalScope(uuid4())
     made = select(RuleRow.id).where(RuleRow.created_by == email, RuleRow.deleted_at.is_(None))
-    with app.app_context(), db.session.scoped(scope):
+    with app.app_context(), db.scoped(scope):
         for rule_id in db.session.scalars(made).all():
             service.delete_rule(rule_id, lambda _: None, "tests@example.org")
         db.session.commit()

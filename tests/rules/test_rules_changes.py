@@ -215,7 +215,7 @@ def test_of_many_changes_to_one_version_one_is_made(
         return patch(app.test_client(), admin, rule, description=str(number)).status_code
 
     scope = TenantScope(tenant.id)
-    with app.app_context(), db.session.scoped(scope), ThreadPoolExecutor(4) as threads:
+    with app.app_context(), db.scoped(scope), ThreadPoolExecutor(4) as threads:
         db.session.get(RuleRow, UUID(rule["id"]), with_for_update=True)
         answers = [threads.submit(change, number) for number in range(4)]
         while db.session.scalar(text("select count(*) from pg_locks where not granted")) != 4:

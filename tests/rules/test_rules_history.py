@@ -110,7 +110,7 @@ def test_a_version_is_shown_as_it_was_recorded(
 ) -> None:
     """Also one from a time when rules had other fields."""
     rule_id, snapshot = uuid7(), {"name": "of old", "colour": "green"}
-    with app.app_context(), db.session.scoped(TenantScope(tenant.id)):
+    with app.app_context(), db.scoped(TenantScope(tenant.id)):
         db.session.add(rule(tenant.id, id=rule_id))
         db.session.flush()
         version = rule_version(tenant.id, rule_id, 1)

@@ -246,7 +246,7 @@ def test_pages_together_are_what_a_plain_model_finds(
     app: Flask, rules: list[RequestedScope], query: dict[str, Any]
 ) -> None:
     tenant = add_tenant(app)
-    with app.app_context(), db.session.scoped(TenantScope(tenant.id)):
+    with app.app_context(), db.scoped(TenantScope(tenant.id)):
         db.session.add_all([_row(rule, tenant.id) for rule in rules])
         db.session.commit()
     client, headers = (

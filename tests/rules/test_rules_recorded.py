@@ -27,7 +27,7 @@ def _event(app: Flask, tenant: MadeTenant, response: TestResponse) -> tuple[obje
     found = None
     while found is None:
         assert time.monotonic() < deadline, "the event was never committed"
-        with app.app_context(), db.session.scoped(TenantScope(tenant.id)):
+        with app.app_context(), db.scoped(TenantScope(tenant.id)):
             found = db.session.scalar(
                 select(AuditEventRow.event).where(AuditEventRow.id == event_id)
             )

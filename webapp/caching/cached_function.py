@@ -68,8 +68,8 @@ class CachedFunction(Generic[S, P, T]):
         arguments = self._positional(scope, args, kwargs)
         visibility = scope.visibility
         caching = current_caching()
-        session = db.session
-        if session.scope is not None and session.scope.visibility != visibility:
+        entered = db.scope
+        if entered is not None and entered.visibility != visibility:
             raise WrongScope(f"{self.name} was called for {visibility}: enter that scope first")
         call = Call(
             caching,
@@ -78,7 +78,7 @@ class CachedFunction(Generic[S, P, T]):
             frozenset(self.tags(scope, *arguments)),
             value_key(self.name, visibility, arguments),
         )
-        if is_noted(session, call.tags):
+        if is_noted(call.tags):
             reading = caching.generations.read(call.tags)
             return self._compute(call, Found(None, "bypass", reading))
         found = self._find(call)

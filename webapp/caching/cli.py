@@ -82,7 +82,7 @@ def clear(*, function: str | None, as_json: bool) -> None:
     for keys in store.scan("" if function is None else "value:"):
         chosen = [key for key in keys if function is None or function_of(key) == function]
         removed += store.unlink(chosen) if chosen else 0
-    with db.session.scoped(IdentityScope()):
+    with db.scoped(IdentityScope()):
         invalidate(EPOCH)
         db.session.commit()
     if as_json:
@@ -126,7 +126,7 @@ def _refuse_unknown(function: str) -> None:
 
 
 def _call(function: CachedFunction[Any, ..., Any], arguments: tuple[Any, ...]) -> str:
-    with db.session.scoped(arguments[0]):
+    with db.scoped(arguments[0]):
         return function(*arguments).outcome
 
 

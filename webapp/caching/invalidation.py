@@ -10,6 +10,7 @@ from webapp.caching.state import current_caching
 from webapp.caching.store import Unavailable
 from webapp.db.session import ScopedSession
 from webapp.extensions import db
+from webapp.http.state import current_state
 
 _NOTES, _RAISED, _COMMITTED = "cache.notes", "cache.raised", "cache.committed"
 
@@ -39,9 +40,10 @@ def invalidate(*tags: str) -> None:
     session.info.setdefault(_NOTES, []).extend((tag, transaction) for tag in tags)
 
 
-def is_noted(session: ScopedSession, tags: frozenset[str]) -> bool:
+def is_noted(tags: frozenset[str]) -> bool:
     """Whether the open transaction is about to end what is cached under one of `tags`."""
-    return any(tag in tags for tag, _ in session.info.get(_NOTES, ()))
+    session = current_state().session
+    return session is not None and any(tag in tags for tag, _ in session.info.get(_NOTES, ()))
 
 
 @event.listens_for(ScopedSession, "before_commit")

@@ -98,7 +98,7 @@ def _open(
         ends_at=now + timedelta(minutes=minutes),
         version=1,
     )
-    with db.session.scoped(PrincipalScope(principal.id)):
+    with db.scoped(PrincipalScope(principal.id)):
         db.session.add(row)
         try:
             incident = changed("break_glass", row, bypassed_approvals)
@@ -117,7 +117,7 @@ def _open(
 
 def _widen(principal: Principal, incident: Grant, bypassed_approvals: list[UUID]) -> None:
     """Tell the tenants whose approvals the incident bypasses only now, at another surface."""
-    with db.session.scoped(PrincipalScope(principal.id)):
+    with db.scoped(PrincipalScope(principal.id)):
         row = db.session.get_one(GrantRow, incident.id, with_for_update=True)
         others = [
             tenant_id for tenant_id in bypassed_approvals if tenant_id not in row.bypassed_approvals

@@ -36,14 +36,14 @@ def seed_command(*, port: int) -> None:
     The tokens go to demo.json. Where the database has tenants already, it stays as it is, and
     only tokens that are missing or no longer good are made anew.
     """
-    with db.session.scoped(IdentityScope()):
+    with db.scoped(IdentityScope()):
         empty = accounts.may_seed()
     if empty:
         _fill()
         click.echo("Seeded three tenants with their rules, and the platform's.")
     else:
         click.echo("There are tenants already: nothing to seed.")
-    with db.session.scoped(IdentityScope()):
+    with db.scoped(IdentityScope()):
         seeded = accounts.is_seeded()
     if seeded:
         _keep_credentials(f"http://127.0.0.1:{port}")
@@ -75,20 +75,20 @@ def access_command(*, as_json: bool) -> None:
 
 def _fill() -> None:
     """Seed scope by scope, what others refer to first; the accounts make it complete."""
-    with db.session.scoped(IdentityScope()):
+    with db.scoped(IdentityScope()):
         accounts.add_tenants()
         db.session.commit()
         ids = {slug: directory.get_tenant(slug).id for slug in CUSTOMERS}
     for slug, tenant_id in ids.items():
         own = TenantScope(tenant_id)
-        with db.session.scoped(own):
+        with db.scoped(own):
             add_rules(own, tenant_rules(slug), accounts.email_of(f"{slug}-admin"))
             db.session.commit()
     everywhere = GlobalScope(access_id=uuid7())
-    with db.session.scoped(everywhere):
+    with db.scoped(everywhere):
         add_rules(everywhere, PLATFORM_RULES, accounts.email_of("owner"))
         db.session.commit()
-    with db.session.scoped(IdentityScope()):
+    with db.scoped(IdentityScope()):
         accounts.add_accounts()
         db.session.commit()
 
@@ -99,7 +99,7 @@ def _keep_credentials(base_url: str) -> None:
     if kept is not None and _are_good(kept):
         path = write_credentials(home, replace(kept, base_url=base_url))
     else:
-        with db.session.scoped(IdentityScope()):
+        with db.scoped(IdentityScope()):
             minted = accounts.mint_tokens()
             db.session.commit()
         path = write_credentials(home, Credentials(base_url, minted))

@@ -60,7 +60,7 @@ def _within_identity(command: Callable[P, None]) -> Callable[P, None]:
 
     @wraps(command)
     def scoped(*args: P.args, **kwargs: P.kwargs) -> None:
-        with db.session.scoped(IdentityScope()):
+        with db.scoped(IdentityScope()):
             command(*args, **kwargs)
 
     return scoped
@@ -197,12 +197,12 @@ def rename_user(*, email: str, new_email: str, as_json: bool) -> None:
     A rule that names the former address does not apply to the user any more: such rules are
     listed, to be changed by hand.
     """
-    with db.session.scoped(IdentityScope()):
+    with db.scoped(IdentityScope()):
         user = service.rename_user(email, new_email)
         user_id, address = user.id, user.email
         record_command(db.session, "users", "rename", email, address)
         db.session.commit()
-    with db.session.scoped(GlobalScope(access_id=uuid4())):
+    with db.scoped(GlobalScope(access_id=uuid4())):
         naming = listing.list_naming_rules(email)
     _done(f"The user {email} is now {address}.", as_json, id=user_id, email=address, rules=naming)
     if naming and not as_json:

@@ -39,7 +39,7 @@ def read_active_grants(principal_id: UUID) -> tuple[Grant, ...]:
         return held
     in_force = (GrantRow.state == "approved") & (GrantRow.ends_at > datetime.now(UTC))
     unreviewed = (GrantRow.kind == "break_glass") & GrantRow.reviewed_at.is_(None)
-    with db.session.scoped(PolicyScope()):
+    with db.scoped(PolicyScope()):
         held = load_grants(GrantRow.principal_id == principal_id, or_(in_force, unreviewed))
     remembered.put(principal_id, generation, held)
     return held

@@ -47,7 +47,7 @@ def list_command(*, tenant: str | None, state: GrantState | None, as_json: bool)
     """Show grants and requests, the newest first. One at all tenants names no tenant."""
     if tenant is not None:
         require_tenant(tenant)
-    with db.session.scoped(MaintenanceScope()):
+    with db.scoped(MaintenanceScope()):
         grants = list(_grants(GrantQuery(limit=MAX_LIMIT, tenant=tenant, state=state)))
     if as_json:
         print_json({"items": GrantSchema(many=True).dump(grants)})
@@ -60,7 +60,7 @@ def list_command(*, tenant: str | None, state: GrantState | None, as_json: bool)
 @as_json
 def revoke(*, grant_id: UUID, as_json: bool) -> None:
     """End a request or a grant, from the next request on."""
-    with db.session.scoped(MaintenanceScope()):
+    with db.scoped(MaintenanceScope()):
         grant = expiry.revoke(grant_id, origin("CLI", f"flask grants revoke {grant_id}"))
         db.session.commit()
     if as_json:
@@ -74,7 +74,7 @@ def revoke(*, grant_id: UUID, as_json: bool) -> None:
 def expire(*, as_json: bool) -> None:
     """End the grants whose time is over, as the workers do each minute."""
     expired, request = 0, origin("CLI", "flask grants expire")
-    with db.session.scoped(MaintenanceScope()):
+    with db.scoped(MaintenanceScope()):
         while some := expiry.expire_over(request):
             db.session.commit()
             expired += some

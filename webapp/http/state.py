@@ -43,6 +43,8 @@ class RequestState:
     surface: Named | None = None
     """`scope`: the surface that the view declares."""
     scope: Scope | None = None
+    """`extensions`: the scope that a session is in, or will be in once it is made."""
+    surface_scope: Scope | None = None
     """`scope`: the scope that the surface was entered in."""
     accesses: dict[Any, Any] = field(default_factory=dict)
     """`audit`: the accesses that have begun, by what makes them one record."""

@@ -46,7 +46,7 @@ def find_principal(email: str, token_id: UUID | None, *, mfa: bool) -> Principal
     known: Principal | None = remembered().get(("principal", email), generation)
     if known is not None:
         return replace(known, token_id=token_id, mfa=mfa)
-    with db.session.scoped(IdentityScope()):
+    with db.scoped(IdentityScope()):
         row = db.session.scalar(select(PrincipalRow).where(PrincipalRow.email == email))
         if row is None:
             return None
@@ -61,7 +61,7 @@ def find_tenant_id(slug: str) -> UUID | None:
     tenant_id: UUID | None = remembered().get(("tenant", slug), generation)
     if tenant_id is not None:
         return tenant_id
-    with db.session.scoped(IdentityScope()):
+    with db.scoped(IdentityScope()):
         tenant_id = db.session.scalar(
             select(Tenant.id).where(Tenant.slug == slug, Tenant.ended_at.is_(None))
         )
@@ -72,7 +72,7 @@ def find_tenant_id(slug: str) -> UUID | None:
 
 def require_tenant(slug: str) -> None:
     """Raises `NotFound` for a slug that no tenant has, not even one that has ended."""
-    with db.session.scoped(IdentityScope()):
+    with db.scoped(IdentityScope()):
         if not has_tenant(db.session, slug):
             raise NotFound(f"There is no tenant {slug}.")
 

@@ -81,7 +81,7 @@ def verify(token: str, expect: Expect = expect_nothing) -> Principal:
     if known is not None and known[0] == generation:
         principal = cast(Principal, known[1])
     else:
-        with db.session.scoped(IdentityScope()):
+        with db.scoped(IdentityScope()):
             principal = _load(db.session, key)
         remembered().put(key, generation, principal)
     if principal.expires_at is not None and principal.expires_at <= datetime.now(UTC):

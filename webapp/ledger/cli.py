@@ -178,7 +178,7 @@ def _query(asked: dict[str, str | None]) -> AuditQuery:
 def _refuse_unknown(query: AuditQuery) -> None:
     """Raise `NotFound` for the value of a filter that stands for nothing: a typing error is not to
     look like an empty ledger."""
-    with db.session.scoped(IdentityScope()):
+    with db.scoped(IdentityScope()):
         actor = query.actor is None or has_user(db.session, query.actor)
         tenant = query.tenant is None or has_tenant(db.session, query.tenant)
     known = {
@@ -189,7 +189,7 @@ def _refuse_unknown(query: AuditQuery) -> None:
     for name in (name for name, is_known in known.items() if not is_known):
         # Events outlive what they name, and name what other services ask about.
         value = getattr(query, name)
-        with db.session.scoped(GlobalScope(access_id=uuid4())):
+        with db.scoped(GlobalScope(access_id=uuid4())):
             if not search.has_events(db.session, AuditQuery(**{name: value})):
                 raise NotFound(f"There is no {name} {value}, and no event names one.")
 
@@ -212,7 +212,7 @@ def _pages(query: AuditQuery, limit: int) -> Iterator[Entry]:
     cursor: str | None = None
     while limit > 0:
         page_query = replace(query, limit=min(limit, MAX_LIMIT), cursor=cursor)
-        with db.session.scoped(GlobalScope(access_id=uuid4())):
+        with db.scoped(GlobalScope(access_id=uuid4())):
             page = search.list_events(db.session, page_query)
         yield from page.items
         limit -= len(page.items)
@@ -223,7 +223,7 @@ def _pages(query: AuditQuery, limit: int) -> Iterator[Entry]:
 
 def _now() -> tuple[datetime, set[UUID]]:
     """The moment by the database's clock, and which of the latest events are there already."""
-    with db.session.scoped(GlobalScope(access_id=uuid4())):
+    with db.scoped(GlobalScope(access_id=uuid4())):
         moment = search.current_moment(db.session)
         return moment, {entry.id for entry in search.list_committed_since(db.session, moment)}
 
@@ -232,7 +232,7 @@ def _follow(moment: datetime, seen: set[UUID], show: Callable[[Iterable[Entry]],
     """Show what is committed from `moment` on and not seen yet, until interrupted."""
     with suppress(KeyboardInterrupt):
         while True:
-            with db.session.scoped(GlobalScope(access_id=uuid4())):
+            with db.scoped(GlobalScope(access_id=uuid4())):
                 entries = search.list_committed_since(db.session, moment)
             show(entry for entry in entries if entry.id not in seen)
             seen = {entry.id for entry in entries}
@@ -325,7 +325,7 @@ def _print_drained(done: Drained) -> None:
 
 def _commit(rows: Sequence[Row]) -> set[str]:
     delivery = [[row.event.decode(errors="replace"), row.mac] for row in rows]
-    with db.session.scoped(LedgerScope()):
+    with db.scoped(LedgerScope()):
         received = ledger.receive(db.session, delivery, current_settings().audit_mac_key.encode())
         committed = ledger.find_committed(db.session, [row.id for row in rows])
         db.session.commit()
@@ -345,7 +345,7 @@ def verify_command(*, complete: bool, as_json: bool) -> None:
     is missing. Events that wait in files on this host are listed too, and are no reason to fail.
     Events that wait on other hosts count as missing: run this where nothing waits elsewhere.
     """
-    with db.session.scoped(LedgerScope()):
+    with db.scoped(LedgerScope()):
         found = verify.check_completeness(db.session, current_settings().journal_dir)
     if as_json:
         print_json(found)

@@ -91,7 +91,7 @@ def _in_context(app: Flask, check: Callable[[], None]) -> None:
 
 def _check_migrations() -> None:
     version = select(column("version_num", String)).select_from(table("alembic_version"))
-    with db.session.scoped(IdentityScope()):
+    with db.scoped(IdentityScope()):
         current = set(db.session.scalars(version))
     if current != _heads():
         raise CheckFailed("the database is not at this version's schema")

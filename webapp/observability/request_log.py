@@ -66,7 +66,8 @@ def write_in_background() -> None:
     What is left is written when the process ends. Call it after the last fork.
     """
     queue: SimpleQueue[logging.LogRecord | None] = SimpleQueue()
-    listener = _Listener(queue, *logger.handlers)
+    (handler,) = logger.handlers
+    listener = _Listener(queue, handler)
     logger.handlers[:] = [_DroppingHandler(queue)]
     listener.start()
     atexit.register(listener.stop)
@@ -75,18 +76,38 @@ def write_in_background() -> None:
 class _Listener(QueueListener):
     """Writes the lines of GATHER seconds together.
 
-    A thread that wakes for each line takes the interpreter's lock from a request each time.
+    A thread that wakes and writes for each line takes the interpreter's lock from a request twice.
     """
 
     queue: SimpleQueue[logging.LogRecord | None]
+
+    def __init__(
+        self, queue: SimpleQueue[logging.LogRecord | None], handler: logging.Handler
+    ) -> None:
+        super().__init__(queue, handler)
+        self._format = handler.format
+        self._lines: list[str] = []
 
     def dequeue(self, block: bool) -> logging.LogRecord:
         try:
             record = self.queue.get_nowait()
         except Empty:
+            self._write()
             record = self.queue.get(block)
             sleep(GATHER)
         return cast(logging.LogRecord, record)  # `None` is the listener's own sign to end
+
+    def handle(self, record: logging.LogRecord) -> None:
+        self._lines.append(self._format(record))
+
+    def stop(self) -> None:
+        super().stop()
+        self._write()
+
+    def _write(self) -> None:
+        lines, self._lines = self._lines, []
+        if lines:
+            logs.Stderr().msg("\n".join(lines))
 
 
 class _DroppingHandler(QueueHandler):
@@ -135,7 +156,7 @@ def _fields(
         "duration_ms": _milliseconds(seconds),
         "request_id": state.request_id,
         "principal": state.principal.id if state.principal else None,
-        "scope": _SCOPE_KINDS.get(type(state.scope)),
+        "scope": _SCOPE_KINDS.get(type(state.surface_scope)),
         "surface": state.surface.name if state.surface else None,
         "event": "request",
         "level": "info",

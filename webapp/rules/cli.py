@@ -64,7 +64,7 @@ def list_command(*, tenant: str | None, q: str | None, as_json: bool) -> None:
     if tenant is not None:
         require_tenant(tenant)
     scope = GlobalScope(access_id=uuid4())
-    with db.session.scoped(scope):
+    with db.scoped(scope):
         rules = list(_rules(scope, RuleQuery(limit=MAX_LIMIT, tenant=tenant, q=q)))
     if as_json:
         print_json({"items": RuleSchema(many=True).dump(rules)})
@@ -112,7 +112,7 @@ def export_command(*, tenant: str | None, platform: bool, form: str, part: str |
     if part is not None and form != "cedar":
         raise click.UsageError("--part is for --format cedar.")
     owners = {tenant} if tenant is not None or platform else None
-    with db.session.scoped(GlobalScope(access_id=uuid4())):
+    with db.scoped(GlobalScope(access_id=uuid4())):
         rules = transfer.find_rules(owners)
     if form == "yaml":
         click.echo(files.write_file(rules, owners or ()), nl=False)
@@ -155,7 +155,7 @@ def import_command(*, file: Path, dry_run: bool, prune: bool, by: str, as_json: 
     wanted = _read(files.read_file, file)
     scope = GlobalScope(access_id=uuid4())
     try:
-        with db.session.scoped(scope):
+        with db.scoped(scope):
             plan = transfer.plan_import(wanted, prune=prune)
             transfer.carry_out(scope, plan, by)
             if not dry_run:
@@ -225,7 +225,7 @@ def check_command(*, days: int, as_json: bool) -> None:
     access of the last days. It also says whether networks are compared with clients' addresses.
     """
     candidates = load()
-    with db.session.scoped(GlobalScope(access_id=uuid4())):
+    with db.scoped(GlobalScope(access_id=uuid4())):
         found = checking.check_rules(candidates, days)
     print_rows(Finding, found, as_json=as_json)
     sys.exit(1 if found else 0)
@@ -252,7 +252,7 @@ def simulate_command(*, file: Path, days: int, replaces: UUID | None, as_json: b
     """
     draft = _read(files.read_draft, file)
     scope = GlobalScope(access_id=uuid4())
-    with db.session.scoped(scope):
+    with db.scoped(scope):
         proposal = simulating.propose(scope, draft, replaces)
         found = simulating.simulate_past(proposal, days)
     if as_json:

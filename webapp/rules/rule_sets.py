@@ -70,7 +70,7 @@ def load(*conditions: ColumnElement[bool]) -> list[Candidate]:
         .where(RuleRow.deleted_at.is_(None), RuleRow.enabled, *conditions)
         .order_by(RuleRow.id)
     )
-    with db.session.scoped(PolicyScope()):
+    with db.scoped(PolicyScope()):
         return [candidate_of(row, tenant) for row, tenant in db.session.execute(statement)]
 
 

@@ -68,14 +68,14 @@ def enter_scope(
         event_id = begin_access(principal, surface, target, reason, decision)
     raise_unless_allowed(decision)
     scope = _scope(target, event_id, decision)
-    return cast(AbstractContextManager[Scope], db.session.scoped(scope))
+    return cast(AbstractContextManager[Scope], db.scoped(scope))
 
 
 def enter_own(principal: Principal) -> AbstractContextManager[PrincipalScope]:
     """A context manager that runs a block in the scope of what concerns the principal."""
     administers = frozenset(m.tenant_id for m in principal.memberships if m.role == "admin")
     staff = bool(principal.platform_roles & set(STAFF_ROLES))
-    return db.session.scoped(PrincipalScope(principal.id, administers, staff))
+    return db.scoped(PrincipalScope(principal.id, administers, staff))
 
 
 def begin_access(

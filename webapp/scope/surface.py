@@ -68,7 +68,7 @@ def surface(
         @wraps(view)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             state = current_state()
-            with _enter(state, declared) as state.scope:
+            with _enter(state, declared) as state.surface_scope:
                 response = view(*args, **kwargs)
                 if declared.changes:
                     db.session.commit()
@@ -82,7 +82,7 @@ def surface(
 
 def current_scope() -> Scope:
     """The scope of the surface that runs now."""
-    scope = current_state().scope
+    scope = current_state().surface_scope
     assert scope is not None  # noqa: S101 - a view runs inside one
     return scope
 

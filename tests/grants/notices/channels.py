@@ -173,7 +173,7 @@ def add_grant(app: Flask, holder: Account, tenant: MadeTenant | None, **changes:
         "version": 1,
     }
     row = GrantRow(**(values | changes))
-    with app.app_context(), db.session.scoped(MaintenanceScope()):
+    with app.app_context(), db.scoped(MaintenanceScope()):
         db.session.add(row)
         db.session.flush()
         (grant,) = load_grants(GrantRow.id == row.id)
@@ -184,7 +184,7 @@ def add_grant(app: Flask, holder: Account, tenant: MadeTenant | None, **changes:
 
 def end(app: Flask, grant_id: UUID) -> None:
     """Have a grant's time be over."""
-    with app.app_context(), db.session.scoped(MaintenanceScope()):
+    with app.app_context(), db.scoped(MaintenanceScope()):
         row = db.session.get_one(GrantRow, grant_id)
         row.ends_at = datetime.now(UTC) - timedelta(seconds=1)
         invalidate(holder_tag(row.principal_id))
@@ -192,7 +192,7 @@ def end(app: Flask, grant_id: UUID) -> None:
 
 
 def tell(app: Flask, event: Any, grant: Grant) -> None:
-    with app.app_context(), db.session.scoped(MaintenanceScope()):
+    with app.app_context(), db.scoped(MaintenanceScope()):
         notices.enqueue(event, grant)
         db.session.commit()
 
@@ -204,7 +204,7 @@ def send(app: Flask) -> None:
 
 def rows(app: Flask, grant_id: UUID) -> list[NoticeRow]:
     """The notices of a grant, as they stand, in their order."""
-    with app.app_context(), db.session.scoped(MaintenanceScope()):
+    with app.app_context(), db.scoped(MaintenanceScope()):
         asked = select(NoticeRow).where(NoticeRow.grant_id == grant_id).order_by(NoticeRow.id)
         found = list(db.session.scalars(asked))
         db.session.expunge_all()
@@ -213,7 +213,7 @@ def rows(app: Flask, grant_id: UUID) -> list[NoticeRow]:
 
 def change_notices(app: Flask, **changes: Any) -> None:
     """All that are still to be sent, whoever's they are."""
-    with app.app_context(), db.session.scoped(MaintenanceScope()):
+    with app.app_context(), db.scoped(MaintenanceScope()):
         for row in db.session.scalars(select(NoticeRow).where(NoticeRow.due_at.is_not(None))):
             for name, value in changes.items():
                 setattr(row, name, value)

@@ -150,7 +150,7 @@ def test_a_holder_who_has_ended_gets_no_mail(
     told: NotifyingApp, mailbox: Mailbox, hooks: Hooks, tenant: MadeTenant, support: Account
 ) -> None:
     grant = add_grant(told.app, support, tenant)
-    with told.app.app_context(), db.session.scoped(IdentityScope()):
+    with told.app.app_context(), db.scoped(IdentityScope()):
         directory.end_user(support.email)
         db.session.commit()
     tell(told.app, "expired", grant)
@@ -181,7 +181,7 @@ def test_what_is_rolled_back_is_not_told(
     told: NotifyingApp, tenant: MadeTenant, support: Account
 ) -> None:
     grant = add_grant(told.app, support, tenant)
-    with told.app.app_context(), db.session.scoped(MaintenanceScope()):
+    with told.app.app_context(), db.scoped(MaintenanceScope()):
         notices.enqueue("asked", grant)
         db.session.rollback()
     assert rows(told.app, grant.id) == []
@@ -255,7 +255,7 @@ def test_pauses_grow_until_it_is_given_up(
             assert (row.due_at, row.sent_at) == (None, None)
             assert row.problem
     assert "notice_given_up" in capsys.readouterr().err
-    with told.app.app_context(), db.session.scoped(MaintenanceScope()):
+    with told.app.app_context(), db.scoped(MaintenanceScope()):
         assert notices.count_given_up(timedelta(days=7)) > notices.count_given_up(timedelta(days=2))
 
 
@@ -400,7 +400,7 @@ def test_what_a_dead_worker_had_taken_is_sent_by_another(
 ) -> None:
     grant = add_grant(told.app, support, tenant)
     tell(told.app, "denied", grant)
-    with told.app.app_context(), db.session.scoped(MaintenanceScope()):
+    with told.app.app_context(), db.scoped(MaintenanceScope()):
         taken = notices.take({"mail"})
         assert taken is not None
         db.session.commit()
@@ -420,13 +420,13 @@ def test_what_was_addressed_twice_is_told_once(
     """By a worker that was so slow that another took over."""
     grant = add_grant(told.app, support, tenant)
     tell(told.app, "denied", grant)
-    with told.app.app_context(), db.session.scoped(MaintenanceScope()):
+    with told.app.app_context(), db.scoped(MaintenanceScope()):
         slow = notices.take({"webhook"})
         db.session.commit()
     assert slow is not None
     hurry(told.app)
     send(told.app)
-    with told.app.app_context(), db.session.scoped(MaintenanceScope()):
+    with told.app.app_context(), db.scoped(MaintenanceScope()):
         notices.carry_out(slow)
         db.session.commit()
     send(told.app)
@@ -473,7 +473,7 @@ def test_what_somebody_wrote_adds_no_header_and_no_line(
 def test_a_name_that_is_no_address_reaches_nobody(
     told: NotifyingApp, mailbox: Mailbox, tenant: MadeTenant, support: Account, name: str
 ) -> None:
-    with told.app.app_context(), db.session.scoped(IdentityScope()):
+    with told.app.app_context(), db.scoped(IdentityScope()):
         misnamed = directory.create_user(name.format(uuid4().hex)).id
         db.session.commit()
     grant = add_grant(told.app, replace(support, id=misnamed), tenant)

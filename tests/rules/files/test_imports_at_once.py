@@ -33,7 +33,7 @@ IMPORTED, STALE = "imported", "stale"
 def import_rules(app: Flask, file: dict[str, Any]) -> str:
     """As the command does, of which only one can run in a process at a time."""
     scope = GlobalScope(uuid4())
-    with app.app_context(), db.session.scoped(scope):
+    with app.app_context(), db.scoped(scope):
         plan = transfer.plan_import(read_file(yaml.safe_dump(file)), prune=False)
         try:
             transfer.carry_out(scope, plan, "tests@example.org")

@@ -34,7 +34,7 @@ def init_app(app: Flask) -> None:
         )
 
     def find_committed(ids: Sequence[str]) -> set[str]:
-        with app.app_context(), db.session.scoped(LedgerScope()):
+        with app.app_context(), db.scoped(LedgerScope()):
             return ledger.find_committed(db.session, ids)
 
     key = settings.audit_mac_key.encode()
