@@ -1,7 +1,8 @@
 """The cost of a decision as rules and tenants around it grow, beside Cedar alone on all rules."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.applications import application
 from webapp.db.scopes import NO_EXCLUSION, Exclusion, GlobalScope
 from webapp.decisions import decide
 from webapp.extensions import db
+from webapp.http.state import begin_request
 from webapp.rules import rule_sets
 from webapp.rules.engine import cedar
 from webapp.rules.engine.request import AuthorizationRequest
@@ -80,7 +82,7 @@ def _measure_rules(app: Flask, owner: str, rounds: int, results: Results) -> Non
     for total in RULES:
         filling.add_platform_rules(owner, before, total - before, "elsewhere.{n}.read")
         before = total
-        with app.test_request_context():  # in which each generation is read once
+        with _request_of(app):
             _expect_allowed(app, total, results)
             _time(_decisions(app, total), total, rounds, seconds)
     _report(seconds, "rules", "µs", results)
@@ -119,7 +121,7 @@ def _measure_tenants(app: Flask, owner: str, rounds: int, results: Results) -> N
     for total in TENANTS:
         filling.add_tenants(owner, before, total - before)
         before = total
-        with app.test_request_context():
+        with _request_of(app):
             excluded = _expect_excluded(app, total, results)
             _time(_accesses(app, excluded), total, rounds, seconds)
     _report(seconds, f"tenants, {NARROWING:,} left out", "ms", results)
@@ -182,6 +184,14 @@ def _request() -> AuthorizationRequest:
         ticket=None,
         ip="192.0.2.1",
     )
+
+
+@contextmanager
+def _request_of(app: Flask) -> Iterator[None]:
+    """A request, in which each generation is read once."""
+    with app.test_request_context():
+        begin_request("bench")
+        yield
 
 
 def _decide_by_memory(target: Target) -> Decision:
