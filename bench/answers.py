@@ -7,6 +7,7 @@ on the machine disturbs it little, so that it shows in a minute what a change ha
 import os
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from statistics import median
 from unittest import mock
@@ -37,7 +38,13 @@ Answer = Callable[[], tuple[bytes, str]]
 def measure_answers(home: Path, rounds: int, results: Results) -> None:
     stack = open_stack(home, durable=True)
     environment = {"SIGHTLINE_ENV": "qa", "SIGHTLINE_HOME": str(home), **stack.environment}
-    with running(stack), application(environment) as app:
+    with (
+        (home / "requests.log").open("w") as log,
+        redirect_stdout(log),
+        redirect_stderr(log),
+        running(stack),
+        application(environment) as app,
+    ):
         pipeline.start(app)
         add_tenant(app, TENANT)
         admin = add_account(app, member_of={TENANT: "admin"})
