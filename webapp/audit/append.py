@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from hashlib import sha256
 from operator import attrgetter
-from uuid import UUID
 
 import orjson
 import structlog
@@ -28,6 +27,7 @@ from webapp.audit.event import (
     load_event,
 )
 from webapp.audit.models import AuditEventRow, QuarantineRow
+from webapp.db import row_security
 from webapp.db.base import Base
 
 log = structlog.get_logger()
@@ -41,8 +41,8 @@ QUARANTINED = Counter(
 AHEAD = 2
 """Months whose partitions are made before they begin."""
 
-OWN_JOURNAL = UUID("5167711e-0000-4000-8000-000000000001")
-"""Numbers what is recorded here in the transaction of what it tells of: it has no file."""
+OWN_JOURNAL = row_security.OWN_JOURNAL
+"""The origin of events that are recorded here, with the change that they record: it has no file."""
 
 _OWN_TURN = 0x5167711E
 """The advisory lock that one takes who appends to it."""

@@ -2,16 +2,24 @@
 
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
+TENANT_ROLE = "sightline_tenant"
+GLOBAL_ROLE = "sightline_global"
+IDENTITY_ROLE = "sightline_identity"
+LEDGER_ROLE = "sightline_ledger"
+POLICY_ROLE = "sightline_policy"
+PRINCIPAL_ROLE = "sightline_principal"
+MAINTENANCE_ROLE = "sightline_maintenance"
+
 SCOPE_ROLES = (
-    "sightline_tenant",
-    "sightline_global",
-    "sightline_identity",
-    "sightline_ledger",
-    "sightline_policy",
-    "sightline_principal",
-    "sightline_maintenance",
+    TENANT_ROLE,
+    GLOBAL_ROLE,
+    IDENTITY_ROLE,
+    LEDGER_ROLE,
+    POLICY_ROLE,
+    PRINCIPAL_ROLE,
+    MAINTENANCE_ROLE,
 )
-"""What a transaction runs as, one for each kind of scope; the login role may become them all."""
+"""The roles that transactions run as, one for each kind of scope. The login role may enter each."""
 
 
 class UnsafeLoginRole(RuntimeError):

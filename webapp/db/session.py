@@ -15,6 +15,15 @@ from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, SessionTransaction
 
+from webapp.db.roles import (
+    GLOBAL_ROLE,
+    IDENTITY_ROLE,
+    LEDGER_ROLE,
+    MAINTENANCE_ROLE,
+    POLICY_ROLE,
+    PRINCIPAL_ROLE,
+    TENANT_ROLE,
+)
 from webapp.db.scopes import (
     GlobalScope,
     IdentityScope,
@@ -78,24 +87,24 @@ def _set_scope(session: ScopedSession, _: SessionTransaction, connection: Connec
 def _settings_of(scope: Scope) -> dict[str, str]:
     match scope:
         case TenantScope(tenant_id):
-            return _parameters("sightline_tenant", tenant_id=str(tenant_id))
+            return _parameters(TENANT_ROLE, tenant_id=str(tenant_id))
         case GlobalScope(access_id, excluded):
-            return _parameters("sightline_global", access=str(access_id), excluded=excluded.setting)
+            return _parameters(GLOBAL_ROLE, access=str(access_id), excluded=excluded.setting)
         case IdentityScope():
-            return _parameters("sightline_identity")
+            return _parameters(IDENTITY_ROLE)
         case LedgerScope():
-            return _parameters("sightline_ledger")
+            return _parameters(LEDGER_ROLE)
         case PolicyScope():
-            return _parameters("sightline_policy")
+            return _parameters(POLICY_ROLE)
         case PrincipalScope(principal_id, administers, staff):
             return _parameters(
-                "sightline_principal",
+                PRINCIPAL_ROLE,
                 principal_id=str(principal_id),
                 administers=",".join(map(str, sorted(administers))),
                 staff="yes" if staff else "",
             )
         case MaintenanceScope():
-            return _parameters("sightline_maintenance")
+            return _parameters(MAINTENANCE_ROLE)
 
 
 def _parameters(role: str, **settings: str) -> dict[str, str]:

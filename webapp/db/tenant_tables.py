@@ -1,29 +1,93 @@
-"""Closing a table whose rows belong to tenants: what a migration calls after `create_table`."""
+"""Helpers for migrations that make tenant tables, closed as `webapp.db.row_security` says."""
 
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.schema import SchemaItem
 
-_TENANT = "(select nullif(current_setting('sightline.tenant_id', true), '')::uuid)"
-_ACCESS = "(select coalesce(current_setting('sightline.access', true), '')) <> ''"
-_EXCLUDED = (
-    "(select unnest(string_to_array(current_setting('sightline.excluded', true), ',')::uuid[]))"
-)
+from webapp.db.roles import SCOPE_ROLES
+from webapp.db.row_security import RowPolicy, TableShape, shape_of
+
+_COMMANDS = {"*": "all", "r": "select", "a": "insert", "w": "update", "d": "delete"}
+_DROP_POLICIES = """
+do $drop$
+declare
+  found text;
+begin
+  for found in select policyname from pg_policies
+    where schemaname = 'public' and tablename = '{table}'
+  loop
+    execute format('drop policy %I on public.{table}', found);
+  end loop;
+end $drop$
+"""
 
 
-def close_tenant_table(table: str, privileges: str, *, platform_rows: bool = False) -> None:
-    """Let each scope see its own rows of `table`, and grant the scopes' roles these privileges.
+def create_tenant_table(name: str, *columns_and_constraints: SchemaItem) -> None:
+    """Create a table of tenants' rows, with `id` and `tenant_id`, and close it.
 
-    `tenant_id` says whose a row is; with `platform_rows`, null is the platform's own. `make
-    lint-scope` compares what this makes with `webapp/scope/lint/shapes.py`.
+    The unique key over `tenant_id` and `id` is what `tenant_foreign_key` of another table refers
+    to. Its index is the one that leads with `tenant_id`.
     """
-    included = f"tenant_id not in {_EXCLUDED}"
-    if platform_rows:
-        included = f"(tenant_id is null or {included})"
-    visible = {
-        "sightline_tenant": f"tenant_id = {_TENANT}",
-        "sightline_global": f"{_ACCESS} and {included}",
-    }
-    op.execute(f"alter table {table} enable row level security")
-    op.execute(f"alter table {table} force row level security")
-    for role, rows in visible.items():
-        op.execute(f"create policy {role} on {table} to {role} using ({rows}) with check ({rows})")
-        op.execute(f"grant {privileges} on {table} to {role}")
+    platform_rows = shape_of(name).platform_rows
+    op.create_table(
+        name,
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("tenant_id", sa.Uuid(), nullable=platform_rows),
+        *columns_and_constraints,
+        sa.ForeignKeyConstraint(
+            ["tenant_id"], ["tenants.id"], name=op.f(f"fk_{name}_tenant_id_tenants")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f(f"pk_{name}")),
+        sa.UniqueConstraint(
+            "tenant_id",
+            "id",
+            name=op.f(f"uq_{name}_tenant_id_id"),
+            **_nulls_not_distinct(platform_rows),
+        ),
+    )
+    secure_tenant_table(name)
+
+
+def tenant_foreign_key(table: str, column: str, target: str) -> sa.ForeignKeyConstraint:
+    """A reference from `table` to `target` that cannot point at another tenant's row."""
+    return sa.ForeignKeyConstraint(
+        ["tenant_id", column],
+        [f"{target}.tenant_id", f"{target}.id"],
+        name=op.f(f"fk_{table}_tenant_id_{column}_{target}"),
+    )
+
+
+def secure_tenant_table(name: str) -> None:
+    """Give an existing table the policies and privileges that its line declares, and no other.
+
+    When a line changes, the migration that goes with the change calls this again.
+    """
+    op.execute(f"alter table {name} enable row level security")
+    op.execute(f"alter table {name} force row level security")
+    op.execute(_DROP_POLICIES.format(table=name))
+    op.execute(f"revoke all on {name} from {', '.join(SCOPE_ROLES)}")
+    for statement in _permission_statements(name, shape_of(name)):
+        op.execute(statement)
+
+
+def _permission_statements(table: str, shape: TableShape) -> Iterator[str]:
+    for permission in shape.permissions:
+        for policy in permission.policies:
+            yield _policy_statement(table, policy)
+        yield f"grant {', '.join(permission.privileges)} on {table} to {permission.role}"
+
+
+def _policy_statement(table: str, policy: RowPolicy) -> str:
+    command = _COMMANDS[policy.command]
+    using = f" using ({policy.using})" if policy.using else ""
+    check = f" with check ({policy.check})" if policy.check else ""
+    name = f"{policy.role.removeprefix('sightline_')}_{command}"
+    return f"create policy {name} on {table} for {command} to {policy.role}{using}{check}"
+
+
+def _nulls_not_distinct(platform_rows: bool) -> dict[str, Any]:
+    """Platform rows have no tenant, and still only one row has an id."""
+    return {"postgresql_nulls_not_distinct": True} if platform_rows else {}

@@ -6,8 +6,8 @@ import pytest
 from flask import Flask
 from sqlalchemy import Connection, NullPool, create_engine, make_url, text
 
+from webapp.db.row_security import TENANT_TABLES
 from webapp.scope.lint.catalog import read_tables
-from webapp.scope.lint.shapes import SHAPES
 from webapp.scope.lint.tables import check_tables
 
 FoundAfter = Callable[[str], set[tuple[str, str]]]
@@ -313,4 +313,4 @@ def test_a_partition_that_was_taken_away_is_found(found_after: FoundAfter, parti
 
 
 def test_every_table_declared_is_there(owner: Connection) -> None:
-    assert SHAPES.keys() <= {table.name for table in read_tables(owner)}
+    assert TENANT_TABLES.keys() <= {table.name for table in read_tables(owner)}

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from webapp.db.roles import SCOPE_ROLES
+from webapp.db.row_security import TENANT_TABLES, RowPolicy, TableShape, tenant_table
 from webapp.scope.lint.catalog import PUBLIC, Policy, Table
 from webapp.scope.lint.finding import Finding
-from webapp.scope.lint.shapes import SCOPE_ROLES, SHAPES, PolicyShape, TableShape, tenant_shape
 
+_UNRESTRAINED = frozenset({"TRUNCATE", "TRIGGER", "REFERENCES"})
+"""Privileges that no policy restrains."""
 _REWRITING = frozenset({"UPDATE", "DELETE", "TRUNCATE"})
 
 Problem = tuple[str, str]
@@ -13,7 +16,7 @@ Problem = tuple[str, str]
 
 
 def check_tables(
-    tables: Iterable[Table], login_role: str, shapes: Mapping[str, TableShape] = SHAPES
+    tables: Iterable[Table], login_role: str, shapes: Mapping[str, TableShape] = TENANT_TABLES
 ) -> list[Finding]:
     tables = list(tables)
     keys = tenant_keys(tables, shapes)
@@ -22,9 +25,10 @@ def check_tables(
         if table.partition:
             problems = [*_check_partition(table, login_role)]
         elif table.name in keys:
-            shape = shapes.get(table.name) or tenant_shape(nullable=table.tenant_nullable)
+            shape = shapes.get(table.name) or tenant_table(platform_rows=table.tenant_nullable)
             problems = [*_check_secured(table), *_check_policies(table, shape)]
-            problems += [*_check_access(table, login_role), *_check_views(table)]
+            problems += [*_check_access(table, login_role), *_check_privileges(table, shape)]
+            problems += [*_check_views(table)]
             problems += [*_check_keys(table, shape), *_check_references(table, keys)]
             if shape.append_only:
                 problems += _check_append_only(table)
@@ -36,7 +40,7 @@ def check_tables(
 
 
 def tenant_keys(
-    tables: Iterable[Table], shapes: Mapping[str, TableShape] = SHAPES
+    tables: Iterable[Table], shapes: Mapping[str, TableShape] = TENANT_TABLES
 ) -> dict[str, str]:
     """The column that says whose a row is, of each table whose rows are somebody's."""
     return {
@@ -73,11 +77,11 @@ def _check_secured(table: Table) -> Iterator[Problem]:
 
 
 def _check_policies(table: Table, shape: TableShape) -> Iterator[Problem]:
-    found: set[PolicyShape] = set()
+    found: set[RowPolicy] = set()
     for policy in table.policies:
         yield from _check_policy(policy)
         for role in policy.roles:
-            found.add(PolicyShape(role, policy.command, policy.using, policy.check))
+            found.add(RowPolicy(role, policy.command, policy.using, policy.check))
     for missing in sorted(shape.policies - found, key=repr):
         yield "no-policy", f"no policy has the declared shape {_describe(missing)}"
     for other in sorted(found - shape.policies, key=repr):
@@ -88,7 +92,7 @@ def _check_policies(table: Table, shape: TableShape) -> Iterator[Problem]:
 def _check_policy(policy: Policy) -> Iterator[Problem]:
     if not policy.permissive:
         yield "other-policy", f"policy {policy.name} is restrictive"
-    for role in sorted(set(policy.roles) - SCOPE_ROLES):
+    for role in sorted(set(policy.roles).difference(SCOPE_ROLES)):
         everybody = "everybody" if role == PUBLIC else f"{role}, which is no scope's role"
         yield "policy-role", f"policy {policy.name} is for {everybody}"
     for expression in (policy.using or "", policy.check or ""):
@@ -110,7 +114,7 @@ def _reads_setting_per_row(expression: str) -> bool:
     return False
 
 
-def _describe(shape: PolicyShape) -> str:
+def _describe(shape: RowPolicy) -> str:
     command = {"*": "all", "r": "select", "a": "insert", "w": "update", "d": "delete"}
     return f"{shape.role} {command[shape.command]} using {shape.using} with check {shape.check}"
 
@@ -123,11 +127,23 @@ def _check_access(table: Table, login_role: str) -> Iterator[Problem]:
     for grant in table.grants:
         if grant.role in (PUBLIC, login_role):
             yield "grant", f"{grant.privilege} is granted to {grant.role}"
-        elif grant.role in SCOPE_ROLES and grant.privilege in ("TRUNCATE", "TRIGGER", "REFERENCES"):
+        elif grant.role in SCOPE_ROLES and grant.privilege in _UNRESTRAINED:
             yield (
                 "grant",
                 f"{grant.privilege}, which no policy restrains, is granted to {grant.role}",
             )
+
+
+def _check_privileges(table: Table, shape: TableShape) -> Iterator[Problem]:
+    granted = {
+        (grant.role, grant.privilege.lower())
+        for grant in table.grants
+        if grant.role in SCOPE_ROLES and grant.privilege not in _UNRESTRAINED
+    }
+    for role, privilege in sorted(shape.privileges - granted):
+        yield "no-grant", f"{privilege} is declared for {role} and not granted"
+    for role, privilege in sorted(granted - shape.privileges):
+        yield "grant", f"{privilege} is granted to {role}, for which it is not declared"
 
 
 def _check_views(table: Table) -> Iterator[Problem]:

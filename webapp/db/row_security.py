@@ -1,0 +1,224 @@
+"""Who may do what in each tenant table: the privileges and the row level security policies.
+
+`webapp.db.tenant_tables` makes tables that way in migrations, and `make lint-scope` compares the
+database with it. Expressions are written as PostgreSQL prints them. A policy that means the same in
+other words is refused: what is compared exactly needs one review, here. The `( SELECT …)` around
+each setting makes PostgreSQL read the setting once a statement instead of once a row.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from webapp.db.roles import (
+    GLOBAL_ROLE,
+    IDENTITY_ROLE,
+    LEDGER_ROLE,
+    MAINTENANCE_ROLE,
+    POLICY_ROLE,
+    PRINCIPAL_ROLE,
+    TENANT_ROLE,
+)
+
+OWN_JOURNAL = UUID("5167711e-0000-4000-8000-000000000001")
+"""The origin of events that are committed with the change that they record."""
+
+_ACCESSING = (
+    "(( SELECT COALESCE(current_setting('sightline.access'::text, true), ''::text) AS \"coalesce\")"
+    " <> ''::text)"
+)
+_EXCLUDED = (
+    "( SELECT unnest((string_to_array(current_setting('sightline.excluded'::text, true),"
+    " ','::text))::uuid[]) AS unnest)"
+)
+_TENANT = (
+    "( SELECT (NULLIF(current_setting('sightline.tenant_id'::text, true), ''::text))::uuid"
+    ' AS "nullif")'
+)
+_CONCERNED = (
+    "(tenant_id IN ( SELECT unnest((string_to_array(current_setting('sightline.administers'::text,"
+    " true), ','::text))::uuid[]) AS unnest)) OR (( SELECT"
+    " COALESCE(current_setting('sightline.staff'::text, true), ''::text) AS \"coalesce\")"
+    " <> ''::text)"
+)
+_OF_OWN_JOURNAL = f"(origin_journal = '{OWN_JOURNAL}'::uuid)"
+
+
+def own(key: str) -> str:
+    """The expression for rows of the scope's tenant."""
+    return f"({key} = {_TENANT})"
+
+
+def accessed(key: str, *, platform_rows: bool = False) -> str:
+    """The expression for rows of every tenant that an access does not exclude."""
+    included = f"(NOT ({key} IN {_EXCLUDED}))"
+    if platform_rows:
+        included = f"(({key} IS NULL) OR {included})"
+    return f"({_ACCESSING} AND {included})"
+
+
+def _of_principal(key: str) -> str:
+    """The expression for rows of the scope's principal."""
+    return (
+        f"({key} = ( SELECT (NULLIF(current_setting('sightline.principal_id'::text, true),"
+        " ''::text))::uuid AS \"nullif\"))"
+    )
+
+
+_TENANT_EVENTS = (
+    f"({own('tenant_id')} OR (({_TENANT} IS NOT NULL) AND (scope_kind = 'global'::text)"
+    " AND (kind = 'access'::text) AND (effect = 'allowed'::text)"
+    f" AND (NOT ({_TENANT} = ANY (excluded_tenant_ids)))))"
+)
+"""Events of accesses to the scope's tenant: to it alone, or to all tenants without excluding it."""
+
+
+@dataclass(frozen=True)
+class RowPolicy:
+    """One policy of one role, as `pg_policy` has it."""
+
+    role: str
+    command: str
+    """`*` all, `r` select, `a` insert, `w` update, `d` delete."""
+    using: str | None
+    check: str | None
+
+
+@dataclass(frozen=True)
+class Permission:
+    """What one role may do in a table, and in which rows."""
+
+    role: str
+    privileges: tuple[str, ...]
+    """Lower-case; on the whole table, or on some of its columns."""
+    policies: tuple[RowPolicy, ...]
+
+
+def may(role: str, *privileges: str, rows: str = "true") -> Permission:
+    """Let a role use `privileges` in the rows that an expression selects: by default, all rows."""
+    return Permission(role, privileges, (RowPolicy(role, "*", rows, rows),))
+
+
+def may_read(role: str, rows: str = "true") -> Permission:
+    """Let a role read the rows that an expression selects: by default, all rows."""
+    return Permission(role, ("select",), (RowPolicy(role, "r", rows, None),))
+
+
+def may_append(role: str, rows: str = "true") -> Permission:
+    """Let a role insert rows that an expression accepts: by default, any row."""
+    return Permission(role, ("insert",), (RowPolicy(role, "a", None, rows),))
+
+
+@dataclass(frozen=True)
+class TableShape:
+    """How a tenant table is closed."""
+
+    permissions: tuple[Permission, ...]
+    key: str = "tenant_id"
+    """The column that says whose a row is."""
+    platform_rows: bool = False
+    """Whether the key may be null, in rows that belong to the platform."""
+    append_only: bool = False
+    """No role but the owner may change or remove rows, and a trigger refuses the owner too."""
+    open_uniques: frozenset[str] = field(default=frozenset())
+    """Unique indexes that span tenants on purpose."""
+
+    @property
+    def policies(self) -> frozenset[RowPolicy]:
+        return frozenset(policy for given in self.permissions for policy in given.policies)
+
+    @property
+    def privileges(self) -> frozenset[tuple[str, str]]:
+        """Pairs of a role and a privilege."""
+        return frozenset(
+            (given.role, name) for given in self.permissions for name in given.privileges
+        )
+
+
+ALL_PRIVILEGES = ("select", "insert", "update", "delete")
+
+
+def tenant_table(
+    *privileges: str,
+    key: str = "tenant_id",
+    platform_rows: bool = False,
+    also: Iterable[Permission] = (),
+    open_uniques: Iterable[str] = (),
+) -> TableShape:
+    """Describe a table that tenants own: a tenant's scope has its own rows, an access has those of
+    the tenants that it does not exclude. Both get `privileges`, or all four if none are named."""
+    names = privileges or ALL_PRIVILEGES
+    permissions = (
+        may(TENANT_ROLE, *names, rows=own(key)),
+        may(GLOBAL_ROLE, *names, rows=accessed(key, platform_rows=platform_rows)),
+        *also,
+    )
+    return TableShape(
+        permissions, key, platform_rows=platform_rows, open_uniques=frozenset(open_uniques)
+    )
+
+
+TENANT_TABLES: dict[str, TableShape] = {
+    "tenants": tenant_table(
+        "select",
+        key="id",
+        also=[
+            may(IDENTITY_ROLE, "select", "insert", "update"),
+            *map(may_read, (POLICY_ROLE, PRINCIPAL_ROLE, MAINTENANCE_ROLE)),
+        ],
+        open_uniques=["uq_tenants_slug"],
+    ),
+    "memberships": tenant_table(
+        "select", also=[may(IDENTITY_ROLE, *ALL_PRIVILEGES), may_read(MAINTENANCE_ROLE)]
+    ),
+    "rules": tenant_table(
+        "select", "insert", "update", platform_rows=True, also=[may_read(POLICY_ROLE)]
+    ),
+    "rule_versions": tenant_table("select", "insert", platform_rows=True),
+    "grants": tenant_table(
+        "select",
+        platform_rows=True,
+        also=[
+            may(
+                PRINCIPAL_ROLE,
+                *("select", "insert", "update"),
+                rows=f"({_of_principal('principal_id')} OR {_CONCERNED})",
+            ),
+            may(MAINTENANCE_ROLE, "select", "insert", "update"),
+            may_read(POLICY_ROLE),
+        ],
+        open_uniques=["uq_grants_unreviewed"],
+    ),
+    "grant_approvals": tenant_table(
+        "select",
+        platform_rows=True,
+        also=[
+            may(PRINCIPAL_ROLE, "select", "insert", rows=f"({_CONCERNED})"),
+            may(MAINTENANCE_ROLE, "select"),
+            may_read(POLICY_ROLE),
+        ],
+    ),
+    "elevations": TableShape(
+        (may(PRINCIPAL_ROLE, "select", "insert", "update", rows=_of_principal("service_id")),),
+        key="service_id",
+    ),
+    "audit_events": TableShape(
+        (
+            may_read(TENANT_ROLE, _TENANT_EVENTS),
+            may_read(GLOBAL_ROLE, accessed("tenant_id", platform_rows=True)),
+            *map(may_append, (LEDGER_ROLE, MAINTENANCE_ROLE)),
+            *map(may_read, (LEDGER_ROLE, MAINTENANCE_ROLE)),
+            may_append(IDENTITY_ROLE, _OF_OWN_JOURNAL),
+            may_append(GLOBAL_ROLE, _OF_OWN_JOURNAL),
+            may_read(IDENTITY_ROLE, _OF_OWN_JOURNAL),
+        ),
+        platform_rows=True,
+        append_only=True,
+    ),
+}
+"""The tenant tables that need more or less than `tenant_table()`, which any other gets."""
+
+
+def shape_of(table: str, *, platform_rows: bool = False) -> TableShape:
+    """The shape that a table's line declares, or the default one."""
+    return TENANT_TABLES.get(table) or tenant_table(platform_rows=platform_rows)
