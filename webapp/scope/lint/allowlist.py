@@ -59,6 +59,7 @@ EXEMPTIONS: tuple[Exemption, ...] = (
         "webapp/doctor.py", source.SCOPE_ENTRY, "counts what is in the ledger and in quarantine"
     ),
     Exemption("webapp/extensions.py", source.CONNECTION, "asks whether the database answers"),
+    Exemption("webapp/extensions.py", source.SCOPE_ENTRY, "moves the session into what is entered"),
     Exemption(
         "webapp/caching/generations.py", source.RAW_SQL, "reads generations, which no tenant has"
     ),
