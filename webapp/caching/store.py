@@ -21,6 +21,9 @@ from webapp.extensions import cache
 SKIP = 0.5
 """Seconds that Redis is left alone after it failed."""
 
+MAX_CONNECTIONS = 10_000
+"""Two for each thread: as many as there may ever be. redis-py refuses the hundred and first."""
+
 FILL_SECONDS = 5.0
 """Seconds after which another process may fill a value, should the one that began have died."""
 
@@ -91,6 +94,7 @@ class Store:
             socket_connect_timeout=timeout,
             redis_connect_func=self._connected,
             retry=Retry(NoBackoff(), 0),
+            max_connections=MAX_CONNECTIONS,
         )
         self._readers = _Readers()
         self._publish = self.client.register_script(_PUBLISH)
