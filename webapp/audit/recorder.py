@@ -180,7 +180,7 @@ def finalize(response: Response) -> Response:
     for entry, event in zip(begun, events, strict=True):
         counted_as = ExternalAccess.SURFACE if entry.access.external else event.surface
         _counter(counted_as, event.outcome).inc()
-    response.headers[RECEIPT_HEADER] = ", ".join(str(event.id) for event in events)
+    response.headers.add(RECEIPT_HEADER, ", ".join([str(event.id) for event in events]))
     excluded = [len(e.decision.excluded_tenant_ids) for e in events if e.scope.kind == "global"]
     if excluded:
         response.headers[EXCLUDED_HEADER] = str(max(excluded))

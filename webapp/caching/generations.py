@@ -90,7 +90,7 @@ class Generations:
         Within a request, generations are read once unless `fresh` ones are asked for.
         """
         known = _known()
-        wanted = (EPOCH, *tags)
+        wanted = dict.fromkeys((EPOCH, *tags))
         if key is None and not fresh and (recalled := _recall(known, wanted)) is not None:
             return Reading(recalled, None, reachable=True)
         unknown = [tag for tag in wanted if fresh or tag not in known]

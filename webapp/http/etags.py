@@ -14,7 +14,7 @@ def json_response(body: bytes, etag: str, status: int = 200) -> Response:
     if "If-None-Match" in request.headers and _client_has(etag):
         return Response(status=304, headers={"ETag": etag})
     response = Response(body, status, content_type="application/json")
-    response.headers["ETag"] = etag
+    response.headers.add("ETag", etag)
     return response
 
 

@@ -136,8 +136,8 @@ def _request_id(given: str | None) -> str:
 def _finish(response: Response) -> Response:
     state = current_state()
     seconds = perf_counter() - state.started
-    response.headers[REQUEST_ID_HEADER] = state.request_id or ""
-    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers.add(REQUEST_ID_HEADER, state.request_id or "")
+    response.headers.add("X-Content-Type-Options", "nosniff")
     method, rule, status = request.method, request.url_rule, response.status_code
     route = UNMATCHED if rule is None else rule.rule
     metrics.count_request(method, route, status, seconds)

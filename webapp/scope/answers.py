@@ -13,7 +13,7 @@ from flask import Response
 from webapp.audit import recorder
 from webapp.caching import Cached
 from webapp.http.etags import etag_of, json_response
-from webapp.scope.surface import current_surface
+from webapp.http.state import current_state
 
 PageT = TypeVar("PageT", bound="Page")
 
@@ -49,8 +49,9 @@ def respond_json(
     body: bytes, *, rows: int | None, etag: str | None = None, status: int = 200
 ) -> Response:
     """JSON that has been written already."""
-    if rows is not None:
-        recorder.count_rows(current_surface().name, rows)
+    state = current_state()
+    if rows is not None and state.surface is not None and state.accesses:
+        recorder.count_rows(state.surface.name, rows)
     return json_response(body, etag or etag_of(body), status)
 
 

@@ -112,7 +112,7 @@ def _enter(state: RequestState, declared: Surface) -> AbstractContextManager[Sco
 def _private(response: R) -> R:
     """Mark an answer as one principal's, in one scope: no shared cache may keep it."""
     if isinstance(response, Response):
-        response.headers["Cache-Control"] = "private, no-cache"
+        response.headers.add("Cache-Control", "private, no-cache")
         response.headers.add("Vary", f"Authorization, {SCOPE_HEADER}")
     return response
 
