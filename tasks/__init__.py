@@ -1,4 +1,4 @@
-"""The Celery tasks, each ten lines: call a service, commit. Importing this registers them all."""
+"""The Celery tasks. Each calls a service and commits. Importing this package registers them all."""
 
 from tasks import audit, grants, identity, notices
 

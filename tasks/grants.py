@@ -1,16 +1,16 @@
-"""Grants that are over."""
+"""The task that ends grants and requests."""
 
 from celery import Task, shared_task
 
 from webapp.audit.operation import origin
 from webapp.db.scopes import MaintenanceScope
 from webapp.extensions import db
-from webapp.grants import expiry as expiry
+from webapp.grants import expiry
 
 
 @shared_task(name="grants.expire", bind=True, ignore_result=True)
 def expire(self: "Task[[], None]") -> None:
-    """End grants and requests whose time is over, each recorded and told of once."""
+    """End grants and requests whose time is over; record and announce each end once."""
     request = origin("TASK", "grants.expire", str(self.request.id))
     with db.scoped(MaintenanceScope()):
         while expiry.expire_over(request):

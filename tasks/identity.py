@@ -1,4 +1,4 @@
-"""Identity's work that requests leave to the worker."""
+"""The task that notes the last use of a token, so that no request has to write it."""
 
 from datetime import datetime
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""What is told of grants, sent by whoever has time."""
+"""Tasks that send notices of grants, and that remove old ones."""
 
 from time import monotonic
 
@@ -6,31 +6,31 @@ from celery import shared_task
 
 from webapp.db.scopes import MaintenanceScope
 from webapp.extensions import db
-from webapp.grants.notices import outbox as notices
+from webapp.grants.notices import outbox
 
-WHILE = 20.0
-"""Seconds after which a task makes room for others; what is left then has another one."""
+SENDING = 20.0
+"""Seconds after which a task leaves the remaining notices to a new task, so that others can run."""
 
 
-@shared_task(name=notices.NOTICES_TASK, ignore_result=True)
+@shared_task(name=outbox.NOTICES_TASK, ignore_result=True)
 def send() -> None:
-    """Send what is due; by a channel that does not answer, no more for now."""
-    until = monotonic() + WHILE
+    """Send the notices that are due, and skip a channel that does not answer for the rest of it."""
+    until = monotonic() + SENDING
     unreachable: set[str] = set()
     with db.scoped(MaintenanceScope()):
-        while (notice := notices.take(unreachable)) is not None:
+        while (notice := outbox.take(unreachable)) is not None:
             db.session.commit()
-            if not notices.carry_out(notice):
+            if not outbox.carry_out(notice):
                 unreachable.add(notice.channel)
             db.session.commit()
             if monotonic() > until:
-                notices.send_soon()
+                outbox.send_soon()
                 return
 
 
 @shared_task(name="notices.forget", ignore_result=True)
 def forget() -> None:
-    """Remove those that were told long ago."""
+    """Remove notices that were sent long ago."""
     with db.scoped(MaintenanceScope()):
-        notices.forget_old()
+        outbox.forget_old()
         db.session.commit()

@@ -9,7 +9,7 @@ from flask import Flask
 from sqlalchemy import Connection, NullPool, create_engine, text
 
 from tests.audit.events import make_event
-from webapp.audit import append as ledger
+from webapp.audit import append
 from webapp.audit.append import Received
 from webapp.audit.event import AuditEvent, dump_event, event_mac
 from webapp.db.scopes import LedgerScope
@@ -45,16 +45,16 @@ def owner_connection(app: Flask) -> Iterator[Connection]:
         yield connection
 
 
-def receive(app: Flask, delivery: Any) -> Received:
+def deliver(app: Flask, delivery: Any) -> Received:
     """As a worker does with a delivery."""
     with ledger_session(app) as session:
-        received = ledger.receive(session, delivery, key_of(app))
+        received = append.receive(session, delivery, key_of(app))
         session.commit()
     return received
 
 
-def append(app: Flask, *events: AuditEvent) -> None:
-    received = receive(app, seal(app, *events))
+def append_events(app: Flask, *events: AuditEvent) -> None:
+    received = deliver(app, seal(app, *events))
     assert (received.appended, received.quarantined) == (len(events), ())
 
 

@@ -18,8 +18,7 @@ from tests.audit.events import make_event
 from tests.audit.ledgers import key_of
 from tests.processes import ROOT
 from webapp.audit.event import AuditEvent, EventOrigin, dump_event, event_mac
-from webapp.audit.journal import file as journal_file
-from webapp.audit.journal.file import JournalFile
+from webapp.audit.journal.file import JournalFile, create
 from webapp.audit.journal.reader import Row
 from webapp.stack.home import Stack, open_stack, running
 
@@ -75,7 +74,7 @@ class Product:
 
     def hold(self, origin: UUID, *events: AuditEvent, finalized: bool = True) -> JournalFile:
         """A file as a process has it that lives."""
-        file = journal_file.create(self.journals, origin, 2**24)
+        file = create(self.journals, origin, 2**24)
         file.write(
             [self._row(n, event, finalized=finalized) for n, event in enumerate(events, 1)],
             durable=False,

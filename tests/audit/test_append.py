@@ -20,16 +20,16 @@ from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
 from tests.audit.events import make_event
 from tests.audit.ledgers import (
-    append,
+    append_events,
+    deliver,
     is_blocked,
     key_of,
     ledger_session,
     owner_connection,
-    receive,
     seal,
 )
 from tests.audit.receipts import second_connection, wait_for
-from webapp.audit import append as ledger
+from webapp.audit import append
 from webapp.audit.append import Received
 from webapp.audit.event import AuditEvent, dump_event, event_mac
 from webapp.audit.models import AuditEventRow
@@ -79,7 +79,7 @@ def quarantined(app: Flask, delivery: Any) -> str | None:
 
 def test_the_record_is_the_event(app: Flask) -> None:
     event = make_event()
-    append(app, event)
+    append_events(app, event)
     with second_connection(app) as session:
         row = session.get_one(AuditEventRow, event.id)
         assert row.event == orjson.loads(seal(app, event)[0][0])
@@ -92,7 +92,7 @@ def test_the_record_is_the_event(app: Flask) -> None:
 def test_what_comes_again_is_counted_and_changes_nothing(app: Flask, count: int) -> None:
     events = [make_event() for _ in range(count)]
     again = [*events[::-1], *(make_event() for _ in range(count))]
-    first, second = receive(app, seal(app, *events)), receive(app, seal(app, *again))
+    first, second = deliver(app, seal(app, *events)), deliver(app, seal(app, *again))
     assert (first.appended, first.duplicates) == (count, 0)
     assert (second.appended, second.duplicates) == (count, count)
     assert len(kept(app, *events, *again)) == 2 * count
@@ -100,16 +100,16 @@ def test_what_comes_again_is_counted_and_changes_nothing(app: Flask, count: int)
 
 def test_twice_in_one_delivery(app: Flask) -> None:
     event, other = make_event(), make_event()
-    received = receive(app, seal(app, event, other, event))
+    received = deliver(app, seal(app, event, other, event))
     assert (received.appended, received.duplicates) == (2, 1)
 
 
 def test_the_first_word_about_an_event_stands(app: Flask) -> None:
     """A delivery that comes late, and says less, changes nothing."""
     event = make_event(outcome="served")
-    append(app, event)
+    append_events(app, event)
     late = make_event(id=event.id, occurred_at=event.occurred_at, outcome="interrupted")
-    assert receive(app, seal(app, late)).duplicates == 1
+    assert deliver(app, seal(app, late)).duplicates == 1
     with second_connection(app) as session:
         assert session.get_one(AuditEventRow, event.id).outcome == "served"
 
@@ -117,7 +117,7 @@ def test_the_first_word_about_an_event_stands(app: Flask) -> None:
 def test_nothing_is_there_before_it_is_committed(app: Flask) -> None:
     events = [make_event() for _ in range(3)]
     with ledger_session(app) as session:
-        ledger.receive(session, seal(app, *events), key_of(app))
+        append.receive(session, seal(app, *events), key_of(app))
         assert kept(app, *events) == set()
         session.rollback()
     assert kept(app, *events) == set()
@@ -127,20 +127,20 @@ def test_what_is_forged_is_quarantined_and_the_rest_committed(app: Flask) -> Non
     first, forged, last = make_event(), make_event(), make_event()
     one, bad, other = seal(app, first, forged, last)
     bad[1] = one[1]
-    before = ledger.QUARANTINED._value.get()
-    received = receive(app, [one, bad, other])
-    ledger.count_received(received)
+    before = append.QUARANTINED._value.get()
+    received = deliver(app, [one, bad, other])
+    append.count_received(received)
     assert (received.appended, len(received.quarantined)) == (2, 1)
     assert kept(app, first, forged, last) == {first.id, last.id}
     assert quarantined(app, bad) == "the MAC does not match"
-    assert ledger.QUARANTINED._value.get() == before + 1
+    assert append.QUARANTINED._value.get() == before + 1
 
 
 def test_what_is_sealed_and_no_event_is_quarantined(app: Flask) -> None:
     data = b'{"not":"an event"}'
     item = [data.decode(), event_mac(data, key_of(app))]
     event = make_event()
-    assert receive(app, [item, *seal(app, event)]).appended == 1
+    assert deliver(app, [item, *seal(app, event)]).appended == 1
     assert quarantined(app, item) == "not an audit event"
 
 
@@ -162,7 +162,7 @@ def test_problem_of_a_sealed_event_that_is_none_repeats_nothing_of_it(
     event = orjson.loads(dump_event(make_event())) | change
     data = orjson.dumps(event, option=orjson.OPT_SORT_KEYS)
     item = [data.decode(), event_mac(data, key_of(app))]
-    assert len(receive(app, [item]).quarantined) == 1
+    assert len(deliver(app, [item]).quarantined) == 1
     assert "Zq7Kx9" not in str(quarantined(app, item))
 
 
@@ -170,7 +170,7 @@ def test_problem_of_a_sealed_event_that_is_none_repeats_nothing_of_it(
     "delivery", [None, 7, "text", {"a": 1}, ["one"], [["\ud800", "m"]], [2**70]]
 )
 def test_what_is_no_delivery_is_quarantined_once(app: Flask, delivery: Any) -> None:
-    received = [receive(app, delivery) for _ in range(2)]
+    received = [deliver(app, delivery) for _ in range(2)]
     assert [len(each.quarantined) for each in received] == [1, 1]
     with owner_connection(app) as owner:
         digest = sha256(received[0].quarantined[0].delivery).digest()
@@ -180,13 +180,13 @@ def test_what_is_no_delivery_is_quarantined_once(app: Flask, delivery: Any) -> N
 
 def test_what_the_ledger_refuses_is_quarantined_alone(app: Flask, poison: AuditEvent) -> None:
     first, last = make_event(), make_event()
-    received = receive(app, seal(app, first, poison, last))
+    received = deliver(app, seal(app, first, poison, last))
     assert (received.appended, received.duplicates) == (2, 0)
     assert [item.problem for item in received.quarantined] == [
         "the ledger refused it: IntegrityError"
     ]
     assert kept(app, first, poison, last) == {first.id, last.id}
-    again = receive(app, seal(app, first, poison, last))
+    again = deliver(app, seal(app, first, poison, last))
     assert (again.appended, again.duplicates, len(again.quarantined)) == (0, 2, 1)
 
 
@@ -208,9 +208,9 @@ def test_what_is_the_databases_fault_is_no_events(
     event, broken = make_event(), make_event(surface=surface)
     with failing(app, surface, raised):
         with pytest.raises(error):
-            receive(app, seal(app, event, broken))
+            deliver(app, seal(app, event, broken))
         assert kept(app, event, broken) == set()
-    assert receive(app, seal(app, event, broken)).appended == 2
+    assert deliver(app, seal(app, event, broken)).appended == 2
 
 
 @pytest.mark.parametrize("raised", ["22P02", "23514", "54000"])
@@ -218,7 +218,7 @@ def test_what_is_the_events_fault_is_quarantined(app: Flask, raised: str) -> Non
     surface = f"accesses.{uuid4().hex}"
     event, broken = make_event(), make_event(surface=surface)
     with failing(app, surface, raised):
-        received = receive(app, seal(app, event, broken))
+        received = deliver(app, seal(app, event, broken))
     assert (received.appended, len(received.quarantined)) == (1, 1)
     assert kept(app, event, broken) == {event.id}
 
@@ -255,11 +255,11 @@ def test_two_workers_that_have_the_same_delivery(app: Flask) -> None:
     """The second waits until it is known what became of the first."""
     events = [make_event() for _ in range(50)]
     with ThreadPoolExecutor(1) as threads, ledger_session(app) as first:
-        assert ledger.receive(first, seal(app, *events), key_of(app)).appended == 50
+        assert append.receive(first, seal(app, *events), key_of(app)).appended == 50
         with ledger_session(app) as second:
             pid = second.scalars(select(func.pg_backend_pid())).one()
             other = threads.submit(
-                ledger.receive, second, seal(app, *events[::-1], make_event()), key_of(app)
+                append.receive, second, seal(app, *events[::-1], make_event()), key_of(app)
             )
             wait_for(lambda: is_blocked(app, pid))
             first.commit()
@@ -275,7 +275,7 @@ def deliver_while_held(app: Flask, held: Any, *deliveries: Any) -> list[Received
     with ExitStack() as stack:
         holder = stack.enter_context(ledger_session(app))
         threads = stack.enter_context(ThreadPoolExecutor(len(deliveries)))
-        ledger.receive(holder, held, key_of(app))
+        append.receive(holder, held, key_of(app))
         receiving = []
         for delivery in deliveries:
             session = stack.enter_context(ledger_session(app))
@@ -287,7 +287,7 @@ def deliver_while_held(app: Flask, held: Any, *deliveries: Any) -> list[Received
 
 
 def receive_in(session: ScopedSession, app: Flask, delivery: Any) -> Received:
-    received = ledger.receive(session, delivery, key_of(app))
+    received = append.receive(session, delivery, key_of(app))
     session.commit()
     return received
 
@@ -334,23 +334,23 @@ def test_many_workers_with_overlapping_deliveries(app: Flask, poison: AuditEvent
             part: list[Any] = [*seal(app, *own.sample(events, 120), poison), *bad]
             own.shuffle(part)
             together.wait()
-            appended += receive(app, part).appended
+            appended += deliver(app, part).appended
         return appended
 
     with ThreadPoolExecutor(6) as threads:
         appended = sum(threads.map(work, range(6)))
     assert appended == len(kept(app, *events))
-    assert receive(app, seal(app, *events)).quarantined == ()
+    assert deliver(app, seal(app, *events)).quarantined == ()
     assert kept(app, *events) == {event.id for event in events}
 
 
 def test_what_is_in_quarantine_is_counted(app: Flask) -> None:
     with ledger_session(app) as session:
-        before = ledger.count_quarantined(session, timedelta(days=7))
-        ledger.receive(session, uuid4().hex, key_of(app))
-        total, recent = ledger.count_quarantined(session, timedelta(days=7))
+        before = append.count_quarantined(session, timedelta(days=7))
+        append.receive(session, uuid4().hex, key_of(app))
+        total, recent = append.count_quarantined(session, timedelta(days=7))
         assert (total, recent) == (before[0] + 1, before[1] + 1)
-        assert ledger.count_quarantined(session, timedelta(0)) == (total, 0)
+        assert append.count_quarantined(session, timedelta(0)) == (total, 0)
 
 
 def test_no_other_scope_reads_the_quarantine(app: Flask) -> None:

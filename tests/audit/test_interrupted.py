@@ -23,7 +23,7 @@ from tests.audit.receipts import (
 )
 from tests.factories import INCIDENT, Account
 from tests.processes import Web, run_server
-from webapp.audit.journal import file as journal_file
+from webapp.audit.journal.file import adopt, list_files
 from webapp.stack.servers import free_port
 
 pytestmark = pytest.mark.slow
@@ -149,8 +149,8 @@ def test_the_end_in_order_without_a_broker_leaves_it_to_others(
     with serving(environment, journal_dir, CELERY_BROKER_URL=nowhere) as web:
         access(web, engineer, request_id)
     assert web.process.returncode == 0
-    (path,) = journal_file.list_files(journal_dir)
-    journal_file.adopt(path, MAX_BYTES).close()
+    (path,) = list_files(journal_dir)
+    adopt(path, MAX_BYTES).close()
     with serving(environment, journal_dir):
         (event,) = committed_of_request(app, request_id)
     assert event["outcome"] == "served"

@@ -11,11 +11,11 @@ from flask import Flask
 from sqlalchemy import func, select, text
 
 from tests.audit.events import make_event
-from tests.audit.ledgers import append, is_blocked, ledger_session, owner_connection
+from tests.audit.ledgers import append_events, is_blocked, ledger_session, owner_connection
 from tests.audit.products import Product, own_product
 from tests.audit.receipts import second_connection, wait_for
 from tests.processes import run_worker
-from webapp.audit import append as ledger
+from webapp.audit import append
 from webapp.audit.event import AuditEvent
 from webapp.audit.models import AuditEventRow
 from webapp.scope.lint import check_database
@@ -54,7 +54,7 @@ def test_an_event_of_any_month_finds_its_partition(
     app: Flask, moment: datetime, partition: str
 ) -> None:
     event = make_event(occurred_at=moment)
-    append(app, event)
+    append_events(app, event)
     assert partition_of(app, event) == partition
     assert check_database(app.extensions["settings"]) == []
 
@@ -65,10 +65,10 @@ def test_months_are_those_of_utc_whatever_zone_the_database_is_in(app: Flask, zo
     with ledger_session(app) as session:
         session.execute(select(func.set_config("timezone", zone, True)))
         session.execute(select(func.set_config("datestyle", "SQL, DMY", True)))
-        ledger.ensure_partitions(session, [begins.date(), date(begins.year, 6, 30)])
+        append.ensure_partitions(session, [begins.date(), date(begins.year, 6, 30)])
         session.commit()
     last, first = make_event(occurred_at=begins - MICROSECOND), make_event(occurred_at=begins)
-    append(app, last, first)
+    append_events(app, last, first)
     assert partition_of(app, last) == f"audit_events_{begins.year}06"
     assert partition_of(app, first) == f"audit_events_{begins.year}07"
 
@@ -76,47 +76,47 @@ def test_months_are_those_of_utc_whatever_zone_the_database_is_in(app: Flask, zo
 def test_two_workers_make_the_same_partition_at_once(app: Flask) -> None:
     months = [date(2070, 1, 1), date(2070, 2, 1)]
     with ThreadPoolExecutor(1) as threads, ledger_session(app) as first:
-        ledger.ensure_partitions(first, months)
+        append.ensure_partitions(first, months)
         with ledger_session(app) as second:
             pid = second.scalars(select(func.pg_backend_pid())).one()
-            other = threads.submit(ledger.ensure_partitions, second, months[::-1])
+            other = threads.submit(append.ensure_partitions, second, months[::-1])
             wait_for(lambda: is_blocked(app, pid))
             first.commit()
             other.result()
-            assert all(ledger.has_partition(second, month) for month in months)
+            assert all(append.has_partition(second, month) for month in months)
             second.commit()
-    append(app, make_event(occurred_at=datetime(2070, 2, 1, tzinfo=UTC)))
+    append_events(app, make_event(occurred_at=datetime(2070, 2, 1, tzinfo=UTC)))
 
 
 def test_who_waited_makes_it_where_the_first_did_not(app: Flask) -> None:
     month = date(2070, 3, 1)
     with ThreadPoolExecutor(1) as threads, ledger_session(app) as first:
-        ledger.ensure_partitions(first, [month])
+        append.ensure_partitions(first, [month])
         with ledger_session(app) as second:
             pid = second.scalars(select(func.pg_backend_pid())).one()
-            other = threads.submit(ledger.ensure_partitions, second, [month])
+            other = threads.submit(append.ensure_partitions, second, [month])
             wait_for(lambda: is_blocked(app, pid))
             first.rollback()
             other.result()
             second.commit()
     with ledger_session(app) as session:
-        assert ledger.has_partition(session, month)
+        assert append.has_partition(session, month)
 
 
 def test_who_makes_one_is_in_nobodys_way(app: Flask) -> None:
     """Neither while it is being made nor because of those who read or append at the moment."""
     known = make_event()
-    append(app, known)
+    append_events(app, known)
     with second_connection(app) as before, ledger_session(app) as appending:
         assert before.get(AuditEventRow, known.id)
-        ledger.ensure_partitions(appending, [date.today()])  # noqa: DTZ011 - any day
+        append.ensure_partitions(appending, [date.today()])  # noqa: DTZ011 - any day
         appending.execute(select(AuditEventRow.id).limit(1))
         with ledger_session(app, lock_timeout="1ms") as making:
-            ledger.ensure_partitions(making, [date(2070, 4, 1)])
+            append.ensure_partitions(making, [date(2070, 4, 1)])
             with ledger_session(app, lock_timeout="1ms") as reading:
-                assert ledger.find_committed(reading, [str(known.id)]) == {str(known.id)}
+                assert append.find_committed(reading, [str(known.id)]) == {str(known.id)}
                 reading.rollback()
-            append(app, make_event())
+            append_events(app, make_event())
             making.commit()
 
 
@@ -131,10 +131,10 @@ def test_a_month_that_another_partition_covers_is_left_to_it(app: Flask) -> None
         )
     try:
         event = make_event(occurred_at=datetime(2090, 5, 5, tzinfo=UTC))
-        append(app, event)
+        append_events(app, event)
         assert partition_of(app, event) == yearly
         with ledger_session(app) as session:
-            assert not ledger.has_partition(session, date(2090, 5, 1))
+            assert not append.has_partition(session, date(2090, 5, 1))
     finally:
         with owner_connection(app) as owner:
             owner.execute(text(f"drop table {yearly}"))
@@ -149,13 +149,13 @@ def test_a_month_that_another_partition_covers_is_left_to_it(app: Flask) -> None
     ],
 )
 def test_the_months_ahead(today: date, months: list[date]) -> None:
-    assert ledger.months_ahead(today) == months
+    assert append.months_ahead(today) == months
 
 
 @pytest.fixture
 def missing(app: Flask) -> date:
     """The last of the months ahead, whose partition is gone."""
-    last = ledger.months_ahead(datetime.now(UTC).date())[-1]
+    last = append.months_ahead(datetime.now(UTC).date())[-1]
     with owner_connection(app) as owner:
         owner.execute(text(f"drop table audit_events_{last:%Y%m}"))
     return last
@@ -169,13 +169,13 @@ def test_beat_has_them_made_ahead(product: Product, missing: date, tmp_path: Pat
         run_worker(product.environment, tmp_path / "log"),
         ledger_session(product.app) as session,
     ):
-        assert not ledger.has_partition(session, missing)
+        assert not append.has_partition(session, missing)
         session.rollback()
         celery.send_task(entry["task"])
 
         def is_there() -> bool:
             session.rollback()
-            return ledger.has_partition(session, missing)
+            return append.has_partition(session, missing)
 
         wait_for(is_there)
 
@@ -183,5 +183,5 @@ def test_beat_has_them_made_ahead(product: Product, missing: date, tmp_path: Pat
 def test_a_new_database_has_them(app: Flask) -> None:
     """The migration makes the first ones."""
     with ledger_session(app) as session:
-        for month in ledger.months_ahead(datetime.now(UTC).date()):
-            assert ledger.has_partition(session, month)
+        for month in append.months_ahead(datetime.now(UTC).date()):
+            assert append.has_partition(session, month)

@@ -19,7 +19,7 @@ from tests.audit.events import make_event
 from tests.audit.ledgers import key_of, ledger_session
 from tests.factories import Account, MadeTenant
 from tests.processes import ROOT
-from webapp.audit import append as ledger
+from webapp.audit import append
 from webapp.audit.event import (
     Actor,
     AuditEvent,
@@ -38,10 +38,10 @@ def run(app: Flask, *arguments: str) -> Result:
     return app.test_cli_runner().invoke(args=["audit", *arguments])
 
 
-def append(app: Flask, *events: AuditEvent) -> None:
+def append_events(app: Flask, *events: AuditEvent) -> None:
     key = app.extensions["settings"].audit_mac_key.encode()
     with app.app_context(), db.scoped(LedgerScope()):
-        received = ledger.receive(db.session, [seal(event, key) for event in events], key)
+        received = append.receive(db.session, [seal(event, key) for event in events], key)
         assert received.appended == len(events)
         db.session.commit()
 
@@ -66,7 +66,7 @@ def test_search_prints_a_table(app: Flask) -> None:
     scope = EventScope(kind="tenant", tenant_id=uuid4(), tenant="acme")
     told = make_event(actor=actor, reason=reason, scope=scope, rows=17, repeats=4)
     silent = make_event(actor=actor, reason=None, rows=None, outcome="interrupted")
-    append(app, told, silent)
+    append_events(app, told, silent)
     result = run(app, "search", "--actor", actor.email)
     assert result.exit_code == 0
     first, second = (line for line in result.output.splitlines() if actor.email in line)
@@ -78,7 +78,7 @@ def test_search_prints_a_table(app: Flask) -> None:
 
 def test_search_prints_events_as_they_were_recorded(app: Flask) -> None:
     event = make_event(actor=somebody())
-    append(app, event)
+    append_events(app, event)
     (line,) = lines(run(app, "search", "--actor", event.actor.email, "--json"))
     assert line.pop("committed_at")
     assert line == orjson.loads(dump_event(event))
@@ -96,7 +96,7 @@ def test_search_has_the_filters_of_the_list(app: Flask) -> None:
         ),
         "ticket": make_event(actor=actor, reason=Reason(code="legal", ticket="L-1", note=None)),
     }
-    append(app, *made.values())
+    append_events(app, *made.values())
     names = {str(event.id): name for name, event in made.items()}
     since, until = (made[name].occurred_at.isoformat() for name in ("change", "ticket"))
     expected = {
@@ -120,7 +120,7 @@ def test_search_has_the_filters_of_the_list(app: Flask) -> None:
 
 def test_search_goes_through_all_pages(app: Flask) -> None:
     actor = somebody()
-    append(app, *[make_event(actor=actor) for _ in range(450)])
+    append_events(app, *[make_event(actor=actor) for _ in range(450)])
     for limit, found in (("449", 449), ("450", 450), ("1000", 450)):
         shown = lines(run(app, "search", "--actor", actor.email, "--json", "--limit", limit))
         assert len({line["id"] for line in shown}) == len(shown) == found
@@ -189,7 +189,7 @@ def test_search_knows_names_that_only_events_have(app: Flask) -> None:
     slug, surface = f"t-{uuid4().hex}", f"s.s{uuid4().hex}"
     scope = EventScope(kind="tenant", tenant_id=None, tenant=slug)
     event = make_event(actor=somebody(), scope=scope, surface=surface)
-    append(app, event)
+    append_events(app, event)
     for options in (
         ("--actor", event.actor.email),
         ("--tenant", slug),
@@ -202,7 +202,7 @@ def test_search_knows_names_that_only_events_have(app: Flask) -> None:
 
 def test_tail_shows_the_last_events_the_newest_at_the_end(app: Flask) -> None:
     events = [make_event() for _ in range(3)]
-    append(app, *events)
+    append_events(app, *events)
     shown = lines(run(app, "tail", "-n", "2", "--json"))
     assert [line["id"] for line in shown] == [str(event.id) for event in events[1:]]
     text = run(app, "tail", "-n", "2").output.splitlines()
@@ -243,18 +243,18 @@ def test_tail_shows_an_event_that_is_committed_after_one_that_was_inserted_later
     """By a transaction that has begun before the tail, or while it follows. Each event comes once,
     and none that was committed before."""
     before, early, later = make_event(), make_event(), make_event()
-    append(app, before)
+    append_events(app, before)
     with ledger_session(app) as slow:
 
         def insert() -> None:
-            ledger.receive(slow, [seal(early, key_of(app))], key_of(app))
+            append.receive(slow, [seal(early, key_of(app))], key_of(app))
 
         if begun_before:
             insert()
         shown = follow(
             app,
             nothing if begun_before else insert,
-            lambda: append(app, later),
+            lambda: append_events(app, later),
             slow.commit,
             nothing,
             nothing,
@@ -268,7 +268,7 @@ def test_tail_follows_until_it_is_interrupted(app: Flask, environment: Mapping[s
     """What is committed from then on, each once, and nothing from before."""
     before, first, second, third = (make_event() for _ in range(4))
     mine = [str(event.id) for event in (before, first, second, third)]
-    append(app, before)
+    append_events(app, before)
     command = [sys.executable, "-m", "flask", "--app", "wsgi", "audit", "tail", "-f", "--json"]
     with subprocess.Popen(
         [*command, "-n", "1"], cwd=ROOT, env=os.environ | environment, stdout=subprocess.PIPE
@@ -277,9 +277,9 @@ def test_tail_follows_until_it_is_interrupted(app: Flask, environment: Mapping[s
         shown = (orjson.loads(line)["id"] for line in process.stdout)
         ours = (event_id for event_id in shown if event_id in mine)
         assert next(ours) == mine[0]
-        append(app, first, second)
+        append_events(app, first, second)
         assert [next(ours), next(ours)] == mine[1:3]
-        append(app, third)
+        append_events(app, third)
         assert next(ours) == mine[3]
         process.send_signal(signal.SIGINT)
         assert list(ours) == []

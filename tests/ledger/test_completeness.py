@@ -10,13 +10,12 @@ import orjson
 import pytest
 from sqlalchemy.orm import Session
 
-from tests.audit.ledgers import append, ledger_session
+from tests.audit.ledgers import append_events, ledger_session
 from tests.audit.products import Product, numbered, own_product
 from webapp.audit.event import AuditEvent
-from webapp.audit.journal import file as journal_file
-from webapp.audit.journal import reader as journal_reader
-from webapp.audit.journal.reader import Row
-from webapp.ledger import completeness as verify
+from webapp.audit.journal.file import list_files
+from webapp.audit.journal.reader import Row, read_all
+from webapp.ledger import completeness
 from webapp.ledger.completeness import Missing
 
 
@@ -32,12 +31,12 @@ def _nothing_is_left(product: Product) -> Iterator[None]:
     product.empty()
 
 
-def check(product: Product) -> verify.Completeness:
+def check(product: Product) -> completeness.Completeness:
     with ledger_session(product.app) as session:
-        return verify.check_completeness(session, product.journals)
+        return completeness.check_completeness(session, product.journals)
 
 
-def ranges(found: verify.Completeness, journal: UUID) -> list[tuple[int, int]]:
+def ranges(found: completeness.Completeness, journal: UUID) -> list[tuple[int, int]]:
     return [(gap.first, gap.last) for gap in found.missing if gap.journal == journal]
 
 
@@ -57,7 +56,7 @@ def test_an_empty_ledger_is_complete(product: Product) -> None:
 def test_two_journals_without_a_gap(product: Product) -> None:
     """In whatever order, and at whatever times, their events came."""
     events = [*numbered(uuid4(), range(20, 0, -1)), *numbered(uuid4(), range(1, 6))]
-    append(product.app, *events)
+    append_events(product.app, *events)
     found = check(product)
     assert (found.journals, found.events, found.is_complete) == (2, 25, True)
 
@@ -66,7 +65,7 @@ def test_two_journals_without_a_gap(product: Product) -> None:
 def test_what_was_deleted_is_named(product: Product) -> None:
     """In each journal at its beginning, and in the middle, with the requests on both sides."""
     one, other = numbered(uuid4(), range(1, 11)), numbered(uuid4(), range(1, 6))
-    append(product.app, *one, *other)
+    append_events(product.app, *one, *other)
     delete(product, one[3], one[4], one[7], other[0])
     done = product.start("verify", "--complete")
     assert done.returncode == 1, done.stderr
@@ -86,7 +85,7 @@ def test_what_was_deleted_is_named(product: Product) -> None:
 
 def test_programs_read_it_too(product: Product) -> None:
     events = numbered(uuid4(), [1, 3])
-    append(product.app, *events)
+    append_events(product.app, *events)
     done = product.run("verify", "--complete", "--json")
     body: Any = orjson.loads(done.stdout)
     assert done.exit_code == 1
@@ -104,7 +103,7 @@ def test_programs_read_it_too(product: Product) -> None:
 
 def test_a_gap_as_wide_as_numbers_go(product: Product) -> None:
     journal = uuid4()
-    append(product.app, *numbered(journal, [1, 2**52, 2**53 - 1]))
+    append_events(product.app, *numbered(journal, [1, 2**52, 2**53 - 1]))
     product.leave(journal, *numbered(journal, [2**40, 2**40 + 1]))
     assert ranges(check(product), journal) == [
         (2, 2**40 - 1),
@@ -117,7 +116,7 @@ def test_what_waits_in_a_file_is_not_missing(product: Product) -> None:
     """It is listed, with its request; that the process of a file lives or not changes nothing."""
     journal, other = uuid4(), uuid4()
     events = numbered(journal, range(1, 10))
-    append(product.app, *(events[n] for n in (0, 4, 6)))
+    append_events(product.app, *(events[n] for n in (0, 4, 6)))
     product.leave(journal, *(events[n] for n in (1, 3, 5, 8)))
     living = product.hold(other, *numbered(other, [1, 2]), finalized=False)
     found = check(product)
@@ -160,7 +159,7 @@ def test_a_row_that_is_in_the_ledger_too_does_not_wait(product: Product) -> None
     """The relay has not learnt of it yet."""
     journal = uuid4()
     events = numbered(journal, [1, 2])
-    append(product.app, events[0])
+    append_events(product.app, events[0])
     product.leave(journal, *events)
     assert [each.seq for each in check(product).waiting] == [2]
 
@@ -168,7 +167,7 @@ def test_a_row_that_is_in_the_ledger_too_does_not_wait(product: Product) -> None
 def test_an_event_that_another_journals_file_holds(product: Product) -> None:
     """It keeps its number when a disk failed under the file that it began in."""
     journal, other = uuid4(), uuid4()
-    append(product.app, *numbered(journal, [1, 3]))
+    append_events(product.app, *numbered(journal, [1, 3]))
     product.leave(other, *numbered(journal, [2]))
     assert check(product).missing == ()
 
@@ -181,17 +180,17 @@ def test_what_goes_on_meanwhile_is_not_missing(
     and accesses that begin and end in between."""
     journal = uuid4()
     first, waits, third, late, later = numbered(journal, range(1, 6))
-    append(product.app, first, third)
+    append_events(product.app, first, third)
     file = product.hold(journal, waits, finalized=finalized)
-    read_files = verify._read_files
+    read_files = completeness._read_files
 
     def meanwhile(session: Session, directory: Any) -> Any:
-        append(product.app, waits, later)
+        append_events(product.app, waits, later)
         file.forget_now([1])
         file.write([product._row(2, late, finalized=False)], durable=False)
         return read_files(session, directory)
 
-    monkeypatch.setattr(verify, "_read_files", meanwhile)
+    monkeypatch.setattr(completeness, "_read_files", meanwhile)
     found = check(product)
     file.close()
     assert found.missing == ()
@@ -204,16 +203,16 @@ def test_access_that_begins_before_the_ledger_is_read_is_not_missing(
     """The one after it is committed already; it is in the file alone."""
     journal = uuid4()
     first, begun, after = numbered(journal, range(1, 4))
-    append(product.app, first)
+    append_events(product.app, first)
     file = product.hold(journal)
-    read_ledger = verify._read_ledger
+    read_ledger = completeness._read_ledger
 
     def meanwhile(session: Session) -> Any:
         file.write([product._row(1, begun, finalized=False)], durable=False)
-        append(product.app, after)
+        append_events(product.app, after)
         return read_ledger(session)
 
-    monkeypatch.setattr(verify, "_read_ledger", meanwhile)
+    monkeypatch.setattr(completeness, "_read_ledger", meanwhile)
     found = check(product)
     file.close()
     assert found.missing == ()
@@ -225,9 +224,8 @@ def test_a_file_that_is_emptied_meanwhile(
     """Between its being listed and opened, or opened and read."""
     gone = product.leave(uuid4(), *numbered(uuid4(), [1]))
     going = product.leave(uuid4(), *numbered(uuid4(), [1]))
-    listed = journal_file.list_files(product.journals)
+    listed = list_files(product.journals)
     gone.unlink()
-    read_all = journal_reader.read_all
 
     def read(path: Path) -> list[Row]:
         if path != going:
@@ -235,8 +233,8 @@ def test_a_file_that_is_emptied_meanwhile(
         path.unlink()
         raise sqlite3.OperationalError("unable to open database file")
 
-    monkeypatch.setattr(journal_file, "list_files", lambda _: listed)
-    monkeypatch.setattr(journal_reader, "read_all", read)
+    monkeypatch.setattr(completeness, "list_files", lambda _: listed)
+    monkeypatch.setattr(completeness, "read_all", read)
     found = check(product)
     assert (found.unreadable, found.waiting) == ((), ())
 
@@ -271,7 +269,7 @@ def test_a_damaged_row_is_named(product: Product) -> None:
 def subtract(gaps: Sequence[tuple[int, int]], known: Sequence[int]) -> list[tuple[int, int]]:
     journal = UUID(int=1)
     missing = [Missing(journal, first, last, None, "b") for first, last in gaps]
-    left = verify._without(missing, {journal: dict.fromkeys(known, "k")})
+    left = completeness._without(missing, {journal: dict.fromkeys(known, "k")})
     return [(gap.first, gap.last) for gap in left]
 
 

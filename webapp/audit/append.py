@@ -1,7 +1,8 @@
-"""The ledger: committed events. Appending is idempotent by event id; nothing is ever rewritten.
+"""The append to the ledger, which keeps the committed events.
 
-A delivery is taken whole or not at all, but for what in it no attempt could make better: that goes
-to the quarantine, and raises an alarm.
+It is idempotent by event id, and never rewrites an event. A delivery is appended whole or not at
+all. The exception is an item that no further attempt could append: it goes into quarantine, and
+raises an alarm.
 """
 
 from collections.abc import Iterable, Sequence
@@ -42,13 +43,13 @@ AHEAD = 2
 """Months whose partitions are made before they begin."""
 
 OWN_JOURNAL = row_security.OWN_JOURNAL
-"""The origin of events that are recorded here, with the change that they record: it has no file."""
+"""The journal of events that are committed in the transaction that they record. It has no file."""
 
-_OWN_TURN = 0x5167711E
-"""The advisory lock that one takes who appends to it."""
+_OWN_JOURNAL_LOCK = 0x5167711E
+"""The advisory lock that is held while events are appended to OWN_JOURNAL."""
 
 _LIMIT_EXCEEDED = "54"
-"""The class of SQLSTATE that a row has which PostgreSQL has no room for."""
+"""The SQLSTATE class of a row that exceeds one of PostgreSQL's limits."""
 
 
 _COMMITTED = select(func.string_agg(cast(AuditEventRow.id, Text), literal(","))).where(
@@ -64,7 +65,7 @@ class Quarantined:
 
 @dataclass(frozen=True)
 class Received:
-    """What became of a delivery, once its transaction has committed."""
+    """The result of a delivery, once its transaction has committed."""
 
     appended: int
     duplicates: int
@@ -72,10 +73,10 @@ class Received:
 
 
 def receive(session: Session, delivery: object, key: bytes) -> Received:
-    """Append a delivery's events whose MAC holds, and put the rest into quarantine.
+    """Append the events of a delivery whose MACs are valid, and put the rest into quarantine.
 
-    Raises what SQLAlchemy does where nothing is wrong with the events, but with the database. The
-    caller commits, and then says so to `count_received`.
+    Raises SQLAlchemy's error where the database is at fault and not an event. The caller commits,
+    and then calls `count_received`.
     """
     events, refused = _open_all(delivery, key)
     ensure_partitions(session, {event.occurred_at.date() for event in events})
@@ -92,14 +93,15 @@ def receive(session: Session, delivery: object, key: bytes) -> Received:
 
 
 def append_own(session: Session, events: Sequence[AuditEvent]) -> None:
-    """Append what no request has done: recorded if, and only if, the caller commits what it did.
+    """Append events of changes without a request. The caller's commit records both or neither.
 
-    One at a time until then, so that a number is there as soon as a later one is.
+    A lock lets one transaction at a time number its events. So no number becomes visible before
+    the numbers below it.
     """
     if not events:
         return
     ensure_partitions(session, {event.occurred_at.date() for event in events})
-    session.execute(select(func.pg_advisory_xact_lock(_OWN_TURN)))
+    session.execute(select(func.pg_advisory_xact_lock(_OWN_JOURNAL_LOCK)))
     numbers = select(func.coalesce(func.max(AuditEventRow.origin_seq), 0))
     last = session.scalars(numbers.where(AuditEventRow.origin_journal == OWN_JOURNAL)).one()
     numbered = [
@@ -118,14 +120,14 @@ def count_received(received: Received) -> None:
 
 
 def find_committed(session: Session, ids: Sequence[str]) -> set[str]:
-    """Those of the events' ids that the ledger has."""
-    # As one text, there and back: a parameter and a value each would take longer than the question.
+    """Return those of the events' ids that the ledger has."""
+    # One text each way: a parameter and a value for each id would take longer than the query.
     found = session.scalars(_COMMITTED, {"ids": f"{{{','.join(ids)}}}"}).one()
     return set(found.split(",")) if found else set()
 
 
 def ensure_partitions(session: Session, days: Iterable[date]) -> None:
-    """Make the partitions that are missing for these days (UTC)."""
+    """Make the partitions that these days (UTC) need, unless they exist."""
     for first in sorted({day.replace(day=1) for day in days}):
         session.execute(select(func.ensure_audit_partition(first)))
 
@@ -136,7 +138,7 @@ def has_partition(session: Session, day: date) -> bool:
 
 
 def count_quarantined(session: Session, since: timedelta) -> tuple[int, int]:
-    """How many deliveries are in quarantine, and how many of them came within `since`."""
+    """Count the deliveries in quarantine, and those of them that came within `since`."""
     recent = QuarantineRow.received_at > func.clock_timestamp() - since
     counts = select(func.count(QuarantineRow.digest), func.count().filter(recent))
     total, new = session.execute(counts).one()
@@ -144,14 +146,17 @@ def count_quarantined(session: Session, since: timedelta) -> tuple[int, int]:
 
 
 def months_ahead(today: date) -> list[date]:
-    """The first days of this month and of the AHEAD that follow."""
+    """Return the first days of this month and of the AHEAD months that follow."""
     months = (today.year * 12 + today.month - 1 + ahead for ahead in range(AHEAD + 1))
     return [date(month // 12, month % 12 + 1, 1) for month in months]
 
 
 def _open_all(delivery: object, key: bytes) -> tuple[list[AuditEvent], list[Quarantined]]:
-    """The events by their ids, so that deliveries of the same ones, at once and each in its own
-    order, do not lock each other out."""
+    """Split a delivery into its events and the items that are no valid events.
+
+    The events are sorted by id. Two deliveries of the same events, each in its own order, could
+    deadlock otherwise.
+    """
     events, refused = [], []
     for item in delivery if isinstance(delivery, list) else [delivery]:
         try:
@@ -173,7 +178,7 @@ def _open(item: object, key: bytes) -> AuditEvent:
 
 
 def _append(session: Session, events: Sequence[AuditEvent]) -> int:
-    """Append what is not there yet, and return how many that were."""
+    """Append the events that the ledger does not have yet, and return how many those were."""
     if not events:
         return 0
     result = session.execute(_APPEND, {"rows": orjson.dumps(list(map(_row, events))).decode()})
@@ -182,8 +187,10 @@ def _append(session: Session, events: Sequence[AuditEvent]) -> int:
 
 
 def _make_append() -> Insert:
-    """One statement for any number of rows, which come as one document: `on conflict` makes
-    SQLAlchemy send several rows one by one."""
+    """Make one INSERT for any number of rows, which come as one JSON document.
+
+    With `on conflict`, SQLAlchemy would send several rows one by one.
+    """
     table = Base.metadata.tables[AuditEventRow.__tablename__]
     columns = [c for c in table.columns if c.server_default is None]
     rows = func.json_to_recordset(cast(bindparam("rows", type_=Text), JSON)).table_valued(
@@ -197,7 +204,7 @@ _APPEND = _make_append()
 
 
 def _append_each(session: Session, events: Sequence[AuditEvent]) -> tuple[int, list[Quarantined]]:
-    """One by one, since one of them is what the database refuses."""
+    """Append events one by one, after the database has refused one of them."""
     appended, refused = 0, []
     for event in events:
         try:
@@ -211,14 +218,14 @@ def _append_each(session: Session, events: Sequence[AuditEvent]) -> tuple[int, l
 
 
 def _raise_unless_unfit(error: DBAPIError) -> None:
-    """Whatever is not the event's own fault may go well at the next attempt."""
+    """Raise the error unless the event is at fault: the next attempt may not meet another error."""
     code: str = getattr(error.orig, "pgcode", None) or ""
     if not isinstance(error, (DataError, IntegrityError)) and not code.startswith(_LIMIT_EXCEEDED):
         raise error
 
 
 def _quarantine(session: Session, refused: Iterable[Quarantined]) -> None:
-    """In one order too, for the same reason as events."""
+    """Keep what was refused, sorted by digest so that two deliveries cannot deadlock."""
     for item in sorted(refused, key=lambda item: sha256(item.delivery).digest()):
         values = {
             "digest": sha256(item.delivery).digest(),
@@ -236,7 +243,7 @@ def _bytes(item: object) -> bytes:
 
 
 def _row(event: AuditEvent) -> dict[str, object]:
-    assert event.origin is not None  # noqa: S101 - `load_event` knows no event without
+    assert event.origin is not None  # noqa: S101 - `load_event` refuses an event without one
     return {
         "id": event.id,
         "tenant_id": event.scope.tenant_id,

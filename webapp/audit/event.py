@@ -13,19 +13,19 @@ import orjson
 Kind = Literal["access", "change"]
 ScopeKind = Literal["tenant", "global"]
 Ruling = Literal["allowed", "denied", "approval_required"]
-"""What a decision comes to."""
+"""The result of a decision."""
 Outcome = Literal["served", "denied", "failed", "interrupted"]
-
+"""How an access ended."""
 
 SealedEvent = tuple[str, str]
-"""An event's canonical bytes as text, and their MAC in hex: what travels through the broker."""
+"""An event as it travels through the broker: its canonical bytes as text, and their MAC in hex."""
 
 
 class EventError(ValueError):
-    """Bytes that are not an audit event of ours."""
+    """Bytes that are not a valid audit event."""
 
 
-# Their fields stand in alphabetical order, which is that of canonical bytes: orjson keeps it.
+# Canonical bytes have their keys in alphabetical order. orjson keeps the order of these fields.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Actor:
     email: str
     id: UUID
     mfa: bool = False
-    """Whether a second factor had been shown."""
+    """Whether the actor had shown a second factor."""
     roles: tuple[str, ...]
     token_id: UUID | None
 
@@ -49,7 +49,7 @@ class Reason:
 class EventScope:
     kind: ScopeKind
     tenant: str | None
-    """The slug that was asked for, also when no tenant has it."""
+    """The slug that was requested, even where no tenant has it."""
     tenant_id: UUID | None
 
 
@@ -57,11 +57,11 @@ class EventScope:
 class EventDecision:
     effect: Ruling
     excluded_tenant_ids: tuple[UUID, ...] = ()
-    """The tenants that an access to all of them left out."""
+    """The tenants that an access in global scope left out."""
     grant_ids: tuple[UUID, ...] = ()
-    """The grants that it rests on; of break-glass the incident."""
+    """The grants that the decision rests on; for break-glass, the incident."""
     policy_version: int | None = None
-    """Of the rules that were asked: it grows with each change of one of them."""
+    """The version of the evaluated rules. It grows with each change of one of them."""
     rule_ids: tuple[UUID, ...] = ()
 
 
@@ -76,7 +76,10 @@ class EventRequest:
 
 @dataclass(frozen=True)
 class EventOrigin:
-    """Where the event was first written; each journal numbers its own from 1, without a gap."""
+    """The journal that first wrote an event, and the event's number there.
+
+    Each journal numbers its events from 1, without a gap.
+    """
 
     journal: UUID
     seq: int
@@ -84,7 +87,7 @@ class EventOrigin:
 
 @dataclass(frozen=True, kw_only=True)
 class AuditEvent:
-    """One access (or change), as it will stand in the ledger. Every field is covered by the MAC."""
+    """One access or change, as it will stand in the ledger. The MAC covers every field."""
 
     actor: Actor
     decision: EventDecision
@@ -99,22 +102,25 @@ class AuditEvent:
     reason: Reason | None
     """`None` only for a change in one's own scope, which needs no reason."""
     repeats: int
-    """How many times the surface was entered in this request, the first included."""
+    """How many times the request entered the surface, the first time included."""
     request: EventRequest
     rows: int | None
-    """How many rows the answer held; `None` where a surface does not count them."""
+    """How many rows the answer held; `None` where the surface does not count its rows."""
     scope: EventScope
     surface: str
 
 
 def dump_event(event: AuditEvent) -> bytes:
-    """Canonical bytes (RFC 8785): all keys are ASCII and in their order, all numbers integers, so
-    that orjson's escaping is that form."""
+    """Return the event's canonical bytes (RFC 8785).
+
+    All keys are ASCII and sorted, and all numbers are integers. orjson's output has the canonical
+    form then.
+    """
     return orjson.dumps(event, option=orjson.OPT_UTC_Z)
 
 
 def load_event(data: bytes) -> AuditEvent:
-    """The event of canonical bytes; raises `EventError` on anything else."""
+    """Load an event from its canonical bytes; raises `EventError` for anything else."""
     try:
         event = _event(orjson.loads(data))
     except (ValueError, TypeError, KeyError, OverflowError) as error:
@@ -125,14 +131,14 @@ def load_event(data: bytes) -> AuditEvent:
 
 
 def event_mac(data: bytes, key: bytes) -> str:
-    """Hex keyed BLAKE2b (RFC 7693 §2.5) of 32 bytes over an event's canonical bytes."""
-    # Not `hmac.digest`, which gives up the interpreter's lock for the shortest of messages.
+    """Return the MAC of canonical bytes: keyed BLAKE2b (RFC 7693 §2.5), 32 bytes in hex."""
+    # Not `hmac.digest`: it releases the interpreter's lock even for the shortest message.
     return blake2b(data, key=_mac_key(key), digest_size=32).hexdigest()
 
 
 @lru_cache(16)
 def _mac_key(key: bytes) -> bytes:
-    """As long as BLAKE2b takes one, and for nothing else."""
+    """Derive a key that BLAKE2b accepts by its length, and that serves no other purpose."""
     return blake2b(key, person=b"sightline-event").digest()
 
 
@@ -195,7 +201,10 @@ def _reason(raw: Any) -> Reason | None:
 
 
 def _text(value: object) -> str:
-    """A string that PostgreSQL can hold: one that it refuses would hold up those beside it."""
+    """Return a string that PostgreSQL can store.
+
+    A string that it refuses would delay the other events of the delivery.
+    """
     if not isinstance(value, str) or "\x00" in value:
         raise EventError("not a text")
     return value
@@ -206,7 +215,7 @@ def _text_or_none(value: object) -> str | None:
 
 
 def _count(value: object) -> int:
-    """A number that every reader of JSON holds exactly."""
+    """Return an integer that every reader of JSON represents exactly."""
     if type(value) is not int or not 0 <= value < 2**53:
         raise EventError("not a count")
     return value

@@ -1,4 +1,4 @@
-"""What a process must not take over from the one that forked it."""
+"""Callbacks for the children of a fork, which must not use their parent's threads and files."""
 
 import os
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from weakref import WeakMethod
 
 
 def after_fork(do: Callable[[], None]) -> None:
-    """Have a method called in the children of this process, for as long as its object lives."""
+    """Call a method in each child process of a fork, as long as the method's object lives."""
     method = WeakMethod(do)
 
     def call() -> None:

@@ -1,4 +1,4 @@
-"""The ledger's table. It stores ids and words, so that history outlives what it speaks of."""
+"""The ledger's table. It stores ids and names, so that an event outlives what it names."""
 
 from datetime import datetime
 from typing import Any
@@ -15,15 +15,15 @@ Timestamp = TIMESTAMP(timezone=True)
 
 
 class AuditEventRow(Base):
-    """One event: the canonical bytes are the record; the columns are what it is searched by."""
+    """One event. The column `event` is the record; the other columns are for searching."""
 
     __tablename__ = "audit_events"
 
     id: Mapped[UUID] = mapped_column()
     tenant_id: Mapped[UUID | None]
-    """The tenant accessed; null for an access to all of them, or at one that is not there."""
+    """The tenant accessed; null for all tenants, and where no tenant has the slug."""
     tenant: Mapped[str | None] = mapped_column(Text)
-    """The slug that was asked for."""
+    """The slug that was requested."""
     occurred_at: Mapped[datetime] = mapped_column(Timestamp)
     committed_at: Mapped[datetime] = mapped_column(
         Timestamp, server_default=text("clock_timestamp()")
@@ -45,24 +45,24 @@ class AuditEventRow(Base):
 
     __mapper_args__ = {"primary_key": [id]}
     __table_args__ = (
-        # By month. The key has to name that; an event is known by its id alone.
+        # The id alone identifies an event. Partitioning by month needs the moment in the key too.
         PrimaryKeyConstraint("id", "occurred_at"),
         Index(None, "tenant_id", "occurred_at", "id"),
         Index(None, "occurred_at", "id"),
         Index(None, "origin_journal", "origin_seq"),
-        # Rows come in nearly this order, so that the smallest of indexes serves who follows them.
+        # Rows arrive nearly in this order, so that the small BRIN index serves `flask audit tail`.
         Index(None, "committed_at", postgresql_using="brin"),
         {"postgresql_partition_by": "range (occurred_at)"},
     )
 
 
 class QuarantineRow(Base):
-    """A delivery that was no event of ours, or that the ledger refused: for a person to access."""
+    """A delivery that was no valid event, or that the ledger refused, for a person to examine."""
 
     __tablename__ = "audit_quarantine"
 
     digest: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
-    """SHA-256 of the delivery: delivered again, it is the same."""
+    """SHA-256 of the delivery, so that a repeated delivery has the same key."""
     received_at: Mapped[datetime] = mapped_column(
         Timestamp, server_default=text("clock_timestamp()")
     )

@@ -1,7 +1,7 @@
-"""What is changed without a request, recorded in the transaction that changes it.
+"""Changes without a request, recorded in the transaction that makes them.
 
-An operator's command and a task have no journal: their events are numbered by the database itself,
-and are committed with what they tell of, or not at all.
+An operator's command and a task have no journal. The database numbers their events, and commits
+each with its change or not at all.
 """
 
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
-from webapp.audit import append as ledger
+from webapp.audit import append
 from webapp.audit.event import (
     Actor,
     AuditEvent,
@@ -20,16 +20,17 @@ from webapp.audit.event import (
     Reason,
 )
 
-_NOBODY = UUID(int=0)
-SIGHTLINE = Actor(email="sightline", id=_NOBODY, roles=(), token_id=None)
-OPERATOR = Actor(email="operator", id=_NOBODY, roles=(), token_id=None)
-"""Somebody at the machine."""
+_NO_USER = UUID(int=0)
+SIGHTLINE = Actor(email="sightline", id=_NO_USER, roles=(), token_id=None)
+"""The application itself."""
+OPERATOR = Actor(email="operator", id=_NO_USER, roles=(), token_id=None)
+"""A person who runs a command on the host."""
 
 ALL_TENANTS_TARGET = EventScope(kind="global", tenant=None, tenant_id=None)
 
 
 def origin(method: str, path: str, request_id: str | None = None) -> EventRequest:
-    """What an event tells of its request, where there was none: `CLI` and a command, or `TASK`."""
+    """Return the request of an event that had none: `CLI` and a command, or `TASK` and a task."""
     return EventRequest(
         id=request_id or uuid4().hex, ip=None, method=method, path=path, user_agent=None
     )
@@ -46,7 +47,7 @@ def change(
     reason: Reason | None = None,
     grants: tuple[UUID, ...] = (),
 ) -> AuditEvent:
-    """The event of a change; `at` is now unless it says otherwise."""
+    """Return the event of a change that was made at the moment `at`, by default now."""
     return AuditEvent(
         actor=actor,
         decision=EventDecision("allowed", grant_ids=grants),
@@ -65,8 +66,10 @@ def change(
 
 
 def record_command(session: Session, *words: str, rows: int = 1) -> None:
-    """Record a command that changes something: its group, its name, and what it was given. Never a
-    secret. The caller commits."""
+    """Record a command that changes something, by its group, its name and its arguments.
+
+    The arguments must not hold a secret. The caller commits.
+    """
     group, name, *_ = words
     event = change(f"{group}.{name}", origin("CLI", " ".join(("flask", *words))), rows=rows)
-    ledger.append_own(session, [event])
+    append.append_own(session, [event])

@@ -1,10 +1,10 @@
-"""The way in for a request's accesses: each recorded once, before any byte of the answer leaves.
+"""The recorder of a request's accesses: each is recorded once, before the answer leaves.
 
 The request's state holds one event for each (actor, surface, reason). Entering the same surface
-again counts as a repeat. The journal is told when an access begins and, when the answer is known,
-how it ended: only then does the answer leave, with the events' ids. What becomes of the request's
-own transaction changes nothing. An access that nobody answers, since its request or its process
-died, stands in the ledger as interrupted.
+again counts as a repeat. The journal notes that an access begins. When the answer is known, the
+journal notes how the access ended. Only then does the answer leave, with the events' ids. A
+rollback of the request's own transaction changes nothing. Where the request or its process died
+before the answer, the access stands in the ledger as interrupted.
 """
 
 from collections.abc import Callable
@@ -63,26 +63,26 @@ UNVOUCHED = Counter(
 
 @dataclass(frozen=True)
 class ExternalAccess:
-    """Marks an access to another service's data, which asked whether it may show it.
+    """Marks an access to the data of another service, which asked for a decision about it.
 
-    The service gets the same receipt each time it asks again. So the access must be on disk before
-    the answer is committed.
+    The service gets the same receipt each time it repeats its request. So the access must be on
+    disk before the answer is committed.
     """
 
     ip: str | None
     """The person's address, as the service states it."""
 
     SURFACE: ClassVar = "external"
-    """The surface's name in metrics: services name as many surfaces as they like."""
+    """The label of all such surfaces in metrics: services name as many surfaces as they like."""
 
 
 _Key = tuple[UUID, str, Reason | None, EventScope | None]
-"""What makes accesses of one request one record; changes are recorded for each scope."""
+"""The key that accesses of one request share if they share a record. A change's has its scope."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """What is known when a surface is entered."""
+    """One use of a surface, as it is known when the surface is entered."""
 
     kind: Kind
     actor: Actor
@@ -91,7 +91,7 @@ class Access:
     scope: EventScope
     decision: EventDecision
     open: bool = False
-    """Whether the answer may leave although it cannot be recorded now."""
+    """Whether the answer may leave although the access cannot be recorded now."""
     external: ExternalAccess | None = None
 
     @property
@@ -102,11 +102,11 @@ class Access:
 
 @dataclass
 class _Begun:
-    """What a request has done of one access so far."""
+    """An access that has begun in this request."""
 
     access: Access
     event: AuditEvent
-    """The record if nobody answers."""
+    """The record for the case that the request ends without an answer."""
     rows: int | None = None
     repeats: int = 1
 
@@ -124,13 +124,17 @@ _Accesses = dict[_Key, _Begun]
 
 
 class ScopeChanged(RuntimeError):
-    """One request used one surface, for one reason, in two scopes: a programming error, since a
-    single record cannot tell both. Give the second access a surface of its own."""
+    """A programming error: one request used one surface, for one reason, in two scopes.
+
+    A single record cannot show both scopes. Give the second access a surface of its own.
+    """
 
 
 class TooLate(RuntimeError):
-    """A surface was entered after the answer had been recorded, by a stream for one: a programming
-    error, since what it shows would leave without a record."""
+    """A programming error: a surface was entered after the answer was recorded, as by a stream.
+
+    What such a surface shows would leave without a record.
+    """
 
 
 def init_app(app: Flask) -> None:
@@ -139,10 +143,10 @@ def init_app(app: Flask) -> None:
 
 
 def begin(access: Access) -> UUID:
-    """Record an access, or count it as a repeat of one in this request; returns its event's id.
+    """Begin to record an access, or count a repeat of it in this request; return its event's id.
 
-    Raises `AuditUnavailable` where a change, or another service's access, cannot be recorded: then
-    it must not be made.
+    Raises `AuditUnavailable` where a change or an external access cannot be recorded. The caller
+    must not carry it out then.
     """
     state = current_state()
     if state.finalized:
@@ -159,14 +163,14 @@ def begin(access: Access) -> UUID:
 
 
 def count_rows(surface: str, rows: int) -> None:
-    """Say how many rows the answer shows of a surface; repeats add up."""
+    """Add to the number of rows that the answer shows of a surface."""
     for begun in cast(_Accesses, current_state().accesses).values():
         if begun.access.surface == surface:
             begun.rows = (begun.rows or 0) + rows
 
 
 def finalize(response: Response) -> Response:
-    """Have the request's accesses recorded, or answer 503 instead of showing what they read."""
+    """Record the request's accesses, or answer 503 instead of showing what they read."""
     state = current_state()
     accesses, state.accesses, state.finalized = cast(_Accesses, state.accesses), {}, True
     if not accesses:
@@ -175,7 +179,7 @@ def finalize(response: Response) -> Response:
     events = [entry.answered(response.status_code) for entry in begun]
     try:
         _wait_for(lambda within: current_journal().finalize(events, within))
-    except Exception as error:  # whatever it is, what was not recorded is not shown
+    except Exception as error:  # whatever the error, what was not recorded is not shown
         return _unrecorded(accesses, events, response, error)
     for entry, event in zip(begun, events, strict=True):
         counted_as = ExternalAccess.SURFACE if entry.access.external else event.surface
@@ -188,11 +192,11 @@ def finalize(response: Response) -> Response:
 
 
 def _begin(access: Access) -> _Begun:
-    """Tell the journal that an access begins.
+    """Have the journal note that an access begins.
 
-    What is denied has no middle to die in. A change waits for the disk, since its transaction may
-    commit before the answer is known. So does another service's access, denied or not, since the
-    answer itself is committed.
+    A denied access runs no view in which its process could die, so it needs no beginning. A change
+    waits for the disk, since its transaction may commit before the answer is known. An external
+    access waits too, denied or not, since its answer itself is committed.
     """
     event, journal = _event(access), current_journal()
     begun = _Begun(access, event)
@@ -214,7 +218,7 @@ def _begin(access: Access) -> _Begun:
 
 
 def _wait_for(write: Callable[[float], None]) -> None:
-    """Write within what is left of AUDIT_TIMEOUT: all the waiting of a request counts together."""
+    """Call `write` with what is left of AUDIT_TIMEOUT: all waits of a request share that time."""
     state, began = current_state(), monotonic()
     try:
         write(max(0.0, current_settings().audit_timeout - state.waited))
@@ -225,7 +229,7 @@ def _wait_for(write: Callable[[float], None]) -> None:
 def _unrecorded(
     accesses: _Accesses, events: list[AuditEvent], response: Response, error: Exception
 ) -> Response:
-    """The answer when the journal did not take the events: nothing of a closed surface."""
+    """Return the answer when the journal did not take the events: it shows open surfaces only."""
     log.error("audit_not_recorded", events=[str(event.id) for event in events], exc_info=error)
     if all(entry.access.open for entry in accesses.values()) and _finalize_later(events):
         UNVOUCHED.inc()
@@ -238,7 +242,7 @@ def _unrecorded(
 
 
 def _finalize_later(events: list[AuditEvent]) -> bool:
-    """Whether the journal has room to remember them until its disk is back."""
+    """Leave events to the journal until its disk is back; return whether it had room for them."""
     try:
         current_journal().finalize_later(events)
     except JournalFailed as error:
@@ -249,7 +253,7 @@ def _finalize_later(events: list[AuditEvent]) -> bool:
 
 
 def _finalize_interrupted(_: BaseException | None) -> None:
-    """Record the accesses for which no answer was made."""
+    """Record the accesses of a request that ended without an answer."""
     state = current_state()
     accesses, state.accesses = cast(_Accesses, state.accesses), {}
     if accesses:
@@ -257,7 +261,7 @@ def _finalize_interrupted(_: BaseException | None) -> None:
 
 
 def _event(access: Access) -> AuditEvent:
-    """The access as it stands while nobody has answered."""
+    """Return the event of an access that has no answer yet."""
     return AuditEvent(
         actor=access.actor,
         decision=access.decision,
@@ -300,7 +304,7 @@ def _outcome(access: Access, status: int | None) -> Outcome:
 
 
 def _printable(text: str) -> str:
-    """PostgreSQL takes no NUL and a log reader no control characters."""
+    """Replace control characters: PostgreSQL refuses NUL, and the others could forge log lines."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

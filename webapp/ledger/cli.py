@@ -1,4 +1,4 @@
-"""`flask audit`: the audit events, as the operator at the machine sees them."""
+"""`flask audit`: commands that search, follow, drain and verify audit events."""
 
 import sys
 import time
@@ -17,7 +17,7 @@ from flask import current_app
 from rich.console import Console
 from rich.progress import Progress
 
-from webapp.audit import append as ledger
+from webapp.audit import append
 from webapp.audit.journal.reader import Row
 from webapp.audit.operation import OPERATOR, SIGHTLINE
 from webapp.audit.relay import drain
@@ -27,10 +27,9 @@ from webapp.extensions import db
 from webapp.http.errors import NotFound
 from webapp.http.pagination import MAX_LIMIT
 from webapp.identity.lookup import has_tenant, has_user
-from webapp.ledger import completeness as verify
-from webapp.ledger import search
+from webapp.ledger import completeness, search
 from webapp.ledger.schemas import AuditQuerySchema, AuditSchema
-from webapp.ledger.search import AuditQuery, Entry, SortKey
+from webapp.ledger.search import AuditQuery, LedgerEntry, SortKey
 from webapp.scope.decision import Surface
 from webapp.scope.headers import REASON_CODES
 from webapp.settings import current_settings
@@ -60,7 +59,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print an event a
 
 @dataclass(frozen=True)
 class Line:
-    """What a person reads of an event."""
+    """An event as one row of a table for people."""
 
     occurred_at: str | None
     actor: str | None
@@ -75,7 +74,7 @@ class Line:
 
 
 def _filter_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The filters of the list over HTTP, by the same names."""
+    """Add the filters that the list over HTTP has, by the same names."""
     fields = AuditQuerySchema().fields
     for name in reversed(FILTERS):
         values = _values(name, fields[name])
@@ -90,7 +89,7 @@ def _filter_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _values(name: str, field: ma.fields.Field[Any]) -> Sequence[str]:
-    """The values that the filter can have; none where there is no end of them."""
+    """Return the values that a filter can have; none where it takes any value."""
     if name == "reason":
         return REASON_CODES
     choices = (v.choices for v in field.validators if isinstance(v, ma.validate.OneOf))
@@ -118,12 +117,12 @@ def _option(filter_name: str) -> str:
     help="Show the newest first, or the oldest.",
 )
 @as_json
-def search_command(*, limit: int, as_json: bool, **asked: str | None) -> None:
+def search_command(*, limit: int, as_json: bool, **filters: str | None) -> None:
     """Find events, with the filters that GET /admin/api/audits has.
 
     An event has to match all the filters that are given.
     """
-    query = _query(asked)
+    query = _query(filters)
     entries = _pages(query, limit)
     first = next(entries, None)
     if first is None:
@@ -159,25 +158,27 @@ def tail(*, last: int, follow: bool, as_json: bool) -> None:
         _follow(moment, seen | {entry.id for entry in newest}, show)
 
 
-def _query(asked: dict[str, str | None]) -> AuditQuery:
+def _query(filters: dict[str, str | None]) -> AuditQuery:
     schema = AuditQuerySchema()
     given = {
         schema.fields[name].data_key or name: value
-        for name, value in asked.items()
+        for name, value in filters.items()
         if value is not None
     }
     try:
         query: AuditQuery = schema.load(given)
     except ma.ValidationError as error:
         problems: dict[str, list[str]] = error.normalized_messages()  # type: ignore[no-untyped-call]  # marshmallow left it untyped
-        lines = [f"--{_option(name)}: {' '.join(said)}" for name, said in problems.items()]
+        lines = [f"--{_option(name)}: {' '.join(texts)}" for name, texts in problems.items()]
         raise click.UsageError("\n".join(lines)) from error
     return query
 
 
 def _refuse_unknown(query: AuditQuery) -> None:
-    """Raise `NotFound` for the value of a filter that stands for nothing: a typing error is not to
-    look like an empty ledger."""
+    """Raise `NotFound` for a filter's value that nothing has, and that no event names.
+
+    A typing error must not appear as an empty ledger.
+    """
     with db.scoped(IdentityScope()):
         actor = query.actor is None or has_user(db.session, query.actor)
         tenant = query.tenant is None or has_tenant(db.session, query.tenant)
@@ -187,7 +188,7 @@ def _refuse_unknown(query: AuditQuery) -> None:
         "surface": query.surface is None or any(map(_covers(query.surface), _surfaces())),
     }
     for name in (name for name, is_known in known.items() if not is_known):
-        # Events outlive what they name, and name what other services ask about.
+        # An event may name something that is gone, or something that only another service has.
         value = getattr(query, name)
         with db.scoped(GlobalScope(access_id=uuid4())):
             if not search.has_events(db.session, AuditQuery(**{name: value})):
@@ -200,15 +201,15 @@ def _covers(pattern: str) -> Callable[[str], bool]:
 
 
 def _surfaces() -> Iterator[str]:
-    """The names of the application's surfaces."""
+    """Yield the names of the application's surfaces."""
     for view in current_app.view_functions.values():
         declared: Surface | None = getattr(view, "__surface__", None)
         if declared is not None:
             yield declared.name
 
 
-def _pages(query: AuditQuery, limit: int) -> Iterator[Entry]:
-    """The first `limit` events, a page at a time."""
+def _pages(query: AuditQuery, limit: int) -> Iterator[LedgerEntry]:
+    """Yield the first `limit` events, and fetch them page by page."""
     cursor: str | None = None
     while limit > 0:
         page_query = replace(query, limit=min(limit, MAX_LIMIT), cursor=cursor)
@@ -222,14 +223,16 @@ def _pages(query: AuditQuery, limit: int) -> Iterator[Entry]:
 
 
 def _now() -> tuple[datetime, set[UUID]]:
-    """The moment by the database's clock, and which of the latest events are there already."""
+    """Return the moment by the database's clock, and the ids of the latest events before it."""
     with db.scoped(GlobalScope(access_id=uuid4())):
         moment = search.current_moment(db.session)
         return moment, {entry.id for entry in search.list_committed_since(db.session, moment)}
 
 
-def _follow(moment: datetime, seen: set[UUID], show: Callable[[Iterable[Entry]], None]) -> None:
-    """Show what is committed from `moment` on and not seen yet, until interrupted."""
+def _follow(
+    moment: datetime, seen: set[UUID], show: Callable[[Iterable[LedgerEntry]], None]
+) -> None:
+    """Show unseen events that are committed from `moment` on, until interrupted."""
     with suppress(KeyboardInterrupt):
         while True:
             with db.scoped(GlobalScope(access_id=uuid4())):
@@ -240,19 +243,19 @@ def _follow(moment: datetime, seen: set[UUID], show: Callable[[Iterable[Entry]],
             time.sleep(POLL)
 
 
-def _print_json(entries: Iterable[Entry]) -> None:
+def _print_json(entries: Iterable[LedgerEntry]) -> None:
     schema = AuditSchema()
     for entry in entries:
         click.echo(orjson.dumps(schema.dump(entry)))
 
 
-def _print_lines(entries: Iterable[Entry]) -> None:
+def _print_lines(entries: Iterable[LedgerEntry]) -> None:
     for entry in entries:
         shown = astuple(_line(entry))
         click.echo("  ".join("-" if value is None else str(value) for value in shown))
 
 
-def _line(entry: Entry) -> Line:
+def _line(entry: LedgerEntry) -> Line:
     event = entry.event
     return Line(
         occurred_at=_of(event, "occurred_at"),
@@ -269,7 +272,7 @@ def _line(entry: Entry) -> Line:
 
 
 def _of(event: Any, *path: str) -> Any:
-    """What stands there, if anything: events are of the version that recorded them."""
+    """Return the value at a path, or `None`: an event of an earlier version may lack a field."""
     for name in path:
         event = event.get(name) if event else None
     return event
@@ -283,18 +286,18 @@ def drain_command(*, as_json: bool) -> None:
     It needs neither a broker nor workers. Processes that run keep their files.
     """
     settings = current_settings()
-    found = drain.find(settings.journal_dir, settings.journal_max_mb * 2**20)
-    taken, refused, unreadable = 0, 0, list(found.unreadable)
+    adopted = drain.adopt_all(settings.journal_dir, settings.journal_max_mb * 2**20)
+    taken, refused, unreadable = 0, 0, list(adopted.unreadable)
     with Progress(console=Console(stderr=True), disable=as_json) as progress:
-        task = progress.add_task("draining", total=found.events)
-        for file in found.files:
+        task = progress.add_task("draining", total=adopted.events)
+        for file in adopted.files:
             try:
                 for committed, of in drain.drain(file, _commit):
                     taken, refused = taken + committed, refused + of - committed
                     progress.advance(task, of)
             except drain.Unreadable as error:
                 unreadable.append(str(error))
-    done = Drained(taken, refused, found.held_by_living, tuple(unreadable))
+    done = Drained(taken, refused, adopted.held_by_living, tuple(unreadable))
     if as_json:
         print_json(done)
     else:
@@ -304,12 +307,12 @@ def drain_command(*, as_json: bool) -> None:
 
 @dataclass(frozen=True)
 class Drained:
-    """What became of the events in JOURNAL_DIR."""
+    """The result of draining JOURNAL_DIR, in numbers of events."""
 
     committed: int
     refused: int
     running: int
-    """With processes that run."""
+    """In the files of running processes."""
     unreadable: tuple[str, ...]
 
 
@@ -326,10 +329,10 @@ def _print_drained(done: Drained) -> None:
 def _commit(rows: Sequence[Row]) -> set[str]:
     delivery = [[row.event.decode(errors="replace"), row.mac] for row in rows]
     with db.scoped(LedgerScope()):
-        received = ledger.receive(db.session, delivery, current_settings().audit_mac_key.encode())
-        committed = ledger.find_committed(db.session, [row.id for row in rows])
+        received = append.receive(db.session, delivery, current_settings().audit_mac_key.encode())
+        committed = append.find_committed(db.session, [row.id for row in rows])
         db.session.commit()
-    ledger.count_received(received)
+    append.count_received(received)
     return committed
 
 
@@ -343,10 +346,10 @@ def verify_command(*, complete: bool, as_json: bool) -> None:
 
     Each journal numbers its events without a gap, so a number without an event is an event that
     is missing. Events that wait in files on this host are listed too, and are no reason to fail.
-    Events that wait on other hosts count as missing: run this where nothing waits elsewhere.
+    Events that wait on other hosts count as missing: run this where no other host has events.
     """
     with db.scoped(LedgerScope()):
-        found = verify.check_completeness(db.session, current_settings().journal_dir)
+        found = completeness.check_completeness(db.session, current_settings().journal_dir)
     if as_json:
         print_json(found)
     else:
@@ -354,13 +357,13 @@ def verify_command(*, complete: bool, as_json: bool) -> None:
     sys.exit(0 if found.is_complete else 1)
 
 
-def _print_completeness(found: verify.Completeness) -> None:
+def _print_completeness(found: completeness.Completeness) -> None:
     for missing in found.missing:
         click.echo(_missing_line(missing))
     for name in found.unreadable:
         click.echo(f"cannot be read: {name}")
     if found.waiting:
-        print_rows(verify.Waiting, found.waiting, as_json=False)
+        print_rows(completeness.Waiting, found.waiting, as_json=False)
     click.echo(
         f"{found.events} events of {found.journals} journals:"
         f" {sum(gap.last - gap.first + 1 for gap in found.missing)} missing,"
@@ -368,7 +371,7 @@ def _print_completeness(found: verify.Completeness) -> None:
     )
 
 
-def _missing_line(gap: verify.Missing) -> str:
+def _missing_line(gap: completeness.Missing) -> str:
     numbers = f"{gap.first}" if gap.first == gap.last else f"{gap.first} to {gap.last}"
     between = f"after request {gap.after_request}, " if gap.after_request else ""
     return (

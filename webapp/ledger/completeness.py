@@ -1,4 +1,7 @@
-"""Is the ledger complete? Each journal numbers its events from 1 without a gap: absence shows."""
+"""The check that the ledger is complete.
+
+Each journal numbers its events from 1 without a gap, so a number without an event is missing.
+"""
 
 import sqlite3
 from bisect import bisect_left, bisect_right
@@ -14,24 +17,23 @@ from sqlalchemy.orm import Session
 
 from webapp.audit.append import find_committed
 from webapp.audit.event import AuditEvent, EventError, load_event
-from webapp.audit.journal import file as journal_file
-from webapp.audit.journal import reader as journal_reader
-from webapp.audit.journal.reader import Row
+from webapp.audit.journal.file import list_files
+from webapp.audit.journal.reader import Row, read_all
 from webapp.audit.models import AuditEventRow
 
-QUESTION = 1000
-"""Ids in one question to the ledger."""
+QUERY_IDS = 1000
+"""Ids in one query to the ledger."""
 
 
 @dataclass(frozen=True)
 class Missing:
-    """Numbers of a journal that the ledger has no event for, and no file here either."""
+    """Numbers of a journal for which neither the ledger nor a file on this host has an event."""
 
     journal: UUID
     first: int
     last: int
     after_request: str | None
-    """The request of the event before them; `None` at the beginning."""
+    """The request of the event before the gap; `None` at the journal's beginning."""
     before_request: str
 
 
@@ -55,7 +57,7 @@ class Completeness:
     missing: tuple[Missing, ...]
     waiting: tuple[Waiting, ...]
     unreadable: tuple[str, ...]
-    """Files whose rows, or some of them, cannot be read."""
+    """Files, and rows of files, that cannot be read."""
 
     @property
     def is_complete(self) -> bool:
@@ -63,14 +65,14 @@ class Completeness:
 
 
 def check_completeness(session: Session, directory: Path) -> Completeness:
-    """Compare the ledger's numbers, and the files in `directory`, with what should be there.
+    """Find the numbers that are neither in the ledger nor in the files in `directory`.
 
-    A number that another host's file still holds is missing from here.
+    A number that another host's file still holds counts as missing.
     """
-    # The ledger is read whole, however long that takes.
+    # Reading the whole ledger may take long.
     session.execute(select(func.set_config("statement_timeout", "0", True)))
     events = session.scalars(select(func.count()).select_from(AuditEventRow)).one()
-    # In this order, since events go on from the files to the ledger meanwhile.
+    # The ledger first: events move from the files to the ledger meanwhile.
     ledger = _read_ledger(session)
     files = _read_files(session, directory)
     unexplained = [*_without([*ledger.gaps, *_beyond(ledger.last, files.held)], files.held)]
@@ -81,14 +83,14 @@ def check_completeness(session: Session, directory: Path) -> Completeness:
 
 
 _Numbers = Mapping[UUID, Mapping[int, str]]
-"""Of each journal the numbers that are accounted for, and the requests that they were of."""
+"""The numbers of each journal that have an event, with the events' requests."""
 
 
 @dataclass(frozen=True)
 class _Ledger:
     gaps: list[Missing] = field(default_factory=list)
     last: dict[UUID, tuple[int, str]] = field(default_factory=dict)
-    """Of each journal the highest number, and its request."""
+    """The highest number of each journal, and its event's request."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class _Files:
 
 
 def _read_ledger(session: Session) -> _Ledger:
-    """The events behind which a gap ends, or a journal."""
+    """Return the gaps in the ledger's numbers, and the last number of each journal."""
     numbered = select(
         AuditEventRow.origin_journal.label("journal"),
         AuditEventRow.origin_seq.label("seq"),
@@ -121,7 +123,7 @@ def _read_ledger(session: Session) -> _Ledger:
 
 
 def _in_order(function: Function[Any]) -> Over[Any]:
-    """Over the events of the same journal, by number."""
+    """Apply a window function to the events of the same journal, ordered by number."""
     return function.over(
         partition_by=AuditEventRow.origin_journal, order_by=AuditEventRow.origin_seq
     )
@@ -129,20 +131,20 @@ def _in_order(function: Function[Any]) -> Over[Any]:
 
 def _read_files(session: Session, directory: Path) -> _Files:
     found = _Files()
-    for path in journal_file.list_files(directory):
+    for path in list_files(directory):
         try:
-            rows = journal_reader.read_all(path)
+            rows = read_all(path)
         except sqlite3.Error:
-            if path.exists():  # else its process has emptied it meanwhile
+            if path.exists():  # otherwise its process has emptied and removed it meanwhile
                 found.unreadable.append(path.name)
             continue
-        for start in range(0, len(rows), QUESTION):
-            _sort_in(session, rows[start : start + QUESTION], found)
+        for start in range(0, len(rows), QUERY_IDS):
+            _add_rows(session, rows[start : start + QUERY_IDS], found)
     return found
 
 
-def _sort_in(session: Session, rows: list[Row], found: _Files) -> None:
-    """Which of a file's rows hold a number, and which of them wait for the ledger."""
+def _add_rows(session: Session, rows: list[Row], found: _Files) -> None:
+    """Add the numbers of a file's rows to `found`, and the events that the ledger does not have."""
     committed = find_committed(session, [row.id for row in rows])
     for row in rows:
         try:
@@ -157,7 +159,7 @@ def _sort_in(session: Session, rows: list[Row], found: _Files) -> None:
 
 
 def _waiting(event: AuditEvent) -> Waiting:
-    assert event.origin is not None  # noqa: S101 - `load_event` knows no event without
+    assert event.origin is not None  # noqa: S101 - `load_event` refuses an event without one
     return Waiting(
         event.origin.journal,
         event.origin.seq,
@@ -170,7 +172,7 @@ def _waiting(event: AuditEvent) -> Waiting:
 
 
 def _beyond(last: Mapping[UUID, tuple[int, str]], held: _Numbers) -> Iterator[Missing]:
-    """What lies between a journal's last event in the ledger and the last one in a file."""
+    """Yield the gaps between each journal's last event in the ledger and the last one in a file."""
     for journal, numbers in held.items():
         known, after = last.get(journal, (0, None))
         highest = max(numbers)
@@ -179,19 +181,19 @@ def _beyond(last: Mapping[UUID, tuple[int, str]], held: _Numbers) -> Iterator[Mi
 
 
 def _committed_meanwhile(session: Session, gaps: Iterable[Missing]) -> _Numbers:
-    """Numbers that were in no file any more, since the ledger had got their events."""
+    """Return the numbers whose events moved from a file to the ledger during the check."""
     found: defaultdict[UUID, dict[int, str]] = defaultdict(dict)
     columns = (AuditEventRow.origin_seq, AuditEventRow.request_id)
     for gap in gaps:
         between = AuditEventRow.origin_seq.between(gap.first, gap.last)
-        asked = select(*columns).where(AuditEventRow.origin_journal == gap.journal, between)
-        for seq, request in session.execute(asked):
+        inside = select(*columns).where(AuditEventRow.origin_journal == gap.journal, between)
+        for seq, request in session.execute(inside):
             found[gap.journal][seq] = request
     return found
 
 
 def _without(gaps: Iterable[Missing], known: _Numbers) -> Iterator[Missing]:
-    """The parts of the gaps that `known` does not explain."""
+    """Yield the parts of the gaps whose numbers are not in `known`."""
     ordered = {journal: sorted(numbers) for journal, numbers in known.items()}
     for gap in gaps:
         numbers = ordered.get(gap.journal, [])

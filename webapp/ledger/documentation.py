@@ -1,4 +1,4 @@
-"""Examples for the API's description: an engineer's access to the rules of `acme`."""
+"""Examples and field descriptions of audit events in the OpenAPI document."""
 
 from typing import Any
 
@@ -46,7 +46,7 @@ AUDIT: dict[str, Any] = {
 PAGE: dict[str, Any] = {"items": [AUDIT], "next_cursor": None, "total": 1}
 
 ACTOR_FIELDS: Fields = {
-    "mfa": "Whether a second factor had been shown.",
+    "mfa": "Whether the person had shown a second factor.",
     "token_id": "The token that was used; null for a command.",
 }
 REASON_FIELDS: Fields = {
@@ -54,45 +54,45 @@ REASON_FIELDS: Fields = {
 }
 SCOPE_FIELDS: Fields = {
     "tenant_id": "Null where no tenant has this slug, and for all tenants.",
-    "tenant": "The slug that was asked for; null for all tenants.",
+    "tenant": "The slug that was requested; null for all tenants.",
 }
 DECISION_FIELDS: Fields = {
-    "rule_ids": "The rules that made it so.",
-    "policy_version": "Grows with each change of a rule that was asked; null where none was.",
-    "grant_ids": "The grants that it rests on, and the one that a change is about.",
-    "excluded_tenant_ids": "The tenants that an access to all of them left out.",
+    "rule_ids": "The rules that determined the decision.",
+    "policy_version": "Grows with each change of an evaluated rule; null where none was evaluated.",
+    "grant_ids": "The grants that the decision rests on, or the grant that was changed.",
+    "excluded_tenant_ids": "The tenants that an access in global scope left out.",
 }
 REQUEST_FIELDS: Fields = {
-    "id": "The `X-Request-ID` of its answer.",
-    "path": "The path, or of a command its words.",
-    "ip": "The address that connected, or of another service's access the person's.",
+    "id": "The `X-Request-ID` of the request's answer.",
+    "path": "The request's path, or the command with its arguments.",
+    "ip": "The client's address; for an access to another service's data, the person's address.",
 }
 ORIGIN_FIELDS: Fields = {
-    "journal": "Where the event was first written: the journal of a web process.",
-    "seq": "Its number there, from 1 without a gap.",
+    "journal": "The journal that first wrote the event.",
+    "seq": "The event's number in that journal, from 1 without a gap.",
 }
 AUDIT_FIELDS: Fields = {
-    "kind": "Whether something was read or changed.",
-    "surface": "Where: the surface that was used.",
-    "reason": "Why; null only for a change in one's own tenant.",
-    "outcome": "What became of it; `interrupted` is an access that died before its answer.",
-    "http_status": "Of the answer; null where it was interrupted.",
-    "rows": "How many rows the answer showed; null where none were counted.",
-    "repeats": "How often the surface was used in the request.",
-    "origin": "Where the event was first written.",
-    "committed_at": "When it came into the ledger.",
+    "kind": "`access` if something was read, `change` if something was changed.",
+    "surface": "The surface that was used.",
+    "reason": "The reason given; null only for a change in one's own tenant.",
+    "outcome": "How the access ended; `interrupted` means that it died before its answer.",
+    "http_status": "The status of the answer; null where there was no answer.",
+    "rows": "How many rows the answer showed; null where the surface counts none.",
+    "repeats": "How often the request used the surface.",
+    "origin": "The journal that first wrote the event, and its number there.",
+    "committed_at": "When the ledger committed the event.",
 }
 AUDIT_QUERY_FIELDS: Fields = {
-    "sort": "In which order; `-` is descending.",
-    "actor": "Only those of whoever has this e-mail address.",
-    "surface": "Only those of this surface, or of a prefix with `.*`.",
-    "tenant": "Only those at the tenant of this slug.",
-    "reason": "Only those for a reason of this code.",
-    "ticket": "Only those for this ticket.",
-    "effect": "Only those that were decided in this way.",
-    "outcome": "Only those with this outcome.",
+    "sort": "The order of the list; `-` means descending.",
+    "actor": "Only events of the user with this e-mail address.",
+    "surface": "Only events of this surface, or of all surfaces under a prefix with `.*`.",
+    "tenant": "Only events in the scope of the tenant with this slug.",
+    "reason": "Only events with this reason code.",
+    "ticket": "Only events whose reason names this ticket.",
+    "effect": "Only events with this decision.",
+    "outcome": "Only events with this outcome.",
     "kind": "Only accesses, or only changes.",
-    "request_id": "Only those of this request.",
-    "begins": "From this moment on.",
-    "ends": "Before this moment.",
+    "request_id": "Only events of the request with this id.",
+    "begins": "Only events from this moment on (ISO 8601, with an offset).",
+    "ends": "Only events before this moment (ISO 8601, with an offset).",
 }

@@ -1,4 +1,4 @@
-"""Audit events on the wire, and the filters that every way to read them has."""
+"""Schemas of audit events on the wire, and of the filters over HTTP and in commands."""
 
 from typing import Any, get_args
 
@@ -9,7 +9,7 @@ from webapp.audit.event import Kind, Outcome, Ruling, ScopeKind
 from webapp.http.pagination import PageQuerySchema
 from webapp.http.schema import PAGE_FIELDS, Instant, Schema, Text
 from webapp.ledger import documentation
-from webapp.ledger.search import AuditQuery, Entry, SortKey
+from webapp.ledger.search import AuditQuery, LedgerEntry, SortKey
 from webapp.scope.schemas import SURFACES
 
 
@@ -71,7 +71,7 @@ class OriginSchema(Schema):
 
 
 class AuditSchema(Schema):
-    """An event as it was recorded, and when it was committed."""
+    """An event as it was recorded, with the moment of its commit."""
 
     example = documentation.AUDIT
     descriptions = documentation.AUDIT_FIELDS
@@ -93,7 +93,7 @@ class AuditSchema(Schema):
     committed_at = fields.AwareDateTime(required=True)
 
     @ma.pre_dump
-    def _flatten(self, entry: Entry, **_: Any) -> dict[str, Any]:
+    def _flatten(self, entry: LedgerEntry, **_: Any) -> dict[str, Any]:
         return {**entry.event, "committed_at": entry.committed_at}
 
 

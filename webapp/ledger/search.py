@@ -1,7 +1,7 @@
-"""The ledger, read: lists with one filter language for HTTP and command line, and single events.
+"""Queries of the ledger: lists, with the same filters over HTTP and in commands, and single events.
 
-Rows are those that the session's scope sees. An event is shown as it was recorded, whatever fields
-events have by now.
+They return the rows that the session's scope sees. An event is shown as it was recorded, even where
+events have other fields by now.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -22,19 +22,22 @@ from webapp.http.pagination import listing_of, read_page
 SortKey = Literal["-occurred_at", "occurred_at"]
 
 OVERLAP = timedelta(seconds=10)
-"""By how much a transaction may commit after another one that inserted later."""
+"""The time by which a transaction may commit after another one that inserted later."""
 
 
 @dataclass(frozen=True)
 class AuditQuery:
-    """What the list is asked for; `cursor` is opaque until `webapp.http.schema` has checked it."""
+    """The filters, order and page of a list.
+
+    `cursor` is opaque until `read_page` has checked it.
+    """
 
     limit: int = 50
     cursor: str | None = None
     sort: SortKey = "-occurred_at"
     actor: str | None = None
     surface: str | None = None
-    """Exact, or `prefix.*`."""
+    """A surface's name, or `prefix.*`."""
     tenant: str | None = None
     reason: str | None = None
     ticket: str | None = None
@@ -43,29 +46,30 @@ class AuditQuery:
     kind: Kind | None = None
     request_id: str | None = None
     begins: datetime | None = None
-    """`from` on the wire, a word that Python keeps for itself; the end is not included."""
+    """The first moment; `from` on the wire, which is a keyword in Python."""
     ends: datetime | None = None
+    """The moment after the last one; `to` on the wire."""
 
 
 @dataclass(frozen=True)
-class Entry:
+class LedgerEntry:
     """An event in the ledger."""
 
     id: UUID
     event: Mapping[str, Any]
-    """As `audit.event` dumps it, of this version or of the one that recorded it."""
+    """The event as the version that recorded it dumped it."""
     committed_at: datetime
 
 
 @dataclass(frozen=True)
 class AuditPage:
-    items: tuple[Entry, ...]
+    items: tuple[LedgerEntry, ...]
     next_cursor: str | None
     total: int
 
 
 def list_events(session: ScopedSession, query: AuditQuery) -> AuditPage:
-    """The page that `query` asks for; raises `Invalid` for its cursor."""
+    """Return the page that `query` asks for; raises `Invalid` for a wrong cursor."""
     page = read_page(
         session,
         select(AuditEventRow),
@@ -85,7 +89,7 @@ def has_events(session: ScopedSession, query: AuditQuery) -> bool:
     return session.scalars(select(exists().where(*_filters(query)))).one()
 
 
-def get_event(session: ScopedSession, event_id: UUID) -> Entry:
+def get_event(session: ScopedSession, event_id: UUID) -> LedgerEntry:
     row = session.get(AuditEventRow, event_id)
     if row is None:
         raise NotFound("There is no such event.")
@@ -93,14 +97,16 @@ def get_event(session: ScopedSession, event_id: UUID) -> Entry:
 
 
 def current_moment(session: ScopedSession) -> datetime:
-    """By the database's clock, which says when events are committed."""
+    """Return the moment by the database's clock, which sets `committed_at`."""
     moment: datetime = session.scalars(select(func.clock_timestamp())).one()
     return moment
 
 
-def list_committed_since(session: ScopedSession, moment: datetime) -> list[Entry]:
-    """Events committed since `moment`, in that order; some from shortly before it too, since they
-    may have become visible after others that were inserted later."""
+def list_committed_since(session: ScopedSession, moment: datetime) -> list[LedgerEntry]:
+    """List the events committed since `moment`, oldest first, and those of the OVERLAP before it.
+
+    An event may become visible after others that were inserted later.
+    """
     since = select(AuditEventRow).where(AuditEventRow.committed_at > moment - OVERLAP)
     rows = session.scalars(since.order_by(AuditEventRow.committed_at, AuditEventRow.id))
     return list(map(_shown_in(session), rows))
@@ -130,16 +136,16 @@ def _filters(query: AuditQuery) -> Iterator[ColumnElement[bool]]:
         yield AuditEventRow.occurred_at < query.ends
 
 
-def _shown_in(session: ScopedSession) -> Callable[[AuditEventRow], Entry]:
+def _shown_in(session: ScopedSession) -> Callable[[AuditEventRow], LedgerEntry]:
     return _entry_for_tenant if isinstance(session.scope, TenantScope) else _entry
 
 
-def _entry(row: AuditEventRow) -> Entry:
-    return Entry(row.id, row.event, row.committed_at.astimezone(UTC))
+def _entry(row: AuditEventRow) -> LedgerEntry:
+    return LedgerEntry(row.id, row.event, row.committed_at.astimezone(UTC))
 
 
-def _entry_for_tenant(row: AuditEventRow) -> Entry:
-    """Who else was left out of an access is not for a tenant to know."""
+def _entry_for_tenant(row: AuditEventRow) -> LedgerEntry:
+    """Return the entry without excluded tenants: a tenant must not learn of the others."""
     entry = _entry(row)
     decision = entry.event.get("decision", {}) | {"excluded_tenant_ids": []}
     return replace(entry, event={**entry.event, "decision": decision})

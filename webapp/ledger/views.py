@@ -1,4 +1,4 @@
-"""The ledger over HTTP: /admin/api/audits."""
+"""The views of the ledger under /admin/api/audits."""
 
 from uuid import UUID
 
@@ -26,8 +26,8 @@ blueprint = Blueprint(
 def list_audits(query: search.AuditQuery) -> Response:
     """List audit events
 
-    Those that are committed. In a tenant's scope: the accesses to that tenant, the allowed accesses
-    to all tenants that did not leave it out, and the changes in it.
+    The list holds committed events. In a tenant's scope it holds the accesses to that tenant, the
+    allowed accesses to all tenants that did not leave it out, and the changes in it.
     """
     page = search.list_events(db.session, query)
     return respond_page(AuditPageSchema(), page)

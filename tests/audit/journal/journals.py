@@ -14,9 +14,8 @@ from tests.audit.events import make_event
 from tests.audit.receipts import wait_for
 from tests.processes import ROOT
 from webapp.audit.event import AuditEvent, load_event
-from webapp.audit.journal import file as journal_file
-from webapp.audit.journal import reader as journal_reader
-from webapp.audit.journal.file import JournalFile
+from webapp.audit.journal.file import JournalFile, list_files
+from webapp.audit.journal.reader import read_all
 from webapp.audit.journal.service import Journal
 
 KEY = b"k" * 32
@@ -85,11 +84,7 @@ def hanging_disk(file: JournalFile | None) -> Iterator[None]:
 
 def said(directory: Path) -> list[AuditEvent]:
     """All that the files say, in their order."""
-    return [
-        load_event(row.event)
-        for path in journal_file.list_files(directory)
-        for row in journal_reader.read_all(path)
-    ]
+    return [load_event(row.event) for path in list_files(directory) for row in read_all(path)]
 
 
 def numbers(events: Sequence[AuditEvent]) -> list[int]:

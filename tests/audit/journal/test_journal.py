@@ -29,9 +29,8 @@ from tests.audit.journal.journals import (
 )
 from tests.audit.receipts import wait_for
 from webapp.audit.event import AuditEvent, has_valid_mac
-from webapp.audit.journal import file as journal_file
-from webapp.audit.journal import reader as journal_reader
-from webapp.audit.journal.reader import JournalReader
+from webapp.audit.journal.file import adopt, list_files
+from webapp.audit.journal.reader import JournalReader, read_all
 from webapp.audit.journal.service import Journal, JournalFailed
 
 SHORT = 0.05
@@ -52,8 +51,8 @@ def test_what_is_settled_is_on_disk_sealed_and_numbered(journal: Journal) -> Non
     events = [make_event(), make_event()]
     journal.finalize(events, PATIENCE)
     last = finalize(journal)
-    (path,) = journal_file.list_files(journal.directory)
-    rows = journal_reader.read_all(path)
+    (path,) = list_files(journal.directory)
+    rows = read_all(path)
     assert [row.id for row in rows] == [str(event.id) for event in (*events, last)]
     assert all(row.finalized and has_valid_mac(row.event, row.mac, KEY) for row in rows)
     assert numbers(said(journal.directory)) == [1, 2, 3]
@@ -260,7 +259,7 @@ def test_after_an_error_it_goes_on_with_another_file(
         assert {found.origin for found in told if found.origin} == {told[0].origin}
         assert told[0].origin is not None
         assert (told[0].origin.journal, told[0].origin.seq) == (broken.origin, number)
-    assert journal_file.adopt(broken.path, MAX_BYTES).held == 1 + written
+    assert adopt(broken.path, MAX_BYTES).held == 1 + written
 
 
 def test_what_began_in_a_transaction_that_failed_is_noted_in_the_next_file(
@@ -370,7 +369,7 @@ say("failed", event.id, after.id)
     told = [event for event in said(tmp_path) if str(event.id) == failed]
     assert "failed" in {event.outcome for event in told}
     assert len({event.origin for event in told}) == 1
-    assert len(journal_file.list_files(tmp_path)) == 2
+    assert len(list_files(tmp_path)) == 2
 
 
 @pytest.mark.slow
@@ -409,7 +408,7 @@ time.sleep(60)
     with script(code, tmp_path) as process:
         assert line_of(process) == ["0"]
         process.kill()
-    by_file = [sorted(numbers(said_in(path))) for path in journal_file.list_files(tmp_path)]
+    by_file = [sorted(numbers(said_in(path))) for path in list_files(tmp_path)]
     assert sorted(by_file) == [[1, 2], [1, 2, 3]]
 
 

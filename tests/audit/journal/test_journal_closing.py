@@ -18,7 +18,7 @@ from tests.audit.journal.journals import (
     wait_until_said,
 )
 from tests.audit.receipts import wait_for
-from webapp.audit.journal import file as journal_file
+from webapp.audit.journal.file import adopt, list_files
 from webapp.audit.journal.service import Journal, JournalFailed
 
 SHORT = 0.05
@@ -32,14 +32,14 @@ def test_closing_writes_what_waits_and_a_later_event_begins_anew(journal: Journa
     journal.close(PATIENCE)
     assert journal.file is None
     assert {event.id for event in said(journal.directory)} == {begun.id, late.id, open_.id}
-    (path,) = journal_file.list_files(journal.directory)
-    journal_file.adopt(path, MAX_BYTES).close()
+    (path,) = list_files(journal.directory)
+    adopt(path, MAX_BYTES).close()
     with pytest.raises(JournalFailed):
         journal.finalize([open_], PATIENCE)
     journal.finalize_later([make_event(id=open_.id, outcome="failed")])
     again = finalize(journal)
     journal.close(PATIENCE)
-    assert len(journal_file.list_files(journal.directory)) == 2
+    assert len(list_files(journal.directory)) == 2
     assert outcomes(journal.directory, begun.id, again.id) == ["served", "served"]
     origins = {event.origin for event in said(journal.directory) if event.id == open_.id}
     assert len(origins) == 1

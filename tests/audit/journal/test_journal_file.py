@@ -15,10 +15,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from tests.audit.journal.journals import KEY, MAX_BYTES, hanging_disk, line_of, script
-from webapp.audit.journal import file as journal_file
-from webapp.audit.journal import reader as journal_reader
-from webapp.audit.journal.file import JournalFile, Locked, adopt, create
-from webapp.audit.journal.reader import JournalReader, Row
+from webapp.audit.journal.file import JournalFile, Locked, adopt, create, list_files
+from webapp.audit.journal.reader import JournalReader, Row, read_all
 
 BIG = b"x" * 900
 
@@ -70,7 +68,7 @@ def test_what_has_only_begun_is_nothing_to_bring_while_the_process_lives(file: J
     put(file, row(1, finalized=False), row(2))
     assert places(file) == [2]
     assert places(JournalReader(file.path)) == [2]
-    assert [row.place for row in journal_reader.read_all(file.path)] == [1, 2]
+    assert [row.place for row in read_all(file.path)] == [1, 2]
 
 
 def test_a_page_begins_beyond_a_place_and_has_a_limit(file: JournalFile) -> None:
@@ -126,7 +124,7 @@ time.sleep(60)
 """
     with script(code, tmp_path) as process:
         (event_id,) = line_of(process)
-        (path,) = journal_file.list_files(tmp_path)
+        (path,) = list_files(tmp_path)
         with pytest.raises(Locked):
             adopt(path, MAX_BYTES)
         process.send_signal(signal.SIGKILL)
@@ -149,7 +147,7 @@ time.sleep(60)
 """
     with script(code, tmp_path) as process:
         (child,) = map(int, line_of(process))
-        (path,) = journal_file.list_files(tmp_path)
+        (path,) = list_files(tmp_path)
         process.send_signal(signal.SIGKILL)
         process.wait()
         adopted = adopt(path, MAX_BYTES)
@@ -172,7 +170,7 @@ time.sleep(60)
 """
     with script(code, tmp_path) as process:
         assert line_of(process) == ["finalized"]
-        (path,) = journal_file.list_files(tmp_path)
+        (path,) = list_files(tmp_path)
         with pytest.raises(Locked):
             adopt(path, MAX_BYTES)
         process.kill()
@@ -272,7 +270,7 @@ def test_a_reader_brings_back_no_file_that_is_gone(tmp_path: Path) -> None:
     path = tmp_path / f"{uuid4()}.journal"
     with pytest.raises(sqlite3.OperationalError):
         JournalReader(path)
-    assert journal_reader.read_all(path) == []
+    assert read_all(path) == []
     assert names(tmp_path) == []
 
 
@@ -280,7 +278,7 @@ def test_a_reader_brings_back_no_file_that_is_gone(tmp_path: Path) -> None:
 def test_any_directory_will_do(tmp_path: Path, name: str) -> None:
     file = create(tmp_path / name / "deeper", uuid4(), MAX_BYTES)
     put(file, row(1))
-    assert len(journal_reader.read_all(file.path)) == 1
+    assert len(read_all(file.path)) == 1
     file.close()
     assert adopt(file.path, MAX_BYTES).held == 1
 
@@ -341,7 +339,7 @@ def test_a_full_disk_is_emptied_by_those_who_adopt(small_disk: Path) -> None:
 def test_keys_and_ids_are_what_they_were(file: JournalFile) -> None:
     made = Row(7, str(UUID(int=7)), False, b"\x00\xff", KEY.hex())
     put(file, made)
-    assert journal_reader.read_all(file.path) == [made]
+    assert read_all(file.path) == [made]
 
 
 @pytest.mark.slow
@@ -351,8 +349,8 @@ def test_who_reads_while_it_goes_leaves_nothing_behind(tmp_path: Path) -> None:
 
     def read() -> None:
         while not done.is_set():
-            for path in journal_file.list_files(tmp_path):
-                journal_reader.read_all(path)
+            for path in list_files(tmp_path):
+                read_all(path)
 
     with ThreadPoolExecutor(3) as threads:
         reading = [threads.submit(read) for _ in range(3)]

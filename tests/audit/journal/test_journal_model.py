@@ -18,10 +18,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, rule
 from tests.audit.events import make_event
 from tests.audit.journal.journals import KEY, MAX_BYTES, PATIENCE, break_next
 from webapp.audit.event import AuditEvent, EventOrigin, Outcome, load_event
-from webapp.audit.journal import file as journal_file
-from webapp.audit.journal import reader as journal_reader
-from webapp.audit.journal.file import Locked
-from webapp.audit.journal.reader import Row
+from webapp.audit.journal.file import Locked, adopt, list_files
+from webapp.audit.journal.reader import Row, read_all
 from webapp.audit.journal.service import Journal, JournalFailed
 
 pytestmark = pytest.mark.slow
@@ -112,7 +110,7 @@ class JournalMachine(RuleBasedStateMachine):
         file = self.journal.file
         if file is None:
             return
-        rows = [row for row in journal_reader.read_all(file.path) if row.finalized]
+        rows = [row for row in read_all(file.path) if row.finalized]
         chosen = [row for number, row in enumerate(rows) if number % 5 in which]
         self.commit(chosen)
         self.journal.forget(file, [row.place for row in chosen])
@@ -176,9 +174,9 @@ class JournalMachine(RuleBasedStateMachine):
 
     def adoptable(self, directory: Path) -> list[Any]:
         files = []
-        for path in journal_file.list_files(directory):
+        for path in list_files(directory):
             try:
-                files.append(journal_file.adopt(path, MAX_BYTES))
+                files.append(adopt(path, MAX_BYTES))
             except (Locked, FileNotFoundError):
                 continue
         return files

@@ -19,8 +19,8 @@ from tests.audit.receipts import committed, receipt, second_connection, wait_for
 from tests.factories import INCIDENT, add_account
 from tests.processes import run_worker
 from webapp.audit.event import AuditEvent, dump_event, event_mac
-from webapp.audit.journal import file as journal_file
-from webapp.audit.journal import reader as journal_reader
+from webapp.audit.journal.file import list_files
+from webapp.audit.journal.reader import read_all
 from webapp.audit.models import AuditEventRow
 from webapp.audit.relay import outbox
 from webapp.audit.relay.pipeline import COMMIT_TASK
@@ -155,11 +155,11 @@ def test_a_worker_with_another_key_loses_nothing(
         assert alarms(numbers) > 2 * len(ids)
         assert in_quarantine(product.app) == len(ids)
         assert count(product.app, *ids) == 0
-        (path,) = journal_file.list_files(product.journals)
-        assert {UUID(row.id) for row in journal_reader.read_all(path)} == set(ids)
+        (path,) = list_files(product.journals)
+        assert {UUID(row.id) for row in read_all(path)} == set(ids)
         with run_worker(product.environment, log):
             committed(product.app, *ids)
-            wait_for(lambda: journal_reader.read_all(path) == [])
+            wait_for(lambda: read_all(path) == [])
         assert count(product.app, *ids) == len(ids)
 
 

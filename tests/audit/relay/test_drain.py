@@ -13,14 +13,13 @@ import requests
 from sqlalchemy import select
 
 from tests.audit.events import make_event
-from tests.audit.ledgers import append
+from tests.audit.ledgers import append_events
 from tests.audit.products import Product, numbered, own_product
 from tests.audit.receipts import receipt, second_connection
 from tests.factories import INCIDENT, Account, add_account
 from tests.processes import Web, run_web
 from webapp.audit.event import AuditEvent
-from webapp.audit.journal import reader as journal_reader
-from webapp.audit.journal.reader import Row
+from webapp.audit.journal.reader import Row, read_all
 from webapp.audit.models import AuditEventRow
 
 ACCESSES = 25
@@ -110,7 +109,7 @@ def test_more_than_a_batch_some_of_it_known(product: Product) -> None:
     """The ledger has a part already, by way of the broker."""
     journal = uuid4()
     events = numbered(journal, range(1, 1201))
-    append(product.app, *events[::3])
+    append_events(product.app, *events[::3])
     product.leave(journal, *events)
     product.leave(uuid4(), *numbered(uuid4(), range(1, 11)))
     assert drained(product) == (0, said(committed=1210))
@@ -144,7 +143,7 @@ def test_what_the_ledger_refuses_stays_in_its_file(product: Product) -> None:
         "3 events committed, 1 refused.\n"
         "What was refused stays in its file, and is in quarantine too.\n"
     )
-    assert [row.id for row in journal_reader.read_all(path)] == [str(forged.id)]
+    assert [row.id for row in read_all(path)] == [str(forged.id)]
     assert drained(product) == (1, said(refused=1))
     assert kept(product).keys() == {event.id for event in others}
 
@@ -196,7 +195,7 @@ def test_without_a_database_nothing_is_lost(product: Product) -> None:
     assert done.returncode == 1
     assert done.stderr.strip().endswith("Error: The database does not answer; see DATABASE_URL.")
     assert "Traceback" not in done.stderr
-    assert [row.id for row in journal_reader.read_all(path)] == [str(event.id) for event in events]
+    assert [row.id for row in read_all(path)] == [str(event.id) for event in events]
     assert product.start("drain").returncode == 0
     assert kept(product).keys() == {event.id for event in events}
 

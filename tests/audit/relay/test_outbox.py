@@ -65,7 +65,7 @@ def test_all_are_asked_about_however_many_are_refused(
     box: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And not all of them each time, while the workers are gone."""
-    monkeypatch.setattr("webapp.audit.relay.outbox.QUESTION", BATCH)
+    monkeypatch.setattr("webapp.audit.relay.outbox.QUERY_IDS", BATCH)
     while rows := box.take(0.0):
         box.note_sent(rows, 0.0)
     asked = Counter[str]()

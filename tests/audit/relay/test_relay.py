@@ -28,10 +28,8 @@ from tests.audit.receipts import committed, receipt, wait_for
 from tests.factories import INCIDENT, Account
 from tests.processes import Web
 from webapp.audit.event import AuditEvent, EventError, SealedEvent, load_event
-from webapp.audit.journal import file as journal_file
-from webapp.audit.journal import reader as journal_reader
-from webapp.audit.journal.file import adopt, create
-from webapp.audit.journal.reader import Row
+from webapp.audit.journal.file import Locked, adopt, create, list_files
+from webapp.audit.journal.reader import Row, read_all
 from webapp.audit.journal.service import Journal, JournalFailed
 from webapp.audit.relay.outbox import BATCH
 from webapp.audit.relay.relay import DAMAGED, RELAY_FAILURES, Relay
@@ -208,7 +206,7 @@ def test_a_file_that_cannot_be_read_stops_no_other(
     with journal_in(journal.directory.parent / "elsewhere") as other:
         other.finalize([rescued], PATIENCE)
         assert other.file is not None
-        (row,) = journal_reader.read_all(other.file.path)
+        (row,) = read_all(other.file.path)
     others = [Row(place, str(uuid4()), True, b"x" * 900, "") for place in range(2, 50)]
     bad.write([row, *others], durable=True)
     bad.write(forgotten=range(2, 50), durable=True)
@@ -245,7 +243,7 @@ def test_a_damaged_event_is_for_the_worker_to_refuse(journal: Journal, ledger: L
     event_id = finalize(journal)
     wait_for(lambda: event_id in ledger.events)
     wait_for(lambda: len(ledger.refused) > 1)
-    assert [row.id for row in journal_reader.read_all(left.path)] == [damaged.id]
+    assert [row.id for row in read_all(left.path)] == [damaged.id]
     ledger.events[UUID(damaged.id)] = make_event()
     wait_for(lambda: not left.path.exists())
 
@@ -321,7 +319,7 @@ def test_what_cannot_be_brought_in_time_is_there_to_be_adopted(
         event_id = finalize(journal)
         wait_for(lambda: event_id in ledger.events)
         relay.drain(0.2)
-        (path,) = journal_file.list_files(tmp_path)
+        (path,) = list_files(tmp_path)
         adopted = adopt(path, MAX_BYTES)
         assert [row.id for row in adopted.read_finalized(0, 10)] == [str(event_id)]
         adopted.close()
@@ -337,14 +335,14 @@ def test_a_relay_that_drains_takes_on_nothing_new(tmp_path: Path, ledger: Ledger
         relay.drain(0.0)
         finalize(journal)
         journal.close(PATIENCE)
-        for path in journal_file.list_files(tmp_path):
+        for path in list_files(tmp_path):
             wait_for(lambda path=path: _is_free(path))  # type: ignore[misc]  # bound now
 
 
 def _is_free(path: Path) -> bool:
     try:
         adopt(path, MAX_BYTES).close()
-    except journal_file.Locked:
+    except Locked:
         return False
     return True
 

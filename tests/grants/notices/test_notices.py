@@ -492,7 +492,7 @@ def test_who_has_sent_long_enough_leaves_the_rest_to_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(task, "WHILE", 0)
+    monkeypatch.setattr(task, "SENDING", 0)
     monkeypatch.setattr(notices, "send_soon", lambda: asked.append("again"))
     for _ in range(2):
         tell(told.app, "denied", add_grant(told.app, support, tenant))

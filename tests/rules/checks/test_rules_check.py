@@ -17,7 +17,7 @@ from sqlalchemy import text
 
 from tests.applications import application_of
 from tests.audit.events import make_event
-from tests.audit.ledgers import append, owner_connection
+from tests.audit.ledgers import append_events, owner_connection
 from tests.factories import Account, MadeTenant
 from tests.rules.calls import add_rule
 from tests.rules.engine.questions import ACCESS, NOON, RULE
@@ -196,7 +196,7 @@ def test_the_command_names_what_it_finds(
         add_rule(client, headers, name, **said)
     there = EventScope(kind="tenant", tenant=tenant.slug, tenant_id=tenant.id)
     past = datetime.now(UTC) - timedelta(days=3)
-    append(app, make_event(surface=surface, scope=there, occurred_at=past))
+    append_events(app, make_event(surface=surface, scope=there, occurred_at=past))
 
     code, found = _check(app, tenant)
     assert code == 1
@@ -250,10 +250,10 @@ def test_a_reason_is_needed_for_an_access_to_count(
     surface = f"s{uuid4().hex}.list"
     add_rule(client, admin.headers(), "any", surfaces=[surface])
     there = EventScope(kind="tenant", tenant=tenant.slug, tenant_id=tenant.id)
-    append(app, make_event(surface=surface, scope=there, reason=None, kind="change"))
+    append_events(app, make_event(surface=surface, scope=there, reason=None, kind="change"))
     assert _check(app, tenant)[1] == {"any": "never_matched"}
     reason = Reason(code="fraud", ticket=None, note=None)
-    append(app, make_event(surface=surface, scope=there, reason=reason, kind="change"))
+    append_events(app, make_event(surface=surface, scope=there, reason=reason, kind="change"))
     assert _check(app, tenant)[1] == {}
 
 

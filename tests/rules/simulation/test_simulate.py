@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import event
 
 from tests.audit.events import make_event
-from tests.audit.ledgers import append
+from tests.audit.ledgers import append_events
 from tests.factories import INCIDENT, Account, MadeTenant, add_account, add_tenant
 from tests.rules.calls import PATH, add_rule, delete, draft, problem
 from webapp.audit.event import Actor, AuditEvent, EventDecision, EventScope, Reason
@@ -179,7 +179,7 @@ class Past:
         decision = EventDecision("allowed", policy_version=1)
         given = {"actor": actor, "scope": scope, "surface": self.surface, "decision": decision}
         made = make_event(**(given | changes))
-        append(self.app, made)
+        append_events(self.app, made)
         return made
 
 

@@ -1,8 +1,8 @@
-"""The file behind a journal, written by one process.
+"""The file of a journal, written by one process.
 
-A row is an event as it would stand in the ledger. It is written when its access begins, as one that
-was interrupted, and anew when its outcome is known; so whoever finds the file of a dead process has
-nothing to reconstruct, and nothing to write.
+A row is an event as it would stand in the ledger. When an access begins, its event is written as
+interrupted. When the outcome is known, the event is written anew. So the process that finds a dead
+process's file has nothing to reconstruct, and nothing to write.
 """
 
 import fcntl
@@ -22,7 +22,7 @@ from webapp.audit.journal.reader import PAGE, JournalReader, Row
 
 SUFFIX, LOCK_SUFFIX = ".journal", ".lock"
 PER_STATEMENT = 500
-"""Rows of one insert."""
+"""Rows in one INSERT statement."""
 
 _SCHEMA = """
 create table if not exists events (
@@ -37,7 +37,7 @@ _DELETE = "delete from events where place in (select value from json_each(?))"
 
 
 Statement = tuple[str, Sequence[Any]]
-"""SQL, and what its placeholders stand for."""
+"""SQL, and the values of its placeholders."""
 
 
 def _deletion(places: Sequence[int]) -> Iterator[Statement]:
@@ -58,13 +58,14 @@ def _insert(rows: int) -> str:
 
 
 class Locked(Exception):
-    """The file's process is alive."""
+    """The process that holds the file is alive."""
 
 
 class JournalFile(JournalReader):
-    """A file that is held by this process, and by no other while it lives.
+    """A journal's file, locked by this process for as long as the process lives.
 
-    An adopted one's rows are all read as finalized: what has only begun there will not end.
+    All rows of an adopted file are read as finalized: an access that has only begun in it will
+    never end.
     """
 
     def __init__(self, path: Path, lock: int, max_bytes: int, *, adopted: bool) -> None:
@@ -72,7 +73,7 @@ class JournalFile(JournalReader):
         self._max_pages = max(16, max_bytes // PAGE)
         self._durable: bool | None = None
         self.held = 0
-        """How many rows there are; any thread may ask."""
+        """The number of rows in the file; any thread may read it."""
         if adopted:
             self._least = 0
         super().__init__(path)
@@ -81,7 +82,7 @@ class JournalFile(JournalReader):
         super()._set_up()
         run = self._connection.execute
         run(f"pragma max_page_count = {self._max_pages}")
-        run("pragma wal_autocheckpoint = 0")  # SQLite would not tell that its fsync failed
+        run("pragma wal_autocheckpoint = 0")  # SQLite would not report that its fsync failed
         run(_SCHEMA)
         self.held = run("select count(place) from events").fetchone()[0]
 
@@ -92,10 +93,10 @@ class JournalFile(JournalReader):
     def write(
         self, rows: Sequence[Row] = (), *, forgotten: Sequence[int] = (), durable: bool
     ) -> None:
-        """Put rows in the place of those that are forgotten, all of it or nothing.
+        """Insert rows and delete the forgotten ones, in one transaction.
 
-        What is durable is on disk when this returns, and with it all that came before; anything
-        else survives the process, but not the machine.
+        With `durable`, these rows and all earlier ones are on disk when this returns. Without it,
+        they survive the end of the process, but not a failure of the machine.
         """
         if durable is not self._durable:
             self._connection.execute(f"pragma synchronous = {'full' if durable else 'normal'}")
@@ -106,8 +107,11 @@ class JournalFile(JournalReader):
         self.held += len(rows) - deleted
 
     def _run_one(self, statements: Sequence[Statement]) -> int:
-        """A transaction by itself: each that is run gives up the interpreter's lock, and has to
-        wait for it among all the requests."""
+        """Run one statement, which is a transaction by itself.
+
+        Each statement releases the interpreter's lock, and has to compete for it with all the
+        requests. So `begin` and `commit` are left out here.
+        """
         return self._connection.execute(*statements[0]).rowcount
 
     def _run_all(self, statements: Sequence[Statement]) -> int:
@@ -123,8 +127,10 @@ class JournalFile(JournalReader):
         return changed
 
     def forget_now(self, places: Sequence[int]) -> None:
-        """Forget, where nobody writes any more. A disk that is full or failing is no hindrance:
-        the file goes when nothing in it is needed, and until then more of it may be brought twice.
+        """Delete rows of a file that no process writes any more.
+
+        A full or failing disk raises no error. The file is removed when the ledger has all of its
+        rows; until then, more of them may be sent twice.
         """
         try:
             self.write(forgotten=places, durable=False)
@@ -132,11 +138,11 @@ class JournalFile(JournalReader):
             self.held -= len(places)
 
     def checkpoint(self) -> None:
-        """Fold what was written beside the file into it, as far as no reader stands in the way."""
+        """Copy the write-ahead log into the file, as far as no reader prevents it."""
         self._connection.execute("pragma wal_checkpoint(passive)").fetchone()
 
     def close(self) -> None:
-        """Let go of it; one that holds nothing any more is removed."""
+        """Close and unlock the file; remove it if it has no rows left."""
         try:
             super().close()
             if self.held <= 0:
@@ -145,18 +151,21 @@ class JournalFile(JournalReader):
             os.close(self._lock)
 
     def disown(self) -> None:
-        """In the child of a fork: the lock is the parent's alone."""
+        """Close the lock's descriptor in the child of a fork: the lock belongs to the parent."""
         os.close(self._lock)
 
 
 def create(directory: Path, origin: UUID, max_bytes: int) -> JournalFile:
-    """A new file, locked before anybody can find it; raises `OSError` or `sqlite3.Error`."""
+    """Create a file that is locked before any process can find it.
+
+    Raises `OSError` or `sqlite3.Error`.
+    """
     _make(directory)
     path = directory / f"{origin}{SUFFIX}"
     lock = os.open(path.with_suffix(LOCK_SUFFIX), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.touch(mode=0o600)  # what SQLite puts beside it takes after it
+        path.touch(mode=0o600)  # SQLite gives the files beside it the same mode
         file = JournalFile(path, lock, max_bytes, adopted=False)
         _sync(directory)
     except BaseException:
@@ -170,14 +179,14 @@ def create(directory: Path, origin: UUID, max_bytes: int) -> JournalFile:
 def adopt(path: Path, max_bytes: int) -> JournalFile:
     """Take over the file of a dead process.
 
-    Raises `Locked` while it lives, `FileNotFoundError` where somebody else was faster, and
-    `sqlite3.Error` or `OSError` for what cannot be read.
+    Raises `Locked` while that process lives, `FileNotFoundError` where another process was faster,
+    and `sqlite3.Error` or `OSError` where the file cannot be read.
     """
     lock = os.open(path.with_suffix(LOCK_SUFFIX), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not path.exists() or path.stat().st_size == 0:
-            _remove(path)  # its process did not come to write anything, or a lock was left
+            _remove(path)  # its process wrote nothing, or only the lock's file was left
             raise FileNotFoundError(path)
         return JournalFile(path, lock, max_bytes, adopted=True)
     except BlockingIOError as error:
@@ -193,15 +202,17 @@ def list_files(directory: Path) -> list[Path]:
 
 
 def _remove(path: Path) -> None:
-    """A file and what stands beside it, the lock last: as long as that is held, nobody else does
-    anything here."""
+    """Remove a journal's file and the files beside it.
+
+    The lock's file goes last: while the lock is held, no other process touches these files.
+    """
     for ending in ("", "-wal", "-shm", "-journal"):
         path.with_name(path.name + ending).unlink(missing_ok=True)
     path.with_suffix(LOCK_SUFFIX).unlink(missing_ok=True)
 
 
 def _make(directory: Path) -> None:
-    """A directory that is still there when the machine has lost its power."""
+    """Make a directory, and its parents, so that they survive a loss of power."""
     if not directory.is_dir():
         _make(directory.parent)
         directory.mkdir(mode=0o700, exist_ok=True)
@@ -209,7 +220,7 @@ def _make(directory: Path) -> None:
 
 
 def _sync(directory: Path) -> None:
-    """Without it a new file may have no name after the machine has lost its power."""
+    """Flush a directory: a new file in it could lose its name in a loss of power otherwise."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -11,65 +11,67 @@ from time import monotonic
 from webapp.audit.event import AuditEvent
 
 LINGER = 0.05
-"""Seconds that the note of a beginning may wait to be written together with its end, which mostly
-comes sooner."""
+"""Seconds that the beginning of an access may wait to be written together with its end.
+
+Most accesses end within that time.
+"""
 
 REST = 1.0
-"""Seconds without anything to do until the thread sleeps, and is woken for a beginning."""
+"""Seconds without work after which the thread sleeps until the next beginning wakes it."""
 
 WAITING_MAX = 10_000
-"""Requests that may wait in memory for a disk that hangs or fails."""
+"""Write requests that may wait in memory for a disk that hangs or fails."""
 
 
 class Full(Exception):
-    """Too much waits already."""
+    """WAITING_MAX write requests wait already."""
 
 
 @dataclass(eq=False, slots=True)
 class WriteRequest:
-    """What one request wants written to the journal."""
+    """Events that one HTTP request hands to the journal's thread."""
 
     begun: Sequence[AuditEvent] = ()
     finalized: Sequence[AuditEvent] = ()
     done: Future[None] | None = None
-    """Set once it is on disk, or has failed; `None` where nobody waits for that."""
+    """Set once the events are on disk, or the write has failed; `None` where nobody waits."""
     late: bool = False
-    """It is tried again until it is on disk."""
+    """Whether the write is tried again until the events are on disk."""
     at: float = field(default_factory=monotonic)
 
 
 class WriteQueue:
-    """Write requests of many threads, for the journal's one thread.
+    """The write requests of many threads, for the journal's one thread.
 
-    `ensure_thread` is called before a request comes in; where it raises, none does.
+    `ensure_thread` is called before a write request is queued. Where it raises, nothing is queued.
     """
 
     def __init__(self, ensure_thread: Callable[[], None]) -> None:
         self._ensure_thread = ensure_thread
         self.lock = Lock()
-        """Held while a request comes in: the thread that is to take it must not end meanwhile."""
+        """Held while a write request is queued: the thread must not end before it takes it."""
         self._writes: SimpleQueue[WriteRequest | None] = SimpleQueue()
         """`None` only wakes the thread."""
         self._begun: dict[int, WriteRequest] = {}
         """Beginnings that are not in the file yet, by the integers of their events' ids."""
         self._given_up = 0
-        """Requests in the queue that nobody waits for any more."""
+        """How many queued write requests nobody waits for any more."""
         self.late: list[WriteRequest] = []
-        """What the thread is to try again."""
+        """Write requests that the thread is to try again."""
         self.closing = False
-        """Everything is to be taken at once, since the thread is to end."""
+        """Whether everything is to be taken at once, since the thread is to end."""
         self._active_at = 0.0
         self._is_asleep = False
 
     def put(self, write: WriteRequest) -> None:
-        """Raises `Full`."""
+        """Queue a write request; raises `Full`."""
         with self.lock:
             self._ensure_room()
             self._ensure_thread()
             self._writes.put(write)
 
     def put_begun(self, event: AuditEvent) -> None:
-        """Have a beginning written with the event's end, or alone after LINGER; raises `Full`."""
+        """Queue a beginning, to be written with its end or alone after LINGER; raises `Full`."""
         with self.lock:
             self._ensure_room()
             self._ensure_thread()
@@ -78,7 +80,7 @@ class WriteQueue:
             self.wake()
 
     def give_up(self, write: WriteRequest) -> None:
-        """Leave a request out that somebody has waited for, unless it is being written."""
+        """Cancel a write request that nobody waits for any more, unless it is being written."""
         with self.lock:
             if write.done is not None and write.done.cancel():
                 write.begun, write.finalized = (), ()
@@ -89,11 +91,11 @@ class WriteQueue:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing waits, except what is late."""
+        """Whether nothing waits, apart from late write requests."""
         return not self._begun and not self._writes.qsize()
 
     def take(self) -> list[WriteRequest]:
-        """Wait for something to write; returns beginnings first. What is late goes to `late`."""
+        """Wait for write requests, and return them, beginnings first; late ones go to `late`."""
         writes = self._take_found(self._wait())
         self.late += [write for write in writes if write.late]
         waiting = [write for write in writes if not write.late]
@@ -106,7 +108,7 @@ class WriteQueue:
 
     def _wait(self) -> list[WriteRequest | None]:
         found: list[WriteRequest | None] = []
-        # Set before the queue is read, so that whoever puts something afterwards sees it.
+        # Set before the queue is read, so that a thread that adds something afterwards sees it.
         self._is_asleep = monotonic() - self._active_at > REST
         if self._begun or self.late or self.closing:
             self._is_asleep = False
@@ -119,7 +121,7 @@ class WriteQueue:
         return found
 
     def _take_found(self, found: Sequence[WriteRequest | None]) -> list[WriteRequest]:
-        """The requests that somebody still wants written."""
+        """Return the write requests that were not given up."""
         taken = []
         with self.lock:
             for write in found:
@@ -132,7 +134,7 @@ class WriteQueue:
         return taken
 
     def _take_begun(self, waiting: Sequence[WriteRequest]) -> list[WriteRequest]:
-        """The beginnings of what ends now, and those that have lingered."""
+        """Return the beginnings of accesses that end now, and those that waited for LINGER."""
         ending = [event.id.int for write in waiting for event in write.finalized]
         taken = [self._begun.pop(key) for key in ending if key in self._begun]
         until = monotonic() - (0 if self.closing else LINGER)

@@ -1,4 +1,4 @@
-"""Reading a journal's file, SQLite in WAL mode: any process may, while another writes it."""
+"""A reader of a journal's file, SQLite in WAL mode. Any process may read while another writes."""
 
 import os
 import re
@@ -23,29 +23,32 @@ _IDS = re.compile(r"(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})*")
 
 class Row(NamedTuple):
     place: int
-    """Where it stands in the file: places rise with the order in which rows are written, and an
-    access gets another when it ends. An event's number is another thing, and does not change."""
+    """The row's position in the file.
+
+    Positions rise in the order in which rows are written. An access gets a new position when it
+    ends, but its event keeps its number.
+    """
     id: str
-    """A UUID."""
+    """The event's UUID."""
     finalized: int
-    """1 once its outcome is known."""
+    """1 once the outcome of the access is known, else 0."""
     event: bytes
-    """Canonical bytes, as `audit.event` dumps them."""
+    """The event's canonical bytes, as `audit.event` dumps them."""
     mac: str
 
 
 class JournalReader:
-    """Reads a file while somebody else may write it. For one thread at a time.
+    """Reads a journal's file, which another process or thread may write meanwhile.
 
-    What SQLite cannot make sense of raises `sqlite3.Error`.
+    One thread at a time may use it. A damaged file raises `sqlite3.Error`.
     """
 
     _least = 1
-    """Rows that have only begun are 0, finalized ones 1."""
+    """The least value of `finalized` that `read_finalized` returns."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # As it stands: a file that is gone must not come back as an empty one.
+        # `rw` creates no file: a removed file must not come back as an empty one.
         self._connection = sqlite3.connect(
             f"{path.as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False
         )
@@ -62,15 +65,15 @@ class JournalReader:
             raise sqlite3.OperationalError("the journal's disk is not one for SQLite's WAL")
 
     def read_finalized(self, after: int, limit: int) -> list[Row]:
-        """Rows beyond a place, in order."""
+        """Return finalized rows after a place, in order."""
         return _rows(self._connection.execute(_NEXT, (self._least, after, limit)))
 
     def read(self, places: Sequence[int]) -> list[Row]:
-        """The rows in those places, as far as they are still there."""
+        """Return the rows at these places that are still there."""
         return _rows(self._connection.execute(_CHOSEN, (orjson.dumps(places).decode(),)))
 
     def used_bytes(self) -> int:
-        """What its rows take up. It keeps its size when they go, for those that follow."""
+        """Return how many bytes the rows take up. Deleting rows does not shrink the file itself."""
         return PAGE * int(self._connection.execute(_USED).fetchone()[0])
 
     def close(self) -> None:
@@ -78,16 +81,19 @@ class JournalReader:
         self._connection.close()
 
     def disown(self) -> None:
-        """In the child of a fork: what else there is to let go of."""
+        """Release in the child of a fork what a subclass has inherited from the parent."""
 
 
 def read_all(path: Path) -> list[Row]:
-    """What a file holds, its process alive or not; nothing is changed. None if it is gone."""
+    """Return all rows of a file, whether its process is alive or not, without changing the file.
+
+    A file that is gone has no rows.
+    """
     try:
         connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
         try:
             if connection.execute("select 1 from sqlite_schema").fetchone() is None:
-                return []  # it is being made
+                return []  # its process is just creating it
             return _rows(connection.execute(_ALL))
         finally:
             connection.close()
@@ -99,7 +105,7 @@ def read_all(path: Path) -> list[Row]:
 
 
 def _sweep(path: Path) -> None:
-    """SQLite makes its files beside one that was removed just now, and would leave them there."""
+    """Remove the files that SQLite makes, and would leave, beside a file that was just removed."""
     if not path.exists():
         for ending in ("-wal", "-shm"):
             with suppress(OSError):
@@ -119,7 +125,7 @@ def _rows(found: Iterable[Any]) -> list[Row]:
 
 _here: WeakSet[JournalReader] = WeakSet()
 _inherited: list[JournalReader] = []
-"""What a parent has open: SQLite forbids its children even to close it, so nobody ever does."""
+"""Connections that the parent has open. SQLite forbids a child to close them, so they are kept."""
 
 
 def _disown_all() -> None:

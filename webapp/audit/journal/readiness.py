@@ -1,4 +1,4 @@
-"""Can this process record an access? What `/readyz` is told about the journal."""
+"""The readiness check of the journal: whether this process can record an access."""
 
 import os
 import sqlite3
@@ -14,16 +14,16 @@ from webapp.observability.health import add_check
 from webapp.observability.probes import CheckFailed
 
 FULL = 0.9
-"""The part of JOURNAL_MAX_MB from which on a process is to get no more work."""
+"""The part of JOURNAL_MAX_MB that a process may use before it should get no more work."""
 
 
 def init_app(app: Flask) -> None:
-    """Set up after observability and the pipeline."""
+    """Add the check to `/readyz`; call this after observability's and the pipeline's `init_app`."""
     add_check(app, "journal", check_journal)
 
 
 def check_journal() -> None:
-    """Raises `CheckFailed` where the next access would have to be refused, or soon."""
+    """Raise `CheckFailed` where accesses have to be refused, or nearly so."""
     journal = current_journal()
     _write_to(journal.directory)
     file = journal.file
@@ -39,7 +39,7 @@ def check_journal() -> None:
 
 
 def _write_to(directory: Path) -> None:
-    """Where there is none yet, the first event makes it."""
+    """Try to write to the directory, or check that the first event can create it."""
     if not directory.exists():
         above = next(parent for parent in directory.parents if parent.exists())
         if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):

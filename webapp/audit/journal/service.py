@@ -1,8 +1,8 @@
-"""The journal: an event is durable on this host before a byte of its answer leaves.
+"""The journal, which makes an event durable on this host before its answer leaves.
 
-One thread of the process writes, so that the requests that wait share a transaction and its fsync,
-and so that what hangs is that thread, never a request. Each process has a file of its own, made at
-its first event. `relay` brings what is in the files to the ledger.
+One thread of the process writes. So the requests that wait share a transaction and its fsync, and a
+disk that hangs blocks that thread only, never a request. Each process has a file of its own, made
+at its first event. The relay brings the events in the files to the ledger.
 """
 
 import sqlite3
@@ -25,15 +25,15 @@ log = structlog.get_logger()
 
 TOO_MUCH = "too much waits for the journal's disk"
 LATE = 1.0
-"""Seconds until what could not be written, and nobody waits for, is tried again."""
+"""Seconds until a failed write that nobody waits for is tried again."""
 
 
 class JournalFailed(Exception):
-    """An event is not known to be durable: nothing may be served on it."""
+    """An event is not known to be durable, so the access that it records must not be served."""
 
 
 class Journal:
-    """One process's journal; safe for use by many threads, and by the children of a fork.
+    """The journal of one process, safe for many threads and for the children of a fork.
 
     `on_finalized` is called, on the writing thread, when events have become durable.
     """
@@ -47,7 +47,7 @@ class Journal:
         after_fork(self._reset)
 
     def _reset(self) -> None:
-        """As in a process that has just begun."""
+        """Set the state of a process that has just started."""
         self._queue = WriteQueue(self._ensure_thread)
         self._late_at = 0.0
         self._forgotten: SimpleQueue[tuple[JournalFile, Sequence[int]]] = SimpleQueue()
@@ -55,52 +55,55 @@ class Journal:
         self._writer = JournalWriter(self.directory, self._key, self.max_bytes)
 
     def begin(self, event: AuditEvent) -> None:
-        """Note that an access begins: should the process die, it will stand in the ledger as what
-        `event` says. That is certain LINGER later. Raises `JournalFailed` when too much waits."""
+        """Note that an access begins, within LINGER seconds.
+
+        If the process dies after that, `event` will stand in the ledger. Raises `JournalFailed`
+        when too much waits.
+        """
         try:
             self._queue.put_begun(event)
         except Full as error:
             raise JournalFailed(TOO_MUCH) from error
 
     def begin_durably(self, event: AuditEvent, within: float) -> None:
-        """The same, on disk when this returns; raises `JournalFailed` after `within` seconds."""
+        """Note on disk that an access begins; raises `JournalFailed` after `within` seconds."""
         self._await(WriteRequest(begun=[event], done=Future()), within)
 
     def finalize(self, events: Sequence[AuditEvent], within: float) -> None:
-        """Return once the events are durable, as they will stand in the ledger.
+        """Record how accesses ended, and return once the events are durable.
 
-        Raises `JournalFailed`, after `within` seconds at the latest: say then with `finalize_later`
-        what became of the accesses instead.
+        Raises `JournalFailed`, after `within` seconds at the latest. The caller then refuses the
+        accesses, and records that with `finalize_later`.
         """
         self._await(WriteRequest(finalized=events, done=Future()), within)
 
     def finalize_later(self, events: Sequence[AuditEvent]) -> None:
-        """Write, as soon as it can be, how accesses ended that could not be finalized in time.
+        """Record, once the disk allows it, how accesses ended, without waiting for it.
 
-        Raises `JournalFailed` when too much waits: then they are not recorded.
+        Raises `JournalFailed` when too much waits: the events are not recorded then.
         """
         self._hand_in(WriteRequest(finalized=events, late=True))
 
     def forget(self, file: JournalFile, places: Sequence[int]) -> None:
-        """Remove what the ledger has, soon, where `file` is still the one that is written to."""
+        """Have the thread remove committed rows, if `file` is still the one that it writes to."""
         self._forgotten.put((file, places))
         self._queue.wake()
 
     @property
     def file(self) -> JournalFile | None:
-        """The file written to at the moment; none before the first event."""
+        """The file that is written to now; `None` before the first event."""
         return self._writer.file
 
     @property
     def held(self) -> int:
-        """Events that it has and the ledger is not known to have."""
+        """The number of events in the file that the ledger is not known to have."""
         file = self._writer.file
         return 0 if file is None else file.held
 
     def close(self, within: float) -> None:
-        """Let go of the file once all that waits is written, or `within` seconds are over.
+        """Close the file once all that waits is written, or `within` seconds are over.
 
-        What comes later begins another.
+        A later event begins a new file.
         """
         with self._queue.lock:
             thread = self._thread
@@ -139,21 +142,21 @@ class Journal:
             raise JournalFailed("the journal's disk refused the events") from error
 
     def _run(self) -> None:
-        """The writing thread."""
+        """Run the writing thread."""
         try:
             self._write_all()
         finally:
             with self._queue.lock:
-                if self._thread is current_thread():  # it did not end by itself: another will come
+                if self._thread is current_thread():  # an error ended it
                     self._thread = None
 
     def _write_all(self) -> None:
         while True:
-            closing = self._queue.closing  # as it was before: then all has been taken
+            closing = self._queue.closing  # read before `take`, which then takes everything
             waiting = self._queue.take()
             self._writer.forget(self._take_forgotten())
             self._write(waiting)
-            # Apart: what the disk keeps refusing holds up nobody who waits.
+            # Separately: a write that the disk keeps refusing must not delay those that wait.
             self._write(self._take_late(everything=closing))
             self._writer.checkpoint()
             if closing:
@@ -190,7 +193,7 @@ class Journal:
         except (sqlite3.Error, OSError) as error:
             self._finish(writes, error)
             self._keep(writes)
-        except Exception as error:  # one of them is nothing that can be written down
+        except Exception as error:  # one of the events cannot be written
             if len(writes) > 1:
                 for write in writes:
                     self._write([write])
@@ -210,7 +213,10 @@ class Journal:
         )
 
     def _is_refused(self, write: WriteRequest) -> bool:
-        """Nothing is served on an access whose record may say that it was interrupted."""
+        """Fail a write request whose access may stand in a failed file as interrupted.
+
+        Such an access must not be served.
+        """
         left = self._writer.has_left
         if write.late or not any(event.id.int in left for event in write.finalized):
             return False
@@ -227,7 +233,7 @@ class Journal:
                 write.done.set_exception(error)
 
     def _keep(self, writes: Sequence[WriteRequest]) -> None:
-        """What nobody waits for is tried again: a beginning too, since it may have got a number."""
+        """Try those again that nobody waits for: beginnings too, since they may have a number."""
         again = [write for write in writes if write.done is None]
         if again:
             self._queue.late[:0] = again
@@ -236,5 +242,5 @@ class Journal:
     def _tell(self) -> None:
         try:
             self.on_finalized()
-        except Exception as error:  # what is written is written
+        except Exception as error:  # the events are durable in any case
             log.error("journal_not_relayed", exc_info=error)

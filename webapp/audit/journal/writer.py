@@ -1,4 +1,4 @@
-"""What a journal's one thread does: number events, put them into its file, go on with another."""
+"""The writer of a journal: its thread numbers events and writes them to one file after another."""
 
 import sqlite3
 from collections import OrderedDict
@@ -20,44 +20,45 @@ log = structlog.get_logger()
 FAILURES = Counter("sightline_journal_failures_total", "Transactions that the disk refused.")
 
 REMEMBERED = 10_000
-"""Finalized events that a late second word about them is recognised for."""
+"""Finalized events whose ids are kept, so that a second, late write of one is ignored."""
 
 CHECKPOINT, PER_TRANSACTION = 2**20, 2**14
-"""Bytes that are written beside a file before they are folded into it, and what each transaction
-takes of them, more or less, beyond its events."""
+"""Bytes of the write-ahead log before a checkpoint, and roughly what each transaction adds to them
+beyond its events."""
 
 
 class JournalWriter:
-    """Writes one file after another, in nothing but the thread that it belongs to.
+    """Writes events to one file after another, in the journal's thread only.
 
-    An event gets its number when it is first written, and keeps it, in whichever file it ends.
+    An event gets its number when it is first written. It keeps that number, even if it ends in
+    another file.
     """
 
     def __init__(self, directory: Path, key: bytes, max_bytes: int) -> None:
         self.file: JournalFile | None = None
-        """The one written to at the moment; other threads may access which it is."""
+        """The file that is written to now; other threads may read this attribute."""
         self._directory = directory
         self._key = key
         self._max_bytes = max_bytes
         self._written = 0
         self._next_number = 1
         self._next_place = 1
-        # Events go by their ids' integers, which are much faster to find than the ids.
+        # The keys are the integers of event ids, which are found much faster than UUIDs.
         self._numbers: dict[int, EventOrigin] = {}
-        """Of the accesses that have begun and not ended, and of what a file failed to take."""
+        """The numbers of accesses that have not ended, and of events that a file failed to take."""
         self._places: dict[int, int] = {}
-        """Where the accesses that have begun stand in the file."""
+        """The places in the file of accesses that have not ended."""
         self.has_left: set[int] = set()
-        """Those that a file which failed since may hold as begun: who adopts that one may find the
-        access to be interrupted."""
+        """Accesses that a failed file may hold as begun: the process that adopts the file may
+        report them as interrupted."""
         self._finalized: OrderedDict[int, None] = OrderedDict()
 
     def put(
         self, begun: Iterable[AuditEvent], finalized: Iterable[AuditEvent], *, durable: bool
     ) -> None:
-        """All of them in one transaction; what was finalized before stays as it is.
+        """Write events in one transaction, without those that were finalized before.
 
-        Raises `OSError` or `sqlite3.Error` where the disk refuses, and then nothing is finalized.
+        Raises `OSError` or `sqlite3.Error` where the disk refuses. Nothing is finalized then.
         """
         if self.file is None:
             self.file = self._create()
@@ -79,7 +80,7 @@ class JournalWriter:
         except sqlite3.Error as error:
             _note_failure(error)
             if not _is_full(error):
-                self._numbers |= numbers  # since nobody can say whether the file has them
+                self._numbers |= numbers  # the file may or may not have them
                 self.has_left |= numbers.keys()
                 self.leave()
             raise
@@ -87,7 +88,7 @@ class JournalWriter:
         self._note_put(dict(zip(events, rows, strict=True)), numbers)
 
     def forget(self, forgotten: Iterable[tuple[JournalFile, Sequence[int]]]) -> None:
-        """Remove places from the files they belong to, as far as that is still the one here."""
+        """Remove rows from the current file; rows of earlier files are ignored."""
         places = [place for file, some in forgotten if file is self.file for place in some]
         if not places or self.file is None:
             return
@@ -95,12 +96,12 @@ class JournalWriter:
             self.file.write(forgotten=places, durable=False)
         except sqlite3.Error as error:
             _note_failure(error)
-            self.leave()  # from a full disk too: as a whole it can go without anything written
+            self.leave()  # even if the disk is full: removing a whole file needs no space
         else:
             self._written += PER_TRANSACTION
 
     def checkpoint(self) -> None:
-        """Fold what was written into the file, when that is worth while."""
+        """Checkpoint the file after CHECKPOINT bytes of writes."""
         if self.file is None or self._written < CHECKPOINT:
             return
         self._written = 0
@@ -112,8 +113,11 @@ class JournalWriter:
                 self.leave()
 
     def leave(self) -> None:
-        """Go on with a new file: what the kernel failed to write once, it may not write again, and
-        a later fsync would not tell. The accesses that are open stay in the old one."""
+        """Close the file, so that the next write creates a new one.
+
+        After a failed write, the kernel may not write the same pages again, and a later fsync would
+        not report that. Accesses that have not ended stay in the old file.
+        """
         self.has_left |= self._places.keys()
         self._places.clear()
         file, self.file = self.file, None
@@ -134,7 +138,7 @@ class JournalWriter:
         return file
 
     def _number(self, keys: Iterable[int], journal: UUID) -> tuple[dict[int, EventOrigin], int]:
-        """The number of each event, that which it has or the next; and the next after them."""
+        """Return the number of each event, a new one where it has none, and the next unused one."""
         unused = count(self._next_number)
         numbers = {
             key: self._numbers.get(key) or EventOrigin(journal, next(unused)) for key in keys
@@ -162,7 +166,7 @@ class JournalWriter:
 
 
 def _is_full(error: sqlite3.Error) -> bool:
-    """Nothing was written then, and what is there is as good as before."""
+    """Return whether the disk is full: nothing was written then, and the file is still sound."""
     return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
 
 

@@ -1,4 +1,4 @@
-"""Bringing what dead processes left in their files to the ledger by hand, without the broker."""
+"""Drain the journal files of dead processes into the ledger by hand, without the broker."""
 
 import fcntl
 import sqlite3
@@ -7,28 +7,26 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from webapp.audit.journal import file as journal_file
-from webapp.audit.journal import reader as journal_reader
-from webapp.audit.journal.file import LOCK_SUFFIX, JournalFile, Locked
-from webapp.audit.journal.reader import Row
+from webapp.audit.journal.file import LOCK_SUFFIX, JournalFile, Locked, adopt, list_files
+from webapp.audit.journal.reader import Row, read_all
 
 BATCH = 500
 
 Commit = Callable[[Sequence[Row]], set[str]]
-"""Commits a file's rows, and returns the ids of those events that the ledger has now."""
+"""Commits rows of a file, and returns the ids of those events that the ledger has now."""
 
 
 class Unreadable(Exception):
-    """A file, or the rest of it, is damaged or not ours to read; the text names it."""
+    """A file, or the rest of it, is damaged or may not be read; the text names the file."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """The files of a directory: those that could be taken over, and how much the others hold."""
+class AdoptedFiles:
+    """The adopted files of a directory, and how many events its other files hold."""
 
     files: tuple[JournalFile, ...]
     held_by_living: int
-    """Events that their running processes bring away themselves."""
+    """Events in the files of running processes, which send them themselves."""
     unreadable: tuple[str, ...]
 
     @property
@@ -38,32 +36,32 @@ class Found:
 
 @dataclass(frozen=True)
 class WaitingEvents:
-    """What a directory's files hold, none of them touched."""
+    """The number of events in a directory's files, which stay as they are."""
 
     by_dead: int
     by_living: int
     unreadable: tuple[str, ...]
 
 
-def find(directory: Path, max_bytes: int) -> Found:
-    """Take over what no living process holds; `drain` each of the files, which closes it."""
+def adopt_all(directory: Path, max_bytes: int) -> AdoptedFiles:
+    """Adopt the files that no living process holds. The caller drains, and so closes, each file."""
     files, held, unreadable = [], 0, []
-    for path in journal_file.list_files(directory):
+    for path in list_files(directory):
         try:
-            files.append(journal_file.adopt(path, max_bytes))
+            files.append(adopt(path, max_bytes))
         except Locked:
             held += len(_read(path) or ())
         except FileNotFoundError:
-            continue  # somebody else was faster
+            continue  # another process was faster
         except (OSError, sqlite3.Error):
             unreadable.append(path.name)
-    return Found(tuple(files), held, tuple(unreadable))
+    return AdoptedFiles(tuple(files), held, tuple(unreadable))
 
 
 def drain(file: JournalFile, commit: Commit) -> Iterator[tuple[int, int]]:
-    """Commit a file's events batch by batch; yields how many were taken of how many.
+    """Commit a file's events batch by batch; yields how many of how many were committed.
 
-    What the ledger refuses stays in the file. Raises `Unreadable` where the file is damaged.
+    Events that the ledger refuses stay in the file. Raises `Unreadable` where the file is damaged.
     """
     last = 0
     try:
@@ -80,9 +78,9 @@ def drain(file: JournalFile, commit: Commit) -> Iterator[tuple[int, int]]:
 
 
 def count_waiting(directory: Path) -> WaitingEvents:
-    """Count what waits in the files, and whose they are."""
+    """Count the events that wait in the files of dead and of living processes."""
     dead, living, unreadable = 0, 0, []
-    for path in journal_file.list_files(directory):
+    for path in list_files(directory):
         rows = _read(path)
         if rows is None:
             unreadable.append(path.name)
@@ -94,10 +92,12 @@ def count_waiting(directory: Path) -> WaitingEvents:
 
 
 def _read(path: Path) -> list[Row] | None:
-    """A file's rows, none where its process has emptied it meanwhile; `None` where it is damaged or
-    not ours to read."""
+    """Return a file's rows, or `None` where the file is damaged or may not be read.
+
+    A file that its process has emptied and removed meanwhile has no rows.
+    """
     try:
-        return journal_reader.read_all(path)
+        return read_all(path)
     except sqlite3.Error:
         return None if path.exists() else []
 

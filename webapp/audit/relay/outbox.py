@@ -1,4 +1,4 @@
-"""One journal file on its way to the ledger: what of it was sent, and what is to be sent again."""
+"""The delivery state of one journal file: what was sent, and what is to be sent again."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,24 +9,28 @@ BATCH = 500
 """Events in one task."""
 
 AHEAD = 10_000
-"""Events of one file that were sent and are not known to be committed; more wait in it."""
+"""The most events of one file that may be sent and not known to be committed."""
 
 RESEND = 10.0
-"""Seconds after which what is not in the ledger is sent again, doubled each time up to RESEND_MAX:
-it may still be in the broker, where it waits for a worker, and a second copy would only be one."""
+"""Seconds after which an event that is not in the ledger is sent again.
+
+They double each time up to RESEND_MAX: the first copy may still wait in the broker for a worker,
+and a second one would not help.
+"""
 
 RESEND_MAX = 300.0
-QUESTION = 2000
-"""Ids in one question to the ledger, more or less: those of whole batches."""
+QUERY_IDS = 2000
+"""Ids in one query to the ledger, roughly: whole batches are asked for."""
 
 FindCommitted = Callable[[Sequence[str]], set[str]]
 
 
 @dataclass(frozen=True, eq=False)
 class _Batch:
-    """Rows that were sent together: their ids, by their places."""
+    """Rows that were sent together."""
 
     ids: Mapping[int, str]
+    """The events' ids, by the places of their rows."""
     again_at: float
     wait: float
 
@@ -36,7 +40,10 @@ class _Batch:
 
 
 class Outbox:
-    """Sends and asks nobody itself. For one thread."""
+    """What the relay has sent of one file, and what it sends next, for one thread.
+
+    It does not send anything itself.
+    """
 
     def __init__(self, file: JournalReader, forget: Callable[[Sequence[int]], None]) -> None:
         self.file = file
@@ -44,21 +51,23 @@ class Outbox:
         self._sent: list[_Batch] = []
         self._last = 0
         self._taken: list[_Batch] = []
-        """What `take` returned last, where that had been sent before."""
+        """The batches that `take` returned last, if they had been sent before."""
 
     def take(self, now: float) -> list[Row]:
-        """The next batch to be sent: what has waited long enough first, then what is new. Say with
-        `note_sent` that it was."""
+        """Return the next rows to send: first those that are due again, then new ones.
+
+        The caller sends them, and then calls `note_sent`.
+        """
         while due := _take(batch for batch in self._sent if batch.again_at <= now):
             if rows := self.file.read([place for batch in due for place in batch.ids]):
                 self._taken = due
                 return rows
-            self._remove(due)  # somebody else has emptied the file
+            self._remove(due)  # the rows are gone from the file
         self._taken = []
         return self.file.read_finalized(self._last, min(BATCH, AHEAD - _count(self._sent)))
 
     def note_sent(self, rows: Sequence[Row], now: float) -> None:
-        """That what `take` returned last was sent."""
+        """Note that the rows which `take` returned last were sent."""
         ids = {row.place: row.id for row in rows}
         self._remove(self._taken)
         waited = max((batch.wait for batch in self._taken), default=RESEND / 2)
@@ -67,16 +76,19 @@ class Outbox:
         self._last = max(self._last, *ids)
 
     def ask(self, find_committed: FindCommitted) -> None:
-        """Forget what the ledger has. The first question that it answers with nothing is the last,
-        and what that was about comes up after all the others."""
+        """Ask the ledger which events it has, and forget those.
+
+        The first query that finds nothing is the last one. Its batches are asked about again after
+        all the others.
+        """
         for _ in range(len(self._sent)):
-            asked = _take(self._sent, QUESTION)
-            if not asked:
+            queried = _take(self._sent, QUERY_IDS)
+            if not queried:
                 return
-            committed = find_committed([id_ for batch in asked for id_ in batch.ids.values()])
-            self._remove(asked)
-            self._sent += [left for batch in asked if (left := batch.without(committed)).ids]
-            done = [place for b in asked for place, id_ in b.ids.items() if id_ in committed]
+            committed = find_committed([id_ for batch in queried for id_ in batch.ids.values()])
+            self._remove(queried)
+            self._sent += [left for batch in queried if (left := batch.without(committed)).ids]
+            done = [place for b in queried for place, id_ in b.ids.items() if id_ in committed]
             if not done:
                 return
             self._forget(done)
@@ -86,7 +98,7 @@ class Outbox:
 
 
 def _take(batches: Iterable[_Batch], limit: int = BATCH) -> list[_Batch]:
-    """The first of them, one at least where there are any, with no more rows than the limit."""
+    """Return the first batches, with at most `limit` rows together, but at least one batch."""
     taken: list[_Batch] = []
     rows = 0
     for batch in batches:

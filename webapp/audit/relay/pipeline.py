@@ -1,11 +1,11 @@
-"""The way of an event, bound to an application: journal, relay, workers, ledger."""
+"""The pipeline of an application's events: journal, relay, workers, ledger."""
 
 from collections.abc import Sequence
 
 from celery import Celery
 from flask import Flask, current_app
 
-from webapp.audit import append as ledger
+from webapp.audit import append
 from webapp.audit.event import SealedEvent
 from webapp.audit.journal.service import Journal
 from webapp.audit.relay.relay import Relay
@@ -18,7 +18,7 @@ _JOURNAL, _RELAY = "sightline.journal", "sightline.relay"
 
 
 def init_app(app: Flask) -> None:
-    """Set up by `app.extensions["settings"]` and `["celery"]`; opens and starts nothing yet."""
+    """Make the journal and the relay from the application's settings; opens and starts nothing."""
     settings: Settings = app.extensions["settings"]
     celery: Celery = app.extensions["celery"]
 
@@ -28,14 +28,14 @@ def init_app(app: Flask) -> None:
             args=[batch],
             ignore_result=True,
             retry=False,
-            # Else Celery writes the events out once more, for its logs.
+            # Otherwise Celery would format the events once more, for its logs.
             argsrepr="",
             kwargsrepr="",
         )
 
     def find_committed(ids: Sequence[str]) -> set[str]:
         with app.app_context(), db.scoped(LedgerScope()):
-            return ledger.find_committed(db.session, ids)
+            return append.find_committed(db.session, ids)
 
     key = settings.audit_mac_key.encode()
     journal = Journal(settings.journal_dir, key, settings.journal_max_mb * 2**20)
@@ -49,10 +49,10 @@ def current_journal() -> Journal:
 
 
 def start(app: Flask) -> None:
-    """Relay in this process from now on, also what dead processes have left."""
+    """Start the relay of this process, which also brings what dead processes have left."""
     app.extensions[_RELAY].start()
 
 
 def stop(app: Flask, seconds: float) -> None:
-    """Before the process ends: bring away what can be, and leave the rest to be adopted."""
+    """Relay what can be within `seconds` before the process ends; the rest is left for adoption."""
     app.extensions[_RELAY].drain(seconds)

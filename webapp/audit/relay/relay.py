@@ -1,8 +1,8 @@
-"""The relay: what is in the journals' files goes to the ledger, and is then forgotten.
+"""The relay, which brings events from the journals' files to the ledger.
 
-One thread in each web process. It sends batches to Celery's `audit.commit`, asks the ledger which
-of them it has, removes those from the file, and sends the others again. It takes over the files of
-processes that are dead. Nothing waits for it, and whatever fails it tries again.
+It is one thread in each web process. It sends batches of events to Celery's `audit.commit`, asks
+the ledger which of them it has, removes those from the file, and sends the others again. It takes
+over the files of dead processes. No request waits for the relay, and it retries whatever fails.
 """
 
 import sqlite3
@@ -18,34 +18,34 @@ from prometheus_client import Counter, Gauge
 
 from webapp.audit.event import SealedEvent
 from webapp.audit.forking import after_fork
-from webapp.audit.journal import file as journal_file
-from webapp.audit.journal.file import JournalFile, Locked
+from webapp.audit.journal.file import JournalFile, Locked, adopt, list_files
 from webapp.audit.journal.reader import JournalReader
 from webapp.audit.journal.service import Journal
 from webapp.audit.relay.outbox import BATCH, FindCommitted, Outbox
 
 ASK = 0.5
-"""Seconds between two questions to the ledger."""
+"""Seconds between two queries to the ledger."""
 
 TICK = 0.5
+"""Seconds between two rounds when nothing happens."""
+
 GATHER = 0.1
-"""Seconds between two rounds when nothing happens, and when much does: what finalizes in the
-meantime travels together."""
+"""Seconds between two rounds at least: events that are finalized meanwhile travel together."""
 
 BACKOFF = (0.1, 5.0)
-"""Seconds to the next attempt after a failure, doubled from the first to the second."""
+"""Seconds to the next attempt after a failure: the first value, doubled up to the second."""
 
 ADOPT = 2.0
 """Seconds between two searches for the files of dead processes."""
 
 ADOPTED_MAX = 32
-"""Files that one process empties at a time beside its own."""
+"""Files that one process adopts at a time beside its own."""
 
 UNREADABLE = 60.0
 """Seconds until a file that could not be read is tried again."""
 
 CLOSING = 0.5
-"""Seconds that the journal has to close its file when the relay has used up the time to drain."""
+"""Seconds that the journal gets to close its file, even if draining has used up all the time."""
 
 SENT = Counter("sightline_relay_sent_total", "Events sent to the workers, repeated ones included.")
 RELAY_FAILURES = Counter("sightline_relay_failures_total", "Rounds ended by an error.", ("at",))
@@ -71,10 +71,10 @@ Send = Callable[[list[SealedEvent]], None]
 
 
 class Relay:
-    """Brings a journal's events, and those that dead processes left beside it, to the ledger.
+    """Brings the events of a journal, and those of dead processes beside it, to the ledger.
 
-    `send` hands a batch to the workers; `find_committed` returns those of some ids that the ledger
-    has. Both raise when they could not, and both may take their time: nobody waits for this thread.
+    `send` hands a batch to the workers. `find_committed` returns those of its ids that the ledger
+    has. Both raise an error when they fail, and may be slow, since no request waits for them.
     """
 
     def __init__(self, journal: Journal, send: Send, find_committed: FindCommitted) -> None:
@@ -86,7 +86,7 @@ class Relay:
         journal.on_finalized = self._on_finalized
 
     def _reset(self) -> None:
-        """As in a process that has just begun."""
+        """Set the state of a process that has just started."""
         self._starting = Lock()
         self._thread: Thread | None = None
         self._wake = Event()
@@ -105,15 +105,17 @@ class Relay:
         )
 
     def start(self) -> None:
-        """Run in this process, unless it does already, or has drained."""
+        """Start the thread in this process, unless it runs already or has drained."""
         with self._starting:
             if self._end is None and (self._thread is None or not self._thread.is_alive()):
                 self._thread = Thread(target=self._run, name="relay", daemon=True)
                 self._thread.start()
 
     def drain(self, seconds: float) -> None:
-        """End, having brought away what can be within `seconds`; the rest stays in the files, for
-        whoever adopts them."""
+        """Relay what can be within `seconds`, and end the thread.
+
+        The rest stays in the files, for the process that adopts them.
+        """
         end = monotonic() + seconds
         with self._starting:
             self._end = end
@@ -143,7 +145,7 @@ class Relay:
         return monotonic() > self._end or (self._journal.held == 0 and not self._adopted)
 
     def _follow(self, _: float) -> None:
-        """Read from the file that the journal writes to: a new one after it has failed."""
+        """Follow the journal to the file that it writes to, a new one after a failure."""
         file = self._journal.file
         if file is self._own_file:
             return
@@ -155,10 +157,10 @@ class Relay:
         self._own_file = file
 
     def _adopt(self, now: float) -> None:
-        """Take over what dead processes left, some at a time."""
+        """Adopt the files of dead processes, at most ADOPTED_MAX at a time."""
         if self._end is not None:
             return
-        paths = journal_file.list_files(self._journal.directory)
+        paths = list_files(self._journal.directory)
         self._unreadable = {path: at for path, at in self._unreadable.items() if path in paths}
         for path in paths:
             if len(self._adopted) < ADOPTED_MAX and self._unreadable.get(path, 0.0) <= now:
@@ -167,8 +169,8 @@ class Relay:
 
     def _adopt_one(self, path: Path) -> None:
         try:
-            file = journal_file.adopt(path, self._journal.max_bytes)
-        except (Locked, FileNotFoundError):  # by one that lives, this process for one; or by none
+            file = adopt(path, self._journal.max_bytes)
+        except (Locked, FileNotFoundError):  # held by a living process, perhaps this one, or gone
             self._unreadable.pop(path, None)
         except (sqlite3.Error, OSError) as error:
             self._set_aside(path, error)
@@ -178,7 +180,7 @@ class Relay:
             log.info("journal_adopted", journal=path.stem, events=file.held)
 
     def _set_aside(self, path: Path, error: Exception) -> None:
-        """It stays where it is, for a person to access, and is no reason to stop the others."""
+        """Leave an unreadable file in its place for a person to examine; go on with the others."""
         log.error("journal_unreadable", journal=path.stem, exc_info=error)
         self._unreadable[path] = monotonic() + UNREADABLE
 
@@ -188,7 +190,7 @@ class Relay:
     def _send_next(self, now: float, box: Outbox) -> None:
         rows = box.take(now)
         if rows:
-            # What is damaged in a row the worker finds out, by its MAC.
+            # The worker detects a damaged row by its MAC.
             self._send([(row.event.decode(errors="replace"), row.mac) for row in rows])
             SENT.inc(len(rows))
             box.note_sent(rows, now)
@@ -209,7 +211,7 @@ class Relay:
             try:
                 do(self._own)
             except sqlite3.Error:
-                self._own_file = None  # to be opened anew
+                self._own_file = None  # `_follow` opens it anew
                 raise
 
     def _release(self, _: float) -> None:
@@ -222,7 +224,7 @@ class Relay:
         USED.set(used / self._journal.max_bytes)
 
     def _let_go(self, file: JournalFile) -> None:
-        """An empty one goes; the rest of another is for whoever adopts it next."""
+        """Close an adopted file: an empty one is removed, another can be adopted again."""
         del self._adopted[file]
         try:
             file.close()
@@ -232,7 +234,7 @@ class Relay:
 
 @dataclass
 class _Part:
-    """What the relay does every `period` seconds, and after a failure later and later."""
+    """A step that the relay repeats every `period` seconds, and less often while it fails."""
 
     name: str
     do: Callable[[float], None]
@@ -245,7 +247,7 @@ class _Part:
             return
         try:
             self.do(now)
-        except Exception as error:  # no part can stop the others, or itself for good
+        except Exception as error:  # no part may stop the others, or itself for good
             RELAY_FAILURES.labels(self.name).inc()
             log.warning("relay_failed", at=self.name, error=repr(error))
             self.next_at = monotonic() + self.backoff
