@@ -6,7 +6,7 @@
     cached = list_rules(scope, query)   # cached.value, cached.json, cached.etag, cached.outcome
     invalidate("rules:global")          # in the transaction that changes rows
 
-`generations` argues why nothing outdated is served, `envelope` says what is stored.
+`generations` explains why no outdated result is served, and `envelope` defines what is stored.
 """
 
 from collections.abc import Iterable, Mapping
@@ -33,8 +33,8 @@ __all__ = [
 
 
 def read_generations(tags: Iterable[str]) -> Mapping[str, int]:
-    """The current generations of `tags` (0 for one never invalidated), in one round trip.
+    """Read the current generations of `tags` in one round trip; a tag never invalidated has 0.
 
-    A request reads each once: ask early for all the tags that it will need.
+    A request reads each generation once, so ask early for all the tags that the request will need.
     """
     return current_caching().generations.read(tags).generations

@@ -1,7 +1,7 @@
-"""`cache_result`: the decorator, and how a call finds, awaits or computes its result.
+"""The decorator `cache_result`, and the cached function that finds, awaits or computes a result.
 
-Whatever is wrong with a stored value (corrupt, forged, of another release, outdated) makes it a
-miss that is overwritten, and counted by what was wrong; Redis failing makes it a miss as well.
+A stored value that is corrupt, forged, of another release or outdated is a miss. It is counted by
+its defect, and overwritten. A failure of Redis is a miss as well.
 """
 
 from collections.abc import Callable, Iterable
@@ -31,15 +31,15 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 PATIENCE = 1.0
-"""Seconds to wait for another caller's fill before computing the value oneself."""
+"""Seconds that a caller waits for another one's fill before it computes the value itself."""
 
 POLL = 0.02
 REFRESH_AFTER = 0.8
-"""Part of its life after which a value is refreshed, by one caller, unless told otherwise."""
+"""The part of its life after which one caller refreshes a value, unless `soft_ttl` is given."""
 
 
 class CachedFunction(Generic[S, P, T]):
-    """A function of a scope and canonical arguments whose results are cached."""
+    """A function of a scope and canonical arguments, whose results are cached."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class CachedFunction(Generic[S, P, T]):
         return self._load(call, reading)[0]
 
     def _find(self, call: Call[S], *, fresh: bool = False) -> Found:
-        """The best there is without computing: this process's entry, or else Redis's."""
+        """Find a result without computing it: in this process's memory, or else in Redis."""
         generations = call.caching.generations
         held = call.caching.entries.get(call.key)
         stale: Entry | None = None
@@ -139,15 +139,18 @@ class CachedFunction(Generic[S, P, T]):
             return None, rejected.defect
         if envelope.fingerprint != self._codec.fingerprint:
             return None, "fingerprint"
-        # EPOCH is about memories: what Redis holds stays good when only they are cleared.
+        # EPOCH ends what processes hold in memory. Values in Redis stay current.
         generations = {**envelope.generations, EPOCH: reading.generations[EPOCH]}
         entry = Entry(envelope, generations, self._codec.loads)
         outcome = _age(entry, reading)
         return (entry if outcome in ("hit", "stale") else None), outcome
 
     def _fill(self, call: Call[S], found: Found) -> Cached[T]:
-        """Compute, once however many ask for it; the others wait, holding no connection, and
-        take what came of it. With a stale entry at hand nobody waits."""
+        """Compute the value once, however many callers ask for it.
+
+        The other callers wait for the result, without a database connection. Where there is a stale
+        entry, they take it and do not wait.
+        """
         deadline = monotonic() + (PATIENCE if found.entry is None else 0)
         while True:
             with call.caching.single_flight.enter(call.key) as done:
@@ -162,7 +165,7 @@ class CachedFunction(Generic[S, P, T]):
                 return self._compute(call, found)
 
     def _lead(self, call: Call[S], found: Found, deadline: float) -> Cached[T]:
-        """Fill on behalf of this process, unless another one does."""
+        """Compute the value for this process, unless another process is computing it."""
         store = call.caching.store
         while (token := store.acquire_fill(call.key)) is None:
             if found.entry is not None:
@@ -172,7 +175,7 @@ class CachedFunction(Generic[S, P, T]):
             sleep(POLL)
             found = self._find(call, fresh=True)
         try:
-            found = self._find(call, fresh=True)  # it may have been filled since we last accessed
+            found = self._find(call, fresh=True)  # another process may have filled it meanwhile
             if found.entry is not None and found.outcome != "stale":
                 return self._answer(call, found.entry, found.outcome)
             return self._compute(call, found)
@@ -185,8 +188,10 @@ class CachedFunction(Generic[S, P, T]):
         return self._answer(call, entry, "refreshed" if outcome == "stale" else outcome)
 
     def _load(self, call: Call[S], reading: Reading, *, store: bool = True) -> tuple[Entry, bool]:
-        """Call the function, and store what it returned unless its transaction sees rows that
-        others do not. `reading` is from before, so that a write in between ends the value."""
+        """Call the function and store its result, unless its transaction sees rows of its own.
+
+        `reading` was made before the call, so that a write during the call outdates the value.
+        """
         session = db.session
         opened = not session.in_transaction()
         try:
@@ -221,7 +226,7 @@ class CachedFunction(Generic[S, P, T]):
         try:
             call.caching.store.set(call.key, sealed, seconds)
         except Unavailable:
-            return  # this process has it, and the next fill tries again
+            return  # this process keeps the value, and the next fill tries again
 
 
 def _age(entry: Entry, reading: Reading) -> CacheOutcome:
@@ -254,13 +259,13 @@ def cache_result(
 ) -> Callable[[Callable[Concatenate[S, P], T]], CachedFunction[S, P, T]]:
     """Cache what a function returns for a scope and arguments, as `schema` dumps and loads it.
 
-    The first parameter is the scope, the others are what `keys.canonical` knows. The result is an
-    instance of the schema's model, or None; with `many` a tuple of them. It must depend on the
-    arguments and the rows visible in the scope only, and every write to those rows must
-    `invalidate` one of the `tags`, which are made of the same arguments.
+    The first parameter is the scope; `keys.canonical` defines the types of the others. The result
+    is an instance of the schema's model, or None; with `many`, a tuple of instances. It must depend
+    only on the arguments and on the rows visible in the scope. The `tags` are made from the same
+    arguments, and every write to those rows must `invalidate` one of them.
 
-    `ttl` (by default the setting CACHE_TTL) ends a value for good, `soft_ttl` has one caller
-    refresh it, both in seconds. `warm` yields argument tuples for `flask cache warm`.
+    A value ends `ttl` seconds after its fill, by default CACHE_TTL. After `soft_ttl` seconds one
+    caller refreshes it. `warm` yields argument tuples for `flask cache warm`.
     """
 
     def decorate(function: Callable[Concatenate[S, P], T]) -> CachedFunction[S, P, T]:

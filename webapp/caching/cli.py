@@ -1,4 +1,4 @@
-"""`flask cache`: shows, clears and fills the cache."""
+"""`flask cache`: commands that show, clear and fill the cache."""
 
 import os
 from collections import Counter
@@ -24,7 +24,7 @@ from webapp.extensions import db
 
 
 class CacheCommands(Commands):
-    """A group whose commands need Redis, which a request can do without."""
+    """A group of commands that fail without Redis, unlike a request."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -45,7 +45,7 @@ class FunctionStats:
     function: str
     keys: int
     bytes: int
-    """In Redis, its own overhead included."""
+    """The memory that the results take in Redis, with its overhead."""
     outcomes: dict[str, int]
 
 
@@ -94,7 +94,7 @@ def clear(*, function: str | None, as_json: bool) -> None:
 @group.command("warm")
 @as_json
 def warm(*, as_json: bool) -> None:
-    """Fill the cache: call the cached functions that declare with which arguments."""
+    """Fill the cache: call each cached function with the arguments that it declares."""
     current_caching().store.check()
     calls = [
         (function, arguments)
@@ -118,7 +118,7 @@ def warm(*, as_json: bool) -> None:
 
 
 def _refuse_unknown(function: str) -> None:
-    """A function of an earlier version may have left results."""
+    """Raise unless the name is a function of this version, or of one that has left results."""
     known = sorted({*registry, *_sizes()})
     if function not in known:
         names = "\n".join(f"  {name}" for name in known)
@@ -140,7 +140,7 @@ def _sizes() -> dict[str, list[int]]:
 
 
 def _outcomes() -> dict[str, dict[str, int]]:
-    """Counted by all web processes where they share their metrics, or else by this one."""
+    """Count outcomes, in all web processes if they share their metrics, else in this process."""
     collected = REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         collected = CollectorRegistry()

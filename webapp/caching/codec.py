@@ -1,7 +1,7 @@
-"""A schema as the codec of a cached function's results, and a stable hash over its definition.
+"""The codec of a cached function's results, made of a schema and the schema's fingerprint.
 
-A release that changes a schema or its dataclass changes the fingerprint, so that values dumped by
-the other release are misses, in both directions, while the two run side by side.
+A release that changes a schema or its dataclass changes the fingerprint. While two releases run
+side by side, the values that one dumps are misses for the other.
 """
 
 from dataclasses import fields, is_dataclass
@@ -15,7 +15,7 @@ import orjson
 
 
 class Codec:
-    """Values to JSON and back, through a schema. None is a value like any other."""
+    """Dumps values to JSON and loads them, through a schema. None is a value too."""
 
     def __init__(self, schema: ma.Schema, *, many: bool) -> None:
         self._schema = schema
@@ -37,14 +37,14 @@ class Codec:
 
 
 def fingerprint(schema: ma.Schema, *, many: bool) -> bytes:
-    """16 bytes: the same in every process that runs the same definitions."""
+    """Return a hash of a schema's definition: 16 bytes, the same wherever the same code runs."""
     described = {"many": many, "schema": _schema(schema, frozenset())}
     return blake2b(orjson.dumps(described), digest_size=16, person=b"schema").digest()
 
 
 def _schema(schema: ma.Schema, above: frozenset[type]) -> Any:
     kind = type(schema)
-    if kind in above:  # a schema inside itself: its name stands for what is described further up
+    if kind in above:  # a schema that contains itself: an outer level has described it
         return _name(kind)
     inner = above | {kind}
     return {

@@ -1,11 +1,11 @@
-"""The bytes that a cached value is stored as.
+"""The envelope, which is the form in which a cached value is stored.
 
     magic | version | codec | fingerprint | created | soft | hard | length of tags
     | MAC | tags | payload
 
-The MAC is keyed and covers everything else *and the name that the envelope is stored under*: bytes
-changed anywhere, made by anybody without the key, or copied to another tenant's key are refused
-before a single one of them is interpreted.
+The MAC is keyed. It covers everything else, *and the name that the envelope is stored under*. Bytes
+that were changed, made without the key, or copied to another tenant's name are refused before any
+part of them is interpreted.
 """
 
 import zlib
@@ -23,7 +23,7 @@ VERSION = 1
 MAC_BYTES = 16
 COMPRESS_ABOVE = 4096
 COMPRESSED_AT_MOST = 0.8
-"""Compression is kept only where it saves a fifth: unpacking costs every first reader."""
+"""Compression is kept only where it saves a fifth, since each process has to decompress it."""
 
 _PREFIX = Struct(">4sB")
 _HEADER = Struct(">4sBB16sQQQI")
@@ -33,7 +33,7 @@ Defect = Literal["corrupt", "forged", "version"]
 
 
 class Rejected(Exception):
-    """These bytes are no envelope of ours; `defect` says why."""
+    """The bytes are not a valid envelope; `defect` says why."""
 
     def __init__(self, defect: Defect) -> None:
         super().__init__(defect)
@@ -43,14 +43,15 @@ class Rejected(Exception):
 @dataclass(frozen=True)
 class Envelope:
     fingerprint: bytes
-    """Of the schema that dumped the payload: 16 bytes."""
+    """The fingerprint, 16 bytes, of the schema that dumped the payload."""
     created: int
+    """The time of the fill; this and the next two are in milliseconds since the Unix epoch."""
     soft: int
-    """From here on one caller should refresh the value."""
+    """The time from which one caller should refresh the value."""
     hard: int
-    """From here on nobody may use it. All three in milliseconds since the epoch."""
+    """The time from which the value must not be used."""
     generations: Mapping[str, int]
-    """Those of the value's tags, read before the value was."""
+    """The generations of the value's tags, read before the value was computed."""
     payload: bytes
 
 

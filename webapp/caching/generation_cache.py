@@ -1,31 +1,31 @@
-"""What a process knows for as long as nothing has changed."""
+"""A cache in the process's memory for values that are valid until a generation changes."""
 
 from collections.abc import Hashable
 from threading import Lock
 from typing import Any
 
-REMEMBERED = 10_000
+MAX_ENTRIES = 10_000
 
 
 class GenerationCache:
-    """Values by their keys, each with the generations that it is good for.
+    """Values by their keys, each with the generations at which it was made.
 
-    Those that were not put anew for the longest are forgotten first: to note each reading too, as
-    an LRU does, would cost more than to make a value again now and then.
+    The value that was put first is dropped first. An LRU cache would also note each reading, which
+    costs more than making a value again now and then.
     """
 
-    def __init__(self, size: int = REMEMBERED) -> None:
+    def __init__(self, size: int = MAX_ENTRIES) -> None:
         self._size = size
         self._entries: dict[Hashable, tuple[object, Any]] = {}
         self._lock = Lock()
 
     def get(self, key: Hashable, generations: object) -> Any:
-        """The value, if these generations are its own; `None` where there is none."""
+        """Return the value of `key` that was made at `generations`, or `None`."""
         known = self._entries.get(key)
         return known[1] if known is not None and known[0] == generations else None
 
     def entry(self, key: Hashable) -> tuple[Any, Any] | None:
-        """The generations and the value, be it good or not: until they are compared, a hint."""
+        """Return the generations and the value of `key`, which may be outdated, or `None`."""
         return self._entries.get(key)
 
     def put(self, key: Hashable, generations: object, value: object) -> None:

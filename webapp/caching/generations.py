@@ -1,31 +1,32 @@
-"""Generations: numbers that say whether what was cached under a tag is still current.
+"""Generations: numbers that say whether the values cached under a tag are still current.
 
-The truth is the table `cache_generations`. A transaction that changes rows raises their tags'
-generations in itself, so both become visible together; a cached value names the generations read
-*before* its rows were, and is served only while they are the current ones. So a slow reader can
-store an old value but nobody will take it, and a rollback invalidates nothing.
+The table `cache_generations` is authoritative. A transaction that changes rows also raises the
+generations of their tags, so both changes become visible together. A cached value names the
+generations that were read *before* its rows. It is served only while these generations are current.
+So a slow reader may store an old value, but no caller takes it. A rollback invalidates nothing.
 
-GrantRequest the database each time would cost what the cache saves. Redis therefore holds a
-*lease* of
-each generation: a signed statement that it was current at most LEASE seconds before its expiry.
-Why nobody gets a list from before an acknowledged write:
+Asking the database each time would cost what the cache saves. So Redis holds a *lease* of each
+generation: a signed statement that the generation was current at most LEASE seconds before the
+lease's expiry. No caller gets a value from before an acknowledged write, for these reasons:
 
-1. A lease of generation n expires LEASE after a moment before n was read from the database, by its
-   signed content, which readers check by their own clocks (SKEW apart at most), and by PXAT. So a
-   lease of n is worthless LEASE + SKEW after n+1 was committed, whoever kept or delayed it.
-2. A write returns only when Redis has noted n+1, which no lease of n can replace (the script only
-   ever writes a greater generation, or the same for longer) for as long as there can be one; or,
-   if Redis did not confirm, when LEASE + SKEW have passed since the commit. The note is a lease
-   that is over already: only readers make leases, since a writer may come late to a Redis that
-   has lost a newer note.
-3. If Redis loses n+1, a reader finds no lease and asks the database. A lease of n that another
-   reader was about to publish is refused then: it names the era that it was read in, which began
-   when Redis was last empty. If Redis restarts and restores n from its disk, leases are ignored
-   until those from before the start have expired (`Store._connected`). What is forged, garbage or
-   valid for longer than LEASE is no lease.
+1. A lease of generation n expires LEASE after a moment that lies before n was read from the
+   database. Readers check the signed expiry by their own clocks, which differ by SKEW at most, and
+   Redis applies it by PXAT. So LEASE + SKEW after n+1 was committed, no lease of n is valid,
+   however long it was kept or delayed.
+2. A write returns when Redis has noted n+1. The note stays for as long as a lease of n can exist,
+   and no lease of n can replace it: the script only writes a greater generation, or the same for
+   longer. If Redis does not confirm the note, the write returns LEASE + SKEW after the commit. The
+   note is a lease that has already expired. Only readers make valid leases, since a writer may be
+   late, and Redis may have lost a newer note meanwhile.
+3. If Redis loses n+1, a reader finds no lease and asks the database. Another reader may be about to
+   publish a lease of n. That lease is refused: it names the era in which it was read, and an era
+   begins when Redis was last empty. If Redis restarts and restores n from its disk, readers ignore
+   leases until those from before the start have expired (`Store._connected`). A lease that is
+   forged, malformed or valid for longer than LEASE is ignored too.
 
-What is left: after a failover to a replica of Redis that lags behind, n may be believed until its
-lease ends, LEASE at most. Cached functions must read the primary database, as generations do.
+One case remains: after a failover to a replica of Redis that lags behind, a reader may believe n
+until its lease ends, for LEASE at most. Cached functions must read the primary database, as
+generations do.
 """
 
 from collections.abc import Iterable, Mapping
@@ -51,7 +52,7 @@ SKEW = 0.1
 LONGEST_MS = (LEASE + SKEW) * 1000
 
 EPOCH = "cache"
-"""The tag of everything that processes hold in their memory; `flask cache clear` ends it."""
+"""The tag of all values in the memory of processes; `flask cache clear` invalidates it."""
 
 MAC_BYTES = 16
 REMEMBERED = 1000
@@ -67,27 +68,27 @@ _READS_COMMITTED_ONLY = text(
 
 
 class Reading(NamedTuple):
-    """What one round trip found; made several times in a request, and a dataclass takes longer."""
+    """The result of one round trip. A request makes several; a dataclass would take longer."""
 
     generations: Mapping[str, int]
-    """Of the tags asked for and EPOCH."""
+    """The generations of EPOCH and of the tags asked for."""
     stored: bytes | None
     reachable: bool
 
 
 class Generations:
-    """The current generations, by their leases or from the database."""
+    """Reads the current generations from their leases, or else from the database."""
 
     def __init__(self, store: Store, key: bytes) -> None:
         self._store = store
         self._key = key
-        # The leases last seen, whose MACs need no second access while they are the same bytes.
+        # The leases last seen: the MAC of a lease is verified once, while its bytes stay the same.
         self._verified: dict[str, tuple[bytes, int, int]] = {}
 
     def read(self, tags: Iterable[str], key: str | None = None, *, fresh: bool = False) -> Reading:
-        """The generations of `tags` and the bytes stored under `key`, in one round trip.
+        """Read the generations of `tags` and the bytes stored under `key`, in one round trip.
 
-        Within a request, generations are read once unless `fresh` ones are asked for.
+        A request reads each generation once, unless `fresh` ones are asked for.
         """
         known = _known()
         wanted = dict.fromkeys((EPOCH, *tags))
@@ -114,7 +115,7 @@ class Generations:
     def publish(
         self, generations: Mapping[str, int], now: int, *, era: bytes | None = None
     ) -> None:
-        """Lease `generations`, current at the time `now` (in ms) in `era`, to every reader."""
+        """Publish leases of `generations` that were current at `now` (in ms) in `era`."""
         expires = now + int(LEASE * 1000)
         leases = {
             f"gen:{tag}": (generation, expires, self._lease(tag, generation, expires))
@@ -123,7 +124,7 @@ class Generations:
         self._store.publish(leases, era=era)
 
     def note(self, generations: Mapping[str, int]) -> None:
-        """Have nobody believe what was current before `generations`, which were committed."""
+        """Note committed `generations`, so that no reader believes a lease of earlier ones."""
         now = now_ms()
         expires = now + int((LEASE + SKEW) * 1000)
         notes = {
@@ -170,7 +171,7 @@ class Generations:
         now = now_ms()
         rows = _select(db.session, tags)
         generations = {tag: generation for tag, generation, _ in rows}
-        # A transaction with a snapshot of its own may see what was current long ago.
+        # A transaction that keeps a snapshot may see generations that are long outdated.
         if era is not None and rows[0][2] == "read committed":
             with suppress(Unavailable):
                 self.publish(generations, now, era=era)
@@ -188,13 +189,13 @@ def now_ms() -> int:
 
 
 def forget() -> None:
-    """Have the current request read generations anew."""
+    """Make the current request read generations anew."""
     if has_app_context():
         _known().clear()
 
 
 def _known() -> dict[str, int]:
-    """The generations that this request has read; outside a request nothing is kept."""
+    """Return the generations that this request has read; outside a request, an empty dict."""
     known = current_state().generations
     return {} if known is None else known
 
@@ -207,7 +208,7 @@ def _recall(known: Mapping[str, int], tags: Iterable[str]) -> dict[str, int] | N
 
 
 def _select(session: ScopedSession, tags: list[str]) -> list[tuple[str, int, str]]:
-    """Read generations in the transaction that is open, or in one that is ended again."""
+    """Read generations in the open transaction, or in a new one that is rolled back."""
     if session.scope is None:
         with session.scoped(IdentityScope()):
             return _rows(session, tags)
@@ -224,6 +225,8 @@ def _rows(session: ScopedSession, tags: list[str]) -> list[tuple[str, int, str]]
 
 
 def reads_committed_only(session: ScopedSession) -> bool:
-    """Whether the open transaction sees what every other sees now: it has written nothing itself,
-    and keeps no older snapshot."""
+    """Return whether the open transaction sees the same rows as every other transaction now.
+
+    It does if it has written nothing itself, and keeps no older snapshot.
+    """
     return bool(session.scalar(_READS_COMMITTED_ONLY))

@@ -1,4 +1,4 @@
-"""`invalidate`, and the session's events that carry it out with the transaction."""
+"""`invalidate`, and the session's events that carry it out when the transaction commits."""
 
 from time import monotonic, sleep
 
@@ -14,7 +14,7 @@ from webapp.http.state import current_state
 
 _NOTES, _RAISED, _COMMITTED = "cache.notes", "cache.raised", "cache.committed"
 
-# The clock keeps a generation from coming back after the table was emptied or restored.
+# Generations begin at the clock's time: none comes back after the table was emptied or restored.
 _RAISE = text(
     "insert into cache_generations (tag, generation)"
     " select tag, extract(epoch from clock_timestamp()) * 1000000"
@@ -26,12 +26,12 @@ _RAISE = text(
 
 
 def invalidate(*tags: str) -> None:
-    """End everything cached under `tags` when the current transaction commits.
+    """End all values cached under `tags` when the current transaction commits.
 
-    Until then this session's cached functions with one of them compute, and store nothing. A
-    rollback, also of the savepoint that this was called in, forgets it. The commit returns when
-    no process can serve what it ended any more: at once, or while Redis does not answer after
-    the longest that a process may believe what it knows.
+    Until then, this session's cached functions with one of these tags compute and store nothing. A
+    rollback cancels the invalidation, and so does that of a savepoint in which this was called.
+    The commit returns when no process can serve the ended values any more. That is at once, or
+    LEASE + SKEW after the commit if Redis does not answer.
     """
     session = db.session
     if not session.in_transaction():
@@ -41,7 +41,7 @@ def invalidate(*tags: str) -> None:
 
 
 def is_noted(tags: frozenset[str]) -> bool:
-    """Whether the open transaction is about to end what is cached under one of `tags`."""
+    """Return whether the open transaction has invalidated one of `tags`."""
     session = current_state().session
     return session is not None and any(tag in tags for tag, _ in session.info.get(_NOTES, ()))
 
@@ -52,7 +52,7 @@ def _raise_generations(session: ScopedSession) -> None:
         return
     session.flush()
     if notes := session.info.get(_NOTES):
-        # Late, since it locks the rows until the commit; sorted, so that two cannot deadlock.
+        # Late, since this locks the rows until the commit. Sorted, so that two cannot deadlock.
         tags = sorted({tag for tag, _ in notes})
         rows = session.execute(_RAISE, {"tags": tags})
         session.info[_RAISED] = {row.tag: row.generation for row in rows}
@@ -72,7 +72,7 @@ def _forget_rolled_back(session: ScopedSession, ended: SessionTransaction) -> No
 
 @event.listens_for(ScopedSession, "after_transaction_end")
 def _end(session: ScopedSession, ended: SessionTransaction) -> None:
-    """Publish what was committed; by now the connection is back in the pool."""
+    """Publish the committed generations, when the connection is back in the pool."""
     if ended.parent is not None:
         return
     session.info.pop(_NOTES, None)
@@ -86,7 +86,7 @@ def _publish(raised: dict[str, int], committed: float) -> None:
     try:
         current_caching().generations.note(raised)
     except Unavailable:
-        # Leases of what was current before may be out there: let the last of them expire.
+        # Readers may hold leases of earlier generations: wait until the last one has expired.
         sleep(max(0.0, committed + LEASE + SKEW - monotonic()))
 
 

@@ -1,7 +1,8 @@
-"""Cache keys: one for each function, visibility and set of arguments, and never the same for two.
+"""Cache keys: a different one for each function, visibility and tuple of arguments.
 
-Arguments become canonical JSON in which everything but strings, integers, booleans and null is an
-array that names its own type, so that no value can be written like one of another type.
+Arguments become canonical JSON. Strings, integers, booleans and null stay what they are; any other
+value becomes an array that names its type. So two values of different types never have the same
+form.
 """
 
 from collections.abc import Callable
@@ -20,21 +21,26 @@ Canonical = str | int | bool | list[Any] | None
 
 
 def value_key(function: str, visibility: str, arguments: tuple[object, ...]) -> str:
-    """The name that a result is stored under; raises `TypeError` for an argument of another kind
-    than `canonical` knows."""
+    """Return the name that a result is stored under.
+
+    Raises `TypeError` for an argument that `canonical` refuses.
+    """
     content = orjson.dumps([function, visibility, *map(canonical, arguments)])
     return f"value:{function}:{blake2b(content, digest_size=16).hexdigest()}"
 
 
 def function_of(key: str) -> str:
-    """The function that a value key belongs to."""
+    """Return the name of the function that a value key belongs to."""
     return key.split(":")[1]
 
 
 def canonical(value: object) -> Canonical:
-    """`value` for JSON, if it is a string, integer, boolean, None, UUID, aware datetime, enum
-    member, or a frozen dataclass or tuple of them; raises `TypeError` for anything else."""
-    if value is None or type(value) is str:  # as most are
+    """Return the canonical form of `value` for JSON.
+
+    It takes a string, integer, boolean, None, UUID, aware datetime or enum member, and a frozen
+    dataclass or tuple of these; raises `TypeError` for anything else.
+    """
+    if value is None or type(value) is str:  # most values are
         return value
     encode = _ENCODERS.get(type(value))
     return encode(value) if encode is not None else _other(value)

@@ -1,4 +1,4 @@
-"""The values that a process keeps in its own memory."""
+"""The cached values that a process keeps in its own memory."""
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -11,9 +11,11 @@ from cachetools import LRUCache
 from webapp.caching.envelope import Envelope
 
 MEMORY = 16 * 2**20
+"""Bytes for all entries together."""
+
 LEAST_WEIGHT = 4096
 OBJECTS_PER_BYTE = 4
-"""What a payload's objects evaluate, roughly, beside its JSON."""
+"""Bytes that a payload's objects take, roughly, for each byte of its JSON."""
 
 
 class Unloadable(Exception):
@@ -21,7 +23,7 @@ class Unloadable(Exception):
 
 
 class Entry:
-    """A value in memory: its JSON, and the objects once somebody has asked for them."""
+    """A cached value in memory: its JSON, and the objects once a caller has asked for them."""
 
     def __init__(
         self, envelope: Envelope, generations: Mapping[str, int], load: Callable[[bytes], Any]
@@ -41,12 +43,12 @@ class Entry:
     def _value(self) -> Any:
         try:
             return self._load(self.json)
-        except Exception as error:  # validators and models are free to raise what they like
+        except Exception as error:  # validators and models may raise anything
             raise Unloadable from error
 
     @property
     def value(self) -> Any:
-        """The payload through the schema: one and the same object for every caller."""
+        """The object that the schema loads from the payload, the same one for every caller."""
         with self._lock:
             return self._value
 
@@ -56,8 +58,10 @@ class Entry:
 
 
 class Entries:
-    """The most recently used entries. Each weighs LEAST_WEIGHT at least, so that the one bound
-    limits both their number and their bytes."""
+    """The most recently used entries, within MEMORY bytes.
+
+    Each entry weighs LEAST_WEIGHT at least, so that MEMORY limits their number too.
+    """
 
     def __init__(self) -> None:
         self._entries: LRUCache[str, Entry] = LRUCache(MEMORY, getsizeof=lambda e: e.weight)

@@ -1,4 +1,4 @@
-"""The generations of cached rows, in the database so that they change with the rows themselves."""
+"""The table of generations, which change in the same transaction as the cached rows."""
 
 from sqlalchemy import BigInteger, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
@@ -7,7 +7,7 @@ from webapp.db.base import Base
 
 
 class CacheGeneration(Base):
-    """Names no tenant and holds no data: every scope's role may read, add and raise it."""
+    """The generation of a tag. It holds no tenant's data: every role may read, add and raise it."""
 
     __tablename__ = "cache_generations"
 

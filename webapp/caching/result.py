@@ -1,6 +1,6 @@
-"""What a cached function returns: frozen dataclasses, kept as the JSON that their schema dumps.
+"""The results of cached functions: frozen dataclasses, stored as the JSON that a schema dumps.
 
-A hit and a miss alike are loaded from that JSON, so they are equal by construction.
+The value of a hit and the value of a miss are both loaded from that JSON. So they are equal.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ T = TypeVar("T")
 CacheOutcome = Literal[
     "hit_local",  # from this process's memory
     "hit",  # from Redis
-    "stale",  # due for a refresh that somebody else is making
+    "stale",  # served while another caller refreshes the value
     "refreshed",
     "miss",
     "expired",
@@ -30,7 +30,7 @@ CacheOutcome = Literal[
     "fingerprint",
     "unloadable",
     "unavailable",  # Redis did not answer
-    "bypass",  # the transaction has changes of its own
+    "bypass",  # the transaction sees rows that others do not see
 ]
 
 REQUESTS = Counter(
@@ -43,7 +43,7 @@ class WrongScope(RuntimeError):
 
 
 class Call(NamedTuple, Generic[S]):
-    """One call of a cached function; as `Reading`, for want of time."""
+    """One call of a cached function. A dataclass would take longer."""
 
     caching: Caching
     scope: S
@@ -53,7 +53,7 @@ class Call(NamedTuple, Generic[S]):
 
 
 class Found(NamedTuple):
-    """What was found for a call: an entry that may be served, or none and why."""
+    """The result of searching the cache for a call: an entry, or the reason why there is none."""
 
     entry: Entry | None
     outcome: CacheOutcome
@@ -61,7 +61,7 @@ class Found(NamedTuple):
 
 
 class Cached(Generic[T]):
-    """A result: its JSON at once, its objects when they are asked for."""
+    """A result: its JSON, and its objects, which are loaded when a caller asks for them."""
 
     __slots__ = ("_entry", "_reload", "outcome")
 
@@ -69,22 +69,24 @@ class Cached(Generic[T]):
         self._entry = entry
         self._reload = reload
         self.outcome: CacheOutcome = outcome
-        """How it came about; all but `hit_local`, `hit` and `stale` were computed just now."""
+        """How the result was obtained; all but `hit_local`, `hit` and `stale` were computed now."""
 
     @property
     def json(self) -> bytes:
-        """What the schema dumped, byte for byte."""
+        """The JSON that the schema dumped, byte for byte."""
         return self._entry.json
 
     @property
     def etag(self) -> str:
-        """A strong entity tag of `json`, in its quotes."""
+        """The strong entity tag of `json`, with its quotes."""
         return self._entry.etag
 
     @property
     def value(self) -> T:
-        """The declared type, loaded from `json`; a stored payload that does not load is computed
-        anew."""
+        """The object of the declared type, loaded from `json`.
+
+        A stored payload that cannot be loaded is computed anew.
+        """
         try:
             value: T = self._entry.value
         except Unloadable:

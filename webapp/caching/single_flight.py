@@ -1,4 +1,4 @@
-"""One thread at a time computes a value; the others wait for what comes of it."""
+"""Single flight: one thread at a time computes a value, and the others wait for it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

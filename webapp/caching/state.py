@@ -1,4 +1,4 @@
-"""What the cache keeps for an application, in `app.extensions`."""
+"""The cache's state for an application, in `app.extensions`."""
 
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -32,7 +32,7 @@ def current_caching() -> Caching:
 
 
 def init_app(app: Flask) -> None:
-    """Set up the cache by `app.extensions["settings"]`; connects to nothing yet."""
+    """Make the cache from the application's settings; connects to nothing yet."""
     settings: Settings = app.extensions["settings"]
     prefix = f"{APPLICATION}:{settings.env}:cache:"
     store = Store(settings.redis_url, prefix, settings.cache_timeout, LEASE + SKEW)
@@ -40,7 +40,7 @@ def init_app(app: Flask) -> None:
         app,
         {
             "CACHE_TYPE": "RedisCache",
-            "CACHE_REDIS_HOST": store.client,  # a client is accepted for a host: one pool for all
+            "CACHE_REDIS_HOST": store.client,  # a client instead of a host: one pool for all
             "CACHE_KEY_PREFIX": prefix,
             "CACHE_SERIALIZER": Verbatim(),
             "CACHE_DEFAULT_TIMEOUT": settings.cache_ttl,

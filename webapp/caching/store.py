@@ -1,7 +1,7 @@
-"""Redis, as far as the cache uses it: every call bounded, every failure an `Unavailable`.
+"""The cache's commands to Redis. Each has a timeout, and raises `Unavailable` if it fails.
 
-After a connection fails or hangs, Redis is left alone for a moment, so that a request does not pay
-the timeout more than once. The database answers meanwhile.
+After a connection fails or hangs, no command is sent for SKIP seconds, so that a request does not
+wait for the timeout more than once. The database answers meanwhile.
 """
 
 import secrets
@@ -19,16 +19,16 @@ from redis.retry import Retry
 from webapp.extensions import cache
 
 SKIP = 0.5
-"""Seconds that Redis is left alone after it failed."""
+"""Seconds without commands after Redis has failed."""
 
 MAX_CONNECTIONS = 10_000
 """Two for each thread: as many as there may ever be. redis-py refuses the hundred and first."""
 
 FILL_SECONDS = 5.0
-"""Seconds after which another process may fill a value, should the one that began have died."""
+"""Seconds after which another process may fill a value, in case the first one has died."""
 
 ERA = "era"
-"""The key whose value lasts until Redis is wiped."""
+"""The key of a random value that stays the same until Redis loses its data."""
 
 _PUBLISH = """
 if ARGV[2] ~= '' and redis.pcall('GET', KEYS[1]) ~= ARGV[2] then return end
@@ -50,7 +50,7 @@ redis.call('SET', KEYS[1], ARGV[1])
 return ARGV[1]
 """
 
-# A lock without an expiry, or with one too far away, is not one of ours.
+# A lock without an expiry, or with one that is too far away, was not set by this script.
 _ACQUIRE = """
 local left = redis.call('PTTL', KEYS[1])
 if left > 0 and left <= tonumber(ARGV[2]) then return 0 end
@@ -62,11 +62,11 @@ _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL
 
 
 class Unavailable(Exception):
-    """Redis failed, or did so a moment ago."""
+    """Redis has failed, now or within the last SKIP seconds."""
 
 
 class Verbatim(BaseSerializer):
-    """Bytes as they are: envelopes come sealed, and nothing here is ever unpickled."""
+    """A serializer that keeps bytes as they are: envelopes are sealed, and nothing is unpickled."""
 
     def dumps(self, value: bytes, protocol: int = 0) -> bytes:
         return value
@@ -104,7 +104,7 @@ class Store:
 
     @property
     def trusted(self) -> bool:
-        """Whether no lease in Redis can be one from before its last start (see `_connected`)."""
+        """Whether all leases from before Redis's last start have expired (see `_connected`)."""
         return monotonic() >= self._restored_until
 
     def get_many(self, *keys: str) -> list[bytes | None]:
@@ -121,7 +121,7 @@ class Store:
         self._call(cache.set, key, value, timeout=seconds)
 
     def era(self) -> bytes:
-        """What changes with every loss of what Redis held."""
+        """Return a value that changes whenever Redis loses its data."""
         key, new = self.prefix + ERA, secrets.token_hex(16)
         era: bytes = self._call(self._era, keys=[key], args=[new])
         return era
@@ -133,17 +133,20 @@ class Store:
         era: bytes | None = None,
         at_once: bool = False,
     ) -> None:
-        """Write leases (generation, expiry in ms, bytes), none over a newer one, and with an `era`
-        none in another one. `at_once` tries even while Redis is being left alone."""
+        """Write leases, each as generation, expiry in ms, and bytes.
+
+        No lease replaces a newer one. With an `era`, nothing is written in any other era. `at_once`
+        tries even within SKIP seconds after a failure.
+        """
         arguments = [part for lease in leases.values() for part in lease]
         keys = [self.prefix + key for key in (ERA, *leases)]
         call = self._attempt if at_once else self._call
         call(self._publish, keys=keys, args=[int(self._lease * 1000), era or b"", *arguments])
 
     def acquire_fill(self, key: str) -> bytes | None:
-        """A token for the process that fills `key`; `None` while another process does.
+        """Return a token if this process may fill `key`, or `None` while another process fills it.
 
-        Without Redis every process fills for itself.
+        Without Redis, every process fills for itself.
         """
         token = secrets.token_bytes(16)
         name = self.prefix + _fill_key(key)
@@ -159,14 +162,14 @@ class Store:
         try:
             self._call(self._release, keys=[self.prefix + _fill_key(key)], args=[token])
         except Unavailable:
-            return  # it ends by itself after FILL_SECONDS
+            return  # the lock expires after FILL_SECONDS
 
     def check(self) -> None:
         """Raise `Unavailable` unless Redis answers."""
         self._attempt(self.client.ping)
 
     def scan(self, prefix: str) -> Iterator[list[str]]:
-        """The names of all keys that begin so, in batches and without the store's own prefix."""
+        """Yield all keys that begin with a prefix, in batches, without the store's own prefix."""
         cursor = 0
         while True:
             cursor, names = self._attempt(
@@ -178,7 +181,7 @@ class Store:
                 return
 
     def sizes(self, keys: list[str]) -> list[int]:
-        """The bytes that each of the keys takes in Redis."""
+        """Return the bytes that each of the keys takes in Redis."""
         pipeline = self.client.pipeline(transaction=False)
         for key in keys:
             pipeline.memory_usage(self.prefix + key)
@@ -214,15 +217,17 @@ class Store:
             raise Unavailable from error
 
     def _connected(self, connection: Any) -> None:
-        """Greet a new connection, and distrust the leases of a Redis that started just now: it may
-        have restored them from a disk that had not yet seen a newer generation. Every start breaks
-        every connection, so no process can miss one."""
+        """Set up a new connection, and distrust leases if Redis has just started.
+
+        Redis may have restored them from a disk that had no newer generation yet. Every start
+        breaks all connections, so that each process notices it here.
+        """
         connection.on_connect()
         connection.send_command("INFO", "server")
         try:
             info = connection.read_response()
         except redis.ResponseError:
-            info = b"uptime_in_seconds:0"  # not allowed to ask: assume the worst
+            info = b"uptime_in_seconds:0"  # INFO is not allowed: assume that Redis has just started
         uptime = int(info.partition(b"uptime_in_seconds:")[2].split(b"\r")[0])
         if uptime <= self._lease + 1:
             self._restored_until = monotonic() + self._lease
