@@ -1,8 +1,8 @@
-"""A process for the tests: many threads that ask for the same value at the same moment.
+"""A process of the tests whose threads all call for the same value at the same moment.
 
     python -m tests.caching.caller DATABASE_URL REDIS_URL TENANT THREADS LOAD_SECONDS
 
-Says `ready`, starts on a line from standard input, and prints what came of it as JSON.
+It prints `ready`, waits for a line on standard input, and prints the results as JSON.
 """
 
 import sys

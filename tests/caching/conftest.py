@@ -1,4 +1,4 @@
-"""The sample application on servers of its own, which its tests stop, kill and wipe."""
+"""Fixtures of the sample application, on servers that its tests stop, kill and wipe."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -42,7 +42,7 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgr
 
 
 def login_url(server: PostgresServer) -> str:
-    """For a role that owns nothing, as the application insists."""
+    """Return the URL for a login role that owns nothing, as the application requires."""
     return server.url(LOGIN, LOGIN, "postgres").replace("postgresql:", "postgresql+psycopg2:")
 
 
@@ -59,7 +59,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 def make_app(
     postgres_server: PostgresServer, redis_server: RedisServer
 ) -> Iterator[Callable[..., Flask]]:
-    """Makes applications that stand for processes: each has its own memory and connections."""
+    """Makes applications, each with its own memory and connections, as a process has them."""
     apps: list[Flask] = []
 
     def make(**settings: Any) -> Flask:
@@ -95,7 +95,7 @@ def scope() -> TenantScope:
 
 @pytest.fixture
 def counted() -> Counted:
-    """How often a function's calls came out so, in this test process."""
+    """Counts the calls of a function with an outcome, in this test process."""
 
     def count(function: str, outcome: str) -> float:
         name = f"tests.caching.sample.{function}"

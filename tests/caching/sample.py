@@ -1,4 +1,4 @@
-"""A small application around the cache: one table, and cached functions of every shape."""
+"""A small application with the cache: one table, and cached functions of every kind."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ class Query:
 
 
 class ThingSchema(Schema):
-    """Refers to a schema that is defined after it, which refers to itself."""
+    """A schema with a field of a schema that is defined later, and that contains itself."""
 
     model = Thing
 
@@ -82,7 +82,7 @@ class PageSchema(Schema):
 
 
 class Probe:
-    """Counts what is computed, and runs what a test wants in the middle of it."""
+    """Counts computations, and runs a test's callbacks during them."""
 
     def __init__(self) -> None:
         self.reset()

@@ -1,4 +1,4 @@
-"""A PostgreSQL and a Redis for these tests, which stop, kill and wipe them as they like."""
+"""A PostgreSQL and a Redis that tests stop, kill and wipe."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ class RedisServer(servers.RedisServer):
         self.start()
 
     def restart(self) -> None:
-        """Start again, with what was last saved."""
+        """Start the server again, with the data that it last saved."""
         assert self.process is not None
         if self.process.poll() is None:
             self.resume()

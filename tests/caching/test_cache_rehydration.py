@@ -1,4 +1,4 @@
-"""G9: a hit and a miss are the same frozen type with equal values, whatever Redis holds."""
+"""Tests of guarantee G9: hit and miss return equal values of one frozen type, whatever Redis holds."""
 
 import pickletools
 import subprocess
@@ -83,10 +83,10 @@ shared_servers = settings(
 )
 
 
-def in_turn(
+def call_in_turn(
     apps: tuple[Flask, ...], scope: TenantScope, function: CachedFunction[Any, ..., Any], name: str
 ) -> list[Any]:
-    """Call for a miss, then from the same process's memory, then from Redis."""
+    """Call a cached function in each application in turn."""
     results = []
     for app in apps:
         with inside(app, scope):
@@ -95,7 +95,7 @@ def in_turn(
     return results
 
 
-def assert_alike(results: list[Any], expected: object) -> None:
+def assert_equal_results(results: list[Any], expected: object) -> None:
     assert [result[0] for result in results] == ["miss", "hit_local", "hit"]
     for _, value, json, etag in results:
         assert type(value) is type(expected)
@@ -105,12 +105,12 @@ def assert_alike(results: list[Any], expected: object) -> None:
 
 @shared_servers
 @given(thing=st.none() | things)
-def test_hit_and_miss_are_equal(
+def test_hit_and_miss_return_equal_values_of_one_type(
     app: Flask, other_app: Flask, scope: TenantScope, thing: Thing | None
 ) -> None:
     probe.thing = thing
-    results = in_turn((app, app, other_app), scope, find_thing, uuid4().hex)
-    assert_alike(results, thing)
+    results = call_in_turn((app, app, other_app), scope, find_thing, uuid4().hex)
+    assert_equal_results(results, thing)
     if thing is not None:
         value = results[-1][1]
         assert type(value.parts) is tuple
@@ -123,21 +123,23 @@ def test_hit_and_miss_are_equal(
 
 @shared_servers
 @given(many=st.lists(things, max_size=4).map(tuple))
-def test_many_are_a_tuple_on_hit_and_miss(
+def test_many_values_are_a_tuple_on_hit_and_miss(
     app: Flask, other_app: Flask, scope: TenantScope, many: tuple[Thing, ...]
 ) -> None:
     probe.things = many
-    assert_alike(in_turn((app, app, other_app), scope, find_things, uuid4().hex), many)
+    assert_equal_results(call_in_turn((app, app, other_app), scope, find_things, uuid4().hex), many)
 
 
-def test_none_is_a_value(app: Flask, other_app: Flask, scope: TenantScope) -> None:
-    assert_alike(in_turn((app, app, other_app), scope, find_thing, "none"), None)
+def test_none_is_cached_like_any_value(app: Flask, other_app: Flask, scope: TenantScope) -> None:
+    assert_equal_results(call_in_turn((app, app, other_app), scope, find_thing, "none"), None)
     assert probe.loads == 1
 
 
-def test_a_hit_is_read_by_many_threads(app: Flask, other_app: Flask, scope: TenantScope) -> None:
+def test_hit_gives_one_object_to_many_threads(
+    app: Flask, other_app: Flask, scope: TenantScope
+) -> None:
     probe.thing = THING
-    in_turn((app,), scope, find_thing, "x")
+    call_in_turn((app,), scope, find_thing, "x")
     barrier = threading.Barrier(32)
     with inside(other_app, scope):
         cached = find_thing(scope, "x")
@@ -179,7 +181,7 @@ def assert_miss_that_is_overwritten(
     bad: bytes,
     outcomes: tuple[str, ...],
 ) -> None:
-    """`bad` in place of the value of `find_thing(scope, "x")`."""
+    """Store `bad` as the value of `find_thing(scope, "x")`; assert that the call replaces it."""
     key = stored_key(redis_server)
     redis_server.client.set(key, bad)
     caching(app).entries.clear()
@@ -198,11 +200,11 @@ def assert_miss_that_is_overwritten(
 
 
 @pytest.mark.slow
-def test_every_flipped_byte_is_noticed(
+def test_stored_value_with_a_flipped_byte_is_a_miss(
     app: Flask, scope: TenantScope, redis_server: RedisServer, counted: Counted
 ) -> None:
     probe.thing = THING
-    in_turn((app,), scope, find_thing, "x")
+    call_in_turn((app,), scope, find_thing, "x")
     for position in range(len(stored_bytes(redis_server))):
         good = stored_bytes(redis_server)
         bad = bytearray(good)
@@ -213,11 +215,11 @@ def test_every_flipped_byte_is_noticed(
 
 
 @pytest.mark.slow
-def test_every_truncation_is_noticed(
+def test_truncated_stored_value_is_a_miss(
     app: Flask, scope: TenantScope, redis_server: RedisServer, counted: Counted
 ) -> None:
     probe.thing = THING
-    in_turn((app,), scope, find_thing, "x")
+    call_in_turn((app,), scope, find_thing, "x")
     for length in range(len(stored_bytes(redis_server))):
         bad = stored_bytes(redis_server)[:length]
         outcomes = ("corrupt", "forged")
@@ -226,7 +228,7 @@ def test_every_truncation_is_noticed(
 
 @shared_servers
 @given(garbage=st.binary(max_size=200) | st.binary(max_size=200).map(lambda tail: MAGIC + tail))
-def test_garbage_is_a_miss(
+def test_garbage_in_redis_is_a_miss(
     app: Flask,
     scope: TenantScope,
     redis_server: RedisServer,
@@ -236,17 +238,17 @@ def test_garbage_is_a_miss(
     probe.thing = THING
     redis_server.wipe()
     caching(app).entries.clear()
-    in_turn((app,), scope, find_thing, "x")
+    call_in_turn((app,), scope, find_thing, "x")
     assert_miss_that_is_overwritten(
         app, scope, redis_server, counted, garbage, ("corrupt", "forged", "version")
     )
 
 
-def test_garbage_over_every_key_of_every_type(
+def test_garbage_of_any_type_in_every_key_fails_no_call(
     app: Flask, other_app: Flask, scope: TenantScope, redis_server: RedisServer
 ) -> None:
     for _ in range(3):
-        in_turn((app,), scope, find_thing, "x")
+        call_in_turn((app,), scope, find_thing, "x")
         keys = redis_server.client.keys("*")
         assert isinstance(keys, list)
         for number, key in enumerate(keys):
@@ -268,7 +270,7 @@ def test_garbage_over_every_key_of_every_type(
         lambda envelope, key, name: seal(envelope, key, name)[:-1] + b"?",
     ],
 )
-def test_forgeries_are_misses(
+def test_forged_envelope_is_a_miss(
     app: Flask,
     scope: TenantScope,
     redis_server: RedisServer,
@@ -276,7 +278,7 @@ def test_forgeries_are_misses(
     forge: Callable[[Envelope, bytes, str], bytes],
 ) -> None:
     probe.thing = THING
-    in_turn((app,), scope, find_thing, "x")
+    call_in_turn((app,), scope, find_thing, "x")
     name = name_of(app, stored_key(redis_server))
     key = caching(app).envelope_key
     envelope = unseal(stored_bytes(redis_server), key, name)
@@ -284,42 +286,42 @@ def test_forgeries_are_misses(
     assert_miss_that_is_overwritten(app, scope, redis_server, counted, bad, ("forged",))
 
 
-def test_another_tenants_envelope_is_refused(
+def test_envelope_of_another_tenant_is_refused(
     app: Flask, scope: TenantScope, redis_server: RedisServer, counted: Counted
 ) -> None:
     probe.thing = replace(THING, title="theirs")
     theirs = TenantScope(uuid4())
-    in_turn((app,), theirs, find_thing, "x")
+    call_in_turn((app,), theirs, find_thing, "x")
     foreign = stored_bytes(redis_server)
     redis_server.wipe()
     probe.thing = THING
-    in_turn((app,), scope, find_thing, "x")
+    call_in_turn((app,), scope, find_thing, "x")
     assert_miss_that_is_overwritten(app, scope, redis_server, counted, foreign, ("forged",))
 
 
-def test_another_deployments_secret_is_no_key_here(
+def test_envelope_sealed_with_another_secret_is_refused(
     app: Flask, make_app: Callable[..., Flask], scope: TenantScope
 ) -> None:
-    results = in_turn((app, make_app(secret_key="z" * 40)), scope, find_thing, "x")  # noqa: S106 - a test's
+    results = call_in_turn((app, make_app(secret_key="z" * 40)), scope, find_thing, "x")  # noqa: S106 - a test's
     assert [result[0] for result in results] == ["miss", "forged"]
 
 
 @pytest.mark.parametrize("version", [0, 2, 255])
-def test_other_versions_are_misses(
+def test_envelope_of_another_version_is_a_miss(
     app: Flask, scope: TenantScope, redis_server: RedisServer, counted: Counted, version: int
 ) -> None:
     probe.thing = THING
-    in_turn((app,), scope, find_thing, "x")
+    call_in_turn((app,), scope, find_thing, "x")
     bad = bytearray(stored_bytes(redis_server))
     bad[len(MAGIC)] = version
     assert_miss_that_is_overwritten(app, scope, redis_server, counted, bytes(bad), ("version",))
 
 
-def test_other_fingerprints_are_misses(
+def test_envelope_of_another_schema_is_a_miss(
     app: Flask, scope: TenantScope, redis_server: RedisServer, counted: Counted
 ) -> None:
     probe.thing = THING
-    in_turn((app,), scope, find_thing, "x")
+    call_in_turn((app,), scope, find_thing, "x")
     name, key = name_of(app, stored_key(redis_server)), caching(app).envelope_key
     envelope = unseal(stored_bytes(redis_server), key, name)
     other = seal(replace(envelope, fingerprint=b"f" * 16), key, name)
@@ -327,11 +329,11 @@ def test_other_fingerprints_are_misses(
 
 
 @pytest.mark.parametrize("payload", [b"[]", b"{}", b"not JSON", b'{"title": 3}', b"7"])
-def test_a_sealed_payload_that_does_not_load_is_computed_anew(
+def test_sealed_payload_that_does_not_load_is_computed_anew(
     app: Flask, scope: TenantScope, redis_server: RedisServer, counted: Counted, payload: bytes
 ) -> None:
     probe.thing = THING
-    in_turn((app,), scope, find_thing, "x")
+    call_in_turn((app,), scope, find_thing, "x")
     name, key = name_of(app, stored_key(redis_server)), caching(app).envelope_key
     envelope = unseal(stored_bytes(redis_server), key, name)
     redis_server.client.set(
@@ -348,23 +350,25 @@ def test_a_sealed_payload_that_does_not_load_is_computed_anew(
     assert probe.loads == 2
 
 
-def test_expired_and_stale_values(app: Flask, scope: TenantScope) -> None:
+def test_expired_value_is_computed_and_stale_value_is_refreshed(
+    app: Flask, scope: TenantScope
+) -> None:
     with inside(app, scope):
         assert [list_already_expired(scope).outcome for _ in range(2)] == ["miss", "expired"]
         assert [list_always_soft(scope).outcome for _ in range(2)] == ["miss", "refreshed"]
 
 
-def test_large_payloads_are_compressed_where_it_pays(
+def test_large_payload_is_stored_compressed(
     app: Flask, other_app: Flask, scope: TenantScope, redis_server: RedisServer
 ) -> None:
     probe.thing = replace(THING, title="long " * 10_000)
-    assert_alike(in_turn((app, app, other_app), scope, find_thing, "x"), probe.thing)
+    assert_equal_results(call_in_turn((app, app, other_app), scope, find_thing, "x"), probe.thing)
     assert len(stored_bytes(redis_server)) < 5_000
 
 
-def test_values_of_one_scope_are_never_anothers(app: Flask, scope: TenantScope) -> None:
+def test_value_of_one_scope_is_not_served_in_another(app: Flask, scope: TenantScope) -> None:
     probe.thing = THING
-    in_turn((app,), scope, find_thing, "x")
+    call_in_turn((app,), scope, find_thing, "x")
     for other in (
         TenantScope(uuid4()),
         GlobalScope(uuid4()),
@@ -376,15 +380,17 @@ def test_values_of_one_scope_are_never_anothers(app: Flask, scope: TenantScope) 
                 find_thing(scope, "x")
 
 
-def test_two_accesses_at_the_same_tenants_share_a_value(app: Flask) -> None:
+def test_two_global_accesses_to_the_same_tenants_share_a_value(app: Flask) -> None:
     for access, outcome in ((GlobalScope(uuid4()), "miss"), (GlobalScope(uuid4()), "hit_local")):
         with inside(app, access):
             assert list_titles(access, Query()).outcome == outcome
 
 
-def test_nothing_is_pickled(app: Flask, scope: TenantScope, redis_server: RedisServer) -> None:
+def test_cache_stores_nothing_pickled(
+    app: Flask, scope: TenantScope, redis_server: RedisServer
+) -> None:
     probe.thing = THING
-    in_turn((app,), scope, find_thing, "x")
+    call_in_turn((app,), scope, find_thing, "x")
     with app.app_context():
         serializer: Any = cache.cache.serializer
     assert type(serializer) is Verbatim
@@ -401,7 +407,7 @@ def test_nothing_is_pickled(app: Flask, scope: TenantScope, redis_server: RedisS
                 list(pickletools.genops(start))
 
 
-def test_the_fingerprint_sees_every_change() -> None:
+def test_fingerprint_changes_with_every_change_of_the_schema() -> None:
     class Base(Schema):
         model = Page
         titles = TupleOf(ma.fields.String(), required=True)
@@ -433,7 +439,7 @@ def test_the_fingerprint_sees_every_change() -> None:
 
 
 @pytest.mark.slow
-def test_the_fingerprint_is_the_same_in_every_process() -> None:
+def test_fingerprint_is_the_same_in_every_process() -> None:
     program = (
         "from tests.caching.sample import ThingSchema\n"
         "from webapp.caching.codec import fingerprint\n"

@@ -1,4 +1,4 @@
-"""`flask cache`."""
+"""Tests of `flask cache`."""
 
 from uuid import UUID
 
@@ -9,7 +9,7 @@ from flask import Flask
 
 from tests.caching.sample import Query, find_thing, list_titles, probe
 from tests.caching.servers import RedisServer
-from tests.caching.test_cache_rehydration import in_turn
+from tests.caching.test_cache_rehydration import call_in_turn
 from tests.caching.unit import caching, inside
 from webapp.caching.cached_function import registry
 from webapp.db.scopes import TenantScope
@@ -18,7 +18,7 @@ from webapp.extensions import db
 
 @pytest.fixture(autouse=True)
 def _only_the_samples_functions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The product's own are registered in this process too, but not set up in this application."""
+    """Hide the product's cached functions: they are registered, but this app cannot run them."""
     samples = {name: f for name, f in registry.items() if name.startswith("tests.")}
     monkeypatch.setattr("webapp.caching.cli.registry", samples)
 
@@ -28,7 +28,7 @@ def run(app: Flask, *arguments: str) -> Result:
 
 
 def test_stats_count_keys_bytes_and_outcomes_by_function(app: Flask, scope: TenantScope) -> None:
-    in_turn((app, app), scope, find_thing, "x")
+    call_in_turn((app, app), scope, find_thing, "x")
     result = run(app, "stats", "--json")
     assert result.exit_code == 0
     functions = {row["function"]: row for row in orjson.loads(result.output)["functions"]}
@@ -42,12 +42,12 @@ def test_stats_count_keys_bytes_and_outcomes_by_function(app: Flask, scope: Tena
     assert "find_thing" in table.output
 
 
-def test_clear_forgets_in_every_process_and_nothing_else(
+def test_clear_empties_the_cache_of_every_process_and_nothing_else(
     app: Flask, other_app: Flask, scope: TenantScope, redis_server: RedisServer
 ) -> None:
     redis_server.client.set("sightline:qa:cache:value:f:0", "another environment's")
     redis_server.client.set("celery", "another program's")
-    in_turn((app, app, other_app), scope, find_thing, "x")
+    call_in_turn((app, app, other_app), scope, find_thing, "x")
     result = run(app, "clear", "--json")
     assert result.exit_code == 0
     assert orjson.loads(result.output)["removed"] >= 1
@@ -61,7 +61,7 @@ def test_clear_forgets_in_every_process_and_nothing_else(
 def test_clear_of_one_function_leaves_the_others(
     app: Flask, other_app: Flask, scope: TenantScope
 ) -> None:
-    in_turn((app, other_app), scope, find_thing, "x")
+    call_in_turn((app, other_app), scope, find_thing, "x")
     with inside(app, scope):
         list_titles(scope, Query())
     result = run(app, "clear", "--function", find_thing.name)
@@ -75,7 +75,7 @@ def test_clear_of_one_function_leaves_the_others(
 def test_clear_refuses_an_unknown_function_and_names_the_known_ones(
     app: Flask, other_app: Flask, scope: TenantScope
 ) -> None:
-    in_turn((app, other_app), scope, find_thing, "x")
+    call_in_turn((app, other_app), scope, find_thing, "x")
     result = run(app, "clear", "--function", "find_thing")
     assert (result.exit_code, result.stdout) == (2, "")
     assert find_thing.name in result.stderr
@@ -83,10 +83,10 @@ def test_clear_refuses_an_unknown_function_and_names_the_known_ones(
         assert find_thing(scope, "x").outcome != "miss"
 
 
-def test_clear_knows_functions_that_only_redis_remembers(
+def test_clear_accepts_a_function_that_only_redis_has_results_of(
     app: Flask, other_app: Flask, scope: TenantScope, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    in_turn((app, other_app), scope, find_thing, "x")
+    call_in_turn((app, other_app), scope, find_thing, "x")
     monkeypatch.setattr("webapp.caching.cli.registry", {})
     assert "1 keys removed" in run(app, "clear", "--function", find_thing.name).output
 
@@ -103,7 +103,7 @@ def test_warm_fills_the_cache_for_other_processes(app: Flask, other_app: Flask) 
     assert run(app, "warm").exit_code == 0
 
 
-def test_warm_fails_with_the_function(app: Flask) -> None:
+def test_warm_fails_if_a_function_raises(app: Flask) -> None:
     def fail() -> None:
         raise LookupError
 

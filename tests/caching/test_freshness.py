@@ -1,4 +1,4 @@
-"""G10: after a change has committed, nobody gets the list from before it."""
+"""Tests of guarantee G10: after a change has committed, no caller gets the list from before it."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -43,7 +43,7 @@ def read(app: Flask, scope: TenantScope) -> tuple[str, ...]:
         return list_titles(scope, Query()).value.titles
 
 
-def test_a_write_ends_the_value_in_every_process(
+def test_write_ends_the_cached_value_in_every_process(
     app: Flask, other_app: Flask, scope: TenantScope
 ) -> None:
     for number in range(5):
@@ -52,7 +52,7 @@ def test_a_write_ends_the_value_in_every_process(
     assert probe.loads == 5
 
 
-def test_a_slow_reader_brings_nothing_back(
+def test_slow_reader_does_not_bring_back_an_outdated_value(
     app: Flask, other_app: Flask, scope: TenantScope
 ) -> None:
     has_read, may_finish = threading.Event(), threading.Event()
@@ -72,7 +72,7 @@ def test_a_slow_reader_brings_nothing_back(
     assert read(app, scope) == read(other_app, scope) == ("new",)
 
 
-def test_a_rollback_invalidates_nothing(app: Flask, scope: TenantScope) -> None:
+def test_rollback_invalidates_nothing(app: Flask, scope: TenantScope) -> None:
     write(app, scope, "old")
     assert read(app, scope) == ("old",)
     with inside(app, scope):
@@ -96,7 +96,7 @@ def test_closing_the_session_invalidates_nothing(app: Flask, scope: TenantScope)
 
 
 @pytest.mark.parametrize("released_inside", [True, False])
-def test_a_savepoint_forgets_its_own_notes_only(
+def test_rolled_back_savepoint_cancels_only_its_own_invalidations(
     app: Flask, scope: TenantScope, released_inside: bool
 ) -> None:
     with inside(app, scope):
@@ -118,7 +118,7 @@ def test_a_savepoint_forgets_its_own_notes_only(
     assert after["kept"] > before["kept"]
 
 
-def test_generations_of_concurrent_writers_all_count(app: Flask, scope: TenantScope) -> None:
+def test_value_is_current_after_concurrent_writers(app: Flask, scope: TenantScope) -> None:
     def write_some(number: int) -> None:
         for step in range(5):
             with inside(app, scope):
@@ -134,10 +134,8 @@ def test_generations_of_concurrent_writers_all_count(app: Flask, scope: TenantSc
     assert len(read(app, scope)) == 30
 
 
-def test_generations_are_locked_in_one_order_whatever_the_order_of_invalidating(
-    app: Flask, scope: TenantScope
-) -> None:
-    """So that writers of the same tags cannot deadlock."""
+def test_generations_are_locked_in_sorted_order(app: Flask, scope: TenantScope) -> None:
+    """Writers of the same tags could deadlock otherwise."""
     tags = [f"t{number}" for number in range(20)]
     locked: list[list[str]] = []
 
@@ -162,7 +160,7 @@ def listening(target: object, name: str, listener: Callable[..., None]) -> Itera
         event.remove(target, name, listener)
 
 
-def test_uncommitted_rows_reach_nobody_else(
+def test_uncommitted_rows_are_not_cached_for_others(
     app: Flask, other_app: Flask, scope: TenantScope
 ) -> None:
     with inside(app, scope):
@@ -179,7 +177,7 @@ def test_uncommitted_rows_reach_nobody_else(
         assert list_titles(scope, Query()).value.titles == ()
 
 
-def test_a_snapshot_of_its_own_stores_nothing(
+def test_transaction_with_an_older_snapshot_stores_nothing(
     app: Flask, other_app: Flask, scope: TenantScope
 ) -> None:
     with inside(app, scope):
@@ -192,15 +190,15 @@ def test_a_snapshot_of_its_own_stores_nothing(
     assert read(app, scope) == ("new",)
 
 
-def test_a_request_reads_generations_once_and_again_after_its_own_commit(
+def test_request_reads_generations_once_and_again_after_its_own_commit(
     app: Flask, other_app: Flask, scope: TenantScope
 ) -> None:
     with app.test_request_context():
         begin_request("first")
         db.session.enter(scope)
         first = read_generations([tag(scope)])
-        with ThreadPoolExecutor() as elsewhere:
-            elsewhere.submit(write, other_app, scope, "theirs").result(HANG)
+        with ThreadPoolExecutor() as other_thread:
+            other_thread.submit(write, other_app, scope, "theirs").result(HANG)
         assert read_generations([tag(scope)]) == first
         add(scope, "mine")
         db.session.commit()
@@ -211,7 +209,7 @@ def test_a_request_reads_generations_once_and_again_after_its_own_commit(
 
 
 @pytest.mark.slow
-def test_a_write_while_redis_hangs_is_seen_by_all_when_it_returns(
+def test_write_while_redis_hangs_is_seen_by_all_when_it_returns(
     app: Flask, other_app: Flask, scope: TenantScope, redis_server: RedisServer
 ) -> None:
     assert read(app, scope) == read(other_app, scope) == ()
@@ -221,7 +219,7 @@ def test_a_write_while_redis_hangs_is_seen_by_all_when_it_returns(
     assert read(app, scope) == read(other_app, scope) == ("new",)
 
 
-def test_a_write_that_hangs_holds_no_connection(
+def test_write_that_waits_for_redis_holds_no_connection(
     make_app: Callable[..., Flask], scope: TenantScope, redis_server: RedisServer
 ) -> None:
     app = make_app(cache_timeout=HANG)
@@ -244,7 +242,7 @@ def test_a_write_that_hangs_holds_no_connection(
 
 
 @pytest.mark.slow
-def test_redis_may_be_killed_between_write_and_read(
+def test_no_outdated_value_is_served_after_redis_was_killed(
     app: Flask, other_app: Flask, scope: TenantScope, redis_server: RedisServer
 ) -> None:
     assert read(app, scope) == ()
@@ -255,13 +253,13 @@ def test_redis_may_be_killed_between_write_and_read(
     assert read(app, scope) == read(other_app, scope) == ("new",)
 
 
-def test_leases_restored_from_disk_are_not_believed(
+def test_leases_that_redis_restored_from_disk_are_ignored(
     make_app: Callable[..., Flask],
     scope: TenantScope,
     redis_server: RedisServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # So that they are still valid, by their own words, when Redis is up again.
+    # Long leases: they have not expired by their own times when Redis is up again.
     monkeypatch.setattr("webapp.caching.state.LEASE", HANG)
     monkeypatch.setattr("webapp.caching.generations.LEASE", HANG)
     monkeypatch.setattr("webapp.caching.generations.LONGEST_MS", 2 * HANG * 1000)
@@ -276,7 +274,7 @@ def test_leases_restored_from_disk_are_not_believed(
     assert read(app, scope) == read(other_app, scope) == ("new",)
 
 
-def test_wiping_redis_brings_nothing_back(
+def test_wiped_redis_does_not_bring_back_an_outdated_value(
     app: Flask, other_app: Flask, scope: TenantScope, redis_server: RedisServer
 ) -> None:
     read(app, scope)
@@ -286,12 +284,12 @@ def test_wiping_redis_brings_nothing_back(
 
 
 def believe_leases(app: Flask) -> None:
-    """As if this test's Redis had not started a moment ago."""
+    """Let the application believe leases, although this test's Redis has just started."""
     caching(app).store.check()
     caching(app).store._restored_until = 0.0
 
 
-def test_a_reader_who_is_late_brings_nothing_back_into_a_wiped_redis(
+def test_late_lease_of_a_reader_is_refused_by_a_wiped_redis(
     app: Flask,
     other_app: Flask,
     scope: TenantScope,
@@ -321,7 +319,7 @@ def test_a_reader_who_is_late_brings_nothing_back_into_a_wiped_redis(
     assert read(app, scope) == ("a", "b")
 
 
-def test_a_writer_who_is_late_brings_nothing_back_into_a_wiped_redis(
+def test_late_note_of_a_writer_brings_no_outdated_value_into_a_wiped_redis(
     app: Flask, other_app: Flask, scope: TenantScope, redis_server: RedisServer
 ) -> None:
     write(app, scope, "a")
@@ -335,8 +333,10 @@ def test_a_writer_who_is_late_brings_nothing_back_into_a_wiped_redis(
     assert read(app, scope) == ("a", "b")
 
 
-def test_late_leases_lose(app: Flask, scope: TenantScope, redis_server: RedisServer) -> None:
-    """Commands that a client had sent before the write, and Redis runs after it."""
+def test_late_lease_does_not_replace_a_newer_generation(
+    app: Flask, scope: TenantScope, redis_server: RedisServer
+) -> None:
+    """Redis may run a command after a write that a client had sent before it."""
     with inside(app, scope):
         old = dict(read_generations([tag(scope)]))
     asked = now_ms()
@@ -373,7 +373,7 @@ def replace_lease(
         lambda lease: b"99999999999999999|" + lease.partition(b"|")[2],
     ],
 )
-def test_damaged_leases_are_ignored_and_replaced(
+def test_damaged_lease_is_ignored_and_replaced(
     app: Flask,
     other_app: Flask,
     scope: TenantScope,
@@ -386,14 +386,14 @@ def test_damaged_leases_are_ignored_and_replaced(
     replace_lease(app, scope, redis_server, damage)
     with inside(app, scope):
         assert read_generations([tag(scope)]) == right
-    # and what replaced it is good: another process believes it without the database
+    # The new lease is valid: another process believes it, and does not ask the database.
     lease = redis_server.client.get(f"{caching(app).store.prefix}gen:{tag(scope)}")
     assert isinstance(lease, bytes)
     generations = caching(other_app).generations
     assert generations._read_leases([tag(scope)], [lease]) == {tag(scope): right[tag(scope)]}
 
 
-def test_a_lease_of_another_tag_is_ignored(
+def test_lease_of_another_tag_is_ignored(
     app: Flask, scope: TenantScope, redis_server: RedisServer
 ) -> None:
     write(app, scope, "new")
@@ -407,10 +407,10 @@ def test_a_lease_of_another_tag_is_ignored(
 
 
 @pytest.mark.parametrize("shift", [-LEASE - 0.001, 1.0, 3600.0])
-def test_leases_are_believed_neither_after_nor_long_before_their_end(
+def test_lease_that_is_expired_or_lasts_too_long_is_ignored(
     app: Flask, other_app: Flask, scope: TenantScope, shift: float
 ) -> None:
-    """A signed lease of the wrong time, as a machine with a wrong clock would write it."""
+    """A machine with a wrong clock would sign such leases."""
     caching(app).store.client.flushall()
     write(app, scope, "new")
     caching(app).store.client.flushall()

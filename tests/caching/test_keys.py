@@ -1,4 +1,4 @@
-"""Cache keys: equal for equal calls, never for two that differ."""
+"""Tests of cache keys: equal for equal calls, and different for different calls."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
@@ -60,7 +60,7 @@ values = st.recursive(
 
 
 def typed(value: Any) -> Any:
-    """Equal for two values only if they are of the same types throughout."""
+    """Return a form that is equal for two values only if all their types are equal too."""
     if type(value) is tuple:
         return (tuple, *map(typed, value))
     if isinstance(value, One | Another):
@@ -74,17 +74,17 @@ def test_keys_are_equal_for_equal_arguments_only(one: Any, other: Any) -> None:
     assert (value_key("f", "v", (one,)) == value_key("f", "v", (other,))) is same
 
 
-def test_access_alikes_differ() -> None:
+def test_keys_of_similar_arguments_differ() -> None:
     instant = datetime(2026, 1, 1, tzinfo=UTC)
-    alike = [
+    similar = [
         *(1, "1", True, None, "null", "", (), ((),), (1,), "[1]", ("tuple", 1), 2**63, str(2**63)),
         *(Number.ONE, Word.ONE, Other.ONE, One(1), Another(1), One("1"), One(True), One((1,))),
         *(UUID(int=1), UUID(int=1).hex, str(UUID(int=1)), ("uuid", UUID(int=1).hex)),
         *(instant, instant.isoformat(), instant.astimezone(timezone(timedelta(hours=1)))),
         ("integer", str(2**63)),
     ]
-    keys = {value_key("f", "v", (value,)) for value in alike}
-    assert len(keys) == len(alike)
+    keys = {value_key("f", "v", (value,)) for value in similar}
+    assert len(keys) == len(similar)
     assert value_key("f", "v", ("a", "b")) != value_key("f", "v", (("a", "b"),))
     assert value_key("f", "va", ("b",)) != value_key("f", "v", ("ab",))
     assert value_key("f", "v", ()) != value_key("g", "v", ())
@@ -95,19 +95,19 @@ def test_access_alikes_differ() -> None:
     [
         *(1.0, b"", [], {}, set(), frozenset(), Mutable(1), int, One, One([])),
         *(datetime(2026, 1, 1), type("Str", (str,), {})(), "\ud800"),  # noqa: DTZ001 - naive on purpose
-        pytest.param(object(), id="object()"),  # whose repr is another one in each process
+        pytest.param(object(), id="object()"),  # its repr differs in each process
     ],
     ids=repr,
 )
-def test_anything_else_is_refused(value: object) -> None:
+def test_key_refuses_an_argument_of_an_unknown_type(value: object) -> None:
     with pytest.raises(TypeError):
         value_key("f", "v", (value,))
 
 
 @given(values)
-def test_the_canonical_form_is_json(value: Any) -> None:
+def test_canonical_form_is_json(value: Any) -> None:
     assert orjson.loads(orjson.dumps(canonical(value))) == canonical(value)
 
 
-def test_a_key_names_its_function() -> None:
+def test_key_names_its_function() -> None:
     assert function_of(value_key("module.f", "v", ())) == "module.f"

@@ -1,4 +1,4 @@
-"""Redis down, hanging or wrong: right answers from the database, within a bounded time."""
+"""Tests of a Redis that is down, hangs or fails: the database answers, after a bounded wait."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,17 +16,19 @@ from webapp.caching import read_generations, store
 from webapp.db.scopes import TenantScope
 
 THREADS = 8
-AGES = 3600.0
-"""Seconds that Redis is left alone, where a test counts who asks it nevertheless."""
+NEVER_AGAIN = 3600.0
+"""A value of SKIP that lasts longer than a test which counts commands to Redis."""
 
 
 def attempts(app: Flask) -> AbstractContextManager[mock.Mock]:
-    """The calls that reach for Redis, failing or not."""
-    asked = caching(app).store
-    return mock.patch.object(asked, "_attempt", wraps=asked._attempt)
+    """Count the commands that are sent to Redis, whether they fail or not."""
+    redis = caching(app).store
+    return mock.patch.object(redis, "_attempt", wraps=redis._attempt)
 
 
-def test_redis_down(app: Flask, scope: TenantScope, redis_server: RedisServer) -> None:
+def test_database_answers_while_redis_is_down(
+    app: Flask, scope: TenantScope, redis_server: RedisServer
+) -> None:
     write(app, scope, "old")
     redis_server.kill()
     with inside(app, scope):
@@ -35,24 +37,23 @@ def test_redis_down(app: Flask, scope: TenantScope, redis_server: RedisServer) -
         again = list_titles(scope, Query())
         assert (again.outcome, again.value.titles) == ("hit_local", ("old",))
     redis_server.restart()
-    time.sleep(0.6)  # Redis is left alone for half a second
+    time.sleep(0.6)  # no command is sent for half a second after a failure
     assert read(app, scope) == ("old",)
     with inside(app, scope):
         assert list_titles(scope, Query(text="other")).outcome == "miss"
 
 
-def test_redis_hangs(
+def test_each_thread_waits_once_at_most_for_a_hanging_redis(
     app: Flask,
     other_app: Flask,
     scope: TenantScope,
     redis_server: RedisServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each thread waits for it once at most, and then leaves it alone."""
     write(app, scope, "old")
     read(app, scope)
     redis_server.pause()
-    monkeypatch.setattr(store, "SKIP", AGES)
+    monkeypatch.setattr(store, "SKIP", NEVER_AGAIN)
     with attempts(app) as tried, ThreadPoolExecutor(THREADS) as threads:
         pages = list(threads.map(lambda _: read(app, scope), range(40)))
     assert 0 < tried.call_count <= THREADS
@@ -64,7 +65,7 @@ def test_redis_hangs(
     assert read(app, scope) == ("old",)
 
 
-def test_redis_hangs_in_the_middle_of_a_fill(
+def test_value_is_right_when_redis_hangs_during_a_fill(
     app: Flask, scope: TenantScope, redis_server: RedisServer
 ) -> None:
     probe.before_read = redis_server.pause
@@ -76,7 +77,7 @@ def test_redis_hangs_in_the_middle_of_a_fill(
 
 
 @pytest.mark.slow
-def test_redis_refuses_to_store(
+def test_value_is_right_when_redis_refuses_to_store(
     app: Flask, other_app: Flask, scope: TenantScope, redis_server: RedisServer
 ) -> None:
     redis_server.client.config_set("maxmemory", "1")
@@ -85,12 +86,12 @@ def test_redis_refuses_to_store(
     assert redis_server.client.keys("*value:*") == []
 
 
-def test_a_failure_is_paid_for_once(
+def test_request_waits_once_for_a_hanging_redis(
     app: Flask, scope: TenantScope, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read(app, scope)
     redis_server.pause()
-    monkeypatch.setattr(store, "SKIP", AGES)
+    monkeypatch.setattr(store, "SKIP", NEVER_AGAIN)
     with attempts(app) as tried, inside(app, scope):
         for number in range(20):
             read_generations([f"b{number}"])
@@ -98,7 +99,7 @@ def test_a_failure_is_paid_for_once(
     assert tried.call_count == 1
 
 
-def test_the_client_is_bounded_and_does_not_retry(app: Flask) -> None:
+def test_redis_client_has_timeouts_and_does_not_retry(app: Flask) -> None:
     client = caching(app).store.client
     arguments = client.connection_pool.connection_kwargs
     assert arguments["socket_timeout"] == arguments["socket_connect_timeout"] == 0.25

@@ -1,4 +1,4 @@
-"""However many ask for a value that is not there, it is computed once, across processes."""
+"""Tests of single flight: many callers in many processes compute a missing value once."""
 
 import subprocess
 import sys
@@ -33,7 +33,7 @@ def call(app: Flask, scope: TenantScope) -> tuple[str, tuple[str, ...]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 4])
-def test_64_concurrent_callers_load_once(
+def test_64_concurrent_callers_compute_the_value_once(
     postgres_server: PostgresServer,
     redis_server: RedisServer,
     app: Flask,
@@ -66,7 +66,7 @@ def test_64_concurrent_callers_load_once(
     assert [outcome for outcome, _ in results].count("miss") == 1
 
 
-def test_who_waits_holds_no_connection(app: Flask, scope: TenantScope) -> None:
+def test_caller_that_waits_for_a_fill_holds_no_connection(app: Flask, scope: TenantScope) -> None:
     entered, may_finish = threading.Event(), threading.Event()
 
     def pause() -> None:
@@ -88,14 +88,16 @@ def test_who_waits_holds_no_connection(app: Flask, scope: TenantScope) -> None:
     assert probe.loads == 1
 
 
-def test_a_leader_that_fails_fails_alone(app: Flask, other_app: Flask, scope: TenantScope) -> None:
+def test_failing_fill_does_not_fail_the_waiting_callers(
+    app: Flask, other_app: Flask, scope: TenantScope
+) -> None:
     entered, may_fail = threading.Event(), threading.Event()
 
     def fail() -> None:
         probe.before_read = lambda: None
         entered.set()
         assert may_fail.wait(HANG)
-        raise LookupError("the first caller's own")
+        raise LookupError("raised for the first caller only")
 
     probe.before_read = fail
     with ThreadPoolExecutor(20) as threads:
@@ -111,7 +113,7 @@ def test_a_leader_that_fails_fails_alone(app: Flask, other_app: Flask, scope: Te
     assert probe.loads == 2
 
 
-def test_a_write_during_the_flight_is_not_missed_by_who_waited(
+def test_waiting_callers_see_a_write_that_committed_during_the_fill(
     app: Flask, other_app: Flask, scope: TenantScope
 ) -> None:
     entered, may_finish = threading.Event(), threading.Event()
@@ -133,7 +135,9 @@ def test_a_write_during_the_flight_is_not_missed_by_who_waited(
         assert [result.result(HANG)[1] for result in late] == [("new",), ("new",)]
 
 
-def test_patience_ends(app: Flask, scope: TenantScope) -> None:
+def test_caller_computes_the_value_itself_when_its_patience_ends(
+    app: Flask, scope: TenantScope
+) -> None:
     entered, may_finish = threading.Event(), threading.Event()
 
     def pause() -> None:
@@ -151,7 +155,7 @@ def test_patience_ends(app: Flask, scope: TenantScope) -> None:
         leader.result(HANG)
 
 
-def test_fill_of_a_dead_process_ends(
+def test_fill_lock_of_a_dead_process_expires(
     app: Flask, scope: TenantScope, redis_server: RedisServer
 ) -> None:
     key = value_key(list_titles.name, scope.visibility, (Query(),))
@@ -164,17 +168,16 @@ def test_fill_of_a_dead_process_ends(
 
 
 @pytest.mark.parametrize("lasts", [None, 3600])
-def test_garbage_in_place_of_a_fill_lock_holds_nobody_up(
+def test_garbage_in_place_of_a_fill_lock_blocks_no_caller(
     app: Flask, scope: TenantScope, redis_server: RedisServer, lasts: int | None
 ) -> None:
-    """Somebody's garbage, which would never end by itself."""
     key = value_key(list_titles.name, scope.visibility, (Query(),))
     redis_server.client.set(f"{caching(app).store.prefix}fill:{key}", b"garbage", ex=lasts)
     assert caching(app).store.acquire_fill(key) is not None
     assert caching(app).store.acquire_fill(key) is None
 
 
-def test_only_the_holder_releases_a_fill(app: Flask) -> None:
+def test_fill_lock_is_released_by_its_holder_only(app: Flask) -> None:
     redis = caching(app).store
     token = redis.acquire_fill("k")
     assert token is not None
@@ -184,7 +187,7 @@ def test_only_the_holder_releases_a_fill(app: Flask) -> None:
     assert redis.acquire_fill("k") is not None
 
 
-def test_one_refreshes_while_the_others_take_what_there_is(
+def test_one_caller_refreshes_a_stale_value_while_others_are_served_it(
     app: Flask, other_app: Flask, scope: TenantScope
 ) -> None:
     entered, may_finish = threading.Event(), threading.Event()
@@ -210,7 +213,7 @@ def test_one_refreshes_while_the_others_take_what_there_is(
     assert probe.loads == 2
 
 
-def test_a_stale_value_is_not_served_after_a_write(
+def test_stale_value_is_not_served_after_a_write(
     app: Flask, other_app: Flask, scope: TenantScope
 ) -> None:
     with inside(app, scope):
@@ -220,7 +223,7 @@ def test_a_stale_value_is_not_served_after_a_write(
         assert list_always_soft(scope).value.titles == ("new",)
 
 
-def test_a_call_ends_the_transaction_it_began_and_no_other(app: Flask, scope: TenantScope) -> None:
+def test_cached_call_ends_its_own_transaction_and_no_other(app: Flask, scope: TenantScope) -> None:
     with inside(app, scope):
         list_titles(scope, Query())
         assert not db.session.in_transaction()

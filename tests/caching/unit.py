@@ -1,4 +1,4 @@
-"""A unit of work of an application, and what the application keeps for its cache."""
+"""A unit of work of an application, and the application's cache state."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ def caching(app: Flask) -> Caching:
 
 @contextmanager
 def inside(app: Flask, scope: Scope) -> Iterator[None]:
-    """One unit of work of an application, in a scope."""
+    """Run one unit of work of an application, in a scope."""
     with app.app_context():
         db.session.enter(scope)
         yield

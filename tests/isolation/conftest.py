@@ -1,4 +1,4 @@
-"""Two tenants with the same kinds of rows, made by the application's own scopes."""
+"""Fixtures of two tenants with the same kinds of rows, made in the application's own scopes."""
 
 from collections.abc import Iterator
 from uuid import UUID, uuid4
@@ -33,7 +33,7 @@ def theirs(session: ScopedSession) -> Owned:
 
 @pytest.fixture
 def inside(session: ScopedSession, ours: Owned, theirs: Owned) -> ScopedSession:
-    """The session in our scope; their rows exist."""
+    """The session in our tenant's scope; another tenant's rows exist."""
     assert ours.tenant_id != theirs.tenant_id
     session.enter(TenantScope(ours.tenant_id))
     return session
@@ -47,20 +47,20 @@ def never() -> UUID:
 
 @pytest.fixture
 def owner_engine(app: Flask) -> Engine:
-    """Connections as the tables' owner, who may do what the application may not."""
+    """An engine that connects as the tables' owner, who has rights that the application has not."""
     url = app.extensions["settings"].database_owner_url
     return create_engine(url, poolclass=NullPool, connect_args={"options": "-c lock_timeout=5s"})
 
 
 @pytest.fixture
 def rules_view(inside: ScopedSession, owner_engine: Engine) -> Iterator[str]:
-    """A view over the rules that asks with the rights of whoever reads it."""
+    """A view over the rules that is read with the rights of the reader."""
     name = f"rules_view_{uuid4().hex}"
     with owner_engine.begin() as connection:
         options = "with (security_invoker = true)"
         connection.execute(text(f"create view {name} {options} as table rules"))
         connection.execute(text(f"grant select, update on {name} to sightline_tenant"))
     yield name
-    inside.close()  # what still reads the view would hold up its end
+    inside.close()  # an open transaction that has read the view would block its removal
     with owner_engine.begin() as connection:
         connection.execute(text(f"drop view {name}"))

@@ -1,4 +1,4 @@
-"""One row in every table that holds tenants' rows."""
+"""Rows of a tenant: one in every table that holds tenants' rows."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -30,7 +30,7 @@ TENANT_MODELS: tuple[type[Base], ...] = (
 
 @dataclass(frozen=True)
 class Owned:
-    """A tenant and one row of each kind that it has."""
+    """The keys of a tenant and of one of its rows in each table."""
 
     tenant_id: UUID
     slug: str
@@ -42,7 +42,7 @@ class Owned:
     approval_id: UUID
 
     def key(self, model: type[Base]) -> Any:
-        """The primary key of its row."""
+        """Return the primary key of the tenant's row in a table."""
         keys: dict[type[Base], Any] = {
             Tenant: self.tenant_id,
             MembershipRow: (self.tenant_id, self.principal_id),
@@ -71,7 +71,7 @@ def rule(tenant_id: UUID | None, **changes: Any) -> RuleRow:
         "mfa": False,
         "min_approvals": 1,
         "approver_roles": [],
-        "enabled": False,  # or it would decide about the accesses of other tests
+        "enabled": False,  # an enabled rule would decide about the accesses of other tests
         "version": 1,
         "created_by": "test",
         "updated_by": "test",
@@ -122,7 +122,7 @@ def approval(tenant_id: UUID | None, grant_id: UUID, principal_id: UUID) -> Gran
 
 
 def add_event(session: Session, tenant_id: UUID | None) -> UUID:
-    """Append an event as the ledger does, which may not read back all that it inserted."""
+    """Append an event as the ledger does, whose role may not read all that it inserts."""
     event_id = uuid7()
     values: dict[str, Any] = {
         "id": event_id,
@@ -168,13 +168,13 @@ def add_rows(session: ScopedSession, slug: str) -> Owned:
         event_id = add_event(session, tenant_id)
         session.commit()
     with session.scoped(PrincipalScope(principal_id, frozenset({tenant_id}))):
-        asked = grant(tenant_id, principal_id)
-        session.add(asked)
+        requested = grant(tenant_id, principal_id)
+        session.add(requested)
         session.flush()
-        given = approval(tenant_id, asked.id, principal_id)
-        session.add(given)
+        approved = approval(tenant_id, requested.id, principal_id)
+        session.add(approved)
         session.flush()
-        grant_id, approval_id = asked.id, given.id
+        grant_id, approval_id = requested.id, approved.id
         session.commit()
     return Owned(
         tenant_id, slug, principal_id, rule_id, version_id, event_id, grant_id, approval_id
@@ -182,7 +182,7 @@ def add_rows(session: ScopedSession, slug: str) -> Owned:
 
 
 def snapshot(session: ScopedSession, owned: Owned) -> dict[str, list[tuple[Any, ...]]]:
-    """All the rows that a tenant sees as its own, by table."""
+    """Return all the rows that a tenant sees in its scope, by table."""
     with session.scoped(TenantScope(owned.tenant_id)):
         return {
             model.__tablename__: sorted(

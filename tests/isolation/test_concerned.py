@@ -1,4 +1,4 @@
-"""In the scope of what concerns a principal: the own, the administered tenants', all for staff."""
+"""Tests of the principal's scope: own grants, those of administered tenants, and all for staff."""
 
 from uuid import UUID, uuid4
 
@@ -15,16 +15,16 @@ from webapp.grants.models import GrantApprovalRow, GrantRow
 from webapp.identity.models import PrincipalRow
 
 MODELS: list[type[Base]] = [GrantRow, GrantApprovalRow]
-SOMEBODY = UUID(int=1)
+PRINCIPAL_ID = UUID(int=1)
 
 
 def admin_of(owned: Owned) -> PrincipalScope:
-    return PrincipalScope(SOMEBODY, frozenset({owned.tenant_id}))
+    return PrincipalScope(PRINCIPAL_ID, frozenset({owned.tenant_id}))
 
 
 @pytest.fixture
 def global_grant(session: ScopedSession, theirs: Owned) -> UUID:
-    """Of all tenants, held by somebody of theirs."""
+    """A grant for all tenants, held by a member of the other tenant."""
     with session.scoped(MaintenanceScope()):
         made = grant(None, theirs.principal_id)
         grant_id = made.id
@@ -34,7 +34,7 @@ def global_grant(session: ScopedSession, theirs: Owned) -> UUID:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_an_admin_sees_the_own_tenants(
+def test_admin_sees_grants_of_the_own_tenant_only(
     session: ScopedSession, ours: Owned, theirs: Owned, global_grant: UUID, model: type[Base]
 ) -> None:
     with session.scoped(admin_of(ours)):
@@ -44,7 +44,7 @@ def test_an_admin_sees_the_own_tenants(
         assert session.get(GrantRow, global_grant) is None
 
 
-def test_a_holder_sees_the_own(
+def test_holder_sees_own_grants_only(
     session: ScopedSession, ours: Owned, theirs: Owned, global_grant: UUID
 ) -> None:
     assert ours
@@ -52,27 +52,27 @@ def test_a_holder_sees_the_own(
         assert set(session.scalars(select(GrantRow.id))) == {theirs.grant_id, global_grant}
 
 
-def test_nobody_in_particular_sees_nothing(
+def test_principal_without_grants_and_roles_sees_nothing(
     session: ScopedSession, ours: Owned, global_grant: UUID
 ) -> None:
     assert ours
     assert global_grant
-    with session.scoped(PrincipalScope(SOMEBODY)):
+    with session.scoped(PrincipalScope(PRINCIPAL_ID)):
         for model in MODELS:
             assert session.scalars(select(model)).first() is None
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_staff_sees_all(
+def test_staff_sees_all_grants(
     session: ScopedSession, ours: Owned, theirs: Owned, global_grant: UUID, model: type[Base]
 ) -> None:
-    with session.scoped(PrincipalScope(SOMEBODY, staff=True)):
+    with session.scoped(PrincipalScope(PRINCIPAL_ID, staff=True)):
         for owned in (ours, theirs):
             assert session.get(model, owned.key(model)) is not None
         assert session.get(GrantRow, global_grant) is not None
 
 
-def test_an_admin_changes_the_own_tenants_only(
+def test_admin_changes_grants_of_the_own_tenant_only(
     session: ScopedSession, ours: Owned, theirs: Owned, global_grant: UUID
 ) -> None:
     with session.scoped(admin_of(ours)):
@@ -81,12 +81,12 @@ def test_an_admin_changes_the_own_tenants_only(
             assert getattr(session.execute(statement), "rowcount", None) == changed
 
 
-@pytest.mark.parametrize("everybodys", [False, True])
-def test_an_admin_makes_and_approves_no_grant_elsewhere(
-    session: ScopedSession, ours: Owned, theirs: Owned, global_grant: UUID, everybodys: bool
+@pytest.mark.parametrize("of_all_tenants", [False, True])
+def test_admin_cannot_make_or_approve_a_grant_of_another_tenant(
+    session: ScopedSession, ours: Owned, theirs: Owned, global_grant: UUID, of_all_tenants: bool
 ) -> None:
-    tenant_id = None if everybodys else theirs.tenant_id
-    grant_id = global_grant if everybodys else theirs.grant_id
+    tenant_id = None if of_all_tenants else theirs.tenant_id
+    grant_id = global_grant if of_all_tenants else theirs.grant_id
     for row in (
         grant(tenant_id, ours.principal_id),
         approval(tenant_id, grant_id, ours.principal_id),
@@ -97,17 +97,19 @@ def test_an_admin_makes_and_approves_no_grant_elsewhere(
                 session.flush()
 
 
-def test_an_approval_is_of_its_grants_tenant(
+def test_approval_must_have_the_tenant_of_its_grant(
     session: ScopedSession, ours: Owned, theirs: Owned
 ) -> None:
-    """Else somebody could say yes to another tenant's under the own one's name."""
+    """Otherwise an admin could approve another tenant's grant in the own tenant's name."""
     with session.scoped(admin_of(ours)):
         session.add(approval(ours.tenant_id, theirs.grant_id, ours.principal_id))
         with pytest.raises(DBAPIError, match="foreign key"):
             session.flush()
 
 
-def test_what_is_given_is_not_taken_back(session: ScopedSession, ours: Owned) -> None:
+def test_grants_and_approvals_cannot_be_deleted_or_rewritten(
+    session: ScopedSession, ours: Owned
+) -> None:
     for statement in (
         f"delete from grants where id = '{ours.grant_id}'",  # noqa: S608 - a UUID
         f"delete from grant_approvals where id = '{ours.approval_id}'",  # noqa: S608 - a UUID
@@ -118,14 +120,14 @@ def test_what_is_given_is_not_taken_back(session: ScopedSession, ours: Owned) ->
                 session.execute(text(statement))
 
 
-def test_a_decision_only_reads(session: ScopedSession, ours: Owned) -> None:
+def test_policy_scope_reads_grants_and_changes_none(session: ScopedSession, ours: Owned) -> None:
     with session.scoped(PolicyScope()):
         assert session.get(GrantRow, ours.grant_id) is not None
         with pytest.raises(ProgrammingError, match="denied"):
             session.execute(update(GrantRow).values(state="approved"))
 
 
-def test_who_finds_out_who_asks_sees_no_grant(session: ScopedSession, ours: Owned) -> None:
+def test_identity_scope_reads_no_grant(session: ScopedSession, ours: Owned) -> None:
     assert ours
     with session.scoped(IdentityScope()):
         session.add(PrincipalRow(email=f"{uuid4().hex}@example.org"))

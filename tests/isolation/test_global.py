@@ -1,4 +1,4 @@
-"""A global access shows every tenant but those left out, and nothing without an access."""
+"""Tests of the global scope: it shows all tenants but the excluded, and only with an access."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ def world(app: Flask) -> World:
 
 
 @pytest.fixture
-def accessing(session: ScopedSession, world: World) -> Iterator[ScopedSession]:
+def global_session(session: ScopedSession, world: World) -> Iterator[ScopedSession]:
     with session.scoped(GlobalScope(uuid4(), Exclusion(frozenset({world.tenants[0].tenant_id})))):
         yield session
 
@@ -57,10 +57,10 @@ def accessing(session: ScopedSession, world: World) -> Iterator[ScopedSession]:
 @settings(
     max_examples=40,
     deadline=None,
-    # The rows are only read, so that one set of them serves all examples.
+    # The rows are only read, so all examples can share them.
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-def test_exactly_the_excluded_tenants_are_left_out(
+def test_global_access_leaves_out_exactly_the_excluded_tenants(
     app: Flask, world: World, excluded: set[int], strangers: int
 ) -> None:
     out = frozenset(world.tenants[number].tenant_id for number in excluded)
@@ -84,7 +84,7 @@ def test_exactly_the_excluded_tenants_are_left_out(
 
 
 @pytest.mark.parametrize("model", TENANT_MODELS)
-def test_without_an_access_nothing_is_shown(
+def test_global_scope_without_an_access_shows_nothing(
     session: ScopedSession, world: World, model: type[Base]
 ) -> None:
     assert world.tenants
@@ -94,21 +94,25 @@ def test_without_an_access_nothing_is_shown(
         assert session.scalars(select(model)).first() is None
 
 
-def test_an_excluded_tenants_row_cannot_be_written(accessing: ScopedSession, world: World) -> None:
+def test_row_of_an_excluded_tenant_cannot_be_written(
+    global_session: ScopedSession, world: World
+) -> None:
     out, seen = world.tenants[:2]
     for owned, changed in ((out, 0), (seen, 1)):
         statement = update(RuleRow).where(RuleRow.id == owned.rule_id).values(description="seen")
-        assert getattr(accessing.execute(statement), "rowcount", None) == changed
+        assert getattr(global_session.execute(statement), "rowcount", None) == changed
 
 
-def test_no_row_can_be_given_to_an_excluded_tenant(accessing: ScopedSession, world: World) -> None:
-    accessing.add(rule(world.tenants[0].tenant_id))
+def test_row_cannot_be_added_to_an_excluded_tenant(
+    global_session: ScopedSession, world: World
+) -> None:
+    global_session.add(rule(world.tenants[0].tenant_id))
     with pytest.raises(ProgrammingError, match="row-level security"):
-        accessing.flush()
+        global_session.flush()
 
 
-def test_a_global_access_reads_no_credentials(accessing: ScopedSession) -> None:
+def test_global_access_reads_no_credentials(global_session: ScopedSession) -> None:
     for table in ("api_tokens", "principals", "platform_roles"):
         with pytest.raises(ProgrammingError, match="permission denied"):
-            accessing.execute(text(f"table {table}"))
-        accessing.rollback()
+            global_session.execute(text(f"table {table}"))
+        global_session.rollback()

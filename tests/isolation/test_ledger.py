@@ -1,4 +1,4 @@
-"""What is in the ledger stays there: for every role of the application, and for its owner too."""
+"""Tests that no role of the application, and not the tables' owner, can rewrite the ledger."""
 
 import re
 
@@ -29,7 +29,7 @@ REWRITINGS: dict[str, Executable] = {
 
 @pytest.mark.parametrize("rewriting", REWRITINGS)
 @pytest.mark.parametrize("scope", SCOPES)
-def test_no_scope_rewrites_it(
+def test_no_scope_can_rewrite_the_ledger(
     session: ScopedSession, ours: Owned, scope: MakeScope, rewriting: str
 ) -> None:
     session.enter(scope(ours))
@@ -38,7 +38,7 @@ def test_no_scope_rewrites_it(
 
 
 @pytest.mark.parametrize("rewriting", ["update", "delete", "truncate"])
-def test_the_login_role_does_not_rewrite_it(inside: ScopedSession, rewriting: str) -> None:
+def test_login_role_cannot_rewrite_the_ledger(inside: ScopedSession, rewriting: str) -> None:
     inside.execute(text("set local role none"))
     with pytest.raises(ProgrammingError, match="permission denied"):
         inside.execute(REWRITINGS[rewriting])
@@ -47,24 +47,24 @@ def test_the_login_role_does_not_rewrite_it(inside: ScopedSession, rewriting: st
 @pytest.mark.parametrize(
     "statement", ["update audit_events set outcome = 'failed'", "delete from audit_events"]
 )
-def test_its_owner_does_not_rewrite_it_either(
+def test_tables_owner_cannot_rewrite_the_ledger(
     owner_engine: Engine, ours: Owned, statement: str
 ) -> None:
-    """With row level security lifted for the occasion, what is left is the trigger."""
+    """Row level security is lifted here, so that only the trigger protects the ledger."""
     with owner_engine.connect() as connection:
         connection.execute(text("alter table audit_events no force row level security"))
         with pytest.raises(DBAPIError, match="append-only"):
             connection.execute(text(f"{statement} where id = :id"), {"id": ours.event_id})
 
 
-def test_its_owner_does_not_truncate_it(owner_engine: Engine) -> None:
+def test_tables_owner_cannot_truncate_the_ledger(owner_engine: Engine) -> None:
     with owner_engine.connect() as connection, pytest.raises(DBAPIError, match="append-only"):
         connection.execute(text("truncate audit_events"))
 
 
 @pytest.fixture
 def partition(session: ScopedSession, ours: Owned) -> str:
-    """The partition that our event is in."""
+    """The name of the partition that holds our event."""
     with session.scoped(TenantScope(ours.tenant_id)):
         found = text(
             "select cast(cast(tableoid as regclass) as text) from audit_events where id = :id"
@@ -88,10 +88,10 @@ BY_NAME = {
 
 @pytest.mark.parametrize("statement", BY_NAME)
 @pytest.mark.parametrize("scope", [*SCOPES, None])
-def test_no_scope_reaches_a_partition_by_its_own_name(
+def test_no_scope_can_use_a_partition_by_its_name(
     session: ScopedSession, ours: Owned, partition: str, scope: MakeScope | None, statement: str
 ) -> None:
-    """Nor does the login role."""
+    """A scope of `None` is the login role."""
     session.enter(scope(ours) if scope else LedgerScope())
     if scope is None:
         session.execute(text("set local role none"))
@@ -100,7 +100,7 @@ def test_no_scope_reaches_a_partition_by_its_own_name(
 
 
 @pytest.mark.parametrize("statement", ["update", "delete", "truncate"])
-def test_its_owner_does_not_rewrite_a_partition(
+def test_tables_owner_cannot_rewrite_a_partition(
     owner_engine: Engine, partition: str, statement: str
 ) -> None:
     with owner_engine.connect() as connection:
@@ -110,7 +110,7 @@ def test_its_owner_does_not_rewrite_a_partition(
             connection.execute(text(BY_NAME[statement].replace("{}", partition)))
 
 
-def test_its_owner_reads_and_appends_nothing_by_a_partitions_name(
+def test_tables_owner_cannot_read_or_append_by_a_partitions_name(
     owner_engine: Engine, partition: str
 ) -> None:
     with owner_engine.connect() as connection:
@@ -144,22 +144,22 @@ def test_the_ledgers_role_appends_and_counts(session: ScopedSession, ours: Owned
 @pytest.mark.parametrize(
     "column", [c.key for c in inspect(AuditEventRow).columns if c.key not in COUNTED]
 )
-def test_the_ledgers_role_reads_nothing_else(
+def test_ledger_role_reads_no_other_column(
     session: ScopedSession, ours: Owned, column: str
 ) -> None:
     session.enter(LedgerScope())
     shown = getattr(AuditEventRow, column)
-    for asked in (select(shown), select(AuditEventRow.id).where(shown.is_not(None))):
+    for query in (select(shown), select(AuditEventRow.id).where(shown.is_not(None))):
         with pytest.raises(ProgrammingError, match="permission denied"):
-            session.execute(asked)
+            session.execute(query)
         session.rollback()
 
 
 @pytest.mark.parametrize("scope", SCOPES[:3])
-def test_no_other_role_appends_in_a_journals_name(
+def test_no_other_role_can_append_with_a_journals_number(
     session: ScopedSession, ours: Owned, scope: MakeScope
 ) -> None:
-    """What commands change as some of them has numbers of the ledger's own."""
+    """Commands append with some of these roles, but only in the ledger's own journal."""
     session.enter(scope(ours))
     with pytest.raises(ProgrammingError, match="permission denied|violates row-level security"):
         add_event(session, ours.tenant_id)

@@ -1,4 +1,4 @@
-"""In one tenant's scope, no way of asking shows another's row; each way does show one's own."""
+"""Tests that in one tenant's scope each way to read shows own rows, and none of another tenant."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -24,7 +24,7 @@ RULES = RuleRow.__table__
 
 
 class PlainRule:
-    """The rules' table mapped without care: its versions are found by the rule's id alone."""
+    """A careless mapping of the rules' table: it finds versions by the rule's id alone."""
 
     id: UUID
     versions: list["PlainVersion"]
@@ -140,7 +140,7 @@ def by_history(session: Session, owner: Owned) -> list[UUID]:
 
 
 def lazy_loaded(session: Session, owner: Owned) -> list[UUID]:
-    """From an object that claims to be the rule, as one out of a pickle or a form would."""
+    """Read from an object that claims to be the rule, as one from a pickle or a form would."""
     claimed = PlainRule()
     claimed.id = owner.rule_id
     session.enable_relationship_loading(claimed)
@@ -170,18 +170,22 @@ READINGS: list[Reading] = [
 
 
 @pytest.mark.parametrize("reading", READINGS)
-def test_a_reading_shows_ones_own_row(inside: ScopedSession, ours: Owned, reading: Reading) -> None:
+def test_query_shows_the_own_tenants_row(
+    inside: ScopedSession, ours: Owned, reading: Reading
+) -> None:
     assert set(reading(inside, ours)) == {ours.rule_id}
 
 
 @pytest.mark.parametrize("reading", READINGS)
-def test_no_reading_shows_theirs(inside: ScopedSession, theirs: Owned, reading: Reading) -> None:
+def test_query_shows_no_row_of_another_tenant(
+    inside: ScopedSession, theirs: Owned, reading: Reading
+) -> None:
     assert reading(inside, theirs) == []
 
 
 @pytest.mark.parametrize("reading", READINGS)
 @pytest.mark.parametrize("end", [Session.commit, Session.rollback])
-def test_no_reading_shows_theirs_after_the_transaction_ended(
+def test_query_shows_no_row_of_another_tenant_after_a_transaction_ended(
     inside: ScopedSession,
     ours: Owned,
     theirs: Owned,
@@ -195,7 +199,7 @@ def test_no_reading_shows_theirs_after_the_transaction_ended(
 
 
 @pytest.mark.parametrize("reading", READINGS)
-def test_no_reading_shows_theirs_in_a_savepoint(
+def test_query_shows_no_row_of_another_tenant_in_a_savepoint(
     inside: ScopedSession, ours: Owned, theirs: Owned, reading: Reading
 ) -> None:
     with inside.begin_nested():
@@ -206,18 +210,18 @@ def test_no_reading_shows_theirs_in_a_savepoint(
 
 
 @pytest.mark.parametrize("model", TENANT_MODELS)
-def test_get_finds_ones_own_row_only(
+def test_get_finds_the_own_tenants_row_only(
     inside: ScopedSession, ours: Owned, theirs: Owned, model: type[Base]
 ) -> None:
     assert inside.get(model, ours.key(model)) is not None
     assert inside.get(model, theirs.key(model)) is None
-    # Accesses at all tenants are shown to each of them.
+    # Each tenant also sees the accesses to all tenants.
     at_it = [AuditEventRow.scope_kind == "tenant"] if model is AuditEventRow else []
     assert len(list(inside.scalars(select(model).where(*at_it)))) == 1
 
 
 @pytest.mark.parametrize("model", TENANT_MODELS)
-def test_what_another_scope_loaded_is_not_found_in_the_identity_map(
+def test_object_loaded_in_another_scope_is_not_in_the_identity_map(
     inside: ScopedSession, theirs: Owned, model: type[Base]
 ) -> None:
     with inside.scoped(TenantScope(theirs.tenant_id)):
@@ -226,7 +230,7 @@ def test_what_another_scope_loaded_is_not_found_in_the_identity_map(
     assert inside.get(model, theirs.key(model)) is None
 
 
-def test_what_another_scope_loaded_cannot_be_refreshed(
+def test_object_loaded_in_another_scope_cannot_be_refreshed(
     inside: ScopedSession, theirs: Owned
 ) -> None:
     with inside.scoped(TenantScope(theirs.tenant_id)):
@@ -236,7 +240,7 @@ def test_what_another_scope_loaded_cannot_be_refreshed(
         inside.refresh(loaded)
 
 
-def test_what_another_scope_loaded_cannot_load_its_expired_attributes(
+def test_object_loaded_in_another_scope_cannot_load_expired_attributes(
     inside: ScopedSession, theirs: Owned
 ) -> None:
     with inside.scoped(TenantScope(theirs.tenant_id)):
@@ -247,15 +251,15 @@ def test_what_another_scope_loaded_cannot_load_its_expired_attributes(
         _ = loaded.name
 
 
-def test_statistics_tell_nothing(inside: ScopedSession, owner_engine: Engine) -> None:
-    """The planner's samples hold values of all tenants."""
+def test_planner_statistics_are_not_visible(inside: ScopedSession, owner_engine: Engine) -> None:
+    """The planner's statistics hold values of all tenants."""
     with owner_engine.begin() as connection:
         connection.execute(text("analyze rules"))
     shown: Any = inside.scalar(text("select count(*) from pg_stats where tablename = 'rules'"))
     assert shown == 0
 
 
-def test_a_view_shows_ones_own_rows_only(
+def test_view_shows_the_own_tenants_rows_only(
     inside: ScopedSession, ours: Owned, rules_view: str
 ) -> None:
     assert list(inside.scalars(text(f"select id from {rules_view}"))) == [ours.rule_id]  # noqa: S608 - the fixture's name

@@ -1,4 +1,4 @@
-"""A service's stored answers are its own: no other service, and no other scope, reaches them."""
+"""Tests that no other service and no other scope can use a service's stored answers."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -30,14 +30,14 @@ def answer_of(service_id: UUID, key: str = "first") -> ElevationRow:
 
 
 def stored(session: ScopedSession, service_id: UUID) -> list[tuple[object, ...]]:
-    """Every row of a service, as that service itself sees it."""
+    """Return all rows of a service, as the service itself sees them."""
     with session.scoped(PrincipalScope(service_id)):
         return [tuple(row) for row in session.execute(select(ELEVATIONS))]
 
 
 @pytest.fixture
 def services(session: ScopedSession, ours: Owned, theirs: Owned) -> tuple[UUID, UUID]:
-    """Us and them, each with a stored answer."""
+    """Our service and another one, each with a stored answer."""
     for service_id in (ours.principal_id, theirs.principal_id):
         with session.scoped(PrincipalScope(service_id)):
             session.add(answer_of(service_id))
@@ -61,7 +61,7 @@ def inside(
     services: tuple[UUID, UUID],
     theirs: Owned,
 ) -> Iterator[ScopedSession]:
-    """The session in our scope, however much else that scope may see."""
+    """The session in our service's scope, in each variant of what that scope may see."""
     with session.scoped(request.param(services[0], theirs)):
         yield session
 
@@ -85,7 +85,7 @@ def locked(session: Session, service_id: UUID) -> object:
 
 
 @pytest.mark.parametrize("reading", [by_key, by_core, by_raw_sql, locked])
-def test_a_service_reads_its_own_answers_only(
+def test_service_reads_its_own_answers_only(
     inside: ScopedSession, services: tuple[UUID, UUID], reading: Reading
 ) -> None:
     us, them = services
@@ -140,7 +140,7 @@ def give_away(session: Session, service_id: UUID) -> None:
 
 
 @pytest.mark.parametrize("writing", WRITINGS)
-def test_a_service_writes_its_own_answers(
+def test_service_writes_its_own_answers(
     inside: ScopedSession, services: tuple[UUID, UUID], writing: Writing
 ) -> None:
     us, _ = services
@@ -151,7 +151,7 @@ def test_a_service_writes_its_own_answers(
 
 
 @pytest.mark.parametrize("attack", [*WRITINGS, remove, truncate, give_away])
-def test_a_service_changes_no_answer_of_another(
+def test_service_cannot_change_an_answer_of_another_service(
     inside: ScopedSession, services: tuple[UUID, UUID], attack: Writing
 ) -> None:
     _, them = services
@@ -162,8 +162,10 @@ def test_a_service_changes_no_answer_of_another(
     assert stored(inside, them) == before
 
 
-def test_an_answer_is_never_removed(inside: ScopedSession, services: tuple[UUID, UUID]) -> None:
-    """A question that is asked again would be decided again."""
+def test_stored_answer_cannot_be_removed(
+    inside: ScopedSession, services: tuple[UUID, UUID]
+) -> None:
+    """Otherwise a repeated request would be decided again."""
     us, _ = services
     for attack in (remove, truncate):
         with pytest.raises(ProgrammingError, match="permission denied"):
@@ -171,10 +173,10 @@ def test_an_answer_is_never_removed(inside: ScopedSession, services: tuple[UUID,
         inside.rollback()
 
 
-def test_a_key_that_another_service_has_used_is_free(
+def test_key_that_another_service_has_used_is_free(
     inside: ScopedSession, services: tuple[UUID, UUID]
 ) -> None:
-    """A conflict would tell that another service has asked with this key."""
+    """A conflict would reveal that another service has used this key."""
     us, them = services
     key = str(uuid4())
     with inside.scoped(PrincipalScope(them)):
@@ -187,7 +189,7 @@ def test_a_key_that_another_service_has_used_is_free(
 
 @pytest.mark.parametrize("scope", [*SCOPES, lambda _: PolicyScope(), lambda _: MaintenanceScope()])
 @pytest.mark.parametrize("reading", [by_key, by_raw_sql])
-def test_no_other_scope_reads_answers(
+def test_no_other_scope_can_read_stored_answers(
     session: ScopedSession,
     services: tuple[UUID, UUID],
     ours: Owned,
@@ -199,7 +201,7 @@ def test_no_other_scope_reads_answers(
         reading(session, services[0])
 
 
-def test_a_principal_in_no_particular_scope_reads_no_answer(
+def test_principal_scope_without_an_id_reads_no_answer(
     session: ScopedSession, services: tuple[UUID, UUID]
 ) -> None:
     with session.scoped(PrincipalScope(services[0])):

@@ -1,4 +1,4 @@
-"""The session is in its scope for whole transactions only, and leaves nothing in the pool."""
+"""Tests of the session: it is in a scope for whole transactions, and leaves none in the pool."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -44,13 +44,13 @@ UNSCOPED: list[Query] = [
 
 
 @pytest.mark.parametrize("ask", UNSCOPED)
-def test_without_a_scope_nothing_is_asked(session: ScopedSession, ask: Query) -> None:
+def test_session_without_a_scope_refuses_every_query(session: ScopedSession, ask: Query) -> None:
     with pytest.raises(UnscopedSession):
         ask(session)
 
 
 @pytest.mark.parametrize("ask", UNSCOPED)
-def test_after_a_scope_nothing_is_asked(inside: ScopedSession, ask: Query) -> None:
+def test_session_that_left_its_scope_refuses_every_query(inside: ScopedSession, ask: Query) -> None:
     inside.scalar(select(1))
     inside.enter(None)
     with pytest.raises(UnscopedSession):
@@ -59,7 +59,7 @@ def test_after_a_scope_nothing_is_asked(inside: ScopedSession, ask: Query) -> No
 
 @pytest.mark.parametrize("end", ["commit", "rollback", "close", "abandon"])
 @pytest.mark.parametrize("scope", SCOPES)
-def test_a_connection_leaves_its_scope_before_it_is_used_again(
+def test_pooled_connection_has_no_scope_when_it_is_used_again(
     app: Flask, ours: Owned, scope: MakeScope, end: str
 ) -> None:
     with app.app_context():
@@ -69,10 +69,10 @@ def test_a_connection_leaves_its_scope_before_it_is_used_again(
             getattr(db.session, end)()
         db.session.close()
     with app.app_context(), ExitStack() as held:
-        # The pool may have others too; each is held until the one that was used comes up.
+        # The pool may have other connections: hold each one until the used one comes up.
         pooled = (held.enter_context(db.engine.connect()) for _ in range(POOL["pool_size"]))
-        asked = text("select pg_backend_pid()")
-        connection = next(other for other in pooled if other.scalar(asked) == backend)
+        process_id = text("select pg_backend_pid()")
+        connection = next(other for other in pooled if other.scalar(process_id) == backend)
         left = connection.execute(
             text(
                 "select current_user = session_user,"
@@ -86,7 +86,7 @@ def test_a_connection_leaves_its_scope_before_it_is_used_again(
             connection.execute(select(RuleRow))
 
 
-def test_a_scope_that_failed_leaves_nothing(app: Flask, ours: Owned) -> None:
+def test_failed_scope_leaves_no_role_on_the_connection(app: Flask, ours: Owned) -> None:
     with app.app_context():
         with (
             pytest.raises(ProgrammingError),
@@ -98,7 +98,9 @@ def test_a_scope_that_failed_leaves_nothing(app: Flask, ours: Owned) -> None:
             assert connection.scalar(text("select current_user = session_user"))
 
 
-def test_scopes_nest_and_come_back(inside: ScopedSession, ours: Owned, theirs: Owned) -> None:
+def test_nested_scope_ends_in_the_outer_scope(
+    inside: ScopedSession, ours: Owned, theirs: Owned
+) -> None:
     with inside.scoped(TenantScope(theirs.tenant_id)):
         assert list(inside.scalars(select(RuleRow.id))) == [theirs.rule_id]
         with inside.scoped(IdentityScope()):
@@ -118,10 +120,10 @@ def test_scopes_nest_and_come_back(inside: ScopedSession, ours: Owned, theirs: O
         "select set_config('role', 'none', true)",
     ],
 )
-def test_the_way_back_to_the_login_role_leads_nowhere(
+def test_login_role_can_read_and_write_nothing(
     inside: ScopedSession, theirs: Owned, statement: str
 ) -> None:
-    """The login role itself may read and write nothing."""
+    """Each statement returns the transaction to the login role."""
     for query in ("select id from rules", "update rules set name = 'taken over'"):
         with pytest.raises(ProgrammingError, match=r"permission denied"):
             run(inside, statement, query)
@@ -136,8 +138,8 @@ def run(session: ScopedSession, *statements: str) -> None:
 @pytest.mark.parametrize(
     "role", ["sightline_global", "sightline_identity", "sightline_ledger", "none"]
 )
-def test_another_scopes_role_shows_no_rules(inside: ScopedSession, role: str) -> None:
-    """A role without what goes with it: no access, and no right to the rules."""
+def test_role_of_another_scope_shows_no_rules(inside: ScopedSession, role: str) -> None:
+    """The role lacks its settings, such as the access, or has no right to the rules."""
     inside.execute(text(f"set local role {role}"))
     try:
         shown = list(inside.scalars(select(RuleRow.id)))
@@ -146,32 +148,32 @@ def test_another_scopes_role_shows_no_rules(inside: ScopedSession, role: str) ->
     assert shown == []
 
 
-def test_the_settings_reset_show_nothing(inside: ScopedSession) -> None:
+def test_session_with_reset_settings_shows_no_rules(inside: ScopedSession) -> None:
     inside.execute(text("reset all"))
     assert list(inside.scalars(select(RuleRow.id))) == []
 
 
 @pytest.mark.parametrize("role", ["postgres", "pg_read_all_data", "pg_write_all_data"])
-def test_no_mightier_role_can_be_assumed(inside: ScopedSession, role: str) -> None:
+def test_session_cannot_assume_a_more_powerful_role(inside: ScopedSession, role: str) -> None:
     with pytest.raises(ProgrammingError, match="permission denied"):
         inside.execute(text(f"set local role {role}"))
 
 
-def test_the_owners_role_cannot_be_assumed(inside: ScopedSession) -> None:
+def test_session_cannot_assume_the_tables_owner(inside: ScopedSession) -> None:
     owner = inside.scalar(text("select tableowner from pg_tables where tablename = 'rules'"))
     with pytest.raises(ProgrammingError, match="permission denied"):
         inside.execute(text(f'set local role "{owner}"'))
 
 
-def test_a_tenants_scope_reads_no_credentials(inside: ScopedSession) -> None:
+def test_tenant_scope_reads_no_credentials(inside: ScopedSession) -> None:
     with pytest.raises(ProgrammingError, match="permission denied"):
         inside.scalars(select(ApiToken))
 
 
-def test_a_session_level_set_does_not_outlive_the_next_begin(
+def test_session_level_setting_is_replaced_by_the_next_transaction(
     inside: ScopedSession, ours: Owned, theirs: Owned
 ) -> None:
-    """The lint refuses them; should one slip through, the next transaction sets its own."""
+    """`make lint-scope` refuses such settings. If one remains, the next transaction replaces it."""
     config = text("select set_config('sightline.tenant_id', :id, false)")
     inside.execute(config, {"id": str(theirs.tenant_id)})
     inside.commit()

@@ -1,4 +1,4 @@
-"""In one tenant's scope, no way of writing touches another's row; each way does write one's own."""
+"""Tests that in one tenant's scope each way to write changes own rows only."""
 
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -83,7 +83,7 @@ def bulk_update_mappings(session: Session, owner: Owned) -> None:
 
 
 def claimed_object(session: Session, owner: Owned) -> None:
-    """An object that claims to have been loaded, as one out of a cache would."""
+    """Write an object that claims to have been loaded, as one from a cache would."""
     claimed = RuleRow(id=owner.rule_id)
     make_transient_to_detached(claimed)
     session.add(claimed)
@@ -234,7 +234,7 @@ ATTACKS: list[Writing] = [
 
 
 @pytest.mark.parametrize("writing", WRITINGS)
-def test_a_writing_changes_ones_own_rows(
+def test_write_changes_the_own_tenants_rows(
     inside: ScopedSession, ours: Owned, writing: Writing
 ) -> None:
     before = snapshot(inside, ours)
@@ -244,7 +244,9 @@ def test_a_writing_changes_ones_own_rows(
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_no_writing_changes_theirs(inside: ScopedSession, theirs: Owned, attack: Writing) -> None:
+def test_write_changes_no_row_of_another_tenant(
+    inside: ScopedSession, theirs: Owned, attack: Writing
+) -> None:
     before = snapshot(inside, theirs)
     with suppress(DBAPIError, StaleDataError):
         attack(inside, theirs)
@@ -253,7 +255,7 @@ def test_no_writing_changes_theirs(inside: ScopedSession, theirs: Owned, attack:
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_no_writing_changes_theirs_after_a_commit_and_in_a_savepoint(
+def test_write_changes_no_row_of_another_tenant_after_a_commit_and_in_a_savepoint(
     inside: ScopedSession, theirs: Owned, attack: Writing
 ) -> None:
     before = snapshot(inside, theirs)
@@ -266,7 +268,7 @@ def test_no_writing_changes_theirs_after_a_commit_and_in_a_savepoint(
     assert snapshot(inside, theirs) == before
 
 
-def test_ones_own_row_cannot_be_given_to_them(
+def test_own_row_cannot_be_given_to_another_tenant(
     inside: ScopedSession, ours: Owned, theirs: Owned
 ) -> None:
     give = update(RuleRow).where(RuleRow.id == ours.rule_id).values(tenant_id=theirs.tenant_id)
@@ -274,13 +276,15 @@ def test_ones_own_row_cannot_be_given_to_them(
         inside.execute(give)
 
 
-def test_ones_own_row_cannot_be_made_the_platforms(inside: ScopedSession, ours: Owned) -> None:
+def test_own_row_cannot_be_made_the_platforms(inside: ScopedSession, ours: Owned) -> None:
     give = update(RuleRow).where(RuleRow.id == ours.rule_id).values(tenant_id=None)
     with pytest.raises(ProgrammingError, match="row-level security"):
         inside.execute(give)
 
 
-def test_their_rows_cannot_be_copied(inside: ScopedSession, ours: Owned, theirs: Owned) -> None:
+def test_rows_of_another_tenant_cannot_be_copied(
+    inside: ScopedSession, ours: Owned, theirs: Owned
+) -> None:
     before = snapshot(inside, ours)
     names = [name for name in values_of(ours.tenant_id) if name not in ("id", "tenant_id")]
     copied = select(
@@ -292,7 +296,7 @@ def test_their_rows_cannot_be_copied(inside: ScopedSession, ours: Owned, theirs:
 
 
 def refusal(session: ScopedSession, row: object) -> tuple[str, str | None]:
-    """How the database refuses a row: its code and the constraint that it names."""
+    """Return the error code and the constraint with which the database refuses a row."""
     session.add(row)
     with pytest.raises(IntegrityError) as caught:
         session.flush()
@@ -304,7 +308,7 @@ def refusal(session: ScopedSession, row: object) -> tuple[str, str | None]:
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_reference_to_their_row_is_refused_like_one_to_a_row_that_never_was(
+def test_reference_to_another_tenants_row_is_refused_like_one_to_a_missing_row(
     inside: ScopedSession, ours: Owned, theirs: Owned, never: UUID, version: int
 ) -> None:
     to_theirs = refusal(inside, rule_version(ours.tenant_id, theirs.rule_id, version))
@@ -312,7 +316,7 @@ def test_a_reference_to_their_row_is_refused_like_one_to_a_row_that_never_was(
     assert to_theirs == to_nothing
 
 
-def test_the_same_name_in_two_tenants_is_no_conflict(
+def test_same_name_in_two_tenants_is_no_conflict(
     inside: ScopedSession, ours: Owned, theirs: Owned
 ) -> None:
     with inside.scoped(TenantScope(theirs.tenant_id)):
@@ -322,7 +326,7 @@ def test_the_same_name_in_two_tenants_is_no_conflict(
     assert refusal(inside, rule(ours.tenant_id, name=inside.get_one(RuleRow, ours.rule_id).name))
 
 
-def test_a_view_writes_ones_own_rows_only(
+def test_view_writes_the_own_tenants_rows_only(
     inside: ScopedSession, ours: Owned, theirs: Owned, rules_view: str
 ) -> None:
     before = snapshot(inside, theirs)

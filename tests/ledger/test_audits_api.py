@@ -1,4 +1,4 @@
-"""The ledger over HTTP, /admin/api/audits: who may access, at what, and with which filters."""
+"""Tests of /admin/api/audits: who may read which events, with which filters."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -29,7 +29,7 @@ def auditor(app: Flask) -> Account:
 
 
 class Accesses:
-    """Accesses at the rules by one engineer, each known to be committed."""
+    """Accesses of one engineer to the rules; each is committed when `at` returns."""
 
     def __init__(self, app: Flask, client: FlaskClient, who: Account) -> None:
         self._app, self._client, self.who = app, client, who
@@ -48,7 +48,7 @@ def accesses(app: Flask, client: FlaskClient, engineer: Account) -> Accesses:
 
 
 def audits(client: FlaskClient, who: Account, scope: str | None = "global", **query: Any) -> Any:
-    """The body of the list, as this account is shown it in this scope."""
+    """Return the body of the list that an account gets in a scope."""
     reason = AUDITING if scope else None
     answer = client.get(PATH, query_string=query, headers=who.headers(scope, reason))
     assert answer.status_code == 200, answer.text
@@ -66,14 +66,14 @@ def read(
     return client.get(f"{PATH}/{event_id}", headers=who.headers(scope, reason))
 
 
-class TestWho:
-    def test_an_auditor_sees_every_access(
+class TestAuthorization:
+    def test_auditor_sees_every_access(
         self, client: FlaskClient, accesses: Accesses, auditor: Account, tenant: MadeTenant
     ) -> None:
         made = [accesses.at(), accesses.at(f"tenant:{tenant.slug}"), accesses.at(path=PATH)]
         assert ids(audits(client, auditor, actor=accesses.who.email)) == made[::-1]
 
-    def test_an_auditors_access_is_on_record_too(
+    def test_access_of_an_auditor_is_recorded_too(
         self, app: Flask, client: FlaskClient, accesses: Accesses, auditor: Account
     ) -> None:
         seen = accesses.at()
@@ -88,11 +88,11 @@ class TestWho:
             single["id"]
         ]
 
-    def test_an_auditor_says_why(self, client: FlaskClient, auditor: Account) -> None:
+    def test_auditor_must_give_a_reason(self, client: FlaskClient, auditor: Account) -> None:
         answer = client.get(PATH, headers=auditor.headers("global"))
         assert (answer.status_code, answer.get_json(force=True)["code"]) == (400, "reason_required")
 
-    def test_a_tenants_admin_sees_the_accesses_at_that_tenant_and_those_at_all(
+    def test_tenant_admin_sees_accesses_to_that_tenant_and_to_all_tenants(
         self,
         app: Flask,
         client: FlaskClient,
@@ -107,7 +107,7 @@ class TestWho:
         assert (ids(body), body["total"]) == ([at_all, own], 2)
 
     @pytest.mark.parametrize("role", ["support", "engineer"])
-    def test_no_other_platform_role_does(
+    def test_other_platform_roles_cannot_read_events(
         self, app: Flask, client: FlaskClient, tenant: MadeTenant, role: Any
     ) -> None:
         who = add_account(app, role)
@@ -118,25 +118,27 @@ class TestWho:
             (event,) = committed(app, *receipt(answer))
             assert (event["outcome"], event["surface"]) == ("denied", "admin.audits.list")
 
-    def test_a_member_does_not(self, app: Flask, client: FlaskClient, tenant: MadeTenant) -> None:
+    def test_tenant_member_cannot_read_events(
+        self, app: Flask, client: FlaskClient, tenant: MadeTenant
+    ) -> None:
         member = add_account(app, member_of={tenant.slug: "member"})
         answer = client.get(PATH, headers=member.headers())
         assert (answer.status_code, answer.get_json(force=True)["code"]) == (403, "forbidden")
 
-    def test_an_admin_does_not_see_another_tenants(
+    def test_tenant_admin_cannot_read_events_of_another_tenant(
         self, app: Flask, client: FlaskClient, admin: Account
     ) -> None:
         other = add_tenant(app)
         answer = client.get(PATH, headers=admin.headers(f"tenant:{other.slug}", AUDITING))
         assert answer.status_code == 403
 
-    def test_nobody_without_a_token_does(self, client: FlaskClient) -> None:
+    def test_request_without_a_token_cannot_read_events(self, client: FlaskClient) -> None:
         assert client.get(PATH).status_code == 401
         assert client.get(f"{PATH}/{uuid7()}").status_code == 401
 
 
-class TestOne:
-    def test_it_is_the_one_in_the_list(
+class TestSingleEvent:
+    def test_single_event_equals_its_item_in_the_list(
         self, app: Flask, client: FlaskClient, accesses: Accesses, auditor: Account
     ) -> None:
         event_id = accesses.at(reason='fraud;ticket="F-1";note="odd logins"')
@@ -156,7 +158,7 @@ class TestOne:
         }
         assert item["request"]["path"] == RULES
 
-    def test_an_admin_reads_an_access_at_the_own_tenant(
+    def test_tenant_admin_reads_an_access_to_the_own_tenant(
         self, client: FlaskClient, accesses: Accesses, tenant: MadeTenant, admin: Account
     ) -> None:
         event_id = accesses.at(f"tenant:{tenant.slug}")
@@ -165,20 +167,20 @@ class TestOne:
         assert answer.get_json()["id"] == event_id
         assert receipt(answer) == []
 
-    def test_another_tenants_is_as_if_it_never_was(
+    def test_event_of_another_tenant_is_answered_like_a_missing_one(
         self, app: Flask, client: FlaskClient, accesses: Accesses, admin: Account
     ) -> None:
-        strange = [accesses.at(f"tenant:{add_tenant(app).slug}"), str(uuid7())]
-        answers = [read(client, admin, event_id) for event_id in strange]
+        unreadable = [accesses.at(f"tenant:{add_tenant(app).slug}"), str(uuid7())]
+        answers = [read(client, admin, event_id) for event_id in unreadable]
         assert [answer.status_code for answer in answers] == [404] * 2
         problems = [answer.get_json(force=True) for answer in answers]
-        told = [
+        comparable = [
             {k: v for k, v in p.items() if k not in ("request_id", "instance")} for p in problems
         ]
-        assert told[0] == told[1]
-        assert told[0]["code"] == "not_found"
+        assert comparable[0] == comparable[1]
+        assert comparable[0]["code"] == "not_found"
 
-    def test_an_id_that_is_none(self, client: FlaskClient, auditor: Account) -> None:
+    def test_invalid_event_id_is_not_found(self, client: FlaskClient, auditor: Account) -> None:
         assert read(client, auditor, "no-id", "global").status_code == 404
 
 
@@ -206,7 +208,7 @@ class TestFilters:
             ({"tenant": "nobody-has-this"}, set()),
         ],
     )
-    def test_each(
+    def test_filter_shows_matching_events_only(
         self,
         client: FlaskClient,
         accesses: Accesses,
@@ -223,37 +225,41 @@ class TestFilters:
         assert {made[event_id] for event_id in ids(body)} == expected
         assert body["total"] == len(expected)
 
-    def test_tenant(
+    def test_tenant_filter_finds_accesses_to_existing_and_missing_tenants(
         self, client: FlaskClient, accesses: Accesses, auditor: Account, tenant: MadeTenant
     ) -> None:
-        """Also one that is not there: somebody wanted to access it."""
+        """An access to a tenant that does not exist is an event too."""
         missing = f"no-{uuid4().hex}"
         for slug in (tenant.slug, missing):
             made = accesses.at(f"tenant:{slug}")
             assert ids(audits(client, auditor, tenant=slug)) == [made]
 
-    def test_request(self, client: FlaskClient, accesses: Accesses, auditor: Account) -> None:
+    def test_request_filter_finds_the_events_of_one_request(
+        self, client: FlaskClient, accesses: Accesses, auditor: Account
+    ) -> None:
         made = accesses.at()
         accesses.at()
         request_id = read(client, auditor, made, "global").get_json()["request"]["id"]
         assert ids(audits(client, auditor, request_id=request_id)) == [made]
 
-    def test_moments(self, client: FlaskClient, accesses: Accesses, auditor: Account) -> None:
-        """`from` is included, `to` is not, in whatever time zone they are said."""
+    def test_moment_filters_include_from_and_exclude_to(
+        self, client: FlaskClient, accesses: Accesses, auditor: Account
+    ) -> None:
+        """The time zone of the two moments makes no difference."""
         first, second, third = accesses.at(), accesses.at(), accesses.at()
         body = audits(client, auditor, actor=accesses.who.email, sort="occurred_at")
         at = [datetime.fromisoformat(item["occurred_at"]) for item in body["items"]]
-        asked = {"actor": accesses.who.email, "sort": "occurred_at"}
-        since = audits(client, auditor, **asked, **{"from": at[1].isoformat()})
+        filters = {"actor": accesses.who.email, "sort": "occurred_at"}
+        since = audits(client, auditor, **filters, **{"from": at[1].isoformat()})
         assert ids(since) == [second, third]
-        until = audits(client, auditor, **asked, to=at[1].isoformat())
+        until = audits(client, auditor, **filters, to=at[1].isoformat())
         assert ids(until) == [first]
         zone = timezone(timedelta(hours=5, minutes=30))
         east = [moment.astimezone(zone).isoformat() for moment in at]
-        both = audits(client, auditor, **asked, **{"from": east[1], "to": east[2]})
+        both = audits(client, auditor, **filters, **{"from": east[1], "to": east[2]})
         assert ids(both) == [second]
         later = (at[2] + timedelta(microseconds=1)).isoformat()
-        assert ids(audits(client, auditor, **asked, **{"from": later})) == []
+        assert ids(audits(client, auditor, **filters, **{"from": later})) == []
 
     @pytest.mark.parametrize(
         ("query", "field"),
@@ -273,7 +279,7 @@ class TestFilters:
             ({"unknown": "1"}, "unknown"),
         ],
     )
-    def test_what_is_wrong_is_said_by_field(
+    def test_invalid_filter_is_refused_and_its_field_named(
         self, client: FlaskClient, admin: Account, query: dict[str, str], field: str
     ) -> None:
         answer = client.get(PATH, query_string=query, headers=admin.headers())
@@ -284,7 +290,7 @@ class TestFilters:
 class TestPaging:
     @pytest.mark.parametrize("sort", ["-occurred_at", "occurred_at"])
     @pytest.mark.parametrize("limit", [1, 2, 5])
-    def test_every_event_comes_once_and_in_order(
+    def test_pages_show_every_event_once_and_in_order(
         self, client: FlaskClient, accesses: Accesses, auditor: Account, sort: str, limit: int
     ) -> None:
         made = [accesses.at() for _ in range(5)]
@@ -300,7 +306,7 @@ class TestPaging:
             query["cursor"] = body["next_cursor"]
         assert shown == (made[::-1] if sort.startswith("-") else made)
 
-    def test_what_comes_meanwhile_moves_nothing(
+    def test_new_event_does_not_shift_the_next_page(
         self, client: FlaskClient, accesses: Accesses, auditor: Account
     ) -> None:
         made = [accesses.at() for _ in range(3)]
@@ -310,7 +316,7 @@ class TestPaging:
         rest = audits(client, auditor, cursor=first["next_cursor"], **query)
         assert ids(first) + ids(rest) == made[::-1]
 
-    def test_a_cursor_is_good_for_its_list_only(
+    def test_cursor_of_another_list_is_refused(
         self,
         app: Flask,
         client: FlaskClient,
@@ -341,7 +347,7 @@ class TestPaging:
 
 
 class TestNotModified:
-    def test_it_is_answered_and_on_record(
+    def test_not_modified_answer_is_recorded(
         self, app: Flask, client: FlaskClient, accesses: Accesses, auditor: Account
     ) -> None:
         event_id = accesses.at()
@@ -354,7 +360,7 @@ class TestNotModified:
             assert one["id"] != other["id"]
             assert (other["http_status"], other["outcome"], other["rows"]) == (304, "served", 1)
 
-    def test_a_new_event_is_a_new_answer(
+    def test_new_event_changes_the_entity_tag(
         self, client: FlaskClient, accesses: Accesses, tenant: MadeTenant, admin: Account
     ) -> None:
         accesses.at(f"tenant:{tenant.slug}")
@@ -364,7 +370,7 @@ class TestNotModified:
         accesses.at(f"tenant:{tenant.slug}")
         assert client.get(PATH, headers=headers).status_code == 200
 
-    def test_who_may_not_access_is_not_told(
+    def test_etag_does_not_help_a_principal_without_access(
         self, app: Flask, client: FlaskClient, accesses: Accesses, auditor: Account
     ) -> None:
         path = f"{PATH}/{accesses.at()}"

@@ -1,4 +1,4 @@
-"""`flask audit search` and `flask audit tail`."""
+"""Tests of `flask audit search` and `flask audit tail`."""
 
 import os
 import signal
@@ -51,7 +51,7 @@ def seal(event: AuditEvent, key: bytes) -> list[str]:
     return [data.decode(), event_mac(data, key)]
 
 
-def somebody() -> Actor:
+def make_actor() -> Actor:
     return Actor(id=uuid4(), email=f"{uuid4().hex}@example.org", roles=("engineer",), token_id=None)
 
 
@@ -61,23 +61,23 @@ def lines(result: Result) -> list[dict[str, object]]:
 
 
 def test_search_prints_a_table(app: Flask) -> None:
-    actor = somebody()
+    actor = make_actor()
     reason = Reason(code="fraud", ticket="F-1", note="a note")
     scope = EventScope(kind="tenant", tenant_id=uuid4(), tenant="acme")
-    told = make_event(actor=actor, reason=reason, scope=scope, rows=17, repeats=4)
-    silent = make_event(actor=actor, reason=None, rows=None, outcome="interrupted")
-    append_events(app, told, silent)
+    complete = make_event(actor=actor, reason=reason, scope=scope, rows=17, repeats=4)
+    sparse = make_event(actor=actor, reason=None, rows=None, outcome="interrupted")
+    append_events(app, complete, sparse)
     result = run(app, "search", "--actor", actor.email)
     assert result.exit_code == 0
     first, second = (line for line in result.output.splitlines() if actor.email in line)
     assert all(
-        word in first for word in (str(silent.id), "interrupted", "global", "accesses.things")
+        word in first for word in (str(sparse.id), "interrupted", "global", "accesses.things")
     )
-    assert all(word in second for word in (str(told.id), "fraud", "F-1", "acme", "17", "4"))
+    assert all(word in second for word in (str(complete.id), "fraud", "F-1", "acme", "17", "4"))
 
 
 def test_search_prints_events_as_they_were_recorded(app: Flask) -> None:
-    event = make_event(actor=somebody())
+    event = make_event(actor=make_actor())
     append_events(app, event)
     (line,) = lines(run(app, "search", "--actor", event.actor.email, "--json"))
     assert line.pop("committed_at")
@@ -85,7 +85,7 @@ def test_search_prints_events_as_they_were_recorded(app: Flask) -> None:
 
 
 def test_search_has_the_filters_of_the_list(app: Flask) -> None:
-    actor = somebody()
+    actor = make_actor()
     made = {
         "denied": make_event(
             actor=actor, outcome="denied", decision=EventDecision("denied"), surface="a.b"
@@ -119,7 +119,7 @@ def test_search_has_the_filters_of_the_list(app: Flask) -> None:
 
 
 def test_search_goes_through_all_pages(app: Flask) -> None:
-    actor = somebody()
+    actor = make_actor()
     append_events(app, *[make_event(actor=actor) for _ in range(450)])
     for limit, found in (("449", 449), ("450", 450), ("1000", 450)):
         shown = lines(run(app, "search", "--actor", actor.email, "--json", "--limit", limit))
@@ -135,7 +135,7 @@ def test_search_goes_through_all_pages(app: Flask) -> None:
         ("--sort", "x"),
         ("--limit", "0"),
         ("--outcome", "allowed"),
-        ("--kind", "look"),
+        ("--kind", "read"),
         ("--reason", "because"),
     ],
 )
@@ -158,7 +158,9 @@ def test_search_refuses_an_invalid_value_and_names_the_option(
         ("--surface", "admin.rules.lis"),
     ],
 )
-def test_search_refuses_a_value_that_names_nothing(app: Flask, option: str, value: str) -> None:
+def test_search_refuses_a_filter_value_that_nothing_has(
+    app: Flask, option: str, value: str
+) -> None:
     for arguments in (
         (option, value),
         (option, value, "--json"),
@@ -169,7 +171,7 @@ def test_search_refuses_a_value_that_names_nothing(app: Flask, option: str, valu
         assert f"There is no {option.removeprefix('--')} {value}" in result.stderr
 
 
-def test_search_for_something_known_without_events_is_no_error(
+def test_search_for_a_known_name_without_events_finds_nothing(
     app: Flask, tenant: MadeTenant, support: Account
 ) -> None:
     for options in (
@@ -184,11 +186,11 @@ def test_search_for_something_known_without_events_is_no_error(
         assert lines(run(app, "search", *options, "--json")) == []
 
 
-def test_search_knows_names_that_only_events_have(app: Flask) -> None:
-    """Somebody of whom another service spoke, a tenant that is not there, another's surface."""
+def test_search_accepts_a_name_that_only_events_have(app: Flask) -> None:
+    """The actor and the surface are another service's, and the tenant does not exist."""
     slug, surface = f"t-{uuid4().hex}", f"s.s{uuid4().hex}"
     scope = EventScope(kind="tenant", tenant_id=None, tenant=slug)
-    event = make_event(actor=somebody(), scope=scope, surface=surface)
+    event = make_event(actor=make_actor(), scope=scope, surface=surface)
     append_events(app, event)
     for options in (
         ("--actor", event.actor.email),
@@ -211,7 +213,7 @@ def test_tail_shows_the_last_events_the_newest_at_the_end(app: Flask) -> None:
 
 
 def follow(app: Flask, *steps: Callable[[], object]) -> list[str]:
-    """The ids that `audit tail` shows, if between its readings each of these steps is taken."""
+    """Return the ids that `audit tail` shows when it takes these steps between its readings."""
     remaining = iter(steps)
 
     def take_a_step(_: float) -> None:
@@ -226,22 +228,24 @@ def follow(app: Flask, *steps: Callable[[], object]) -> list[str]:
 
 
 def nothing() -> None:
-    """A pause in which nothing happens."""
+    """Do nothing between two readings."""
 
 
 @pytest.fixture
 def _slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long this takes, it is within the overlap."""
+    """Make the overlap longer than any test takes."""
     monkeypatch.setattr(search, "OVERLAP", timedelta(hours=1))
 
 
 @pytest.mark.usefixtures("_slow_machine")
 @pytest.mark.parametrize("begun_before", [True, False], ids=["before it", "meanwhile"])
-def test_tail_shows_an_event_that_is_committed_after_one_that_was_inserted_later(
+def test_tail_shows_an_event_that_commits_after_one_inserted_later(
     app: Flask, begun_before: bool
 ) -> None:
-    """By a transaction that has begun before the tail, or while it follows. Each event comes once,
-    and none that was committed before."""
+    """The transaction begins before the tail, or while the tail follows.
+
+    Each event comes once, and no event comes that was committed before.
+    """
     before, early, later = make_event(), make_event(), make_event()
     append_events(app, before)
     with ledger_session(app) as slow:
@@ -265,7 +269,7 @@ def test_tail_shows_an_event_that_is_committed_after_one_that_was_inserted_later
 
 @pytest.mark.slow
 def test_tail_follows_until_it_is_interrupted(app: Flask, environment: Mapping[str, str]) -> None:
-    """What is committed from then on, each once, and nothing from before."""
+    """It shows each event once that is committed from then on, and no earlier one."""
     before, first, second, third = (make_event() for _ in range(4))
     mine = [str(event.id) for event in (before, first, second, third)]
     append_events(app, before)

@@ -1,4 +1,4 @@
-"""`flask audit verify --complete` names each number without an event, and the requests around."""
+"""Tests of `flask audit verify --complete`, which names each number without an event."""
 
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_left(product: Product) -> Iterator[None]:
+def _empty_product(product: Product) -> Iterator[None]:
     yield
     product.empty()
 
@@ -45,7 +45,7 @@ def delete(product: Product, *events: AuditEvent) -> None:
     product.tamper(f"delete from audit_events where id in ({ids})")  # noqa: S608 - UUIDs
 
 
-def test_an_empty_ledger_is_complete(product: Product) -> None:
+def test_empty_ledger_is_complete(product: Product) -> None:
     done = product.run("verify", "--complete")
     assert (done.exit_code, done.output) == (
         0,
@@ -53,8 +53,8 @@ def test_an_empty_ledger_is_complete(product: Product) -> None:
     )
 
 
-def test_two_journals_without_a_gap(product: Product) -> None:
-    """In whatever order, and at whatever times, their events came."""
+def test_journals_without_a_gap_are_complete(product: Product) -> None:
+    """The order and the times of the events make no difference."""
     events = [*numbered(uuid4(), range(20, 0, -1)), *numbered(uuid4(), range(1, 6))]
     append_events(product.app, *events)
     found = check(product)
@@ -62,8 +62,8 @@ def test_two_journals_without_a_gap(product: Product) -> None:
 
 
 @pytest.mark.slow
-def test_what_was_deleted_is_named(product: Product) -> None:
-    """In each journal at its beginning, and in the middle, with the requests on both sides."""
+def test_deleted_events_are_named_with_the_requests_around_them(product: Product) -> None:
+    """The gaps are at the beginning of a journal and in the middle of one."""
     one, other = numbered(uuid4(), range(1, 11)), numbered(uuid4(), range(1, 6))
     append_events(product.app, *one, *other)
     delete(product, one[3], one[4], one[7], other[0])
@@ -83,7 +83,7 @@ def test_what_was_deleted_is_named(product: Product) -> None:
     assert total == "11 events of 2 journals: 4 missing, 0 waiting in files on this host."
 
 
-def test_programs_read_it_too(product: Product) -> None:
+def test_json_output_names_missing_events(product: Product) -> None:
     events = numbered(uuid4(), [1, 3])
     append_events(product.app, *events)
     done = product.run("verify", "--complete", "--json")
@@ -101,7 +101,7 @@ def test_programs_read_it_too(product: Product) -> None:
     assert (body["events"], body["journals"], body["waiting"]) == (2, 1, [])
 
 
-def test_a_gap_as_wide_as_numbers_go(product: Product) -> None:
+def test_gap_as_wide_as_the_numbers_is_found(product: Product) -> None:
     journal = uuid4()
     append_events(product.app, *numbered(journal, [1, 2**52, 2**53 - 1]))
     product.leave(journal, *numbered(journal, [2**40, 2**40 + 1]))
@@ -112,8 +112,8 @@ def test_a_gap_as_wide_as_numbers_go(product: Product) -> None:
     ]
 
 
-def test_what_waits_in_a_file_is_not_missing(product: Product) -> None:
-    """It is listed, with its request; that the process of a file lives or not changes nothing."""
+def test_event_that_waits_in_a_file_is_not_missing(product: Product) -> None:
+    """It is listed with its request, whether the file's process lives or not."""
     journal, other = uuid4(), uuid4()
     events = numbered(journal, range(1, 10))
     append_events(product.app, *(events[n] for n in (0, 4, 6)))
@@ -132,7 +132,7 @@ def test_what_waits_in_a_file_is_not_missing(product: Product) -> None:
     assert [each.seq for each in found.waiting if each.journal == other] == [1, 2]
 
 
-def test_a_hole_between_rows_of_a_file_that_the_ledger_knows_nothing_of(product: Product) -> None:
+def test_gap_in_a_journal_that_the_ledger_does_not_know_is_found(product: Product) -> None:
     journal = uuid4()
     rows = numbered(journal, [2, 3, 6])
     product.leave(journal, *rows)
@@ -145,7 +145,7 @@ def test_a_hole_between_rows_of_a_file_that_the_ledger_knows_nothing_of(product:
         assert row.request.id in done.output
 
 
-def test_what_only_waits_is_no_failure(product: Product) -> None:
+def test_verify_succeeds_when_events_only_wait_in_files(product: Product) -> None:
     journal = uuid4()
     (event,) = numbered(journal, [1])
     product.leave(journal, event)
@@ -155,8 +155,8 @@ def test_what_only_waits_is_no_failure(product: Product) -> None:
         assert word in done.output
 
 
-def test_a_row_that_is_in_the_ledger_too_does_not_wait(product: Product) -> None:
-    """The relay has not learnt of it yet."""
+def test_row_that_is_in_the_ledger_too_is_not_waiting(product: Product) -> None:
+    """The relay does not know yet that the ledger has the event."""
     journal = uuid4()
     events = numbered(journal, [1, 2])
     append_events(product.app, events[0])
@@ -164,8 +164,8 @@ def test_a_row_that_is_in_the_ledger_too_does_not_wait(product: Product) -> None
     assert [each.seq for each in check(product).waiting] == [2]
 
 
-def test_an_event_that_another_journals_file_holds(product: Product) -> None:
-    """It keeps its number when a disk failed under the file that it began in."""
+def test_event_that_another_journals_file_holds_is_not_missing(product: Product) -> None:
+    """An event keeps its number when it ends in another file, after a disk failure."""
     journal, other = uuid4(), uuid4()
     append_events(product.app, *numbered(journal, [1, 3]))
     product.leave(other, *numbered(journal, [2]))
@@ -173,24 +173,26 @@ def test_an_event_that_another_journals_file_holds(product: Product) -> None:
 
 
 @pytest.mark.parametrize("finalized", [True, False])
-def test_what_goes_on_meanwhile_is_not_missing(
+def test_events_that_move_to_the_ledger_during_the_check_are_not_missing(
     product: Product, monkeypatch: pytest.MonkeyPatch, *, finalized: bool
 ) -> None:
-    """An event that is in a file when the ledger is read, and in the ledger when the files are;
-    and accesses that begin and end in between."""
+    """One event moves from a file to the ledger between the two readings.
+
+    Other accesses begin and end between them.
+    """
     journal = uuid4()
     first, waits, third, late, later = numbered(journal, range(1, 6))
     append_events(product.app, first, third)
     file = product.hold(journal, waits, finalized=finalized)
     read_files = completeness._read_files
 
-    def meanwhile(session: Session, directory: Any) -> Any:
+    def during_the_check(session: Session, directory: Any) -> Any:
         append_events(product.app, waits, later)
         file.forget_now([1])
         file.write([product._row(2, late, finalized=False)], durable=False)
         return read_files(session, directory)
 
-    monkeypatch.setattr(completeness, "_read_files", meanwhile)
+    monkeypatch.setattr(completeness, "_read_files", during_the_check)
     found = check(product)
     file.close()
     assert found.missing == ()
@@ -200,28 +202,28 @@ def test_what_goes_on_meanwhile_is_not_missing(
 def test_access_that_begins_before_the_ledger_is_read_is_not_missing(
     product: Product, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The one after it is committed already; it is in the file alone."""
+    """The next event is committed already, but this one is in its file only."""
     journal = uuid4()
     first, begun, after = numbered(journal, range(1, 4))
     append_events(product.app, first)
     file = product.hold(journal)
     read_ledger = completeness._read_ledger
 
-    def meanwhile(session: Session) -> Any:
+    def during_the_check(session: Session) -> Any:
         file.write([product._row(1, begun, finalized=False)], durable=False)
         append_events(product.app, after)
         return read_ledger(session)
 
-    monkeypatch.setattr(completeness, "_read_ledger", meanwhile)
+    monkeypatch.setattr(completeness, "_read_ledger", during_the_check)
     found = check(product)
     file.close()
     assert found.missing == ()
 
 
-def test_a_file_that_is_emptied_meanwhile(
+def test_file_that_is_removed_during_the_check_is_no_problem(
     product: Product, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between its being listed and opened, or opened and read."""
+    """One file goes after it was listed, and another one after it was opened."""
     gone = product.leave(uuid4(), *numbered(uuid4(), [1]))
     going = product.leave(uuid4(), *numbered(uuid4(), [1]))
     listed = list_files(product.journals)
@@ -240,7 +242,7 @@ def test_a_file_that_is_emptied_meanwhile(
 
 
 @pytest.mark.parametrize("content", [b"not a journal" * 1000, b"SQLite format 3\x00" + b"x" * 5000])
-def test_a_damaged_file_is_named_and_the_rest_is_read(product: Product, content: bytes) -> None:
+def test_damaged_file_is_named_and_the_rest_is_read(product: Product, content: bytes) -> None:
     journal = uuid4()
     product.leave(journal, *numbered(journal, [1]))
     damaged = product.journals / f"{uuid4()}.journal"
@@ -253,7 +255,7 @@ def test_a_damaged_file_is_named_and_the_rest_is_read(product: Product, content:
     assert f"cannot be read: {damaged.name}" in done.output
 
 
-def test_a_damaged_row_is_named(product: Product) -> None:
+def test_damaged_row_is_named(product: Product) -> None:
     journal = uuid4()
     good, bad = numbered(journal, [1, 2])
     file = product.hold(journal, good)
@@ -284,5 +286,7 @@ def subtract(gaps: Sequence[tuple[int, int]], known: Sequence[int]) -> list[tupl
         ([3, 4, 5, 6, 8], []),
     ],
 )
-def test_what_is_left_of_gaps(known: list[int], left: list[tuple[int, int]]) -> None:
+def test_known_numbers_are_subtracted_from_gaps(
+    known: list[int], left: list[tuple[int, int]]
+) -> None:
     assert subtract([(3, 6), (8, 8)], known) == left
