@@ -1,4 +1,4 @@
-"""An application with surfaces that access several times, fail, or never come to an end."""
+"""An application with surfaces that are used several times, fail, or never answer."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ from uuid import UUID
 from flask import Blueprint, Flask, Response, abort, request, stream_with_context
 from sqlalchemy import select, text
 
-from tests.audit.journal.journals import said
+from tests.audit.journal.journals import events_in
 from tests.isolation.rows import rule
 from webapp import create_app
 from webapp.audit import recorder
@@ -35,7 +35,7 @@ blueprint = Blueprint("accesses", __name__, url_prefix="/admin/accesses")
 
 
 @contextmanager
-def accessing_app(settings: Settings) -> Iterator[Flask]:
+def misbehaving_app(settings: Settings) -> Iterator[Flask]:
     app = create_app(settings)
     app.register_blueprint(blueprint)
 
@@ -59,10 +59,10 @@ def access(name: str) -> Surface:
 @blueprint.get("/several")
 @surface("accesses.several", tenant_roles=(), platform_roles=("engineer",))
 def several() -> Response:
-    """Enter every `surface|reason|tenant` asked for, one in the other, each showing one row."""
+    """Enter each requested `surface|reason|tenant`, nested, and count one row for each."""
     with ExitStack() as stack:
-        for asked in request.args.getlist("access"):
-            name, reason, slug = asked.split("|")
+        for requested in request.args.getlist("access"):
+            name, reason, slug = requested.split("|")
             target = TenantTarget(find_tenant_id(slug), slug) if slug else GlobalTarget()
             stack.enter_context(
                 enter_scope(current_principal(), access(name), target, parse_reason(reason), None)
@@ -74,7 +74,7 @@ def several() -> Response:
 @blueprint.get("/rolled-back/<uuid:rule_id>")
 @surface("accesses.rolled_back", tenant_roles=(), platform_roles=("engineer",))
 def rolled_back(rule_id: UUID) -> Response:
-    """Access, write, and have the transaction rolled back."""
+    """Read, write, and roll the transaction back."""
     db.session.scalars(select(RuleRow).limit(1)).all()
     db.session.add(rule(None, id=rule_id))
     db.session.flush()
@@ -117,7 +117,7 @@ def not_found() -> NoReturn:
 @blueprint.get("/streams")
 @surface("accesses.streams", tenant_roles=(), platform_roles=("engineer",))
 def streams() -> Response:
-    """Far more than fits into the buffers between a server and a client that does not read."""
+    """Stream more than fits into the buffers between the server and a client that does not read."""
     return Response(CHUNK for _ in range(BIG // len(CHUNK)))
 
 
@@ -132,7 +132,7 @@ def open_() -> Response:
 @blueprint.get("/waits")
 @surface("accesses.waits", tenant_roles=(), platform_roles=("engineer",))
 def waits() -> NoReturn:
-    """Say in which process, in the file that is named by the query, and search for ever."""
+    """Write the process id into the file that the query names, and never answer."""
     Path(request.args["file"]).write_text(str(os.getpid()))
     while True:
         time.sleep(1)
@@ -144,14 +144,14 @@ def process() -> Response:
     return Response(str(os.getpid()))
 
 
-@blueprint.get("/tells")
-@surface("accesses.tells", tenant_roles=(), platform_roles=("engineer",))
-def tells() -> Response:
-    """Stream what the journals' files say of this request when its first byte is made."""
+@blueprint.get("/journaled")
+@surface("accesses.journaled", tenant_roles=(), platform_roles=("engineer",))
+def journaled() -> Response:
+    """Stream the outcomes that the journals' files have of this request at the first byte."""
     directory, request_id = current_settings().journal_dir, current_state().request_id
 
     def body() -> Iterator[str]:
-        yield " ".join(e.outcome for e in said(directory) if e.request.id == request_id)
+        yield " ".join(e.outcome for e in events_in(directory) if e.request.id == request_id)
 
     return Response(body())
 
@@ -159,7 +159,7 @@ def tells() -> Response:
 @blueprint.get("/late")
 @surface("accesses.late", tenant_roles=(), platform_roles=("engineer",))
 def late() -> Response:
-    """Access once more when the answer has been finalized, and is on its way."""
+    """Enter another surface after the answer has been finalized, while it is streamed."""
     principal, reason = current_principal(), parse_reason("incident")
 
     def body() -> Iterator[str]:

@@ -1,5 +1,4 @@
-"""An engineer, an application whose surfaces misbehave, and the worker that commits its
-accesses."""
+"""Fixtures: an application whose surfaces misbehave, a journal, and a small disk."""
 
 import subprocess
 from collections.abc import Iterator
@@ -9,14 +8,14 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from tests.audit.accesses import accessing_app
+from tests.audit.accesses import misbehaving_app
 from tests.audit.journal.journals import journal_in
 from webapp.audit.journal.service import Journal
 
 
 @pytest.fixture(scope="session")
 def accesses_app(app: Flask) -> Iterator[Flask]:
-    with accessing_app(app.extensions["settings"]) as made:
+    with misbehaving_app(app.extensions["settings"]) as made:
         yield made
 
 
@@ -27,7 +26,7 @@ def accesses(accesses_app: Flask, worker: None) -> FlaskClient:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A megabyte."""
+    """A mounted disk of one megabyte."""
     directory = tmp_path / "disk"
     directory.mkdir()
     options = ["-t", "tmpfs", "-o", "size=1m", "none"]

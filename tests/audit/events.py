@@ -1,4 +1,4 @@
-"""Audit events out of nothing."""
+"""Audit events for tests, and Hypothesis strategies for them."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -99,7 +99,7 @@ events = st.builds(
 
 
 def as_json(value: Any) -> Any:
-    """The event as RFC 8785's own implementation takes it."""
+    """Return an event in the form that RFC 8785's reference implementation takes."""
     match value:
         case UUID():
             return str(value)

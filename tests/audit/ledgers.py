@@ -1,4 +1,4 @@
-"""Sessions of the ledger's role, each on a connection of its own, and events sealed for it."""
+"""Sessions of the ledger's role, each on a connection of its own, and sealed events for them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ def key_of(app: Flask) -> bytes:
 
 
 def seal(app: Flask, *events: AuditEvent) -> list[list[str]]:
-    """A delivery of these events."""
+    """Return a delivery of these events."""
     dumped = [dump_event(event) for event in events]
     return [[data.decode(), event_mac(data, key_of(app))] for data in dumped]
 
@@ -46,7 +46,7 @@ def owner_connection(app: Flask) -> Iterator[Connection]:
 
 
 def deliver(app: Flask, delivery: Any) -> Received:
-    """As a worker does with a delivery."""
+    """Append and commit a delivery as a worker does."""
     with ledger_session(app) as session:
         received = append.receive(session, delivery, key_of(app))
         session.commit()
@@ -63,7 +63,7 @@ def events_of(month: datetime, count: int = 1) -> list[AuditEvent]:
 
 
 def is_blocked(app: Flask, session_pid: int) -> bool:
-    """Whether that connection waits for a lock."""
+    """Return whether a connection waits for a lock."""
     with owner_connection(app) as owner:
         blocking = text("select cardinality(pg_blocking_pids(:pid)) > 0")
         return bool(owner.scalar(blocking, {"pid": session_pid}))

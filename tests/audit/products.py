@@ -1,4 +1,4 @@
-"""A product of a test's own: servers, an application, and a directory of journals."""
+"""A test's own product: servers, an application, and a directory of journals."""
 
 import os
 import subprocess
@@ -35,11 +35,11 @@ class Product:
         return directory
 
     def run(self, *arguments: str) -> Result:
-        """`flask audit …` in this process."""
+        """Run `flask audit …` in this process."""
         return self.app.test_cli_runner().invoke(args=["audit", *arguments])
 
     def start(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """`flask audit …` in one of its own."""
+        """Run `flask audit …` in a process of its own."""
         return subprocess.run(
             [sys.executable, "-m", "flask", "--app", "wsgi", "audit", *arguments],
             cwd=ROOT,
@@ -50,7 +50,7 @@ class Product:
         )
 
     def tamper(self, statement: str) -> None:
-        """As the database's superuser, whom no trigger and no policy stops."""
+        """Run a statement as the database's superuser, without triggers and policies."""
         url = self.stack.postgres.url("postgres", self.stack.postgres._password)
         with (
             closing(psycopg2.connect(url)) as connection,
@@ -61,19 +61,19 @@ class Product:
             cursor.execute(statement)
 
     def empty(self) -> None:
-        """As before the first event: the ledger and the journals."""
+        """Empty the ledger and remove the journals."""
         self.tamper("truncate audit_events")
         for path in self.journals.glob("*"):
             path.unlink()
 
     def leave(self, origin: UUID, *events: AuditEvent, finalized: bool = True) -> Path:
-        """A file as a process that died leaves it."""
+        """Make a file as a process leaves it that has died."""
         file = self.hold(origin, *events, finalized=finalized)
         file.close()
         return file.path
 
     def hold(self, origin: UUID, *events: AuditEvent, finalized: bool = True) -> JournalFile:
-        """A file as a process has it that lives."""
+        """Make a file as a living process holds it."""
         file = create(self.journals, origin, 2**24)
         file.write(
             [self._row(n, event, finalized=finalized) for n, event in enumerate(events, 1)],

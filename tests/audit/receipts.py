@@ -1,4 +1,4 @@
-"""The ledger read over a connection of its own, and waiting for what a worker commits to it."""
+"""Receipts of answers, and reading the ledger until a worker has committed their events."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,15 +18,15 @@ PATIENCE = 180
 POLL = 0.02
 
 
-class Answer(Protocol):
-    """Flask's test client's, or that of requests."""
+class ReceivedAnswer(Protocol):
+    """An answer of Flask's test client, or of requests."""
 
     @property
     def headers(self) -> Any: ...
 
 
-def receipt(answer: Answer) -> list[UUID]:
-    """The ids of an answer's audit events."""
+def receipt(answer: ReceivedAnswer) -> list[UUID]:
+    """Return the ids of an answer's audit events."""
     return [
         UUID(part.strip()) for part in answer.headers.get(RECEIPT_HEADER, "").split(",") if part
     ]
@@ -34,28 +34,28 @@ def receipt(answer: Answer) -> list[UUID]:
 
 @contextmanager
 def second_connection(app: Flask) -> Iterator[ScopedSession]:
-    """A session of no request's and of no pool, that sees every event."""
+    """Open a session outside of any request and pool, which sees every event."""
     engine = create_engine(app.extensions["settings"].database_url, poolclass=NullPool)
     with ScopedSession(engine) as session, session.scoped(GlobalScope(access_id=uuid4())):
         yield session
 
 
-def wait_for(found: Callable[[], bool]) -> None:
+def wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE
-    while not found():
-        assert time.monotonic() < deadline, "it did not happen in time"
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
         time.sleep(POLL)
 
 
 def committed(app: Flask, *ids: UUID) -> list[Mapping[str, Any]]:
-    """These events out of the ledger, in this order, as soon as all of them are there."""
+    """Wait until the ledger has all these events, and return them in this order."""
     assert ids
     with second_connection(app) as session:
-        asked = select(AuditEventRow.id, AuditEventRow.event).where(AuditEventRow.id.in_(ids))
+        query = select(AuditEventRow.id, AuditEventRow.event).where(AuditEventRow.id.in_(ids))
         events: dict[UUID, Mapping[str, Any]] = {}
 
         def all_there() -> bool:
-            events.update({row.id: row.event for row in session.execute(asked)})
+            events.update({row.id: row.event for row in session.execute(query)})
             session.rollback()
             return events.keys() == set(ids)
 
@@ -64,13 +64,13 @@ def committed(app: Flask, *ids: UUID) -> list[Mapping[str, Any]]:
 
 
 def committed_of_request(app: Flask, request_id: str) -> list[Mapping[str, Any]]:
-    """All the events of a request, as soon as there is one: they are committed together."""
+    """Wait until the ledger has a request's events, which are committed together; return them."""
     wait_for(lambda: bool(events_of_request(app, request_id)))
     return events_of_request(app, request_id)
 
 
 def events_of_request(app: Flask, request_id: str) -> list[Mapping[str, Any]]:
-    """The events of a request that are in the ledger now, in the order they were noted."""
+    """Return the events of a request that are in the ledger now, in the order they began."""
     with second_connection(app) as session:
-        asked = select(AuditEventRow.event).where(AuditEventRow.request_id == request_id)
-        return list(session.scalars(asked.order_by(AuditEventRow.id)))
+        query = select(AuditEventRow.event).where(AuditEventRow.request_id == request_id)
+        return list(session.scalars(query.order_by(AuditEventRow.id)))

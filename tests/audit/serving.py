@@ -1,4 +1,4 @@
-"""For gunicorn: the product with the surfaces that misbehave."""
+"""The application for gunicorn: the product with the surfaces that misbehave."""
 
 from tests.audit.accesses import blueprint
 from webapp import create_app

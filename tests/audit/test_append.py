@@ -1,4 +1,4 @@
-"""A delivery is taken whole or not at all, and what cannot be taken holds up nothing beside it."""
+"""Tests of appending deliveries: whole or not at all, with what is refused in quarantine."""
 
 import random
 from collections.abc import Iterator
@@ -36,14 +36,14 @@ from webapp.audit.models import AuditEventRow
 from webapp.db.session import ScopedSession
 
 PATIENCE = 120
-"""Seconds: each of them makes partitions for all the others."""
+"""Seconds that workers wait for each other, since each may make partitions for all."""
 
 WITHOUT_PARTITION = datetime(1987, 6, 5, tzinfo=UTC)
-"""In a month whose partition was taken away: what the ledger refuses, though its MAC holds."""
+"""A moment in a month without a partition: the ledger refuses its events despite valid MACs."""
 
 
 @pytest.fixture(scope="module")
-def _taken_away(app: Flask) -> Iterator[None]:
+def _blocked_month(app: Flask) -> Iterator[None]:
     with owner_connection(app) as owner:
         owner.execute(text("create table audit_events_198706 ()"))
     yield
@@ -52,12 +52,12 @@ def _taken_away(app: Flask) -> Iterator[None]:
 
 
 @pytest.fixture
-def poison(_taken_away: None) -> AuditEvent:
+def poison(_blocked_month: None) -> AuditEvent:
     return make_event(occurred_at=WITHOUT_PARTITION)
 
 
-def kept(app: Flask, *events: AuditEvent) -> set[UUID]:
-    """Those of the events that are in the ledger; none of them stands there twice."""
+def stored_ids(app: Flask, *events: AuditEvent) -> set[UUID]:
+    """Return the ids of those events that are in the ledger; none may be there twice."""
     ids = [event.id for event in events]
     with second_connection(app) as session:
         found = list(session.scalars(select(AuditEventRow.id).where(AuditEventRow.id.in_(ids))))
@@ -65,19 +65,19 @@ def kept(app: Flask, *events: AuditEvent) -> set[UUID]:
     return set(found)
 
 
-def quarantined(app: Flask, delivery: Any) -> str | None:
-    """What is said to be wrong with a delivery in quarantine."""
+def problem_in_quarantine(app: Flask, delivery: Any) -> str | None:
+    """Return the problem of a delivery in quarantine, or `None` if it is not there."""
     digest = digest_of(delivery)
     with owner_connection(app) as owner:
-        asked = text("select problem, delivery from audit_quarantine where digest = :digest")
-        found = owner.execute(asked, {"digest": digest}).one_or_none()
+        query = text("select problem, delivery from audit_quarantine where digest = :digest")
+        found = owner.execute(query, {"digest": digest}).one_or_none()
     if found is None:
         return None
     assert bytes(found.delivery) == orjson.dumps(delivery)
     return str(found.problem)
 
 
-def test_the_record_is_the_event(app: Flask) -> None:
+def test_ledger_row_holds_the_event_and_its_columns(app: Flask) -> None:
     event = make_event()
     append_events(app, event)
     with second_connection(app) as session:
@@ -89,23 +89,23 @@ def test_the_record_is_the_event(app: Flask) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 500, 2500])
-def test_what_comes_again_is_counted_and_changes_nothing(app: Flask, count: int) -> None:
+def test_repeated_delivery_is_counted_and_changes_nothing(app: Flask, count: int) -> None:
     events = [make_event() for _ in range(count)]
     again = [*events[::-1], *(make_event() for _ in range(count))]
     first, second = deliver(app, seal(app, *events)), deliver(app, seal(app, *again))
     assert (first.appended, first.duplicates) == (count, 0)
     assert (second.appended, second.duplicates) == (count, count)
-    assert len(kept(app, *events, *again)) == 2 * count
+    assert len(stored_ids(app, *events, *again)) == 2 * count
 
 
-def test_twice_in_one_delivery(app: Flask) -> None:
+def test_event_twice_in_one_delivery_is_appended_once(app: Flask) -> None:
     event, other = make_event(), make_event()
     received = deliver(app, seal(app, event, other, event))
     assert (received.appended, received.duplicates) == (2, 1)
 
 
-def test_the_first_word_about_an_event_stands(app: Flask) -> None:
-    """A delivery that comes late, and says less, changes nothing."""
+def test_later_version_of_an_event_changes_nothing(app: Flask) -> None:
+    """The version that came first stands, even if a late one says less."""
     event = make_event(outcome="served")
     append_events(app, event)
     late = make_event(id=event.id, occurred_at=event.occurred_at, outcome="interrupted")
@@ -114,16 +114,16 @@ def test_the_first_word_about_an_event_stands(app: Flask) -> None:
         assert session.get_one(AuditEventRow, event.id).outcome == "served"
 
 
-def test_nothing_is_there_before_it_is_committed(app: Flask) -> None:
+def test_events_are_not_visible_before_the_commit(app: Flask) -> None:
     events = [make_event() for _ in range(3)]
     with ledger_session(app) as session:
         append.receive(session, seal(app, *events), key_of(app))
-        assert kept(app, *events) == set()
+        assert stored_ids(app, *events) == set()
         session.rollback()
-    assert kept(app, *events) == set()
+    assert stored_ids(app, *events) == set()
 
 
-def test_what_is_forged_is_quarantined_and_the_rest_committed(app: Flask) -> None:
+def test_forged_event_is_quarantined_and_the_rest_committed(app: Flask) -> None:
     first, forged, last = make_event(), make_event(), make_event()
     one, bad, other = seal(app, first, forged, last)
     bad[1] = one[1]
@@ -131,17 +131,17 @@ def test_what_is_forged_is_quarantined_and_the_rest_committed(app: Flask) -> Non
     received = deliver(app, [one, bad, other])
     append.count_received(received)
     assert (received.appended, len(received.quarantined)) == (2, 1)
-    assert kept(app, first, forged, last) == {first.id, last.id}
-    assert quarantined(app, bad) == "the MAC does not match"
+    assert stored_ids(app, first, forged, last) == {first.id, last.id}
+    assert problem_in_quarantine(app, bad) == "the MAC does not match"
     assert append.QUARANTINED._value.get() == before + 1
 
 
-def test_what_is_sealed_and_no_event_is_quarantined(app: Flask) -> None:
+def test_sealed_item_that_is_no_event_is_quarantined(app: Flask) -> None:
     data = b'{"not":"an event"}'
     item = [data.decode(), event_mac(data, key_of(app))]
     event = make_event()
     assert deliver(app, [item, *seal(app, event)]).appended == 1
-    assert quarantined(app, item) == "not an audit event"
+    assert problem_in_quarantine(app, item) == "not an audit event"
 
 
 @pytest.mark.parametrize(
@@ -155,37 +155,37 @@ def test_what_is_sealed_and_no_event_is_quarantined(app: Flask) -> None:
     ],
     ids=str,
 )
-def test_problem_of_a_sealed_event_that_is_none_repeats_nothing_of_it(
+def test_problem_of_an_invalid_sealed_event_repeats_none_of_its_text(
     app: Flask, change: dict[str, Any]
 ) -> None:
-    """It is shown and logged without the delivery, which may be anything."""
+    """The problem is shown and logged, and the delivery may hold anything."""
     event = orjson.loads(dump_event(make_event())) | change
     data = orjson.dumps(event, option=orjson.OPT_SORT_KEYS)
     item = [data.decode(), event_mac(data, key_of(app))]
     assert len(deliver(app, [item]).quarantined) == 1
-    assert "Zq7Kx9" not in str(quarantined(app, item))
+    assert "Zq7Kx9" not in str(problem_in_quarantine(app, item))
 
 
 @pytest.mark.parametrize(
     "delivery", [None, 7, "text", {"a": 1}, ["one"], [["\ud800", "m"]], [2**70]]
 )
-def test_what_is_no_delivery_is_quarantined_once(app: Flask, delivery: Any) -> None:
+def test_malformed_delivery_is_quarantined_once(app: Flask, delivery: Any) -> None:
     received = [deliver(app, delivery) for _ in range(2)]
     assert [len(each.quarantined) for each in received] == [1, 1]
     with owner_connection(app) as owner:
         digest = sha256(received[0].quarantined[0].delivery).digest()
-        asked = text("select count(*) from audit_quarantine where digest = :digest")
-        assert owner.scalar(asked, {"digest": digest}) == 1
+        query = text("select count(*) from audit_quarantine where digest = :digest")
+        assert owner.scalar(query, {"digest": digest}) == 1
 
 
-def test_what_the_ledger_refuses_is_quarantined_alone(app: Flask, poison: AuditEvent) -> None:
+def test_event_that_the_ledger_refuses_is_quarantined_alone(app: Flask, poison: AuditEvent) -> None:
     first, last = make_event(), make_event()
     received = deliver(app, seal(app, first, poison, last))
     assert (received.appended, received.duplicates) == (2, 0)
     assert [item.problem for item in received.quarantined] == [
         "the ledger refused it: IntegrityError"
     ]
-    assert kept(app, first, poison, last) == {first.id, last.id}
+    assert stored_ids(app, first, poison, last) == {first.id, last.id}
     again = deliver(app, seal(app, first, poison, last))
     assert (again.appended, again.duplicates, len(again.quarantined)) == (0, 2, 1)
 
@@ -193,38 +193,38 @@ def test_what_the_ledger_refuses_is_quarantined_alone(app: Flask, poison: AuditE
 @pytest.mark.parametrize(
     ("raised", "error"),
     [
-        ("55P03", OperationalError),  # a lock that was not to be had
+        ("55P03", OperationalError),  # a lock that could not be acquired
         ("53100", OperationalError),  # a full disk
-        ("42703", ProgrammingError),  # a schema that is behind
+        ("42703", ProgrammingError),  # an outdated schema
         ("42501", ProgrammingError),  # a grant that is missing
         ("XX001", DBAPIError),  # a damaged page
     ],
 )
-def test_what_is_the_databases_fault_is_no_events(
+def test_fault_of_the_database_commits_and_quarantines_nothing(
     app: Flask, raised: str, error: type[Exception]
 ) -> None:
-    """Nothing of the delivery is committed or quarantined: it comes again."""
+    """The whole delivery comes again."""
     surface = f"accesses.{uuid4().hex}"
     event, broken = make_event(), make_event(surface=surface)
     with failing(app, surface, raised):
         with pytest.raises(error):
             deliver(app, seal(app, event, broken))
-        assert kept(app, event, broken) == set()
+        assert stored_ids(app, event, broken) == set()
     assert deliver(app, seal(app, event, broken)).appended == 2
 
 
 @pytest.mark.parametrize("raised", ["22P02", "23514", "54000"])
-def test_what_is_the_events_fault_is_quarantined(app: Flask, raised: str) -> None:
+def test_event_with_a_fault_of_its_own_is_quarantined(app: Flask, raised: str) -> None:
     surface = f"accesses.{uuid4().hex}"
     event, broken = make_event(), make_event(surface=surface)
     with failing(app, surface, raised):
         received = deliver(app, seal(app, event, broken))
     assert (received.appended, len(received.quarantined)) == (1, 1)
-    assert kept(app, event, broken) == {event.id}
+    assert stored_ids(app, event, broken) == {event.id}
 
 
-class failing:  # noqa: N801 - used as a function is
-    """While it lasts, the database fails at rows of a surface, with the SQLSTATE given."""
+class failing:  # noqa: N801 - used like a function
+    """Makes the database fail at rows of a surface with an SQLSTATE, within a `with` block."""
 
     def __init__(self, app: Flask, surface: str, code: str) -> None:
         self._app, self._surface, self._code = app, surface, code
@@ -251,8 +251,8 @@ class failing:  # noqa: N801 - used as a function is
             owner.execute(text("drop function fail_at cascade"))
 
 
-def test_two_workers_that_have_the_same_delivery(app: Flask) -> None:
-    """The second waits until it is known what became of the first."""
+def test_second_worker_with_the_same_delivery_waits_and_counts_duplicates(app: Flask) -> None:
+    """The second worker waits until the first one has committed."""
     events = [make_event() for _ in range(50)]
     with ThreadPoolExecutor(1) as threads, ledger_session(app) as first:
         assert append.receive(first, seal(app, *events), key_of(app)).appended == 50
@@ -266,12 +266,14 @@ def test_two_workers_that_have_the_same_delivery(app: Flask) -> None:
             received = other.result()
             second.commit()
     assert (received.appended, received.duplicates) == (1, 50)
-    assert len(kept(app, *events)) == 50
+    assert len(stored_ids(app, *events)) == 50
 
 
 def deliver_while_held(app: Flask, held: Any, *deliveries: Any) -> list[Received]:
-    """What becomes of deliveries at once, if each of them has to wait for what another transaction
-    has of them, `held`, until all of them wait."""
+    """Commit deliveries at once, after each has waited for the rows of another transaction, `held`.
+
+    That transaction commits when all of them wait.
+    """
     with ExitStack() as stack:
         holder = stack.enter_context(ledger_session(app))
         threads = stack.enter_context(ThreadPoolExecutor(len(deliveries)))
@@ -280,44 +282,46 @@ def deliver_while_held(app: Flask, held: Any, *deliveries: Any) -> list[Received
         for delivery in deliveries:
             session = stack.enter_context(ledger_session(app))
             pid = session.scalars(select(func.pg_backend_pid())).one()
-            receiving.append(threads.submit(receive_in, session, app, delivery))
+            receiving.append(threads.submit(receive_and_commit, session, app, delivery))
             wait_for(partial(is_blocked, app, pid))
         holder.commit()
         return [each.result() for each in receiving]
 
 
-def receive_in(session: ScopedSession, app: Flask, delivery: Any) -> Received:
+def receive_and_commit(session: ScopedSession, app: Flask, delivery: Any) -> Received:
     received = append.receive(session, delivery, key_of(app))
     session.commit()
     return received
 
 
 def test_deliveries_of_the_same_events_in_opposite_orders_do_not_deadlock(app: Flask) -> None:
-    """In a month that exists: nothing but the order of the rows keeps one behind the other."""
+    """The month has its partition, so that only the order of the rows prevents a deadlock."""
     events = sorted((make_event() for _ in range(3)), key=attrgetter("id"))
     first, second = deliver_while_held(
         app, seal(app, events[1]), seal(app, *events), seal(app, *reversed(events))
     )
     assert (first.appended, first.duplicates) == (2, 1)
     assert (second.appended, second.duplicates) == (0, 3)
-    assert kept(app, *events) == {event.id for event in events}
+    assert stored_ids(app, *events) == {event.id for event in events}
 
 
 def test_refused_deliveries_in_opposite_orders_do_not_deadlock(app: Flask) -> None:
     refused = sorted((uuid4().hex for _ in range(3)), key=digest_of)
     received = deliver_while_held(app, [refused[1]], refused, refused[::-1])
     assert [len(each.quarantined) for each in received] == [3, 3]
-    assert {quarantined(app, item) for item in refused} == {"not an event and its MAC"}
+    assert {problem_in_quarantine(app, item) for item in refused} == {"not an event and its MAC"}
 
 
 def digest_of(delivery: Any) -> bytes:
-    """What a delivery in quarantine is found by."""
+    """Return the key of a delivery in quarantine."""
     return sha256(orjson.dumps(delivery)).digest()
 
 
 @pytest.mark.slow
-def test_many_workers_with_overlapping_deliveries(app: Flask, poison: AuditEvent) -> None:
-    """Each in an order of its own, with forged and refused ones among them, in new months."""
+def test_many_workers_with_overlapping_deliveries_append_each_event_once(
+    app: Flask, poison: AuditEvent
+) -> None:
+    """Each delivery has its own order, forged and refused events, and events of new months."""
     dice = random.Random(7)  # noqa: S311 - no secret
     months = [datetime(1900 + dice.randrange(80), 1 + n, 2, tzinfo=UTC) for n in range(12)]
     events = [make_event(occurred_at=moment) for moment in months for _ in range(20)]
@@ -339,12 +343,12 @@ def test_many_workers_with_overlapping_deliveries(app: Flask, poison: AuditEvent
 
     with ThreadPoolExecutor(6) as threads:
         appended = sum(threads.map(work, range(6)))
-    assert appended == len(kept(app, *events))
+    assert appended == len(stored_ids(app, *events))
     assert deliver(app, seal(app, *events)).quarantined == ()
-    assert kept(app, *events) == {event.id for event in events}
+    assert stored_ids(app, *events) == {event.id for event in events}
 
 
-def test_what_is_in_quarantine_is_counted(app: Flask) -> None:
+def test_quarantine_is_counted_with_its_recent_part(app: Flask) -> None:
     with ledger_session(app) as session:
         before = append.count_quarantined(session, timedelta(days=7))
         append.receive(session, uuid4().hex, key_of(app))
@@ -353,7 +357,7 @@ def test_what_is_in_quarantine_is_counted(app: Flask) -> None:
         assert append.count_quarantined(session, timedelta(0)) == (total, 0)
 
 
-def test_no_other_scope_reads_the_quarantine(app: Flask) -> None:
+def test_no_other_scope_can_read_the_quarantine(app: Flask) -> None:
     with second_connection(app) as session, pytest.raises(ProgrammingError, match="denied"):
         session.execute(text("select digest from audit_quarantine"))
     with ledger_session(app) as session, pytest.raises(ProgrammingError, match="denied"):

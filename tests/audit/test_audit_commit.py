@@ -1,4 +1,4 @@
-"""Whatever becomes of the request and its transaction, a real worker commits the record, once."""
+"""Tests that a real worker commits each record once, however its request ends."""
 
 import socket
 import struct
@@ -30,7 +30,7 @@ def headers(who: Account, request_id: str = "") -> dict[str, str]:
     return {**who.headers("global", INCIDENT), "X-Request-ID": request_id or uuid4().hex}
 
 
-def test_it_survives_a_forced_rollback(
+def test_record_survives_a_rollback_of_the_request(
     app: Flask, accesses: FlaskClient, engineer: Account
 ) -> None:
     rule_id = uuid7()
@@ -45,7 +45,7 @@ def test_it_survives_a_forced_rollback(
 @pytest.mark.parametrize(
     ("path", "status"), [("raises", 500), ("breaks-transaction", 500), ("not-found", 404)]
 )
-def test_it_survives_a_failure_after_the_access(
+def test_record_survives_a_failure_after_the_access(
     app: Flask, accesses: FlaskClient, engineer: Account, path: str, status: int
 ) -> None:
     answer = accesses.get(f"/admin/accesses/{path}", headers=headers(engineer))
@@ -54,7 +54,7 @@ def test_it_survives_a_failure_after_the_access(
     assert (event["outcome"], event["http_status"]) == ("failed", status)
 
 
-def test_it_survives_the_end_of_the_thread(
+def test_record_survives_the_end_of_the_thread(
     app: Flask, accesses: FlaskClient, engineer: Account
 ) -> None:
     request_id = uuid4().hex
@@ -64,10 +64,10 @@ def test_it_survives_the_end_of_the_thread(
     assert (event["outcome"], event["http_status"]) == ("interrupted", None)
 
 
-def test_what_was_answered_is_settled_once(
+def test_answered_access_is_finalized_once(
     accesses_app: Flask, accesses: FlaskClient, engineer: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not a second time, as interrupted, when the request ends."""
+    """The end of the request does not finalize it again as interrupted."""
     journal: Journal = accesses_app.extensions["sightline.journal"]
     finalized: list[UUID] = []
 
@@ -85,18 +85,16 @@ def test_what_was_answered_is_settled_once(
     assert finalized == ids
 
 
-def test_what_only_asks_is_on_record_too(
-    app: Flask, accesses: FlaskClient, engineer: Account
-) -> None:
+def test_head_request_is_recorded(app: Flask, accesses: FlaskClient, engineer: Account) -> None:
     answer = accesses.head("/admin/accesses/streams", headers=headers(engineer))
     (event,) = committed(app, *receipt(answer))
     assert (event["outcome"], event["request"]["method"]) == ("served", "HEAD")
 
 
-def test_it_survives_a_hook_that_fails(
+def test_record_survives_a_failing_after_request_hook(
     app: Flask, accesses: FlaskClient, engineer: Account
 ) -> None:
-    """No answer that `finalize` has seen leaves the request."""
+    """The answer that leaves is not the one that the hook got."""
     request_id = uuid4().hex
     answer = accesses.get("/admin/accesses/hook", headers=headers(engineer, request_id))
     assert answer.status_code == 500
@@ -108,7 +106,7 @@ def test_it_survives_a_hook_that_fails(
 def test_access_after_the_answer_is_refused(
     app: Flask, accesses: FlaskClient, engineer: Account
 ) -> None:
-    """Its rows would leave without a record."""
+    """The rows of such an access would leave without a record."""
     request_id = uuid4().hex
     with pytest.raises(TooLate, match="accesses.late.again"):
         accesses.get("/admin/accesses/late", headers=headers(engineer, request_id), buffered=True)
@@ -116,7 +114,7 @@ def test_access_after_the_answer_is_refused(
     assert [event["surface"] for event in events] == ["accesses.late"]
 
 
-def test_a_denied_access_is_on_record(app: Flask, accesses: FlaskClient, engineer: Account) -> None:
+def test_denied_access_is_recorded(app: Flask, accesses: FlaskClient, engineer: Account) -> None:
     answer = accesses.get("/admin/api/audits", headers=headers(engineer))
     assert answer.status_code == 403
     (event,) = committed(app, *receipt(answer))
@@ -125,7 +123,7 @@ def test_a_denied_access_is_on_record(app: Flask, accesses: FlaskClient, enginee
     assert event["actor"]["roles"] == ["engineer"]
 
 
-def test_access_at_no_tenant_is_on_record(
+def test_access_to_a_missing_tenant_is_recorded(
     app: Flask, accesses: FlaskClient, engineer: Account
 ) -> None:
     slug = f"no-{uuid4().hex}"
@@ -136,7 +134,7 @@ def test_access_at_no_tenant_is_on_record(
     assert event["scope"] == {"kind": "tenant", "tenant_id": None, "tenant": slug}
 
 
-def test_what_needs_no_record_leaves_none(
+def test_request_without_a_principal_leaves_no_record(
     app: Flask, accesses: FlaskClient, engineer: Account
 ) -> None:
     request_id = uuid4().hex
@@ -147,10 +145,10 @@ def test_what_needs_no_record_leaves_none(
     assert events_of_request(app, request_id) == []
 
 
-def test_it_survives_a_client_that_hangs_up(
+def test_record_survives_a_client_that_hangs_up(
     app: Flask, accesses_app: Flask, worker: None, engineer: Account
 ) -> None:
-    """In the middle of an answer that is larger than what lies between the two."""
+    """The client hangs up in an answer that is larger than the buffers before it."""
     request_id = uuid4().hex
     server = make_server("127.0.0.1", 0, accesses_app, threaded=True)
     thread = Thread(target=server.serve_forever)
@@ -162,7 +160,7 @@ def test_it_survives_a_client_that_hangs_up(
                 f"GET /admin/accesses/streams HTTP/1.1\r\nHost: x\r\n{sent}\r\n".encode()
             )
             assert client.recv(12) == b"HTTP/1.1 200"
-            # Closes with a reset instead of waiting for what is still on its way.
+            # Close with a reset, and do not wait for the rest of the answer.
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         (event,) = committed_of_request(app, request_id)
     finally:
@@ -172,7 +170,9 @@ def test_it_survives_a_client_that_hangs_up(
     assert (event["outcome"], event["surface"]) == ("served", "accesses.streams")
 
 
-def test_a_tenants_slug_is_on_record(app: Flask, accesses: FlaskClient, engineer: Account) -> None:
+def test_record_names_the_slug_of_the_tenant(
+    app: Flask, accesses: FlaskClient, engineer: Account
+) -> None:
     tenant = add_tenant(app)
     answer = accesses.get(
         "/admin/api/rules", headers=engineer.headers(f"tenant:{tenant.slug}", INCIDENT)

@@ -1,5 +1,7 @@
-"""What is out of order behind an elevated access: nobody waits for a broker or a database to record
-it, and without a journal nothing is shown but what is plain."""
+"""Tests of elevated accesses without a broker, a database or a journal.
+
+No access waits for a broker or a database. Without a journal, only plain accesses are served.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -15,9 +17,9 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from tests.audit.accesses import accessing_app
+from tests.audit.accesses import misbehaving_app
 from tests.audit.events import make_event
-from tests.audit.journal.journals import PATIENCE, hanging_disk, said
+from tests.audit.journal.journals import PATIENCE, events_in, hanging_disk
 from tests.audit.receipts import (
     committed,
     committed_of_request,
@@ -39,7 +41,7 @@ pytestmark = pytest.mark.slow
 
 Breakage = Callable[[], AbstractContextManager[None]]
 PATIENT, IMPATIENT = 20.0, 0.3
-"""AUDIT_TIMEOUT, as long as all goes well and where nothing is to be waited for."""
+"""AUDIT_TIMEOUT in tests without and with a broken journal."""
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +66,8 @@ def own_worker(
 
 
 @pytest.fixture
-def cut_off(app: Flask, redis_server: RedisServer, tmp_path: Path) -> Iterator[Flask]:
-    """An application with a broker, a cache and a journal that nobody else uses."""
+def isolated_app(app: Flask, redis_server: RedisServer, tmp_path: Path) -> Iterator[Flask]:
+    """An application with a broker, a cache and a journal of its own."""
     settings = replace(
         app.extensions["settings"],
         redis_url=redis_server.url,
@@ -73,18 +75,18 @@ def cut_off(app: Flask, redis_server: RedisServer, tmp_path: Path) -> Iterator[F
         journal_dir=tmp_path / "journal",
         audit_timeout=PATIENT,
     )
-    with mock.patch("tests.audit.accesses.STOPPING", 0.1), accessing_app(settings) as made:
+    with mock.patch("tests.audit.accesses.STOPPING", 0.1), misbehaving_app(settings) as made:
         yield made
 
 
 @pytest.fixture
-def client(cut_off: Flask) -> FlaskClient:
-    return cut_off.test_client()
+def client(isolated_app: Flask) -> FlaskClient:
+    return isolated_app.test_client()
 
 
 @pytest.fixture
-def journal(cut_off: Flask) -> Journal:
-    return journal_of(cut_off)
+def journal(isolated_app: Flask) -> Journal:
+    return journal_of(isolated_app)
 
 
 def journal_of(app: Flask) -> Journal:
@@ -94,7 +96,7 @@ def journal_of(app: Flask) -> Journal:
 
 @pytest.fixture(params=["gone", "hanging"])
 def outage(request: pytest.FixtureRequest, redis_server: RedisServer) -> Breakage:
-    """Of the broker."""
+    """An outage of the broker."""
 
     @contextmanager
     def gone() -> Iterator[None]:
@@ -116,9 +118,9 @@ def outage(request: pytest.FixtureRequest, redis_server: RedisServer) -> Breakag
 
 
 @pytest.fixture(params=["not there", "full", "hanging"])
-def breakage(request: pytest.FixtureRequest, cut_off: Flask, journal: Journal) -> Breakage:
-    """Of the journal."""
-    settings = replace(cut_off.extensions["settings"], audit_timeout=IMPATIENT)
+def breakage(request: pytest.FixtureRequest, isolated_app: Flask, journal: Journal) -> Breakage:
+    """A breakage of the journal."""
+    settings = replace(isolated_app.extensions["settings"], audit_timeout=IMPATIENT)
 
     @contextmanager
     def not_there() -> Iterator[None]:
@@ -137,7 +139,7 @@ def breakage(request: pytest.FixtureRequest, cut_off: Flask, journal: Journal) -
         journal.finalize([make_event()], PATIENCE)
         assert journal.file is not None
         execute = journal.file._connection.execute
-        with mock.patch.object(journal._writer, "forget"):  # or the relay would make room
+        with mock.patch.object(journal._writer, "forget"):  # otherwise the relay would make room
             execute("pragma max_page_count = 1")
             with suppress(JournalFailed):
                 while True:
@@ -155,7 +157,7 @@ def breakage(request: pytest.FixtureRequest, cut_off: Flask, journal: Journal) -
 
     @contextmanager
     def broken() -> Iterator[None]:
-        with how(), mock.patch.dict(cut_off.extensions, settings=settings):
+        with how(), mock.patch.dict(isolated_app.extensions, settings=settings):
             yield
 
     return broken
@@ -180,7 +182,7 @@ def assert_withheld(answer: TestResponse) -> None:
 
 
 @pytest.mark.parametrize("connected", [False, True], ids=["at first", "later"])
-def test_without_a_broker_accesses_are_shown_and_arrive_later(
+def test_accesses_are_served_without_a_broker_and_committed_later(
     app: Flask,
     client: FlaskClient,
     engineer: Account,
@@ -199,7 +201,7 @@ def test_without_a_broker_accesses_are_shown_and_arrive_later(
     assert [event["outcome"] for event in events] == ["served", "served", "failed", "denied"]
 
 
-def test_what_the_broker_forgot_is_sent_again(
+def test_events_that_the_broker_lost_are_sent_again(
     app: Flask,
     engineer: Account,
     environment: Mapping[str, str],
@@ -215,7 +217,7 @@ def test_what_the_broker_forgot_is_sent_again(
         journal_dir=tmp_path / "journal",
     )
     try:
-        with accessing_app(settings) as forgotten:
+        with misbehaving_app(settings) as forgotten:
             answer = ask(forgotten.test_client(), engineer)
             assert answer.status_code == 200
             wait_for(lambda: broker.client.exists("audit") == 1)
@@ -228,14 +230,14 @@ def test_what_the_broker_forgot_is_sent_again(
     assert event["outcome"] == "served"
 
 
-def test_a_stream_is_on_record_before_its_first_byte(
+def test_stream_is_recorded_before_its_first_byte(
     client: FlaskClient, engineer: Account, outage: Breakage
 ) -> None:
     with outage():
-        assert ask(client, engineer, "/admin/accesses/tells").text == "served"
+        assert ask(client, engineer, "/admin/accesses/journaled").text == "served"
 
 
-def test_a_database_that_hangs_is_waited_for_in_the_journal(tmp_path: Path) -> None:
+def test_events_wait_in_the_journal_while_the_database_hangs(tmp_path: Path) -> None:
     stack = open_stack(tmp_path, durable=False)
     environment = {"SIGHTLINE_HOME": str(tmp_path), **stack.environment}
     with mock.patch.dict("os.environ", environment):
@@ -243,22 +245,22 @@ def test_a_database_that_hangs_is_waited_for_in_the_journal(tmp_path: Path) -> N
     events = [make_event() for _ in range(3)]
     with running(stack):
         migrate.upgrade(settings)
-        with accessing_app(settings) as app, run_worker(environment, tmp_path / "worker.log"):
+        with misbehaving_app(settings) as app, run_worker(environment, tmp_path / "worker.log"):
             journal_of(app).finalize(events[:1], PATIENCE)
             committed(app, events[0].id)
             assert stack.postgres.process is not None
             with stopped(psutil.Process(stack.postgres.process.pid)):
                 for event in events[1:]:
                     journal_of(app).finalize([event], PATIENCE)
-                waiting = {event.id for event in said(settings.journal_dir)}
+                waiting = {event.id for event in events_in(settings.journal_dir)}
                 assert waiting >= {event.id for event in events[1:]}
             committed(app, *(event.id for event in events))
-            wait_for(lambda: said(settings.journal_dir) == [])
+            wait_for(lambda: events_in(settings.journal_dir) == [])
 
 
 @contextmanager
 def stopped(server: psutil.Process) -> Iterator[None]:
-    """With all that it has started."""
+    """Suspend a server and all processes that it has started."""
     processes = [server, *server.children(recursive=True)]
     for process in processes:
         with suppress(psutil.NoSuchProcess):
@@ -271,10 +273,10 @@ def stopped(server: psutil.Process) -> Iterator[None]:
                 process.resume()
 
 
-def test_without_a_journal_no_access_is_shown(
+def test_access_without_a_journal_is_withheld(
     app: Flask, client: FlaskClient, engineer: Account, own_worker: None, breakage: Breakage
 ) -> None:
-    """But that somebody asked is on record, once, when it is back."""
+    """The refused access is recorded once, when the journal is back."""
     refused = REFUSED._value.get()
     paths = ["/admin/api/rules", "/admin/accesses/process", "/admin/accesses/streams"]
     with breakage():
@@ -285,11 +287,11 @@ def test_without_a_journal_no_access_is_shown(
     assert REFUSED._value.get() == refused + len(paths)
     for answer in answers:
         (event,) = committed_of_request(app, answer.headers["X-Request-ID"])
-        # A write that hangs cannot be taken back.
+        # A write that hangs cannot be cancelled.
         assert event["outcome"] in ("failed", "served")
 
 
-def test_without_a_journal_no_denial_or_failure_is_told(
+def test_denial_or_failure_without_a_journal_is_withheld(
     client: FlaskClient, engineer: Account, breakage: Breakage
 ) -> None:
     with breakage():
@@ -298,7 +300,7 @@ def test_without_a_journal_no_denial_or_failure_is_told(
         assert_withheld(ask(client, engineer, "/admin/accesses/not-found"))
 
 
-def test_without_a_journal_nothing_is_said_to_be_unchanged(
+def test_not_modified_answer_without_a_journal_is_withheld(
     client: FlaskClient, engineer: Account, breakage: Breakage
 ) -> None:
     seen = ask(client, engineer)
@@ -308,7 +310,7 @@ def test_without_a_journal_nothing_is_said_to_be_unchanged(
         assert_withheld(client.get("/admin/api/rules", headers=headers))
 
 
-def test_without_a_journal_what_is_plain_is_served(
+def test_plain_access_without_a_journal_is_served(
     app: Flask, client: FlaskClient, breakage: Breakage
 ) -> None:
     tenant = add_tenant(app)
@@ -319,7 +321,7 @@ def test_without_a_journal_what_is_plain_is_served(
     assert receipt(answer) == []
 
 
-def test_without_a_journal_no_change_is_made(
+def test_change_without_a_journal_is_not_made(
     app: Flask, client: FlaskClient, breakage: Breakage
 ) -> None:
     tenant = add_tenant(app)
@@ -333,7 +335,7 @@ def test_without_a_journal_no_change_is_made(
     assert names(client, admin.headers()) == ["kept"]
 
 
-def test_without_a_journal_an_open_surface_is_shown_and_recorded_later(
+def test_open_surface_without_a_journal_is_served_and_recorded_later(
     app: Flask, client: FlaskClient, engineer: Account, own_worker: None, breakage: Breakage
 ) -> None:
     unvouched = UNVOUCHED._value.get()
@@ -347,7 +349,7 @@ def test_without_a_journal_an_open_surface_is_shown_and_recorded_later(
         assert (event["surface"], event["outcome"]) == ("accesses.open", "served")
 
 
-def test_what_there_is_no_room_to_remember_is_not_shown_by_an_open_surface_either(
+def test_open_surface_is_withheld_when_too_much_waits_for_the_journal(
     client: FlaskClient, engineer: Account, breakage: Breakage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost = LOST._value.get()
@@ -358,7 +360,7 @@ def test_what_there_is_no_room_to_remember_is_not_shown_by_an_open_surface_eithe
     assert LOST._value.get() > lost
 
 
-def test_without_a_journal_a_request_that_ends_without_an_answer_ends(
+def test_request_that_ends_unanswered_without_a_journal_is_recorded_later(
     app: Flask, client: FlaskClient, engineer: Account, own_worker: None, breakage: Breakage
 ) -> None:
     request_id = uuid4().hex
@@ -368,7 +370,7 @@ def test_without_a_journal_a_request_that_ends_without_an_answer_ends(
     assert event["outcome"] == "interrupted"
 
 
-def test_a_journal_that_is_back_is_used(
+def test_access_is_served_again_when_the_journal_is_back(
     client: FlaskClient, engineer: Account, breakage: Breakage
 ) -> None:
     for _ in range(2):
@@ -377,10 +379,10 @@ def test_a_journal_that_is_back_is_used(
         statuses: list[int] = []
         while 200 not in statuses:
             statuses.append(ask(client, engineer).status_code)
-            assert len(statuses) < 60, "accesses are refused for ever"
+            assert len(statuses) < 60, "accesses are still refused after 60 requests"
 
 
-def test_a_request_waits_no_longer_for_several_writes_than_for_one(
+def test_all_writes_of_a_request_share_one_timeout(
     app: Flask, client: FlaskClient, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     allowed: list[float] = []
@@ -402,14 +404,14 @@ def test_a_request_waits_no_longer_for_several_writes_than_for_one(
     assert second <= PATIENT - 0.1
 
 
-def test_what_cannot_be_written_down_is_not_shown(
+def test_access_whose_event_cannot_be_written_is_withheld(
     app: Flask,
     client: FlaskClient,
     engineer: Account,
     own_worker: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whatever goes wrong with the recording itself."""
+    """Any error in the recording withholds the answer."""
 
     def fail(*_: object) -> None:
         raise TypeError("not an event that can be written")

@@ -1,5 +1,8 @@
-"""One committed record per (user, surface, reason) and request: however often it was entered, never
-shared with another request, never merged with another surface or reason."""
+"""Tests that each request commits one record for each (user, surface, reason).
+
+Entering a surface again adds no record. No record is shared with another request, or merged with
+one of another surface or reason.
+"""
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -23,7 +26,7 @@ def ask(client: FlaskClient, who: Account, *accesses: str, request_id: str = "")
     )
 
 
-def test_one_page_with_several_queries_leaves_one_record(
+def test_page_with_several_accesses_to_one_surface_leaves_one_record(
     app: Flask, accesses: FlaskClient, engineer: Account
 ) -> None:
     request_id = uuid4().hex
@@ -46,17 +49,17 @@ def test_one_page_with_several_queries_leaves_one_record(
         pytest.param(["accesses.others|legal|", 'accesses.things|legal;ticket="A"|'], id="all"),
     ],
 )
-def test_what_differs_does_not_merge(
+def test_accesses_with_another_surface_or_reason_have_their_own_record(
     app: Flask, accesses: FlaskClient, engineer: Account, others: list[str]
 ) -> None:
     answer = ask(accesses, engineer, GLOBAL, *others, GLOBAL, *others)
     events = committed(app, *receipt(answer))[1:]
     assert [event["repeats"] for event in events] == [2] * (1 + len(others))
-    told = {(event["surface"], *map(str, event["reason"].values())) for event in events}
-    assert len(told) == len(events)
+    keys = {(event["surface"], *map(str, event["reason"].values())) for event in events}
+    assert len(keys) == len(events)
 
 
-def test_two_requests_never_share(app: Flask, accesses: FlaskClient, engineer: Account) -> None:
+def test_two_requests_share_no_record(app: Flask, accesses: FlaskClient, engineer: Account) -> None:
     answers = [ask(accesses, engineer, GLOBAL, GLOBAL) for _ in range(3)]
     ids = [event_id for answer in answers for event_id in receipt(answer)]
     assert len(set(ids)) == 6
@@ -65,7 +68,7 @@ def test_two_requests_never_share(app: Flask, accesses: FlaskClient, engineer: A
     assert len({event["request"]["id"] for event in events}) == 3
 
 
-def test_two_requests_at_once_never_share(
+def test_concurrent_requests_share_no_record(
     app: Flask, accesses_app: Flask, worker: None, engineer: Account
 ) -> None:
     together = Barrier(8)
@@ -81,28 +84,27 @@ def test_two_requests_at_once_never_share(
     assert [event["repeats"] for event in committed(app, *ids)] == [1, 2] * 8
 
 
-def test_two_requests_in_one_application_context_never_share(
+def test_two_requests_in_one_application_context_share_no_record(
     app: Flask, accesses_app: Flask, accesses: FlaskClient, engineer: Account
 ) -> None:
-    """`flask.g` is the context's: whoever pushes one around two requests must not lose a record."""
+    """`flask.g` belongs to the context, which a caller may push around several requests."""
     with accesses_app.app_context():
         ids = [id_ for _ in range(2) for id_ in receipt(ask(accesses, engineer, GLOBAL))]
     assert len(set(ids)) == 4
     assert [event["repeats"] for event in committed(app, *ids)] == [1] * 4
 
 
-def test_two_people_never_share(app: Flask, accesses: FlaskClient, engineer: Account) -> None:
+def test_two_people_share_no_record(app: Flask, accesses: FlaskClient, engineer: Account) -> None:
     other = add_account(app, "engineer")
     ids = [id_ for who in (engineer, other) for id_ in receipt(ask(accesses, who, GLOBAL))]
     emails = [event["actor"]["email"] for event in committed(app, *ids)]
     assert emails == [engineer.email] * 2 + [other.email] * 2
 
 
-def test_one_record_never_tells_of_two_scopes(
+def test_second_scope_for_one_surface_and_reason_is_refused(
     app: Flask, accesses: FlaskClient, engineer: Account
 ) -> None:
-    """A surface entered in another scope, for the same reason, is refused; and what was accessed
-    before is on record."""
+    """The accesses before the refusal are recorded."""
     tenant = add_tenant(app)
     answer = ask(accesses, engineer, GLOBAL, f"accesses.things|incident|{tenant.slug}")
     assert answer.status_code == 500
@@ -112,7 +114,7 @@ def test_one_record_never_tells_of_two_scopes(
     assert [event["scope"]["kind"] for event in events] == ["global", "global"]
 
 
-def test_one_request_may_access_at_a_tenant_and_at_all(
+def test_one_request_may_use_global_and_tenant_scope_on_two_surfaces(
     app: Flask, accesses: FlaskClient, engineer: Account
 ) -> None:
     tenant = add_tenant(app)
@@ -124,7 +126,7 @@ def test_one_request_may_access_at_a_tenant_and_at_all(
     ]
 
 
-def test_the_rules_list_leaves_one_record_cached_or_not(
+def test_rules_list_leaves_one_record_cached_or_not(
     app: Flask, accesses: FlaskClient, engineer: Account
 ) -> None:
     answers = [

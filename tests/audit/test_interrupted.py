@@ -1,5 +1,8 @@
-"""A web process that is killed loses no event: what began is on record as interrupted, and what was
-answered as it was answered. One that ends in order leaves nothing, or what others can take."""
+"""Tests that a web process which is killed or ends in order loses no event.
+
+Of a killed process, accesses that had begun are recorded as interrupted, and answered ones as they
+were answered. A process that ends in order leaves no file, or one that others can adopt.
+"""
 
 import os
 import signal
@@ -13,7 +16,7 @@ import pytest
 import requests
 from flask import Flask
 
-from tests.audit.journal.journals import MAX_BYTES, said
+from tests.audit.journal.journals import MAX_BYTES, events_in
 from tests.audit.receipts import (
     committed,
     committed_of_request,
@@ -40,7 +43,7 @@ def journal_dir(tmp_path: Path) -> Path:
 @contextmanager
 def serving(environment: Mapping[str, str], journal_dir: Path, **changes: str) -> Iterator[Web]:
     own = journal_dir.parent
-    # What a killed process leaves in its temporary directory goes with the test's.
+    # The test's directory also holds what a killed process leaves in its temporary directory.
     places = {"JOURNAL_DIR": str(journal_dir), "TMPDIR": str(own)}
     settings = {**environment, **places, "WEB_CONCURRENCY": "2", **changes}
     with run_server(SERVER, "/healthz", settings, own / "web.log") as web:
@@ -57,15 +60,15 @@ def headers(who: Account, request_id: str) -> dict[str, str]:
     return {**who.headers("global", INCIDENT), "X-Request-ID": request_id}
 
 
-def begin_to_access(web: Web, who: Account, request_id: str, directory: Path) -> int:
-    """Return the process that accesses, once its journal says so."""
-    told = directory.parent / request_id
+def start_access(web: Web, who: Account, request_id: str, directory: Path) -> int:
+    """Start an access that never ends; return its process once the journal has the beginning."""
+    process_file = directory.parent / request_id
 
     def ask() -> None:
         with pytest.raises(requests.ConnectionError):
             requests.get(
                 f"{web.url}/admin/accesses/waits",
-                params={"file": str(told)},
+                params={"file": str(process_file)},
                 headers=headers(who, request_id),
                 timeout=TIMEOUT,
             )
@@ -73,8 +76,8 @@ def begin_to_access(web: Web, who: Account, request_id: str, directory: Path) ->
     threads = ThreadPoolExecutor(1)
     threads.submit(ask)
     threads.shutdown(wait=False)
-    wait_for(lambda: request_id in {event.request.id for event in said(directory)})
-    return int(told.read_text())
+    wait_for(lambda: request_id in {event.request.id for event in events_in(directory)})
+    return int(process_file.read_text())
 
 
 def access(web: Web, who: Account, request_id: str) -> requests.Response:
@@ -85,21 +88,21 @@ def access(web: Web, who: Account, request_id: str) -> requests.Response:
     return answer
 
 
-def test_what_was_being_accessed_at_is_interrupted(
+def test_access_of_a_killed_process_is_recorded_as_interrupted(
     app: Flask, web: Web, engineer: Account, journal_dir: Path
 ) -> None:
-    """Another process finds it."""
+    """Another process adopts the file."""
     request_id = uuid4().hex
-    os.kill(begin_to_access(web, engineer, request_id, journal_dir), signal.SIGKILL)
+    os.kill(start_access(web, engineer, request_id, journal_dir), signal.SIGKILL)
     (event,) = committed_of_request(app, request_id)
     assert (event["surface"], event["outcome"]) == ("accesses.waits", "interrupted")
     assert event["http_status"] is None
 
 
-def test_what_was_answered_is_served(
+def test_answered_access_of_a_killed_process_is_recorded_once_as_served(
     app: Flask, web: Web, engineer: Account, journal_dir: Path
 ) -> None:
-    """Once, though nothing happened between the answer and the end."""
+    """The process is killed right after its answer."""
     answers = []
     for _ in range(4):
         answer = access(web, engineer, uuid4().hex)
@@ -107,30 +110,30 @@ def test_what_was_answered_is_served(
         answers.append(answer)
     events = committed(app, *(event_id for answer in answers for event_id in receipt(answer)))
     assert [event["outcome"] for event in events] == ["served"] * 4
-    wait_for(lambda: said(journal_dir) == [])
+    wait_for(lambda: events_in(journal_dir) == [])
     for event in events:
         assert events_of_request(app, event["request"]["id"]) == [event]
 
 
-def test_a_process_with_nothing_to_do_brings_what_others_left(
+def test_idle_process_relays_what_dead_processes_left(
     app: Flask, worker: None, environment: Mapping[str, str], engineer: Account, journal_dir: Path
 ) -> None:
-    accessed, accessing = uuid4().hex, uuid4().hex
+    answered_request, open_request = uuid4().hex, uuid4().hex
     nowhere = f"redis://127.0.0.1:{free_port()}/0"
     with serving(environment, journal_dir, CELERY_BROKER_URL=nowhere) as web:
-        access(web, engineer, accessed)
-        begin_to_access(web, engineer, accessing, journal_dir)
+        access(web, engineer, answered_request)
+        start_access(web, engineer, open_request, journal_dir)
         os.killpg(web.process.pid, signal.SIGKILL)
         web.process.wait()
-    assert len(said(journal_dir)) == 2
+    assert len(events_in(journal_dir)) == 2
     with serving(environment, journal_dir):
-        (answered,) = committed_of_request(app, accessed)
-        (interrupted,) = committed_of_request(app, accessing)
+        (answered,) = committed_of_request(app, answered_request)
+        (interrupted,) = committed_of_request(app, open_request)
         wait_for(lambda: list(journal_dir.iterdir()) == [])
     assert (answered["outcome"], interrupted["outcome"]) == ("served", "interrupted")
 
 
-def test_the_end_in_order_leaves_nothing(
+def test_orderly_end_leaves_no_journal_file(
     app: Flask, worker: None, environment: Mapping[str, str], engineer: Account, journal_dir: Path
 ) -> None:
     request_id = uuid4().hex
@@ -141,7 +144,7 @@ def test_the_end_in_order_leaves_nothing(
     assert len(events_of_request(app, request_id)) == 1
 
 
-def test_the_end_in_order_without_a_broker_leaves_it_to_others(
+def test_orderly_end_without_a_broker_leaves_its_file_to_others(
     app: Flask, worker: None, environment: Mapping[str, str], engineer: Account, journal_dir: Path
 ) -> None:
     request_id = uuid4().hex

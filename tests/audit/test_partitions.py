@@ -1,4 +1,4 @@
-"""The ledger's months: made when they are needed, and before, in nobody's way."""
+"""Tests of the ledger's monthly partitions: made ahead or when needed, without blocking others."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -36,8 +36,8 @@ def app(product: Product) -> Flask:
 
 def partition_of(app: Flask, event: AuditEvent) -> str:
     with second_connection(app) as session:
-        asked = text("select tableoid::regclass::text from audit_events where id = :id")
-        return str(session.scalars(asked, {"id": event.id}).one())
+        query = text("select tableoid::regclass::text from audit_events where id = :id")
+        return str(session.scalars(query, {"id": event.id}).one())
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def partition_of(app: Flask, event: AuditEvent) -> str:
         (datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC), "audit_events_999912"),
     ],
 )
-def test_an_event_of_any_month_finds_its_partition(
+def test_event_of_any_month_gets_its_partition(
     app: Flask, moment: datetime, partition: str
 ) -> None:
     event = make_event(occurred_at=moment)
@@ -60,7 +60,7 @@ def test_an_event_of_any_month_finds_its_partition(
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Pacific/Auckland", "America/Los_Angeles"])
-def test_months_are_those_of_utc_whatever_zone_the_database_is_in(app: Flask, zone: str) -> None:
+def test_partitions_are_utc_months_in_any_database_time_zone(app: Flask, zone: str) -> None:
     begins = datetime(2040 + len(zone), 7, 1, tzinfo=UTC)
     with ledger_session(app) as session:
         session.execute(select(func.set_config("timezone", zone, True)))
@@ -73,7 +73,7 @@ def test_months_are_those_of_utc_whatever_zone_the_database_is_in(app: Flask, zo
     assert partition_of(app, first) == f"audit_events_{begins.year}07"
 
 
-def test_two_workers_make_the_same_partition_at_once(app: Flask) -> None:
+def test_two_workers_can_make_the_same_partition_at_once(app: Flask) -> None:
     months = [date(2070, 1, 1), date(2070, 2, 1)]
     with ThreadPoolExecutor(1) as threads, ledger_session(app) as first:
         append.ensure_partitions(first, months)
@@ -88,7 +88,7 @@ def test_two_workers_make_the_same_partition_at_once(app: Flask) -> None:
     append_events(app, make_event(occurred_at=datetime(2070, 2, 1, tzinfo=UTC)))
 
 
-def test_who_waited_makes_it_where_the_first_did_not(app: Flask) -> None:
+def test_waiting_worker_makes_the_partition_after_a_rollback(app: Flask) -> None:
     month = date(2070, 3, 1)
     with ThreadPoolExecutor(1) as threads, ledger_session(app) as first:
         append.ensure_partitions(first, [month])
@@ -103,8 +103,8 @@ def test_who_waited_makes_it_where_the_first_did_not(app: Flask) -> None:
         assert append.has_partition(session, month)
 
 
-def test_who_makes_one_is_in_nobodys_way(app: Flask) -> None:
-    """Neither while it is being made nor because of those who read or append at the moment."""
+def test_making_a_partition_blocks_no_reader_and_no_append(app: Flask) -> None:
+    """Readers and appends do not block the making of a partition either."""
     known = make_event()
     append_events(app, known)
     with second_connection(app) as before, ledger_session(app) as appending:
@@ -120,7 +120,7 @@ def test_who_makes_one_is_in_nobodys_way(app: Flask) -> None:
             making.commit()
 
 
-def test_a_month_that_another_partition_covers_is_left_to_it(app: Flask) -> None:
+def test_month_that_another_partition_covers_gets_none_of_its_own(app: Flask) -> None:
     yearly = "audit_events_in_2090"
     with owner_connection(app) as owner:
         owner.execute(
@@ -148,13 +148,13 @@ def test_a_month_that_another_partition_covers_is_left_to_it(app: Flask) -> None
         (date(2026, 12, 31), [date(2026, 12, 1), date(2027, 1, 1), date(2027, 2, 1)]),
     ],
 )
-def test_the_months_ahead(today: date, months: list[date]) -> None:
+def test_months_ahead_are_this_and_the_next_two(today: date, months: list[date]) -> None:
     assert append.months_ahead(today) == months
 
 
 @pytest.fixture
 def missing(app: Flask) -> date:
-    """The last of the months ahead, whose partition is gone."""
+    """The last of the months ahead, whose partition was dropped."""
     last = append.months_ahead(datetime.now(UTC).date())[-1]
     with owner_connection(app) as owner:
         owner.execute(text(f"drop table audit_events_{last:%Y%m}"))
@@ -162,7 +162,9 @@ def missing(app: Flask) -> date:
 
 
 @pytest.mark.slow
-def test_beat_has_them_made_ahead(product: Product, missing: date, tmp_path: Path) -> None:
+def test_scheduled_task_makes_partitions_ahead(
+    product: Product, missing: date, tmp_path: Path
+) -> None:
     celery: Celery = product.app.extensions["celery"]
     entry = celery.conf.beat_schedule["audit-partitions"]
     with (
@@ -180,8 +182,8 @@ def test_beat_has_them_made_ahead(product: Product, missing: date, tmp_path: Pat
         wait_for(is_there)
 
 
-def test_a_new_database_has_them(app: Flask) -> None:
-    """The migration makes the first ones."""
+def test_new_database_has_the_partitions_ahead(app: Flask) -> None:
+    """The migration makes the first partitions."""
     with ledger_session(app) as session:
         for month in append.months_ahead(datetime.now(UTC).date()):
             assert append.has_partition(session, month)

@@ -1,4 +1,4 @@
-"""Tests of guarantee G9: hit and miss return equal values of one frozen type, whatever Redis holds."""
+"""Tests of guarantee G9: a hit and a miss return equal values of one frozen type."""
 
 import pickletools
 import subprocess

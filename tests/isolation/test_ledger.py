@@ -128,7 +128,7 @@ def test_tables_owner_cannot_read_or_append_by_a_partitions_name(
 
 
 COUNTED = ("id", "origin_journal", "origin_seq", "occurred_at", "request_id")
-"""What tells that an event is there, and nothing of what was accessed, or by whom."""
+"""Columns that show that an event exists, and not what was accessed, or by whom."""
 
 
 def test_the_ledgers_role_appends_and_counts(session: ScopedSession, ours: Owned) -> None:

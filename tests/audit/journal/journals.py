@@ -1,4 +1,4 @@
-"""Journals out of nothing, their disks out of order, and what their files say."""
+"""Journals for tests, faults of their disks, and the events in their files."""
 
 import sqlite3
 import subprocess
@@ -48,7 +48,7 @@ def journal_in(directory: Path, max_bytes: int = MAX_BYTES) -> Iterator[Journal]
 
 @contextmanager
 def script(code: str, directory: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process of its own with a journal in `directory`."""
+    """Run code in a process of its own, with a journal in `directory`."""
     process = subprocess.Popen(
         [sys.executable, "-c", PRELUDE + code, str(directory)],
         cwd=ROOT,
@@ -70,7 +70,7 @@ def line_of(process: subprocess.Popen[str]) -> list[str]:
 
 @contextmanager
 def hanging_disk(file: JournalFile | None) -> Iterator[None]:
-    """Whatever is written to the file waits."""
+    """Make every write to the file wait."""
     assert file is not None
     file._connection.execute(f"pragma busy_timeout = {PATIENCE * 1000:.0f}")
     other = sqlite3.connect(file.path, isolation_level=None)
@@ -82,8 +82,8 @@ def hanging_disk(file: JournalFile | None) -> Iterator[None]:
         other.close()
 
 
-def said(directory: Path) -> list[AuditEvent]:
-    """All that the files say, in their order."""
+def events_in(directory: Path) -> list[AuditEvent]:
+    """Return all events in a directory's files, in order."""
     return [load_event(row.event) for path in list_files(directory) for row in read_all(path)]
 
 
@@ -91,12 +91,12 @@ def numbers(events: Sequence[AuditEvent]) -> list[int]:
     return [event.origin.seq for event in events if event.origin is not None]
 
 
-def wait_until_said(directory: Path, *ids: UUID) -> None:
-    wait_for(lambda: {event.id for event in said(directory)} >= set(ids))
+def wait_until_written(directory: Path, *ids: UUID) -> None:
+    wait_for(lambda: {event.id for event in events_in(directory)} >= set(ids))
 
 
 def break_next(file: JournalFile, code: int, *, written: bool) -> None:
-    """Have the file's next transaction fail, before anything was written or when all of it was."""
+    """Make the file's next transaction fail, before anything or after everything was written."""
     error = sqlite3.OperationalError("injected")
     error.sqlite_errorcode = code
     real = file.write
@@ -107,7 +107,7 @@ def break_next(file: JournalFile, code: int, *, written: bool) -> None:
             real(*rows, **options)
         raise error
 
-    file.write = write  # type: ignore[method-assign]  # this one, not those of other tests
+    file.write = write  # type: ignore[method-assign]  # of this file only
 
 
 def finalize(journal: Journal, **changes: object) -> AuditEvent:
@@ -117,8 +117,8 @@ def finalize(journal: Journal, **changes: object) -> AuditEvent:
 
 
 def outcomes(directory: Path, *ids: UUID) -> list[str]:
-    """What all the files say of these, in this order; each must be there once."""
-    events = said(directory)
+    """Return the outcomes of these events in the files, in this order; each must be there once."""
+    events = events_in(directory)
     found = {event.id: event.outcome for event in events}
     assert all(Counter(event.id for event in events)[event_id] == 1 for event_id in ids)
     return [found[event_id] for event_id in ids]

@@ -1,4 +1,4 @@
-"""What a process that keeps a journal asks of the system, in order, as strace sees it."""
+"""The system calls of a process with a journal, in order, as strace reports them."""
 
 import re
 import subprocess
@@ -14,10 +14,10 @@ from tests.processes import ROOT
 
 CALLS = "openat,mkdir,write,pwrite64,fsync,fdatasync"
 FILES = 4
-"""More than a journal goes through whose disk fails once."""
+"""More files than a journal uses whose disk fails once."""
 
 PAGE_AND_MORE = 2**14
-"""Characters that strace shows of what is written."""
+"""Characters of written data that strace shows."""
 
 _LINE = re.compile(r"(\d+) +(\w+)\((.*?)(?: <unfinished \.\.\.>|\) += (.*))")
 _RESUMED = re.compile(r"(\d+) +<\.\.\. \w+ resumed>.*\) += (.*)")
@@ -30,7 +30,7 @@ class SystemCall:
     path: Path
     arguments: str
     began: int
-    """The line of the trace; a call that another thread's interrupt there ends in a later one."""
+    """The line of the trace. A call that another thread's call interrupts ends in a later line."""
     ended: int
     result: str
 
@@ -40,8 +40,11 @@ class SystemCall:
 
 
 def trace_journal(directory: Path, injection: str | None = None) -> list[SystemCall]:
-    """The calls of a journal's life in `directory`, and of what its process says about it, which
-    is in the file `said` beside the directory."""
+    """Return the calls of a journal in `directory`, from its beginning to its end.
+
+    They include the writes of its process to the file `said` beside the directory, which report
+    what the journal has acknowledged.
+    """
     trace, said = directory.with_name("trace"), directory.with_name("said")
     paths = [directory.parent, directory, said]
     paths += [directory / f"{name_of(n)}{end}" for n in range(1, FILES) for end in ENDINGS]

@@ -1,4 +1,4 @@
-"""The journal: what it took is on disk and numbered without a gap, once, and nobody waits long."""
+"""Tests of the journal: each event is on disk once, with a number, after a bounded wait."""
 
 import resource
 import sqlite3
@@ -17,15 +17,15 @@ from tests.audit.journal.journals import (
     MAX_BYTES,
     PATIENCE,
     break_next,
+    events_in,
     finalize,
     hanging_disk,
     journal_in,
     line_of,
     numbers,
     outcomes,
-    said,
     script,
-    wait_until_said,
+    wait_until_written,
 )
 from tests.audit.receipts import wait_for
 from webapp.audit.event import AuditEvent, has_valid_mac
@@ -47,7 +47,7 @@ def fill(journal: Journal) -> None:
             finalize(journal)
 
 
-def test_what_is_settled_is_on_disk_sealed_and_numbered(journal: Journal) -> None:
+def test_finalized_events_are_on_disk_sealed_and_numbered(journal: Journal) -> None:
     events = [make_event(), make_event()]
     journal.finalize(events, PATIENCE)
     last = finalize(journal)
@@ -55,39 +55,39 @@ def test_what_is_settled_is_on_disk_sealed_and_numbered(journal: Journal) -> Non
     rows = read_all(path)
     assert [row.id for row in rows] == [str(event.id) for event in (*events, last)]
     assert all(row.finalized and has_valid_mac(row.event, row.mac, KEY) for row in rows)
-    assert numbers(said(journal.directory)) == [1, 2, 3]
-    origins = {event.origin.journal for event in said(journal.directory) if event.origin}
+    assert numbers(events_in(journal.directory)) == [1, 2, 3]
+    origins = {event.origin.journal for event in events_in(journal.directory) if event.origin}
     assert origins == {UUID(path.stem)}
 
 
-def test_nothing_is_there_before_the_first_event(journal: Journal) -> None:
+def test_journal_makes_no_file_before_the_first_event(journal: Journal) -> None:
     assert not journal.directory.exists()
     assert journal.file is None
     assert journal.held == 0
 
 
-def test_a_beginning_is_on_disk_soon(journal: Journal) -> None:
+def test_beginning_is_written_to_disk(journal: Journal) -> None:
     event = make_event(outcome="interrupted", http_status=None)
     journal.begin(event)
-    wait_until_said(journal.directory, event.id)
+    wait_until_written(journal.directory, event.id)
     assert outcomes(journal.directory, event.id) == ["interrupted"]
 
 
-def test_a_beginning_that_ends_is_one_event(journal: Journal) -> None:
-    """With the number it had, whenever it ends."""
+def test_access_keeps_its_number_when_it_ends(journal: Journal) -> None:
+    """Accesses may end in any order."""
     slow, quick, changing = (make_event(outcome="interrupted") for _ in range(3))
     journal.begin_durably(slow, PATIENCE)
     journal.begin_durably(changing, PATIENCE)
     journal.begin(quick)
     for event in (quick, slow, changing):
         journal.finalize([make_event(id=event.id)], PATIENCE)
-    found = {event.id: event for event in said(journal.directory)}
+    found = {event.id: event for event in events_in(journal.directory)}
     assert numbers([found[event.id] for event in (slow, changing, quick)]) == [1, 2, 3]
     assert outcomes(journal.directory, slow.id, quick.id, changing.id) == ["served"] * 3
 
 
-def test_what_ends_last_is_read_last(journal: Journal) -> None:
-    """Whoever has read so far misses nothing that began earlier."""
+def test_access_that_ends_last_is_read_last(journal: Journal) -> None:
+    """A reader that has read up to a place misses no access that began earlier."""
     slow = make_event(outcome="interrupted")
     journal.begin_durably(slow, PATIENCE)
     quick = finalize(journal)
@@ -105,7 +105,7 @@ def test_threads_that_wait_share_a_transaction(journal: Journal) -> None:
     statements: list[str] = []
 
     def inserts() -> int:
-        """Each is a transaction by itself."""
+        """Count the inserts, each of which is a transaction by itself."""
         assert "commit" not in statements
         return sum(statement.startswith("insert") for statement in statements)
 
@@ -118,13 +118,13 @@ def test_threads_that_wait_share_a_transaction(journal: Journal) -> None:
             wait_for(lambda: journal._queue._writes.qsize() == 19)
         made = [future.result(PATIENCE) for future in waiting]
     assert inserts() == 2
-    assert Counter(event.id for event in said(journal.directory)) == Counter(
+    assert Counter(event.id for event in events_in(journal.directory)) == Counter(
         event.id for event in [first, *made]
     )
-    assert sorted(numbers(said(journal.directory))) == list(range(1, 22))
+    assert sorted(numbers(events_in(journal.directory))) == list(range(1, 22))
 
 
-def test_many_threads_lose_nothing_and_double_nothing(journal: Journal) -> None:
+def test_many_threads_lose_and_double_no_event(journal: Journal) -> None:
     together = Barrier(16)
 
     def work(_: int) -> list[UUID]:
@@ -140,13 +140,13 @@ def test_many_threads_lose_nothing_and_double_nothing(journal: Journal) -> None:
 
     with ThreadPoolExecutor(16) as threads:
         made = [event_id for ids in threads.map(work, range(16)) for event_id in ids]
-    events = said(journal.directory)
+    events = events_in(journal.directory)
     assert Counter(event.id for event in events) == Counter(made)
     assert {event.outcome for event in events} == {"served"}
     assert sorted(numbers(events)) == list(range(1, 401))
 
 
-def test_a_disk_that_hangs_holds_nobody(journal: Journal) -> None:
+def test_no_caller_waits_longer_than_its_timeout_for_a_hanging_disk(journal: Journal) -> None:
     finalize(journal)
     with hanging_disk(journal.file), ThreadPoolExecutor(8) as threads:
         waiting = [threads.submit(journal.finalize, [make_event()], SHORT) for _ in range(24)]
@@ -155,8 +155,8 @@ def test_a_disk_that_hangs_holds_nobody(journal: Journal) -> None:
     assert all(isinstance(error, JournalFailed) for error in errors)
 
 
-def test_who_gave_up_is_recorded_once(journal: Journal) -> None:
-    """Whichever word about it comes first: one that is being written cannot be taken back."""
+def test_event_whose_caller_gave_up_is_recorded_once(journal: Journal) -> None:
+    """A write that has begun cannot be cancelled, so its outcome may be the one that stands."""
     finalize(journal)
     events = [make_event() for _ in range(3)]
     with hanging_disk(journal.file):
@@ -164,13 +164,13 @@ def test_who_gave_up_is_recorded_once(journal: Journal) -> None:
             with pytest.raises(JournalFailed):
                 journal.finalize([event], SHORT)
             journal.finalize_later([make_event(id=event.id, outcome="failed")])
-    wait_until_said(journal.directory, *(event.id for event in events))
+    wait_until_written(journal.directory, *(event.id for event in events))
     finalize(journal)
     assert outcomes(journal.directory, *(e.id for e in events)) == ["served", "failed", "failed"]
-    assert sorted(numbers(said(journal.directory))) == [1, 2, 3, 4, 5]
+    assert sorted(numbers(events_in(journal.directory))) == [1, 2, 3, 4, 5]
 
 
-def test_a_second_word_changes_nothing(journal: Journal) -> None:
+def test_second_outcome_of_an_access_is_ignored(journal: Journal) -> None:
     event = finalize(journal)
     journal.finalize_later([make_event(id=event.id, outcome="failed")])
     journal.finalize([make_event(id=event.id, outcome="failed")], PATIENCE)
@@ -180,8 +180,10 @@ def test_a_second_word_changes_nothing(journal: Journal) -> None:
     assert outcomes(journal.directory, event.id) == ["served"]
 
 
-def test_too_much_that_waits_is_refused(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that hangs for long must not use up the memory."""
+def test_write_requests_beyond_the_limit_are_refused(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that hangs for long must not make the process run out of memory."""
     monkeypatch.setattr("webapp.audit.journal.queue.WAITING_MAX", 10)
     finalize(journal)
     with hanging_disk(journal.file):
@@ -195,12 +197,12 @@ def test_too_much_that_waits_is_refused(journal: Journal, monkeypatch: pytest.Mo
         for hand_in in (journal.begin, lambda event: journal.finalize_later([event])):
             with pytest.raises(JournalFailed, match="too much"):
                 hand_in(make_event())
-    wait_until_said(journal.directory, *(event.id for event in begun))
+    wait_until_written(journal.directory, *(event.id for event in begun))
     finalize(journal)
 
 
 @pytest.mark.parametrize("later", [False, True])
-def test_what_cannot_be_written_down_fails_alone(journal: Journal, *, later: bool) -> None:
+def test_event_that_cannot_be_written_fails_alone(journal: Journal, *, later: bool) -> None:
     finalize(journal)
     bad = make_event(surface="\ud800")
     with ThreadPoolExecutor(3) as threads:
@@ -214,11 +216,11 @@ def test_what_cannot_be_written_down_fails_alone(journal: Journal, *, later: boo
         assert good.result(PATIENCE)
         assert later or isinstance(refused.exception(PATIENCE), JournalFailed)
     finalize(journal)
-    assert sorted(numbers(said(journal.directory))) == [1, 2, 3, 4]
+    assert sorted(numbers(events_in(journal.directory))) == [1, 2, 3, 4]
     assert journal._queue.late == []
 
 
-def test_where_no_file_can_be_made_it_is_tried_again(tmp_path: Path, impatient: None) -> None:
+def test_journal_tries_again_to_make_its_file(tmp_path: Path, impatient: None) -> None:
     blocked = tmp_path / "blocked"
     blocked.touch()
     with journal_in(blocked / "journal") as journal:
@@ -228,25 +230,25 @@ def test_where_no_file_can_be_made_it_is_tried_again(tmp_path: Path, impatient: 
         journal.finalize_later([late])
         blocked.unlink()
         served = finalize(journal)
-        wait_until_said(journal.directory, late.id)
+        wait_until_written(journal.directory, late.id)
         assert outcomes(journal.directory, served.id, late.id) == ["served", "failed"]
-        assert sorted(numbers(said(journal.directory))) == [1, 2]
+        assert sorted(numbers(events_in(journal.directory))) == [1, 2]
 
 
 @pytest.mark.parametrize("written", [False, True], ids=["not written", "written"])
-def test_after_an_error_it_goes_on_with_another_file(
+def test_journal_continues_in_another_file_after_an_error(
     journal: Journal, impatient: None, *, written: bool
 ) -> None:
-    """Nobody can say what the failed one holds, so that no event may get another number."""
+    """The failed file may hold its events, so each event must keep its number."""
     open_ = make_event(outcome="interrupted")
     journal.begin_durably(open_, PATIENCE)
     assert journal.file is not None
     broken = journal.file
     break_next(broken, sqlite3.SQLITE_IOERR_FSYNC, written=written)
-    unsure = make_event()
+    doubtful = make_event()
     with pytest.raises(JournalFailed):
-        journal.finalize([unsure], PATIENCE)
-    journal.finalize_later([make_event(id=unsure.id, outcome="failed")])
+        journal.finalize([doubtful], PATIENCE)
+    journal.finalize_later([make_event(id=doubtful.id, outcome="failed")])
     with pytest.raises(JournalFailed):
         journal.finalize([make_event(id=open_.id)], PATIENCE)
     journal.finalize_later([make_event(id=open_.id, outcome="failed")])
@@ -254,33 +256,36 @@ def test_after_an_error_it_goes_on_with_another_file(
     finalize(journal)
     assert journal.file is not None
     assert journal.file.path != broken.path
-    for event, number in ((open_, 1), (unsure, 2)):
-        told = [found for found in said(journal.directory) if found.id == event.id]
-        assert {found.origin for found in told if found.origin} == {told[0].origin}
-        assert told[0].origin is not None
-        assert (told[0].origin.journal, told[0].origin.seq) == (broken.origin, number)
+    for event, number in ((open_, 1), (doubtful, 2)):
+        found_events = [found for found in events_in(journal.directory) if found.id == event.id]
+        assert {found.origin for found in found_events if found.origin} == {found_events[0].origin}
+        assert found_events[0].origin is not None
+        assert (found_events[0].origin.journal, found_events[0].origin.seq) == (
+            broken.origin,
+            number,
+        )
     assert adopt(broken.path, MAX_BYTES).held == 1 + written
 
 
-def test_what_began_in_a_transaction_that_failed_is_noted_in_the_next_file(
+def test_beginning_in_a_failed_transaction_is_written_to_the_next_file(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its number would be missing if the process died, since others have gone on from there."""
+    """Later events have later numbers, so its number would be missing if the process died."""
     monkeypatch.setattr("webapp.audit.journal.service.LATE", 0.0)
     finalize(journal)
     assert journal.file is not None
     break_next(journal.file, sqlite3.SQLITE_IOERR_FSYNC, written=False)
     begun = make_event(outcome="interrupted")
     journal.begin(begun)
-    wait_for(lambda: begun.id in {event.id for event in said(journal.directory)})
+    wait_for(lambda: begun.id in {event.id for event in events_in(journal.directory)})
     assert outcomes(journal.directory, begun.id) == ["interrupted"]
-    with pytest.raises(JournalFailed):  # since the file that failed may say so too
+    with pytest.raises(JournalFailed):  # the failed file may hold it as interrupted
         journal.finalize([make_event(id=begun.id)], PATIENCE)
     journal.finalize_later([make_event(id=begun.id, outcome="failed")])
     wait_for(lambda: outcomes(journal.directory, begun.id) == ["failed"])
 
 
-def test_what_was_forgotten_in_a_file_that_failed_is_forgotten_nowhere_else(
+def test_forgetting_rows_of_a_failed_file_does_not_touch_the_next_file(
     journal: Journal,
 ) -> None:
     finalize(journal)
@@ -296,8 +301,8 @@ def test_what_was_forgotten_in_a_file_that_failed_is_forgotten_nowhere_else(
     assert outcomes(journal.directory, kept.id) == ["served"]
 
 
-def test_it_can_be_emptied_while_it_is_full(tmp_path: Path) -> None:
-    """Also where nobody stops asking for more."""
+def test_full_journal_can_be_emptied_under_load(tmp_path: Path) -> None:
+    """Other threads go on finalizing events meanwhile."""
     with journal_in(tmp_path, max_bytes=2**17) as journal:
         for _ in range(3):
             fill(journal)
@@ -315,7 +320,7 @@ def test_it_can_be_emptied_while_it_is_full(tmp_path: Path) -> None:
             assert journal.held < full
 
 
-def test_a_full_file_settles_what_has_begun_in_it_or_says_so(
+def test_full_file_finalizes_its_open_accesses_or_refuses_them(
     tmp_path: Path, impatient: None
 ) -> None:
     with journal_in(tmp_path, max_bytes=2**17) as journal:
@@ -337,8 +342,8 @@ def test_a_full_file_settles_what_has_begun_in_it_or_says_so(
 
 
 @pytest.mark.slow
-def test_a_disk_that_refuses_costs_a_file_and_no_event(tmp_path: Path) -> None:
-    """By the kernel's own limit to the size of a file."""
+def test_failing_disk_costs_a_file_and_no_event(tmp_path: Path) -> None:
+    """The kernel's limit to the size of a file makes the disk fail."""
     code = f"""
 import resource, signal
 limit = lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, {resource.RLIM_INFINITY}))
@@ -366,16 +371,16 @@ say("failed", event.id, after.id)
     assert len(finalized) > 10
     served = outcomes(tmp_path, *map(UUID, [*finalized, after]))
     assert set(served) == {"served"}
-    told = [event for event in said(tmp_path) if str(event.id) == failed]
-    assert "failed" in {event.outcome for event in told}
-    assert len({event.origin for event in told}) == 1
+    found_events = [event for event in events_in(tmp_path) if str(event.id) == failed]
+    assert "failed" in {event.outcome for event in found_events}
+    assert len({event.origin for event in found_events}) == 1
     assert len(list_files(tmp_path)) == 2
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("locked", [False, True], ids=["at rest", "locked"])
-def test_the_child_of_a_fork_has_a_journal_of_its_own(tmp_path: Path, *, locked: bool) -> None:
-    """Whoever held the journal's lock when it was made."""
+def test_child_of_a_fork_has_its_own_journal(tmp_path: Path, *, locked: bool) -> None:
+    """The journal's lock may be held by another thread during the fork."""
     code = f"""
 from threading import Event, Thread
 
@@ -408,9 +413,9 @@ time.sleep(60)
     with script(code, tmp_path) as process:
         assert line_of(process) == ["0"]
         process.kill()
-    by_file = [sorted(numbers(said_in(path))) for path in list_files(tmp_path)]
+    by_file = [sorted(numbers(events_of_file(path))) for path in list_files(tmp_path)]
     assert sorted(by_file) == [[1, 2], [1, 2, 3]]
 
 
-def said_in(path: Path) -> list[AuditEvent]:
-    return [event for event in said(path.parent) if str(event.origin).count(path.stem)]
+def events_of_file(path: Path) -> list[AuditEvent]:
+    return [event for event in events_in(path.parent) if str(event.origin).count(path.stem)]

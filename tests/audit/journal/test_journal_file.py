@@ -1,5 +1,4 @@
-"""A journal's file: nobody else's while its process lives, whole transactions whatever happens to
-it, adoptable without a byte of room, and never thrown away with something in it."""
+"""Tests of a journal's file: its lock, its transactions, its adoption and its removal."""
 
 import os
 import shutil
@@ -30,7 +29,7 @@ def put(file: JournalFile, *rows: Row) -> None:
 
 
 def fill(file: JournalFile, after: int) -> list[int]:
-    """Put rows into places after one until there is no more room; returns those that are taken."""
+    """Put rows into the places after a place until the file is full; return the places filled."""
     for place in range(after + 1, after + 1000):
         try:
             put(file, row(place))
@@ -38,7 +37,7 @@ def fill(file: JournalFile, after: int) -> list[int]:
             if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
                 raise
             return list(range(after + 1, place))
-    raise AssertionError("there is no end to it")
+    raise AssertionError("the file is never full")
 
 
 def places(file: JournalReader) -> list[int]:
@@ -54,7 +53,7 @@ def file(tmp_path: Path) -> JournalFile:
     return create(tmp_path / "journal", uuid4(), MAX_BYTES)
 
 
-def test_what_was_put_is_found_by_whoever_adopts_it(file: JournalFile) -> None:
+def test_adopted_file_has_the_rows_that_were_put(file: JournalFile) -> None:
     rows = [row(1), row(2, finalized=False), row(3)]
     put(file, *rows)
     file.close()
@@ -64,21 +63,21 @@ def test_what_was_put_is_found_by_whoever_adopts_it(file: JournalFile) -> None:
     adopted.close()
 
 
-def test_what_has_only_begun_is_nothing_to_bring_while_the_process_lives(file: JournalFile) -> None:
+def test_rows_that_have_only_begun_are_not_read_while_the_process_lives(file: JournalFile) -> None:
     put(file, row(1, finalized=False), row(2))
     assert places(file) == [2]
     assert places(JournalReader(file.path)) == [2]
     assert [row.place for row in read_all(file.path)] == [1, 2]
 
 
-def test_a_page_begins_beyond_a_place_and_has_a_limit(file: JournalFile) -> None:
+def test_reading_starts_after_a_place_and_keeps_to_a_limit(file: JournalFile) -> None:
     put(file, *map(row, range(1, 8)))
     assert [row.place for row in file.read_finalized(2, 3)] == [3, 4, 5]
     assert file.read_finalized(7, 3) == []
     assert [row.place for row in file.read([7, 2, 99])] == [2, 7]
 
 
-def test_a_transaction_is_kept_whole_or_not_at_all(file: JournalFile) -> None:
+def test_failed_transaction_changes_nothing(file: JournalFile) -> None:
     put(file, row(1))
     with pytest.raises(sqlite3.IntegrityError):
         file.write([row(2), row(3), row(2)], forgotten=[1], durable=True)
@@ -86,21 +85,21 @@ def test_a_transaction_is_kept_whole_or_not_at_all(file: JournalFile) -> None:
     assert file.held == 1
 
 
-def test_only_the_owner_may_access(file: JournalFile) -> None:
+def test_files_are_readable_by_their_owner_only(file: JournalFile) -> None:
     put(file, row(1))
     directory = file.path.parent
     assert directory.stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o777 for path in directory.iterdir()} == {0o600}
 
 
-def test_an_empty_one_leaves_nothing_behind(file: JournalFile) -> None:
+def test_empty_file_is_removed_when_it_is_closed(file: JournalFile) -> None:
     put(file, row(1))
     file.write(forgotten=[1], durable=False)
     file.close()
     assert names(file.path.parent) == []
 
 
-def test_one_in_use_is_nobody_elses(file: JournalFile) -> None:
+def test_file_in_use_cannot_be_adopted(file: JournalFile) -> None:
     with pytest.raises(Locked):
         adopt(file.path, MAX_BYTES)
     put(file, row(1))
@@ -115,7 +114,7 @@ def test_one_in_use_is_nobody_elses(file: JournalFile) -> None:
     assert names(file.path.parent) == []
 
 
-def test_it_survives_its_process(tmp_path: Path) -> None:
+def test_file_of_a_killed_process_can_be_adopted(tmp_path: Path) -> None:
     code = """
 event = make_event()
 journal.finalize([event], PATIENCE)
@@ -134,8 +133,8 @@ time.sleep(60)
     adopted.close()
 
 
-def test_a_child_has_no_part_in_its_parents_lock(tmp_path: Path) -> None:
-    """Else a dead parent's events would wait until its last child is gone."""
+def test_child_process_does_not_hold_its_parents_lock(tmp_path: Path) -> None:
+    """Otherwise a dead parent's events would wait until its last child has ended."""
     code = """
 event = make_event()
 journal.finalize([event], PATIENCE)
@@ -157,8 +156,8 @@ time.sleep(60)
 
 
 @pytest.mark.slow
-def test_the_end_of_a_child_leaves_its_parents_file_alone(tmp_path: Path) -> None:
-    """Its interpreter ends in order, with a copy of all that the parent has open."""
+def test_end_of_a_child_process_does_not_touch_its_parents_file(tmp_path: Path) -> None:
+    """The child's interpreter ends in order, with a copy of what the parent has open."""
     code = """
 journal.finalize([make_event()], PATIENCE)
 if os.fork() == 0:
@@ -180,10 +179,8 @@ time.sleep(60)
     adopted.close()
 
 
-def test_a_torn_end_costs_no_more_than_the_transactions_in_it(
-    file: JournalFile, tmp_path: Path
-) -> None:
-    """Cut off anywhere, what was written beside the file yields whole transactions, in order."""
+def test_torn_log_yields_whole_transactions_in_order(file: JournalFile, tmp_path: Path) -> None:
+    """The write-ahead log is cut off at many positions."""
     for number in range(6):
         put(file, *(row(place) for place in (3 * number + 1, 3 * number + 2, 3 * number + 3)))
     written = file.path.with_name(file.path.name + "-wal").read_bytes()
@@ -206,7 +203,7 @@ def test_a_torn_end_costs_no_more_than_the_transactions_in_it(
     assert (found[0], found[-1]) == (0, 18)
 
 
-def test_it_holds_no_more_than_it_may_and_takes_more_once_emptied(tmp_path: Path) -> None:
+def test_file_keeps_to_its_limit_and_takes_more_once_emptied(tmp_path: Path) -> None:
     file = create(tmp_path, uuid4(), 2**17)
     for round_ in range(3):
         kept = fill(file, 1000 * round_)
@@ -234,13 +231,13 @@ def _other_database() -> bytes:
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_what_cannot_be_read_stays_where_it_is(file: JournalFile, damage: str) -> None:
+def test_damaged_file_stays_where_it_is(file: JournalFile, damage: str) -> None:
     put(file, *map(row, range(1, 200)))
     file.close()
     data = DAMAGE[damage](file.path.read_bytes())
     file.path.write_bytes(data)
     for _ in range(2):
-        with pytest.raises(sqlite3.Error):  # noqa: PT012 - where it is noticed depends
+        with pytest.raises(sqlite3.Error):  # noqa: PT012 - either call may notice the damage
             adopted = adopt(file.path, MAX_BYTES)
             try:
                 adopted.read_finalized(0, 1000)
@@ -249,7 +246,7 @@ def test_what_cannot_be_read_stays_where_it_is(file: JournalFile, damage: str) -
         assert file.path.exists()
 
 
-def test_a_row_that_makes_no_sense_is_damage(file: JournalFile) -> None:
+def test_row_with_an_invalid_id_is_reported_as_damage(file: JournalFile) -> None:
     put(file, row(1))
     with sqlite3.connect(file.path) as connection:
         connection.execute("update events set id = 'x'")
@@ -257,8 +254,8 @@ def test_a_row_that_makes_no_sense_is_damage(file: JournalFile) -> None:
         file.read_finalized(0, 10)
 
 
-def test_one_that_was_never_written_is_swept_away(tmp_path: Path) -> None:
-    """Its process died between making it and writing to it."""
+def test_file_that_was_never_written_is_removed(tmp_path: Path) -> None:
+    """Its process died after it made the file, and before it wrote to it."""
     path = tmp_path / f"{uuid4()}.journal"
     path.touch()
     with pytest.raises(FileNotFoundError):
@@ -266,7 +263,7 @@ def test_one_that_was_never_written_is_swept_away(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-def test_a_reader_brings_back_no_file_that_is_gone(tmp_path: Path) -> None:
+def test_reader_does_not_create_a_missing_file(tmp_path: Path) -> None:
     path = tmp_path / f"{uuid4()}.journal"
     with pytest.raises(sqlite3.OperationalError):
         JournalReader(path)
@@ -275,7 +272,7 @@ def test_a_reader_brings_back_no_file_that_is_gone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["50% of it?", "a#b", "it's; drop"])
-def test_any_directory_will_do(tmp_path: Path, name: str) -> None:
+def test_journal_works_in_a_directory_of_any_name(tmp_path: Path, name: str) -> None:
     file = create(tmp_path / name / "deeper", uuid4(), MAX_BYTES)
     put(file, row(1))
     assert len(read_all(file.path)) == 1
@@ -283,14 +280,14 @@ def test_any_directory_will_do(tmp_path: Path, name: str) -> None:
     assert adopt(file.path, MAX_BYTES).held == 1
 
 
-def test_where_it_cannot_be_made_nothing_is_left(tmp_path: Path) -> None:
+def test_failed_creation_leaves_no_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
         create(tmp_path / "file" / "journal", uuid4(), MAX_BYTES)
     assert names(tmp_path) == ["file"]
 
 
-def test_a_reader_goes_on_beside_a_writer_that_leaves(file: JournalFile) -> None:
+def test_reader_continues_when_the_writer_closes_the_file(file: JournalFile) -> None:
     put(file, row(1))
     reader = JournalReader(file.path)
     put(file, row(2))
@@ -304,8 +301,8 @@ def test_a_reader_goes_on_beside_a_writer_that_leaves(file: JournalFile) -> None
     assert names(file.path.parent) == []
 
 
-def test_a_file_that_cannot_be_written_can_still_be_brought(file: JournalFile) -> None:
-    """It is given up as a whole, when nothing in it is needed any more."""
+def test_adopted_file_that_cannot_be_written_is_removed_when_empty(file: JournalFile) -> None:
+    """The file is removed as a whole when none of its rows is needed any more."""
     put(file, row(1), row(2))
     file.close()
     adopted = adopt(file.path, MAX_BYTES)
@@ -318,7 +315,7 @@ def test_a_file_that_cannot_be_written_can_still_be_brought(file: JournalFile) -
     assert names(file.path.parent) == []
 
 
-def test_a_full_disk_is_emptied_by_those_who_adopt(small_disk: Path) -> None:
+def test_full_disk_is_emptied_by_adopting_its_files(small_disk: Path) -> None:
     file = create(small_disk, uuid4(), MAX_BYTES)
     put(file, row(1))
     with (small_disk / "ballast").open("wb", buffering=0) as ballast, suppress(OSError):
@@ -336,15 +333,15 @@ def test_a_full_disk_is_emptied_by_those_who_adopt(small_disk: Path) -> None:
     assert names(small_disk) == ["ballast"]
 
 
-def test_keys_and_ids_are_what_they_were(file: JournalFile) -> None:
+def test_row_is_read_as_it_was_put(file: JournalFile) -> None:
     made = Row(7, str(UUID(int=7)), False, b"\x00\xff", KEY.hex())
     put(file, made)
     assert read_all(file.path) == [made]
 
 
 @pytest.mark.slow
-def test_who_reads_while_it_goes_leaves_nothing_behind(tmp_path: Path) -> None:
-    """Of some three hundred, a handful would leave what SQLite makes beside them."""
+def test_readers_of_disappearing_files_leave_nothing_behind(tmp_path: Path) -> None:
+    """A few of some hundred files would leave the files that SQLite makes beside them."""
     done = Event()
 
     def read() -> None:

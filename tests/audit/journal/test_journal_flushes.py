@@ -1,5 +1,7 @@
-"""The order of a journal's system calls: what is promised was flushed before, and so were the
-names of the files that it is in. A process that is killed loses nothing without; a machine does."""
+"""Tests of the order of a journal's system calls: data and file names are flushed before a promise.
+
+Without these flushes a killed process would lose nothing, but a failing machine would.
+"""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -12,12 +14,12 @@ from tests.audit.journal.system_calls import SystemCall, trace_journal
 
 FLUSHES = ("fsync", "fdatasync")
 OUTCOMES = {"acknowledged": "served", "begun": "interrupted"}
-"""How an event stands in the file of which the journal says one or the other."""
+"""The outcome in the file of an event about which the journal has made one of these promises."""
 
 
 @dataclass(frozen=True)
 class Promise:
-    """That an event is on disk."""
+    """A journal's promise that an event is on disk."""
 
     event_id: str
     outcome: str
@@ -42,7 +44,7 @@ def new_files(calls: Sequence[SystemCall]) -> list[Path]:
 
 
 def created(calls: Sequence[SystemCall]) -> Iterator[SystemCall]:
-    """The first openings of the files that whoever adopts a journal has to find."""
+    """Yield the calls that create the files which an adopting process has to find."""
     for call in calls:
         if call.name == "openat" and "O_CREAT" in call.arguments and call.succeeded:
             yield call
@@ -58,7 +60,7 @@ def promises(calls: Sequence[SystemCall]) -> list[Promise]:
 
 
 def rows_of(promise: Promise, calls: Sequence[SystemCall]) -> list[SystemCall]:
-    """Where its row was written before it was given."""
+    """Return the writes of the promised row that came before the promise."""
     row = re.compile(
         rf'\\"id\\":\\"{promise.event_id}\\".{{0,1000}}?\\"outcome\\":\\"{promise.outcome}\\"'
     )
@@ -101,7 +103,7 @@ def test_row_is_flushed_before_it_is_acknowledged(calls: list[SystemCall]) -> No
 def test_name_of_a_new_file_is_flushed_before_anything_in_it_is_acknowledged(
     calls: list[SystemCall],
 ) -> None:
-    """By an fsync of the journal's own: SQLite may be built to leave out its own of directories."""
+    """The journal does this fsync itself, since SQLite can be built without that of directories."""
     given = promises(calls)
     for path in new_files(calls):
         (creation,) = (call for call in created(calls) if call.path == path)
@@ -123,24 +125,24 @@ def test_name_of_a_new_directory_is_flushed_before_anything_in_it_is_acknowledge
     assert is_flushed(calls, made.path.parent, made.ended, first, ["fsync"])
 
 
-def test_what_is_folded_into_a_file_is_flushed_before_it_is_overwritten_where_it_was(
+def test_checkpointed_pages_are_flushed_before_the_log_is_overwritten(
     calls: list[SystemCall],
 ) -> None:
-    """A log that begins anew has lost what it had before."""
-    begun_anew = [
+    """A log that starts again at its beginning overwrites what it held before."""
+    overwritten = [
         call
         for call in calls
         if call.name == "pwrite64"
         and call.path.name.endswith("-wal")
         and call.arguments.endswith(", 32, 0")
     ]
-    assert len(begun_anew) > len(new_files(calls))
-    for anew in begun_anew:
-        file = anew.path.with_name(anew.path.name.removesuffix("-wal"))
-        folded = [
+    assert len(overwritten) > len(new_files(calls))
+    for overwrite in overwritten:
+        file = overwrite.path.with_name(overwrite.path.name.removesuffix("-wal"))
+        copied = [
             call.ended
             for call in calls
-            if call.name == "pwrite64" and call.path == file and call.ended < anew.began
+            if call.name == "pwrite64" and call.path == file and call.ended < overwrite.began
         ]
-        assert folded
-        assert is_flushed(calls, file, folded[-1], anew.began)
+        assert copied
+        assert is_flushed(calls, file, copied[-1], overwrite.began)

@@ -1,5 +1,8 @@
-"""Whatever is asked of a journal in whatever order, its disk failing and its process dying: every
-event has one number, every number one event, and what was finalized is there as it was said."""
+"""A state machine that tests the journal with random operations, disk failures and process deaths.
+
+Each event has one number, each number has one event, and each finalized event has an outcome that
+was given for it.
+"""
 
 import shutil
 import sqlite3
@@ -43,11 +46,11 @@ class JournalMachine(RuleBasedStateMachine):
         self.journal = Journal(self.home / "journal", KEY, MAX_BYTES)
         self.open: set[UUID] = set()
         self.said: dict[UUID, set[Outcome]] = {}
-        """What was said of each access that has ended; more than one where that was in doubt."""
+        """The outcomes given for each access that has ended; several where a write failed."""
         self.ledger: dict[UUID, AuditEvent] = {}
-        """As the real one: the first that comes stays."""
+        """The committed events. As in the real ledger, the first version of an event stays."""
         self.has_left = False
-        """Accesses may have been left open in a file that is not written to any more."""
+        """Whether a file that is no longer written to may hold open accesses."""
 
     @rule(target=accesses, durably=st.booleans())
     def begin(self, *, durably: bool) -> UUID:
@@ -64,7 +67,7 @@ class JournalMachine(RuleBasedStateMachine):
 
     @rule(target=finalized, access=consumes(accesses), denied=st.integers(0, 2))
     def finalize(self, access: UUID, denied: int) -> UUID:
-        """An answer's accesses: one that has begun, and some that need no beginning."""
+        """Finalize an answer's accesses: one that has begun, and some that need no beginning."""
         events = [make_event(id=access), *(make_event() for _ in range(denied))]
         try:
             self.journal.finalize(events, PATIENCE)
@@ -84,8 +87,8 @@ class JournalMachine(RuleBasedStateMachine):
         return access
 
     @rule(event_id=finalized, waits=st.booleans())
-    def say_it_again(self, event_id: UUID, *, waits: bool) -> None:
-        """It stands as it was said first."""
+    def repeat_outcome(self, event_id: UUID, *, waits: bool) -> None:
+        """Give another outcome, which must not change the first one."""
         again = make_event(id=event_id, outcome="denied")
         self.flush()
         if waits:
@@ -105,8 +108,10 @@ class JournalMachine(RuleBasedStateMachine):
 
     @rule(which=st.sets(st.integers(0, 4)))
     def forget(self, which: set[int]) -> None:
-        """As the relay does, with what the ledger has. How much there is at this moment is for
-        nobody to say, so that nothing that is drawn may depend on it."""
+        """Forget rows that the ledger has, as the relay does.
+
+        The number of rows at this moment is not deterministic, so no drawn value may depend on it.
+        """
         file = self.journal.file
         if file is None:
             return
@@ -117,7 +122,7 @@ class JournalMachine(RuleBasedStateMachine):
 
     @rule()
     def adopt(self) -> None:
-        """Bring what failed files hold to the ledger."""
+        """Bring the rows of failed files to the ledger."""
         for file in self.adoptable(self.home / "journal"):
             rows = file.read_finalized(0, 10**6)
             self.commit(rows)
@@ -131,7 +136,7 @@ class JournalMachine(RuleBasedStateMachine):
 
     @rule()
     def die(self) -> None:
-        """Access at what would be found, had the process been killed now."""
+        """Check what another process would find if this one were killed now."""
         self.flush()
         wreck = Path(tempfile.mkdtemp(dir=self.home))
         if self.journal.directory.exists():
@@ -159,8 +164,8 @@ class JournalMachine(RuleBasedStateMachine):
         self.journal.finalize_later([make_event(id=access, outcome=outcome)])
 
     def flush(self) -> None:
-        """Return when all that was handed in before has been written."""
-        for _ in range(2):  # what is late comes after those who wait
+        """Return when all earlier write requests have been written."""
+        for _ in range(2):  # late requests are written after those that wait
             while True:
                 event = make_event()
                 try:
@@ -197,7 +202,7 @@ class JournalMachine(RuleBasedStateMachine):
             if event_id in self.open:
                 assert {event.outcome for event in events} == {"interrupted"}
             else:
-                assert {event.outcome for event in events} <= self.sayings(event_id)
+                assert {event.outcome for event in events} <= self.expected_outcomes(event_id)
             if not self.has_left:
                 assert len(events) <= 1 + (event_id in self.ledger)
         assert found.keys() >= self.said.keys(), "a finalized event that is gone"
@@ -206,9 +211,11 @@ class JournalMachine(RuleBasedStateMachine):
             for seqs in by_journal.values():
                 assert seqs == set(range(1, len(seqs) + 1)), "a gap"
 
-    def sayings(self, event_id: UUID) -> set[Outcome]:
-        """A file that was left may say that an access was interrupted: never one that was
-        served."""
+    def expected_outcomes(self, event_id: UUID) -> set[Outcome]:
+        """Return the outcomes that an event may have in the files and the ledger.
+
+        A file that was left may hold an access as interrupted, but never one that was served.
+        """
         said = self.said[event_id]
         return said | {"interrupted"} if self.has_left and said != {"served"} else said
 

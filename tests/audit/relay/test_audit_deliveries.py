@@ -1,4 +1,4 @@
-"""What reaches the worker through the broker: twice, malformed, forged, or before the database."""
+"""Tests of deliveries to a worker: repeated, malformed, forged, or without a database."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 
 class Broker:
-    """Sends what the web process would, or what it never would."""
+    """Sends deliveries to the worker, valid ones as a web process does, and invalid ones."""
 
     def __init__(self, app: Flask) -> None:
         self._celery: Celery = app.extensions["celery"]
@@ -50,11 +50,11 @@ def broker(app: Flask, worker: None) -> Broker:
 
 def count(app: Flask, *ids: UUID) -> int:
     with second_connection(app) as session:
-        asked = select(func.count()).select_from(AuditEventRow).where(AuditEventRow.id.in_(ids))
-        return session.scalars(asked).one()
+        query = select(func.count()).select_from(AuditEventRow).where(AuditEventRow.id.in_(ids))
+        return session.scalars(query).one()
 
 
-def test_a_delivery_that_comes_twice_is_committed_once(app: Flask, broker: Broker) -> None:
+def test_repeated_delivery_is_committed_once(app: Flask, broker: Broker) -> None:
     first, second, third = make_event(), make_event(), make_event()
     broker.deliver([broker.seal(first), broker.seal(second)])
     committed(app, first.id, second.id)
@@ -64,7 +64,7 @@ def test_a_delivery_that_comes_twice_is_committed_once(app: Flask, broker: Broke
     assert count(app, first.id, second.id, third.id) == 3
 
 
-def test_a_delivery_of_many_comes_twice_at_once(app: Flask, broker: Broker) -> None:
+def test_concurrent_copies_of_a_delivery_are_committed_once(app: Flask, broker: Broker) -> None:
     events = [make_event() for _ in range(200)]
     sealed = [broker.seal(event) for event in events]
     for _ in range(4):
@@ -96,7 +96,7 @@ MALFORMED: list[Any] = [
 ]
 
 
-def test_what_is_malformed_is_refused_and_holds_nothing_up(app: Flask, broker: Broker) -> None:
+def test_malformed_delivery_is_refused_and_delays_no_other(app: Flask, broker: Broker) -> None:
     for delivery in MALFORMED:
         broker.deliver(delivery)
     after = make_event()
@@ -104,7 +104,9 @@ def test_what_is_malformed_is_refused_and_holds_nothing_up(app: Flask, broker: B
     committed(app, after.id)
 
 
-def test_what_is_malformed_does_not_take_its_neighbours_along(app: Flask, broker: Broker) -> None:
+def test_malformed_item_does_not_affect_the_rest_of_its_delivery(
+    app: Flask, broker: Broker
+) -> None:
     first, forged, last = make_event(), make_event(), make_event()
     text_, _ = broker.seal(forged)
     _, mac = broker.seal(first)
@@ -114,8 +116,8 @@ def test_what_is_malformed_does_not_take_its_neighbours_along(app: Flask, broker
     assert count(app, forged.id) == 0
 
 
-def test_what_the_ledger_refuses_holds_nothing_up(app: Flask, broker: Broker) -> None:
-    """Its MAC holds, but there is no place for it: it is an event of a month that was archived."""
+def test_event_that_the_ledger_refuses_delays_no_other(app: Flask, broker: Broker) -> None:
+    """The event's MAC is valid, but its month was archived, so that it has no partition."""
     with owner_connection(app) as owner:
         owner.execute(text("create table audit_events_198707 ()"))
     try:
@@ -132,11 +134,13 @@ def test_what_the_ledger_refuses_holds_nothing_up(app: Flask, broker: Broker) ->
     committed(app, poison.id)
 
 
-def test_a_worker_with_another_key_loses_nothing(
+def test_worker_with_another_key_loses_no_event(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It takes every event for a forged one and raises an alarm; the journal keeps them and sends
-    them again, until a worker has the right key."""
+    """The worker takes each event for a forged one, and raises an alarm.
+
+    The journal keeps the events, and sends them again until a worker has the right key.
+    """
     monkeypatch.setattr(outbox, "RESEND", 0.2)
     log, numbers = tmp_path / "worker.log", tmp_path / "numbers"
     numbers.mkdir()
@@ -169,13 +173,13 @@ def in_quarantine(app: Flask) -> int:
 
 
 def alarms(numbers: Path) -> float:
-    """What the worker has counted, as `/metrics` would show it."""
+    """Return the worker's count of quarantined deliveries, as `/metrics` would show it."""
     registry = CollectorRegistry()
     MultiProcessCollector(registry, str(numbers))  # type: ignore[no-untyped-call]  # it ships none for this
     return registry.get_sample_value("sightline_audit_quarantined_total") or 0.0
 
 
-def test_it_waits_for_the_database(tmp_path: Path) -> None:
+def test_worker_commits_deliveries_once_the_database_is_back(tmp_path: Path) -> None:
     log = tmp_path / "worker.log"
     first, second, third = make_event(), make_event(), make_event()
     with own_product(tmp_path / "home") as product:

@@ -1,4 +1,4 @@
-"""`flask audit drain` brings what dead processes left to the ledger, with the broker down."""
+"""Tests of `flask audit drain`, which commits what dead processes left without a broker."""
 
 import os
 import signal
@@ -37,12 +37,12 @@ def engineer(product: Product) -> Account:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_left(product: Product) -> Iterator[None]:
+def _empty_product(product: Product) -> Iterator[None]:
     yield
     product.empty()
 
 
-def kept(product: Product) -> dict[UUID, str]:
+def outcomes_in_ledger(product: Product) -> dict[UUID, str]:
     """The outcome of each event in the ledger."""
     with second_connection(product.app) as session:
         rows = session.execute(select(AuditEventRow.id, AuditEventRow.outcome)).all()
@@ -51,12 +51,12 @@ def kept(product: Product) -> dict[UUID, str]:
     return found
 
 
-def drained(product: Product) -> tuple[int, dict[str, Any]]:
+def run_drain(product: Product) -> tuple[int, dict[str, Any]]:
     done = product.run("drain", "--json")
     return done.exit_code, orjson.loads(done.stdout)
 
 
-def said(**changes: Any) -> dict[str, Any]:
+def report(**changes: Any) -> dict[str, Any]:
     return {"committed": 0, "refused": 0, "running": 0, "unreadable": []} | changes
 
 
@@ -69,11 +69,11 @@ def access(web: Web, who: Account) -> UUID:
 
 
 @pytest.mark.slow
-def test_after_the_web_was_killed_and_with_the_broker_down(
+def test_drain_commits_each_event_of_killed_processes_without_a_broker(
     product: Product, engineer: Account, tmp_path: Path
 ) -> None:
-    """What was acknowledged is in the ledger once, and nothing is missing."""
-    # What a killed process leaves in its temporary directory goes with the test's.
+    """Each acknowledged event is in the ledger once, and none is missing."""
+    # The test's directory also holds what a killed process leaves in its temporary directory.
     environment = {**product.environment, "TMPDIR": str(tmp_path)}
     with run_web(environment, tmp_path / "log") as web:
         product.stack.redis.kill()
@@ -89,7 +89,7 @@ def test_after_the_web_was_killed_and_with_the_broker_down(
     )
     assert waiting.returncode == 0, waiting.stdout
     assert waiting.stdout.endswith(f" 0 missing, {ACCESSES} waiting in files on this host.\n")
-    assert kept(product) == {}
+    assert outcomes_in_ledger(product) == {}
     drain = product.start("drain")
     again = product.start("drain")
     complete = product.start("verify", "--complete")
@@ -98,34 +98,34 @@ def test_after_the_web_was_killed_and_with_the_broker_down(
     assert "100%" in drain.stderr
     assert "Traceback" not in drain.stderr
     assert again.stdout == "0 events committed, 0 refused.\n"
-    assert kept(product) == dict.fromkeys(ids, "served")
+    assert outcomes_in_ledger(product) == dict.fromkeys(ids, "served")
     assert complete.returncode == 0, complete.stdout
     assert complete.stdout.startswith(f"{ACCESSES} events of ")
     assert complete.stdout.endswith(" journals: 0 missing, 0 waiting in files on this host.\n")
     assert list(product.journals.iterdir()) == []
 
 
-def test_more_than_a_batch_some_of_it_known(product: Product) -> None:
-    """The ledger has a part already, by way of the broker."""
+def test_drain_commits_several_batches_with_known_events_among_them(product: Product) -> None:
+    """The ledger already has a part of the events from the broker."""
     journal = uuid4()
     events = numbered(journal, range(1, 1201))
     append_events(product.app, *events[::3])
     product.leave(journal, *events)
     product.leave(uuid4(), *numbered(uuid4(), range(1, 11)))
-    assert drained(product) == (0, said(committed=1210))
-    assert len(kept(product)) == 1210
+    assert run_drain(product) == (0, report(committed=1210))
+    assert len(outcomes_in_ledger(product)) == 1210
     assert list(product.journals.iterdir()) == []
 
 
-def test_access_whose_process_died_in_it_was_interrupted(product: Product) -> None:
+def test_drain_records_an_unfinished_access_as_interrupted(product: Product) -> None:
     begun = make_event(outcome="interrupted", http_status=None, rows=None)
     product.leave(uuid4(), begun, finalized=False)
-    assert drained(product) == (0, said(committed=1))
-    assert kept(product) == {begun.id: "interrupted"}
+    assert run_drain(product) == (0, report(committed=1))
+    assert outcomes_in_ledger(product) == {begun.id: "interrupted"}
 
 
 def leave_forged(product: Product, *events: AuditEvent) -> Path:
-    """A file in which the first event's MAC does not hold."""
+    """Leave a file in which the first event's MAC is not valid."""
     file = product.hold(uuid4(), *events[1:])
     row = product._row(len(events), events[0], finalized=True)
     file.write([row._replace(mac="0" * 64)], durable=False)
@@ -134,7 +134,7 @@ def leave_forged(product: Product, *events: AuditEvent) -> Path:
 
 
 @pytest.mark.slow
-def test_what_the_ledger_refuses_stays_in_its_file(product: Product) -> None:
+def test_drain_leaves_refused_events_in_their_file(product: Product) -> None:
     forged, *others = (make_event() for _ in range(4))
     path = leave_forged(product, forged, *others)
     done = product.start("drain")
@@ -144,49 +144,49 @@ def test_what_the_ledger_refuses_stays_in_its_file(product: Product) -> None:
         "What was refused stays in its file, and is in quarantine too.\n"
     )
     assert [row.id for row in read_all(path)] == [str(forged.id)]
-    assert drained(product) == (1, said(refused=1))
-    assert kept(product).keys() == {event.id for event in others}
+    assert run_drain(product) == (1, report(refused=1))
+    assert outcomes_in_ledger(product).keys() == {event.id for event in others}
 
 
-def test_what_living_processes_hold_is_left_to_them(product: Product) -> None:
+def test_drain_leaves_files_of_living_processes_alone(product: Product) -> None:
     file = product.hold(uuid4(), make_event(), make_event())
-    assert drained(product) == (0, said(running=2))
-    assert kept(product) == {}
+    assert run_drain(product) == (0, report(running=2))
+    assert outcomes_in_ledger(product) == {}
     file.close()
-    assert drained(product) == (0, said(committed=2))
+    assert run_drain(product) == (0, report(committed=2))
 
 
-def test_a_damaged_file_is_named_and_the_others_are_drained(product: Product) -> None:
+def test_drain_names_a_damaged_file_and_drains_the_others(product: Product) -> None:
     product.leave(uuid4(), make_event())
     damaged = product.journals / f"{uuid4()}.journal"
     damaged.write_bytes(b"not a journal" * 1000)
-    assert drained(product) == (1, said(committed=1, unreadable=[damaged.name]))
+    assert run_drain(product) == (1, report(committed=1, unreadable=[damaged.name]))
     done = product.run("drain")
     assert f"cannot be read: {damaged.name}" in done.output
 
 
-def test_a_file_that_is_damaged_further_on(product: Product) -> None:
-    """It stays as it is, for tools that read what is left of it."""
+def test_drain_does_not_change_a_partly_damaged_file(product: Product) -> None:
+    """The file stays as it is, for tools that can read the rest of it."""
     path = product.leave(uuid4(), *(make_event() for _ in range(1500)))
     size = path.stat().st_size
     with path.open("r+b") as file:
         file.seek(size // 3)
         file.write(os.urandom(size // 4))
     damaged = path.read_bytes()
-    code, done = drained(product)
+    code, done = run_drain(product)
     assert (code, done["unreadable"]) == (1, [path.name])
     assert path.read_bytes() == damaged
 
 
-def test_a_row_that_is_no_text_is_refused(product: Product) -> None:
+def test_drain_refuses_a_row_that_is_no_text(product: Product) -> None:
     file = product.hold(uuid4(), make_event())
     file.write([Row(2, str(uuid4()), True, b"\xff\xfe", "mac")], durable=False)
     file.close()
-    assert drained(product) == (1, said(committed=1, refused=1))
+    assert run_drain(product) == (1, report(committed=1, refused=1))
 
 
 @pytest.mark.slow
-def test_without_a_database_nothing_is_lost(product: Product) -> None:
+def test_drain_without_a_database_loses_nothing(product: Product) -> None:
     events = [make_event() for _ in range(3)]
     path = product.leave(uuid4(), *events)
     product.stack.postgres.stop()
@@ -197,11 +197,11 @@ def test_without_a_database_nothing_is_lost(product: Product) -> None:
     assert "Traceback" not in done.stderr
     assert [row.id for row in read_all(path)] == [str(event.id) for event in events]
     assert product.start("drain").returncode == 0
-    assert kept(product).keys() == {event.id for event in events}
+    assert outcomes_in_ledger(product).keys() == {event.id for event in events}
 
 
-def test_where_there_is_no_journal(product: Product) -> None:
+def test_drain_without_a_journal_directory_does_nothing(product: Product) -> None:
     if product.journals.exists():
         product.journals.rmdir()
-    assert drained(product) == (0, said())
+    assert run_drain(product) == (0, report())
     assert not product.journals.exists()

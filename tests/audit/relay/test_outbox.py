@@ -1,4 +1,4 @@
-"""One file on its way: what of it is sent, sent again, asked about and forgotten."""
+"""Tests of the outbox: which rows of a file are sent, sent again, asked about and forgotten."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ def places(rows: Sequence[Row]) -> list[int]:
     return [row.place for row in rows]
 
 
-def test_so_many_are_sent_and_no_more(box: Outbox) -> None:
+def test_outbox_sends_no_more_than_its_limit_of_uncommitted_events(box: Outbox) -> None:
     sent = 0
     while rows := box.take(0.0):
         assert len(rows) <= BATCH
@@ -37,7 +37,9 @@ def test_so_many_are_sent_and_no_more(box: Outbox) -> None:
     assert sent == AHEAD
 
 
-def test_each_is_sent_again_later_and_later(box: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_event_is_sent_again_after_growing_waits(
+    box: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("webapp.audit.relay.outbox.RESEND", RESEND)
     box.file.forget_now(range(2, AHEAD + 2000))  # type: ignore[attr-defined]  # a file of ours
     now, waits = 0.0, []
@@ -53,7 +55,7 @@ def test_each_is_sent_again_later_and_later(box: Outbox, monkeypatch: pytest.Mon
     assert waits == [10, 20, 40, 80, 160, RESEND_MAX, RESEND_MAX, RESEND_MAX]
 
 
-def test_what_is_gone_is_not_sent_again(box: Outbox) -> None:
+def test_rows_that_are_gone_are_not_sent_again(box: Outbox) -> None:
     box.note_sent(box.take(0.0), 0.0)
     box.file.forget_now(range(1, BATCH))  # type: ignore[attr-defined]  # a file of ours
     assert places(box.take(10.0)) == [BATCH]
@@ -61,25 +63,25 @@ def test_what_is_gone_is_not_sent_again(box: Outbox) -> None:
     assert places(box.take(10.0)) == list(range(BATCH + 1, 2 * BATCH + 1))
 
 
-def test_all_are_asked_about_however_many_are_refused(
+def test_every_sent_event_is_asked_about_even_if_none_is_committed(
     box: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And not all of them each time, while the workers are gone."""
+    """One query does not ask about all of them while the workers are gone."""
     monkeypatch.setattr("webapp.audit.relay.outbox.QUERY_IDS", BATCH)
     while rows := box.take(0.0):
         box.note_sent(rows, 0.0)
-    asked = Counter[str]()
-    questions = 0
+    queried = Counter[str]()
+    queries = 0
 
     def find_committed(ids: Sequence[str]) -> set[str]:
-        nonlocal questions
-        questions += 1
-        asked.update(ids)
+        nonlocal queries
+        queries += 1
+        queried.update(ids)
         return set()
 
     for _ in range(AHEAD // BATCH):
         box.ask(find_committed)
-    assert questions == AHEAD // BATCH
-    assert len(asked) == AHEAD
+    assert queries == AHEAD // BATCH
+    assert len(queried) == AHEAD
     box.ask(lambda ids: set(ids))
     assert len(box.take(0.0)) == BATCH

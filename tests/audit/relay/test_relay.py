@@ -1,5 +1,4 @@
-"""The relay: all that any journal here holds reaches the ledger and is then forgotten, whatever
-fails on the way, and whatever dead processes left behind."""
+"""Tests of the relay: all events of all journals here reach the ledger and are then forgotten."""
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -18,10 +17,10 @@ from tests.audit.journal.journals import (
     MAX_BYTES,
     PATIENCE,
     break_next,
+    events_in,
     hanging_disk,
     journal_in,
     line_of,
-    said,
     script,
 )
 from tests.audit.receipts import committed, receipt, wait_for
@@ -44,7 +43,7 @@ time.sleep(60)
 
 
 class Ledger:
-    """What the workers and the database are to a relay."""
+    """A stand-in for the workers and the database, whose faults a test sets."""
 
     def __init__(self) -> None:
         self.events: dict[UUID, AuditEvent] = {}
@@ -76,7 +75,7 @@ def refuse() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("webapp.audit.relay.outbox.RESEND", 0.1)
     monkeypatch.setattr("webapp.audit.relay.relay.BACKOFF", (0.02, 0.1))
     for name in ("ASK", "ADOPT", "TICK"):
@@ -90,7 +89,7 @@ def ledger() -> Ledger:
 
 
 @contextmanager
-def relaying(directory: Path, ledger: Ledger, max_bytes: int = MAX_BYTES) -> Iterator[Journal]:
+def running_relay(directory: Path, ledger: Ledger, max_bytes: int = MAX_BYTES) -> Iterator[Journal]:
     with journal_in(directory, max_bytes) as journal:
         relay = Relay(journal, ledger.send, ledger.find_committed)
         relay.start()
@@ -100,7 +99,7 @@ def relaying(directory: Path, ledger: Ledger, max_bytes: int = MAX_BYTES) -> Ite
 
 @pytest.fixture
 def journal(tmp_path: Path, ledger: Ledger) -> Iterator[Journal]:
-    with relaying(tmp_path / "journal", ledger) as made:
+    with running_relay(tmp_path / "journal", ledger) as made:
         yield made
 
 
@@ -111,17 +110,21 @@ def finalize(journal: Journal, **changes: object) -> UUID:
 
 
 def wait_until_empty(journal: Journal) -> None:
-    wait_for(lambda: said(journal.directory) == [])
+    wait_for(lambda: events_in(journal.directory) == [])
 
 
-def test_what_is_settled_arrives_and_is_forgotten(journal: Journal, ledger: Ledger) -> None:
+def test_finalized_events_reach_the_ledger_and_are_forgotten(
+    journal: Journal, ledger: Ledger
+) -> None:
     ids = {finalize(journal) for _ in range(50)}
     wait_until_empty(journal)
     assert ledger.events.keys() == ids
     wait_for(lambda: journal.held == 0)
 
 
-def test_access_that_ends_after_a_later_one_arrives(journal: Journal, ledger: Ledger) -> None:
+def test_access_that_ends_after_a_later_one_reaches_the_ledger(
+    journal: Journal, ledger: Ledger
+) -> None:
     slow = make_event(outcome="interrupted")
     journal.begin_durably(slow, PATIENCE)
     for _ in range(3):
@@ -133,7 +136,7 @@ def test_access_that_ends_after_a_later_one_arrives(journal: Journal, ledger: Le
     assert ledger.events[slow.id].outcome == "served"
 
 
-def test_what_the_broker_lost_is_sent_again(journal: Journal, ledger: Ledger) -> None:
+def test_event_that_the_broker_lost_is_sent_again(journal: Journal, ledger: Ledger) -> None:
     ledger.takes = lambda _: False
     lost = finalize(journal)
     wait_for(lambda: ledger.deliveries >= 2)
@@ -142,19 +145,21 @@ def test_what_the_broker_lost_is_sent_again(journal: Journal, ledger: Ledger) ->
     assert lost in ledger.events
 
 
-def test_what_the_ledger_refuses_holds_up_nothing(journal: Journal, ledger: Ledger) -> None:
+def test_event_that_the_ledger_refuses_delays_no_other(journal: Journal, ledger: Ledger) -> None:
     refused = {uuid7() for _ in range(3)}
     ledger.takes = lambda event_id: event_id not in refused
     for event_id in refused:
         finalize(journal, id=event_id)
     ids = {finalize(journal) for _ in range(20)}
     wait_for(lambda: ledger.events.keys() >= ids)
-    wait_for(lambda: {event.id for event in said(journal.directory)} == refused)
+    wait_for(lambda: {event.id for event in events_in(journal.directory)} == refused)
     ledger.takes = lambda _: True
     wait_until_empty(journal)
 
 
-def test_a_broker_that_fails_stops_no_question(journal: Journal, ledger: Ledger) -> None:
+def test_failing_broker_does_not_stop_queries_to_the_ledger(
+    journal: Journal, ledger: Ledger
+) -> None:
     ledger.takes = lambda _: False
     waiting = finalize(journal)
     wait_for(lambda: ledger.deliveries >= 1)
@@ -164,13 +169,13 @@ def test_a_broker_that_fails_stops_no_question(journal: Journal, ledger: Ledger)
     finalize(journal)
     wait_for(lambda: failures.get() >= before + 3)
     ledger.events[waiting] = make_event()
-    wait_for(lambda: waiting not in {event.id for event in said(journal.directory)})
-    assert len(said(journal.directory)) == 1
+    wait_for(lambda: waiting not in {event.id for event in events_in(journal.directory)})
+    assert len(events_in(journal.directory)) == 1
     ledger.takes, ledger.before_send = lambda _: True, lambda: None
     wait_until_empty(journal)
 
 
-def test_a_database_that_fails_stops_no_sending(journal: Journal, ledger: Ledger) -> None:
+def test_failing_database_does_not_stop_sending(journal: Journal, ledger: Ledger) -> None:
     failures = RELAY_FAILURES.labels("ask")._value
     before = failures.get()
     ledger.before_answer = refuse
@@ -178,13 +183,13 @@ def test_a_database_that_fails_stops_no_sending(journal: Journal, ledger: Ledger
     wait_for(lambda: failures.get() >= before + 3)
     event_id = finalize(journal)
     wait_for(lambda: event_id in ledger.events)
-    assert len(said(journal.directory)) == 2
+    assert len(events_in(journal.directory)) == 2
     ledger.before_answer = lambda: None
     wait_until_empty(journal)
 
 
-def test_what_a_dead_process_left_arrives(journal: Journal, ledger: Ledger) -> None:
-    """Though nothing at all happens in this one."""
+def test_events_of_a_dead_process_reach_the_ledger(journal: Journal, ledger: Ledger) -> None:
+    """Nothing happens in the adopting process meanwhile."""
     with script(LEFT_BEHIND, journal.directory) as process:
         ids = [UUID(event_id) for event_id in line_of(process)]
         assert not ledger.events
@@ -196,14 +201,14 @@ def test_what_a_dead_process_left_arrives(journal: Journal, ledger: Ledger) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", ["no database", "overwritten", "a row", "not ours"])
-def test_a_file_that_cannot_be_read_stops_no_other(
+def test_unreadable_file_does_not_stop_the_others(
     journal: Journal, ledger: Ledger, damage: str
 ) -> None:
-    """It raises an alarm, stays where it is, and is brought once it can be read."""
+    """It raises an alarm, stays where it is, and is relayed once it can be read."""
     journal.directory.mkdir()
     bad = create(journal.directory, UUID(int=0), MAX_BYTES)
     rescued = make_event()
-    with journal_in(journal.directory.parent / "elsewhere") as other:
+    with journal_in(journal.directory.parent / "other") as other:
         other.finalize([rescued], PATIENCE)
         assert other.file is not None
         (row,) = read_all(other.file.path)
@@ -215,7 +220,7 @@ def test_a_file_that_cannot_be_read_stops_no_other(
     bad.path.unlink()
     if damage == "not ours":
         bad.path.mkdir()
-    elif damage == "a row":  # which is noticed when it is read, and not before
+    elif damage == "a row":  # this damage is noticed when the row is read
         bad.path.write_bytes(good.replace(str(rescued.id).encode(), b"?" * 36))
     else:
         half = 0 if damage == "no database" else 4096
@@ -234,8 +239,10 @@ def test_a_file_that_cannot_be_read_stops_no_other(
     wait_for(lambda: DAMAGED._value.get() == 0)
 
 
-def test_a_damaged_event_is_for_the_worker_to_refuse(journal: Journal, ledger: Ledger) -> None:
-    """Who has the key to its MAC. It stays in its file, and holds up nothing."""
+def test_damaged_event_is_refused_by_the_worker_and_stays_in_its_file(
+    journal: Journal, ledger: Ledger
+) -> None:
+    """Only the worker checks MACs. The event delays no other one."""
     left = create(journal.directory, uuid4(), MAX_BYTES)
     damaged = Row(1, str(uuid4()), True, b"\xff\xfe", "mac")
     left.write([damaged], durable=True)
@@ -249,7 +256,7 @@ def test_a_damaged_event_is_for_the_worker_to_refuse(journal: Journal, ledger: L
 
 
 @pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_FULL])
-def test_it_follows_the_journal_to_another_file(
+def test_relay_follows_the_journal_to_another_file(
     journal: Journal, ledger: Ledger, code: int
 ) -> None:
     ids = {finalize(journal)}
@@ -266,10 +273,10 @@ def test_it_follows_the_journal_to_another_file(
     wait_until_empty(journal)
 
 
-def test_a_full_disk_is_emptied_and_used_again(small_disk: Path, ledger: Ledger) -> None:
-    """Though there is no room to write down what may be forgotten."""
+def test_full_disk_is_emptied_and_used_again(small_disk: Path, ledger: Ledger) -> None:
+    """The disk has no room to write that rows are forgotten."""
     ledger.before_answer = refuse
-    with relaying(small_disk, ledger) as journal:
+    with running_relay(small_disk, ledger) as journal:
         ids, failed = set[UUID](), 0
         while failed < 3:
             event = make_event()
@@ -287,9 +294,9 @@ def test_a_full_disk_is_emptied_and_used_again(small_disk: Path, ledger: Ledger)
         wait_for(lambda: ledger.events.keys() == ids)
 
 
-def test_a_bound_that_was_reached_is_left_again(tmp_path: Path, ledger: Ledger) -> None:
+def test_full_journal_is_emptied_and_used_again(tmp_path: Path, ledger: Ledger) -> None:
     ledger.before_send = refuse
-    with relaying(tmp_path, ledger, max_bytes=2**17) as journal:
+    with running_relay(tmp_path, ledger, max_bytes=2**17) as journal:
         ids = set[UUID]()
         with suppress(JournalFailed):
             while True:
@@ -301,15 +308,15 @@ def test_a_bound_that_was_reached_is_left_again(tmp_path: Path, ledger: Ledger) 
         wait_for(lambda: ledger.events.keys() == ids)
 
 
-def test_draining_brings_away_all_there_is(tmp_path: Path, ledger: Ledger) -> None:
-    with relaying(tmp_path, ledger) as journal:
+def test_draining_relays_all_events(tmp_path: Path, ledger: Ledger) -> None:
+    with running_relay(tmp_path, ledger) as journal:
         ids = {finalize(journal) for _ in range(2 * BATCH)}
     assert ledger.events.keys() == ids
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["fails", "hangs"])
-def test_what_cannot_be_brought_in_time_is_there_to_be_adopted(
+def test_events_that_draining_could_not_relay_can_be_adopted(
     tmp_path: Path, ledger: Ledger, *, hangs: bool
 ) -> None:
     go_on = Event()
@@ -326,7 +333,7 @@ def test_what_cannot_be_brought_in_time_is_there_to_be_adopted(
         go_on.set()
 
 
-def test_a_relay_that_drains_takes_on_nothing_new(tmp_path: Path, ledger: Ledger) -> None:
+def test_draining_relay_adopts_no_file(tmp_path: Path, ledger: Ledger) -> None:
     ledger.before_answer = refuse
     with journal_in(tmp_path) as journal:
         relay = Relay(journal, ledger.send, ledger.find_committed)
@@ -347,7 +354,9 @@ def _is_free(path: Path) -> bool:
     return True
 
 
-def test_a_disk_that_hangs_stops_no_reading(journal: Journal, ledger: Ledger) -> None:
+def test_hanging_disk_does_not_stop_the_relay_from_reading(
+    journal: Journal, ledger: Ledger
+) -> None:
     ledger.before_send = refuse
     event_id = finalize(journal)
     with hanging_disk(journal.file):
@@ -357,25 +366,27 @@ def test_a_disk_that_hangs_stops_no_reading(journal: Journal, ledger: Ledger) ->
 
 
 @pytest.mark.slow
-def test_the_child_of_a_fork_relays_its_own(tmp_path: Path) -> None:
-    """And only that. What SQLite is doing while somebody forks, its child cannot do any more: so
-    the parent is at rest."""
+def test_child_of_a_fork_relays_its_own_events(tmp_path: Path) -> None:
+    """The child relays no event of its parent.
+
+    A child cannot continue what SQLite did during the fork, so the parent is idle then.
+    """
     code = """
-from webapp.audit import relay as relay_module
+from webapp.audit.relay import relay
 
 committed = set()
 def send(batch):
     committed.update(str(load_event(text.encode()).id) for text, _ in batch)
 
-relay = relay_module.Relay(journal, send, committed.intersection)
+running = relay.Relay(journal, send, committed.intersection)
 
 def bring():
     event = make_event()
-    relay_module.TICK = 0.01
+    relay.TICK = 0.01
     journal.finalize([event], PATIENCE)
     while journal.held:
         time.sleep(0.01)
-    relay_module.TICK = 3600
+    relay.TICK = 3600
     time.sleep(0.2)
     return str(event.id) in committed
 
@@ -391,8 +402,10 @@ say(brought, os.waitpid(child, 0)[1], len(committed))
 
 
 @pytest.mark.slow
-def test_from_the_web_to_the_ledger(app: Flask, web: Web, engineer: Account) -> None:
-    """By the real processes, and then nothing of it is left on this host."""
+def test_access_over_http_reaches_the_ledger_and_leaves_the_journal(
+    app: Flask, web: Web, engineer: Account
+) -> None:
+    """The processes are real, and no event is left on this host."""
     headers = engineer.headers("global", INCIDENT)
     answers = [
         requests.get(f"{web.url}/admin/api/rules", headers=headers, timeout=PATIENCE)
@@ -403,4 +416,4 @@ def test_from_the_web_to_the_ledger(app: Flask, web: Web, engineer: Account) -> 
     assert [event["outcome"] for event in events] == ["served"] * 5
     ids = {UUID(event["id"]) for event in events}
     directory = app.extensions["settings"].journal_dir
-    wait_for(lambda: ids.isdisjoint(event.id for event in said(directory)))
+    wait_for(lambda: ids.isdisjoint(event.id for event in events_in(directory)))
