@@ -40,7 +40,7 @@ def inside(session: ScopedSession, ours: Owned, theirs: Owned) -> ScopedSession:
 
 
 @pytest.fixture
-def never() -> UUID:
+def missing_id() -> UUID:
     """An id that no row has."""
     return uuid7()
 

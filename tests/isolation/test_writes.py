@@ -309,10 +309,10 @@ def refusal(session: ScopedSession, row: object) -> tuple[str, str | None]:
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_reference_to_another_tenants_row_is_refused_like_one_to_a_missing_row(
-    inside: ScopedSession, ours: Owned, theirs: Owned, never: UUID, version: int
+    inside: ScopedSession, ours: Owned, theirs: Owned, missing_id: UUID, version: int
 ) -> None:
     to_theirs = refusal(inside, rule_version(ours.tenant_id, theirs.rule_id, version))
-    to_nothing = refusal(inside, rule_version(ours.tenant_id, never, version))
+    to_nothing = refusal(inside, rule_version(ours.tenant_id, missing_id, version))
     assert to_theirs == to_nothing
 
 

@@ -29,12 +29,12 @@ def auditor(app: Flask) -> Account:
 
 
 class Accesses:
-    """Accesses of one engineer to the rules; each is committed when `at` returns."""
+    """Accesses of one engineer to the rules; each is committed when `make` returns."""
 
     def __init__(self, app: Flask, client: FlaskClient, who: Account) -> None:
         self._app, self._client, self.who = app, client, who
 
-    def at(self, scope: str = "global", reason: str = INCIDENT, path: str = RULES) -> str:
+    def make(self, scope: str = "global", reason: str = INCIDENT, path: str = RULES) -> str:
         headers = {**self.who.headers(scope, reason), "X-Request-ID": uuid4().hex}
         answer = self._client.get(path, headers=headers)
         (event,) = committed(self._app, *receipt(answer))
@@ -70,13 +70,13 @@ class TestAuthorization:
     def test_auditor_sees_every_access(
         self, client: FlaskClient, accesses: Accesses, auditor: Account, tenant: MadeTenant
     ) -> None:
-        made = [accesses.at(), accesses.at(f"tenant:{tenant.slug}"), accesses.at(path=PATH)]
+        made = [accesses.make(), accesses.make(f"tenant:{tenant.slug}"), accesses.make(path=PATH)]
         assert ids(audits(client, auditor, actor=accesses.who.email)) == made[::-1]
 
     def test_access_of_an_auditor_is_recorded_too(
         self, app: Flask, client: FlaskClient, accesses: Accesses, auditor: Account
     ) -> None:
-        seen = accesses.at()
+        seen = accesses.make()
         query = {"actor": accesses.who.email}
         answer = client.get(PATH, query_string=query, headers=auditor.headers("global", AUDITING))
         one = read(client, auditor, seen, "global")
@@ -100,11 +100,11 @@ class TestAuthorization:
         tenant: MadeTenant,
         admin: Account,
     ) -> None:
-        own = accesses.at(f"tenant:{tenant.slug}")
-        accesses.at(f"tenant:{add_tenant(app).slug}")
-        at_all = accesses.at()
+        own = accesses.make(f"tenant:{tenant.slug}")
+        accesses.make(f"tenant:{add_tenant(app).slug}")
+        to_all = accesses.make()
         body = audits(client, admin, None, actor=accesses.who.email)
-        assert (ids(body), body["total"]) == ([at_all, own], 2)
+        assert (ids(body), body["total"]) == ([to_all, own], 2)
 
     @pytest.mark.parametrize("role", ["support", "engineer"])
     def test_other_platform_roles_cannot_read_events(
@@ -141,7 +141,7 @@ class TestSingleEvent:
     def test_single_event_equals_its_item_in_the_list(
         self, app: Flask, client: FlaskClient, accesses: Accesses, auditor: Account
     ) -> None:
-        event_id = accesses.at(reason='fraud;ticket="F-1";note="odd logins"')
+        event_id = accesses.make(reason='fraud;ticket="F-1";note="odd logins"')
         (item,) = audits(client, auditor, actor=accesses.who.email)["items"]
         assert read(client, auditor, event_id, "global").get_json() == item
         (event,) = committed(app, UUID(event_id))
@@ -161,7 +161,7 @@ class TestSingleEvent:
     def test_tenant_admin_reads_an_access_to_the_own_tenant(
         self, client: FlaskClient, accesses: Accesses, tenant: MadeTenant, admin: Account
     ) -> None:
-        event_id = accesses.at(f"tenant:{tenant.slug}")
+        event_id = accesses.make(f"tenant:{tenant.slug}")
         answer = read(client, admin, event_id)
         assert answer.status_code == 200
         assert answer.get_json()["id"] == event_id
@@ -170,7 +170,7 @@ class TestSingleEvent:
     def test_event_of_another_tenant_is_answered_like_a_missing_one(
         self, app: Flask, client: FlaskClient, accesses: Accesses, admin: Account
     ) -> None:
-        unreadable = [accesses.at(f"tenant:{add_tenant(app).slug}"), str(uuid7())]
+        unreadable = [accesses.make(f"tenant:{add_tenant(app).slug}"), str(uuid7())]
         answers = [read(client, admin, event_id) for event_id in unreadable]
         assert [answer.status_code for answer in answers] == [404] * 2
         problems = [answer.get_json(force=True) for answer in answers]
@@ -217,9 +217,9 @@ class TestFilters:
         expected: set[str],
     ) -> None:
         made = {
-            accesses.at(reason='incident;ticket="T-1"'): "list",
-            accesses.at(reason='fraud;ticket="T-2"', path=f"{RULES}/{uuid7()}"): "read",
-            accesses.at(reason='incident;ticket="T-1"', path=PATH): "denied",
+            accesses.make(reason='incident;ticket="T-1"'): "list",
+            accesses.make(reason='fraud;ticket="T-2"', path=f"{RULES}/{uuid7()}"): "read",
+            accesses.make(reason='incident;ticket="T-1"', path=PATH): "denied",
         }
         body = audits(client, auditor, actor=accesses.who.email, **query)
         assert {made[event_id] for event_id in ids(body)} == expected
@@ -231,14 +231,14 @@ class TestFilters:
         """An access to a tenant that does not exist is an event too."""
         missing = f"no-{uuid4().hex}"
         for slug in (tenant.slug, missing):
-            made = accesses.at(f"tenant:{slug}")
+            made = accesses.make(f"tenant:{slug}")
             assert ids(audits(client, auditor, tenant=slug)) == [made]
 
     def test_request_filter_finds_the_events_of_one_request(
         self, client: FlaskClient, accesses: Accesses, auditor: Account
     ) -> None:
-        made = accesses.at()
-        accesses.at()
+        made = accesses.make()
+        accesses.make()
         request_id = read(client, auditor, made, "global").get_json()["request"]["id"]
         assert ids(audits(client, auditor, request_id=request_id)) == [made]
 
@@ -246,7 +246,7 @@ class TestFilters:
         self, client: FlaskClient, accesses: Accesses, auditor: Account
     ) -> None:
         """The time zone of the two moments makes no difference."""
-        first, second, third = accesses.at(), accesses.at(), accesses.at()
+        first, second, third = accesses.make(), accesses.make(), accesses.make()
         body = audits(client, auditor, actor=accesses.who.email, sort="occurred_at")
         at = [datetime.fromisoformat(item["occurred_at"]) for item in body["items"]]
         filters = {"actor": accesses.who.email, "sort": "occurred_at"}
@@ -293,7 +293,7 @@ class TestPaging:
     def test_pages_show_every_event_once_and_in_order(
         self, client: FlaskClient, accesses: Accesses, auditor: Account, sort: str, limit: int
     ) -> None:
-        made = [accesses.at() for _ in range(5)]
+        made = [accesses.make() for _ in range(5)]
         shown: list[str] = []
         query: dict[str, Any] = {"actor": accesses.who.email, "sort": sort, "limit": limit}
         while True:
@@ -309,10 +309,10 @@ class TestPaging:
     def test_new_event_does_not_shift_the_next_page(
         self, client: FlaskClient, accesses: Accesses, auditor: Account
     ) -> None:
-        made = [accesses.at() for _ in range(3)]
+        made = [accesses.make() for _ in range(3)]
         query: dict[str, Any] = {"actor": accesses.who.email, "limit": 2}
         first = audits(client, auditor, **query)
-        accesses.at()
+        accesses.make()
         rest = audits(client, auditor, cursor=first["next_cursor"], **query)
         assert ids(first) + ids(rest) == made[::-1]
 
@@ -326,7 +326,7 @@ class TestPaging:
     ) -> None:
         scope = f"tenant:{tenant.slug}"
         for _ in range(3):
-            accesses.at(scope)
+            accesses.make(scope)
         query: dict[str, Any] = {"tenant": tenant.slug, "limit": 1}
         cursor = audits(client, auditor, **query)["next_cursor"]
         assert audits(client, auditor, **{**query, "limit": 2}, cursor=cursor)["items"]
@@ -350,7 +350,7 @@ class TestNotModified:
     def test_not_modified_answer_is_recorded(
         self, app: Flask, client: FlaskClient, accesses: Accesses, auditor: Account
     ) -> None:
-        event_id = accesses.at()
+        event_id = accesses.make()
         for path in (f"{PATH}?actor={accesses.who.email}", f"{PATH}/{event_id}"):
             headers = auditor.headers("global", AUDITING)
             first = client.get(path, headers=headers)
@@ -363,17 +363,17 @@ class TestNotModified:
     def test_new_event_changes_the_entity_tag(
         self, client: FlaskClient, accesses: Accesses, tenant: MadeTenant, admin: Account
     ) -> None:
-        accesses.at(f"tenant:{tenant.slug}")
+        accesses.make(f"tenant:{tenant.slug}")
         first = client.get(PATH, headers=admin.headers())
         headers = {**admin.headers(), "If-None-Match": first.headers["ETag"]}
         assert client.get(PATH, headers=headers).status_code == 304
-        accesses.at(f"tenant:{tenant.slug}")
+        accesses.make(f"tenant:{tenant.slug}")
         assert client.get(PATH, headers=headers).status_code == 200
 
     def test_etag_does_not_help_a_principal_without_access(
         self, app: Flask, client: FlaskClient, accesses: Accesses, auditor: Account
     ) -> None:
-        path = f"{PATH}/{accesses.at()}"
+        path = f"{PATH}/{accesses.make()}"
         etag = client.get(path, headers=auditor.headers("global", AUDITING)).headers["ETag"]
         support = add_account(app, "support")
         headers = {**support.headers("global", AUDITING), "If-None-Match": etag}

@@ -36,7 +36,8 @@ log = structlog.get_logger()
 COMMITTED = Counter("sightline_audit_committed_total", "Events appended to the ledger.")
 DUPLICATES = Counter("sightline_audit_duplicates_total", "Events delivered again, and ignored.")
 QUARANTINED = Counter(
-    "sightline_audit_quarantined_total", "Deliveries that were no event of ours, or were refused."
+    "sightline_audit_quarantined_total",
+    "Items that were no valid event, or that the ledger refused.",
 )
 
 AHEAD = 2
@@ -169,7 +170,7 @@ def _open_all(delivery: object, key: bytes) -> tuple[list[AuditEvent], list[Quar
 def _open(item: object, key: bytes) -> AuditEvent:
     match item:
         case [str() as text, str() as mac]:
-            data = text.encode(errors="replace")  # a lone surrogate, which no MAC of ours covers
+            data = text.encode(errors="replace")  # a lone surrogate: no valid MAC covers it
         case _:
             raise EventError("not an event and its MAC")
     if not has_valid_mac(data, mac, key):

@@ -76,7 +76,7 @@ class Verbatim(BaseSerializer):
 
 
 class _Readers(local):
-    """The client of each thread that reads, which keeps one connection."""
+    """The client of each thread that reads. It keeps one connection."""
 
     process: int | None = None
     client: redis.Redis
@@ -108,10 +108,10 @@ class Store:
         return monotonic() >= self._restored_until
 
     def get_many(self, *keys: str) -> list[bytes | None]:
-        """The values of `keys`, in one round trip.
+        """Return the values of `keys`, in one round trip.
 
-        The connection is the thread's own. A pool asks the system each time whether the connection
-        that it hands out is still open, which takes a third of the time of a read.
+        The thread has a connection of its own. A pool would ask the system before each read whether
+        its connection is still open, which takes a third of the time of a read.
         """
         names = [self.prefix + key for key in keys]
         stored: list[bytes | None] = self._call(self._read, names)

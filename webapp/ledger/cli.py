@@ -107,7 +107,7 @@ def _option(filter_name: str) -> str:
     type=click.IntRange(1),
     default=50,
     show_default=True,
-    help="Show so many events at most.",
+    help="Show at most this many events.",
 )
 @click.option(
     "--sort",
@@ -142,11 +142,9 @@ def search_command(*, limit: int, as_json: bool, **filters: str | None) -> None:
     type=click.IntRange(0),
     default=10,
     show_default=True,
-    help="Show so many of the last events.",
+    help="Show this many of the last events.",
 )
-@click.option(
-    "--follow", "-f", is_flag=True, help="Go on with the events to come, until interrupted."
-)
+@click.option("--follow", "-f", is_flag=True, help="Follow new events until interrupted.")
 @as_json
 def tail(*, last: int, follow: bool, as_json: bool) -> None:
     """Show the last events, the newest at the end."""
@@ -319,9 +317,9 @@ class Drained:
 def _print_drained(done: Drained) -> None:
     click.echo(f"{done.committed} events committed, {done.refused} refused.")
     if done.refused:
-        click.echo("What was refused stays in its file, and is in quarantine too.")
+        click.echo("Refused events stay in their files, and are in quarantine too.")
     if done.running:
-        click.echo(f"{done.running} more are with processes that run, and bring them.")
+        click.echo(f"{done.running} more are in files of running processes, which send them.")
     for name in done.unreadable:
         click.echo(f"cannot be read: {name}")
 

@@ -84,8 +84,8 @@ def test_drain_commits_each_event_of_killed_processes_without_a_broker(
         web.process.wait()
     assert (running.returncode, running.stdout) == (
         0,
-        f"0 events committed, 0 refused.\n{ACCESSES} more are with processes that run, and bring"
-        " them.\n",
+        f"0 events committed, 0 refused.\n{ACCESSES} more are in files of running processes,"
+        " which send them.\n",
     )
     assert waiting.returncode == 0, waiting.stdout
     assert waiting.stdout.endswith(f" 0 missing, {ACCESSES} waiting in files on this host.\n")
@@ -141,7 +141,7 @@ def test_drain_leaves_refused_events_in_their_file(product: Product) -> None:
     assert done.returncode == 1
     assert done.stdout == (
         "3 events committed, 1 refused.\n"
-        "What was refused stays in its file, and is in quarantine too.\n"
+        "Refused events stay in their files, and are in quarantine too.\n"
     )
     assert [row.id for row in read_all(path)] == [str(forged.id)]
     assert run_drain(product) == (1, report(refused=1))

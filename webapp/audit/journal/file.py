@@ -54,7 +54,7 @@ def _insertions(rows: Sequence[Row]) -> Iterator[Statement]:
 @cache
 def _insert(rows: int) -> str:
     values = ", ".join(["(?, ?, ?, ?, ?)"] * rows)
-    return f"insert into events (place, id, finalized, event, mac) values {values}"  # noqa: S608 - nothing but placeholders
+    return f"insert into events (place, id, finalized, event, mac) values {values}"  # noqa: S608 - placeholders only
 
 
 class Locked(Exception):
