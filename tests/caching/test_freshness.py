@@ -339,14 +339,14 @@ def test_late_lease_does_not_replace_a_newer_generation(
     """Redis may run a command after a write that a client had sent before it."""
     with inside(app, scope):
         old = dict(read_generations([tag(scope)]))
-    asked = now_ms()
+    read_at = now_ms()
     write(app, scope, "new")
     with inside(app, scope):
         new = dict(read_generations([tag(scope)]))
-        caching(app).generations.publish(old, asked)
+        caching(app).generations.publish(old, read_at)
         assert read_generations([tag(scope)]) == new
     redis_server.wipe()
-    caching(app).generations.publish(old, asked - int(LEASE * 1000) - 1)
+    caching(app).generations.publish(old, read_at - int(LEASE * 1000) - 1)
     with inside(app, scope):
         assert read_generations([tag(scope)]) == new
 

@@ -1,4 +1,4 @@
-"""Tests of single flight: many callers in many processes compute a missing value once."""
+"""Tests that many callers in many processes compute a missing value once."""
 
 import subprocess
 import sys

@@ -131,7 +131,9 @@ COUNTED = ("id", "origin_journal", "origin_seq", "occurred_at", "request_id")
 """Columns that show that an event exists, and not what was accessed, or by whom."""
 
 
-def test_the_ledgers_role_appends_and_counts(session: ScopedSession, ours: Owned) -> None:
+def test_ledger_role_appends_and_reads_counting_columns(
+    session: ScopedSession, ours: Owned
+) -> None:
     with session.scoped(LedgerScope()):
         event_id = add_event(session, ours.tenant_id)
         session.commit()

@@ -238,7 +238,9 @@ def _slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_slow_machine")
-@pytest.mark.parametrize("begun_before", [True, False], ids=["before it", "meanwhile"])
+@pytest.mark.parametrize(
+    "begun_before", [True, False], ids=["begun before the tail", "begun during the tail"]
+)
 def test_tail_shows_an_event_that_commits_after_one_inserted_later(
     app: Flask, begun_before: bool
 ) -> None:

@@ -1,4 +1,4 @@
-"""Single flight: one thread at a time computes a value, and the others wait for it."""
+"""Lets one thread at a time compute a value while the others wait for it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

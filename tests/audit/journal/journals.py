@@ -34,7 +34,7 @@ from webapp.audit.journal.service import Journal, JournalFailed
 structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 journal = Journal(Path(sys.argv[1]), KEY, MAX_BYTES)
 
-def say(*words):
+def report(*words):
     print(*words, flush=True)
 """
 

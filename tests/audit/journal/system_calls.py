@@ -42,18 +42,18 @@ class SystemCall:
 def trace_journal(directory: Path, injection: str | None = None) -> list[SystemCall]:
     """Return the calls of a journal in `directory`, from its beginning to its end.
 
-    They include the writes of its process to the file `said` beside the directory, which report
+    They include the writes of its process to the file `report` beside the directory, which tell
     what the journal has acknowledged.
     """
-    trace, said = directory.with_name("trace"), directory.with_name("said")
-    paths = [directory.parent, directory, said]
+    trace, report = directory.with_name("trace"), directory.with_name("report")
+    paths = [directory.parent, directory, report]
     paths += [directory / f"{name_of(n)}{end}" for n in range(1, FILES) for end in ENDINGS]
     command = [require_strace(), "-f", "-y", "-qq", "--seccomp-bpf", "-s", str(PAGE_AND_MORE)]
     command += ["-o", str(trace), "-e", f"trace={CALLS}"]
     command += ["-e", f"inject={injection}"] if injection is not None else []
     command += [argument for path in paths for argument in ("-P", str(path))]
     command += [sys.executable, "-m", "reliability.faults.journal_process", str(directory)]
-    with said.open("wb") as output:
+    with report.open("wb") as output:
         subprocess.run(command, cwd=ROOT, stdout=output, timeout=TIMEOUT, check=True)
     return list(_parse(trace.read_text()))
 

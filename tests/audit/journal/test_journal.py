@@ -355,13 +355,13 @@ while True:
         journal.finalize([event], PATIENCE)
     except JournalFailed:
         break
-    say(event.id)
+    report(event.id)
 limit({resource.RLIM_INFINITY})
 journal.finalize_later([make_event(id=event.id, outcome="failed")])
 after = make_event()
 journal.finalize([after], PATIENCE)
 journal.close(PATIENCE)
-say("failed", event.id, after.id)
+report("failed", event.id, after.id)
 """
     finalized = []
     with script(code, tmp_path) as process:
@@ -407,7 +407,7 @@ if child == 0:
 done.set()
 _, status = os.waitpid(child, 0)
 journal.finalize([make_event()], PATIENCE)
-say(status)
+report(status)
 time.sleep(60)
 """
     with script(code, tmp_path) as process:

@@ -118,7 +118,7 @@ def test_file_of_a_killed_process_can_be_adopted(tmp_path: Path) -> None:
     code = """
 event = make_event()
 journal.finalize([event], PATIENCE)
-say(event.id)
+report(event.id)
 time.sleep(60)
 """
     with script(code, tmp_path) as process:
@@ -139,7 +139,7 @@ def test_child_process_does_not_hold_its_parents_lock(tmp_path: Path) -> None:
 event = make_event()
 journal.finalize([event], PATIENCE)
 if os.fork() == 0:
-    say(os.getpid())
+    report(os.getpid())
     sys.stdin.read()
     os._exit(0)
 time.sleep(60)
@@ -164,7 +164,7 @@ if os.fork() == 0:
     sys.exit()
 os.wait()
 journal.finalize([make_event()], PATIENCE)
-say("finalized")
+report("finalized")
 time.sleep(60)
 """
     with script(code, tmp_path) as process:

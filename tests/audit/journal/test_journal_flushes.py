@@ -51,12 +51,12 @@ def created(calls: Sequence[SystemCall]) -> Iterator[SystemCall]:
 
 
 def promises(calls: Sequence[SystemCall]) -> list[Promise]:
-    said = [
+    lines = [
         (call, re.search(r'"(acknowledged|begun) ([0-9a-f-]{36})\\n"', call.arguments))
         for call in calls
-        if call.name == "write" and call.path.name == "said"
+        if call.name == "write" and call.path.name == "report"
     ]
-    return [Promise(found[2], OUTCOMES[found[1]], call.began) for call, found in said if found]
+    return [Promise(found[2], OUTCOMES[found[1]], call.began) for call, found in lines if found]
 
 
 def rows_of(promise: Promise, calls: Sequence[SystemCall]) -> list[SystemCall]:

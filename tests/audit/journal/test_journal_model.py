@@ -45,7 +45,7 @@ class JournalMachine(RuleBasedStateMachine):
         self.late.start()
         self.journal = Journal(self.home / "journal", KEY, MAX_BYTES)
         self.open: set[UUID] = set()
-        self.said: dict[UUID, set[Outcome]] = {}
+        self.outcomes: dict[UUID, set[Outcome]] = {}
         """The outcomes given for each access that has ended; several where a write failed."""
         self.ledger: dict[UUID, AuditEvent] = {}
         """The committed events. As in the real ledger, the first version of an event stays."""
@@ -62,7 +62,7 @@ class JournalMachine(RuleBasedStateMachine):
             else:
                 self.journal.begin(event)
         except JournalFailed:
-            self.say_later(event.id, "failed")
+            self.record_later(event.id, "failed")
         return event.id
 
     @rule(target=finalized, access=consumes(accesses), denied=st.integers(0, 2))
@@ -73,17 +73,17 @@ class JournalMachine(RuleBasedStateMachine):
             self.journal.finalize(events, PATIENCE)
         except JournalFailed:
             for event in events:
-                self.said.setdefault(event.id, {"served"})
-                self.say_later(event.id, "failed")
+                self.outcomes.setdefault(event.id, {"served"})
+                self.record_later(event.id, "failed")
         else:
             for event in events:
                 self.open.discard(event.id)
-                self.said.setdefault(event.id, {"served"})
+                self.outcomes.setdefault(event.id, {"served"})
         return access
 
     @rule(target=finalized, access=consumes(accesses))
     def finalize_later(self, access: UUID) -> UUID:
-        self.say_later(access, "failed")
+        self.record_later(access, "failed")
         return access
 
     @rule(event_id=finalized, waits=st.booleans())
@@ -152,15 +152,15 @@ class JournalMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         for access in list(self.open):
-            self.say_later(access, "failed")
+            self.record_later(access, "failed")
         self.die()
         self.journal.close(PATIENCE)
         self.late.stop()
         shutil.rmtree(self.home)
 
-    def say_later(self, access: UUID, outcome: Outcome) -> None:
+    def record_later(self, access: UUID, outcome: Outcome) -> None:
         self.open.discard(access)
-        self.said.setdefault(access, set()).add(outcome)
+        self.outcomes.setdefault(access, set()).add(outcome)
         self.journal.finalize_later([make_event(id=access, outcome=outcome)])
 
     def flush(self) -> None:
@@ -171,10 +171,10 @@ class JournalMachine(RuleBasedStateMachine):
                 try:
                     self.journal.finalize([event], PATIENCE)
                 except JournalFailed:
-                    self.said[event.id] = {"served"}
-                    self.say_later(event.id, "failed")
+                    self.outcomes[event.id] = {"served"}
+                    self.record_later(event.id, "failed")
                 else:
-                    self.said[event.id] = {"served"}
+                    self.outcomes[event.id] = {"served"}
                     break
 
     def adoptable(self, directory: Path) -> list[Any]:
@@ -205,8 +205,8 @@ class JournalMachine(RuleBasedStateMachine):
                 assert {event.outcome for event in events} <= self.expected_outcomes(event_id)
             if not self.has_left:
                 assert len(events) <= 1 + (event_id in self.ledger)
-        assert found.keys() >= self.said.keys(), "a finalized event that is gone"
-        assert found.keys() <= self.said.keys() | self.open
+        assert found.keys() >= self.outcomes.keys(), "a finalized event that is gone"
+        assert found.keys() <= self.outcomes.keys() | self.open
         if not self.has_left or not self.open:
             for seqs in by_journal.values():
                 assert seqs == set(range(1, len(seqs) + 1)), "a gap"
@@ -216,8 +216,8 @@ class JournalMachine(RuleBasedStateMachine):
 
         A file that was left may hold an access as interrupted, but never one that was served.
         """
-        said = self.said[event_id]
-        return said | {"interrupted"} if self.has_left and said != {"served"} else said
+        given = self.outcomes[event_id]
+        return given | {"interrupted"} if self.has_left and given != {"served"} else given
 
 
 JournalMachine.TestCase.settings = settings(

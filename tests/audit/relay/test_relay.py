@@ -37,7 +37,7 @@ LEFT_BEHIND = """
 events = [make_event(), make_event(outcome="interrupted")]
 journal.finalize(events[:1], PATIENCE)
 journal.begin_durably(events[1], PATIENCE)
-say(*(event.id for event in events))
+report(*(event.id for event in events))
 time.sleep(60)
 """
 
@@ -395,7 +395,7 @@ child = os.fork()
 brought = bring()
 if child == 0:
     os._exit(0 if brought and len(committed) == 2 else 1)
-say(brought, os.waitpid(child, 0)[1], len(committed))
+report(brought, os.waitpid(child, 0)[1], len(committed))
 """
     with script(code, tmp_path) as process:
         assert line_of(process) == ["True", "0", "2"]
