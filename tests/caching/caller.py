@@ -19,7 +19,7 @@ from webapp.db.scopes import TenantScope
 
 
 def main(database_url: str, redis_url: str, tenant: str, threads: int, seconds: float) -> None:
-    # Sixty-four threads connect at once: on a busy machine that takes its time.
+    # Sixty-four threads connect at once, which may take long on a busy machine.
     app = create_app(database_url, redis_url, cache_timeout=30)
     scope = TenantScope(UUID(tenant))
     barrier = threading.Barrier(threads)

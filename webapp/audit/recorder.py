@@ -77,7 +77,7 @@ class ExternalAccess:
 
 
 _Key = tuple[UUID, str, Reason | None, EventScope | None]
-"""The key that accesses of one request share if they share a record. A change's has its scope."""
+"""Accesses of one request with the same key share a record. Only a change's key has a scope."""
 
 
 @dataclass(frozen=True)

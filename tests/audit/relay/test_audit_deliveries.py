@@ -175,7 +175,7 @@ def in_quarantine(app: Flask) -> int:
 def alarms(numbers: Path) -> float:
     """Return the worker's count of quarantined deliveries, as `/metrics` would show it."""
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, str(numbers))  # type: ignore[no-untyped-call]  # it ships none for this
+    MultiProcessCollector(registry, str(numbers))  # type: ignore[no-untyped-call]  # it has no annotations
     return registry.get_sample_value("sightline_audit_quarantined_total") or 0.0
 
 

@@ -41,7 +41,7 @@ def test_event_is_sent_again_after_growing_waits(
     box: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("webapp.audit.relay.outbox.RESEND", RESEND)
-    box.file.forget_now(range(2, AHEAD + 2000))  # type: ignore[attr-defined]  # a file of ours
+    box.file.forget_now(range(2, AHEAD + 2000))  # type: ignore[attr-defined]  # a JournalFile
     now, waits = 0.0, []
     for _ in range(8):
         rows = box.take(now)
@@ -57,7 +57,7 @@ def test_event_is_sent_again_after_growing_waits(
 
 def test_rows_that_are_gone_are_not_sent_again(box: Outbox) -> None:
     box.note_sent(box.take(0.0), 0.0)
-    box.file.forget_now(range(1, BATCH))  # type: ignore[attr-defined]  # a file of ours
+    box.file.forget_now(range(1, BATCH))  # type: ignore[attr-defined]  # a JournalFile
     assert places(box.take(10.0)) == [BATCH]
     box.note_sent(box.take(10.0), 10.0)
     assert places(box.take(10.0)) == list(range(BATCH + 1, 2 * BATCH + 1))

@@ -129,7 +129,7 @@ def test_access_that_ends_after_a_later_one_reaches_the_ledger(
     journal.begin_durably(slow, PATIENCE)
     for _ in range(3):
         quick = finalize(journal)
-        wait_for(lambda quick=quick: quick in ledger.events)  # type: ignore[misc]  # bound now
+        wait_for(lambda quick=quick: quick in ledger.events)  # type: ignore[misc]  # binds it now
     assert slow.id not in ledger.events
     finalize(journal, id=slow.id)
     wait_until_empty(journal)
@@ -343,7 +343,7 @@ def test_draining_relay_adopts_no_file(tmp_path: Path, ledger: Ledger) -> None:
         finalize(journal)
         journal.close(PATIENCE)
         for path in list_files(tmp_path):
-            wait_for(lambda path=path: _is_free(path))  # type: ignore[misc]  # bound now
+            wait_for(lambda path=path: _is_free(path))  # type: ignore[misc]  # binds it now
 
 
 def _is_free(path: Path) -> bool:
