@@ -19,7 +19,7 @@ from webapp.caching.envelope import Envelope, Rejected, seal, unseal
 from webapp.caching.generations import EPOCH, Reading, now_ms, reads_committed_only
 from webapp.caching.invalidation import is_noted
 from webapp.caching.keys import value_key
-from webapp.caching.local import Entry
+from webapp.caching.local import CacheEntry
 from webapp.caching.result import REQUESTS, Cached, CacheOutcome, Call, Found, WrongScope
 from webapp.caching.state import current_caching
 from webapp.caching.store import Unavailable
@@ -95,7 +95,7 @@ class CachedFunction(Generic[S, P, T]):
         bound.apply_defaults()
         return bound.args[1:]
 
-    def _answer(self, call: Call[S], entry: Entry, outcome: CacheOutcome) -> Cached[T]:
+    def _answer(self, call: Call[S], entry: CacheEntry, outcome: CacheOutcome) -> Cached[T]:
         self._count(outcome)
         return Cached(entry, outcome, lambda: self._reload(call))
 
@@ -105,7 +105,7 @@ class CachedFunction(Generic[S, P, T]):
             counter = self._counters[outcome] = REQUESTS.labels(self.name, outcome)
         counter.inc()
 
-    def _reload(self, call: Call[S]) -> Entry:
+    def _reload(self, call: Call[S]) -> CacheEntry:
         self._count("unloadable")
         call.caching.entries.drop(call.key)
         reading = call.caching.generations.read(call.tags, fresh=True)
@@ -115,7 +115,7 @@ class CachedFunction(Generic[S, P, T]):
         """Find a result without computing it: in this process's memory, or else in Redis."""
         generations = call.caching.generations
         held = call.caching.entries.get(call.key)
-        stale: Entry | None = None
+        stale: CacheEntry | None = None
         if held is not None:
             reading = generations.read(call.tags, fresh=fresh)
             age = _age(held, reading)
@@ -130,7 +130,7 @@ class CachedFunction(Generic[S, P, T]):
             return Found(stale, "stale", reading)
         return Found(entry, outcome, reading)
 
-    def _unpack(self, call: Call[S], reading: Reading) -> tuple[Entry | None, CacheOutcome]:
+    def _unpack(self, call: Call[S], reading: Reading) -> tuple[CacheEntry | None, CacheOutcome]:
         if reading.stored is None:
             return None, "miss" if reading.reachable else "unavailable"
         try:
@@ -141,7 +141,7 @@ class CachedFunction(Generic[S, P, T]):
             return None, "fingerprint"
         # EPOCH ends what processes hold in memory. Values in Redis stay current.
         generations = {**envelope.generations, EPOCH: reading.generations[EPOCH]}
-        entry = Entry(envelope, generations, self._codec.loads)
+        entry = CacheEntry(envelope, generations, self._codec.loads)
         outcome = _age(entry, reading)
         return (entry if outcome in ("hit", "stale") else None), outcome
 
@@ -187,7 +187,9 @@ class CachedFunction(Generic[S, P, T]):
         outcome = found.outcome if stored else "bypass"
         return self._answer(call, entry, "refreshed" if outcome == "stale" else outcome)
 
-    def _load(self, call: Call[S], reading: Reading, *, store: bool = True) -> tuple[Entry, bool]:
+    def _load(
+        self, call: Call[S], reading: Reading, *, store: bool = True
+    ) -> tuple[CacheEntry, bool]:
         """Call the function and store its result, unless its transaction sees rows of its own.
 
         `reading` was made before the call, so that a write during the call outdates the value.
@@ -201,7 +203,7 @@ class CachedFunction(Generic[S, P, T]):
             if opened and session.in_transaction():
                 session.rollback()
         envelope = self._envelope(call, reading, payload)
-        entry = Entry(envelope, reading.generations, self._codec.loads)
+        entry = CacheEntry(envelope, reading.generations, self._codec.loads)
         if storable:
             call.caching.entries.put(call.key, entry)
             self._store(call, envelope)
@@ -229,7 +231,7 @@ class CachedFunction(Generic[S, P, T]):
             return  # this process keeps the value, and the next fill tries again
 
 
-def _age(entry: Entry, reading: Reading) -> CacheOutcome:
+def _age(entry: CacheEntry, reading: Reading) -> CacheOutcome:
     if entry.generations != reading.generations:
         return "outdated"
     now = now_ms()

@@ -22,7 +22,7 @@ class Unloadable(Exception):
     """The schema refuses the payload."""
 
 
-class Entry:
+class CacheEntry:
     """A cached value in memory: its JSON, and the objects once a caller has asked for them."""
 
     def __init__(
@@ -57,21 +57,21 @@ class Entry:
         return LEAST_WEIGHT + (1 + OBJECTS_PER_BYTE) * len(self.json)
 
 
-class Entries:
+class LocalCache:
     """The most recently used entries, within MEMORY bytes.
 
     Each entry weighs LEAST_WEIGHT at least, so that MEMORY limits their number too.
     """
 
     def __init__(self) -> None:
-        self._entries: LRUCache[str, Entry] = LRUCache(MEMORY, getsizeof=lambda e: e.weight)
+        self._entries: LRUCache[str, CacheEntry] = LRUCache(MEMORY, getsizeof=lambda e: e.weight)
         self._lock = Lock()
 
-    def get(self, key: str) -> Entry | None:
+    def get(self, key: str) -> CacheEntry | None:
         with self._lock:
             return self._entries.get(key)
 
-    def put(self, key: str, entry: Entry) -> None:
+    def put(self, key: str, entry: CacheEntry) -> None:
         if entry.weight <= MEMORY:
             with self._lock:
                 self._entries[key] = entry

@@ -9,7 +9,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 from prometheus_client import Counter
 
 from webapp.caching.generations import Reading
-from webapp.caching.local import Entry, Unloadable
+from webapp.caching.local import CacheEntry, Unloadable
 from webapp.caching.state import Caching
 from webapp.db.scopes import Scope
 
@@ -55,7 +55,7 @@ class Call(NamedTuple, Generic[S]):
 class Found(NamedTuple):
     """The result of searching the cache for a call: an entry, or the reason why there is none."""
 
-    entry: Entry | None
+    entry: CacheEntry | None
     outcome: CacheOutcome
     reading: Reading
 
@@ -65,7 +65,9 @@ class Cached(Generic[T]):
 
     __slots__ = ("_entry", "_reload", "outcome")
 
-    def __init__(self, entry: Entry, outcome: CacheOutcome, reload: Callable[[], Entry]) -> None:
+    def __init__(
+        self, entry: CacheEntry, outcome: CacheOutcome, reload: Callable[[], CacheEntry]
+    ) -> None:
         self._entry = entry
         self._reload = reload
         self.outcome: CacheOutcome = outcome

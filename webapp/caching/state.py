@@ -6,7 +6,7 @@ from hashlib import blake2b
 from flask import Flask, current_app
 
 from webapp.caching.generations import LEASE, SKEW, Generations
-from webapp.caching.local import Entries
+from webapp.caching.local import LocalCache
 from webapp.caching.single_flight import SingleFlight
 from webapp.caching.store import Store, Verbatim
 from webapp.extensions import cache
@@ -22,7 +22,7 @@ class Caching:
     generations: Generations
     envelope_key: bytes
     ttl: int
-    entries: Entries = field(default_factory=Entries)
+    entries: LocalCache = field(default_factory=LocalCache)
     single_flight: SingleFlight = field(default_factory=SingleFlight)
 
 
