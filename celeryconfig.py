@@ -1,4 +1,4 @@
-"""How Celery works here; the broker's address comes from the settings."""
+"""Celery's configuration. The broker's address comes from the settings."""
 
 from celery.schedules import crontab
 from kombu import Exchange, Queue
@@ -7,11 +7,11 @@ from webapp.worker.serialization import SERIALIZER
 
 task_serializer = SERIALIZER
 accept_content = [SERIALIZER]
-# A batch of events says much the same many times: it is a tenth as long, and sooner written out.
+# The events of a batch have much in common: compressed, it is a tenth as long and sent sooner.
 task_compression = "zstd"
 task_ignore_result = True
 
-# A task that a killed worker held is delivered again: every task is idempotent.
+# A task of a killed worker is delivered again: every task is idempotent.
 task_acks_late = True
 task_reject_on_worker_lost = True
 worker_prefetch_multiplier = 1
@@ -33,7 +33,7 @@ worker_redirect_stdouts = False
 enable_utc = True
 timezone = "UTC"
 
-# At fixed times, which come however often beat is started anew.
+# Fixed times: they come however often beat is restarted.
 beat_schedule = {
     "audit-partitions": {"task": "audit.make_partitions", "schedule": crontab(minute="17")},
     "grants": {"task": "grants.expire", "schedule": crontab()},

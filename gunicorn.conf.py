@@ -10,18 +10,19 @@ from gunicorn.workers.base import Worker
 
 
 def _remove(directory: str, maker: int) -> None:
-    """At the end of the process that made it, and not of those that it forked."""
+    """Remove the directory when the process that made it ends, and not when a forked one does."""
     if os.getpid() == maker:
         shutil.rmtree(directory, ignore_errors=True)
 
 
 development = os.environ.get("SIGHTLINE_ENV", "development") == "development"
 METRICS = "PROMETHEUS_MULTIPROC_DIR"
-# Numbers of all web processes together; it has to be there before prometheus_client is imported.
+# The directory for the metrics of all web processes. It must exist before prometheus_client is
+# imported.
 made_metrics = None if METRICS in os.environ else tempfile.mkdtemp(prefix="sightline-metrics-")
 if made_metrics is not None:
     os.environ[METRICS] = made_metrics
-    # Not in `on_exit`, which does not come where gunicorn refuses to start.
+    # Not in `on_exit`, which is not called where gunicorn refuses to start.
     atexit.register(_remove, made_metrics, os.getpid())
 
 bind = f"{'127.0.0.1' if development else '0.0.0.0'}:{os.environ.get('PORT', '8000')}"  # noqa: S104 - deployed, a proxy in front of it connects from elsewhere
@@ -33,7 +34,7 @@ keepalive = 30
 timeout = 30
 graceful_timeout = 4
 DRAIN = 3.0
-"""Seconds that an ending worker takes to bring away what it holds; others adopt the rest."""
+"""Seconds that an ending worker takes to deliver its events. Other workers adopt the rest."""
 control_socket_disable = True
 logger_class = "webapp.observability.gunicorn.GunicornLogger"
 

@@ -1,7 +1,7 @@
 """The composition root: `gunicorn wsgi:app`, `celery -A wsgi.celery worker`, `flask --app wsgi`.
 
-What is imported and made here stays until the process ends. Searching it for garbage again and
-again takes a third of the start, so the collector begins with what is made later.
+Objects made here stay until the process ends. Searching them for garbage would take a third of the
+start, so the collector is off until they are made, and ignores them afterwards.
 """
 
 import gc

@@ -41,7 +41,10 @@ class Application(Flask):
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """An application for `settings`, by default the environment's; connects to nothing yet."""
+    """Make an application for `settings`, by default the environment's.
+
+    It connects to nothing yet.
+    """
     app = Application("webapp", static_folder=None)
     app.extensions["settings"] = settings or read_settings()
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY

@@ -1,4 +1,4 @@
-"""What a server process checks before it forks those that take requests or tasks."""
+"""The check that a server makes before it forks the processes that take requests or tasks."""
 
 import sys
 
@@ -11,15 +11,15 @@ from webapp.db.roles import UnsafeLoginRole
 from webapp.extensions import db
 
 UNSAFE = 4
-"""The exit code of a server whose login role is not as it must be."""
+"""The exit code of a server whose login role could bypass row level security."""
 
 log = structlog.get_logger()
 
 
 def check_database(app: Flask) -> None:
-    """End the process when the login role could step around row level security.
+    """End the process when the login role could bypass row level security.
 
-    A database that is not there yet is no reason: the same check meets its first connection.
+    An unreachable database does not end it: the first connection runs the same check.
     """
     with app.app_context():
         try:
@@ -34,7 +34,7 @@ def check_database(app: Flask) -> None:
 
 
 def check_database_in_worker(app: Flask) -> None:
-    """Have this process check when it turns out to be a Celery worker."""
+    """Run the check if this process starts as a Celery worker."""
 
     def check(**_: object) -> None:
         check_database(app)

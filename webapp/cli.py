@@ -1,6 +1,7 @@
 """The `flask` commands: their registration, `flask db`, `flask doctor` and `flask version`.
 
-What only some commands need is imported by them: listing the commands takes a third less time so.
+A module that only some commands need is imported by those commands. Listing the commands takes a
+third less time that way.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""What every command group shares: errors without a traceback, tables, and JSON for programs."""
+"""Shared parts of command groups: errors without a traceback, tables, and JSON for programs."""
 
 import re
 import sys
@@ -26,7 +26,7 @@ PIPED_WIDTH = 400
 """Wide enough that no line of a table is folded where a program may read it."""
 
 FOLDED_WIDTH = 8
-"""The least width of a column that folds: a table that needs more is wider than the terminal."""
+"""The least width of a column that folds. A table that needs more is wider than the terminal."""
 
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12},?")
 
@@ -34,8 +34,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for p
 
 
 class Commands(AppGroup):
-    """A group whose commands end with one line on standard error, and 1, where a request would be
-    answered with a problem."""
+    """A group whose commands report an expected error in one line on standard error, and exit 1."""
 
     def __init__(self, name: str, *, help: str) -> None:
         super().__init__(name, help=help)
@@ -54,14 +53,14 @@ class Commands(AppGroup):
 
 
 class LazyCommand(click.Command):
-    """A command whose module is imported when it is used, and not to be listed.
+    """A command whose module is imported when the command runs, not when commands are listed.
 
-    Importing all of them takes a good part of what `flask --help` may take.
+    Importing all modules would take a good part of the time that `flask --help` may take.
     """
 
     def __init__(self, load: Callable[[], click.Command]) -> None:
-        """`load` imports the command. It is named like it; its docstring says what the list says
-        of the command."""
+        """`load` imports the command. It has the command's name, and its docstring is the
+        command's line in the list."""
         super().__init__(load.__name__, help=load.__doc__)
         self._load = load
 
@@ -128,9 +127,9 @@ def _least_width(cell: str) -> int:
 
 
 def console(*, at_least: int = 0) -> Console:
-    """Prints what people have named as it is: no markup, no emoji codes, no guessed colours.
+    """Make a console that prints names as they are: no markup, no emoji codes, no guessed colours.
 
-    It is as wide as the terminal, or `at_least` so wide.
+    The console is as wide as the terminal, and at least as wide as `at_least`.
     """
     wide = Console() if sys.stdout.isatty() else Console(width=PIPED_WIDTH)
     return Console(width=max(wide.width, at_least), markup=False, emoji=False, highlight=False)

@@ -1,4 +1,4 @@
-"""`flask doctor`: is everything there that the service and its guarantees rest on?"""
+"""`flask doctor`: checks of everything that the service and its guarantees rest on."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from celery import Celery
 from flask import Flask, current_app
 from sqlalchemy import func
 
-from webapp.audit import append as ledger
+from webapp.audit import append
 from webapp.audit.relay import drain
 from webapp.caching.generations import SKEW
 from webapp.db import migrate
 from webapp.db.roles import UnsafeLoginRole
 from webapp.db.scopes import LedgerScope, MaintenanceScope, PolicyScope
 from webapp.extensions import db
-from webapp.grants.notices import outbox as notices
+from webapp.grants.notices import outbox
 from webapp.http.addresses import IpNetwork
 from webapp.ledger import search
 from webapp.observability.health import PROBES
@@ -40,7 +40,7 @@ class Diagnosis:
 
 
 def diagnose(app: Flask) -> list[Diagnosis]:
-    """Every check, none of them able to stop the others."""
+    """Run every check. A check that fails does not stop the others."""
     found = [
         Diagnosis(name, finding.ok, finding.detail)
         for name, finding in run_probes(app.extensions[PROBES]).items()
@@ -50,7 +50,7 @@ def diagnose(app: Flask) -> list[Diagnosis]:
         "tenant tables are closed": _check_tables,
         "models match the database": _check_drift,
         "workers take audit events": _check_backlog,
-        "no dead process's events wait": _check_left,
+        "no dead process's events wait": _check_left_events,
         "no event is in quarantine": _check_quarantine,
         "next month's partition is there": _check_partition,
         "clocks agree": _check_clocks,
@@ -62,12 +62,12 @@ def diagnose(app: Flask) -> list[Diagnosis]:
 
 
 def _run(name: str, check: Callable[[], str]) -> Diagnosis:
-    """A check returns what there is to say, and raises `CheckFailed` with what is wrong."""
+    """Run one check, which returns a description or raises `CheckFailed` with what is wrong."""
     try:
         finding = ProbeResult(True, check())
     except (CheckFailed, migrate.NotMigrated) as error:
         finding = ProbeResult(False, str(error))
-    except Exception as error:  # whatever it is, the next check still has something to say
+    except Exception as error:  # an unforeseen failure must not stop the next check
         finding = ProbeResult(False, type(error).__name__)
     return Diagnosis(name, finding.ok, finding.detail)
 
@@ -96,18 +96,20 @@ def _check_drift() -> str:
 def _check_backlog() -> str:
     celery: Celery = current_app.extensions["celery"]
     with celery.connection_for_read() as broker:
-        channel: Any = broker.default_channel  # its type has only what all transports share
+        channel: Any = (
+            broker.default_channel
+        )  # its declared type has only what all transports share
         try:
             waiting = channel.queue_declare("audit", passive=True).message_count
-        except broker.channel_errors:  # Redis has no queue where nothing waits
+        except broker.channel_errors:  # Redis has no key for an empty queue
             waiting = 0
     if waiting > MAX_BACKLOG:
         raise CheckFailed(f"{waiting} batches wait in the broker")
     return f"{waiting} batches wait in the broker"
 
 
-def _check_left() -> str:
-    """A web process of this host would have taken them over within seconds."""
+def _check_left_events() -> str:
+    """Check that no events of dead processes wait: web processes here adopt them within seconds."""
     left = drain.count_waiting(current_settings().journal_dir)
     if left.unreadable:
         raise CheckFailed(f"cannot be read: {', '.join(left.unreadable)}")
@@ -119,23 +121,23 @@ def _check_left() -> str:
 
 def _check_quarantine() -> str:
     with db.scoped(LedgerScope()):
-        total, recent = ledger.count_quarantined(db.session, RECENT)
+        total, recent = append.count_quarantined(db.session, RECENT)
     if recent:
         raise CheckFailed(f"{recent} deliveries of the last {RECENT.days} days, {total} in all")
     return f"{total} deliveries, none of the last {RECENT.days} days"
 
 
 def _check_partition() -> str:
-    """Beat makes it; a month without one gets it with its first event."""
-    *_, following = ledger.months_ahead(datetime.now(UTC).date())[:2]
+    """Check that beat has made the next partition. Without it, a month's first event makes it."""
+    *_, following = append.months_ahead(datetime.now(UTC).date())[:2]
     with db.scoped(LedgerScope()):
-        if not ledger.has_partition(db.session, following):
+        if not append.has_partition(db.session, following):
             raise CheckFailed(f"there is none for {following:%Y-%m}: is beat running?")
     return f"{following:%Y-%m}"
 
 
 def _check_clocks() -> str:
-    """Cached values are believed for so long after a change that clocks may differ by SKEW."""
+    """Check that clocks differ by SKEW at most, which the cache's freshness rests on."""
     with db.scoped(LedgerScope()):
         db.session.begin()
         before = datetime.now(UTC)
@@ -156,7 +158,7 @@ def _check_rules() -> str:
 
 
 def _check_addresses() -> str:
-    """Behind a proxy, rules that name networks need to know which address to believe."""
+    """Check that rules that name networks see the client's address, and not a proxy's."""
     settings = current_settings()
     if settings.trusted_proxies is not None:
         return _describe_proxies(settings.trusted_proxies)
@@ -179,7 +181,7 @@ def _describe_proxies(proxies: int | Sequence[IpNetwork]) -> str:
 
 def _check_notices() -> str:
     with db.scoped(MaintenanceScope()):
-        given_up = notices.count_given_up(RECENT)
+        given_up = outbox.count_given_up(RECENT)
     said = f"{given_up} given up in the last {RECENT.days} days"
     if given_up:
         raise CheckFailed(said)

@@ -22,8 +22,8 @@ Environment = Literal["development", "qa", "production"]
 TrustedProxies = int | tuple[IPv4Network | IPv6Network, ...] | None
 
 Check = Callable[[str], Any]
-"""Raises `ValidationError` with a message that continues the variable's name ("is not a URL") and
-never repeats the value, which may be a secret."""
+"""A check of a value. It raises `ValidationError` with a message that continues the variable's name
+("is not a URL") and never repeats the value, which may be a secret."""
 
 STACK_FILE = "stack.env"
 """Written under SIGHTLINE_HOME by the development stack; read in development only."""
@@ -75,7 +75,7 @@ class Settings:
     """Seconds that one call to Redis may take before the database answers instead."""
     trusted_proxies: TrustedProxies = None
     """How many proxies stand in front of the web process, or the networks they are in. 0: clients
-    connect directly. `None`: nobody has said, and the address that connects is taken."""
+    connect directly. `None`: not set, and the address that connects is believed."""
     public_url: str = PUBLIC_URL
     """Where people reach the service; messages about grants link there."""
     smtp_url: str | None = None
@@ -219,7 +219,7 @@ def _not_set(*, deployed: bool) -> str:
 
 
 def _text(value: str, *, missing: str | None = None, checks: Iterable[Check] = ()) -> str | None:
-    """Parse a text: `None` for an empty one, which is refused where `missing` says why."""
+    """Parse a text. An empty one is `None`, or is refused with the message `missing`."""
     if not value:
         if missing is not None:
             raise ValidationError(missing)
@@ -229,7 +229,7 @@ def _text(value: str, *, missing: str | None = None, checks: Iterable[Check] = (
 
 
 def _database(value: str, **options: Any) -> str | None:
-    """Parse a PostgreSQL URL, of whatever driver, into one of the driver that is installed."""
+    """Parse a PostgreSQL URL of any driver into a URL of the installed driver."""
     url = _text(value, **options)
     if url is None:
         return None
@@ -326,7 +326,7 @@ def _other_role_than(owner_url: str) -> Check:
 
 
 def _parse(url: str) -> URL | None:
-    """The parts of a database's URL; `None` for what is none, which `_url` refuses."""
+    """The parts of a database's URL; `None` for a text that is no URL, which `_url` refuses."""
     try:
         return make_url(url)
     except (ArgumentError, ValueError):

@@ -8,7 +8,7 @@ from sqlalchemy.orm import DeclarativeBase
 
 Timestamp = TIMESTAMP(timezone=True)
 NOW = text("clock_timestamp()")
-"""The default of moments: when the statement ran, not when its transaction began."""
+"""The default of a moment: when the statement runs, not when its transaction began."""
 
 
 class Base(DeclarativeBase):

@@ -1,4 +1,4 @@
-"""Bringing a database to this version's schema, and the roles that it needs.
+"""Migrations: bring a database to this version's schema, and make the roles that it needs.
 
 Everything here runs as the tables' owner (DATABASE_OWNER_URL), never as the application.
 """
@@ -25,26 +25,26 @@ from webapp.settings import Settings
 MIGRATIONS = Path(__file__).parents[2] / "migrations"
 
 ADVISORY_LOCK = 5_741_639_220_415_837_001
-"""Any number that nobody else takes: it makes two releases that migrate at once take turns."""
+"""The number of the lock that makes two releases that migrate at once take turns."""
 
-_DIALECT = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # and so no doubled percent signs
+_DIALECT = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # named, or percent signs are doubled
 _MAY_MAKE_ROLES = text(
     "select rolsuper or rolcreaterole from pg_roles where rolname = current_user"
 )
 _TAKE_TURNS = text("select pg_advisory_lock(:lock)")
-_LENT = text(
+_GRANTED_ROLES = text(
     "select g.rolname from pg_auth_members m join pg_roles g on g.oid = m.roleid"
     " join pg_roles u on u.oid = m.member where u.rolname = :login and m.set_option"
 )
 
 
 class NotMigrated(Exception):
-    """The owner is not named, or may not make the roles; the text is for the operator."""
+    """The owner is not set, or may not make the roles. The text is for the operator."""
 
 
 @dataclass(frozen=True)
 class Drift:
-    """Where the database differs from this version's migrations, and the models from both."""
+    """The differences between a database, this version's migrations and its models."""
 
     pending: tuple[str, ...]
     differences: tuple[str, ...]
@@ -54,14 +54,14 @@ class Drift:
 
 
 def heads() -> frozenset[str]:
-    """The revisions that a database of this version is at."""
+    """The newest revisions, which a database of this version has."""
     return frozenset(ScriptDirectory(MIGRATIONS).get_heads())
 
 
 def upgrade(settings: Settings) -> tuple[str, ...]:
     """Make the roles that are missing and run what is pending; returns the revisions run."""
     with _owner(settings) as connection:
-        # Held until the connection's end, through the commits of roles and migrations.
+        # The lock is held until the connection ends, through the commits of roles and migrations.
         connection.execute(_TAKE_TURNS, {"lock": ADVISORY_LOCK})
         _make_roles(connection, make_url(settings.database_url))
         connection.commit()
@@ -79,19 +79,19 @@ def check(settings: Settings) -> Drift:
     """Compare the database with the migrations, and the models with the database."""
     with _owner(settings) as connection:
         pending = _pending(connection)
-        opts = {"compare_type": True, "include_name": _is_no_partition}
+        opts = {"compare_type": True, "include_name": _is_migrated}
         context = MigrationContext.configure(connection, opts=opts)
         differences = compare_metadata(context, Base.metadata)
     return Drift(pending, tuple(map(str, differences)))
 
 
-def _is_no_partition(name: str | None, kind: str, _: object) -> bool:
-    """Partitions come by the month, in no migration."""
+def _is_migrated(name: str | None, kind: str, _: object) -> bool:
+    """Whether a migration makes it. The ledger's partitions are made month by month instead."""
     return not (kind == "table" and name and re.fullmatch(r"audit_events_\d{6}", name))
 
 
 def role_statements(login_role: str) -> list[str]:
-    """What makes the roles; each statement does nothing where it has been run before."""
+    """The SQL that makes the roles. Running a statement again changes nothing."""
     login = identifier(login_role)
     roles = [
         _create_role(role, "nologin nosuperuser nobypassrls noinherit") for role in SCOPE_ROLES
@@ -108,7 +108,7 @@ def _create_role(role: str, attributes: str) -> str:
 
 
 def identifier(name: str) -> str:
-    """A name as SQL and psql's commands read it."""
+    """Quote a name for SQL and for psql's commands."""
     return _DIALECT.identifier_preparer.quote(name)
 
 
@@ -118,11 +118,14 @@ def _literal(value: str) -> str:
 
 
 def _make_roles(connection: Connection, login: URL) -> None:
-    """Roles belong to the whole server: another database's migration may have made them."""
+    """Make the roles that are missing.
+
+    Roles belong to the whole server: the migration of another database may have made them.
+    """
     name = login.username or ""
     existing = set(connection.scalars(text("select rolname from pg_roles")))
-    lent = set(connection.scalars(_LENT, {"login": name}))
-    if name in existing and lent >= set(SCOPE_ROLES):
+    granted = set(connection.scalars(_GRANTED_ROLES, {"login": name}))
+    if name in existing and granted >= set(SCOPE_ROLES):
         return
     if not connection.scalar(_MAY_MAKE_ROLES):
         raise NotMigrated(
@@ -130,7 +133,7 @@ def _make_roles(connection: Connection, login: URL) -> None:
         )
     statements = role_statements(name)
     if name not in existing and login.password is not None:
-        # As psql's \password does it: no statement, and so no error or log, has the password.
+        # Encrypted here, as by psql's \password: no statement, error or log holds the password.
         driver = connection.connection.driver_connection
         password = encrypt_password(str(login.password), name, scope=driver)
         statements.append(f"alter role {identifier(name)} password {_literal(password)}")

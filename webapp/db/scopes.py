@@ -1,5 +1,8 @@
-"""The scopes a unit of work may run in. Values only: which rows each one sees is PostgreSQL's
-row level security, entered by `webapp.db.session` when a transaction begins."""
+"""The scopes that a unit of work may run in, as values.
+
+PostgreSQL's row level security decides which rows a scope sees. `webapp.db.session` enters the
+scope when a transaction begins.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -9,33 +12,33 @@ from uuid import UUID
 
 @dataclass(frozen=True)
 class TenantScope:
-    """One tenant's rows, its own principal's or a foreign one's."""
+    """The rows of one tenant, for its own members or for an elevated access."""
 
     tenant_id: UUID
 
     @cached_property
     def visibility(self) -> str:
-        """What distinguishes the rows seen from those of any other scope; part of cache keys."""
+        """A text that only scopes with the same visible rows share; a part of cache keys."""
         return f"tenant:{self.tenant_id}"
 
     @property
     def tag(self) -> str:
-        """Names the rows whose change ends what this scope has cached."""
+        """The name of the scope's rows in cache tags, which a change of them invalidates."""
         return self.visibility
 
 
 @lru_cache(4096)
 def tenant_scope(tenant_id: UUID) -> TenantScope:
-    """The same one each time, which remembers how it is written."""
+    """The scope of a tenant. The object is shared, so that its visibility is formatted once."""
     return TenantScope(tenant_id)
 
 
 @dataclass(frozen=True)
 class Exclusion:
-    """The tenants that an access to all of them leaves out.
+    """The tenants that a global access excludes.
 
-    A thousand of them are not written out for each access: accesses that leave out the same share
-    one.
+    Accesses that exclude the same tenants share one object: a thousand ids are formatted once, not
+    for each access.
     """
 
     tenants: frozenset[UUID] = frozenset()
@@ -46,12 +49,12 @@ class Exclusion:
 
     @cached_property
     def setting(self) -> str:
-        """As the policies of row level security read it."""
+        """The ids, written as the policies of row level security read them."""
         return ",".join(map(str, self.ids))
 
     @cached_property
     def visibility(self) -> str:
-        """The same for two accesses that see the same tenants, and for no other."""
+        """A text that only exclusions of the same tenants share."""
         if not self.tenants:
             return "global"
         digest = blake2b(digest_size=16)
@@ -65,10 +68,10 @@ NO_EXCLUSION = Exclusion()
 
 @dataclass(frozen=True)
 class GlobalScope:
-    """The platform's rows and every tenant's, but for those left out of the access."""
+    """The rows of the platform and of every tenant that the access does not exclude."""
 
     access_id: UUID
-    """The audit event's id. Without one the database shows no row at all."""
+    """The id of the access's audit event. Without an id the database shows no row at all."""
     excluded: Exclusion = NO_EXCLUSION
 
     @property
@@ -77,40 +80,40 @@ class GlobalScope:
 
     @property
     def tag(self) -> str:
-        """Names the rows whose change ends what this scope has cached: anybody's."""
+        """The name of all rows in cache tags, which a change of any row invalidates."""
         return "global"
 
 
 @dataclass(frozen=True)
 class IdentityScope:
-    """Principals, memberships and tokens: to find out who is asking, and to administer them."""
+    """Principals, memberships and tokens, for authentication and administration."""
 
     visibility: str = "identity"
 
 
 @dataclass(frozen=True)
 class LedgerScope:
-    """May append audit events and see nothing else."""
+    """The ledger, for appending audit events. Nothing else is visible."""
 
     visibility: str = "ledger"
 
 
 @dataclass(frozen=True)
 class PolicyScope:
-    """Every rule and every grant, to read: what decisions are made of, before there is one."""
+    """Every rule and every grant, for reading: decisions are made from them."""
 
     visibility: str = "policy"
 
 
 @dataclass(frozen=True)
 class PrincipalScope:
-    """What concerns a principal: the own requests and grants, and those to decide about."""
+    """The requests and grants that a principal holds, or decides about."""
 
     principal_id: UUID
     administers: frozenset[UUID] = frozenset()
-    """The tenants whose admin it is."""
+    """The tenants whose admin the principal is."""
     staff: bool = False
-    """Whether it has a role on the platform."""
+    """Whether the principal has a role on the platform."""
 
     @property
     def visibility(self) -> str:
@@ -120,7 +123,7 @@ class PrincipalScope:
 
 @dataclass(frozen=True)
 class MaintenanceScope:
-    """Keeps grants and notices when nobody asks: ends what is over, and records that."""
+    """Grants and notices, for the tasks that expire grants, send notices and record that."""
 
     visibility: str = "expiry"
 

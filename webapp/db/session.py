@@ -39,7 +39,7 @@ S = TypeVar("S", bound=Scope)
 
 
 class UnscopedSession(RuntimeError):
-    """A query was about to run outside every scope: a programming error, never an answer."""
+    """A transaction was about to begin without a scope: a programming error, never an answer."""
 
 
 class ScopedSession(Session):
@@ -51,8 +51,11 @@ class ScopedSession(Session):
         return scope
 
     def enter(self, scope: Scope | None) -> None:
-        """End what was open and continue in `scope`: objects loaded before are forgotten, so that
-        a warm identity map cannot carry a row from one scope into another."""
+        """Close what is open and continue in `scope`.
+
+        Objects loaded before are forgotten, so that the identity map cannot carry a row from one
+        scope into another.
+        """
         if self.in_transaction() or self.identity_map:
             self.close()
         self.info["scope"] = scope
@@ -69,7 +72,7 @@ class ScopedSession(Session):
 
 
 _SETTINGS = ("tenant_id", "access", "excluded", "principal_id", "administers", "staff")
-"""What the policies read, by their names after `sightline.`; empty where a scope has none."""
+"""The settings that policies read, without their prefix `sightline.`; empty if a scope has none."""
 
 _SET_SCOPE = text(
     "select set_config('role', :role, true), "
@@ -112,10 +115,10 @@ def _parameters(role: str, **settings: str) -> dict[str, str]:
 
 
 def violated_constraint(error: IntegrityError) -> str | None:
-    """The constraint that was violated, by name."""
+    """The name of the violated constraint; `None` for an error that names none."""
     return error.orig.diag.constraint_name if isinstance(error.orig, psycopg2.Error) else None
 
 
 def in_utc(moment: datetime | None) -> datetime | None:
-    """As the database has it, which tells of moments in the session's time zone."""
+    """A moment in UTC: the database driver reports moments in the session's time zone."""
     return moment.astimezone(UTC) if moment else None

@@ -40,7 +40,7 @@ ACCOUNTS = (
 
 
 def may_seed() -> bool:
-    """Whether there is nothing yet but what an earlier seed, cut short, has left."""
+    """Whether the database has nothing but what an interrupted seed has left."""
     slugs = set(db.session.scalars(select(Tenant.slug)))
     return slugs <= CUSTOMERS.keys() and not _present()
 
@@ -65,7 +65,7 @@ def add_accounts() -> None:
 
 
 def mint_tokens() -> dict[str, str]:
-    """A new token for each account, by its name; the platform's people have shown two factors."""
+    """Make a token for each account. Those of the platform's people have a second factor."""
     return {
         a.name: directory.create_token(a.email, "demo", mfa=a.platform_role is not None).secret
         for a in ACCOUNTS
@@ -73,7 +73,7 @@ def mint_tokens() -> dict[str, str]:
 
 
 def _present() -> list[str]:
-    """The accounts that exist. They are made last and together: none says that a seed is due."""
+    """The accounts that exist. They are made last and together: without any, a seed is due."""
     emails = [account.email for account in ACCOUNTS]
     return list(
         db.session.scalars(select(PrincipalRow.email).where(PrincipalRow.email.in_(emails)))

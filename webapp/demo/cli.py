@@ -74,7 +74,7 @@ def access_command(*, as_json: bool) -> None:
 
 
 def _fill() -> None:
-    """Seed scope by scope, what others refer to first; the accounts make it complete."""
+    """Seed scope by scope: first what others refer to, and last the accounts."""
     with db.scoped(IdentityScope()):
         accounts.add_tenants()
         db.session.commit()

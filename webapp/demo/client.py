@@ -20,7 +20,7 @@ REASON = 'incident;ticket="INC-4711";note="flask demo access"'
 
 
 class NoAnswer(Exception):
-    """The service did not answer, or not as the demo expects; the text is for the operator."""
+    """The service did not answer as the demo expects; the text is for the operator."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Request:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What the request says beside who is asking."""
+        """The headers of the scope and the reason."""
         said = {"Sightline-Scope": self.scope, "Sightline-Reason": self.reason}
         return {name: value for name, value in said.items() if value is not None}
 
@@ -71,7 +71,7 @@ def find_event(credentials: Credentials, event_id: str) -> dict[str, Any] | None
 
 
 def send(credentials: Credentials, request: Request) -> Answer:
-    """Make a request; raises `NoAnswer` where nothing of ours answers."""
+    """Make a request; raises `NoAnswer` unless the service answers with JSON."""
     headers = {"Authorization": f"Bearer {credentials.tokens[request.account]}", **request.headers}
     body = None
     if request.body is not None:

@@ -1,4 +1,4 @@
-"""`demo.json`: where the demo's server is and the tokens of its accounts, for its owner's eyes."""
+"""`demo.json`: the address of the demo's server and its accounts' tokens, for its owner only."""
 
 import os
 import tempfile
@@ -18,7 +18,7 @@ class Credentials:
 
 
 def read_credentials(home: Path) -> Credentials | None:
-    """What the file says; `None` when it is not there or is none of ours."""
+    """Read the file; `None` if it is missing or not of this form."""
     try:
         raw = orjson.loads((home / FILE).read_bytes())
         return Credentials(str(raw["base_url"]), _texts(raw["tokens"]), _texts(raw["passwords"]))
@@ -27,7 +27,7 @@ def read_credentials(home: Path) -> Credentials | None:
 
 
 def write_credentials(home: Path, credentials: Credentials) -> Path:
-    """Replace the file as a whole; at no moment can another user read it."""
+    """Replace the file as a whole. Other users can never read it."""
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor, draft = tempfile.mkstemp(dir=home, prefix=FILE)  # with mode 0600
     try:

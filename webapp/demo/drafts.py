@@ -1,4 +1,4 @@
-"""The demo's rules, as a client would send them: the same at every seed."""
+"""Drafts of the demo's rules, as a client would send them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Creates the demo's rules as the API does: checked, and with their history."""
+"""Creation of the demo's rules as by the API: checked, and with their history."""
 
 from collections.abc import Iterable
 
@@ -15,7 +15,7 @@ from webapp.rules.schemas import RuleCreateSchema
 def add_rules(scope: Scope, drafts: Iterable[Draft], by: str) -> None:
     """Create the rules that the scope's owner does not have yet.
 
-    Some may be there: from an earlier seed that was cut short, or since the platform began.
+    Some may exist: an interrupted seed leaves some, and the first migration makes one.
     """
     tenant_id = scope.tenant_id if isinstance(scope, TenantScope) else None
     there = set(

@@ -1,4 +1,4 @@
-"""`flask tenants`, `flask users`, `flask tokens`: administers who there is and what they hold."""
+"""`flask tenants`, `flask users`, `flask tokens`: administration of who may do what."""
 
 import re
 from collections.abc import Callable

@@ -44,7 +44,7 @@ class TokenEntry:
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
-    """Up to a minute too early: each process tells the use of a token once a minute."""
+    """Up to a minute too early: each process reports the use of a token once a minute."""
 
 
 @dataclass(frozen=True)
@@ -101,14 +101,14 @@ def list_users() -> list[UserEntry]:
 
 
 def show_tenant(slug: str) -> TenantDetails:
-    """Raises `NotFound` for a tenant that is not there."""
+    """Read a tenant and its members; raises `NotFound`."""
     row = get_tenant(slug)
     members = _members(MembershipRow.tenant_id == row.id)
     return TenantDetails(row.slug, row.name, row.id, row.created_at, row.ended_at, members)
 
 
 def show_user(email: str) -> UserDetails:
-    """Raises `NotFound` for a user who is not there."""
+    """Read a user with roles, memberships and tokens; raises `NotFound`."""
     row = get_user(email)
     roles = select(PlatformRoleRow.role).where(PlatformRoleRow.principal_id == row.id)
     return UserDetails(
@@ -123,7 +123,7 @@ def show_user(email: str) -> UserDetails:
 
 
 def list_naming_rules(email: str) -> list[NamingRule]:
-    """The rules that name this address among their subjects, of all owners that the scope sees."""
+    """The rules, of all owners in the scope, that name this address among their subjects."""
     quoted = orjson.dumps(email.lower()).decode()
     users = func.lower(RuleRow.subjects["users"].astext)
     rows = db.session.execute(
@@ -137,7 +137,7 @@ def list_naming_rules(email: str) -> list[NamingRule]:
 
 
 def list_tokens(email: str | None = None) -> list[TokenEntry]:
-    """Newest first; raises `NotFound` for a user who is not there."""
+    """Read the tokens of all users or of one, newest first; raises `NotFound`."""
     query = select(ApiToken, PrincipalRow.email).join(
         PrincipalRow, PrincipalRow.id == ApiToken.principal_id
     )
@@ -170,7 +170,7 @@ def _members(condition: ColumnElement[bool]) -> tuple[Member, ...]:
 
 
 def _roles_by_principal() -> defaultdict[UUID, list[str]]:
-    """Platform roles first, each part sorted."""
+    """The roles of each principal: platform roles first, each part sorted."""
     platform = db.session.execute(
         select(PlatformRoleRow.principal_id, PlatformRoleRow.role).order_by(PlatformRoleRow.role)
     )

@@ -1,9 +1,9 @@
 """The administration of tenants, users, their roles and their tokens.
 
-What is changed here counts from the next request on, in every process. The caller commits.
+A change counts from the next request on, in every process. The caller commits.
 
 A tenant or user that ends keeps its row, since rules, grants and audit events name it, and keeps
-its slug or address: another one can have that only after the ended one was renamed.
+its slug or address. Another one can have that only after the ended one is renamed.
 """
 
 import re
@@ -48,7 +48,7 @@ class NewToken:
 
 @dataclass(frozen=True)
 class Ended:
-    """What ended together with a user."""
+    """Counts of what ended together with a user."""
 
     tokens: int
     platform_roles: int
@@ -67,7 +67,7 @@ def rename_tenant(slug: str, *, new_slug: str | None = None, name: str | None = 
     if name is not None:
         tenant.name = _name(name)
     _changed(_taken("tenant", tenant.slug))
-    # Lists of rules show slugs.
+    # Cached lists of rules show slugs.
     invalidate(ALL_RULES_TAG, owner_tag(tenant.id))
     return tenant
 
@@ -155,7 +155,7 @@ def set_platform_role(email: str, role: PlatformRole, *, held: bool) -> None:
 def create_token(
     email: str, name: str, expires_at: datetime | None = None, *, mfa: bool = False
 ) -> NewToken:
-    """`mfa` says that the person has shown a second factor for it."""
+    """Make a token. `mfa` says that the user has shown a second factor for it."""
     user = _active_user(email)
     secret = tokens.make_secret()
     token = ApiToken(
@@ -171,7 +171,7 @@ def create_token(
 
 
 def revoke_token(token_id: UUID) -> None:
-    """Raises `NotFound` for a token that is unknown or was revoked before."""
+    """Revoke a token; raises `NotFound` if it is unknown or revoked already."""
     revoked = db.session.execute(
         update(ApiToken)
         .where(ApiToken.id == token_id, ApiToken.revoked_at.is_(None))

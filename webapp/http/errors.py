@@ -1,7 +1,7 @@
-"""Every answer that is not a success: the exceptions that stand for one, and the only handlers.
+"""Errors: the exceptions that stand for an answer other than success, and their only handlers.
 
-An answer is RFC 9457 `application/problem+json`, or a page where a browser asks for one. It says
-what was written here and nothing else: never an exception's text, a stack or SQL.
+An answer is RFC 9457 `application/problem+json`, or a page for a browser. It holds the texts of
+this product's own errors and nothing else: never another exception's text, a stack or SQL.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,13 +35,13 @@ PAGE = """<!doctype html>
 </html>
 """
 RETRY_AFTER = 5
-"""Seconds, where we cannot know when it will work again."""
+"""Seconds after which a client may try again, where the real time is unknown."""
 
 MAX_FIELDS = 100
 MAX_FIELD_NAME = 200
 
 Errors = Mapping[str, Sequence[str]]
-"""What is wrong, by field."""
+"""Messages by field."""
 
 log = structlog.get_logger()
 
@@ -92,7 +92,7 @@ class ElevationDenied(AppError):
     title = "Elevation denied by the rules"
 
     def __init__(self, detail: str | None = None, *, rules: Sequence[object] = ()) -> None:
-        """`rules` are the ids of the rules that said so."""
+        """`rules` are the ids of the rules that denied it."""
         super().__init__(detail, extra={"rules": [str(rule) for rule in rules]})
 
 
@@ -104,7 +104,7 @@ class ApprovalRequired(AppError):
     def __init__(
         self, detail: str | None = None, *, rules: Sequence[object] = (), ask: str | None = None
     ) -> None:
-        """`ask` is the path to ask at; `rules` are the ids of the rules that want an approval."""
+        """`ask` is the path for requests; `rules` are the ids of rules that want an approval."""
         where = {} if ask is None else {"ask": ask}
         super().__init__(detail, extra={"rules": [str(rule) for rule in rules], **where})
 
@@ -243,12 +243,12 @@ def _page(body: Mapping[str, Any]) -> Response:
 
 
 def problem_of_http(error: HTTPException) -> Response:
-    """Flask has logged what lies behind an `InternalServerError`."""
+    """Answer an error of the web framework. Flask has logged the cause of a 500 already."""
     return problem(AppError() if isinstance(error, InternalServerError) else _of_http(error))
 
 
 def _of_http(error: HTTPException) -> AppError:
-    """Our own error for one of werkzeug's, whose description may repeat an exception's text."""
+    """Translate an error of werkzeug's, whose own description may repeat an exception's text."""
     standard = default_exceptions.get(error.code or 500, HTTPException)
     data: Mapping[str, Any] = getattr(error, "data", None) or {}
     headers = {k: v for k, v in error.get_headers() if k.lower() != "content-type"}
@@ -295,9 +295,9 @@ def _unexpected(error: Exception) -> Response:
 
 
 def _flatten(messages: Mapping[str, Any]) -> dict[str, list[str]]:
-    """webargs' messages, nested by place in the request and then by field, as `a.0.b`.
+    """Flatten webargs' messages: fields become `a.0.b`.
 
-    What is wrong with a place as a whole comes under the place's name.
+    A message about a whole place in the request, such as its body, comes under the place's name.
     """
     flat: dict[str, list[str]] = {}
     for place, nested in messages.items():
@@ -319,5 +319,5 @@ def _leaves(nested: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
 
 
 def _encodable(text: str) -> str:
-    """Names of unknown fields come from the client, lone surrogates and all."""
+    """Replace lone surrogates, which names of unknown fields may hold: clients choose them."""
     return text.encode("utf-8", "replace").decode()

@@ -10,7 +10,7 @@ from webapp.http.errors import PreconditionRequired, Stale
 
 
 def json_response(body: bytes, etag: str, status: int = 200) -> Response:
-    """JSON as it is; 304 without a body when the client that reads has its entity tag already."""
+    """Answer with JSON, or with 304 if the client reads and has this entity tag already."""
     if "If-None-Match" in request.headers and _client_has(etag):
         return Response(status=304, headers={"ETag": etag})
     response = Response(body, status, content_type="application/json")
@@ -19,7 +19,7 @@ def json_response(body: bytes, etag: str, status: int = 200) -> Response:
 
 
 def etag_of(body: bytes) -> str:
-    """A strong entity tag of these bytes, in its quotes."""
+    """The strong entity tag of a body, in its quotes."""
     return f'"{blake2b(body, digest_size=16).hexdigest()}"'
 
 

@@ -1,4 +1,4 @@
-"""Lists by the page: sorted by a column and then the id, continued from a signed cursor."""
+"""Pages of lists, sorted by a column and then the id, and continued from a signed cursor."""
 
 import base64
 import binascii
@@ -25,7 +25,7 @@ _MAC_BYTES = 16
 
 
 class PageQuerySchema(Schema):
-    """The parameters that all lists have; each list adds its sort keys and filters."""
+    """The parameters of every list. Each list adds its sort keys and filters."""
 
     descriptions: ClassVar[Fields] = {
         "limit": "How many to show at most.",
@@ -39,13 +39,13 @@ class PageQuerySchema(Schema):
 @dataclass(frozen=True)
 class Page:
     rows: Sequence[Row[*tuple[Any, ...]]]
-    """The columns that the statement selects, and the total as the last one."""
+    """The columns that the statement selects, and the total as the last column."""
     next_cursor: str | None
     total: int
 
 
 def listing_of(kind: str, scope: Scope | None, query: object) -> str:
-    """The name of a list for its cursors: its query, and which rows the scope sees."""
+    """Name a list for its cursors, by its query and by the rows that its scope sees."""
     return orjson.dumps([kind, scope.visibility if scope else None, query]).decode()
 
 
@@ -92,14 +92,16 @@ def read_page(
     cursor: str | None,
     listing: str,
 ) -> Page:
-    """The page of `statement`, whose first column is the `model`; raises `Invalid` for a cursor.
+    """Read a page of `statement`, whose first column is the `model`.
+
+    Raises `Invalid` for a cursor of another list.
 
     `sort` is a column of the model's, with `-` before it for descending.
     """
     filters = list(filters)
     column, descending = getattr(model, sort.removeprefix("-")), sort.startswith("-")
     order = (column, model.id)
-    # Counted in the same statement, and so in the same snapshot.
+    # The total is counted in the same statement, and so in the same snapshot.
     total = select(func.count()).select_from(model).where(*filters).scalar_subquery()
     page = (
         statement.add_columns(total)

@@ -1,4 +1,4 @@
-"""What a view gets from a request: blueprints, and the parser of queries and bodies."""
+"""Blueprints, and the parser of queries and bodies that views are given."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -14,7 +14,7 @@ from werkzeug.exceptions import HTTPException
 from webapp.http.errors import Invalid
 
 QUERIES = 1024
-"""Parsed queries that a process remembers."""
+"""The number of parsed queries that a process caches."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,11 +22,11 @@ V = TypeVar("V", bound=Callable[..., Any])
 
 
 class Parser(FlaskParser):
-    """webargs' parser with our errors and a memory for queries.
+    """webargs' parser with Sightline's errors, and a cache of parsed queries.
 
-    A body that is not JSON is `Invalid` like any other bad one, and unknown arguments of a query
-    are refused as the schema says. Queries that load into a frozen value are remembered by their
-    text: loading even an empty one takes longer than the rest of a cached answer.
+    A body that is not JSON raises `Invalid`, like any other bad body. Unknown arguments of a query
+    are refused as the schema says. A query that loads into a frozen value is cached by its text:
+    loading even an empty query takes longer than the rest of a cached answer.
     """
 
     DEFAULT_UNKNOWN_BY_LOCATION: dict[str, str | None] = {
@@ -59,18 +59,18 @@ class Parser(FlaskParser):
 def _read_body(req: Request) -> bytes:
     try:
         body = req.get_data()
-        # A body without a length is cut where the limit is: asking for more raises the 413.
+        # A body without a length is cut at the limit. Reading on raises the 413.
         req.stream.read(1)
     except HTTPException:
         raise
-    except Exception as error:  # the web server's own, for a body that is no series of chunks
+    except Exception as error:  # the web server raises it for malformed chunks
         problem = "could not be read"
         raise Invalid(f"The body {problem}.", {"json": [problem]}) from error
     return body
 
 
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest ships no types
-    """flask-smorest's blueprint with our parser."""
+    """flask-smorest's blueprint, with Sightline's parser."""
 
     ARGUMENTS_PARSER = Parser()
 
@@ -92,6 +92,6 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         schema: type[ma.Schema] | dict[str, Any] | None = None,
         **options: Any,
     ) -> Callable[[V], V]:
-        """Describe the answer, which the view makes itself."""
+        """Describe the answer, which the view itself writes."""
         decorate: Callable[[V], V] = super().response(status_code, schema, **options)
         return decorate

@@ -1,7 +1,7 @@
 """The client's address and scheme, where proxies stand between the client and the web process.
 
 `TRUSTED_PROXIES` names the proxies whose headers are believed. What a client writes into these
-headers itself stands to the left of what the trusted proxies add, and is never read.
+headers stands to the left of what the trusted proxies add, and is never read.
 """
 
 from collections.abc import Iterable, Sequence
@@ -48,7 +48,7 @@ def behind_proxies(app: "WSGIApplication", proxies: int | Sequence[IpNetwork]) -
 
 
 def _count_hops(peer: str | None, forwarded: Sequence[str], proxies: Sequence[IpNetwork]) -> int:
-    """How many entries back from the right the client is: each is believed of a trusted proxy."""
+    """The number of entries from the right that trusted proxies have written."""
     hops, teller = 0, peer
     for entry in reversed(forwarded):
         if not _is_in(teller, proxies):
@@ -63,7 +63,7 @@ def _is_in(text: str | None, networks: Iterable[IpNetwork]) -> bool:
 
 
 def _with_known_address(app: "WSGIApplication") -> "WSGIApplication":
-    """Wrap an application, so that it sees an address or none: rules fail closed without one."""
+    """Wrap an application, so that it sees a valid address or none. Without one, rules deny."""
 
     def application(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         known = address(environ.pop("REMOTE_ADDR", None))

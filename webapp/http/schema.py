@@ -13,20 +13,20 @@ PAGE_FIELDS: Fields = {
     "next_cursor": "Send it as `cursor` for the next page; null on the last one.",
     "total": "How many there are on all pages.",
 }
-"""What every page of a list says."""
+"""Descriptions of the fields that every page of a list has."""
 
 
 class Schema(ma.Schema):
-    """Loads into the frozen dataclass named by `model`, on the wire and out of the cache alike.
+    """A schema that loads into the frozen dataclass `model`, from a request or from the cache.
 
     Unknown fields are refused. A schema without a `model` loads into a dict.
     """
 
     model: ClassVar[type[Any] | None] = None
     example: ClassVar[Any] = None
-    """A body of this schema, for the API's description."""
+    """An example body, for the API's description."""
     descriptions: ClassVar[Fields] = {}
-    """What the API's description says of the fields; of a base's too, where this says nothing."""
+    """Descriptions of fields. A field that has none here has that of a base class."""
 
     class Meta:
         unknown = ma.RAISE
@@ -58,8 +58,10 @@ class Text(ma.fields.String):
 
 
 class FullMatch(ma.validate.Regexp):
-    """A pattern that the whole text matches, as clients read it in the API's description: Python's
-    own `$` allows a newline after it, and JSON Schema's does not."""
+    """A pattern that the whole text must match, as JSON Schema reads it.
+
+    Python's own `$` allows a newline after it, and JSON Schema's does not.
+    """
 
     def __call__(self, value: Any) -> Any:
         if self.regex.fullmatch(value) is None:

@@ -14,14 +14,14 @@ _NAME = "state"
 
 
 class Identified(Protocol):
-    """What lower layers know of a principal; `identity` has the rest."""
+    """The part of a principal that rooms below `identity` know."""
 
     @property
     def id(self) -> UUID: ...
 
 
 class Named(Protocol):
-    """What lower layers know of a surface; `scope` has the rest."""
+    """The part of a surface that rooms below `scope` know."""
 
     @property
     def name(self) -> str: ...
@@ -29,17 +29,17 @@ class Named(Protocol):
 
 @dataclass(slots=True)
 class RequestState:
-    """Everything that one unit of work has to remember. Each field is set by the room it names."""
+    """What one request, command or task has to remember. Each field names the room that sets it."""
 
     request_id: str | None = None
     """`observability`: the `X-Request-ID` of the answer; `None` outside a request."""
     started: float = field(default_factory=perf_counter)
     session: ScopedSession | None = None
-    """`extensions`: made when it is first used."""
+    """`extensions`: the session, made when it is first used."""
     generations: dict[str, int] | None = None
-    """`caching`: the generations read so far; `None` where each read asks anew, as in tasks."""
+    """`caching`: the generations read so far; `None` in tasks, where each use reads them anew."""
     principal: Identified | None = None
-    """`identity`: who asks, once the credential has been verified."""
+    """`identity`: the principal, once the credential is verified."""
     surface: Named | None = None
     """`scope`: the surface that the view declares."""
     scope: Scope | None = None
@@ -47,22 +47,22 @@ class RequestState:
     surface_scope: Scope | None = None
     """`scope`: the scope that the surface was entered in."""
     accesses: dict[Any, Any] = field(default_factory=dict)
-    """`audit`: the accesses that have begun, by what makes them one record."""
+    """`audit`: the accesses that have begun, by the key that makes equal ones one record."""
     finalized: bool = False
-    """`audit`: the accesses are recorded, and no other may begin."""
+    """`audit`: whether the accesses are recorded, after which no other may begin."""
     waited: float = 0.0
-    """`audit`: seconds that the journal has held this request."""
+    """`audit`: seconds that this request has waited for the journal."""
 
 
 def begin_request(request_id: str) -> None:
-    """Start a request's state anew, also where somebody has pushed a context around several."""
+    """Start a new state, even if one application context surrounds several requests."""
     before: RequestState | None = g.get(_NAME)
     session = None if before is None else before.session
     setattr(g, _NAME, RequestState(request_id=request_id, session=session, generations={}))
 
 
 def current_state() -> RequestState:
-    """The state of what runs now; raises `RuntimeError` outside an application context."""
+    """The current state; raises `RuntimeError` outside an application context."""
     state: RequestState | None = g.get(_NAME)
     if state is None:
         state = RequestState()

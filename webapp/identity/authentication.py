@@ -1,4 +1,4 @@
-"""Who is asking: the principal of a request, by any credential that the request carries.
+"""Authentication: the principal of a request, by any credential that the request carries.
 
 A new kind of credential (a session's cookie, a client's certificate) is one more function in
 `AUTHENTICATORS`.
@@ -18,7 +18,7 @@ Authenticator = Callable[[Request, Expect], Principal | None]
 request carries no credential of this kind. Raises `Unauthenticated` for one that is not good."""
 
 AUTHENTICATORS: tuple[Authenticator, ...] = (tokens.authenticate_bearer,)
-"""Asked in this order; the first that knows the credential decides."""
+"""Tried in this order; the first that knows the credential decides."""
 
 
 def init_app(app: Flask) -> None:

@@ -1,4 +1,4 @@
-"""When a token was last used, sent to the worker without delaying a request.
+"""Reports of a token's last use, sent to the worker without delaying a request.
 
 A request only puts the use into a queue; a thread of the process sends it. The time of the last use
 is a convenience: a use that cannot be sent is dropped, and after a failure nothing is sent for a
@@ -19,10 +19,10 @@ INTERVAL = 60.0
 """Seconds between two messages about one token, and after a failure until the next attempt."""
 
 KNOWN = 10_000
-"""Tokens of which a process remembers when they may be sent again."""
+"""The number of tokens whose next report a process keeps the time of."""
 
 WAITING = 1_000
-"""Uses that may wait to be sent."""
+"""The number of uses that may wait to be sent."""
 
 log = structlog.get_logger()
 
@@ -30,20 +30,20 @@ Send = Callable[[UUID, datetime], None]
 
 
 class LastUse:
-    """The uses of tokens in one process; `send` may block, and may raise any exception."""
+    """Sends the uses of tokens in one process. `send` may block, and may raise any exception."""
 
     def __init__(self, send: Send, clock: Callable[[], float] = monotonic) -> None:
         self._send = send
         self._clock = clock
         self._due: dict[int, float] = {}
-        """When a token may be sent again, by the integer of its id, which hashes faster."""
+        """When a token may be sent again, by the integer of its id, which is quicker to hash."""
         self._resume = clock()
         self._lock = Lock()
         self._queue: Queue[tuple[UUID, datetime]] = Queue(WAITING)
         self._thread: Thread | None = None
 
     def note(self, token_id: UUID) -> None:
-        """Have it sent that the token is used now, unless that was done within the INTERVAL."""
+        """Queue the token's use for sending, unless one was queued within the INTERVAL."""
         now, key = self._clock(), token_id.int
         if now < self._due.get(key, now):
             return

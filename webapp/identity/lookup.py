@@ -1,8 +1,8 @@
-"""Principals and tenants by what names them, remembered in the process while they are current.
+"""Principals by email and tenants by slug, cached in the process while they are current.
 
-What is remembered carries the generation of everything that identity rests on, and counts only
-while that generation is the current one: a change ends it in every process, with the transaction
-that made the change.
+A cached value carries the generation of all identity data, and counts only while that generation is
+the current one. A change invalidates it in every process, with the transaction that makes the
+change.
 """
 
 from collections.abc import Iterable
@@ -31,15 +31,16 @@ def init_app(app: Flask) -> None:
 
 
 def remembered() -> GenerationCache:
-    """What this process knows of identity."""
+    """This process's cache of principals, tenants and tokens."""
     cache: GenerationCache = current_app.extensions["identity"]
     return cache
 
 
 def find_principal(email: str, token_id: UUID | None, *, mfa: bool) -> Principal | None:
-    """The principal with this address, of whom another principal speaks.
+    """The principal with this address, for whom another principal asks.
 
-    `token_id` is the other's token. `mfa` is what the other says of the second factor.
+    `token_id` is the asking principal's token. `mfa` is what the asking principal says about the
+    second factor.
     """
     email = email.lower()
     generation = read_generations({IDENTITY_TAG})[IDENTITY_TAG]
@@ -56,7 +57,7 @@ def find_principal(email: str, token_id: UUID | None, *, mfa: bool) -> Principal
 
 
 def find_tenant_id(slug: str) -> UUID | None:
-    """The id of the tenant with this slug; none of a tenant that has ended."""
+    """The id of the tenant with this slug; `None` if there is none, or if it has ended."""
     generation = read_generations({IDENTITY_TAG})[IDENTITY_TAG]
     tenant_id: UUID | None = remembered().get(("tenant", slug), generation)
     if tenant_id is not None:
@@ -71,7 +72,7 @@ def find_tenant_id(slug: str) -> UUID | None:
 
 
 def require_tenant(slug: str) -> None:
-    """Raises `NotFound` for a slug that no tenant has, not even one that has ended."""
+    """Raise `NotFound` for a slug that no tenant has, not even an ended one."""
     with db.scoped(IdentityScope()):
         if not has_tenant(db.session, slug):
             raise NotFound(f"There is no tenant {slug}.")
@@ -100,7 +101,7 @@ def load_principal(
     expires_at: datetime | None = None,
     mfa: bool,
 ) -> Principal:
-    """The principal of a row, with the roles that it holds now."""
+    """Read the principal of a row, with its current roles."""
     roles = session.scalars(
         select(PlatformRoleRow.role).where(PlatformRoleRow.principal_id == row.id)
     )

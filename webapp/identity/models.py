@@ -22,7 +22,7 @@ class Tenant(Base):
     name: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=NOW)
     ended_at: Mapped[datetime | None] = mapped_column(Timestamp)
-    """Since when nobody is a member of it or may elevate to it; what it has stored stays."""
+    """When the tenant ended. Since then nobody is a member or may elevate to it; its rows stay."""
 
     __table_args__ = (CheckConstraint("slug ~ '^[a-z0-9][a-z0-9-]{0,62}$'", name="slug"),)
 
@@ -34,7 +34,7 @@ class PrincipalRow(Base):
     email: Mapped[str] = mapped_column(Text, unique=True)
     created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=NOW)
     ended_at: Mapped[datetime | None] = mapped_column(Timestamp)
-    """Since when the principal has no credential and no role."""
+    """When the principal ended. Since then it has no credential and no role."""
 
 
 class PlatformRoleRow(Base):

@@ -1,4 +1,4 @@
-"""Who is asking: the authenticated principal, as a value."""
+"""The authenticated principal, as a value."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,9 +11,9 @@ PlatformRole = Literal["support", "engineer", "auditor", "owner", "service"]
 
 TENANT_ROLES: tuple[TenantRole, ...] = ("member", "admin")
 STAFF_ROLES: tuple[PlatformRole, ...] = ("support", "engineer", "auditor", "owner")
-"""People's roles."""
+"""The platform roles of people."""
 PLATFORM_ROLES: tuple[PlatformRole, ...] = (*STAFF_ROLES, "service")
-"""A service asks on behalf of people, and accesses nothing itself."""
+"""All platform roles. A service asks on behalf of people, and accesses nothing itself."""
 
 MAX_EMAIL = 320
 
@@ -33,13 +33,13 @@ class Principal:
     platform_roles: frozenset[PlatformRole]
     memberships: tuple[Membership, ...]
     token_id: UUID | None
-    """The API token that was shown; `None` for a principal known by another credential."""
+    """The API token of the request; `None` for a principal with another credential."""
     expires_at: datetime | None
     """When the credential ends; `None` for one that does not."""
     mfa: bool = False
     """Whether a second factor was shown for the credential."""
     ended: bool = False
-    """Whether the user has ended: only of a user of whom another principal speaks."""
+    """Whether the user has ended; only possible if another principal asks for the user."""
 
     def membership(self, slug: str) -> Membership | None:
         return next((m for m in self.memberships if m.tenant == slug), None)

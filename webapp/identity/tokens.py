@@ -1,7 +1,7 @@
-"""Bearer tokens: what a token is, whom it stands for, and when it was last used.
+"""Bearer tokens: their form, their principals and their last use.
 
-A verified token is remembered in the process together with the generation of everything that
-identity rests on (see `lookup`): a revocation counts from the next request on, in every process.
+A verified token is cached in the process together with the generation of all identity data (see
+`lookup`). So a revocation counts from the next request on, in every process.
 """
 
 import hashlib
@@ -53,14 +53,14 @@ def make_secret() -> str:
 
 
 def digest(token: str) -> bytes:
-    """What is kept of a token."""
+    """The hash of a token, which is all that is stored of it."""
     return hashlib.sha256(token.encode()).digest()
 
 
 def authenticate_bearer(request: Request, expect: Expect) -> Principal | None:
     """Authenticate by an API token in the Authorization header, and note the token's use.
 
-    `None` where the header has none; raises `Unauthenticated` for one that is not good.
+    Returns `None` where the header has no token; raises `Unauthenticated` for a bad one.
     """
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token.startswith(TOKEN_PREFIX):
@@ -108,7 +108,7 @@ def _load(session: Session, token_hash: bytes) -> Principal:
 
 
 def touch(token_id: UUID, used_at: datetime) -> None:
-    """Store the last use. It never moves back, although such notes may arrive out of order."""
+    """Store the last use. It never moves back, although reports may arrive out of order."""
     db.session.execute(
         update(ApiToken)
         .where(

@@ -1,4 +1,4 @@
-"""Request ids, structured logs, metrics, health: what operators see of the service."""
+"""Request ids, structured logs, metrics and health, for those who operate the service."""
 
 from flask import Flask
 
@@ -7,7 +7,7 @@ from webapp.settings import Settings
 
 
 def init_app(app: Flask) -> None:
-    """Set up by `app.extensions["settings"]`, before anything else that has hooks."""
+    """Set up logs, request hooks and health; comes before all that registers request hooks."""
     settings: Settings = app.extensions["settings"]
     logs.configure(settings.env)
     request_log.init_app(app)

@@ -1,4 +1,4 @@
-"""gunicorn's own log lines, and its own answers to what is not HTTP, in the form of all others."""
+"""gunicorn's own log lines and error answers, in the same form as all others."""
 
 from socket import socket
 from typing import Any
@@ -17,7 +17,7 @@ from webapp.settings import SettingsError, read_settings
 
 
 class GunicornLogger(Logger):  # type: ignore[misc]  # gunicorn ships no types
-    """For `logger_class` in gunicorn.conf.py."""
+    """The `logger_class` of gunicorn.conf.py."""
 
     def setup(self, cfg: Config) -> None:
         super().setup(cfg)
@@ -28,9 +28,9 @@ class GunicornLogger(Logger):  # type: ignore[misc]  # gunicorn ships no types
 
 
 class ProblemWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no types
-    """For `worker_class`: answers what it takes for no HTTP with a problem instead of HTML.
+    """The `worker_class`, which answers malformed HTTP with a problem.
 
-    gunicorn's page repeats the text of its exception.
+    gunicorn's own HTML page would repeat the text of its exception.
     """
 
     def handle_error(self, req: Any, client: socket, addr: Any, exc: BaseException) -> None:
@@ -59,7 +59,7 @@ def _problem(status: int) -> bytes:
             "type": f"urn:sightline:problem:{code}",
             "title": title,
             "status": status,
-            "instance": "*",  # of the server as a whole: the path could not be read
+            "instance": "*",  # the server as a whole: the path could not be read
             "code": code,
             "request_id": request_id,
         }

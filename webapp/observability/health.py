@@ -1,4 +1,4 @@
-"""`/healthz`: this process. `/readyz`: what it depends on. `/metrics`."""
+"""The routes `/healthz` (this process), `/readyz` (its dependencies) and `/metrics`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -39,8 +39,10 @@ def init_app(app: Flask) -> None:
 
 
 def add_check(app: Flask, name: str, check: Callable[[], None]) -> None:
-    """Have `/readyz` and `flask doctor` ask what a feature needs, too; `check` raises, in an
-    application context, where that is not well."""
+    """Add a check of a feature's dependency to `/readyz` and `flask doctor`.
+
+    `check` runs in an application context, and raises where the dependency is not well.
+    """
     app.extensions[PROBES][name] = Probe(name, partial(_in_context, app, check))
 
 
@@ -59,8 +61,8 @@ def get_health() -> Response:
 def get_readiness() -> Response:
     """Ask whether this process can serve requests
 
-    `checks` says of the database, its schema, the cache, the broker and this process's journal how
-    each is. The answer comes within a second, also where one of them hangs.
+    `checks` has the state of the database, its schema, the cache, the broker and this process's
+    journal. The answer comes within a second, even if one of them hangs.
     """
     findings = run_probes(current_app.extensions[PROBES])
     ready = all(finding.ok for finding in findings.values())
@@ -99,7 +101,7 @@ def _check_migrations() -> None:
 
 @cache
 def _heads() -> frozenset[str]:
-    from webapp.db import migrate  # Alembic, which no start should wait for
+    from webapp.db import migrate  # imports Alembic, for which no start should wait
 
     return migrate.heads()
 

@@ -1,6 +1,6 @@
 """Structured logs on stderr, ours and every library's, through one formatter.
 
-JSON where we are deployed, readable lines in development.
+Lines are JSON where the service is deployed, and made for reading in development.
 """
 
 import json
@@ -27,10 +27,10 @@ Render = Callable[[WrappedLogger, str, MutableMapping[str, Any]], str]
 
 
 class Stderr:
-    """Finds stderr anew for each line, since tests and servers replace it."""
+    """A stream that finds stderr anew for each line, since tests and servers replace it."""
 
     def msg(self, line: str) -> None:
-        # Whoever read our logs may be gone; that is no reason to answer 500.
+        # The reader of the log may be gone, which is no reason to answer 500.
         with suppress(OSError, ValueError):
             sys.stderr.write(line + "\n")
 
@@ -60,7 +60,7 @@ def configure(env: Environment) -> None:
 
 
 def request_handler(env: Environment) -> logging.Handler:
-    """A handler for records that carry their line as `fields`, none of which holds a secret."""
+    """Make a handler for records that carry their line as `fields`, none of which is secret."""
     handler = _Handler()
     handler.setFormatter(_FieldsFormatter(render_pretty if env == "development" else render_json))
     return handler
@@ -96,13 +96,13 @@ def _adopt_standard_logging(formatter: logging.Formatter) -> None:
         library = logging.getLogger(name)
         library.handlers.clear()
         library.propagate = True
-    # Its line for each request repeats ours, and holds the query string.
+    # Its line for each request repeats that of `request_log`, and holds the query string.
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def _keep_ours(loglevel: int | None = None, **_: object) -> None:
-    """Celery sets up logging of its own unless somebody receives this signal."""
+    """Keep these handlers: Celery sets up its own unless this signal has a receiver."""
     logging.getLogger().setLevel(loglevel or logging.INFO)
 
 

@@ -1,6 +1,6 @@
 """Metrics for Prometheus, of all processes together where `PROMETHEUS_MULTIPROC_DIR` is set.
 
-Other modules define their own counters beside what they count; they come out here by themselves.
+Other modules define their counters beside what they count. All of them are exposed here.
 """
 
 import os
@@ -35,7 +35,7 @@ SECONDS = Histogram(
 
 
 def count_request(method: str, route: str, status: int, seconds: float) -> None:
-    """Clients choose the method, so that only the known ones get a label of their own."""
+    """Count a request. Clients choose the method, so only known methods get their own label."""
     requests, durations = _of(method if method in METHODS else "other", route, status)
     requests.inc()
     durations.observe(seconds)

@@ -1,4 +1,4 @@
-"""Checks of dependencies that may hang: each in its own thread, and nobody waits past the limit."""
+"""Checks of dependencies that may hang: each has its own thread, and nobody waits for long."""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -13,13 +13,13 @@ LIMIT = 1.0
 """Seconds that one run of all probes may take."""
 
 ABANDONED = 30.0
-"""Seconds after which a check that hangs is left to itself and another may start."""
+"""Seconds after which a hanging check is abandoned and another may start."""
 
 log = structlog.get_logger()
 
 
 class CheckFailed(Exception):
-    """A check's own words for what is wrong, fit to be shown to anybody."""
+    """A check has failed; the text may be shown to anybody."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class _Check:
 
 
 class Probe:
-    """One check, never running twice at a time: who asks meanwhile waits for the same answer.
+    """A check that never runs twice at a time: all who start it meanwhile wait for one result.
 
     `check` raises when the dependency is not well.
     """
@@ -54,7 +54,7 @@ class Probe:
         with self._lock:
             if self._running is None or not self._running.current:
                 self._running = _Check()
-                # A daemon: a check that hangs must not keep the process from ending.
+                # A daemon thread: a hanging check must not keep the process from ending.
                 Thread(target=self._run, args=(self._running.future,), daemon=True).start()
             return self._running.future
 
@@ -71,7 +71,7 @@ class Probe:
 
 
 def run_probes(probes: Mapping[str, Probe], limit: float = LIMIT) -> dict[str, ProbeResult]:
-    """What each probe finds, all at once, within `limit` seconds."""
+    """Run all probes at once, and return their results within `limit` seconds."""
     deadline = monotonic() + limit
     running = {name: probe.start() for name, probe in probes.items()}
     return {name: _wait(result, deadline, limit) for name, result in running.items()}

@@ -1,4 +1,4 @@
-"""What no log may say, whoever says it: tokens, passwords, cookies, parameters of SQL."""
+"""Redaction of log lines: no tokens, passwords, cookies or parameters of SQL."""
 
 import re
 from collections.abc import Mapping
@@ -30,16 +30,17 @@ _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\b((?:set-)?cookie[\"']?\s*[=:]\s*)[^\r\n]+", re.IGNORECASE), rf"\1{MASK}"),
     (re.compile(r"^\[parameters: .*$", re.MULTILINE), f"[parameters: {MASK}]"),
 )
-"""SQLAlchemy writes a statement's parameters, people's data, on a line of their own."""
+"""Patterns of secrets, and what replaces them. The last pattern is for SQLAlchemy, which writes a
+statement's parameters, people's data, on a line of their own."""
 
 
 def redact(event: Mapping[str, Any]) -> dict[str, Any]:
-    """The event without its secrets, of nothing but JSON's types, times and UUIDs."""
+    """Copy an event without its secrets; the copy has only JSON's types, times and UUIDs."""
     return {str(name): _redact(name, value, 1) for name, value in event.items()}
 
 
 def scrub(text: str) -> str:
-    """The text without what accesses like a secret."""
+    """Mask everything in a text that resembles a secret."""
     for pattern, masked in _SECRETS:
         text = pattern.sub(masked, text)
     return text
@@ -62,7 +63,7 @@ def _clean(value: Any, depth: int) -> Any:
         case Mapping():
             return {scrub(str(key)): _redact(key, inner, depth + 1) for key, inner in value.items()}
         case (str() as name, inner) if isinstance(value, tuple):
-            return [scrub(name), _redact(name, inner, depth + 1)]  # a header, for one
+            return [scrub(name), _redact(name, inner, depth + 1)]  # such as a header
         case list() | tuple() | set() | frozenset():
             return [_clean(inner, depth + 1) for inner in value]
     return scrub(repr(value))

@@ -1,7 +1,7 @@
-"""Each request's id, its line in the log, its metrics, and the headers that every answer has.
+"""The id, the log line, the metrics and the common headers of each request.
 
-`init_app` comes first in `create_app`: so its `before_request` runs before all others, and its
-`after_request` after all others.
+`init_app` comes first in `create_app`. So its `before_request` hook runs before all others, and its
+`after_request` hook after all others.
 """
 
 import atexit

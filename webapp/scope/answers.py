@@ -1,6 +1,6 @@
-"""How a surface's view answers: each way counts the rows that the answer shows.
+"""Answers of surfaces: each function counts the rows that its answer shows.
 
-`make lint-scope` refuses a surface whose view answers in no way of this module.
+`make lint-scope` refuses a surface whose view answers without a function of this module.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class Page(Protocol):
 def respond(
     schema: ma.Schema, value: Any, *, rows: int | None, etag: str | None = None, status: int = 200
 ) -> Response:
-    """`value` as JSON, by default with the entity tag of its bytes.
+    """Answer with `value` as JSON; its entity tag is by default that of the bytes.
 
     `rows` is the number of rows shown; `None` where the answer shows none.
     """
@@ -36,19 +36,19 @@ def respond(
 
 
 def respond_page(schema: ma.Schema, page: Page) -> Response:
-    """A page of a list as JSON."""
+    """Answer with a page of a list as JSON."""
     return respond(schema, page, rows=len(page.items))
 
 
 def respond_cached(cached: Cached[PageT]) -> Response:
-    """A cached page of a list, byte for byte."""
+    """Answer with a cached page of a list, byte for byte."""
     return respond_json(cached.json, rows=len(cached.value.items), etag=cached.etag)
 
 
 def respond_json(
     body: bytes, *, rows: int | None, etag: str | None = None, status: int = 200
 ) -> Response:
-    """JSON that has been written already."""
+    """Answer with JSON that is written already."""
     state = current_state()
     if rows is not None and state.surface is not None and state.accesses:
         recorder.count_rows(state.surface.name, rows)
@@ -56,5 +56,5 @@ def respond_json(
 
 
 def respond_empty() -> Response:
-    """204: nothing is shown."""
+    """Answer 204, without a body."""
     return Response(status=204)

@@ -26,8 +26,8 @@ def lint_command(*, as_json: bool) -> None:
 
 
 def _text(report: Report) -> str:
-    accessed = f"{report.routes} routes, {report.tables} tenant tables, {report.files} files"
+    checked = f"{report.routes} routes, {report.tables} tenant tables, {report.files} files"
     if report.findings:
         lines = [str(finding) for finding in report.findings]
-        return "\n".join([*lines, f"{len(lines)} found in {accessed}."])
-    return f"Every way to tenants' rows is declared: {accessed}."
+        return "\n".join([*lines, f"{len(lines)} found in {checked}."])
+    return f"Every way to tenants' rows is declared: {checked}."

@@ -1,7 +1,8 @@
-"""May this principal use this surface in the scope it asks for? Values in, a decision out.
+"""Decide whether a principal may use a surface in a requested scope: values in, a decision out.
 
-One's own tenant: by one's role in it. A foreign tenant, or all of them: only with a role that the
-surface names, for a reason, and then as the rules say. Nothing said is a denial.
+In the principal's own tenant, the role there decides. A foreign tenant, or all tenants, takes a
+role that the surface names, a reason, and rules that allow it. Where no rule says anything, the
+decision is a denial.
 """
 
 from dataclasses import dataclass
@@ -22,16 +23,18 @@ class Surface:
     platform_roles: frozenset[PlatformRole]
     """The roles that rules may let elevate to it; empty for a surface that cannot be elevated."""
     changes: bool = False
-    """A change is committed when the view returns, and recorded in one's own scope too."""
+    """Whether its view changes rows: they are committed when the view returns, and the change is
+    recorded in the principal's own tenant too."""
     caches: tuple[str, ...] = ()
     """The kinds of rows that its cached answers come from (prefixes of cache tags)."""
     open_because: str | None = None
-    """A surface is closed: what cannot be recorded is not shown. One that states here why it may
-    be open answers nevertheless, raises an alarm, and is recorded as soon as possible. A surface
-    that changes something cannot be open."""
+    """Why the surface may be open. A closed surface shows nothing that cannot be recorded. An open
+    one answers nevertheless, raises an alarm, and is recorded as soon as possible. A surface that
+    changes something cannot be open."""
     personal: bool = False
-    """It shows and changes what concerns the principal, in no tenant's scope: their own requests
-    and those that they decide about. Its view records its changes."""
+    """Whether it shows and changes what concerns the principal, in no tenant's scope: the
+    principal's own requests, and those that the principal decides about. Its view records its
+    changes."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ Target = TenantTarget | GlobalTarget
 
 @dataclass(frozen=True)
 class RulesOutcome:
-    """What the rules said of an elevation."""
+    """What the rules say about an elevation."""
 
     explanation: str
     rules: tuple[UUID, ...] = ()
@@ -61,17 +64,17 @@ class RulesOutcome:
     excluded: Exclusion = NO_EXCLUSION
     grants: tuple[UUID, ...] = ()
     minutes: int | None = None
-    """For how long at most, where the rules say."""
+    """The longest time that the rules allow, where they set one."""
     breaks_glass: bool = False
-    """Whether it needs an incident to be open, or to be opened."""
+    """Whether the elevation needs an open incident."""
     bypassed_approvals: tuple[UUID | None, ...] = ()
-    """Whose approvals break-glass does without: tenants, or `None` for the platform."""
+    """The owners whose approvals break-glass bypasses: tenants, or `None` for the platform."""
 
 
 @dataclass(frozen=True)
 class Allowed:
     outcome: RulesOutcome | None = None
-    """`None` in one's own tenant, where rules have no say."""
+    """`None` in the principal's own tenant, where rules are not asked."""
 
     @property
     def elevated(self) -> bool:
@@ -90,7 +93,7 @@ class Denied:
 
 @dataclass(frozen=True)
 class NeedsReason:
-    """An elevation would be decided, but no reason was given."""
+    """No reason was given, and an elevation is not decided without one."""
 
 
 @dataclass(frozen=True)
@@ -102,22 +105,22 @@ Decision = Allowed | Denied | NeedsReason | NeedsApproval
 
 
 class Decider(Protocol):
-    """What `create_app` binds: how rules and grants decide an elevation."""
+    """Decides elevations by rules and grants; `create_app` binds one."""
 
     def decide(
         self, principal: Principal, surface: str, target: Target, reason: Reason, ip: str | None
     ) -> Decision:
-        """What the rules say now of an elevation."""
+        """Decide an elevation by the current rules and grants."""
         ...
 
     def use_break_glass(
         self, principal: Principal, target: Target, reason: Reason, outcome: RulesOutcome
     ) -> Decision:
-        """What becomes of an elevation that the rules allow by break-glass."""
+        """Decide an elevation that the rules allow by break-glass, with its incident."""
         ...
 
     def cache_tags(self, target: Target, holder: UUID | None) -> tuple[str, ...]:
-        """The cache tags that a decision about the holder's elevation rests on."""
+        """The cache tags of what a decision about the holder's elevation is made from."""
         ...
 
 
@@ -133,7 +136,7 @@ def decide(
         membership = principal.membership(target.slug)
         if membership is not None:
             if membership.role in surface.tenant_roles:
-                return _AT_HOME
+                return _ALLOWED_IN_OWN_TENANT
             return Denied(f"The role {membership.role} may not do this.")
     if reason is None:
         return NeedsReason()
@@ -146,4 +149,4 @@ def decide(
     return decision
 
 
-_AT_HOME = Allowed()
+_ALLOWED_IN_OWN_TENANT = Allowed()

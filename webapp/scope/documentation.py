@@ -1,4 +1,4 @@
-"""What the API's description says of reasons."""
+"""Descriptions of a reason's fields, for the API's description."""
 
 from webapp.http.schema import Fields
 

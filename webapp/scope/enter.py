@@ -55,10 +55,11 @@ def enter_scope(
     """A context manager that runs a block in the scope that `target` names.
 
     An elevation, and any use of a surface that changes something, has begun in the journal before
-    this returns, allowed or not.
+    this returns, whether it is allowed or not.
 
-    Raises `Forbidden` in one's own tenant; `ReasonRequired`, `ElevationDenied`, `ApprovalRequired`
-    beyond it; `NotFound` for a tenant that does not exist, which only those learn who may elevate.
+    Raises `Forbidden` in the principal's own tenant, and `ReasonRequired`, `ElevationDenied` or
+    `ApprovalRequired` beyond it. Raises `NotFound` for a tenant that does not exist: only those who
+    may elevate learn that.
     """
     decision = decide(principal, surface, target, reason, ip, current_decider())
     if isinstance(decision, NeedsReason):

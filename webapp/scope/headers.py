@@ -1,4 +1,4 @@
-"""The request's scope and reason, parsed from their headers (RFC 9651 items)."""
+"""The scope and the reason of a request, parsed from its headers (RFC 9651 items)."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,7 +16,7 @@ MAX_NOTE = 1000
 
 
 class HeaderError(ValueError):
-    """What is wrong with a header, in words for the person who sent it."""
+    """A header is malformed; the text is for the person who sent it."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What every surface adds to the API's description: its headers and the errors of its guard."""
+"""Headers and errors that every surface adds to the API's description."""
 
 from typing import Any, Final
 
@@ -77,16 +77,16 @@ def _add_headers(operation: Operation, declared: Surface) -> None:
         headers[EXCLUDED_HEADER] = "Excluded"
     for status, response in operation["responses"].items():
         if isinstance(response, dict):  # a string refers to an error
-            located = {"Location": "Location"} if _names_what_was_made(status, declared) else {}
+            located = {"Location": "Location"} if _has_location(status, declared) else {}
             response["headers"] = {**headers, **located, **response.get("headers", {})}
 
 
-def _names_what_was_made(status: int | str, declared: Surface) -> bool:
-    """Personal surfaces may make several things at once."""
+def _has_location(status: int | str, declared: Surface) -> bool:
+    """Whether an answer has a Location. A personal surface may create several things at once."""
     return str(status) == "201" and not declared.personal
 
 
 def _errors_of(declared: Surface) -> set[int]:
-    """The errors of a surface's guard, and of a change that conflicts with what is there."""
+    """The errors of a surface's guard, and of a change that conflicts with an existing row."""
     named = set() if declared.personal else {400, 404, 422}
     return {401, 403, 503} | named | ({409} if declared.changes else set())

@@ -1,4 +1,4 @@
-"""What every feature says of accesses, on the wire: tenants, surfaces, reasons."""
+"""Wire fields of accesses that features share: tenants, surfaces and reasons."""
 
 from marshmallow import ValidationError, fields, validate
 
@@ -19,7 +19,7 @@ SURFACES = [
         error="Must be a surface, or a prefix and `.*`.",
     ),
 ]
-"""Those that a rule or a filter covers."""
+"""The validators of a pattern of surfaces, in a rule or a filter."""
 
 
 def is_printable(value: str) -> None:
@@ -28,7 +28,7 @@ def is_printable(value: str) -> None:
 
 
 class GivenReasonSchema(Schema):
-    """As the header has it that a person sends with an access."""
+    """A reason for an access, with the same fields as the header `Sightline-Reason`."""
 
     model = Reason
     descriptions = documentation.GIVEN_REASON_FIELDS

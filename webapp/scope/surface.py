@@ -1,7 +1,7 @@
-"""`@surface`: a view's declaration of what it shows or changes, and of who may use it.
+"""`@surface`: declares what a view shows or changes, and who may use it.
 
-The decorated view runs inside the scope that the request asked for, or not at all. What it changes
-is committed when it returns. `make lint-scope` refuses a route that declares neither a surface nor
+The decorated view runs inside the requested scope, or not at all. Its changes are committed when it
+returns. `make lint-scope` refuses a route that declares neither a surface nor
 `@public`.
 """
 
@@ -51,8 +51,8 @@ def surface(
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Declare a view to be the surface `name`; the fields are those of `decision.Surface`.
 
-    A surface is closed: nothing of it leaves before its record is durable, unless `open_because`
-    says why its rows may be seen even so.
+    A surface is closed: no answer leaves before its record is durable, unless `open_because` says
+    why its rows may be shown without a record.
     """
     declared = Surface(
         name=name,
@@ -120,9 +120,9 @@ def _private(response: R) -> R:
 def _expected_tags(
     declared: Surface, requested: str | None, hint: Principal | None
 ) -> Sequence[str]:
-    """Guess the cache tags that this request will ask for, so that they come with the token's.
+    """Guess the cache tags of this request, so that they are read together with the token's.
 
-    A guess costs nothing when it is wrong: the reader then fetches what it needs.
+    A wrong guess costs nothing: the reader then fetches the tags that it needs.
     """
     if declared.personal:
         return []
@@ -143,7 +143,7 @@ def _expected_tags(
 
 
 def _own_tenant(principal: Principal | None, slug: str | None) -> UUID | None:
-    """The principal's tenant of this slug, or the only one."""
+    """The principal's tenant with this slug, or without a slug the principal's only tenant."""
     own = [m for m in principal.memberships if slug in (None, m.tenant)] if principal else []
     return own[0].tenant_id if len(own) == 1 else None
 

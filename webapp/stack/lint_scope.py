@@ -1,4 +1,4 @@
-"""`make lint-scope`: `flask scope lint` on a database that is migrated for it alone."""
+"""`make lint-scope`: runs `flask scope lint` on a database that is migrated for it alone."""
 
 import os
 import subprocess

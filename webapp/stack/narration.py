@@ -1,4 +1,4 @@
-"""How the story looks on a terminal: chapters, requests and the decisive lines of their answers."""
+"""Output of the story: chapters, requests and the decisive lines of their answers."""
 
 from http import HTTPStatus
 

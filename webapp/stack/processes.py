@@ -26,7 +26,7 @@ METRICS = "PROMETHEUS_MULTIPROC_DIR"
 """Directory where processes keep their metrics, which `/metrics` and `cache stats` add up."""
 
 READY = 60
-"""Seconds to wait for the web server; after that its own lines say what is wrong."""
+"""Seconds to wait for the web server. After that, its own lines say what is wrong."""
 
 
 SHUTDOWN = 20

@@ -1,4 +1,4 @@
-"""`make demo`: what Sightline does, told by real requests to servers that end with the story."""
+"""`make demo`: shows what Sightline does by real requests to servers that end with the story."""
 
 import os
 import signal
@@ -33,7 +33,7 @@ BEFORE_THE_KILL = 10
 
 SEED = ("flask", "--app", "wsgi", "demo", "seed")
 PAUSE = 0.05
-"""Seconds between accesses that the cache answers: all events fit on one page of the ledger."""
+"""Seconds between accesses that the cache answers. All their events fit on one page of a list."""
 
 REASON = 'incident;ticket="INC-4711"'
 RULES = Request("engineer", "/admin/api/rules?limit=200", scope="global", reason=REASON)
@@ -55,12 +55,12 @@ LEDGER = Request(
     scope="global",
     reason=REASON,
 )
-OF_NO_CALLER = ("CELERY_BROKER_URL", "SMTP_URL", "MAIL_FROM", "WEBHOOK_URL", "WEBHOOK_SECRET")
-"""Settings of the caller's that the story does without."""
+UNUSED_SETTINGS = ("CELERY_BROKER_URL", "SMTP_URL", "MAIL_FROM", "WEBHOOK_URL", "WEBHOOK_SECRET")
+"""Settings of the caller's that the story does not use."""
 
 
 class NotAsTold(Exception):
-    """A step went another way than the story says."""
+    """A step did not do what the story says."""
 
 
 def main() -> int:
@@ -241,7 +241,7 @@ def _environment(stack: Stack, home: Path) -> dict[str, str]:
     metrics = home / "metrics"
     metrics.mkdir()
     return {
-        **dict.fromkeys(OF_NO_CALLER, ""),
+        **dict.fromkeys(UNUSED_SETTINGS, ""),
         **stack.environment,
         "SIGHTLINE_ENV": "development",
         "SIGHTLINE_HOME": str(home),

@@ -1,10 +1,10 @@
-"""What the stack tells the person who started it."""
+"""Messages to the person who started the stack."""
 
 import click
 
 
 def say(text: str = "") -> None:
-    """Print a line at once, before what it announces takes its time."""
+    """Print a line at once, before what it announces begins."""
     click.echo(text)
 
 

@@ -9,7 +9,7 @@ from webapp.settings import Settings
 
 
 def init_app(app: Flask) -> None:
-    """Set up Celery by `celeryconfig`; its tasks run in an application context of their own."""
+    """Set up Celery by `celeryconfig`. Each task runs in an application context of its own."""
     settings: Settings = app.extensions["settings"]
 
     class ContextTask(Task[Any, Any]):

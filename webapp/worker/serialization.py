@@ -1,4 +1,4 @@
-"""How tasks are written for the broker: JSON by orjson."""
+"""The serializer of tasks: JSON, written and read by orjson."""
 
 import json
 from typing import Any
@@ -7,7 +7,7 @@ import orjson
 from kombu.serialization import register
 
 SERIALIZER = "orjson"
-"""JSON like kombu's own, without kombu's encoding of Python objects, which no task here has."""
+"""JSON, without kombu's encoding of Python objects: no task here has any."""
 
 
 def _dump(value: object) -> str:
@@ -20,7 +20,7 @@ def _dump(value: object) -> str:
 def _load(text: str) -> Any:
     try:
         return orjson.loads(text)
-    except ValueError:  # the same; what is no JSON at all is none for the other either
+    except ValueError:  # as above; what is not JSON at all is refused here too
         return json.loads(text)
 
 

@@ -20,7 +20,7 @@ def init_app(
 ) -> None:
     """Register the API's blueprints and the pages that describe them.
 
-    `plugins` are apispec's: each describes what a layer above adds to the operations of its views.
+    Each apispec plugin describes what a room above adds to the operations of its views.
     """
     settings: Settings = app.extensions["settings"]
     server = {"url": settings.public_url, "description": "Where people reach this installation."}

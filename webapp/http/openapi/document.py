@@ -49,11 +49,11 @@ blueprint = Blueprint(
 
 
 class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest ships no types
-    """flask-smorest's API with our configuration and our errors."""
+    """flask-smorest's API with Sightline's configuration and errors."""
 
     ERROR_SCHEMA = ProblemSchema
     DEFAULT_ERROR_RESPONSE_NAME = None
-    """Errors are described by status; a bare `default` would say nothing of them."""
+    """Errors are described by status. A bare `default` would add nothing."""
 
     def __init__(
         self,
@@ -74,11 +74,11 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest ships no ty
                 **({"servers": list(servers)} if servers else {}),
             },
         )
-        # flask-smorest's numbered pages, which no list here has.
+        # flask-smorest describes numbered pages, which no list here has.
         self.spec.components.schemas.pop("PaginationMetadata", None)
 
     def handle_http_exception(self, error: HTTPException) -> Response:
-        """flask-smorest registers this method; what it answers is ours, whoever registers last."""
+        """Answer as `webapp.http.errors` does: flask-smorest registers this method as a handler."""
         return problem_of_http(error)
 
 

@@ -1,6 +1,6 @@
-"""What each operation of the document says beside its shapes: its id, who may call it, its errors.
+"""The id, the security and the errors of each operation in the document.
 
-Everything here follows from facts of the operation, so that no view can forget it.
+They are derived from the operation itself, so that no view can forget them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -61,7 +61,7 @@ ERRORS: Final[Mapping[int, Sequence[type[errors.AppError]]]] = {
     500: (errors.AppError,),
     503: (errors.AuditUnavailable, errors.DatabaseUnavailable),
 }
-"""What an answer of each status may stand for; of none of ours where the web framework refuses."""
+"""The errors of each status; none where only the web framework refuses a request."""
 ERROR_HEADERS: Final = {
     401: {"WWW-Authenticate": "WWWAuthenticate"},
     503: {"Retry-After": "RetryAfter"},
@@ -69,8 +69,10 @@ ERROR_HEADERS: Final = {
 
 
 class OperationsPlugin(BasePlugin):
-    """Gives each operation its id, the errors that its parts can cause, and no credentials where
-    its view is public."""
+    """Gives each operation its id and the errors that its parts can cause.
+
+    An operation whose view is public needs no credentials.
+    """
 
     def __init__(self, app: Flask) -> None:
         self._app = app
@@ -105,7 +107,7 @@ def add_errors(operation: Operation, *statuses: int) -> None:
 
 
 def add_conditions(method: str, operation: Operation) -> None:
-    """Describe entity tags: every answer has one, a read may name it, a change has to."""
+    """Describe entity tags: every answer has one, a read may send it, a change must send it."""
     responses = operation.setdefault("responses", {})
     for response in responses.values():
         if isinstance(response, dict) and "content" in response:

@@ -43,7 +43,7 @@ def page() -> Response:
 
 
 @blueprint.get("/<name>")
-@public("files of Swagger UI and of this page, and the contract, as anybody may read them")
+@public("files of Swagger UI and of this page, and the contract, which anybody may read")
 def asset(name: str) -> Response:
     if name not in ASSETS:
         abort(404)

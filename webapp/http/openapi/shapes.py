@@ -1,4 +1,4 @@
-"""Request bodies, answers and parameters in the document, as the marshmallow schemas have them."""
+"""Request bodies, answers and parameters in the document, from the marshmallow schemas."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,13 +9,12 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 
 
 class ShapesPlugin(MarshmallowPlugin):
-    """apispec's plugin, which also adds what each schema says of itself, and takes null out of
-    queries."""
+    """apispec's plugin, which also adds examples and descriptions, and takes null from queries."""
 
     def init_spec(self, spec: APISpec) -> None:
         super().init_spec(spec)
         if self.converter is not None:
-            add: Any = self.converter.add_attribute_function  # which apispec gives no types
+            add: Any = self.converter.add_attribute_function  # apispec does not type it
             add(_describe)
 
     def operation_helper(
@@ -29,7 +28,7 @@ class ShapesPlugin(MarshmallowPlugin):
         for operation in described.values():
             for parameter in operation.get("parameters", ()):
                 if isinstance(parameter, dict) and parameter["in"] == "query":
-                    _take_null_out(parameter["schema"])
+                    _remove_null(parameter["schema"])
 
 
 def _media(operation: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -46,8 +45,8 @@ def _add_example(media: dict[str, Any]) -> None:
         media["example"] = example
 
 
-def _take_null_out(schema: dict[str, Any]) -> None:
-    """A filter that is absent loads as `None`, but a query string cannot spell null."""
+def _remove_null(schema: dict[str, Any]) -> None:
+    """Remove null from a parameter: an absent filter is `None`, but no query can send null."""
     if isinstance(schema.get("type"), list):
         (schema["type"],) = [kind for kind in schema["type"] if kind != "null"]
     if schema.get("default", ...) is None:
