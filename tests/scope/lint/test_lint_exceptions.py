@@ -14,13 +14,13 @@ from webapp.scope.lint.exceptions import (
     parse_exceptions,
     read_committed,
 )
-from webapp.scope.lint.finding import Finding
+from webapp.scope.lint.finding import LintFinding
 
 KEY = ("webapp/a.py", "commit")
 
 
-def found(times: int) -> list[Finding]:
-    return [Finding("webapp/a.py", line, "commit", "") for line in range(1, times + 1)]
+def found(times: int) -> list[LintFinding]:
+    return [LintFinding("webapp/a.py", line, "commit", "") for line in range(1, times + 1)]
 
 
 def listed(count: int) -> dict[tuple[str, str], ExceptionEntry]:
@@ -54,7 +54,10 @@ def test_a_stale_entry_is_found() -> None:
 
 
 def test_other_files_and_rules_are_not_covered() -> None:
-    others = [Finding("webapp/b.py", 1, "commit", ""), Finding("webapp/a.py", 1, "bulk", "")]
+    others = [
+        LintFinding("webapp/b.py", 1, "commit", ""),
+        LintFinding("webapp/a.py", 1, "bulk", ""),
+    ]
     assert apply_exceptions([*found(1), *others], listed(1)) == others
 
 

@@ -86,7 +86,7 @@ SOURCE_FAULTS = {
     "connection": ("webapp/rules/cli.py", "faulty = lambda session: session.connection()"),
     "session-set": ("tasks/identity.py", "faulty = 'set role sightline_global'"),
     "commit": ("webapp/audit/recorder.py", "faulty = lambda session: session.commit()"),
-    "scope-exemption": ("webapp/rules/views.py", "faulty = lambda: db.session.enter(None)"),
+    "scope-entry": ("webapp/rules/views.py", "faulty = lambda: db.session.enter(None)"),
 }
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from webapp.scope.lint.allowlist import Exemption, check_allowlist, keep_refused
-from webapp.scope.lint.finding import Finding
+from webapp.scope.lint.finding import LintFinding
 from webapp.scope.lint.source import check_source
 
 TENANT_NAMES = frozenset({"rules", "RuleRow"})
 
 
-def check(tmp_path: Path, *lines: str) -> list[Finding]:
+def check(tmp_path: Path, *lines: str) -> list[LintFinding]:
     path = tmp_path / "service.py"
     path.write_text("\n".join(lines))
     return check_source(path, tmp_path, TENANT_NAMES)
@@ -53,9 +53,9 @@ FAULTS = [
     ("session-set", ["x = \"select set_config('role', :role, false)\""]),
     ("commit", ["session.commit()"]),
     ("commit", ["db.session.commit()"]),
-    ("scope-exemption", ["db.session.enter(scope)"]),
-    ("scope-exemption", ["with session.scoped(scope):", "    pass"]),
-    ("scope-exemption", ["with db.scoped(scope):", "    pass"]),
+    ("scope-entry", ["db.session.enter(scope)"]),
+    ("scope-entry", ["with session.scoped(scope):", "    pass"]),
+    ("scope-entry", ["with db.scoped(scope):", "    pass"]),
 ]
 
 GOOD = [
@@ -86,7 +86,7 @@ def test_what_is_done_through_the_session_is_not_found(tmp_path: Path, lines: li
     assert check(tmp_path, *lines) == []
 
 
-FINDING = Finding("webapp/rules/service.py", 3, "commit", "")
+FINDING = LintFinding("webapp/rules/service.py", 3, "commit", "")
 
 
 @pytest.mark.parametrize("files", ["webapp/rules/service.py", "webapp/*service.py"])

@@ -1,4 +1,4 @@
-"""`make lint-scope`: proves of routes, tables and sources that no way leads around the scopes."""
+"""`make lint-scope`: proves that no route, table or source file leads around the scopes."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from webapp.scope.lint.exceptions import (
     parse_exceptions,
     read_committed,
 )
-from webapp.scope.lint.finding import Finding
+from webapp.scope.lint.finding import LintFinding
 from webapp.scope.lint.routes import check_routes
 from webapp.scope.lint.source import check_source
 from webapp.scope.lint.tables import check_tables, tenant_keys
@@ -30,16 +30,16 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @dataclass(frozen=True)
 class Report:
-    """What was found, and how much was accessed to find it."""
+    """The findings, and how much was checked."""
 
-    findings: tuple[Finding, ...]
+    findings: tuple[LintFinding, ...]
     routes: int
     tables: int
     files: int
 
 
 def lint(app: Flask, root: Path = ROOT) -> Report:
-    """Check the application's routes, the database it is set up for, and the sources in `root`."""
+    """Check the application's routes, the tables of its database, and the sources in `root`."""
     settings = current_settings()
     tables = _read_tables(settings)
     keys = tenant_keys(tables)
@@ -60,8 +60,8 @@ def lint(app: Flask, root: Path = ROOT) -> Report:
     )
 
 
-def check_database(settings: Settings) -> list[Finding]:
-    """What is wrong with the tables of the database that the settings name."""
+def check_database(settings: Settings) -> list[LintFinding]:
+    """Check the tables of the database that the settings name."""
     return check_tables(_read_tables(settings), _login_role(settings))
 
 
@@ -93,12 +93,12 @@ def _login_role(settings: Settings) -> str:
     return make_url(settings.database_url).username or ""
 
 
-def _except(findings: list[Finding], root: Path) -> list[Finding]:
+def _except(findings: list[LintFinding], root: Path) -> list[LintFinding]:
     path = root / FILE
     try:
         listed = parse_exceptions(path.read_text(encoding="utf-8") if path.exists() else "")
         committed = read_committed(root)
         before = parse_exceptions(committed) if committed is not None else listed
     except ExceptionsError as error:
-        return [*findings, Finding(FILE, None, RULE, str(error))]
+        return [*findings, LintFinding(FILE, None, RULE, str(error))]
     return [*apply_exceptions(findings, listed), *check_growth(listed, before)]

@@ -1,6 +1,7 @@
-"""The declared exemptions: the few files that may do what the rules on source refuse, and why.
+"""Exemptions: the few files that may do what the rules on source refuse, and why.
 
-An exemption stands for good. What ought to go away one day belongs in `scope-lint-exceptions.toml`.
+An exemption stands for good. A breach that ought to go away belongs in
+`scope-lint-exceptions.toml`.
 """
 
 from collections.abc import Collection, Iterable
@@ -8,18 +9,21 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from webapp.scope.lint import source
-from webapp.scope.lint.finding import Finding
+from webapp.scope.lint.finding import LintFinding
 
 
 @dataclass(frozen=True)
 class Exemption:
-    """`files` is a path from the project's root, or a pattern with a `*` in it."""
+    """Permission for some files to break one rule.
+
+    `files` is a path from the project's root, or a pattern with a `*`.
+    """
 
     files: str
     rule: str
     reason: str
 
-    def admits(self, finding: Finding) -> bool:
+    def admits(self, finding: LintFinding) -> bool:
         return finding.rule == self.rule and fnmatchcase(finding.subject, self.files)
 
 
@@ -29,28 +33,32 @@ EXEMPTIONS: tuple[Exemption, ...] = (
     ),
     Exemption("webapp/*cli.py", source.COMMIT, "a command is a unit of work"),
     Exemption(
-        "webapp/*cli.py", source.SCOPE_ENTRY, "an operator at the machine is past the policy"
+        "webapp/*cli.py", source.SCOPE_ENTRY, "an operator at the machine is not subject to rules"
     ),
     Exemption("tasks/*", source.COMMIT, "a task is a unit of work"),
-    Exemption("tasks/*", source.SCOPE_ENTRY, "a task has no principal whom a policy could decide"),
     Exemption(
-        "webapp/*models.py", source.RAW_SQL, "defaults and partial indexes, which nobody runs"
+        "tasks/*", source.SCOPE_ENTRY, "a task has no principal whom rules could decide about"
     ),
     Exemption(
-        "webapp/audit/append.py", source.TENANT_DML, "appends, in the scope that may do no more"
+        "webapp/*models.py", source.RAW_SQL, "defaults and conditions of indexes, which are not run"
+    ),
+    Exemption(
+        "webapp/audit/append.py", source.TENANT_DML, "appends, in a scope that may do nothing else"
     ),
     Exemption(
         "webapp/elevations/service.py",
         source.TENANT_DML,
-        "claims a key with one insert, for which a twin waits",
+        "claims a key with one insert, on which an equal request waits",
     ),
-    Exemption("webapp/audit/journal/file.py", source.RAW_SQL, "SQLite's, of a file on this host"),
-    Exemption("webapp/audit/journal/reader.py", source.RAW_SQL, "the same"),
+    Exemption(
+        "webapp/audit/journal/file.py", source.RAW_SQL, "SQL of SQLite, for a file on this host"
+    ),
+    Exemption("webapp/audit/journal/reader.py", source.RAW_SQL, "SQL of SQLite, as above"),
     Exemption(
         "webapp/audit/relay/pipeline.py", source.SCOPE_ENTRY, "asks which events are committed"
     ),
     Exemption("webapp/db/session.py", source.RAW_SQL, "the statement that enters a scope"),
-    Exemption("webapp/db/base.py", source.RAW_SQL, "a default, which nobody runs"),
+    Exemption("webapp/db/base.py", source.RAW_SQL, "a default, which is not run"),
     Exemption(
         "webapp/db/tenant_tables.py", source.RAW_SQL, "closes tables in migrations, as their owner"
     ),
@@ -59,12 +67,18 @@ EXEMPTIONS: tuple[Exemption, ...] = (
         "webapp/doctor.py", source.SCOPE_ENTRY, "counts what is in the ledger and in quarantine"
     ),
     Exemption("webapp/extensions.py", source.CONNECTION, "asks whether the database answers"),
-    Exemption("webapp/extensions.py", source.SCOPE_ENTRY, "moves the session into what is entered"),
     Exemption(
-        "webapp/caching/generations.py", source.RAW_SQL, "reads generations, which no tenant has"
+        "webapp/extensions.py", source.SCOPE_ENTRY, "moves the session into the entered scope"
     ),
     Exemption(
-        "webapp/caching/generations.py", source.SCOPE_ENTRY, "reads them where no scope is yet"
+        "webapp/caching/generations.py",
+        source.RAW_SQL,
+        "reads generations, which belong to no tenant",
+    ),
+    Exemption(
+        "webapp/caching/generations.py",
+        source.SCOPE_ENTRY,
+        "reads generations before a scope is entered",
     ),
     Exemption("webapp/caching/invalidation.py", source.RAW_SQL, "raises generations"),
     Exemption("webapp/grants/active.py", source.SCOPE_ENTRY, "reads what decisions are made of"),
@@ -72,15 +86,15 @@ EXEMPTIONS: tuple[Exemption, ...] = (
     Exemption(
         "webapp/decisions/break_glass.py",
         source.COMMIT,
-        "an incident is open before the access begins",
+        "commits an incident before the access begins",
     ),
     Exemption(
         "webapp/decisions/break_glass.py",
         source.SCOPE_ENTRY,
-        "opens it in what concerns its holder",
+        "opens an incident in the scope of its holder",
     ),
     *(
-        Exemption(file, source.SCOPE_ENTRY, "finds out who asks, before any scope")
+        Exemption(file, source.SCOPE_ENTRY, "authenticates, before a scope is entered")
         for file in ("webapp/identity/lookup.py", "webapp/identity/tokens.py")
     ),
     Exemption("webapp/observability/health.py", source.SCOPE_ENTRY, "reads the schema's revision"),
@@ -99,8 +113,8 @@ EXEMPTIONS: tuple[Exemption, ...] = (
 
 
 def keep_refused(
-    findings: Iterable[Finding], exemptions: Collection[Exemption] = EXEMPTIONS
-) -> tuple[list[Finding], set[Exemption]]:
+    findings: Iterable[LintFinding], exemptions: Collection[Exemption] = EXEMPTIONS
+) -> tuple[list[LintFinding], set[Exemption]]:
     """The findings that no exemption admits, and the exemptions that admitted any."""
     refused, used = [], set()
     for finding in findings:
@@ -113,10 +127,10 @@ def keep_refused(
 
 def check_allowlist(
     exemptions: Collection[Exemption], used: Collection[Exemption]
-) -> list[Finding]:
-    """An exemption of a single file that nothing goes through any more is to be closed."""
+) -> list[LintFinding]:
+    """Find exemptions of single files that admit nothing any more."""
     return [
-        Finding(
+        LintFinding(
             exemption.files,
             None,
             "unused-exemption",

@@ -1,4 +1,4 @@
-"""What PostgreSQL's catalog says about the tables that hold tenants' rows, as values."""
+"""The tables of a database and what secures them, read from PostgreSQL's catalog as values."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, text
 
 PUBLIC = "public"
-"""How the catalog's readers below name everybody."""
+"""The name of everybody in roles of policies and grants."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Table:
     name: str
     owner: str
     partition: bool
-    """Of another table, which it is read through."""
+    """Whether it is a partition of another table, through which it is read."""
     has_tenant: bool
     tenant_nullable: bool
     secured: bool
@@ -80,7 +80,7 @@ class Table:
     foreign_keys: tuple[ForeignKey, ...]
     triggers: tuple[Trigger, ...]
     views: tuple[View, ...]
-    """Those that read the table, through other views too."""
+    """The views that read the table, directly or through other views."""
 
 
 _TABLES = """
@@ -169,7 +169,7 @@ Part = TypeVar("Part", Policy, Grant, Index, ForeignKey, Trigger, View)
 
 
 def read_tables(connection: Connection) -> list[Table]:
-    """Every table of the schema public, tenants' or not."""
+    """Read every table of the schema public, whether it has tenants' rows or not."""
     policies = _by_table(connection, _POLICIES, Policy)
     grants = _by_table(connection, _GRANTS, Grant)
     indexes = _by_table(connection, _INDEXES, Index)
@@ -201,7 +201,7 @@ def read_tables(connection: Connection) -> list[Table]:
 def _by_table(
     connection: Connection, query: str, part: type[Part]
 ) -> defaultdict[str, tuple[Part, ...]]:
-    """The parts that a query lists, by the table in its first column."""
+    """Read the parts that a query lists, by the table in its first column."""
     found: defaultdict[str, tuple[Part, ...]] = defaultdict(tuple)
     for table, *values in connection.execute(text(query)):
         found[table] += (_make(part, values),)
@@ -209,7 +209,7 @@ def _by_table(
 
 
 def _make(part: type[Part], values: Iterable[Any]) -> Part:
-    """Arrays come as lists; the parts are hashable."""
+    """Make a part of a row. Arrays come as lists and become tuples, so that parts are hashable."""
     names = (field.name for field in fields(part))
     frozen = (tuple(value) if isinstance(value, list) else value for value in values)
     given: dict[str, Any] = dict(zip(names, frozen, strict=True))

@@ -1,4 +1,4 @@
-"""`scope-lint-exceptions.toml`: breaches known and counted. The list may only shrink."""
+"""`scope-lint-exceptions.toml`: known breaches, counted. The list may only shrink."""
 
 import subprocess
 import tomllib
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from webapp.scope.lint.finding import Finding
+from webapp.scope.lint.finding import LintFinding
 
 FILE = "scope-lint-exceptions.toml"
 RULE = "exceptions"
@@ -25,7 +25,7 @@ class ExceptionEntry:
 
 
 class ExceptionsError(ValueError):
-    """The list cannot be read, or an entry says less than it must."""
+    """The list cannot be read, or an entry is incomplete."""
 
 
 def parse_exceptions(content: str) -> dict[Key, ExceptionEntry]:
@@ -47,10 +47,13 @@ def parse_exceptions(content: str) -> dict[Key, ExceptionEntry]:
 
 
 def apply_exceptions(
-    findings: Iterable[Finding], listed: Mapping[Key, ExceptionEntry]
-) -> list[Finding]:
-    """The findings that remain: of a file and rule, all of them once they are more than listed, and
-    one for each entry that does not say how many there are."""
+    findings: Iterable[LintFinding], listed: Mapping[Key, ExceptionEntry]
+) -> list[LintFinding]:
+    """Return the findings that the list does not cover.
+
+    If a file has more findings of a rule than listed, all of them remain. An entry with a wrong
+    count is a finding itself.
+    """
     findings = list(findings)
     counts = Counter((finding.subject, finding.rule) for finding in findings)
     allowed = {key: entry.count for key, entry in listed.items()}
@@ -63,7 +66,7 @@ def apply_exceptions(
     return remaining + [_miscount(listed[key], counts[key]) for key in wrong]
 
 
-def _miscount(entry: ExceptionEntry, count: int) -> Finding:
+def _miscount(entry: ExceptionEntry, count: int) -> LintFinding:
     name = f"{entry.file} {entry.rule}"
     if count > entry.count:
         message = f"{name}: {count} where {entry.count} are listed; the list may only shrink"
@@ -71,22 +74,22 @@ def _miscount(entry: ExceptionEntry, count: int) -> Finding:
         message = f"{name}: only {count} are left; lower the count from {entry.count}"
     else:
         message = f"{name}: none is left; remove the entry"
-    return Finding(FILE, None, RULE, message)
+    return LintFinding(FILE, None, RULE, message)
 
 
 def check_growth(
     listed: Mapping[Key, ExceptionEntry], before: Mapping[Key, ExceptionEntry]
-) -> list[Finding]:
-    """Entries that are new or higher than in the list committed before."""
+) -> list[LintFinding]:
+    """Find entries that are new, or higher than in the committed list."""
     return [
-        Finding(FILE, None, RULE, f"{entry.file} {entry.rule}: {entry.count} where {old} stood")
+        LintFinding(FILE, None, RULE, f"{entry.file} {entry.rule}: {entry.count} where {old} stood")
         for key, entry in sorted(listed.items())
         if entry.count > (old := before[key].count if key in before else 0)
     ]
 
 
 def read_committed(root: Path) -> str | None:
-    """The list as of git's HEAD; `None` where there is no git, no commit or no such file."""
+    """Read the list of git's HEAD; `None` where there is no git, no commit or no such file."""
     try:
         shown = subprocess.run(  # noqa: S603 - fixed arguments, no shell
             ["git", "show", f"HEAD:./{FILE}"],  # noqa: S607 - the git that the developer uses

@@ -1,11 +1,11 @@
-"""What a check has found, and where."""
+"""A finding of `make lint-scope`: what is wrong, and where."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, order=True)
-class Finding:
-    """One breach of one rule."""
+class LintFinding:
+    """A breach of a rule."""
 
     subject: str
     """A file's path from the project's root, or `route GET /x`, `table rules`, `app`."""

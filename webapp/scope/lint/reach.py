@@ -1,7 +1,7 @@
-"""What a view reaches: the functions that it calls, and whether one of them writes.
+"""The functions that a view calls, and whether one of them writes.
 
-Calls are followed through the modules' globals, as far as a view names functions there or
-attributes of the product's modules. What is passed along as a value is found where it is named.
+Calls are followed by the names of functions in a module's globals, and by attributes of the
+product's modules. A function that is passed as a value is found where it is named.
 """
 
 import ast
@@ -39,7 +39,7 @@ def reached_by(view: Callable[..., Any]) -> set[FunctionType]:
 
 
 def writes(function: FunctionType) -> bool:
-    """Whether a function changes rows itself: through the session, by DML, or by invalidating."""
+    """Whether a function itself changes rows: through the session, by DML, or by invalidating."""
     if function is invalidate:
         return True
     if any(value in _DML for value in _globals_named(function)):
@@ -55,7 +55,7 @@ def writes(function: FunctionType) -> bool:
 
 
 def _named(function: FunctionType) -> Iterator[Any]:
-    """Every value that a function names: globals, and attributes of the product's modules."""
+    """All values that a function names: globals, and attributes of the product's modules."""
     names = set(_names(function.__code__))
     for value in _globals_named(function):
         yield value

@@ -1,4 +1,4 @@
-"""Every route declares itself public, or is guarded by the real `@surface` and recorded."""
+"""Check that every route is public by declaration, or guarded by `@surface` and recorded."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -11,14 +11,14 @@ from werkzeug.routing import Rule
 from webapp.audit.recorder import begin, finalize
 from webapp.scope import answers
 from webapp.scope.decision import Surface
-from webapp.scope.lint.finding import Finding
+from webapp.scope.lint.finding import LintFinding
 from webapp.scope.lint.reach import reached_by, writes
 from webapp.scope.surface import surface
 
 View = Callable[..., Any]
 
 UNDECLARED_PUBLIC: dict[str, str] = {}
-"""Endpoints of libraries, which nobody here can decorate, each with why it may be public."""
+"""Endpoints of libraries, which cannot be decorated here, each with a reason to be public."""
 
 ANSWERS = frozenset(
     {
@@ -35,28 +35,28 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
 _AUTOMATIC = frozenset({"HEAD", "OPTIONS"})
 
 
-def check_routes(app: Flask) -> list[Finding]:
+def check_routes(app: Flask) -> list[LintFinding]:
     findings = list(_check_recording(app))
     surfaces: dict[str, Surface] = {}
     for rule in app.url_map.iter_rules():
         for subject, view in _views(app, rule):
             findings += [
-                Finding(subject, None, name, message)
+                LintFinding(subject, None, name, message)
                 for name, message in _check_view(rule.endpoint, view, surfaces)
             ]
     return findings
 
 
-def _check_recording(app: Flask) -> Iterator[Finding]:
-    """Without `finalize` no event that a surface noted would ever leave the request."""
+def _check_recording(app: Flask) -> Iterator[LintFinding]:
+    """Check that `finalize` runs: without it, no event of an access would leave its request."""
     times = app.after_request_funcs.get(None, []).count(finalize)
     if times != 1:
         message = f"audit.finalize must run after each request once, not {times} times"
-        yield Finding("app", None, "unrecorded", message)
+        yield LintFinding("app", None, "unrecorded", message)
 
 
 def _views(app: Flask, rule: Rule) -> Iterator[tuple[str, View]]:
-    """A route's view functions: one, or one a method where the view is a class."""
+    """The view functions of a route: one, or one for each method if the view is a class."""
     methods = sorted((rule.methods or set()) - _AUTOMATIC)
     view = app.view_functions[rule.endpoint]
     view_class = getattr(view, "view_class", None)
@@ -91,11 +91,11 @@ def _check_view(
     elif guards != [declared]:
         yield "other-guard", f"{endpoint} is not guarded by the surface that it declares"
     else:
-        yield from _check_what_it_does(endpoint, view, declared)
+        yield from _check_actions(endpoint, view, declared)
 
 
 def _check_open(declared: Surface) -> Iterator[tuple[str, str]]:
-    """Whether a surface that answers without a record says why, and only shows."""
+    """Check that a surface that may answer without a record has a reason, and changes nothing."""
     if declared.open_because is None:
         return
     if not (isinstance(declared.open_because, str) and declared.open_because.strip()):
@@ -104,8 +104,8 @@ def _check_open(declared: Surface) -> Iterator[tuple[str, str]]:
         yield "open-change", f"{declared.name} changes something: it cannot be open"
 
 
-def _check_what_it_does(endpoint: str, view: View, declared: Surface) -> Iterator[tuple[str, str]]:
-    """Whether the view counts what it shows, declares what it changes, and records it."""
+def _check_actions(endpoint: str, view: View, declared: Surface) -> Iterator[tuple[str, str]]:
+    """Check that the view counts the rows it shows, and declares and records its changes."""
     reached = reached_by(view)
     if not reached & ANSWERS:
         yield "uncounted", f"{endpoint} answers without webapp.scope.answers, which counts rows"
@@ -128,9 +128,9 @@ def _guards(view: View) -> list[Surface]:
 
 
 def _guard_code() -> CodeType:
-    """The code that all guards share, read from one: closures differ, their code is the same."""
+    """The code of a guard, which all guards share: only their closures differ."""
     declare = surface("lint.reference", tenant_roles=(), platform_roles=())
-    guarded: Any = declare(_guard_code)  # any function: it is never called
+    guarded: Any = declare(_guard_code)  # any function will do: it is never called
     code: CodeType = guarded.__code__
     return code
 

@@ -1,7 +1,7 @@
-"""What code may not say about the database, read from its syntax tree.
+"""Rules on source code: what it may not do with the database, read from its syntax tree.
 
-Row level security holds whatever the code says; these rules keep the ways around the scoped session
-few enough to be read.
+Row level security holds whatever the code does. These rules keep the ways around the scoped session
+few enough to be reviewed.
 """
 
 import ast
@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from webapp.scope.lint.finding import Finding
+from webapp.scope.lint.finding import LintFinding
 
 RAW_SQL = "raw-sql"
 TENANT_DML = "tenant-dml"
@@ -17,7 +17,7 @@ BULK = "bulk"
 CONNECTION = "connection"
 SESSION_SET = "session-set"
 COMMIT = "commit"
-SCOPE_ENTRY = "scope-exemption"
+SCOPE_ENTRY = "scope-entry"
 
 _DML = frozenset({"insert", "update", "delete"})
 _BULK_METHODS = frozenset({"bulk_save_objects", "bulk_insert_mappings", "bulk_update_mappings"})
@@ -26,7 +26,7 @@ _ENGINE_METHODS = frozenset({"connect", "begin"})
 _CONNECTORS = frozenset(
     {"sqlalchemy.create_engine", "sqlalchemy.engine_from_config", "psycopg2.connect"}
 )
-_DOORS = frozenset({"enter", "scoped"})
+_SCOPE_ENTRIES = frozenset({"enter", "scoped"})
 _SESSION_SET = re.compile(
     r"^\s*(re)?set\s+(session\s+|local\s+)?(role|all|authorization|sightline|row_security)\b"
     r"|\bset_config\s*\([^()]*,\s*false\s*\)",
@@ -34,8 +34,8 @@ _SESSION_SET = re.compile(
 )
 
 
-def check_source(path: Path, root: Path, tenant_names: Collection[str]) -> list[Finding]:
-    """What `path` says that it may not; the names are of models and tables with tenants' rows."""
+def check_source(path: Path, root: Path, tenant_names: Collection[str]) -> list[LintFinding]:
+    """Find breaches in a file. `tenant_names` are models and tables that hold tenants' rows."""
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     reader = _Reader(_imports(tree), tenant_names)
     found = [breach for node in ast.walk(tree) for breach in reader.read(node)]
@@ -45,7 +45,7 @@ def check_source(path: Path, root: Path, tenant_names: Collection[str]) -> list[
         if _SESSION_SET.search(string)
     ]
     subject = path.relative_to(root).as_posix()
-    return [Finding(subject, line, rule, message) for line, rule, message in found]
+    return [LintFinding(subject, line, rule, message) for line, rule, message in found]
 
 
 class _Reader:
@@ -64,19 +64,19 @@ class _Reader:
             yield getattr(node, "lineno", 1), rule, message
 
     def _name(self, node: ast.Name | ast.Attribute) -> Iterator[tuple[str, str]]:
-        """A name is a breach wherever it stands, called or handed on."""
+        """Find forbidden names, whether they are called or passed on."""
         name = self._qualified(node)
         if _is_sqlalchemy(name) and name.endswith((".text", ".TextClause")):
-            yield RAW_SQL, "text() is SQL that no scope has read"
+            yield RAW_SQL, "text() is SQL that this check cannot read"
         if name in _CONNECTORS:
             yield CONNECTION, f"{name} opens a connection without a scope"
         if isinstance(node, ast.Attribute):
             if node.attr == "exec_driver_sql":
-                yield RAW_SQL, "exec_driver_sql is SQL that no scope has read"
+                yield RAW_SQL, "exec_driver_sql is SQL that this check cannot read"
             if node.attr in _BULK_METHODS:
-                yield BULK, f"{node.attr} passes the session's events by"
+                yield BULK, f"{node.attr} bypasses the session's events"
             if node.attr == "__table__":
-                yield TENANT_DML, "a model's bare table passes the session by"
+                yield TENANT_DML, "a model's bare table bypasses the session"
 
     def _call(self, node: ast.Call) -> Iterator[tuple[str, str]]:
         yield from self._dml(node)
@@ -84,15 +84,15 @@ class _Reader:
             return
         method, receiver = node.func.attr, _last_name(node.func.value)
         if method in _CONNECTION_METHODS:
-            yield CONNECTION, f".{method}() steps beneath the session"
+            yield CONNECTION, f".{method}() bypasses the session"
         if method in _ENGINE_METHODS and "engine" in receiver:
-            yield CONNECTION, f"{receiver}.{method}() begins without a scope"
+            yield CONNECTION, f"{receiver}.{method}() begins a transaction without a scope"
         if method in ("execute", "executemany") and node.args and _is_string(node.args[0]):
             yield RAW_SQL, f".{method}() of a string"
         if method == "commit":
             yield COMMIT, "only views, commands and tasks commit"
-        if method in _DOORS and ("session" in receiver or receiver == "db"):
-            yield SCOPE_ENTRY, f".{method}() of {receiver} opens a scope without a decision"
+        if method in _SCOPE_ENTRIES and ("session" in receiver or receiver == "db"):
+            yield SCOPE_ENTRY, f".{method}() of {receiver} enters a scope without a decision"
 
     def _dml(self, node: ast.Call) -> Iterator[tuple[str, str]]:
         name = self._qualified(node.func)
@@ -106,7 +106,7 @@ class _Reader:
             yield TENANT_DML, f"{verb}() of something that is not a model's name"
 
     def _qualified(self, node: ast.expr) -> str:
-        """The dotted name an expression refers to, through the file's imports."""
+        """The dotted name that an expression refers to, resolved by the file's imports."""
         if isinstance(node, ast.Name):
             return self._imports.get(node.id, node.id)
         if isinstance(node, ast.Attribute):
@@ -128,7 +128,7 @@ def _imports(tree: ast.Module) -> dict[str, str]:
 
 
 def _strings(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Every string literal; an f-string is one, with a `?` for each value."""
+    """Every string literal. An f-string is one literal, with a `?` for each value."""
     formatted = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
     parts = {id(part) for node in formatted for part in node.values}
     for node in formatted:

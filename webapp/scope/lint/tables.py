@@ -1,11 +1,11 @@
-"""Check that policies close each table whose rows are somebody's, and nothing leads around them."""
+"""Check that policies close each tenant table, and that nothing leads around the policies."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
 from webapp.db.roles import SCOPE_ROLES
 from webapp.db.row_security import TENANT_TABLES, RowPolicy, TableShape, tenant_table
 from webapp.scope.lint.catalog import PUBLIC, Policy, Table
-from webapp.scope.lint.finding import Finding
+from webapp.scope.lint.finding import LintFinding
 
 _UNRESTRAINED = frozenset({"TRUNCATE", "TRIGGER", "REFERENCES"})
 """Privileges that no policy restrains."""
@@ -17,7 +17,7 @@ Problem = tuple[str, str]
 
 def check_tables(
     tables: Iterable[Table], login_role: str, shapes: Mapping[str, TableShape] = TENANT_TABLES
-) -> list[Finding]:
+) -> list[LintFinding]:
     tables = list(tables)
     keys = tenant_keys(tables, shapes)
     findings = []
@@ -35,14 +35,14 @@ def check_tables(
         else:
             problems = [*_check_undeclared(table), *_check_access(table, login_role)]
             problems += _check_references(table, keys)
-        findings += [Finding(f"table {table.name}", None, *problem) for problem in problems]
+        findings += [LintFinding(f"table {table.name}", None, *problem) for problem in problems]
     return findings
 
 
 def tenant_keys(
     tables: Iterable[Table], shapes: Mapping[str, TableShape] = TENANT_TABLES
 ) -> dict[str, str]:
-    """The column that says whose a row is, of each table whose rows are somebody's."""
+    """The key of each tenant table: the column that says whose a row is."""
     return {
         table.name: shapes[table.name].key if table.name in shapes else "tenant_id"
         for table in tables
@@ -51,7 +51,7 @@ def tenant_keys(
 
 
 def _check_partition(table: Table, login_role: str) -> Iterator[Problem]:
-    """Its rows are read through its parent; by its own name nobody is to reach it."""
+    """Check a partition: it is read through its parent, and closed to everybody by its own name."""
     yield from _check_secured(table)
     yield from _check_access(table, login_role)
     yield from _check_views(table)
@@ -64,9 +64,9 @@ def _check_partition(table: Table, login_role: str) -> Iterator[Problem]:
 
 
 def _check_undeclared(table: Table) -> Iterator[Problem]:
-    """Policies that no shape declares are policies that nobody compares."""
+    """Check that a table without a shape has no policies: nothing would compare them."""
     if table.secured or table.policies:
-        yield "no-shape", "it has row level security, and no shape that says whose its rows are"
+        yield "no-shape", "it has row level security, and no shape declares its policies"
 
 
 def _check_secured(table: Table) -> Iterator[Problem]:
@@ -158,11 +158,14 @@ def _check_keys(table: Table, shape: TableShape) -> Iterator[Problem]:
     if not any(i.columns[0] == shape.key and not i.partial for i in table.indexes):
         yield "no-index", f"no index over all rows leads with {shape.key}"
     for index in table.indexes:
-        # An id is drawn at random: that it is taken tells nothing.
+        # Ids are random: a conflict reveals nothing.
         drawn = index.primary and index.columns[0] == "id"
         allowed = drawn or shape.key in index.columns or index.name in shape.open_uniques
         if index.unique and not allowed:
-            yield "unique", f"{index.name} tells that another tenant has the same: add {shape.key}"
+            yield (
+                "unique",
+                f"{index.name} reveals that another tenant has the same value: add {shape.key}",
+            )
 
 
 def _check_references(table: Table, keys: Mapping[str, str]) -> Iterator[Problem]:
