@@ -1,4 +1,4 @@
-"""The product in this process, bound to servers of a test's own."""
+"""Applications of the product in this process, on servers of a test's own."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -29,7 +29,7 @@ STAFF_ACCESS = {
 
 @contextmanager
 def application(environment: Mapping[str, str], drain: float = DRAIN) -> Iterator[Flask]:
-    """By what its environment says, on a database that it migrates."""
+    """Make an application for an environment, whose database it migrates."""
     with mock.patch.dict(os.environ, environment):
         settings = read_settings()
     migrate.upgrade(settings)
@@ -39,18 +39,18 @@ def application(environment: Mapping[str, str], drain: float = DRAIN) -> Iterato
 
 
 def let_staff_access(app: Flask) -> None:
-    """As far as the surfaces let them: what rules say more exactly has tests of its own."""
+    """Let staff elevate to all surfaces that name their roles. Other rules have their own tests."""
     everywhere = GlobalScope(access_id=uuid4())
     with app.app_context(), db.scoped(everywhere):
         rule = RuleCreateSchema().load(STAFF_ACCESS)
-        with suppress(Conflict):  # an application on this database has made it before
+        with suppress(Conflict):  # another application on this database has made the rule
             service.create_rule(everywhere, rule, "tests@example.org")
             db.session.commit()
 
 
 @contextmanager
 def application_of(settings: Settings, drain: float = DRAIN) -> Iterator[Flask]:
-    """Its relay gets `drain` seconds at the end to bring away what it holds."""
+    """Make an application. At its end, its relay gets `drain` seconds to deliver its events."""
     app = create_app(settings)
     try:
         yield app

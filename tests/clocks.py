@@ -1,4 +1,4 @@
-"""The clock of this process, put to a moment: what is decided exactly there needs no waiting."""
+"""The clock of this process, set to a moment, so that no test waits for it."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -7,12 +7,12 @@ from types import ModuleType
 from unittest import mock
 
 INSTANT = timedelta(microseconds=1)
-"""The shortest time that moments are told apart by."""
+"""The shortest time between two different moments."""
 
 
 @contextmanager
 def clock_at(moment: datetime, *modules: ModuleType) -> Iterator[None]:
-    """For these modules it is now `moment`."""
+    """Make `moment` the current time for these modules."""
 
     class Clock(datetime):
         @classmethod

@@ -35,9 +35,9 @@ settings.load_profile("patient")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Have all workers go through sets in the same order: they must find the same tests."""
+    """Make all workers iterate over sets in the same order: they must collect the same tests."""
     if _is_worker(config):
-        os.environ.pop(HASH_SEED, None)  # what a worker starts has one of its own
+        os.environ.pop(HASH_SEED, None)  # processes that a worker starts have a seed of their own
         return
     runs.begin()
     if config.getoption("dist", "no") != "no":
@@ -54,19 +54,19 @@ def _is_worker(config: pytest.Config) -> bool:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Two for each core: half of the time a test waits for a process or a disk."""
+    """Start two workers for each core: tests wait for processes and disks half of the time."""
     return 2 * (os.cpu_count() or 1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that have most slow tests, or one worker ends with them alone."""
+    """Begin with the files that have most slow tests, so that no worker ends with them alone."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _temporary_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Of a worker and all that it starts: what is left there would be left on the machine."""
+    """Give a worker and its processes a temporary directory, in which nothing may be left."""
     directory = tmp_path_factory.mktemp("temporary")
     with (
         mock.patch.dict(os.environ, TMPDIR=str(directory)),
@@ -78,7 +78,7 @@ def _temporary_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 
 @pytest.fixture(scope="session", autouse=True)
 def _template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One for all workers of a run, which have a directory each beside it."""
+    """Name the template's home, which all workers of a run share."""
     own = tmp_path_factory.getbasetemp()
     shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
     with mock.patch.dict(os.environ, {TEMPLATE: str(shared / "template")}):
@@ -87,7 +87,7 @@ def _template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _turn(request: pytest.FixtureRequest, _template: None) -> Iterator[None]:
-    """What is `serial` runs alone, and waits until it may; all else runs beside each other."""
+    """Run a `serial` test alone, and all others side by side."""
     alone = request.node.get_closest_marker("serial") is not None
     with taken(Path(os.environ[TEMPLATE]).with_name("turns"), alone=alone):
         yield
@@ -101,8 +101,8 @@ def _no_settings_of_the_caller() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _interruptible() -> None:
-    """Also where the run was started in the background, as what ignores interrupts: so would the
-    processes that it starts."""
+    """Heed interrupts even in a run that was started in the background, where they are ignored: its
+    processes would inherit that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -170,7 +170,7 @@ def owner(app: Flask) -> Account:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """A PostgreSQL whose roles and databases a test may make as it likes."""
+    """A PostgreSQL on which a test may make any roles and databases."""
     server = PostgresServer(tmp_path_factory.mktemp("postgres"))
     yield server
     server.stop()
@@ -188,7 +188,7 @@ def support(app: Flask) -> Account:
 
 @pytest.fixture
 def run(app: Flask) -> Run:
-    """Runs a `flask` command."""
+    """Run a `flask` command."""
 
     def command(*arguments: str) -> Result:
         return app.test_cli_runner().invoke(args=arguments)

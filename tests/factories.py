@@ -1,4 +1,4 @@
-"""Tenants and accounts for tests, each new: no two tests share one."""
+"""New tenants and accounts for tests: no two tests share one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Account:
     token: str
 
     def headers(self, scope: str | None = None, reason: str | None = None) -> dict[str, str]:
-        """The request headers of somebody who asks for a scope, for a reason."""
+        """The request headers of this account, for a scope and a reason."""
         asked = {"Sightline-Scope": scope, "Sightline-Reason": reason}
         sent = {name: value for name, value in asked.items() if value is not None}
         return {"Authorization": f"Bearer {self.token}", **sent}
@@ -44,7 +44,7 @@ def add_tenant(app: Flask, slug: str | None = None) -> MadeTenant:
 
 
 def tenant_named(app: Flask, slug: str) -> MadeTenant:
-    """The one of that name, for tests of what names its tenants, whichever of them comes first."""
+    """The tenant with a fixed slug, made by the first test that asks for it."""
     with app.app_context():
         found = find_tenant_id(slug)
     return add_tenant(app, slug) if found is None else MadeTenant(found, slug)
@@ -56,8 +56,10 @@ def add_account(
     member_of: Mapping[str, TenantRole] | None = None,
     mfa: bool = False,
 ) -> Account:
-    """Somebody with these platform roles, and with these roles in the tenants of these slugs;
-    `mfa` says whether a second factor was shown."""
+    """Make an account with platform roles, and with roles in tenants, by slug.
+
+    `mfa` says whether a second factor was shown.
+    """
     email = f"{uuid4().hex}@example.org"
     with app.app_context(), db.scoped(IdentityScope()):
         user_id = directory.create_user(email, platform_roles).id

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 STARTUP = 300
 PATIENCE = 120
 DEPRECATED = "error::DeprecationWarning"
-"""An error in the product's processes too, as every warning is one in the tests' own."""
+"""Warnings are errors in the product's processes, as they are in the tests' own."""
 
 SETTINGS = {
     *("SIGHTLINE_ENV", "SIGHTLINE_HOME", "SECRET_KEY", "AUDIT_MAC_KEY", "PORT", "WEB_CONCURRENCY"),
@@ -33,7 +33,7 @@ SETTINGS = {
 
 @contextmanager
 def no_settings_of_the_caller() -> Iterator[None]:
-    """Whatever the shell has set that this was called from, it does not reach the product."""
+    """Hide the settings of the calling shell from the product."""
     kept = {name: value for name, value in os.environ.items() if name not in SETTINGS}
     with mock.patch.dict(os.environ, kept, clear=True):
         yield
@@ -47,7 +47,7 @@ class Web:
 
 
 def command_of(name: str) -> list[str]:
-    """What the Procfile says of a process."""
+    """The Procfile's command of a process."""
     lines = (ROOT / "Procfile").read_text().splitlines()
     commands = dict(line.split(": ", 1) for line in lines)
     return shlex.split(commands[name])
@@ -57,7 +57,7 @@ def command_of(name: str) -> list[str]:
 def started(
     command: list[str], environment: Mapping[str, str], log: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process, and at the end all that it has started in its turn."""
+    """Run a process; at the end, end it and all its descendants."""
     path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -76,7 +76,7 @@ def started(
         try:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(PATIENCE)
-        finally:  # where the wait is interrupted as well
+        finally:  # also if the wait is interrupted
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
@@ -86,7 +86,7 @@ def started(
 def run_worker(
     environment: Mapping[str, str], log: Path, *options: str
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """`options` come after the Procfile's, and win."""
+    """Run a worker. `options` come after the Procfile's, and win."""
     with started([*command_of("worker"), *options], environment, log) as process:
         _await(process, log, lambda: b"ready." in log.read_bytes())
         yield process
@@ -102,7 +102,7 @@ def run_web(environment: Mapping[str, str], log: Path) -> Iterator[Web]:
 def run_server(
     command: list[str], ready: str, environment: Mapping[str, str], log: Path
 ) -> Iterator[Web]:
-    """A web server on the PORT that it is given, once the path `ready` answers 200."""
+    """Run a web server on the PORT of its environment, once the path `ready` answers 200."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with started(command, {**environment, "PORT": str(port)}, log) as process:

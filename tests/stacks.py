@@ -1,4 +1,4 @@
-"""Servers of a test's own, begun as a copy of a stack whose database is migrated once a run."""
+"""Servers of a test's own, copied from a stack whose database is migrated once a run."""
 
 import fcntl
 import os
@@ -13,17 +13,17 @@ TEMPLATE = "SIGHTLINE_TEST_TEMPLATE"
 
 
 def copied_stack(home: Path) -> Stack:
-    """A stack in `home`, made and not started, with a migrated database and secrets of the run."""
+    """Make a stack in `home`, not started, with a migrated database and the run's secrets."""
     template = Path(os.environ[TEMPLATE])
     _ensure_made(template)
-    # As its owner, who may not be ourselves, wants it: PostgreSQL runs as nobody where we are root.
+    # Files keep their owner: PostgreSQL runs as `nobody` where this process is root.
     subprocess.run(["cp", "-a", f"{template}/.", str(home)], check=True)
     forget_ports(home / "stack.secrets")
     return open_stack(home, durable=False)
 
 
 def _ensure_made(template: Path) -> None:
-    """Whoever needs it first makes it, and the others of the run wait for that."""
+    """Make the template where it is missing. The other workers wait for that."""
     with template.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if template.exists():
@@ -37,6 +37,6 @@ def _ensure_made(template: Path) -> None:
 
 
 def forget_ports(secrets: Path) -> None:
-    """Each copy chooses its own, or two that start at once would find the same ones free."""
+    """Let each copy choose its own ports, or two that start at once would choose the same."""
     lines = secrets.read_text().splitlines(keepends=True)
     secrets.write_text("".join(line for line in lines if not line.startswith(PORTS)))

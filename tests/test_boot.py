@@ -1,4 +1,4 @@
-"""No process of the product works as a role that could step around row level security."""
+"""Starts with an unsafe login role: no process runs as one that could bypass row level security."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def database(server: PostgresServer, environment: dict[str, str]) -> Database:
 
 @pytest.fixture(scope="module")
 def unsafe(database: Database) -> dict[str, Database]:
-    """By its problem, the database as a role that would do but for that."""
+    """The database's settings with a login role that has exactly one problem."""
     found = {}
     for number, (problem, statements) in enumerate(PROBLEMS.items()):
         role = f"unsafe_{number}"
@@ -57,14 +57,14 @@ def unsafe(database: Database) -> dict[str, Database]:
 
 
 def end_of(command: list[str], environment: Mapping[str, str], log: Path) -> tuple[int, str]:
-    """How a process ends, by itself, and what it has said."""
+    """Run a process to its end; returns its exit code and output."""
     with started(command, {**environment, "PORT": str(free_port())}, log) as process:
         code = process.wait(STARTUP)
     return code, log.read_text()
 
 
 def invoke(database: Database, *command: str) -> Result:
-    """Run a `flask` command as an application for this database does."""
+    """Run a `flask` command of an application for this database."""
     with mock.patch.dict(os.environ, database.environment):
         app = create_app(read_settings())
     result = app.test_cli_runner().invoke(args=command)
@@ -77,7 +77,7 @@ def invoke(database: Database, *command: str) -> Result:
 @pytest.mark.parametrize(
     "problem", ["is a superuser", "has BYPASSRLS", "owns a_table", "inherits sightline_tenant"]
 )
-def test_no_server_starts(
+def test_server_with_unsafe_login_role_does_not_start(
     unsafe: dict[str, Database], problem: str, process: str, tmp_path: Path
 ) -> None:
     environment = unsafe[problem].environment
@@ -89,7 +89,9 @@ def test_no_server_starts(
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
-def test_no_command_reads_the_database(unsafe: dict[str, Database], problem: str) -> None:
+def test_command_with_unsafe_login_role_reads_nothing(
+    unsafe: dict[str, Database], problem: str
+) -> None:
     result = invoke(unsafe[problem], "tenants", "list")
     assert result.exit_code == 1
     (line,) = result.output.splitlines()
@@ -97,7 +99,9 @@ def test_no_command_reads_the_database(unsafe: dict[str, Database], problem: str
     assert problem in line
 
 
-def test_a_command_ends_without_a_traceback(unsafe: dict[str, Database], tmp_path: Path) -> None:
+def test_command_with_unsafe_login_role_prints_no_traceback(
+    unsafe: dict[str, Database], tmp_path: Path
+) -> None:
     command = ["flask", "--app", "wsgi", "tenants", "list"]
     code, said = end_of(command, unsafe["is a superuser"].environment, tmp_path / "log")
     assert code == 1
@@ -105,13 +109,13 @@ def test_a_command_ends_without_a_traceback(unsafe: dict[str, Database], tmp_pat
     assert "Traceback" not in said
 
 
-def test_the_doctor_says_it(unsafe: dict[str, Database]) -> None:
+def test_doctor_reports_unsafe_login_role(unsafe: dict[str, Database]) -> None:
     result = invoke(unsafe["is a superuser"], "doctor")
     assert result.exit_code == 1
     assert "the database's login role is a superuser" in result.output
 
 
-def test_no_later_connection_is_let_through(unsafe: dict[str, Database]) -> None:
+def test_later_connection_with_unsafe_login_role_is_refused(unsafe: dict[str, Database]) -> None:
     with mock.patch.dict(os.environ, unsafe["has BYPASSRLS"].environment):
         app = create_app(read_settings())
     for _ in range(3):
@@ -121,25 +125,23 @@ def test_no_later_connection_is_let_through(unsafe: dict[str, Database]) -> None
         db.engine.dispose()
 
 
-def test_the_role_that_the_upgrade_made_is_taken(database: Database) -> None:
+def test_login_role_made_by_upgrade_is_accepted(database: Database) -> None:
     result = invoke(database, "tenants", "list", "--json")
     assert result.exit_code == 0
     assert json.loads(result.output) == {"items": []}
 
 
-def test_a_worker_keeps_no_connection_that_its_children_would_share(
-    database: Database, tmp_path: Path
-) -> None:
+def test_worker_closes_its_connection_before_it_forks(database: Database, tmp_path: Path) -> None:
     users = "select usename from pg_stat_activity where usename is not null"
     with run_worker(database.environment, tmp_path / "log"):
-        # The server takes a moment to see a connection's end.
+        # PostgreSQL takes a moment to notice a closed connection.
         deadline = time.monotonic() + STARTUP
         while (database.login,) in database.run(users):
             assert time.monotonic() < deadline
             time.sleep(0.05)
 
 
-def test_a_database_that_is_not_there_yet_is_no_reason(
+def test_unreachable_database_does_not_stop_a_start(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     url = f"postgresql://app:secret@127.0.0.1:{free_port()}/sightline"

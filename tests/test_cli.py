@@ -1,4 +1,4 @@
-"""What all `flask` commands share: their list, their options' help, their version, their tables."""
+"""Common parts of all `flask` commands: list, help, version and tables."""
 
 import subprocess
 import sys
@@ -41,7 +41,7 @@ class Thing:
 
 
 def own_commands(app: Flask) -> Iterator[tuple[str, click.Command]]:
-    """Every command of the product with its path, without those of Flask and its extensions."""
+    """Every command of the product with its path, without commands of Flask and its extensions."""
     for name, listed in app.cli.commands.items():
         command = listed.loaded if isinstance(listed, LazyCommand) else listed
         if isinstance(command, Commands):

@@ -17,7 +17,7 @@ from tests.audit.receipts import second_connection
 from tests.conftest import Run
 from tests.factories import Account, MadeTenant, add_account, add_tenant
 from tests.grants.notices.channels import add_grant, end
-from webapp.audit import append as ledger
+from webapp.audit import append
 from webapp.audit.append import OWN_JOURNAL
 from webapp.audit.models import AuditEventRow
 from webapp.commands import LazyCommand
@@ -36,26 +36,26 @@ OTHERWISE_RECORDED = {
     "demo access": "of development: its access is an event like any other",
     "demo seed": "of development: it makes the demo's tenants as their people would",
 }
-"""Commands that do more than show something and have no event of their own, and why."""
+"""Commands that change something without an event of their own, and why."""
 
 STATE: Mapping[Scope, Sequence[type[Base]]] = {
     IdentityScope(): (Tenant, PrincipalRow, PlatformRoleRow, MembershipRow, ApiToken),
     PolicyScope(): (RuleRow, GrantRow, GrantApprovalRow),
 }
-"""What operators change, and the scopes that see all of it."""
+"""The rows that operators change, and the scopes that see all of them."""
 
 VOLATILE = {"last_used_at"}
-"""What a worker may change meanwhile, on behalf of requests of other tests."""
+"""Columns that a worker may change meanwhile, for requests of other tests."""
 
 
 class Prepared(NamedTuple):
-    """A command to be run, once what it is about is there."""
+    """A command whose objects exist, ready to run."""
 
     arguments: Sequence[str]
     recorded: Sequence[str]
     """The paths of its events, in order."""
     rows: int = 1
-    """How many rows each of them says that it is about."""
+    """The number of rows in each of its events."""
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def somebody(app: Flask, tenant: MadeTenant) -> Account:
 
 
 class Setting:
-    """A tenant, somebody in it, and a place for files."""
+    """A tenant, a member of it, and a directory for files."""
 
     def __init__(self, app: Flask, run: Run, tenant: MadeTenant, somebody: Account, home: Path):
         self.app, self.run = app, run
@@ -77,7 +77,7 @@ class Setting:
         self._home = home
 
     def rules_file(self, *names: str) -> str:
-        """A file with rules of the tenant."""
+        """Make a file with rules of the tenant."""
         rules = [{"name": name, "effect": "deny", "surfaces": ["shop.*"]} for name in names]
         path = self._home / f"{uuid4().hex}.yaml"
         path.write_text(yaml.safe_dump({"tenants": {self.tenant.slug: rules}}))
@@ -105,8 +105,8 @@ def create_user(_: Setting) -> Prepared:
 
 
 def plain(*words: str, given: Sequence[str] = ()) -> Callable[[Setting], Prepared]:
-    """A command that is recorded by the words that it is called with; an upper-case one stands for
-    what the setting has of it."""
+    """Prepare a command that is recorded by its own words. An upper-case word stands for a value of
+    the setting."""
 
     def prepare(setting: Setting) -> Prepared:
         values = {
@@ -123,11 +123,13 @@ def plain(*words: str, given: Sequence[str] = ()) -> Callable[[Setting], Prepare
 
 def end_tenant(setting: Setting) -> Prepared:
     words = ["tenants", "end", setting.tenant.slug]
-    return Prepared([*words, "--yes"], [" ".join(["flask", *words])], rows=2)  # and a membership
+    return Prepared(
+        [*words, "--yes"], [" ".join(["flask", *words])], rows=2
+    )  # the tenant and a membership
 
 
 def end_user(setting: Setting) -> Prepared:
-    """With a token, a platform role and a membership."""
+    """Prepare the end of a user with a token, a platform role and a membership."""
     words = ["users", "end", setting.somebody.email]
     return Prepared([*words, "--yes"], [" ".join(["flask", *words])], rows=4)
 
@@ -263,7 +265,7 @@ SHOWS: Sequence[Callable[[Setting], Sequence[str]]] = [
 
 
 def state(app: Flask) -> dict[str, list[tuple[Any, ...]]]:
-    """All rows of what operators change."""
+    """Read all rows that operators change."""
     rows: dict[str, list[tuple[Any, ...]]] = {}
     with app.app_context():
         for scope, models in STATE.items():
@@ -276,7 +278,7 @@ def state(app: Flask) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def last_number(app: Flask) -> int:
-    """Of the events that no request has left."""
+    """The last number of the events that no request has left."""
     with second_connection(app) as session:
         numbers = select(AuditEventRow.origin_seq).order_by(AuditEventRow.origin_seq.desc())
         own = numbers.where(AuditEventRow.origin_journal == OWN_JOURNAL).limit(1)
@@ -291,13 +293,13 @@ def recorded_since(app: Flask, number: int) -> list[Mapping[str, Any]]:
 
 
 def is_path(found: str, expected: str) -> bool:
-    """Whether a path is the expected one, in which `…` is what was made by the command."""
+    """Whether a path is as expected, where `…` stands for an id that the command has made."""
     before, gap, after = expected.partition("…")
     return found.startswith(before) and found.endswith(after) if gap else found == expected
 
 
 def names_of(group: click.Group, context: click.Context, *path: str) -> Iterator[str]:
-    """The commands of a group and of those in it, each by the words that it is called with."""
+    """The words of each command of a group and of its groups."""
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         command = command.loaded if isinstance(command, LazyCommand) else command
@@ -308,13 +310,13 @@ def names_of(group: click.Group, context: click.Context, *path: str) -> Iterator
 
 
 NOT_OURS = {"openapi", "routes", "run", "shell"}
-"""Commands of Flask and its extensions, which reach no row."""
+"""Commands of Flask and its extensions, which read and change no rows."""
 
 
 def test_every_command_is_known_to_change_something_or_nothing(
     app: Flask, setting: Setting
 ) -> None:
-    """A new one belongs into CHANGES or SHOWS, where it is tried."""
+    """Add a new command to CHANGES or SHOWS, where it is tested."""
     changing = {" ".join(prepare(setting).arguments) for prepare in CHANGES}
     showing = {" ".join(prepare(setting)) for prepare in SHOWS}
     tried = changing | showing
@@ -352,7 +354,7 @@ def test_change_by_a_command_that_cannot_be_recorded_is_not_made(
 ) -> None:
     arguments, *_ = prepare(setting)
     before, number = state(app), last_number(app)
-    with mock.patch.object(ledger, "append_own", side_effect=OSError("no room for events")):
+    with mock.patch.object(append, "append_own", side_effect=OSError("no room for events")):
         assert setting.run(*arguments).exit_code != 0
     assert state(app) == before
     assert recorded_since(app, number) == []

@@ -1,4 +1,4 @@
-"""`flask doctor` on a product of its own: well at first, and then each thing that can be wrong."""
+"""`flask doctor` on a new product without problems, and with each problem."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +16,7 @@ from tests.applications import application, application_of
 from tests.audit.events import make_event
 from tests.audit.ledgers import key_of, ledger_session, owner_connection, seal
 from webapp import doctor
-from webapp.audit import append as ledger
+from webapp.audit import append
 from webapp.audit.event import dump_event, event_mac
 from webapp.audit.journal import file as journal_file
 from webapp.audit.journal.reader import Row
@@ -49,7 +49,7 @@ def diagnose(app: Flask) -> dict[str, Any]:
         return {found.check: found for found in doctor.diagnose(app)}
 
 
-def test_a_new_product_is_well(app: Flask) -> None:
+def test_doctor_of_new_product_finds_nothing(app: Flask) -> None:
     found = diagnose(app)
     assert [each for each in found.values() if not each.ok] == []
     named = {LEFT, QUARANTINE, PARTITION, CLOCKS, RULES, ADDRESSES, NOTICES, "journal"}
@@ -58,8 +58,8 @@ def test_a_new_product_is_well(app: Flask) -> None:
     assert "apart" in found[CLOCKS].detail
 
 
-def test_events_that_dead_processes_left(app: Flask) -> None:
-    """Those of running ones are no reason to worry."""
+def test_doctor_reports_events_left_by_dead_processes_only(app: Flask) -> None:
+    """Events of running processes are no problem."""
     settings = app.extensions["settings"]
     file = journal_file.create(settings.journal_dir, uuid4(), 2**20)
     events = [make_event() for _ in range(3)]
@@ -83,7 +83,7 @@ def test_events_that_dead_processes_left(app: Flask) -> None:
     assert diagnose(app)[LEFT].ok
 
 
-def test_a_file_that_cannot_be_read(app: Flask) -> None:
+def test_doctor_reports_an_unreadable_journal(app: Flask) -> None:
     path: Path = app.extensions["settings"].journal_dir / f"{uuid4()}.journal"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"not a journal" * 1000)
@@ -93,9 +93,9 @@ def test_a_file_that_cannot_be_read(app: Flask) -> None:
     assert path.name in found.detail
 
 
-def test_deliveries_in_quarantine(app: Flask) -> None:
+def test_doctor_reports_recent_deliveries_in_quarantine(app: Flask) -> None:
     with ledger_session(app) as session:
-        ledger.receive(session, [*seal(app, make_event()), ["forged", "0" * 64]], key_of(app))
+        append.receive(session, [*seal(app, make_event()), ["forged", "0" * 64]], key_of(app))
         session.commit()
     fresh = diagnose(app)[QUARANTINE]
     with owner_connection(app) as owner:
@@ -105,21 +105,23 @@ def test_deliveries_in_quarantine(app: Flask) -> None:
     assert (old.ok, old.detail) == (True, "1 deliveries, none of the last 7 days")
 
 
-def test_a_month_without_a_partition(app: Flask) -> None:
-    following = ledger.months_ahead(datetime.now(UTC).date())[1]
+def test_doctor_reports_a_month_without_partition(app: Flask) -> None:
+    following = append.months_ahead(datetime.now(UTC).date())[1]
     with owner_connection(app) as owner:
         owner.execute(text(f"drop table audit_events_{following:%Y%m}"))
     found = diagnose(app)[PARTITION]
     assert not found.ok
     assert f"{following:%Y-%m}" in found.detail
     with ledger_session(app) as session:
-        ledger.ensure_partitions(session, [following])
+        append.ensure_partitions(session, [following])
         session.commit()
     assert diagnose(app)[PARTITION].ok
 
 
 @pytest.mark.parametrize("seconds", [-3, 3])
-def test_clocks_that_differ(app: Flask, monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
+def test_doctor_reports_clocks_that_differ(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
     def elsewhere(_: object) -> datetime:
         return datetime.now(UTC) + timedelta(seconds=seconds)
 
@@ -129,7 +131,7 @@ def test_clocks_that_differ(app: Flask, monkeypatch: pytest.MonkeyPatch, seconds
     assert found.detail.endswith("s apart, more than 0.1 s")
 
 
-def test_the_journal_is_asked_too(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_checks_the_journal(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     directory: Path = app.extensions["settings"].journal_dir
     moved = directory.rename(directory.with_name("elsewhere"))
     directory.touch()
@@ -139,7 +141,7 @@ def test_the_journal_is_asked_too(app: Flask, monkeypatch: pytest.MonkeyPatch) -
     assert (found.ok, found.detail) == (False, "the journal cannot be written")
 
 
-def test_rules_that_nobody_can_mend(app: Flask) -> None:
+def test_doctor_reports_rules_that_no_owner_may_mend(app: Flask) -> None:
     every = "update rules set enabled = {} where tenant_id is null"
     with owner_connection(app) as owner:
         owner.execute(text("alter table rules no force row level security"))
@@ -170,11 +172,11 @@ def address_diagnosis(app: Flask, **changes: Any) -> tuple[bool, str]:
         ),
     ],
 )
-def test_proxies_that_are_set_are_told(app: Flask, proxies: Any, detail: str) -> None:
+def test_doctor_describes_trusted_proxies(app: Flask, proxies: Any, detail: str) -> None:
     assert address_diagnosis(app, trusted_proxies=proxies, env="production") == (True, detail)
 
 
-def test_rules_with_networks_need_proxies_to_be_set_where_deployed(app: Flask) -> None:
+def test_doctor_reports_unset_proxies_of_deployed_rules_with_networks(app: Flask) -> None:
     unset = {"trusted_proxies": None}
     change = "update rules set networks = :networks where name = 'Staff access'"
     assert address_diagnosis(app, **unset, env="production") == (True, "no rule names a network")
@@ -194,7 +196,7 @@ def test_rules_with_networks_need_proxies_to_be_set_where_deployed(app: Flask) -
     assert development == (True, said)
 
 
-def test_notices_that_did_not_arrive(app: Flask) -> None:
+def test_doctor_reports_notices_that_were_given_up(app: Flask) -> None:
     with owner_connection(app) as owner:
         owner.execute(
             text(

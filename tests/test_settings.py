@@ -44,11 +44,11 @@ DEVELOPMENT = {
     "REDIS_URL": "redis://localhost/0",
 }
 CANARY = "Zq7Kx9"
-"""In every value of a bad environment, and in no word of ours."""
+"""A text that is in every value of a bad environment, and in no message."""
 
 
 def read(environment: Mapping[str, str]) -> Settings:
-    """What this environment, and nothing of the caller's, is read into."""
+    """Read the settings of this environment, without variables of the caller."""
     kept = {name: value for name, value in os.environ.items() if name not in SETTINGS}
     with mock.patch.dict(os.environ, kept | dict(environment), clear=True):
         return read_settings()
@@ -61,12 +61,12 @@ def refused(environment: Mapping[str, str]) -> SettingsError:
 
 
 def mentioned(error: SettingsError) -> set[str]:
-    """The variables that the problems begin with."""
+    """The variables with which the problems begin."""
     return {problem.split()[0] for problem in error.problems}
 
 
 @pytest.mark.parametrize("env", ["qa", "production"])
-def test_good_settings_are_taken(env: str) -> None:
+def test_good_settings_are_read(env: str) -> None:
     found = read(GOOD | {"SIGHTLINE_ENV": env})
     assert found.env == env
     assert found.deployed
@@ -86,7 +86,7 @@ def test_good_settings_are_taken(env: str) -> None:
 
 
 @pytest.mark.parametrize("env", ["qa", "production"])
-def test_what_is_missing_is_named_at_once(env: str) -> None:
+def test_missing_settings_are_all_named(env: str) -> None:
     error = refused({"SIGHTLINE_ENV": env})
     assert mentioned(error) == set(REQUIRED)
     assert all("is not set" in problem for problem in error.problems)
@@ -95,7 +95,7 @@ def test_what_is_missing_is_named_at_once(env: str) -> None:
 
 
 @pytest.mark.parametrize("missing", REQUIRED)
-def test_each_is_needed(missing: str) -> None:
+def test_each_required_setting_is_refused_if_missing(missing: str) -> None:
     assert mentioned(refused(GOOD | {missing: ""})) == {missing}
 
 
@@ -114,7 +114,7 @@ WEAK: dict[str, tuple[str, dict[str, str]]] = {
 
 @pytest.mark.parametrize("env", ["qa", "production"])
 @pytest.mark.parametrize("weakness", WEAK)
-def test_what_is_weak_is_refused_where_it_is_deployed(weakness: str, env: str) -> None:
+def test_weak_setting_is_refused_where_deployed(weakness: str, env: str) -> None:
     variable, changes = WEAK[weakness]
     assert mentioned(refused(GOOD | changes | {"SIGHTLINE_ENV": env})) == {variable}
     assert read(GOOD | changes | {"SIGHTLINE_ENV": "development"}).env == "development"
@@ -164,17 +164,17 @@ MALFORMED: dict[str, dict[str, str]] = {
 
 
 @pytest.mark.parametrize("case", MALFORMED)
-def test_what_is_malformed_is_refused(case: str) -> None:
+def test_malformed_setting_is_refused(case: str) -> None:
     changes = MALFORMED[case]
     assert mentioned(refused(GOOD | changes)) == set(changes)
 
 
 @pytest.mark.parametrize("needed", ["MAIL_FROM", "WEBHOOK_SECRET"])
-def test_who_is_to_be_told_needs_both_settings(needed: str) -> None:
+def test_mail_and_webhook_each_need_both_settings(needed: str) -> None:
     assert mentioned(refused(GOOD | {needed: ""})) == {needed}
 
 
-def test_all_problems_come_at_once() -> None:
+def test_all_problems_of_settings_are_reported_at_once() -> None:
     error = refused(
         {
             "SIGHTLINE_ENV": "staging",
@@ -201,7 +201,7 @@ def test_all_problems_come_at_once() -> None:
     assert len(error.problems) == len(expected) + 2
 
 
-def test_development_needs_only_what_has_no_default() -> None:
+def test_development_needs_only_settings_without_default() -> None:
     found = read(DEVELOPMENT)
     assert found.env == "development"
     assert not found.deployed
@@ -215,7 +215,7 @@ def test_development_needs_only_what_has_no_default() -> None:
     assert found.smtp_url is found.mail_from is found.webhook_url is found.webhook_secret is None
 
 
-def test_the_numbers_are_taken() -> None:
+def test_numbers_in_settings_are_read() -> None:
     numbers = dict(zip(NUMBERS, ("1.5", "0.5", "0.2", "1"), strict=True))
     found = read(DEVELOPMENT | numbers)
     assert (found.audit_timeout, found.journal_max_mb) == (1.5, 1)
@@ -236,7 +236,7 @@ def test_trusted_proxies_are_a_count_or_networks(value: str, expected: object) -
     assert read(DEVELOPMENT | {"TRUSTED_PROXIES": value}).trusted_proxies == expected
 
 
-def test_what_is_missing_in_development_names_the_way_out() -> None:
+def test_missing_setting_in_development_names_make_run() -> None:
     error = refused({"SIGHTLINE_HOME": os.devnull})
     assert mentioned(error) == set(REQUIRED)
     assert str(error).count("`make run`") == len(REQUIRED)
@@ -244,19 +244,19 @@ def test_what_is_missing_in_development_names_the_way_out() -> None:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """Where a development stack has said what leads to it."""
+    """A directory with the file of a development stack."""
     lines = (f"{name}={value}\n" for name, value in DEVELOPMENT.items())
     (tmp_path / "stack.env").write_text("".join(lines))
     return tmp_path
 
 
-def test_development_finds_its_stack(home: Path) -> None:
+def test_settings_in_development_come_from_the_stack_file(home: Path) -> None:
     found = read({"SIGHTLINE_HOME": str(home)})
     assert found.home == home
     assert found.redis_url == DEVELOPMENT["REDIS_URL"]
 
 
-def test_the_environment_comes_before_the_stack(home: Path) -> None:
+def test_environment_wins_over_the_stack_file(home: Path) -> None:
     found = read({"SIGHTLINE_HOME": str(home), "REDIS_URL": "redis://elsewhere/1"})
     assert found.redis_url == "redis://elsewhere/1"
     assert found.database_url.endswith("@localhost/sightline")
@@ -265,12 +265,12 @@ def test_the_environment_comes_before_the_stack(home: Path) -> None:
 
 
 @pytest.mark.parametrize("env", ["qa", "production", "staging"])
-def test_nothing_deployed_reads_the_stack(home: Path, env: str) -> None:
+def test_stack_file_is_not_read_where_deployed(home: Path, env: str) -> None:
     error = refused({"SIGHTLINE_HOME": str(home), "SIGHTLINE_ENV": env})
     assert mentioned(error) >= set(REQUIRED)
 
 
-def test_settings_do_not_show_what_they_hold() -> None:
+def test_repr_of_settings_shows_no_value() -> None:
     found = read(GOOD)
     for shown in (repr(found), str(found), f"{found}", repr([found])):
         assert "secret_key" in shown
@@ -279,9 +279,9 @@ def test_settings_do_not_show_what_they_hold() -> None:
         assert "secret@" not in shown
 
 
-def test_settings_stay_as_they_are() -> None:
+def test_settings_are_immutable() -> None:
     with pytest.raises(FrozenInstanceError):
-        read(GOOD).secret_key = OTHER  # type: ignore[misc]  # what is to be refused
+        read(GOOD).secret_key = OTHER  # type: ignore[misc]  # the assignment must be refused
 
 
 words = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
@@ -303,17 +303,17 @@ SHAPES: tuple[Callable[[str], str], ...] = (
 bad_values = st.builds(lambda shape, canary: shape(canary), st.sampled_from(SHAPES), canaries)
 
 
-@settings(deadline=None)  # other tests' servers share the machine
+@settings(deadline=None)  # servers of other tests share the machine
 @given(
     environment=st.dictionaries(
         st.sampled_from(sorted({*GOOD, *NUMBERS})),
         bad_values,
     )
 )
-def test_no_value_is_repeated(environment: dict[str, str]) -> None:
+def test_refused_settings_repeat_no_value(environment: dict[str, str]) -> None:
     error = refused({"SIGHTLINE_ENV": "production", "CACHE_TTL": "0"} | environment)
     assert CANARY not in f"{error} {error!r} {error.problems}"
-    # What a traceback would show beside it.
+    # A traceback would show the causes too.
     assert error.__cause__ is None
     assert error.__context__ is None
 
@@ -328,7 +328,7 @@ def test_no_value_is_repeated(environment: dict[str, str]) -> None:
     ],
     ids=["flask", "gunicorn", "celery"],
 )
-def test_no_process_starts_with_them(command: list[str]) -> None:
+def test_no_process_starts_with_refused_settings(command: list[str]) -> None:
     url = f"postgresql://app:{CANARY}@db:port/x"
     bad = {"SIGHTLINE_ENV": "production", "SECRET_KEY": CANARY, "DATABASE_URL": url}
     ended = subprocess.run(

@@ -1,4 +1,4 @@
-"""The architecture, as far as import-linter cannot say it."""
+"""Rules of the architecture that import-linter cannot check."""
 
 import ast
 import re
@@ -42,7 +42,7 @@ DANGEROUS_ATTRIBUTES = {("os", "system"), ("os", "popen"), ("subprocess", "getou
 
 
 def files(*folders: str) -> list[Path]:
-    """The Python files of these folders, by their paths from the project's root."""
+    """The Python files of these folders, as paths from the project's root."""
     found = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     return sorted(path.relative_to(ROOT) for path in found)
 
@@ -53,7 +53,7 @@ def tree_of(path: Path) -> ast.Module:
 
 
 def walk(*folders: str) -> Iterator[tuple[str, ast.AST]]:
-    """Every node of every file there, with a place to name."""
+    """Every syntax node of the files in these folders, with its place."""
     for path in files(*folders):
         for node in ast.walk(tree_of(path)):
             yield f"{path}:{getattr(node, 'lineno', 1)}", node
@@ -64,7 +64,7 @@ def module_of(path: Path) -> str:
 
 
 def imports_of(path: Path) -> set[str]:
-    """Dotted names that a file imports, anywhere in it; of `from a import b` both `a` and `a.b`."""
+    """The dotted names that a file imports anywhere. `from a import b` gives `a` and `a.b`."""
     names = set()
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
@@ -74,7 +74,7 @@ def imports_of(path: Path) -> set[str]:
     return names
 
 
-def test_no_name_says_nothing() -> None:
+def test_no_module_has_a_meaningless_name() -> None:
     named = files(*PRODUCT, "tests", "migrations")
     words = {path: set(re.split(r"[/_.]", str(path))) for path in named}
     assert {str(path) for path, said in words.items() if said & NAMELESS} == set()
@@ -94,7 +94,7 @@ def test_every_module_is_reached_from_an_entrance() -> None:
     assert modules.keys() - reached == set()
 
 
-def test_nothing_runs_what_is_data() -> None:
+def test_no_source_runs_data_as_code() -> None:
     assert [f"{place}: {ast.unparse(node)}" for place, node in walk(*PRODUCT) if _runs(node)] == []
 
 
@@ -126,11 +126,11 @@ def _runs(node: ast.AST) -> bool:
         "from os import system",
     ],
 )
-def test_what_runs_data_is_known(code: str) -> None:
+def test_code_that_runs_data_is_recognized(code: str) -> None:
     assert any(map(_runs, ast.walk(ast.parse(code))))
 
 
-def test_every_ignore_says_why() -> None:
+def test_every_ignore_has_a_reason() -> None:
     bare = re.compile(r"# type: ignore(?!\[[\w, -]+\]  # \S)|# noqa(?!: [A-Z0-9, ]+ - \S)")
     sources = [*files(*PRODUCT, "tests", "migrations"), *ROOT.glob("*.py")]
     found = [
@@ -164,7 +164,7 @@ def test_every_task_has_a_name_of_its_own_and_a_queue_that_is_worked_on(app: Fla
     assert set(worker[worker.index("--queues") + 1].split(",")) == queues
 
 
-def test_every_task_that_is_sent_exists(app: Flask) -> None:
+def test_every_sent_task_is_registered(app: Flask) -> None:
     celery: Celery = app.extensions["celery"]
     celery.finalize()
     sent = {
@@ -181,7 +181,7 @@ def test_every_task_that_is_sent_exists(app: Flask) -> None:
 CACHED = [function for name, function in registry.items() if name.startswith("webapp.")]
 
 
-def test_there_are_cached_functions() -> None:
+def test_product_has_cached_functions() -> None:
     assert CACHED
 
 
@@ -204,8 +204,8 @@ def test_every_cached_function_can_be_warmed_and_invalidated(
         assert outcomes[2] == "outdated"
 
 
-def test_who_caches_invalidates() -> None:
-    """What a function of a module caches ends with the changes that this module makes."""
+def test_every_module_that_caches_invalidates() -> None:
+    """A module with a cached function must also invalidate what it caches."""
     modules = {function.__module__ for function in CACHED}
     assert all("webapp.caching.invalidate" in imports_of(_path(module)) for module in modules)
 
@@ -224,7 +224,7 @@ def test_make_explains_every_target() -> None:
 
 
 def pins(name: str) -> dict[str, str]:
-    """Each requirement of a file with its marker and hashes, by its name; every one is pinned."""
+    """The marker and the hashes of each requirement of a file, by name; all must be pinned."""
     text = (ROOT / name).read_text().replace("\\\n", " ")
     found = {}
     for line in filter(None, text.splitlines()):
@@ -252,7 +252,7 @@ def test_each_requirements_file_has_the_pins_of_the_one_below() -> None:
     assert product.items() < run.items() < development.items()
 
 
-def test_what_pyproject_asks_for_is_pinned() -> None:
+def test_every_requirement_of_pyproject_is_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     groups = project["dependency-groups"]
     named = [line for line in groups["dev"] if isinstance(line, str)]

@@ -1,4 +1,4 @@
-"""Turns that the workers of a run take: many side by side, or one alone."""
+"""Turns of a run's workers: many side by side, or one alone."""
 
 import fcntl
 from collections.abc import Iterator
@@ -8,8 +8,10 @@ from pathlib import Path
 
 @contextmanager
 def taken(directory: Path, *, alone: bool) -> Iterator[None]:
-    """Hold a turn. Who wants to be alone keeps the door shut meanwhile, or others would go on
-    coming in for as long as it waits."""
+    """Hold a turn, shared or alone.
+
+    A worker that waits to be alone lets no other begin, or it might wait without end.
+    """
     directory.mkdir(exist_ok=True)
     kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
     with (directory / "room").open("w") as room:

@@ -1,4 +1,4 @@
-"""Databases on a PostgreSQL of their own, and what leads the product to them."""
+"""Databases on a PostgreSQL of their own, and the settings that lead the product to them."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,14 +15,14 @@ PASSWORD = "pass word's \\100% %s :x"  # noqa: S105 - one that needs every kind 
 
 @dataclass(frozen=True)
 class Database:
-    """A database, and the roles that the product's settings name for it."""
+    """A database, and the roles that the product's settings name."""
 
     server: PostgresServer
     name: str
     login: str = LOGIN_ROLE
     owner: str = OWNER_ROLE
     others: dict[str, str] = field(default_factory=dict)
-    """The rest of the environment."""
+    """The other variables of the environment."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -33,7 +33,7 @@ class Database:
         }
 
     def make(self) -> "Database":
-        """With its owner, who may make roles unless there is one already."""
+        """Make it with its owner, who may make roles unless the owner exists already."""
         self.server.ensure_database(PASSWORD, self.name)
         if self.owner != OWNER_ROLE:
             owner = migrate.identifier(self.owner)
@@ -54,7 +54,7 @@ class Database:
             connection.close()
 
     def set_password(self, role: str) -> None:
-        """As psql's `\\password` does it."""
+        """Set a role's password, as psql's `\\password` does."""
         doubled = PASSWORD.replace("'", "''")
         self.run(f"alter role {migrate.identifier(role)} password '{doubled}'")
 

@@ -1,4 +1,4 @@
-"""`flask db`: an empty database comes to this version, once, whoever else is at it."""
+"""`flask db`: an empty database is migrated to this version once, by one upgrade of several."""
 
 import json
 import os
@@ -28,7 +28,7 @@ from webapp.stack.servers import OWNER_ROLE
 REVISIONS = {script.revision for script in ScriptDirectory(migrate.MIGRATIONS).walk_revisions()}
 UPGRADE = ["flask", "--app", "wsgi", "db", "upgrade"]
 ODD = 'Sightline "App", 100% o\'K'
-"""A role's name that nobody can leave unquoted."""
+"""A role's name that must be quoted everywhere."""
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def flask(database: Database, *command: str) -> Result:
 
 
 def is_reached(database: Database) -> bool:
-    """Whether the product's login role gets in, and is one that it would work as."""
+    """Whether the product's login role connects and is accepted."""
     with application(database) as app, app.app_context():
         db.reach()
     return True
@@ -76,7 +76,7 @@ def tables(database: Database) -> set[str]:
     return {name for (name,) in found}
 
 
-def test_an_empty_database_is_brought_to_this_version(database: Database) -> None:
+def test_empty_database_is_migrated_to_this_version(database: Database) -> None:
     assert migrate.check(settings_of(database)).pending
     assert set(migrate.upgrade(settings_of(database))) == REVISIONS
     assert not migrate.check(settings_of(database))
@@ -84,7 +84,7 @@ def test_an_empty_database_is_brought_to_this_version(database: Database) -> Non
     assert is_reached(database)
 
 
-def test_a_second_upgrade_does_nothing(database: Database) -> None:
+def test_second_upgrade_changes_nothing(database: Database) -> None:
     first = flask(database, "db", "upgrade")
     assert first.exit_code == 0
     assert all(revision in first.output for revision in REVISIONS)
@@ -96,7 +96,7 @@ def test_a_second_upgrade_does_nothing(database: Database) -> None:
 
 
 @pytest.mark.slow
-def test_upgrades_at_once_take_turns(database: Database, tmp_path: Path) -> None:
+def test_concurrent_upgrades_migrate_once(database: Database, tmp_path: Path) -> None:
     logs = [tmp_path / f"{number}.log" for number in range(3)]
     with ExitStack() as running:
         processes = [
@@ -110,7 +110,7 @@ def test_upgrades_at_once_take_turns(database: Database, tmp_path: Path) -> None
     assert not migrate.check(settings_of(database))
 
 
-def test_an_upgrade_does_nothing_until_it_is_its_turn(database: Database) -> None:
+def test_upgrade_waits_for_the_lock_of_another_upgrade(database: Database) -> None:
     waiting = "select 1 from pg_locks where locktype = 'advisory' and not granted"
     before = database.run("select rolname from pg_roles order by 1")
     upgrading = threading.Thread(target=migrate.upgrade, args=[settings_of(database)])
@@ -129,7 +129,7 @@ def test_an_upgrade_does_nothing_until_it_is_its_turn(database: Database) -> Non
     assert not migrate.check(settings_of(database))
 
 
-def test_the_check_agrees_and_finds_a_drift(database: Database) -> None:
+def test_db_check_agrees_after_upgrade_and_reports_an_added_column(database: Database) -> None:
     flask(database, "db", "upgrade")
     agreed = flask(database, "db", "check")
     assert (agreed.exit_code, agreed.output) == (0, "Models, migrations and database agree.\n")
@@ -157,13 +157,13 @@ def test_the_check_agrees_and_finds_a_drift(database: Database) -> None:
         "create table drifted (id int primary key)",
     ],
 )
-def test_the_check_finds(database: Database, change: str) -> None:
+def test_db_check_reports_a_changed_schema(database: Database, change: str) -> None:
     migrate.upgrade(settings_of(database))
     database.run(change)
     assert migrate.check(settings_of(database)).differences
 
 
-def test_the_check_names_what_is_pending(database: Database) -> None:
+def test_db_check_names_pending_revisions(database: Database) -> None:
     found = flask(database, "db", "check")
     assert found.exit_code == 1
     for revision in REVISIONS:
@@ -171,10 +171,9 @@ def test_the_check_names_what_is_pending(database: Database) -> None:
 
 
 @pytest.mark.parametrize("login", ["sightline_app", ODD])
-def test_the_printed_sql_makes_the_roles(
+def test_printed_sql_makes_the_roles_for_an_owner_who_may_not(
     server: PostgresServer, environment: dict[str, str], database: Database, login: str
 ) -> None:
-    """For an owner who could not have made them."""
     plain = Database(server, "fresh", login, "plain_owner", environment).make()
     printed = flask(plain, "db", "roles")
     assert printed.exit_code == 0
@@ -186,7 +185,7 @@ def test_the_printed_sql_makes_the_roles(
     assert is_reached(plain)
 
 
-def test_a_login_role_is_made_whatever_its_name_and_password(database: Database) -> None:
+def test_login_role_with_special_characters_is_made(database: Database) -> None:
     odd = Database(database.server, database.name, ODD, others=database.others)
     assert flask(odd, "db", "upgrade").exit_code == 0
     assert is_reached(odd)
@@ -197,7 +196,7 @@ def test_a_login_role_is_made_whatever_its_name_and_password(database: Database)
     assert attributes == [(ODD, False, False, False, False, False)]
 
 
-def test_the_password_is_in_no_statement(database: Database) -> None:
+def test_password_of_login_role_is_in_no_statement(database: Database) -> None:
     database.run("alter database fresh set log_statement = 'all'")
     migrate.upgrade(settings_of(database))
     log = database.server.log.read_text()
@@ -205,14 +204,14 @@ def test_the_password_is_in_no_statement(database: Database) -> None:
     assert PASSWORD.split("'")[0] not in log
 
 
-def test_a_login_role_that_is_there_keeps_its_password(database: Database) -> None:
+def test_existing_login_role_keeps_its_password(database: Database) -> None:
     database.run("create role sightline_app login noinherit password 'of the DBA'")
     migrate.upgrade(settings_of(database))
     url = database.server.url(database.login, "of the DBA", database.name)
     psycopg2.connect(url).close()
 
 
-def test_an_owner_who_may_not_make_roles_is_told_who_can(
+def test_upgrade_by_owner_who_may_not_make_roles_is_refused(
     server: PostgresServer, environment: dict[str, str], database: Database
 ) -> None:
     plain = Database(server, database.name, owner="plain_owner", others=environment).make()
@@ -226,7 +225,7 @@ def test_an_owner_who_may_not_make_roles_is_told_who_can(
 
 
 @pytest.mark.parametrize("command", ["upgrade", "check"])
-def test_without_an_owner_it_says_so(database: Database, command: str) -> None:
+def test_db_command_without_owner_url_is_refused(database: Database, command: str) -> None:
     ownerless = {**database.environment, "DATABASE_OWNER_URL": ""}
     with mock.patch.dict(os.environ, ownerless):
         app = create_app(read_settings())
@@ -235,7 +234,7 @@ def test_without_an_owner_it_says_so(database: Database, command: str) -> None:
     assert "Error: DATABASE_OWNER_URL is not set" in refused.output
 
 
-def test_an_upgrade_that_fails_leaves_nothing_half_done(database: Database) -> None:
+def test_failed_upgrade_changes_nothing(database: Database) -> None:
     database.run(f"create table rules (of_somebody text); alter table rules owner to {OWNER_ROLE}")
     with pytest.raises(ProgrammingError, match="already exists"):
         migrate.upgrade(settings_of(database))

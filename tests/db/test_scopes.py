@@ -1,4 +1,4 @@
-"""Scopes as values: two of them share a name for cache keys only if they see the same rows."""
+"""Scopes as values: two of them share a visibility only if they see the same rows."""
 
 from dataclasses import replace
 from uuid import UUID
@@ -34,7 +34,7 @@ scopes: st.SearchStrategy[Scope] = st.one_of(
 
 
 def seen_from(scope: Scope) -> Scope:
-    """What tells which rows a scope sees: all of it but the access that it is entered for."""
+    """The parts of a scope that say which rows it sees: all but the access it is entered for."""
     return replace(scope, access_id=ACCESS) if isinstance(scope, GlobalScope) else scope
 
 
@@ -44,7 +44,7 @@ def test_scopes_share_a_visibility_only_if_they_see_the_same_rows(one: Scope, ot
 
 
 @given(sets, sets)
-def test_global_accesses_share_a_visibility_only_if_they_leave_out_the_same_tenants(
+def test_global_accesses_share_a_visibility_only_if_they_exclude_the_same_tenants(
     one: frozenset[UUID], other: frozenset[UUID]
 ) -> None:
     first, second = GlobalScope(UUID(int=1), Exclusion(one)), GlobalScope(ACCESS, Exclusion(other))
@@ -52,7 +52,7 @@ def test_global_accesses_share_a_visibility_only_if_they_leave_out_the_same_tena
 
 
 @pytest.mark.parametrize("count", [1, 2, 1000])
-def test_exclusions_of_as_many_tenants_differ_by_any_one_of_them(count: int) -> None:
+def test_exclusions_of_equal_size_differ_by_any_one_tenant(count: int) -> None:
     tenants = [UUID(int=number) for number in range(1, count + 1)]
     all_of_them = Exclusion(frozenset(tenants))
     for position in {0, count // 2, count - 1}:

@@ -1,4 +1,4 @@
-"""Databases of their own: a seed is about one that is empty."""
+"""Empty databases, each for one seed."""
 
 import os
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from webapp.stack.home import Stack, open_stack, running
 
 @dataclass(frozen=True)
 class Place:
-    """An application on a migrated database without a row, and where it keeps its files."""
+    """An application on a migrated database without rows, and the directory of its files."""
 
     app: Flask
     home: Path

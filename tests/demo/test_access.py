@@ -1,4 +1,4 @@
-"""`flask demo access`, at a server and a worker that run."""
+"""The command `flask demo access`, with a running server and worker."""
 
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,7 +12,7 @@ from tests.processes import run_web, run_worker
 pytestmark = pytest.mark.slow
 
 
-def test_access_and_its_record(place: Place, tmp_path: Path) -> None:
+def test_demo_access_prints_the_access_and_its_event(place: Place, tmp_path: Path) -> None:
     with (
         run_worker(place.environment, tmp_path / "worker.log"),
         run_web(place.environment, tmp_path / "web.log") as web,
@@ -36,7 +36,7 @@ def test_access_and_its_record(place: Place, tmp_path: Path) -> None:
     assert '"outcome": "served"' in shown.stdout
 
 
-def test_no_file_and_no_server_are_said(place: Place) -> None:
+def test_demo_access_without_file_or_server_is_refused(place: Place) -> None:
     before = place.run("access")
     assert before.exit_code == 1
     assert "run `flask demo seed`" in before.stderr

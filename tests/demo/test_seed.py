@@ -1,4 +1,4 @@
-"""`flask demo seed`."""
+"""The command `flask demo seed`."""
 
 import os
 import stat
@@ -61,7 +61,7 @@ def roles_of(app: Flask, secrets: dict[str, str]) -> dict[str, tuple[str, ...]]:
 
 
 def count_rules(app: Flask, model: type[RuleRow] | type[RuleVersionRow]) -> dict[str | None, int]:
-    """How many rows each tenant has, and the platform."""
+    """The number of rules of each tenant and of the platform."""
     with app.app_context():
         with db.scoped(IdentityScope()):
             slugs: dict[UUID | None, str] = {
@@ -74,7 +74,7 @@ def count_rules(app: Flask, model: type[RuleRow] | type[RuleVersionRow]) -> dict
             return {slugs.get(tenant_id): count for tenant_id, count in rows}
 
 
-def test_an_empty_database_is_filled(place: Place) -> None:
+def test_seed_fills_an_empty_database(place: Place) -> None:
     said = seed(place, "--port", "8123")
     assert "Seeded" in said
     assert str(place.home / "demo.json") in said
@@ -87,17 +87,19 @@ def test_an_empty_database_is_filled(place: Place) -> None:
     assert count_rules(place.app, RuleVersionRow) == SEEDED
 
 
-def test_a_second_seed_changes_nothing_but_the_address(place: Place) -> None:
+def test_second_seed_changes_only_the_address(place: Place) -> None:
     seed(place, "--port", "8123")
     first = kept(place)
     assert "nothing to seed" in seed(place, "--port", "8124")
     assert kept(place) == first | {"base_url": "http://127.0.0.1:8124"}
     assert count_rules(place.app, RuleVersionRow) == SEEDED
-    assert not place.app.extensions["identity.last_use"]._due  # accessing them is no use of them
+    assert not place.app.extensions[
+        "identity.last_use"
+    ]._due  # reading the tokens from the file does not use them
 
 
 @pytest.mark.parametrize("damage", ["missing", "garbage", "null", "of another kind", "one short"])
-def test_a_file_that_is_of_no_use_is_made_anew(place: Place, damage: str) -> None:
+def test_seed_replaces_an_unusable_file(place: Place, damage: str) -> None:
     seed(place)
     file, first = place.home / "demo.json", kept(place)
     del first["tokens"]["owner"]
@@ -112,7 +114,7 @@ def test_a_file_that_is_of_no_use_is_made_anew(place: Place, damage: str) -> Non
     assert roles_of(place.app, kept(place)["tokens"]) == ROLES
 
 
-def test_tokens_that_have_ended_are_replaced(place: Place) -> None:
+def test_seed_replaces_tokens_that_have_ended(place: Place) -> None:
     seed(place)
     first = kept(place)
     with place.app.app_context():
@@ -127,7 +129,7 @@ def test_tokens_that_have_ended_are_replaced(place: Place) -> None:
     assert roles_of(place.app, second["tokens"]) == ROLES
 
 
-def test_a_file_that_others_may_read_is_replaced(place: Place) -> None:
+def test_seed_replaces_a_file_that_others_may_read(place: Place) -> None:
     seed(place)
     (place.home / "demo.json").chmod(0o644)
     seed(place)
@@ -135,7 +137,7 @@ def test_a_file_that_others_may_read_is_replaced(place: Place) -> None:
 
 
 @pytest.mark.parametrize("at", ["first rules", "later rules", "accounts", "tokens"])
-def test_a_seed_that_was_cut_short_is_taken_up(
+def test_seed_completes_an_interrupted_seed(
     place: Place, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
     with monkeypatch.context() as cut:
@@ -167,7 +169,7 @@ def _ends_at_call(last: int, function: Callable[..., Any]) -> Callable[..., Any]
     return call
 
 
-def test_somebody_elses_database_is_left_alone(place: Place) -> None:
+def test_seed_changes_no_database_with_other_tenants(place: Place) -> None:
     with place.app.app_context(), db.scoped(IdentityScope()):
         directory.create_tenant("hooli", "Hooli")
         db.session.commit()
@@ -178,7 +180,7 @@ def test_somebody_elses_database_is_left_alone(place: Place) -> None:
         assert not accounts.is_seeded()
 
 
-def test_the_rules_differ_as_real_ones_do() -> None:
+def test_seeded_rules_differ_as_real_ones_do() -> None:
     made = [draft for slug in drafts.CUSTOMERS for draft in drafts.tenant_rules(slug)]
     made += drafts.PLATFORM_RULES
     assert {draft["effect"] for draft in made} == {"allow", "deny", "require_approval"}
@@ -189,7 +191,7 @@ def test_the_rules_differ_as_real_ones_do() -> None:
     assert len({str(draft.get("reasons")) for draft in made}) > 4
 
 
-def test_only_development_has_a_demo(app: Flask) -> None:
+def test_demo_command_exists_in_development_only(app: Flask) -> None:
     deployed = create_app(replace(app.extensions["settings"], env="qa"))
     assert "demo" in app.cli.commands
     assert "demo" not in deployed.cli.commands

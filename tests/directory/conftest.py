@@ -1,4 +1,4 @@
-"""The application twice, as two processes are."""
+"""A second application, like a second process."""
 
 from tests.identity.conftest import other_app
 

@@ -1,4 +1,4 @@
-"""`flask tenants`, `flask users`, `flask tokens`."""
+"""The commands `flask tenants`, `flask users` and `flask tokens`."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -22,7 +22,7 @@ def unique(word: str) -> str:
 
 
 def succeed(run: Run, *arguments: str) -> Any:
-    """What the command prints with `--json`."""
+    """Run a command with `--json`, and return what it prints."""
     result = run(*arguments, "--json")
     assert result.exit_code == 0, result.output
     return orjson.loads(result.stdout)

@@ -1,4 +1,4 @@
-"""`flask tenants` and `flask users`: `show`, `rename` and `end`."""
+"""The commands `show`, `rename` and `end` of `flask tenants` and `flask users`."""
 
 from typing import Any
 from uuid import uuid4
@@ -26,7 +26,7 @@ RULES = "/admin/api/rules"
 
 
 def recorded(app: Flask, *paths: str) -> list[tuple[str, int | None]]:
-    """Which of these commands are on record, and of how many rows."""
+    """The recorded commands among these, each with its number of rows."""
     with second_connection(app) as session:
         path = AuditEventRow.event["request"]["path"].astext
         rows = session.execute(
@@ -268,7 +268,7 @@ def test_ended_tenant_has_no_members_and_cannot_be_elevated_to(
     assert statuses(engineer, *clients, scope=scope) == [200, 200]
     ended = succeed(run, "tenants", "end", tenant.slug, "--yes")
     assert ended == {"slug": tenant.slug, "memberships": 2}
-    assert statuses(member, *clients) == [422, 422]  # no tenant is left that could be meant
+    assert statuses(member, *clients) == [422, 422]  # no tenant is left to be the default
     assert statuses(member, *clients, scope=scope) == [403, 403]
     assert statuses(engineer, *clients, scope=scope) == [404, 404]
     shown = succeed(run, "tenants", "show", tenant.slug)

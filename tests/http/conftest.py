@@ -1,4 +1,4 @@
-"""Two tenants with the same in both of them, and people of the platform."""
+"""Two tenants with equal objects, and people of the platform."""
 
 from collections.abc import Callable
 from uuid import UUID
@@ -37,19 +37,19 @@ def make_place(app: Flask, worker: None) -> Callable[[], Place]:
 
 @pytest.fixture(scope="module")
 def here(make_place: Callable[[], Place]) -> Place:
-    """Where who asks is at home. Nothing here is changed."""
+    """The tenant of the people who ask. Its objects are not changed."""
     return make_place()
 
 
 @pytest.fixture(scope="module")
 def elsewhere(make_place: Callable[[], Place]) -> Place:
-    """Where they are not. Nothing there is changed."""
+    """Another tenant. Its objects are not changed."""
     return make_place()
 
 
 @pytest.fixture
 def new(make_place: Callable[[], Place]) -> Place:
-    """A place that may be changed."""
+    """A tenant whose objects may be changed."""
     return make_place()
 
 

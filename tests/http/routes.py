@@ -1,4 +1,4 @@
-"""Every route of the product, and how it is used. A route that is not here fails the probe."""
+"""Every route of the product, and how to use it. A route that is missing here fails the probe."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -25,18 +25,18 @@ PUBLIC = {
     "/docs/": "/docs/",
     "/docs/<name>": "/docs/swagger-ui.css",
 }
-"""The routes that anybody may read, and a path of each."""
+"""The public routes, and a path of each."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """A tenant, the people in it, and an object of each kind that it has."""
+    """A tenant, its people, and one object of each kind."""
 
     tenant: MadeTenant
     admin: Account
     member: Account
     ids: Mapping[str, UUID]
-    """By the name that a path has for it."""
+    """The ids of the objects, by their names in paths."""
 
     @property
     def scope(self) -> str:
@@ -48,7 +48,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Use:
-    """How a route is called so that it succeeds, and who may."""
+    """How to call a route so that it succeeds, and who may call it."""
 
     method: str
     rule: str
@@ -58,9 +58,9 @@ class Use:
     success: int = 200
     body: Mapping[str, Any] | None = None
     names_version: bool = False
-    """It wants an If-Match."""
+    """Whether it needs an If-Match."""
     lists: str = ""
-    """Which kind of objects it lists."""
+    """The kind of objects that it lists."""
 
     @property
     def id(self) -> str:
@@ -68,7 +68,7 @@ class Use:
 
     @property
     def names(self) -> str | None:
-        """Which kind of object its path names."""
+        """The kind of object that its path names."""
         return next((name for name in ("rule_id", "event_id") if name in self.rule), None)
 
     def path(self, ids: Mapping[str, UUID]) -> str:
@@ -125,11 +125,11 @@ PERSONAL: tuple[Use, ...] = (
     ),
     Use("POST", f"{GRANT}/review", "admin.grants.review", ("admin",), STAFF_ROLES),
 )
-"""Those of no tenant's scope: each has tests of its own for what it shows to whom."""
+"""Uses of personal surfaces, whose rooms test what they show to whom."""
 
 
 def only(uses: Iterable[Use], attribute: str) -> dict[str, Use]:
-    """Those uses by their ids that say something of `attribute`."""
+    """The uses that have a value for `attribute`, by their ids."""
     return {use.id: use for use in uses if getattr(use, attribute)}
 
 

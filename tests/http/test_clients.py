@@ -1,4 +1,4 @@
-"""Clients that other people's generators make of /openapi.json, used on the running product."""
+"""Clients made of /openapi.json by public generators, used on the running product."""
 
 import importlib
 import json
@@ -35,14 +35,14 @@ def description(web: Web) -> Description:
 class Generated:
     folder: Path
     said: str
-    """What the generator printed."""
+    """The output of the generator."""
 
 
 @pytest.fixture(scope="module")
 def typed(
     description: Description, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Generated]:
-    """The package `typed_client`, which openapi-python-client has made."""
+    """The package `typed_client`, made by openapi-python-client."""
     folder = tmp_path_factory.mktemp("typed")
     (folder / "config.yaml").write_text("post_hooks: []\n")
     generated = _generate(
@@ -59,7 +59,7 @@ def typed(
 def modelled(
     description: Description, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Generated]:
-    """The package `modelled_client` and the module `models`, which datamodel-codegen has made."""
+    """The package `modelled_client` and the module `models`, made by datamodel-codegen."""
     generated = _generate(
         description,
         tmp_path_factory.mktemp("modelled"),
@@ -89,20 +89,20 @@ def _operation_ids(description: Description) -> set[str]:
 
 
 def _example(description: Description, path: str) -> Any:
-    """The described example of what is posted there."""
+    """The described example of a body that is posted to a path."""
     operation = description["paths"][path]["post"]
     return operation["requestBody"]["content"]["application/json"]["example"]
 
 
 def _question(description: Description, engineer: Account, tenant: MadeTenant) -> Any:
-    """The described question, about somebody who exists."""
+    """The described example of an elevation, for a user who exists."""
     person = {"email": engineer.email, "mfa": True}
     example = _example(description, "/admin/api/elevations")
     return example | {"principal": person, "tenant": tenant.slug}
 
 
 def _generate(description: Description, folder: Path, *command: str) -> Generated:
-    """Run a generator, which has to succeed, on the document."""
+    """Run a generator on the document; it must succeed."""
     (folder / "openapi.json").write_text(json.dumps(description))
     done = subprocess.run(
         [sys.executable, "-m", *command], cwd=folder, capture_output=True, text=True, check=False
@@ -114,7 +114,7 @@ def _generate(description: Description, folder: Path, *command: str) -> Generate
 
 @contextmanager
 def _importable(generated: Generated) -> Iterator[None]:
-    """Let Python import what was generated, and forget it afterwards."""
+    """Let Python import the generated modules, and forget them afterwards."""
     before = set(sys.modules)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(generated.folder)

@@ -30,7 +30,7 @@ def test_all_that_the_page_asks_for_is_here(client: FlaskClient) -> None:
 
 
 def test_page_has_no_script_or_style_of_its_own(client: FlaskClient) -> None:
-    """The policy would not let it run."""
+    """The Content-Security-Policy would not let it run."""
     assert re.findall(r"<script>|<style|style=|\son\w+=", PAGE) == []
 
 

@@ -17,7 +17,7 @@ SECRET = "postgres://app:hunter2@10.1.2.3 select * from rules"  # noqa: S105 - a
 
 
 class _Connection(Exception):
-    """What a driver raises: its text must go nowhere."""
+    """The error of a driver, whose text must not be shown or logged."""
 
 
 def _raiser(error: Exception) -> Any:
@@ -121,7 +121,7 @@ def client(request: pytest.FixtureRequest) -> FlaskClient:
         ("bodies/", 405, "method_not_allowed", {}),
     ],
 )
-def test_each_error_is_a_problem(
+def test_error_is_answered_with_a_problem(
     client: FlaskClient, path: str, status: int, code: str, headers: dict[str, str]
 ) -> None:
     response = client.get(f"/{path}")
@@ -139,17 +139,17 @@ def test_each_error_is_a_problem(
         assert part not in response.text
 
 
-def test_a_wrong_method_is_told_the_right_ones(client: FlaskClient) -> None:
+def test_wrong_method_is_answered_with_the_allowed_methods(client: FlaskClient) -> None:
     assert client.get("/bodies/").allow.as_set() == {"post", "options"}
 
 
-def test_a_denial_names_its_rules(client: FlaskClient) -> None:
+def test_denial_names_its_rules(client: FlaskClient) -> None:
     assert client.get("/denied").get_json(force=True)["rules"] == ["r1", "r2"]
     approval = client.get("/approval").get_json(force=True)
     assert (approval["rules"], approval["ask"]) == (["r1"], "/admin/api/grants")
 
 
-def test_every_error_has_a_code_of_its_own() -> None:
+def test_every_error_has_its_own_code() -> None:
     kinds = errors.AppError.__subclasses__()
     assert len({kind.code for kind in kinds}) == len(kinds)
 
@@ -169,7 +169,7 @@ def test_every_error_has_a_code_of_its_own() -> None:
         ([1], "", {"json": ["Invalid input type."]}),
     ],
 )
-def test_validation_speaks_by_field(
+def test_validation_error_has_messages_by_field(
     client: FlaskClient, body: Any, query: str, fields: dict[str, list[str]]
 ) -> None:
     response = client.post(f"/bodies/?{query}", json=body)
@@ -179,36 +179,36 @@ def test_validation_speaks_by_field(
     assert (problem["code"], problem["errors"]) == ("invalid", fields)
 
 
-def test_a_flood_of_unknown_fields_is_not_repeated_in_full(client: FlaskClient) -> None:
+def test_many_unknown_fields_are_not_all_repeated(client: FlaskClient) -> None:
     body = {"name": "a"} | {f"unknown-{number}": 1 for number in range(200)}
     response = client.post("/bodies/", json=body)
     assert len(response.get_json(force=True)["errors"]) == errors.MAX_FIELDS
 
 
-def test_what_is_not_json(client: FlaskClient) -> None:
+def test_body_that_is_not_json_is_invalid(client: FlaskClient) -> None:
     response = client.post("/bodies/", data="{", content_type="application/json")
     assert response.status_code == 400
     assert response.get_json(force=True)["errors"] == {"json": ["Invalid JSON body."]}
 
 
-def test_what_is_too_large(client: FlaskClient) -> None:
+def test_too_large_body_is_refused(client: FlaskClient) -> None:
     response = client.post("/bodies/", data="x" * 20_000, content_type="application/json")
     assert response.status_code == 413
     assert response.get_json(force=True)["code"] == "request_entity_too_large"
 
 
-def test_an_answer_somebody_made_is_left_alone(client: FlaskClient) -> None:
+def test_response_of_a_view_is_not_changed(client: FlaskClient) -> None:
     assert client.get("/own").text == "mine"
     moved: AnyResponse = client.get("/moved")
     assert moved.status_code == 302
 
 
-def test_a_strange_path_is_encoded(client: FlaskClient) -> None:
+def test_path_of_problem_is_encoded(client: FlaskClient) -> None:
     response = client.get("/a b\x00%ff")
     assert response.get_json(force=True)["instance"] == "/a%20b%00%EF%BF%BD"
 
 
-def test_a_failure_after_the_view_is_a_problem_too(
+def test_failure_after_the_view_is_answered_with_a_problem(
     client: FlaskClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     @client.application.after_request
@@ -221,7 +221,7 @@ def test_a_failure_after_the_view_is_a_problem_too(
     assert response.get_json(force=True)["code"] == "internal"
 
 
-def test_the_description_has_our_problem(client: FlaskClient) -> None:
+def test_description_has_the_schema_of_problems(client: FlaskClient) -> None:
     description = client.get("/openapi.json").get_json()
     answers = description["paths"]["/bodies/"]["post"]["responses"]
     assert answers["422"] == {"$ref": "#/components/responses/UnprocessableEntity"}

@@ -1,4 +1,4 @@
-"""Every byte that a scope or a reason may come in, and what becomes of those that make sense."""
+"""Headers of any bytes: sensible scopes and reasons are used, and all others are refused."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from tests.processes import Web
 from webapp.scope.headers import MAX_HEADER, MAX_NOTE, MAX_TICKET, REASON_CODES
 
 some = settings(deadline=None, derandomize=True, max_examples=150)
-# What fails here waits for a worker each time: too slow to be made smaller.
+# A failing example waits for a worker each time, which makes shrinking too slow.
 few = settings(
     some,
     max_examples=4,
@@ -28,19 +28,19 @@ few = settings(
     suppress_health_check=[HealthCheck.too_slow],
 )
 
-# A line cannot have its end in it.
+# A header cannot contain the end of a line.
 header_bytes = st.binary(max_size=80).filter(lambda raw: not {10, 13} & set(raw))
 header_text = header_bytes.map(lambda raw: raw.decode("latin-1"))
 printable = st.characters(codec="utf-8").filter(str.isprintable)
 ascii_text = st.characters(min_codepoint=0x20, max_codepoint=0x7E)
-# Short, since many are drawn at once; the longest are among the examples.
+# Short, since many are drawn at once. The longest ones are among the examples.
 tickets = st.text(ascii_text, min_size=1, max_size=40)
 notes = st.text(ascii_text | printable, min_size=1, max_size=60)
 
 
 @dataclass(frozen=True)
 class Reason:
-    """What somebody means, and the header in which it is sent."""
+    """A reason, and the header in which it is sent."""
 
     code: str
     ticket: str | None
@@ -90,7 +90,7 @@ def code(answer: TestResponse) -> str:
 @example(scope="tenant:acme/../x")
 @example(scope="tenant:*")
 @example(scope="x" * 100_000)
-def test_a_scope_of_any_bytes_opens_nothing(
+def test_scope_header_of_any_bytes_opens_nothing(
     app: Flask, here: Place, engineer: Account, scope: str
 ) -> None:
     answer = access(app, here.admin, scope, None)
@@ -99,16 +99,16 @@ def test_a_scope_of_any_bytes_opens_nothing(
     if answer.status_code == 422:
         assert (elevated.status_code, code(elevated)) == (422, "invalid")
         assert list(elevated.get_json()["errors"]) == ["Sightline-Scope"]
-    elif elevated.status_code != 200:  # a tenant that is not there
+    elif elevated.status_code != 200:  # no tenant has this slug
         assert (elevated.status_code, code(elevated)) == (404, "not_found")
         assert receipt(elevated)
 
 
 @pytest.mark.parametrize("written", ["{}", " {}", "{} ", "  {}  ", "\t{}"])
-def test_space_around_a_scope_is_none_of_it(
+def test_spaces_around_scope_header_are_ignored_and_tabs_refused(
     app: Flask, here: Place, elsewhere: Place, engineer: Account, written: str
 ) -> None:
-    usable = not written.startswith("\t")  # a tab is no space to RFC 9651
+    usable = not written.startswith("\t")  # RFC 9651 allows spaces, but no tabs
     for account, scope, reason in (
         (here.admin, here.scope, None),
         (engineer, elsewhere.scope, INCIDENT),
@@ -129,14 +129,14 @@ def test_space_around_a_scope_is_none_of_it(
 @example(reason="incident;note=@1")
 @example(reason="incident" + ";note=?1" * 200)
 @example(reason="x" * 100_000)
-def test_a_reason_of_any_bytes_is_usable_or_none(
+def test_reason_header_of_any_bytes_is_used_or_refused(
     app: Flask, engineer: Account, reason: str
 ) -> None:
     answer = access(app, engineer, "global", reason)
     if answer.status_code == 200:
         assert reason.strip(" ").startswith(REASON_CODES)
         assert receipt(answer)
-    elif answer.status_code == 403:  # no rule here lets anybody use break-glass
+    elif answer.status_code == 403:  # no rule here allows break-glass
         assert reason.strip(" ").startswith("break_glass")
         assert receipt(answer)
     else:
@@ -150,7 +150,7 @@ def test_a_reason_of_any_bytes_is_usable_or_none(
 @example(scope=b"global", reason=b"incident\x00")
 @example(scope=b"global\x7f", reason=b"")
 @example(scope=b"global", reason=b'incident;note=%"' + b"%c3%a9" * 100 + b'"')
-def test_neither_of_any_bytes_is_an_error_of_ours_over_http(
+def test_headers_of_any_bytes_cause_no_server_error_over_http(
     web: Web, engineer: Account, scope: bytes, reason: bytes
 ) -> None:
     lines = (
@@ -165,8 +165,8 @@ def test_neither_of_any_bytes_is_an_error_of_ours_over_http(
         problem(answer)
 
 
-def test_a_header_sent_twice_is_none(app: Flask, engineer: Account) -> None:
-    """Whichever of two a proxy has accessed, we do not go by the other."""
+def test_header_sent_twice_is_refused(app: Flask, engineer: Account) -> None:
+    """A proxy may have read one of them: the service must not use the other."""
     name, client = ("Authorization", f"Bearer {engineer.token}"), app.test_client()
     scope, reason = ("Sightline-Scope", "global"), ("Sightline-Reason", "incident")
     twice = client.get(RULES, headers=[name, scope, scope, reason])
@@ -190,7 +190,7 @@ ODD = [
 @few
 @example(sent=ODD)
 @given(sent=st.lists(reasons, min_size=25, max_size=25))
-def test_a_reason_is_recorded_as_it_was_sent(
+def test_reason_is_recorded_as_it_was_sent(
     app: Flask,
     worker: None,
     elsewhere: Place,

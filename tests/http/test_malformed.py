@@ -1,4 +1,4 @@
-"""Requests that nobody means: each is answered with the contract's problem, and never with ours."""
+"""Malformed requests: each is answered with a problem of the contract, and never with a 500."""
 
 import re
 from datetime import datetime, timedelta
@@ -23,7 +23,7 @@ OURS = re.compile(
 
 
 def problem(answer: TestResponse) -> tuple[int, str]:
-    """Its status and code, once it has been seen to be one of the contract's."""
+    """The status and code of a problem, which must have the form of the contract."""
     assert answer.content_type == "application/problem+json"
     body = answer.get_json()
     assert ProblemSchema().validate(body) == {}
@@ -34,7 +34,7 @@ def problem(answer: TestResponse) -> tuple[int, str]:
 
 
 def paths_with_methods(place: Place) -> dict[str, set[str]]:
-    """What each path of the product answers to."""
+    """The methods of each path of the product."""
     answering: dict[str, set[str]] = {path: {"GET"} for path in PUBLIC.values()}
     for use in USES:
         answering.setdefault(use.path(place.ids), set()).add(use.method)
@@ -45,7 +45,7 @@ def paths_with_methods(place: Place) -> dict[str, set[str]]:
 
 class TestMethods:
     @pytest.mark.parametrize("known", [True, False], ids=["somebody", "anybody"])
-    def test_one_that_a_path_does_not_have(
+    def test_method_that_path_does_not_have_is_refused(
         self, client: FlaskClient, here: Place, known: bool
     ) -> None:
         headers = here.admin.headers() if known else {}
@@ -56,7 +56,7 @@ class TestMethods:
                 if method != "HEAD":
                     assert problem(answer) == (405, "method_not_allowed")
 
-    def test_options_tell_the_methods_and_nothing_else(
+    def test_options_are_answered_with_the_methods_only(
         self, client: FlaskClient, here: Place
     ) -> None:
         for path, methods in paths_with_methods(here).items():
@@ -66,12 +66,12 @@ class TestMethods:
             assert "Sightline-Audit" not in answer.headers
 
     @pytest.mark.parametrize("use", READS.values(), ids=READS)
-    def test_a_head_is_an_access_without_a_body(
+    def test_head_is_an_access_without_a_body(
         self, app: Flask, client: FlaskClient, here: Place, use: Use
     ) -> None:
         path = use.path(here.ids)
         if use.rule == AUDITS:
-            path += "?kind=change"  # without the accesses that are made here
+            path += "?kind=change"  # no accesses, since this test makes some
         assert client.head(path).status_code == 401
         headers = add_account(app, "auditor").headers(here.scope, "legal")
         head, get = client.head(path, headers=headers), client.get(path, headers=headers)
@@ -112,7 +112,9 @@ BAD_BODIES: dict[str, tuple[bytes, str | None]] = {
 
 @pytest.mark.parametrize("use", BODIES.values(), ids=BODIES)
 @pytest.mark.parametrize("body", BAD_BODIES)
-def test_a_body_that_makes_no_sense(client: FlaskClient, here: Place, use: Use, body: str) -> None:
+def test_senseless_body_is_answered_with_a_problem(
+    client: FlaskClient, here: Place, use: Use, body: str
+) -> None:
     data, content_type = BAD_BODIES[body]
     headers = here.admin.headers() | {"If-Match": "*"}
     answer = client.open(
@@ -125,7 +127,9 @@ def test_a_body_that_makes_no_sense(client: FlaskClient, here: Place, use: Use, 
 
 @pytest.mark.parametrize("use", BODIES.values(), ids=BODIES)
 @pytest.mark.parametrize("told", [True, False], ids=["said beforehand", "not said"])
-def test_a_body_too_large(client: FlaskClient, here: Place, use: Use, told: bool) -> None:
+def test_too_large_body_is_answered_with_a_problem(
+    client: FlaskClient, here: Place, use: Use, told: bool
+) -> None:
     body = b" " * (client.application.config["MAX_CONTENT_LENGTH"] + 1)
     chunked = {"CONTENT_LENGTH": "", "wsgi.input_terminated": True}  # as gunicorn says of them
     answer = client.open(
@@ -152,7 +156,7 @@ LOST = (
 
 @pytest.mark.parametrize("path", LOST, ids=lambda path: path[:60])
 @pytest.mark.parametrize("known", [True, False], ids=["somebody", "anybody"])
-def test_a_path_that_leads_nowhere(
+def test_unknown_path_is_answered_with_a_problem(
     client: FlaskClient, here: Place, path: str, known: bool
 ) -> None:
     answer = client.get(path, headers=here.admin.headers() if known else {})
@@ -170,7 +174,7 @@ QUERIES = (
 
 @pytest.mark.parametrize("use", only(USES, "lists").values(), ids=only(USES, "lists"))
 @pytest.mark.parametrize("query", QUERIES, ids=lambda query: query[:30])
-def test_a_query_that_makes_no_sense(
+def test_senseless_query_is_answered_with_a_problem(
     client: FlaskClient, here: Place, use: Use, query: str
 ) -> None:
     answer = client.get(f"{use.rule}?{query}", headers=here.admin.headers())
@@ -185,8 +189,8 @@ OFFSETS = ("2026-01-02T00:00:00+23:59", "2026-01-01T00:00:00-18:15", "2026-01-01
 
 
 @pytest.mark.parametrize("moment", OFFSETS)
-def test_a_moment_may_be_told_from_any_offset(client: FlaskClient, new: Place, moment: str) -> None:
-    """PostgreSQL reads none beyond 15:59."""
+def test_moment_with_any_offset_is_taken(client: FlaskClient, new: Place, moment: str) -> None:
+    """PostgreSQL reads no offset beyond 15:59."""
     headers = new.admin.headers()
     for name, found in (("from", 0), ("to", 1)):
         query = {name: moment.replace("2026", "3026"), "kind": "change"}
@@ -201,7 +205,9 @@ def test_a_moment_may_be_told_from_any_offset(client: FlaskClient, new: Place, m
 
 
 @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-01:00"])
-def test_a_moment_that_no_calendar_has(client: FlaskClient, here: Place, moment: str) -> None:
+def test_moment_that_no_calendar_has_is_refused(
+    client: FlaskClient, here: Place, moment: str
+) -> None:
     for name in ("from", "to"):
         answer = client.get(AUDITS, headers=here.admin.headers(), query_string={name: moment})
         assert problem(answer) == (422, "invalid")
@@ -217,9 +223,7 @@ VALUES = (HUGE, "", "\x01\x7f", "\xff\xfe", '"', "*", ",,,,", '"' * 999, "W/" * 
 
 
 @pytest.mark.parametrize("name", HEADERS)
-def test_a_header_that_makes_no_sense_changes_nothing(
-    client: FlaskClient, here: Place, name: str
-) -> None:
+def test_senseless_header_changes_nothing(client: FlaskClient, here: Place, name: str) -> None:
     for value in VALUES:
         for use in READS.values():
             headers = here.admin.headers() | {name: value}
@@ -232,7 +236,9 @@ def test_a_header_that_makes_no_sense_changes_nothing(
 
 
 @pytest.mark.parametrize("value", VALUES, ids=range(len(VALUES)))
-def test_a_scope_that_makes_no_sense(client: FlaskClient, here: Place, value: str) -> None:
+def test_senseless_scope_is_answered_with_a_problem(
+    client: FlaskClient, here: Place, value: str
+) -> None:
     for use in ALL.values():
         answer = use.call(client, here.ids, here.admin.headers(value, "legal"))
         assert problem(answer) == (422, "invalid")
@@ -242,7 +248,7 @@ def test_a_scope_that_makes_no_sense(client: FlaskClient, here: Place, value: st
         assert problem(answer) == (401, "unauthenticated")
 
 
-def test_versions_that_are_none(client: FlaskClient, here: Place) -> None:
+def test_if_match_that_names_no_version_is_refused(client: FlaskClient, here: Place) -> None:
     for use in only(USES, "names_version").values():
         for value in VALUES:
             if value != "*":

@@ -17,7 +17,7 @@ from webapp.version import VERSION
 Description = dict[str, Any]
 
 PAGES = {"/docs/", "/docs/<name>"}
-"""What is there for people to look at: the page of the description, and its files."""
+"""The page of the description and its files, which the document does not describe."""
 
 PUBLIC = {"get_health", "get_readiness", "get_metrics", "get_description"}
 
@@ -29,14 +29,14 @@ def description(app: Flask) -> Description:
 
 
 def _operations(description: Description) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Path, method and operation of each."""
+    """The path, the method and the object of each operation."""
     for path, methods in description["paths"].items():
         for method in methods.keys() - {"parameters"}:
             yield path, method, methods[method]
 
 
 def _resolved(description: Description, part: dict[str, Any]) -> dict[str, Any]:
-    """What a reference refers to."""
+    """The object that a reference refers to."""
     while "$ref" in part:
         target: Any = description
         for step in part["$ref"].removeprefix("#/").split("/"):
@@ -46,7 +46,7 @@ def _resolved(description: Description, part: dict[str, Any]) -> dict[str, Any]:
 
 
 def _bodies(description: Description) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every body of a request and of an answer that is JSON, under a name to be read in a log."""
+    """Every JSON body of a request or an answer, under a name that is readable in a log."""
     for _, _, operation in _operations(description):
         name = operation["operationId"]
         answers = {
@@ -89,7 +89,7 @@ def test_document_says_what_it_is_and_where_it_is_served(
 
 
 def test_document_is_a_valid_openapi_document(description: Description) -> None:
-    """Each schema is one of JSON Schema 2020-12, as OpenAPI 3.1 has it."""
+    """OpenAPI 3.1 takes each schema to be one of JSON Schema 2020-12."""
     for schema in description["components"]["schemas"].values():
         jsonschema_rs.meta.validate(
             {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
@@ -188,7 +188,7 @@ def test_null_is_a_type_in_bodies_and_none_in_queries(description: Description) 
 
 
 def test_patterns_are_readable_for_clients_of_any_language(description: Description) -> None:
-    """No look-around: neither Go nor Rust has any."""
+    """No lookahead or lookbehind: neither Go nor Rust has any."""
     patterns = re.findall(r"'pattern': '(.*?)'", str(description))
     assert patterns
     assert [pattern for pattern in patterns if "(?" in pattern] == []
@@ -200,7 +200,7 @@ def test_document_is_read_by_anybody_and_says_that_it_is_json(client: FlaskClien
 
 
 class TestApi:
-    def test_application_may_name_it_otherwise(self) -> None:
+    def test_application_may_set_its_own_title(self) -> None:
         app = Flask("docs")
         app.config["API_TITLE"] = "Another"
         assert Api(app).spec.title == "Another"

@@ -1,4 +1,4 @@
-"""Every route, called by everybody who might try: what is another tenant's stays there."""
+"""Every route, called by everybody who might try: no row leaves its tenant."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -28,7 +28,7 @@ def problem(response: TestResponse) -> tuple[int, str]:
 
 
 def but_for_names(response: TestResponse, *ids: UUID) -> tuple[int, bytes, dict[str, str]]:
-    """Status, body and headers, in which nothing is left of the ids asked for and given."""
+    """Status, body and headers, without the ids that were requested and assigned."""
     headers = dict(response.headers)
     told = [headers[REQUEST_ID_HEADER], *map(str, ids), *(id_.hex for id_ in ids)]
     body = response.data
@@ -41,8 +41,8 @@ def but_for_names(response: TestResponse, *ids: UUID) -> tuple[int, bytes, dict[
     return response.status_code, body, headers
 
 
-def test_every_route_is_known_here(app: Flask) -> None:
-    """Whoever adds a route says in routes.py how it is used, and by whom."""
+def test_every_route_is_in_the_probe(app: Flask) -> None:
+    """Add a new route to routes.py, with how it is used and by whom."""
     surfaces, public = set(), set()
     for rule in app.url_map.iter_rules():
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
@@ -57,7 +57,7 @@ def test_every_route_is_known_here(app: Flask) -> None:
 
 
 @pytest.mark.parametrize("path", PUBLIC.values())
-def test_what_is_public_asks_nobody_who_they_are(client: FlaskClient, path: str) -> None:
+def test_public_route_answers_without_credentials(client: FlaskClient, path: str) -> None:
     with client.get(path) as plain, client.get(path, headers={"Authorization": "x"}) as odd:
         assert plain.status_code == odd.status_code == 200
 
@@ -76,7 +76,7 @@ BAD_CREDENTIALS: dict[str, dict[str, str]] = {
 
 @pytest.mark.parametrize("use", EVERY.values(), ids=EVERY)
 @pytest.mark.parametrize("credentials", BAD_CREDENTIALS)
-def test_without_credentials_nothing_is_told(
+def test_request_without_credentials_is_told_nothing(
     client: FlaskClient, here: Place, use: Use, credentials: str
 ) -> None:
     missing = {name: uuid4() for name in here.ids}
@@ -96,7 +96,7 @@ def test_without_credentials_nothing_is_told(
 
 @pytest.mark.parametrize("use", ALL.values(), ids=ALL)
 @pytest.mark.parametrize("role", TENANT_ROLES)
-def test_in_the_own_tenant_the_role_decides(
+def test_access_in_own_tenant_is_decided_by_role(
     client: FlaskClient, new: Place, use: Use, role: TenantRole
 ) -> None:
     answer = use.call(client, new.ids, new.person(role).headers(new.scope))
@@ -107,10 +107,10 @@ def test_in_the_own_tenant_the_role_decides(
 
 
 @pytest.mark.parametrize("use", PERSONAL, ids=lambda use: use.id)
-def test_what_is_personal_is_refused_to_other_roles(
+def test_personal_surface_is_refused_to_other_roles(
     app: Flask, client: FlaskClient, here: Place, use: Use
 ) -> None:
-    """No scope that is named, and no reason, makes a difference."""
+    """Neither a scope nor a reason makes a difference."""
     platform = [add_account(app, r) for r in PLATFORM_ROLES if r not in use.platform_roles]
     people = [*platform, *(here.person(r) for r in TENANT_ROLES if r not in use.tenant_roles)]
     for person in people:
@@ -123,7 +123,7 @@ def test_what_is_personal_is_refused_to_other_roles(
 @pytest.mark.parametrize("use", OF_OBJECTS.values(), ids=OF_OBJECTS)
 @pytest.mark.parametrize("role", TENANT_ROLES)
 @pytest.mark.parametrize("named", [False, True], ids=["scope by default", "scope named"])
-def test_what_is_another_tenants_is_as_if_it_never_was(
+def test_object_of_another_tenant_is_answered_like_one_that_never_was(
     client: FlaskClient, here: Place, elsewhere: Place, use: Use, role: TenantRole, named: bool
 ) -> None:
     headers = here.person(role).headers(here.scope if named else None)
@@ -143,7 +143,7 @@ def test_what_is_another_tenants_is_as_if_it_never_was(
 @pytest.mark.parametrize(
     ("use", "role"), [(use, role) for use in LISTS.values() for role in use.tenant_roles]
 )
-def test_a_list_shows_the_own_tenants_and_nobody_elses(
+def test_list_shows_rows_of_own_tenant_only(
     client: FlaskClient, here: Place, elsewhere: Place, use: Use, role: TenantRole
 ) -> None:
     for query in ({}, {"limit": 200}, {"tenant": elsewhere.tenant.slug}):
@@ -174,10 +174,10 @@ USELESS_REASONS = {
 
 @pytest.mark.parametrize("use", ALL.values(), ids=ALL)
 @pytest.mark.parametrize("scope", SCOPES)
-def test_an_elevation_without_a_usable_reason_is_none(
+def test_elevation_without_usable_reason_is_refused(
     app: Flask, client: FlaskClient, here: Place, elsewhere: Place, use: Use, scope: str
 ) -> None:
-    """Whoever asks: a tenant's admin is not told more than an owner of the platform."""
+    """The refusal is the same for a tenant's admin and an owner of the platform."""
     for person in (here.admin, here.member, add_account(app, *PLATFORM_ROLES)):
         for reason in USELESS_REASONS.values():
             headers = person.headers(beyond(scope, elsewhere), reason)
@@ -188,7 +188,7 @@ def test_an_elevation_without_a_usable_reason_is_none(
 
 @pytest.mark.parametrize("use", ALL.values(), ids=ALL)
 @pytest.mark.parametrize("scope", SCOPES)
-def test_an_elevation_without_a_role_is_denied_and_recorded(
+def test_elevation_without_role_is_denied_and_recorded(
     app: Flask,
     client: FlaskClient,
     here: Place,
@@ -214,7 +214,7 @@ def test_an_elevation_without_a_role_is_denied_and_recorded(
 
 @pytest.mark.parametrize("use", ALL.values(), ids=ALL)
 @pytest.mark.parametrize("scope", SCOPES)
-def test_an_elevation_with_a_role_is_served_and_recorded(
+def test_elevation_with_role_is_served_and_recorded(
     app: Flask, client: FlaskClient, new: Place, auditor: Account, use: Use, scope: str
 ) -> None:
     person = add_account(app, use.platform_roles[-1])
@@ -228,8 +228,10 @@ def test_an_elevation_with_a_role_is_served_and_recorded(
 
 
 @pytest.mark.parametrize("use", ALL.values(), ids=ALL)
-def test_each_of_its_roles_elevates(app: Flask, client: FlaskClient, new: Place, use: Use) -> None:
-    """An object that is not there shows that they may ask."""
+def test_each_platform_role_of_surface_may_elevate(
+    app: Flask, client: FlaskClient, new: Place, use: Use
+) -> None:
+    """A missing object is answered with 404, which shows that the access is allowed."""
     missing = {name: uuid4() for name in new.ids}
     for role in use.platform_roles:
         answer = use.call(client, missing, add_account(app, role).headers(new.scope, INCIDENT))
@@ -238,7 +240,7 @@ def test_each_of_its_roles_elevates(app: Flask, client: FlaskClient, new: Place,
 
 
 @pytest.mark.parametrize("use", ALL.values(), ids=ALL)
-def test_a_tenant_that_is_not_there_is_told_of_only_to_those_who_may_access(
+def test_missing_tenant_is_revealed_only_to_those_who_may_elevate(
     app: Flask, client: FlaskClient, here: Place, elsewhere: Place, use: Use
 ) -> None:
     owner = add_account(app, "owner").headers("tenant:nobodys", INCIDENT)
@@ -249,7 +251,7 @@ def test_a_tenant_that_is_not_there_is_told_of_only_to_those_who_may_access(
 
 
 @pytest.mark.parametrize("use", ALL.values(), ids=ALL)
-def test_somebody_of_no_single_tenant_says_where(
+def test_principal_without_single_tenant_must_name_a_scope(
     app: Flask, client: FlaskClient, here: Place, elsewhere: Place, use: Use
 ) -> None:
     both = {place.tenant.slug: "admin" for place in (here, elsewhere)}
@@ -263,7 +265,7 @@ def test_somebody_of_no_single_tenant_says_where(
 def recorded(
     app: Flask, client: FlaskClient, auditor: Account, answer: TestResponse
 ) -> Mapping[str, Any]:
-    """The one event of an answer, as an auditor reads it once it is committed."""
+    """The only event of an answer, read by an auditor once it is committed."""
     (event_id,) = receipt(answer)
     committed(app, event_id)
     read = client.get(f"{AUDITS}/{event_id}", headers=auditor.headers("global", INCIDENT))

@@ -34,7 +34,7 @@ Proxies = int | Sequence[Any]
 def seen(
     proxies: Proxies, peer: str, forwarded: str | None = None, **headers: str
 ) -> tuple[str, str]:
-    """The address and the scheme that an application behind the proxies sees of a request."""
+    """The address and the scheme of a request that an application behind proxies sees."""
 
     @Request.application
     def application(request: Request) -> Response:
@@ -144,7 +144,7 @@ def test_rules_and_events_see_the_clients_address(
             access(proxied, support, tenant, INNER, forwarded)
             for forwarded in (CLIENT, OTHER, f"{OTHER}, {CLIENT}", f"{CLIENT}, {OTHER}", "garbage")
         ]
-    # An address that is not known is in every network that a denial names.
+    # An unknown address counts as inside every network that a denial names.
     assert [answer.status_code for answer in answers] == [200, 403, 200, 403, 403]
     assert ips(app, *answers) == [CLIENT, OTHER, CLIENT, OTHER, None]
 
@@ -197,7 +197,7 @@ def test_elevation_is_from_where_the_service_says(app: Flask, support: Account) 
     service = add_account(app, "service")
     body = question(support.email, None, ip="192.0.2.33")
     with client_behind(app, 1) as proxied:
-        # The address of the service's own proxy is nobody's.
+        # The address of the service's own proxy is not the person's.
         proxied.environ_base |= {"REMOTE_ADDR": INNER, "HTTP_X_FORWARDED_FOR": CLIENT}
         answer = ask(proxied, service, body)
     assert answer.status_code == 200, answer.text
@@ -209,7 +209,7 @@ def test_elevation_is_from_where_the_service_says(app: Flask, support: Account) 
 def test_gunicorn_changes_no_address(
     app: Flask, worker: None, environment: dict[str, str], tmp_path: Path, support: Account
 ) -> None:
-    """On the wire: gunicorn trusts this host of itself, and drops a header with underscores."""
+    """Over a socket: gunicorn itself trusts this host, and drops headers with underscores."""
     spoofed = {"X_Forwarded_For": OTHER, "X-Forwarded-Proto": "https", "Forwarded": f"for={OTHER}"}
     headers = support.headers("global", INCIDENT)
     found = []

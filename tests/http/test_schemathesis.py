@@ -1,4 +1,4 @@
-"""Requests that schemathesis makes of /openapi.json, to every operation, and what is answered.
+"""Answers to the requests that schemathesis makes from /openapi.json to every operation.
 
 The phases are schemathesis's own: the described examples, the edges of every schema, random bodies
 and queries, and sequences in which a request asks for what an earlier answer made.
@@ -36,7 +36,7 @@ CONFIG: dict[str, Any] = {
     "generation": {"deterministic": True, "database": "none", "max-examples": 10},
     "phases": {"stateful": {"generation": {"max-examples": 6}}},
     "checks": {
-        # A cursor, a reason or a time zone is right by more than a schema can say.
+        # A schema cannot say all that makes a cursor, a reason or a time zone valid.
         "positive_data_acceptance": {"enabled": False},
         # It cannot ask a second time over WSGI; test_probe asks every route without a token.
         "ignored_auth": {"enabled": False},
@@ -57,12 +57,12 @@ GRANT_READS = frozenset({"GET /admin/api/grants", "GET /admin/api/grants/{grant_
 ELEVATIONS = frozenset({"POST /admin/api/elevations"})
 PUBLIC = frozenset({"GET /healthz", "GET /metrics"})
 READINESS = "/readyz"
-"""It answers 503 with its own findings, also where a busy machine is slow to answer a probe."""
+"""The path of `/readyz`, which answers 503 with its findings if a busy machine is slow."""
 
 
 @schemathesis.check
 def an_error_is_a_problem(_: CheckContext, response: Response, case: Case[Any]) -> None:
-    """An answer of 400 and above is the contract's problem, which says the same as its headers."""
+    """Check that an answer of 400 and above is a problem that agrees with its headers."""
     if response.status_code < 400 or response.request.method == "HEAD":
         return
     if case.path == READINESS and response.status_code == 503:
@@ -132,7 +132,7 @@ class Seen:
 
 
 def run(app: Flask, headers: Mapping[str, str], pinned: Mapping[str, str]) -> Seen:
-    """All phases, as somebody who sends these headers and path parameters with each request."""
+    """Run all phases, with these headers and path parameters in each request."""
     sent = {"headers": dict(headers), "parameters": dict(pinned)}
     config = schemathesis.Config.from_dict({**CONFIG, **sent})
     api = schemathesis.openapi.from_wsgi("/openapi.json", app, config=config)
@@ -174,7 +174,7 @@ def worker(
 
 @dataclass(frozen=True)
 class People:
-    """A tenant's people and the platform's; a rule, the audit event of its making, and a grant."""
+    """People of a tenant and of the platform, a rule, the event of its creation, and a grant."""
 
     tenant: MadeTenant
     member: Account
@@ -210,9 +210,9 @@ def people(app: Flask, worker: None) -> People:
 class Run:
     headers: Callable[[People], dict[str, str]]
     succeeds: frozenset[str]
-    """The operations that have to succeed at least once, or else the run has shown little."""
+    """The operations that must succeed at least once, or the run shows little."""
     pins: tuple[str, ...] = ()
-    """Path parameters that are always sent with the value of what is there."""
+    """Path parameters that are always sent with the value of an existing object."""
 
 
 ANY_VERSION = {"If-Match": "*"}

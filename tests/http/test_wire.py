@@ -1,4 +1,4 @@
-"""What a socket can send and no client library does: refused by gunicorn, or handed on by it."""
+"""Requests that only a socket can send: gunicorn refuses them or hands them on."""
 
 import json
 
@@ -51,7 +51,7 @@ NO_HTTP: dict[str, tuple[bytes, int, str]] = {
 
 
 @pytest.mark.parametrize("sent", NO_HTTP)
-def test_what_is_no_http_is_answered_with_a_problem(web: Web, sent: str) -> None:
+def test_malformed_http_is_answered_with_a_problem(web: Web, sent: str) -> None:
     request, status, code = NO_HTTP[sent]
     answer = send(web, request)
     assert (answer.status, problem(answer)["code"]) == (status, code)
@@ -89,18 +89,18 @@ BAD_BODIES: dict[str, tuple[bytes, int, str]] = {
 
 
 @pytest.mark.parametrize("sent", BAD_BODIES)
-def test_a_body_that_is_not_what_it_says(web: Web, here: Place, sent: str) -> None:
+def test_body_that_contradicts_its_headers_is_refused(web: Web, here: Place, sent: str) -> None:
     rest, status, code = BAD_BODIES[sent]
     answer = send(web, post(here, rest))
     assert (answer.status, problem(answer)["code"]) == (status, code)
 
 
-def test_a_body_in_chunks_is_like_any_other(web: Web, new: Place) -> None:
+def test_chunked_body_is_read_like_any_other(web: Web, new: Place) -> None:
     answer = send(web, post(new, CHUNKED + ALL_OF_IT + b"0\r\n\r\n"))
     assert (answer.status, json.loads(answer.body)["name"]) == (201, "chunked")
 
 
-def test_a_header_with_an_underscore_is_not_one_of_ours(web: Web, here: Place) -> None:
+def test_header_with_underscore_is_ignored(web: Web, here: Place) -> None:
     token = here.admin.token.encode()
     request = b"GET " + RULES.encode() + b" HTTP/1.1\r\n" + HOST
     answer = send(
@@ -113,14 +113,14 @@ def test_a_header_with_an_underscore_is_not_one_of_ours(web: Web, here: Place) -
 
 
 @pytest.mark.parametrize("target", [b"http://evil.example" + RULES.encode(), b"/" + RULES.encode()])
-def test_another_host_in_the_target_opens_nothing(web: Web, target: bytes) -> None:
+def test_foreign_host_in_request_target_opens_nothing(web: Web, target: bytes) -> None:
     answer = send(web, b"GET " + target + b" HTTP/1.1\r\n" + HOST + CRLF)
     assert problem(answer)["code"] in {"unauthenticated", "not_found"}
     assert b"evil" not in answer.body
 
 
-def test_what_gunicorn_says_of_it_is_of_no_other_request(web: Web, here: Place) -> None:
-    """Its threads have served requests before, whose ids they must have forgotten."""
+def test_log_of_malformed_http_names_no_other_request(web: Web, here: Place) -> None:
+    """gunicorn's threads have served other requests, whose ids must not appear."""
     for _ in range(32):
         send(web, GET + CRLF)
     before = web.log.stat().st_size

@@ -1,4 +1,4 @@
-"""A socket, for what no client library sends."""
+"""A socket client, for requests that no client library sends."""
 
 import json
 import socket
@@ -33,7 +33,7 @@ def send(web: Web, request: bytes) -> Answer:
 
 
 def problem(answer: Answer) -> dict[str, Any]:
-    """The contract's, which repeats nothing of what gunicorn says of it in the log."""
+    """Check that an answer is a problem without gunicorn's own text; returns its body."""
     assert answer.headers["content-type"] == "application/problem+json"
     assert int(answer.headers["content-length"]) == len(answer.body)
     body: dict[str, Any] = json.loads(answer.body)

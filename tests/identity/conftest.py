@@ -1,4 +1,4 @@
-"""The application twice, as two processes are: each with its own memory and connections."""
+"""A second application, like a second process: each has its own memory and connections."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Credentials authenticate their principal; revocation, expiry and changed roles are never late."""
+"""Authentication: credentials name their principal; revocation, expiry and roles count at once."""
 
 import hashlib
 from collections.abc import Callable
@@ -192,7 +192,7 @@ def test_request_without_good_credentials_is_refused(app: Flask, header: str | N
 
 @pytest.fixture
 def certificates(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second kind of credential: a proxy says whom a client's certificate names."""
+    """A second kind of credential: a proxy names the principal of a client's certificate."""
 
     def authenticate_certificate(request: Request, expect: Expect) -> Principal | None:
         email = request.headers.get(CERTIFICATE_HEADER)

@@ -1,4 +1,4 @@
-"""A token's last use reaches the database, and no request waits for it."""
+"""Last uses of tokens reach the database, and no request waits for them."""
 
 import socket
 import time
@@ -32,7 +32,7 @@ class Clock:
 
 
 class Sent:
-    """What was sent, by the thread that sends it."""
+    """Records what the sending thread sends."""
 
     def __init__(self) -> None:
         self.tokens: SimpleQueue[UUID] = SimpleQueue()
@@ -149,14 +149,14 @@ def test_hanging_broker_blocks_no_request(app: Flask) -> None:
     account = add_account(app, member_of={tenant.slug: "member"})
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
-        # Were it sent within the request, the test would run into its own timeout.
+        # If the request sent it, the test would run into its own timeout.
         settings = replace(app.extensions["settings"], celery_broker_url=url, audit_timeout=3600.0)
         other = create_app(settings)
         for _ in range(2):
             answer = other.test_client().get("/admin/api/rules", headers=account.headers())
             assert answer.status_code == 200
         silent.settimeout(PATIENCE)
-        connection, _ = silent.accept()  # the notes' thread does try
+        connection, _ = silent.accept()  # the sending thread does try
         connection.close()
         until(lambda: other.extensions["identity.last_use"]._resume > time.monotonic())
     with other.app_context():

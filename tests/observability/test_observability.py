@@ -37,7 +37,7 @@ PRINCIPAL = UUID("01900000-0000-7000-8000-000000000001")
 
 @pytest.fixture
 def silent() -> Iterator[int]:
-    """The port of a server that takes connections and never answers."""
+    """The port of a server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 
@@ -101,12 +101,12 @@ def _lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 
 
 class TestRequestId:
-    def test_a_good_one_is_taken_over(self, client: FlaskClient) -> None:
+    def test_valid_request_id_of_client_is_kept(self, client: FlaskClient) -> None:
         response = client.get("/healthz", headers={"X-Request-ID": "a-B_1.2"})
         assert response.headers["X-Request-ID"] == "a-B_1.2"
 
     @pytest.mark.parametrize("given", [None, "", "a b", "x" * 129, "é", "a\tb", TOKEN])
-    def test_any_other_is_replaced(self, client: FlaskClient, given: str | None) -> None:
+    def test_invalid_request_id_is_replaced(self, client: FlaskClient, given: str | None) -> None:
         headers = {} if given is None else {"X-Request-ID": given}
         first, second = (
             client.get("/nowhere", headers=headers).headers["X-Request-ID"] for _ in range(2)
@@ -114,11 +114,13 @@ class TestRequestId:
         assert UUID(first).version == 7
         assert first != second
 
-    def test_it_is_in_the_problem(self, client: FlaskClient) -> None:
+    def test_problem_has_the_request_id(self, client: FlaskClient) -> None:
         response = client.get("/nowhere", headers={"X-Request-ID": "mine"})
         assert response.get_json(force=True)["request_id"] == "mine"
 
-    def test_it_reaches_an_answer_that_was_replaced_last(self, client: FlaskClient) -> None:
+    def test_request_id_reaches_a_response_that_was_replaced_last(
+        self, client: FlaskClient
+    ) -> None:
         @client.application.after_request
         def _replace(_: Response) -> Response:
             return errors.problem(errors.AuditUnavailable())
@@ -130,7 +132,7 @@ class TestRequestId:
 
 
 class TestHeaders:
-    def test_on_each_answer(self, client: FlaskClient) -> None:
+    def test_every_answer_has_the_common_headers(self, client: FlaskClient) -> None:
         for path in ("/healthz", "/nowhere", "/fails"):
             headers = client.get(path).headers
             assert headers["X-Content-Type-Options"] == "nosniff"
@@ -141,7 +143,7 @@ class TestHeaders:
 
 
 class TestRequestLine:
-    def test_it_says_what_happened(
+    def test_request_line_has_the_fields_of_its_request(
         self, client: FlaskClient, capsys: pytest.CaptureFixture[str]
     ) -> None:
         client.get(
@@ -163,13 +165,15 @@ class TestRequestLine:
             "surface": "things.list",
         }
 
-    def test_development_reads_well(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_request_line_in_development_is_readable(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         client = _app("development").test_client()
         client.get("/admin/api/things/7")
         line = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().err)
         assert "route=/admin/api/things/<int:number>" in line
 
-    def test_a_closed_log_fails_no_request(
+    def test_closed_log_fails_no_request(
         self, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         with (tmp_path / "log").open("w") as closed:
@@ -178,7 +182,7 @@ class TestRequestLine:
 
 
 class TestLogs:
-    def test_a_failure_is_told_without_its_secrets(
+    def test_failure_is_logged_without_secrets(
         self, client: FlaskClient, capsys: pytest.CaptureFixture[str]
     ) -> None:
         client.get("/fails", headers={"X-Request-ID": "mine"})
@@ -191,7 +195,7 @@ class TestLogs:
         )
 
     @pytest.mark.parametrize("name", ["celery.worker", "gunicorn.error", "sqlalchemy.pool"])
-    def test_libraries_speak_the_same_way(
+    def test_lines_of_libraries_have_the_same_form(
         self, client: FlaskClient, capsys: pytest.CaptureFixture[str], name: str
     ) -> None:
         logging.getLogger(name).warning("broker %s", f"redis://:{SECRET}@host/0")
@@ -199,7 +203,7 @@ class TestLogs:
         assert line["event"] == "broker redis://:***@host/0"
         assert (line["logger"], line["level"]) == (name, "warning")
 
-    def test_one_line_an_event_even_after_a_second_application(
+    def test_event_is_logged_once_with_a_second_application(
         self, capsys: pytest.CaptureFixture[str]
     ) -> None:
         _app()
@@ -208,14 +212,14 @@ class TestLogs:
         [line] = _lines(capsys)
         assert line["event"] == "once\nonly"
 
-    def test_what_json_cannot_hold(
+    def test_values_that_json_cannot_hold_are_logged(
         self, client: FlaskClient, capsys: pytest.CaptureFixture[str]
     ) -> None:
         structlog.get_logger().info("odd", big=2**80, text="\ud800", thing=object, at={1: (2,)})
         [line] = _lines(capsys)
         assert (line["big"], line["text"], line["at"]) == (2**80, "\ud800", {"1": [2]})
 
-    def test_celery_leaves_logging_to_us(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_celery_does_not_replace_logging(self, capsys: pytest.CaptureFixture[str]) -> None:
         app = _app()
         app.extensions["celery"].log.setup(loglevel=logging.ERROR)
         logging.getLogger("celery.task").warning("dropped")
@@ -241,11 +245,11 @@ class TestRedaction:
             ("https://host:8000/a@b", "https://host:8000/a@b"),
         ],
     )
-    def test_text(self, text: str, kept: str | None) -> None:
+    def test_secrets_in_text_are_masked(self, text: str, kept: str | None) -> None:
         expected = kept or text.replace("{'a': 'b'}", "***")
         assert scrub(text) == expected
 
-    def test_names_at_any_depth(self) -> None:
+    def test_values_of_secret_names_are_masked_at_any_depth(self) -> None:
         event = {
             "secret_key": SECRET,
             "token_id": "kept",
@@ -264,7 +268,7 @@ class TestRedaction:
         assert clean["list"][1] == "b'slt_***'"
         assert clean["id"] == PRINCIPAL
 
-    def test_a_thing_inside_itself(self) -> None:
+    def test_recursive_value_is_masked_at_a_depth(self) -> None:
         loop: dict[str, Any] = {}
         loop["loop"] = loop
         assert "***" in str(redact(loop))
@@ -274,19 +278,19 @@ class TestMetrics:
     def _count(self, method: str, route: str, status: str) -> float:
         return float(REQUESTS.labels(method, route, status)._value.get())
 
-    def test_requests_are_counted_by_pattern(self, client: FlaskClient) -> None:
+    def test_requests_are_counted_by_route(self, client: FlaskClient) -> None:
         before = self._count("GET", "/admin/api/things/<int:number>", "200")
         for number in range(3):
             client.get(f"/admin/api/things/{number}")
         assert self._count("GET", "/admin/api/things/<int:number>", "200") == before + 3
 
-    def test_clients_cannot_make_labels(self, client: FlaskClient) -> None:
+    def test_unknown_methods_share_one_label(self, client: FlaskClient) -> None:
         before = self._count("other", "unmatched", "404")
         client.open("/no/such/place", method="BREW")
         client.open("/other/place", method="STEEP")
         assert self._count("other", "unmatched", "404") == before + 2
 
-    def test_they_are_shown(self, client: FlaskClient) -> None:
+    def test_metrics_are_exposed(self, client: FlaskClient) -> None:
         client.get("/healthz")
         response = client.get("/metrics")
         assert response.content_type.startswith("text/plain")
@@ -297,7 +301,7 @@ class TestMetrics:
             assert part in response.text
 
     @pytest.mark.slow
-    def test_of_all_processes_together(self, tmp_path: Path) -> None:
+    def test_metrics_of_all_processes_are_added_up(self, tmp_path: Path) -> None:
         script = (
             "from flask import Flask\n"
             "from webapp.observability import metrics\n"
@@ -319,11 +323,11 @@ class TestMetrics:
 
 
 class TestHealth:
-    def test_the_process(self, client: FlaskClient) -> None:
+    def test_healthz_answers_ok(self, client: FlaskClient) -> None:
         response = client.get("/healthz")
         assert (response.status_code, response.get_json()) == (200, {"status": "ok"})
 
-    def test_ready(self, client: FlaskClient) -> None:
+    def test_readyz_of_ready_process_answers_ok(self, client: FlaskClient) -> None:
         client.application.extensions[PROBES] = {"database": Probe("database", lambda: None)}
         response = client.get("/readyz")
         assert response.status_code == 200
@@ -332,8 +336,8 @@ class TestHealth:
             "checks": {"database": {"ok": True, "detail": "ok"}},
         }
 
-    def test_all_down(self, client: FlaskClient) -> None:
-        """Port 1 refuses."""
+    def test_readyz_without_dependencies_is_unavailable(self, client: FlaskClient) -> None:
+        """Port 1 refuses connections."""
         response = client.get("/readyz")
         assert response.status_code == 503
         body = response.get_json()
@@ -342,8 +346,8 @@ class TestHealth:
         assert not any(check["ok"] for check in body["checks"].values())
         self._assert_discreet(response.text)
 
-    def test_all_hanging(self, silent: int) -> None:
-        """That it ends at all is the proof: nothing here ever answers."""
+    def test_readyz_answers_while_dependencies_hang(self, silent: int) -> None:
+        """The proof is that the request ends: no dependency ever answers."""
         response = _app(port=silent).test_client().get("/readyz")
         assert response.status_code == 503
         checks = response.get_json()["checks"]
@@ -356,7 +360,7 @@ class TestHealth:
         for part in (SECRET, "127.0.0.1", "refused", "Traceback", "app"):
             assert part not in text
 
-    def test_a_check_that_hangs_is_not_started_again(self) -> None:
+    def test_hanging_check_is_not_started_again(self) -> None:
         release, started = Event(), []
 
         def check() -> None:
@@ -372,7 +376,7 @@ class TestHealth:
         probe.start().result(60)
         assert len(started) == 2
 
-    def test_a_check_in_its_own_words_or_by_the_kind_of_its_failure(self) -> None:
+    def test_failed_check_shows_its_own_words_or_its_exception_type(self) -> None:
         def behind() -> None:
             raise CheckFailed("behind")
 
@@ -387,7 +391,7 @@ class TestHealth:
             "broken": ProbeResult(False, "OSError"),
         }
 
-    def test_every_route_says_why_it_is_public(self, client: FlaskClient) -> None:
+    def test_every_public_route_has_a_reason(self, client: FlaskClient) -> None:
         for name, view in client.application.view_functions.items():
             if name.startswith("observability."):
                 assert getattr(view, "__public__", None)

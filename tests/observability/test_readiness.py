@@ -1,4 +1,4 @@
-"""`/readyz` says whether this process can journal the next access."""
+"""The journal's part of `/readyz`: whether this process can record the next access."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,7 +23,7 @@ PATIENCE = 180
 
 @pytest.fixture
 def journaling(app: Flask, tmp_path: Path) -> Iterator[Flask]:
-    """An application that keeps its events to itself, since there is no broker."""
+    """An application whose events stay in its journal, since there is no broker."""
     settings = replace(
         app.extensions["settings"],
         celery_broker_url=f"redis://127.0.0.1:{free_port()}/0",
@@ -40,7 +40,7 @@ def client(journaling: Flask) -> FlaskClient:
 
 
 def state(client: FlaskClient) -> Any:
-    """The journal's part of the answer."""
+    """The journal's part of the answer of `/readyz`."""
     answer = client.get("/readyz")
     checks = answer.get_json()["checks"]
     assert (answer.status_code == 200) == all(check["ok"] for check in checks.values())
@@ -48,7 +48,7 @@ def state(client: FlaskClient) -> Any:
 
 
 def finalize(app: Flask, size: int) -> None:
-    """One event of about so many bytes."""
+    """Record one event of about this many bytes."""
     request = EventRequest(id=uuid4().hex, ip=None, method="GET", path="/", user_agent="x" * size)
     with app.app_context():
         pipeline.current_journal().finalize([make_event(request=request)], PATIENCE)
@@ -59,24 +59,24 @@ def directory(app: Flask) -> Path:
     return path
 
 
-def test_before_the_first_event_nothing_has_to_be_there(
+def test_journal_without_directory_is_ready_before_the_first_event(
     journaling: Flask, client: FlaskClient
 ) -> None:
     assert state(client) == {"ok": True, "detail": "ok"}
     assert not directory(journaling).parent.exists()
 
 
-def test_a_journal_in_use(journaling: Flask, client: FlaskClient) -> None:
+def test_journal_in_use_is_ready(journaling: Flask, client: FlaskClient) -> None:
     finalize(journaling, 10)
     assert state(client)["ok"]
     assert list(directory(journaling).glob(".probe*")) == []
 
 
 @pytest.mark.parametrize("made", [False, True], ids=["missing", "there"])
-def test_a_directory_that_cannot_be_written(
+def test_journal_in_unwritable_directory_is_not_ready(
     journaling: Flask, client: FlaskClient, tmp_path: Path, *, made: bool
 ) -> None:
-    """What is in its place is no directory: that stops root, too."""
+    """A file stands in place of the directory, which stops root, too."""
     place = directory(journaling) if made else directory(journaling).parent
     place.parent.mkdir(parents=True, exist_ok=True)
     place.touch()
@@ -89,8 +89,8 @@ def test_a_directory_that_cannot_be_written(
     assert str(tmp_path) not in client.get("/readyz").text
 
 
-def test_a_journal_that_somebody_removed(journaling: Flask, client: FlaskClient) -> None:
-    """What is written to it from now on, nobody will find."""
+def test_removed_journal_is_not_ready(journaling: Flask, client: FlaskClient) -> None:
+    """Events written to a removed journal would never be found."""
     finalize(journaling, 10)
     for path in directory(journaling).iterdir():
         path.unlink()
@@ -98,8 +98,8 @@ def test_a_journal_that_somebody_removed(journaling: Flask, client: FlaskClient)
     assert found == {"ok": False, "detail": "the journal of this process is gone or damaged"}
 
 
-def test_a_journal_that_is_nearly_full(journaling: Flask, client: FlaskClient) -> None:
-    """Before it is full, and accesses have to be refused."""
+def test_nearly_full_journal_is_not_ready(journaling: Flask, client: FlaskClient) -> None:
+    """The journal reports before it is full and accesses are refused."""
     for _ in range(8):
         finalize(journaling, 100_000)
     assert state(client)["ok"]
@@ -110,7 +110,7 @@ def test_a_journal_that_is_nearly_full(journaling: Flask, client: FlaskClient) -
     assert found["detail"].endswith("% full")
 
 
-def test_what_is_forgotten_makes_room(tmp_path: Path) -> None:
+def test_forgotten_events_free_space_in_the_journal_file(tmp_path: Path) -> None:
     file = journal_file.create(tmp_path, uuid4(), 2**20)
     file.write([Row(n, str(uuid4()), True, b"x" * 50_000, "mac") for n in range(10)], durable=False)
     assert file.used_bytes() > 500_000

@@ -1,4 +1,4 @@
-"""Caching headers go by what an answer is: a surface's answer is one principal's, in one scope."""
+"""Caching headers of answers: a surface's answer belongs to one principal in one scope."""
 
 import pytest
 from flask.testing import FlaskClient
@@ -8,7 +8,7 @@ from tests.factories import Account
 LIST = "/admin/api/rules"
 
 
-def test_answers_of_a_surface_are_private_and_vary_by_who_asks_where(
+def test_answer_of_surface_is_private_and_varies_by_principal_and_scope(
     client: FlaskClient, admin: Account
 ) -> None:
     shown = client.get(LIST, headers=admin.headers())
@@ -21,14 +21,14 @@ def test_answers_of_a_surface_are_private_and_vary_by_who_asks_where(
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer slt_unknown"}])
-def test_refusals_of_a_surface_are_not_stored(client: FlaskClient, headers: dict[str, str]) -> None:
+def test_refusal_of_surface_is_not_stored(client: FlaskClient, headers: dict[str, str]) -> None:
     refused = client.get(LIST, headers=headers)
     assert refused.status_code == 401
     assert refused.headers["Cache-Control"] == "no-store"
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/admin/api/nowhere", "/nowhere"])
-def test_answers_of_no_surface_do_not_vary_by_who_asks(client: FlaskClient, path: str) -> None:
+def test_answer_of_public_route_does_not_vary_by_principal(client: FlaskClient, path: str) -> None:
     answer = client.get(path)
     assert answer.headers["Cache-Control"] == "no-store"
     assert "authorization" not in {v.lower() for v in answer.vary}

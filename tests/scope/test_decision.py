@@ -1,4 +1,4 @@
-"""The policy's table: who may use a surface where."""
+"""Decisions: which principal may use a surface in which scope."""
 
 from itertools import product
 from uuid import UUID
@@ -42,7 +42,7 @@ ALLOWED = Allowed(RulesOutcome("a rule allows it"))
 
 
 class Rules:
-    """A decider that always says the same, and remembers what it was asked."""
+    """A decider that always decides the same, and remembers its arguments."""
 
     def __init__(self, ruling: Decision) -> None:
         self.ruling = ruling
@@ -80,49 +80,49 @@ def principal(role: TenantRole | None, *platform: PlatformRole) -> Principal:
 
 
 @pytest.mark.parametrize("reason", [None, REASON])
-def test_ones_own_tenant_is_no_elevation_whatever_reason_is_given(reason: Reason | None) -> None:
+def test_access_to_own_tenant_is_no_elevation_with_any_reason(reason: Reason | None) -> None:
     assert ask(principal("admin"), SURFACE, OWN, reason) == Allowed()
 
 
-def test_a_role_that_the_surface_does_not_name_is_refused_in_ones_own_tenant() -> None:
+def test_role_that_surface_does_not_name_is_refused_in_own_tenant() -> None:
     decision = ask(principal("member"), SURFACE, OWN, None)
     assert isinstance(decision, Denied)
     assert not decision.elevated
 
 
-def test_a_platform_role_does_not_widen_the_role_in_ones_own_tenant() -> None:
+def test_platform_role_does_not_widen_role_in_own_tenant() -> None:
     decision = ask(principal("member", "support"), SURFACE, OWN, REASON)
     assert isinstance(decision, Denied)
     assert not decision.elevated
 
 
 @pytest.mark.parametrize("target", BEYOND)
-def test_beyond_it_a_reason_is_asked_for_before_anything_is_told(target: Target) -> None:
+def test_elevation_without_reason_is_refused_before_anything_else(target: Target) -> None:
     assert ask(principal("admin"), SURFACE, target, None) == NeedsReason()
     assert ask(principal(None, "support"), SURFACE, target, None) == NeedsReason()
 
 
 @pytest.mark.parametrize("target", BEYOND)
-def test_beyond_it_the_platform_role_decides(target: Target) -> None:
+def test_elevation_needs_a_platform_role_of_the_surface(target: Target) -> None:
     assert ask(principal(None, "support"), SURFACE, target, REASON) == ALLOWED
     denied = ask(principal("admin", "engineer"), SURFACE, target, REASON)
     assert isinstance(denied, Denied)
     assert denied.elevated
 
 
-def test_a_tenant_that_is_not_there_is_decided_like_one_that_is() -> None:
+def test_unknown_tenant_is_decided_like_an_existing_one() -> None:
     for who, reason in product([principal("admin"), principal(None, "support")], [None, REASON]):
         assert ask(who, SURFACE, FOREIGN, reason) == ask(who, SURFACE, MISSING, reason)
 
 
-def test_rules_are_asked_who_accesses_what_from_where_and_why() -> None:
+def test_decider_is_given_principal_surface_target_reason_and_address() -> None:
     who, rules = principal("member", "support"), Rules(ALLOWED)
     reason = Reason("incident", "INC-1", "a note")
     assert decide(who, SURFACE, ALL_TENANTS_TARGET, reason, "192.0.2.1", rules) == ALLOWED
     assert rules.asked == [(who.email, SURFACE.name, ALL_TENANTS_TARGET, reason, "192.0.2.1")]
 
 
-def test_break_glass_that_the_rules_allow_is_the_deciders_to_use() -> None:
+def test_break_glass_that_rules_allow_is_used_by_the_decider() -> None:
     rules = Rules(Allowed(RulesOutcome("by break-glass", breaks_glass=True)))
     who = principal(None, "support")
     decision = decide(who, SURFACE, FOREIGN, Reason("break_glass"), None, rules)
@@ -130,7 +130,7 @@ def test_break_glass_that_the_rules_allow_is_the_deciders_to_use() -> None:
 
 
 @pytest.mark.parametrize("target", BEYOND)
-def test_what_the_rules_say_is_the_decision(target: Target) -> None:
+def test_outcome_of_rules_becomes_the_decision(target: Target) -> None:
     ruling = Denied("a rule denies it", RulesOutcome("a rule denies it"))
     assert ask(principal(None, "support"), SURFACE, target, REASON, ruling) is ruling
 
@@ -144,7 +144,7 @@ def test_what_the_rules_say_is_the_decision(target: Target) -> None:
     reason=st.sampled_from([None, REASON]),
     changes=st.booleans(),
 )
-def test_nothing_is_allowed_that_no_role_allows(
+def test_no_decision_allows_what_no_role_allows(
     role: TenantRole | None,
     held: set[PlatformRole],
     tenant_roles: frozenset[TenantRole],

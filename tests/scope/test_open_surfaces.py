@@ -1,4 +1,4 @@
-"""With a journal that cannot be written: a closed surface shows nothing, an open one does."""
+"""Surfaces while the journal cannot be written: closed ones show nothing, open ones answer."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -41,12 +41,12 @@ def closed() -> Response:
 @blueprint.get("/empty")
 @surface("things.empty", tenant_roles=(), platform_roles=("engineer",), open_because="")
 def without_reason() -> Response:
-    """What the lint refuses is closed all the same."""
+    """A surface with an empty reason, which the lint refuses, is closed."""
     return Response(ROWS)
 
 
 def within(name: str, open_because: str | None) -> Surface:
-    """A surface that the view of another one enters."""
+    """Make a surface that the view of another one enters."""
     engineers: frozenset[PlatformRole] = frozenset({"engineer"})
     return Surface(name, frozenset(), engineers, open_because=open_because)
 
@@ -59,7 +59,7 @@ WITHIN = {
 
 
 def enter_all(names: str) -> Response:
-    """Enter these surfaces one in the other, and show what they show."""
+    """Enter these surfaces inside each other, and return what they show."""
     reason = parse_reason(INCIDENT)
     with ExitStack() as stack:
         for name in names.split("+"):
@@ -96,7 +96,7 @@ def ask(client: FlaskClient, who: Account, path: str) -> TestResponse:
     return client.get(path, headers=who.headers("global", INCIDENT))
 
 
-def test_an_open_surface_is_shown_and_raises_an_alarm(
+def test_open_surface_without_journal_answers_and_raises_an_alarm(
     client: FlaskClient, engineer: Account
 ) -> None:
     before = UNVOUCHED._value.get()
@@ -105,7 +105,7 @@ def test_an_open_surface_is_shown_and_raises_an_alarm(
     assert UNVOUCHED._value.get() == before + 1
 
 
-def test_several_open_surfaces_of_one_request_are_shown(
+def test_open_surfaces_of_one_request_answer_without_journal(
     client: FlaskClient, engineer: Account
 ) -> None:
     before = UNVOUCHED._value.get()
@@ -115,7 +115,9 @@ def test_several_open_surfaces_of_one_request_are_shown(
 
 
 @pytest.mark.parametrize("path", ["/closed", "/empty"])
-def test_a_closed_surface_shows_nothing(client: FlaskClient, engineer: Account, path: str) -> None:
+def test_closed_surface_without_journal_shows_nothing(
+    client: FlaskClient, engineer: Account, path: str
+) -> None:
     assert_refused(client, engineer, path)
 
 
@@ -123,7 +125,7 @@ def test_a_closed_surface_shows_nothing(client: FlaskClient, engineer: Account, 
     "path",
     ["/open/closed", "/open/empty", "/open/open+closed", "/open/closed+open", "/closed/open"],
 )
-def test_an_open_surface_lets_no_closed_one_of_the_same_request_through(
+def test_closed_surface_beside_open_one_shows_nothing_without_journal(
     client: FlaskClient, engineer: Account, path: str
 ) -> None:
     assert_refused(client, engineer, path)

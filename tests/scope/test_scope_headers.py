@@ -1,4 +1,4 @@
-"""The header parsers: what they take, what they refuse, and that nothing else ever happens."""
+"""The header parsers: what they accept, and that they refuse everything else."""
 
 import http_sf
 import pytest
@@ -39,7 +39,7 @@ def written(code: str, **parameters: BareItemType) -> str:
         (" tenant:a ", RequestedTenant("a")),
     ],
 )
-def test_a_scope_is_global_or_a_tenants(header: str, wanted: RequestedScope) -> None:
+def test_scope_header_is_parsed_as_global_or_tenant(header: str, wanted: RequestedScope) -> None:
     assert parse_scope(header) == wanted
 
 
@@ -61,18 +61,18 @@ def test_a_scope_is_global_or_a_tenants(header: str, wanted: RequestedScope) -> 
         "tenant:" + "a" * MAX_HEADER,
     ],
 )
-def test_any_other_scope_is_refused(header: str) -> None:
+def test_other_scope_header_is_refused(header: str) -> None:
     with pytest.raises(HeaderError):
         parse_scope(header)
 
 
 @given(slugs)
-def test_every_slug_can_be_asked_for(slug: str) -> None:
+def test_scope_header_of_every_slug_is_parsed(slug: str) -> None:
     assert parse_scope(f"tenant:{slug}") == RequestedTenant(slug)
 
 
 @given(header_text)
-def test_no_scope_header_raises_anything_but_its_error(header: str) -> None:
+def test_any_scope_header_is_parsed_or_raises_header_error(header: str) -> None:
     try:
         wanted = parse_scope(header)
     except HeaderError:
@@ -80,7 +80,7 @@ def test_no_scope_header_raises_anything_but_its_error(header: str) -> None:
     assert wanted == RequestedGlobal() or isinstance(wanted, RequestedTenant)
 
 
-def test_a_reason_carries_its_ticket_and_note() -> None:
+def test_reason_header_is_parsed_with_ticket_and_note() -> None:
     header = 'incident;ticket="INC-4711";note="login fails for all"'
     assert parse_reason(header) == Reason("incident", "INC-4711", "login fails for all")
 
@@ -90,7 +90,9 @@ def test_a_reason_carries_its_ticket_and_note() -> None:
     ticket=st.none() | ascii_text.filter(lambda text: len(text) <= MAX_TICKET),
     note=st.none() | unicode_text.filter(lambda text: len(text) <= MAX_NOTE),
 )
-def test_what_was_written_is_read(code: ReasonCode, ticket: str | None, note: str | None) -> None:
+def test_written_reason_header_is_parsed_to_the_same_reason(
+    code: ReasonCode, ticket: str | None, note: str | None
+) -> None:
     parameters: dict[str, BareItemType] = {}
     if ticket is not None:
         parameters["ticket"] = ticket
@@ -121,13 +123,13 @@ def test_what_was_written_is_read(code: ReasonCode, ticket: str | None, note: st
         'incident;ticket="INC-1',
     ],
 )
-def test_any_other_reason_is_refused(header: str) -> None:
+def test_other_reason_header_is_refused(header: str) -> None:
     with pytest.raises(HeaderError):
         parse_reason(header)
 
 
 @pytest.mark.parametrize(("name", "longest"), [("ticket", MAX_TICKET), ("note", MAX_NOTE)])
-def test_texts_have_a_longest(name: str, longest: int) -> None:
+def test_reason_header_bounds_ticket_and_note(name: str, longest: int) -> None:
     assert getattr(parse_reason(written("legal", **{name: "x" * longest})), name) == "x" * longest
     with pytest.raises(HeaderError):
         parse_reason(written("legal", **{name: "x" * (longest + 1)}))
@@ -136,7 +138,7 @@ def test_texts_have_a_longest(name: str, longest: int) -> None:
 @given(
     header_text | st.sampled_from(REASON_CODES).flatmap(lambda code: header_text.map(code.__add__))
 )
-def test_no_reason_header_raises_anything_but_its_error(header: str) -> None:
+def test_any_reason_header_is_parsed_or_raises_header_error(header: str) -> None:
     try:
         reason = parse_reason(header)
     except HeaderError:
@@ -146,8 +148,8 @@ def test_no_reason_header_raises_anything_but_its_error(header: str) -> None:
 
 
 @given(st.text())
-def test_a_header_beyond_latin_1_is_refused_like_any_other(header: str) -> None:
-    """WSGI cannot deliver one, but the error is the header's all the same."""
+def test_header_beyond_latin_1_is_refused(header: str) -> None:
+    """WSGI cannot deliver such a header, but its error is a `HeaderError` too."""
     for parse in (parse_scope, parse_reason):
         try:
             parse(header)

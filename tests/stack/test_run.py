@@ -1,4 +1,4 @@
-"""`make run`, as a new user sees it: an empty directory, a ready line, Ctrl-C, and a second run."""
+"""`make run` for a new user: an empty directory, a ready line, Ctrl-C, and a second run."""
 
 import json
 import os
@@ -28,7 +28,7 @@ class Running:
     process: subprocess.Popen[str]
     home: Path
     said: tuple[str, ...] = ()
-    """The lines until it was ready."""
+    """The lines that were printed until it was ready."""
 
     @property
     def demo(self) -> dict[str, dict[str, str]]:
@@ -41,7 +41,7 @@ class Running:
         return requests.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE)
 
     def family(self) -> list[psutil.Process]:
-        """The process and everything that it has started."""
+        """A process and all its descendants."""
         itself = psutil.Process(self.process.pid)
         return [itself, *itself.children(recursive=True)]
 
@@ -60,7 +60,7 @@ def _start(home: Path, **environment: str) -> subprocess.Popen[str]:
 
 @contextmanager
 def run(home: Path, **environment: str) -> Iterator[Running]:
-    """Up and ready; ended by Ctrl-C, of which nothing may be left."""
+    """Run `make run` until it is ready. Ctrl-C ends it, and nothing of it may be left."""
     process = _start(home, PORT=str(free_port()), **environment)
     assert process.stdout is not None
     said = []

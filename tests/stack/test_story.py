@@ -1,4 +1,4 @@
-"""`make demo`: the story is told whole, line by line, and nothing is left of it."""
+"""`make demo`: the story is printed line by line, and nothing of it is left."""
 
 import os
 import re
@@ -77,7 +77,7 @@ STORY = (
 
 @contextmanager
 def story(temporary: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """The story while it is told; nothing may be left of it afterwards."""
+    """Run the story. Nothing of it may be left afterwards."""
     process = subprocess.Popen(
         [sys.executable, "-m", "webapp.stack.story"],
         cwd=ROOT,
@@ -98,7 +98,7 @@ def _is_of(process: psutil.Process, temporary: Path) -> bool:
 
 
 def pattern(line: str) -> str:
-    """A regular expression of a line of the story; its first receipt comes again."""
+    """Make a regular expression of a line. The first receipt of the story comes again later."""
     named = re.escape(line).replace("NUMBER", "[0-9]+").replace("ID", ID)
     return named.replace("RECEIPT", f"(?P<receipt>{ID})")
 

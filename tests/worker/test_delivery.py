@@ -1,4 +1,4 @@
-"""Tasks arrive as they were sent, however little of them travels."""
+"""Tasks arrive as they were sent, compressed on their way."""
 
 from typing import Any
 
@@ -31,28 +31,28 @@ def received(body: Any) -> Any:
 
 
 @given(JSON)
-def test_it_arrives_as_it_was_sent(body: Any) -> None:
+def test_task_arrives_with_the_arguments_that_were_sent(body: Any) -> None:
     assert received(body) == body
 
 
 @given(st.binary(max_size=40))
-def test_what_is_no_json_says_so(data: bytes) -> None:
+def test_bytes_that_are_not_json_raise_decode_error(data: bytes) -> None:
     content_type, encoding, _ = dumps(None, SERIALIZER)
     try:
         loads(data, content_type, encoding, accept={content_type})
     except DecodeError:
         return
-    except UnicodeDecodeError:  # before it is anybody's to read
+    except UnicodeDecodeError:  # kombu decodes the text before the serializer reads it
         return
 
 
-def test_others_are_not_read() -> None:
+def test_message_in_another_serialization_is_not_read() -> None:
     content_type, encoding, data = dumps(["x"], "json")
     with pytest.raises(Exception, match="Refusing to deserialize"):
         loads(data, content_type, encoding, accept={"application/x-orjson"})
 
 
-def test_a_batch_of_events_is_a_fraction_on_its_way() -> None:
+def test_batch_of_events_is_compressed_to_a_fraction() -> None:
     sealed = []
     for _ in range(100):
         data = dump_event(make_event())

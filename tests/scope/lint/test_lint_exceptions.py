@@ -32,28 +32,28 @@ def entry(count: object = 1, reason: str = "because", **more: object) -> str:
     return "\n".join(["[[exception]]", *(f"{name} = {value!r}" for name, value in values.items())])
 
 
-def test_as_many_as_listed_are_tolerated() -> None:
+def test_listed_findings_are_tolerated() -> None:
     assert apply_exceptions(found(2), listed(2)) == []
 
 
-def test_one_more_shows_them_all() -> None:
+def test_one_finding_more_than_listed_shows_all_of_them() -> None:
     *shown, miscount = apply_exceptions(found(3), listed(2))
     assert shown == found(3)
     assert "3 where 2 are listed" in miscount.message
 
 
-def test_one_fewer_asks_for_the_count_to_be_lowered() -> None:
+def test_one_finding_fewer_than_listed_asks_for_a_lower_count() -> None:
     (miscount,) = apply_exceptions(found(1), listed(2))
     assert miscount.subject == FILE
     assert "lower the count from 2" in miscount.message
 
 
-def test_a_stale_entry_is_found() -> None:
+def test_exception_without_findings_is_reported() -> None:
     (miscount,) = apply_exceptions([], listed(1))
     assert "remove the entry" in miscount.message
 
 
-def test_other_files_and_rules_are_not_covered() -> None:
+def test_exception_covers_no_other_file_or_rule() -> None:
     others = [
         LintFinding("webapp/b.py", 1, "commit", ""),
         LintFinding("webapp/a.py", 1, "bulk", ""),
@@ -62,16 +62,16 @@ def test_other_files_and_rules_are_not_covered() -> None:
 
 
 @pytest.mark.parametrize(("before", "after", "findings"), [(2, 2, 0), (2, 1, 0), (1, 2, 1)])
-def test_a_count_may_not_grow(before: int, after: int, findings: int) -> None:
+def test_grown_count_of_exception_is_reported(before: int, after: int, findings: int) -> None:
     assert len(check_growth(listed(after), listed(before))) == findings
 
 
-def test_an_entry_may_not_be_added_but_removed() -> None:
+def test_added_exception_is_reported_and_removed_one_is_not() -> None:
     assert len(check_growth(listed(1), {})) == 1
     assert check_growth({}, listed(1)) == []
 
 
-def test_an_entry_says_everything() -> None:
+def test_complete_exception_is_parsed() -> None:
     assert parse_exceptions(entry()) == {
         ("a.py", "commit"): ExceptionEntry("a.py", "commit", 1, "because")
     }
@@ -90,12 +90,12 @@ def test_an_entry_says_everything() -> None:
         entry() + "\n" + entry(count=2),
     ],
 )
-def test_an_entry_that_says_less_or_more_is_refused(content: str) -> None:
+def test_incomplete_or_unknown_exception_is_refused(content: str) -> None:
     with pytest.raises(ExceptionsError):
         parse_exceptions(content)
 
 
-def test_what_was_committed_is_read_from_git(tmp_path: Path) -> None:
+def test_committed_exceptions_are_read_from_git(tmp_path: Path) -> None:
     git(tmp_path, "init", "--quiet")
     assert read_committed(tmp_path) is None
     (tmp_path / FILE).write_text("# one\n")
@@ -105,7 +105,7 @@ def test_what_was_committed_is_read_from_git(tmp_path: Path) -> None:
     assert read_committed(tmp_path) == "# one\n"
 
 
-def test_without_git_there_is_nothing_to_compare_with(
+def test_committed_exceptions_without_git_are_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))

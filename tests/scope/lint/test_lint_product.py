@@ -1,4 +1,4 @@
-"""`flask scope lint` passes the product, and names each fault that a copy of it is given."""
+"""`flask scope lint` finds nothing in the product, and names each fault added to a copy of it."""
 
 import os
 import shutil
@@ -40,7 +40,7 @@ def lint(
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """The product's sources, to be spoilt."""
+    """A copy of the product's sources, for adding faults."""
     root = tmp_path / "copy"
     root.mkdir()
     for part in PARTS:
@@ -52,7 +52,7 @@ def copy(tmp_path: Path) -> Path:
 
 
 def add_fault(root: Path, file: str, *lines: str) -> str:
-    """Add lines at a file's end; returns where the first of them is."""
+    """Add lines at a file's end; returns the place of the first one."""
     path = root / file
     before = path.read_text()
     path.write_text(before + "\n".join(lines) + "\n")
@@ -60,12 +60,12 @@ def add_fault(root: Path, file: str, *lines: str) -> str:
 
 
 def named(linted: subprocess.CompletedProcess[str]) -> set[tuple[str, str]]:
-    """What was found: a place and a rule each. The last line is about all of it."""
+    """The findings in the output: places and rules. The last line is a summary."""
     lines = linted.stdout.splitlines()[:-1]
     return {(place, rule) for place, rule, *_ in (line.split(": ") for line in lines)}
 
 
-def test_the_product_passes(app: Flask, environment: dict[str, str]) -> None:
+def test_lint_of_the_product_finds_nothing(app: Flask, environment: dict[str, str]) -> None:
     passed = lint(ROOT, environment)
     assert (passed.returncode, named(passed)) == (0, set())
     assert passed.stdout.startswith("Every way to tenants' rows is declared: ")
@@ -90,7 +90,7 @@ SOURCE_FAULTS = {
 }
 
 
-def test_each_fault_in_the_source_is_named_with_its_line(
+def test_lint_names_each_fault_in_source_with_its_line(
     app: Flask, environment: dict[str, str], copy: Path
 ) -> None:
     assert app
@@ -101,7 +101,7 @@ def test_each_fault_in_the_source_is_named_with_its_line(
     assert (found.returncode, named(found)) == (1, expected)
 
 
-def test_a_fault_does_not_become_an_exception(
+def test_lint_refuses_an_exception_added_for_a_fault(
     app: Flask, environment: dict[str, str], copy: Path
 ) -> None:
     assert app
@@ -146,7 +146,7 @@ blueprint.add_url_rule("/faulty/two", "two", other(lambda: ""))
 """
 
 
-def test_each_fault_in_a_route_is_named_with_it(
+def test_lint_names_each_fault_in_a_route(
     app: Flask, environment: dict[str, str], copy: Path
 ) -> None:
     assert app
@@ -170,7 +170,7 @@ def test_each_fault_in_a_route_is_named_with_it(
 
 @pytest.fixture
 def spoilt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """What leads to a migrated database that nobody else has."""
+    """The variables that lead to a migrated database, for adding faults."""
     home = tmp_path_factory.mktemp("spoilt")
     stack = open_stack(home, durable=False)
     with running(stack):
@@ -200,7 +200,7 @@ TABLE_FAULTS = {
 }
 
 
-def test_each_fault_in_a_table_is_named_with_it(spoilt: dict[str, str]) -> None:
+def test_lint_names_each_fault_in_a_table(spoilt: dict[str, str]) -> None:
     clean = lint(ROOT, spoilt)
     assert clean.returncode == 0, clean.stdout
     connection = psycopg2.connect(spoilt["DATABASE_OWNER_URL"])

@@ -1,4 +1,4 @@
-"""Each fault in a small application, and the same application without it."""
+"""The lint of routes: each fault in a small application, and the application without it."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,7 +31,7 @@ def view() -> Response:
 
 
 def marked(function: View, **marks: object) -> View:
-    """The view with attributes set by hand, as no decorator would."""
+    """Set attributes of a view by hand, instead of by a decorator."""
 
     @wraps(function)
     def wrapped() -> str:
@@ -62,21 +62,21 @@ def rules_found(*views: View) -> list[str]:
     return [finding.rule for finding in check_routes(application(*views))]
 
 
-def test_surfaces_and_public_views_pass() -> None:
+def test_routes_of_surfaces_and_public_views_pass() -> None:
     assert rules_found(list_rules(view), marked(view, __public__="a probe of the process")) == []
 
 
-def test_a_view_that_declares_nothing_is_found_with_its_route() -> None:
+def test_view_without_declaration_is_found_with_its_route() -> None:
     (finding,) = check_routes(application(view))
     assert str(finding) == "route GET /0: undeclared: view0 declares neither @surface nor @public"
 
 
 @pytest.mark.parametrize("reason", ["", "  ", True, 1])
-def test_public_without_a_reason_is_found(reason: object) -> None:
+def test_public_view_without_reason_is_found(reason: object) -> None:
     assert rules_found(marked(view, __public__=reason)) == ["no-reason"]
 
 
-def test_both_declarations_are_found() -> None:
+def test_view_declared_both_surface_and_public_is_found() -> None:
     assert rules_found(passing_on(marked_public(list_rules(view)))) == ["undecided"]
 
 
@@ -86,27 +86,27 @@ def marked_public(function: View) -> View:
     return outer
 
 
-def test_static_files_are_found_unless_they_are_listed() -> None:
+def test_static_route_is_found_unless_it_is_listed() -> None:
     app = Flask("small", static_folder=".")
     app.after_request(finalize)
     assert [finding.rule for finding in check_routes(app)] == ["undeclared"]
 
 
-def test_a_surface_set_by_hand_has_no_guard() -> None:
+def test_surface_attribute_set_by_hand_is_found_unguarded() -> None:
     declared = Surface("rules.list", frozenset({"admin"}), frozenset({"support"}))
     assert rules_found(marked(view, __surface__=declared)) == ["unguarded"]
 
 
-def test_a_copied_declaration_has_no_guard() -> None:
+def test_surface_attribute_copied_from_a_view_is_found_unguarded() -> None:
     guarded = list_rules(view)
     assert rules_found(marked(guarded)) == ["unguarded"]
 
 
-def test_the_guard_is_found_behind_other_decorators() -> None:
+def test_guard_behind_other_decorators_passes() -> None:
     assert rules_found(passing_on(passing_on(list_rules(passing_on(view))))) == []
 
 
-def test_another_surfaces_guard_is_found() -> None:
+def test_guard_of_another_surface_is_found() -> None:
     guarded = list_rules(view)
     outer = passing_on(guarded)
     other = replace(vars(guarded)["__surface__"], platform_roles=frozenset())
@@ -114,7 +114,7 @@ def test_another_surfaces_guard_is_found() -> None:
     assert rules_found(outer) == ["other-guard"]
 
 
-def test_two_guards_around_one_view_are_found() -> None:
+def test_view_with_two_guards_is_found() -> None:
     other = surface("rules.read", tenant_roles=["admin"], platform_roles=[])
     assert rules_found(other(list_rules(view))) == ["other-guard"]
 
@@ -122,11 +122,11 @@ def test_two_guards_around_one_view_are_found() -> None:
 @pytest.mark.parametrize(
     "name", ["rules", "Rules.list", "rules list", "rules.", ".list", "rules.*"]
 )
-def test_a_name_that_is_not_dotted_lower_case_is_found(name: str) -> None:
+def test_surface_name_that_is_not_dotted_lower_case_is_found(name: str) -> None:
     assert rules_found(surface(name, tenant_roles=[], platform_roles=[])(view)) == ["surface-name"]
 
 
-def test_one_name_declared_in_two_ways_is_found() -> None:
+def test_surface_name_declared_in_two_ways_is_found() -> None:
     other = surface("rules.list", tenant_roles=["member"], platform_roles=["support"])
     assert rules_found(list_rules(view), other(view)) == ["surface-twice"]
     assert rules_found(list_rules(view), list_rules(view)) == []
@@ -140,23 +140,23 @@ def open_surface(reason: Any, *, changes: bool = False) -> View:
     return guarded
 
 
-def test_a_surface_is_closed_unless_it_says_why_it_may_be_open() -> None:
+def test_surface_is_closed_unless_open_because_is_given() -> None:
     closed = surface("rules.list", tenant_roles=[], platform_roles=[])(view)
     assert vars(closed)["__surface__"].open_because is None
     assert rules_found(open_surface("shows no more than a status page")) == []
 
 
 @pytest.mark.parametrize("reason", ["", "  ", True, 1])
-def test_an_open_surface_without_a_reason_is_found(reason: object) -> None:
+def test_open_surface_without_reason_is_found(reason: object) -> None:
     assert rules_found(open_surface(reason)) == ["no-reason"]
 
 
-def test_a_surface_that_changes_something_cannot_be_open() -> None:
+def test_open_surface_that_changes_rows_is_found() -> None:
     assert rules_found(open_surface("because", changes=True)) == ["open-change"]
     assert rules_found(open_surface(None, changes=True)) == []
 
 
-def test_no_surface_of_the_product_is_open(app: Flask) -> None:
+def test_product_has_no_open_surface(app: Flask) -> None:
     surfaces = [getattr(view, "__surface__", None) for view in app.view_functions.values()]
     declared = [surface for surface in surfaces if surface is not None]
     assert declared
@@ -164,7 +164,7 @@ def test_no_surface_of_the_product_is_open(app: Flask) -> None:
 
 
 @pytest.mark.parametrize("times", [0, 2])
-def test_an_application_that_does_not_settle_once_is_found(times: int) -> None:
+def test_application_that_does_not_finalize_once_is_found(times: int) -> None:
     app = Flask("small", static_folder=None)
     for _ in range(times):
         app.after_request(finalize)
@@ -228,7 +228,7 @@ def test_surface_that_does_not_count_its_rows_is_found(changes: bool, personal: 
 @pytest.mark.parametrize(
     "changing", [_changes_directly, _changes_through_others, _changes_by_a_statement]
 )
-def test_surface_that_changes_rows_must_declare_it_so_that_they_are_committed(
+def test_surface_that_changes_rows_without_declaring_it_is_found(
     changing: View,
 ) -> None:
     assert rules_found(list_rules(changing)) == ["uncommitted"]
@@ -236,7 +236,7 @@ def test_surface_that_changes_rows_must_declare_it_so_that_they_are_committed(
     assert rules_found(declare(changing)) == []
 
 
-def test_personal_surface_that_changes_rows_must_record_it() -> None:
+def test_personal_surface_that_changes_rows_without_recording_is_found() -> None:
     declare = surface(
         "rules.list", tenant_roles=[], platform_roles=["support"], changes=True, personal=True
     )
@@ -244,8 +244,8 @@ def test_personal_surface_that_changes_rows_must_record_it() -> None:
     assert rules_found(declare(_records_and_changes)) == []
 
 
-def test_every_view_of_the_product_is_followed_to_what_it_calls(app: Flask) -> None:
-    """Else the rules above would find nothing in the product, whatever its views did."""
+def test_lint_follows_every_view_of_the_product_to_its_calls(app: Flask) -> None:
+    """Otherwise the rules above would find nothing in the product, whatever its views did."""
     reached = {
         name: {function.__qualname__ for function in reached_by(app.view_functions[name])}
         for name in (

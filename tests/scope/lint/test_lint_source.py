@@ -1,4 +1,4 @@
-"""Each fault in a file of its own, beside a file that does the same as it should."""
+"""The lint of sources: each fault in a file of its own, and files without faults."""
 
 from pathlib import Path
 
@@ -74,7 +74,9 @@ GOOD = [
 
 
 @pytest.mark.parametrize(("rule", "lines"), FAULTS)
-def test_a_fault_is_found_once_on_its_line(tmp_path: Path, rule: str, lines: list[str]) -> None:
+def test_fault_in_source_is_found_once_on_its_line(
+    tmp_path: Path, rule: str, lines: list[str]
+) -> None:
     (finding,) = check(tmp_path, "", *lines)
     assert finding.rule == rule
     last = lines.index("    pass") if "    pass" in lines else len(lines)
@@ -82,7 +84,7 @@ def test_a_fault_is_found_once_on_its_line(tmp_path: Path, rule: str, lines: lis
 
 
 @pytest.mark.parametrize("lines", GOOD)
-def test_what_is_done_through_the_session_is_not_found(tmp_path: Path, lines: list[str]) -> None:
+def test_work_through_the_session_passes(tmp_path: Path, lines: list[str]) -> None:
     assert check(tmp_path, *lines) == []
 
 
@@ -90,7 +92,7 @@ FINDING = LintFinding("webapp/rules/service.py", 3, "commit", "")
 
 
 @pytest.mark.parametrize("files", ["webapp/rules/service.py", "webapp/*service.py"])
-def test_a_door_admits_its_rule_in_its_files(files: str) -> None:
+def test_exemption_admits_its_rule_in_its_files(files: str) -> None:
     exemption = Exemption(files, "commit", "a reason")
     assert keep_refused([FINDING], [exemption]) == ([], {exemption})
     assert check_allowlist([exemption], {exemption}) == []
@@ -99,11 +101,11 @@ def test_a_door_admits_its_rule_in_its_files(files: str) -> None:
 @pytest.mark.parametrize(
     ("files", "rule"), [("webapp/rules/service.py", "bulk"), ("webapp/grants/service.py", "commit")]
 )
-def test_a_door_admits_nothing_else(files: str, rule: str) -> None:
+def test_exemption_admits_no_other_rule_or_file(files: str, rule: str) -> None:
     assert keep_refused([FINDING], [Exemption(files, rule, "a reason")]) == ([FINDING], set())
 
 
-def test_a_door_that_nothing_uses_is_found() -> None:
+def test_unused_exemption_of_one_file_is_found() -> None:
     exemption = Exemption("webapp/rules/service.py", "commit", "a reason")
     assert [finding.rule for finding in check_allowlist([exemption], set())] == ["unused-exemption"]
     pattern = Exemption("webapp/*service.py", "commit", "a reason")

@@ -1,4 +1,4 @@
-"""Each fault change_and_check in the migrated database, in a transaction that is rolled back."""
+"""The lint of tables: each fault in the migrated database, in a transaction that is rolled back."""
 
 from collections.abc import Callable, Iterator
 
@@ -35,7 +35,7 @@ create table plain (id uuid primary key);
 
 @pytest.fixture
 def owner(app: Flask) -> Iterator[Connection]:
-    """A transaction of the tables' owner, in which a table as it should be stands ready."""
+    """A transaction of the tables' owner, with a tenant table without faults."""
     url = app.extensions["settings"].database_owner_url
     engine = create_engine(url, poolclass=NullPool, connect_args={"options": "-c lock_timeout=5s"})
     with engine.connect() as connection:
@@ -50,7 +50,7 @@ def login_role(app: Flask) -> str:
 
 @pytest.fixture
 def found_after(owner: Connection, login_role: str) -> FoundAfter:
-    """Run a statement, and return what is found only since: tables and rules."""
+    """Run a statement, and return the new findings: tables and rules."""
     before = found(owner, login_role)
 
     def change_and_check(statement: str) -> set[tuple[str, str]]:
@@ -65,7 +65,7 @@ def found(owner: Connection, login_role: str) -> set[tuple[str, str]]:
     return {(finding.subject.removeprefix("table "), finding.rule) for finding in findings}
 
 
-def test_the_tables_as_they_are_pass(owner: Connection, login_role: str) -> None:
+def test_migrated_tables_pass(owner: Connection, login_role: str) -> None:
     assert check_tables(read_tables(owner), login_role) == []
 
 
@@ -132,7 +132,9 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("rule", "fault"), FAULTS)
-def test_a_fault_is_found_on_its_table(found_after: FoundAfter, rule: str, fault: str) -> None:
+def test_fault_in_tenant_table_is_found_there_only(
+    found_after: FoundAfter, rule: str, fault: str
+) -> None:
     findings = found_after(fault)
     assert ("scratch", rule) in findings
     assert {table for table, _ in findings} == {"scratch"}
@@ -151,7 +153,7 @@ GOOD = [
 
 
 @pytest.mark.parametrize("change", GOOD)
-def test_what_keeps_tenants_apart_is_not_found(found_after: FoundAfter, change: str) -> None:
+def test_change_that_keeps_tenants_apart_passes(found_after: FoundAfter, change: str) -> None:
     assert found_after(change) == set()
 
 
@@ -165,20 +167,24 @@ OTHER_WORDS = {
 
 @pytest.mark.parametrize("words", OTHER_WORDS)
 @pytest.mark.parametrize("clause", ["using", "with check"])
-def test_a_policy_in_other_words_is_found(found_after: FoundAfter, clause: str, words: str) -> None:
+def test_policy_that_differs_from_its_shape_is_found(
+    found_after: FoundAfter, clause: str, words: str
+) -> None:
     expected = {("scratch", "no-policy"), ("scratch", "other-policy")}
     if words == "a bare setting":
         expected.add(("scratch", "bare-setting"))
     assert found_after(f"alter policy own on scratch {clause} ({OTHER_WORDS[words]})") == expected
 
 
-def test_a_policy_without_a_check_is_found(found_after: FoundAfter) -> None:
+def test_policy_without_check_is_found(found_after: FoundAfter) -> None:
     policy = f"create policy own on scratch to sightline_tenant using ({OWN})"
     expected = {("scratch", "no-policy"), ("scratch", "other-policy")}
     assert found_after(f"drop policy own on scratch; {policy}") == expected
 
 
-def test_a_nullable_tenant_asks_for_the_platforms_rows(found_after: FoundAfter) -> None:
+def test_table_with_nullable_tenant_needs_a_policy_for_platform_rows(
+    found_after: FoundAfter,
+) -> None:
     nullable = found_after("alter table scratch alter tenant_id drop not null")
     assert nullable == {("scratch", "no-policy"), ("scratch", "other-policy")}
     access, excluded = ACCESSED.split(" and ")
@@ -189,7 +195,7 @@ def test_a_nullable_tenant_asks_for_the_platforms_rows(found_after: FoundAfter) 
     )
 
 
-def test_a_table_without_tenants_is_watched_for_grants(found_after: FoundAfter) -> None:
+def test_grant_to_login_role_on_table_without_tenants_is_found(found_after: FoundAfter) -> None:
     assert found_after("grant select on plain to {login_role}") == {("plain", "grant")}
 
 
@@ -200,9 +206,7 @@ UNDECLARED = [
 
 
 @pytest.mark.parametrize("fault", UNDECLARED)
-def test_policies_of_a_table_without_a_declared_shape_are_found(
-    found_after: FoundAfter, fault: str
-) -> None:
+def test_policies_of_table_without_shape_are_found(found_after: FoundAfter, fault: str) -> None:
     assert found_after(fault) == {("plain", "no-shape")}
 
 
@@ -222,7 +226,7 @@ ELEVATIONS_FAULTS = [
 
 
 @pytest.mark.parametrize(("rule", "fault"), ELEVATIONS_FAULTS)
-def test_a_fault_on_the_answers_to_services_is_found(
+def test_fault_in_elevations_table_is_found_there_only(
     found_after: FoundAfter, rule: str, fault: str
 ) -> None:
     findings = found_after(fault)
@@ -230,12 +234,12 @@ def test_a_fault_on_the_answers_to_services_is_found(
     assert {table for table, _ in findings} == {"elevations"}
 
 
-def test_a_reference_out_of_a_table_without_tenants_is_found(found_after: FoundAfter) -> None:
+def test_reference_from_table_without_tenants_is_found(found_after: FoundAfter) -> None:
     added = found_after("alter table plain add column other uuid references scratch (id)")
     assert added == {("plain", "reference")}
 
 
-def test_an_owner_that_the_application_logs_in_as_is_found(owner: Connection) -> None:
+def test_table_owned_by_the_login_role_is_found(owner: Connection) -> None:
     whoever = owner.scalar(text("select current_user"))
     assert ("scratch", "owner") in found(owner, str(whoever))
 
@@ -250,7 +254,7 @@ LEDGER_FAULTS = [
 
 
 @pytest.mark.parametrize("fault", LEDGER_FAULTS)
-def test_a_ledger_that_can_be_rewritten_is_found(found_after: FoundAfter, fault: str) -> None:
+def test_rewritable_ledger_is_found(found_after: FoundAfter, fault: str) -> None:
     assert ("audit_events", "append-only") in found_after(fault)
 
 
@@ -281,7 +285,7 @@ PARTITION_FAULTS = [
 
 @pytest.fixture
 def partition(owner: Connection, found_after: FoundAfter) -> str:
-    """Of the ledger, made as the first event of a month makes it."""
+    """A partition of the ledger, made as by the first event of a month."""
     made = found_after("select ensure_audit_partition('2030-01-01')")
     assert made == set()
     assert PARTITION in {table.name for table in read_tables(owner) if table.partition}
@@ -289,7 +293,7 @@ def partition(owner: Connection, found_after: FoundAfter) -> str:
 
 
 @pytest.mark.parametrize(("rule", "fault"), PARTITION_FAULTS)
-def test_a_fault_is_found_on_its_partition(
+def test_fault_in_partition_is_found_there_only(
     found_after: FoundAfter, partition: str, rule: str, fault: str
 ) -> None:
     findings = found_after(fault.replace("{partition}", partition))
@@ -297,7 +301,7 @@ def test_a_fault_is_found_on_its_partition(
     assert {table for table, _ in findings} == {partition}
 
 
-def test_a_partition_made_by_hand_is_found(found_after: FoundAfter) -> None:
+def test_partition_made_by_hand_is_found(found_after: FoundAfter) -> None:
     findings = found_after(
         f"create table {PARTITION} partition of audit_events"
         " for values from ('2030-01-01Z') to ('2030-02-01Z')"
@@ -306,11 +310,11 @@ def test_a_partition_made_by_hand_is_found(found_after: FoundAfter) -> None:
     assert findings == {(PARTITION, rule) for rule in expected}
 
 
-def test_a_partition_that_was_taken_away_is_found(found_after: FoundAfter, partition: str) -> None:
-    """It is a table with tenants' rows then, like any other."""
+def test_detached_partition_is_found(found_after: FoundAfter, partition: str) -> None:
+    """A detached partition is a tenant table like any other."""
     findings = found_after(f"alter table audit_events detach partition {partition}")
     assert (partition, "no-policy") in findings
 
 
-def test_every_table_declared_is_there(owner: Connection) -> None:
+def test_every_table_with_a_line_exists(owner: Connection) -> None:
     assert TENANT_TABLES.keys() <= {table.name for table in read_tables(owner)}
