@@ -104,7 +104,7 @@ def create_user(_: Setting) -> Prepared:
     return Prepared([*words, "--role", "support"], [f"flask users create {email} support"])
 
 
-def plain(*words: str, given: Sequence[str] = ()) -> Callable[[Setting], Prepared]:
+def by_words(*words: str, given: Sequence[str] = ()) -> Callable[[Setting], Prepared]:
     """Prepare a command that is recorded by its own words. An upper-case word stands for a value of
     the setting."""
 
@@ -192,12 +192,12 @@ CHANGES: Sequence[Callable[[Setting], Prepared]] = [
     create_user,
     rename_user,
     end_user,
-    plain("users", "grant", "EMAIL", "auditor"),
-    plain("users", "revoke", "EMAIL", "support"),
-    plain("users", "join", "EMAIL", "SLUG", given=("--role", "admin")),
-    plain("users", "leave", "EMAIL", "SLUG"),
+    by_words("users", "grant", "EMAIL", "auditor"),
+    by_words("users", "revoke", "EMAIL", "support"),
+    by_words("users", "join", "EMAIL", "SLUG", given=("--role", "admin")),
+    by_words("users", "leave", "EMAIL", "SLUG"),
     create_token,
-    plain("tokens", "revoke", "TOKEN"),
+    by_words("tokens", "revoke", "TOKEN"),
     revoke_grant,
     expire_grants,
     import_rules,

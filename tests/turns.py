@@ -15,7 +15,7 @@ def taken(directory: Path, *, alone: bool) -> Iterator[None]:
     directory.mkdir(exist_ok=True)
     kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
     with (directory / "room").open("w") as room:
-        with (directory / "door").open("w") as door:
-            fcntl.flock(door, kind)
+        with (directory / "entrance").open("w") as entrance:
+            fcntl.flock(entrance, kind)
             fcntl.flock(room, kind)
         yield

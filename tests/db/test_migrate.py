@@ -137,9 +137,9 @@ def test_db_check_agrees_after_upgrade_and_reports_an_added_column(database: Dat
     found = flask(database, "db", "check")
     assert found.exit_code == 1
     assert "drifted" in found.output
-    told = flask(database, "db", "check", "--json")
-    assert told.exit_code == 1
-    drift = json.loads(told.output)
+    as_json = flask(database, "db", "check", "--json")
+    assert as_json.exit_code == 1
+    drift = json.loads(as_json.output)
     assert drift["pending"] == []
     (difference,) = drift["differences"]
     assert "drifted" in difference

@@ -295,7 +295,7 @@ def _terms(ruled: RulesOutcome) -> list[str]:
         terms.append(f"without {', '.join(left_out)}")
     if ruled.grants:
         terms.append("by grant")
-    if ruled.breaks_glass:
+    if ruled.needs_break_glass:
         whose = [SLUGS[tenant] if tenant else "the platform" for tenant in ruled.bypassed_approvals]
         terms.append(f"uses break-glass of {', '.join(whose)}")
     if ruled.minutes is not None:

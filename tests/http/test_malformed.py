@@ -126,9 +126,9 @@ def test_senseless_body_is_answered_with_a_problem(
 
 
 @pytest.mark.parametrize("use", BODIES.values(), ids=BODIES)
-@pytest.mark.parametrize("told", [True, False], ids=["said beforehand", "not said"])
+@pytest.mark.parametrize("announced", [True, False], ids=["said beforehand", "not said"])
 def test_too_large_body_is_answered_with_a_problem(
-    client: FlaskClient, here: Place, use: Use, told: bool
+    client: FlaskClient, here: Place, use: Use, announced: bool
 ) -> None:
     body = b" " * (client.application.config["MAX_CONTENT_LENGTH"] + 1)
     chunked = {"CONTENT_LENGTH": "", "wsgi.input_terminated": True}  # as gunicorn says of them
@@ -138,7 +138,7 @@ def test_too_large_body_is_answered_with_a_problem(
         headers=here.admin.headers() | {"If-Match": "*"},
         input_stream=BytesIO(body),
         content_type="application/json",
-        environ_overrides={} if told else chunked,
+        environ_overrides={} if announced else chunked,
     )
     assert problem(answer) == (413, "request_entity_too_large")
 

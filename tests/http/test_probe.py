@@ -30,9 +30,9 @@ def problem(response: TestResponse) -> tuple[int, str]:
 def but_for_names(response: TestResponse, *ids: UUID) -> tuple[int, bytes, dict[str, str]]:
     """Status, body and headers, without the ids that were requested and assigned."""
     headers = dict(response.headers)
-    told = [headers[REQUEST_ID_HEADER], *map(str, ids), *(id_.hex for id_ in ids)]
+    names = [headers[REQUEST_ID_HEADER], *map(str, ids), *(id_.hex for id_ in ids)]
     body = response.data
-    for name in told:
+    for name in names:
         body = body.replace(name.encode(), b"-")
     headers[REQUEST_ID_HEADER] = "-"
     if RECEIPT_HEADER in headers:
@@ -90,8 +90,8 @@ def test_request_without_credentials_is_told_nothing(
         assert problem(answer) == (401, "unauthenticated")
         assert answer.headers["WWW-Authenticate"] == "Bearer"
         assert RECEIPT_HEADER not in answer.headers
-    told = [but_for_names(answer, *here.ids.values(), *missing.values()) for answer in answers]
-    assert all(one == told[0] for one in told)
+    seen = [but_for_names(answer, *here.ids.values(), *missing.values()) for answer in answers]
+    assert all(one == seen[0] for one in seen)
 
 
 @pytest.mark.parametrize("use", ALL.values(), ids=ALL)

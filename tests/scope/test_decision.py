@@ -44,15 +44,15 @@ ALLOWED = Allowed(RulesOutcome("a rule allows it"))
 class Rules:
     """A decider that always decides the same, and remembers its arguments."""
 
-    def __init__(self, ruling: Decision) -> None:
-        self.ruling = ruling
+    def __init__(self, decided: Decision) -> None:
+        self.decided = decided
         self.asked: list[tuple[str, str, Target, Reason, str | None]] = []
 
     def decide(
         self, principal: Principal, surface: str, target: Target, reason: Reason, ip: str | None
     ) -> Decision:
         self.asked.append((principal.email, surface, target, reason, ip))
-        return self.ruling
+        return self.decided
 
     def use_break_glass(
         self, principal: Principal, target: Target, reason: Reason, outcome: RulesOutcome
@@ -68,10 +68,10 @@ def ask(
     surface: Surface,
     target: Target,
     reason: Reason | None,
-    ruling: Decision = ALLOWED,
+    decided: Decision = ALLOWED,
 ) -> Decision:
-    """Where rules are asked, `ruling` is what they say."""
-    return decide(who, surface, target, reason, "192.0.2.1", Rules(ruling))
+    """Decide by rules that always say `decided`."""
+    return decide(who, surface, target, reason, "192.0.2.1", Rules(decided))
 
 
 def principal(role: TenantRole | None, *platform: PlatformRole) -> Principal:
@@ -123,7 +123,7 @@ def test_decider_is_given_principal_surface_target_reason_and_address() -> None:
 
 
 def test_break_glass_that_rules_allow_is_used_by_the_decider() -> None:
-    rules = Rules(Allowed(RulesOutcome("by break-glass", breaks_glass=True)))
+    rules = Rules(Allowed(RulesOutcome("by break-glass", needs_break_glass=True)))
     who = principal(None, "support")
     decision = decide(who, SURFACE, FOREIGN, Reason("break_glass"), None, rules)
     assert decision == Denied("break-glass")
@@ -131,8 +131,8 @@ def test_break_glass_that_rules_allow_is_used_by_the_decider() -> None:
 
 @pytest.mark.parametrize("target", BEYOND)
 def test_outcome_of_rules_becomes_the_decision(target: Target) -> None:
-    ruling = Denied("a rule denies it", RulesOutcome("a rule denies it"))
-    assert ask(principal(None, "support"), SURFACE, target, REASON, ruling) is ruling
+    decided = Denied("a rule denies it", RulesOutcome("a rule denies it"))
+    assert ask(principal(None, "support"), SURFACE, target, REASON, decided) is decided
 
 
 @given(

@@ -105,14 +105,14 @@ def pattern(line: str) -> str:
 
 def test_story_is_told_line_by_line(tmp_path: Path) -> None:
     with story(tmp_path) as process:
-        told, complaints = process.communicate(timeout=PATIENCE)
-    lines = [line.strip() for line in told.splitlines() if line.strip()]
+        output, complaints = process.communicate(timeout=PATIENCE)
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     receipts = set()
     for line, expected in zip(lines, STORY, strict=False):
         match = re.fullmatch(pattern(expected), line)
         assert match is not None, f"{line!r} is not {expected!r}"
         receipts |= set(match.groupdict().values())
-    assert len(lines) == len(STORY), told[-1000:] + complaints
+    assert len(lines) == len(STORY), output[-1000:] + complaints
     assert len(receipts) == 1
     assert (process.returncode, complaints) == (0, "")
 
@@ -130,10 +130,10 @@ def test_story_that_goes_another_way_fails(tmp_path: Path) -> None:
             with suppress(psutil.NoSuchProcess):
                 if "gunicorn" in " ".join(child.cmdline()):
                     child.kill()
-        told, complaints = process.communicate(timeout=PATIENCE)
+        output, complaints = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert complaints.startswith("sightline: the story went another way: Nothing of ours answers")
-    assert "Nothing is lost" not in told
+    assert "Nothing is lost" not in output
 
 
 def test_interrupted_story_leaves_nothing(tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def decision_of(verdict: Verdict, request: AuthorizationRequest, version: int) -
         excluded=verdict.excluded,
         grants=verdict.grants,
         minutes=verdict.minutes,
-        breaks_glass=request.reason == BREAK_GLASS and verdict.ruling == "allowed",
+        needs_break_glass=request.reason == BREAK_GLASS and verdict.ruling == "allowed",
         bypassed_approvals=tuple(
             {candidate.tenant_id: None for candidate in verdict.bypassed_approvals}
         ),

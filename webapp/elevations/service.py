@@ -157,7 +157,7 @@ def _decide(
     outcome = decision.outcome
     if isinstance(target, TenantTarget) and target.tenant_id is None:
         return _denied("There is no such tenant.", outcome)
-    if not outcome.breaks_glass:
+    if not outcome.needs_break_glass:
         return decision
     if not is_known:
         return _denied("Only somebody whom Sightline knows can use break-glass.", outcome)

@@ -49,11 +49,11 @@ def behind_proxies(app: "WSGIApplication", proxies: int | Sequence[IpNetwork]) -
 
 def _count_hops(peer: str | None, forwarded: Sequence[str], proxies: Sequence[IpNetwork]) -> int:
     """The number of entries from the right that trusted proxies have written."""
-    hops, teller = 0, peer
+    hops, proxy = 0, peer
     for entry in reversed(forwarded):
-        if not _is_in(teller, proxies):
+        if not _is_in(proxy, proxies):
             break
-        hops, teller = hops + 1, entry
+        hops, proxy = hops + 1, entry
     return hops
 
 

@@ -65,7 +65,7 @@ class RulesOutcome:
     grants: tuple[UUID, ...] = ()
     minutes: int | None = None
     """The longest time that the rules allow, where they set one."""
-    breaks_glass: bool = False
+    needs_break_glass: bool = False
     """Whether the elevation needs an open incident."""
     bypassed_approvals: tuple[UUID | None, ...] = ()
     """The owners whose approvals break-glass bypasses: tenants, or `None` for the platform."""
@@ -144,7 +144,7 @@ def decide(
         detail = "None of your roles allows this access beyond your tenant."
         return Denied(detail, RulesOutcome(detail))
     decision = decider.decide(principal, surface.name, target, reason, ip)
-    if isinstance(decision, Allowed) and decision.outcome and decision.outcome.breaks_glass:
+    if isinstance(decision, Allowed) and decision.outcome and decision.outcome.needs_break_glass:
         return decider.use_break_glass(principal, target, reason, decision.outcome)
     return decision
 

@@ -70,7 +70,7 @@ def main() -> int:
     say("The story of one incident, on servers of its own that end with it.")
     try:
         with tempfile.TemporaryDirectory(prefix="sightline-story-") as directory:
-            tell(Path(directory))
+            run_story(Path(directory))
     except (NotAsTold, NoAnswer, ProcfileError, ServerFailed) as error:
         complain(f"the story went another way: {error}")
         return 1
@@ -81,7 +81,7 @@ def main() -> int:
     return 0
 
 
-def tell(home: Path) -> None:
+def run_story(home: Path) -> None:
     stack = open_stack(home, durable=True)
     environment = _environment(stack, home)
     say("Starting PostgreSQL and Redis …")
