@@ -40,7 +40,9 @@ def ledger_session(app: Flask, lock_timeout: str = "120s") -> Iterator[ScopedSes
 def owner_connection(app: Flask) -> Iterator[Connection]:
     """A transaction of the tables' owner, committed at the end."""
     url = app.extensions["settings"].database_owner_url
-    engine = create_engine(url, poolclass=NullPool, connect_args={"options": "-c lock_timeout=30s"})
+    engine = create_engine(
+        url, poolclass=NullPool, connect_args={"options": "-c lock_timeout=180s"}
+    )
     with engine.begin() as connection:
         yield connection
 

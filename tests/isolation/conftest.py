@@ -49,7 +49,7 @@ def missing_id() -> UUID:
 def owner_engine(app: Flask) -> Engine:
     """An engine that connects as the tables' owner, who has rights that the application has not."""
     url = app.extensions["settings"].database_owner_url
-    return create_engine(url, poolclass=NullPool, connect_args={"options": "-c lock_timeout=5s"})
+    return create_engine(url, poolclass=NullPool, connect_args={"options": "-c lock_timeout=180s"})
 
 
 @pytest.fixture

@@ -37,7 +37,9 @@ create table plain (id uuid primary key);
 def owner(app: Flask) -> Iterator[Connection]:
     """A transaction of the tables' owner, with a tenant table without faults."""
     url = app.extensions["settings"].database_owner_url
-    engine = create_engine(url, poolclass=NullPool, connect_args={"options": "-c lock_timeout=5s"})
+    engine = create_engine(
+        url, poolclass=NullPool, connect_args={"options": "-c lock_timeout=180s"}
+    )
     with engine.connect() as connection:
         connection.execute(text(SCRATCH))
         yield connection

@@ -36,7 +36,9 @@ Declare = Callable[[TableShape], None]
 def owner(app: Flask) -> Iterator[Connection]:
     """A transaction of the tables' owner, in a migration; it is rolled back."""
     url = app.extensions["settings"].database_owner_url
-    engine = create_engine(url, poolclass=NullPool, connect_args={"options": "-c lock_timeout=5s"})
+    engine = create_engine(
+        url, poolclass=NullPool, connect_args={"options": "-c lock_timeout=180s"}
+    )
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"target_metadata": Base.metadata})
         with Operations.context(context):
