@@ -1,6 +1,7 @@
-"""How alembic runs here: always online, and never long behind another's lock.
+"""Alembic's environment: migrations run online, and never wait long for a lock.
 
-`webapp.db.migrate` has the connection, and the lock that makes two releases at once take turns.
+`webapp.db.migrate` passes the connection. It holds the lock that makes concurrent releases take
+turns.
 """
 
 from alembic import context

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 from flask import Flask
 
 from webapp.db.scopes import IdentityScope
-from webapp.directory import service as directory
+from webapp.directory import service
 from webapp.extensions import db
 from webapp.identity.lookup import find_tenant_id
 from webapp.identity.principal import PlatformRole, TenantRole
@@ -38,7 +38,7 @@ class Account:
 def add_tenant(app: Flask, slug: str | None = None) -> MadeTenant:
     slug = slug or f"t-{uuid4().hex}"
     with app.app_context(), db.scoped(IdentityScope()):
-        made = MadeTenant(directory.create_tenant(slug, f"Tenant {slug}").id, slug)
+        made = MadeTenant(service.create_tenant(slug, f"Tenant {slug}").id, slug)
         db.session.commit()
     return made
 
@@ -62,9 +62,9 @@ def add_account(
     """
     email = f"{uuid4().hex}@example.org"
     with app.app_context(), db.scoped(IdentityScope()):
-        user_id = directory.create_user(email, platform_roles).id
+        user_id = service.create_user(email, platform_roles).id
         for slug, role in (member_of or {}).items():
-            directory.set_membership(email, slug, role)
-        token = directory.create_token(email, "test", mfa=mfa)
+            service.set_membership(email, slug, role)
+        token = service.create_token(email, "test", mfa=mfa)
         db.session.commit()
     return Account(user_id, email, token.id, token.secret)

@@ -1,4 +1,4 @@
-"""Let tenants and users end, and users be renamed: what they have left behind still names them."""
+"""Let tenants and users end, and users be renamed. Rows that name them stay as they are."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -19,7 +19,7 @@ from webapp import create_app
 from webapp.db.scopes import GlobalScope, IdentityScope
 from webapp.demo import accounts, drafts
 from webapp.demo.rules import add_rules
-from webapp.directory import service as directory
+from webapp.directory import service
 from webapp.extensions import db
 from webapp.identity import lookup, tokens
 from webapp.rules.models import RuleRow, RuleVersionRow
@@ -65,7 +65,7 @@ def count_rules(app: Flask, model: type[RuleRow] | type[RuleVersionRow]) -> dict
     with app.app_context():
         with db.scoped(IdentityScope()):
             slugs: dict[UUID | None, str] = {
-                directory.get_tenant(slug).id: slug for slug in drafts.CUSTOMERS
+                service.get_tenant(slug).id: slug for slug in drafts.CUSTOMERS
             }
         with db.scoped(GlobalScope(access_id=uuid7())):
             rows = db.session.execute(
@@ -121,7 +121,7 @@ def test_seed_replaces_tokens_that_have_ended(place: Place) -> None:
         ended = tokens.verify(first["tokens"]["auditor"]).token_id
         assert ended is not None
         with db.scoped(IdentityScope()):
-            directory.revoke_token(ended)
+            service.revoke_token(ended)
             db.session.commit()
     seed(place)
     second = kept(place)
@@ -147,10 +147,10 @@ def test_seed_completes_an_interrupted_seed(
             case "later rules":
                 cut.setattr("webapp.demo.cli.add_rules", _ends_at_call(3, add_rules))
             case "accounts":
-                ends = _ends_at_call(2, directory.set_membership)
-                cut.setattr(directory, "set_membership", ends)
+                ends = _ends_at_call(2, service.set_membership)
+                cut.setattr(service, "set_membership", ends)
             case "tokens":
-                cut.setattr(directory, "create_token", _ends_at_call(4, directory.create_token))
+                cut.setattr(service, "create_token", _ends_at_call(4, service.create_token))
         assert isinstance(place.run("seed").exception, SystemError)
         assert not (place.home / "demo.json").exists()
     seed(place)
@@ -171,7 +171,7 @@ def _ends_at_call(last: int, function: Callable[..., Any]) -> Callable[..., Any]
 
 def test_seed_changes_no_database_with_other_tenants(place: Place) -> None:
     with place.app.app_context(), db.scoped(IdentityScope()):
-        directory.create_tenant("hooli", "Hooli")
+        service.create_tenant("hooli", "Hooli")
         db.session.commit()
     assert "nothing to seed" in seed(place)
     assert not place.home.exists()

@@ -1,3 +1,5 @@
+"""Request ids, log lines, redaction, metrics and health of a small application."""
+
 import json
 import logging
 import os

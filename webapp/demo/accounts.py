@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 
 from webapp.demo.drafts import CUSTOMERS
-from webapp.directory import service as directory
+from webapp.directory import service
 from webapp.extensions import db
 from webapp.identity.models import PrincipalRow, Tenant
 from webapp.identity.principal import PlatformRole, TenantRole
@@ -53,21 +53,21 @@ def add_tenants() -> None:
     there = set(db.session.scalars(select(Tenant.slug)))
     for slug, customer in CUSTOMERS.items():
         if slug not in there:
-            directory.create_tenant(slug, customer.name)
+            service.create_tenant(slug, customer.name)
 
 
 def add_accounts() -> None:
     for account in ACCOUNTS:
         roles = [account.platform_role] if account.platform_role else []
-        directory.create_user(account.email, roles)
+        service.create_user(account.email, roles)
         if account.membership:
-            directory.set_membership(account.email, *account.membership)
+            service.set_membership(account.email, *account.membership)
 
 
 def mint_tokens() -> dict[str, str]:
     """Make a token for each account. Those of the platform's people have a second factor."""
     return {
-        a.name: directory.create_token(a.email, "demo", mfa=a.platform_role is not None).secret
+        a.name: service.create_token(a.email, "demo", mfa=a.platform_role is not None).secret
         for a in ACCOUNTS
     }
 

@@ -11,7 +11,7 @@ from webapp.demo import accounts, client
 from webapp.demo.credentials import FILE, Credentials, read_credentials, write_credentials
 from webapp.demo.drafts import CUSTOMERS, PLATFORM_RULES, tenant_rules
 from webapp.demo.rules import add_rules
-from webapp.directory import service as directory
+from webapp.directory import service
 from webapp.extensions import db
 from webapp.http.errors import Unauthenticated
 from webapp.identity import tokens
@@ -78,7 +78,7 @@ def _fill() -> None:
     with db.scoped(IdentityScope()):
         accounts.add_tenants()
         db.session.commit()
-        ids = {slug: directory.get_tenant(slug).id for slug in CUSTOMERS}
+        ids = {slug: service.get_tenant(slug).id for slug in CUSTOMERS}
     for slug, tenant_id in ids.items():
         own = TenantScope(tenant_id)
         with db.scoped(own):

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass, field
 from threading import Lock, Thread
 from time import monotonic
@@ -80,5 +79,5 @@ def run_probes(probes: Mapping[str, Probe], limit: float = LIMIT) -> dict[str, P
 def _wait(result: Future[ProbeResult], deadline: float, limit: float) -> ProbeResult:
     try:
         return result.result(timeout=max(0.0, deadline - monotonic()))
-    except NotYet:
+    except TimeoutError:
         return ProbeResult(False, f"no answer within {limit:g} s")

@@ -6,8 +6,7 @@ from uuid import UUID, uuid4
 
 from flask import Flask, current_app
 
-from webapp.audit import event as audit
-from webapp.audit import recorder
+from webapp.audit import event, recorder
 from webapp.db.scopes import NO_EXCLUSION, GlobalScope, PrincipalScope, Scope, TenantScope
 from webapp.extensions import db
 from webapp.http.errors import (
@@ -90,7 +89,7 @@ def begin_access(
     """Record a use of the surface, and return its event's id; raises as `recorder.begin` does."""
     access = recorder.Access(
         kind="change" if surface.changes else "access",
-        actor=audit.Actor(
+        actor=event.Actor(
             email=principal.email,
             id=principal.id,
             mfa=principal.mfa,
@@ -135,33 +134,33 @@ def _scope(target: Target, event_id: UUID | None, decision: Decision) -> Scope:
     raise TypeError(target)
 
 
-def _event_reason(reason: Reason) -> audit.Reason:
-    return audit.Reason(code=reason.code, note=reason.note, ticket=reason.ticket)
+def _event_reason(reason: Reason) -> event.Reason:
+    return event.Reason(code=reason.code, note=reason.note, ticket=reason.ticket)
 
 
-def _event_scope(target: Target) -> audit.EventScope:
+def _event_scope(target: Target) -> event.EventScope:
     if isinstance(target, GlobalTarget):
-        return audit.EventScope(kind="global", tenant=None, tenant_id=None)
-    return audit.EventScope(kind="tenant", tenant=target.slug, tenant_id=target.tenant_id)
+        return event.EventScope(kind="global", tenant=None, tenant_id=None)
+    return event.EventScope(kind="tenant", tenant=target.slug, tenant_id=target.tenant_id)
 
 
-def _event_decision(decision: Decision) -> audit.EventDecision:
+def _event_decision(decision: Decision) -> event.EventDecision:
     match decision:
         case NeedsReason() | Allowed(None):
-            return audit.EventDecision("allowed")
+            return event.EventDecision("allowed")
         case Allowed(RulesOutcome() as outcome):
             return _event_outcome("allowed", outcome)
         case NeedsApproval(outcome):
             return _event_outcome("approval_required", outcome)
         case Denied(_, None):
-            return audit.EventDecision("denied")
+            return event.EventDecision("denied")
         case Denied(_, RulesOutcome() as outcome):
             return _event_outcome("denied", outcome)
     raise TypeError(decision)
 
 
-def _event_outcome(effect: audit.Ruling, outcome: RulesOutcome) -> audit.EventDecision:
-    return audit.EventDecision(
+def _event_outcome(effect: event.Ruling, outcome: RulesOutcome) -> event.EventDecision:
+    return event.EventDecision(
         effect,
         excluded_tenant_ids=outcome.excluded.ids,
         grant_ids=outcome.grants,
