@@ -184,8 +184,8 @@ def test_doctor_reports_unset_proxies_of_deployed_rules_with_networks(app: Flask
         owner.execute(text("alter table rules no force row level security"))
         owner.execute(text(change), {"networks": ["10.0.0.0/8"]})
     said = (
-        "1 rule names networks, and TRUSTED_PROXIES is not set: they are compared with the"
-        " address that connects"
+        "1 rule names networks, but TRUSTED_PROXIES is not set: networks are compared with"
+        " the address that connects"
     )
     deployed = address_diagnosis(app, **unset, env="production")
     development = address_diagnosis(app, **unset)

@@ -142,7 +142,7 @@ def test_from_the_break_glass_to_its_review(
         assert [rule["id"] for rule in seen.get_json()["items"]] == [approval["id"]]
         wait_for(lambda: admin.email in mailbox.recipients and bool(hooks.bodies))
     (mail,) = (mail for mail in mailbox.mails if mail["To"] == admin.email)
-    assert mail["Subject"] == f"{breaker.email} has break-glass to access {tenant.slug}"
+    assert mail["Subject"] == f"{breaker.email} used break-glass to access {tenant.slug}"
     assert "nobody answers" in mail.get_content()
     assert hooks.bodies[0]["type"] == "grant.break_glass"
 

@@ -15,7 +15,7 @@ from flask import Flask
 from tests.processes import ROOT
 from tests.rules.engine.questions import NOON
 from webapp.decisions.decide import authorization_request, decision_of
-from webapp.grants.grant import Approval, Grant, cover
+from webapp.grants.grant import Approval, Grant, find_grant
 from webapp.identity.principal import (
     STAFF_ROLES,
     TENANT_ROLES,
@@ -250,7 +250,7 @@ class _Rules:
             request,
             at,
             everywhere=self._everywhere,
-            covers=lambda candidate: cover(grants, candidate, request, self._tenant_id, at),
+            find_grant=lambda c: find_grant(grants, c, request, self._tenant_id, at),
         )
         return decision_of(verdict, request, 1)
 

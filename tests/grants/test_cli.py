@@ -15,7 +15,7 @@ from tests.audit.receipts import second_connection
 from tests.factories import Account, MadeTenant
 from tests.grants.calls import access, asked, done
 from tests.grants.test_expiry import expiries, let_end
-from webapp.audit import append as ledger
+from webapp.audit.append import OWN_JOURNAL
 from webapp.audit.models import AuditEventRow
 
 Run = Callable[..., Result]
@@ -89,7 +89,7 @@ def test_revoked_grant_ends_and_is_recorded(
     assert (shown["state"], shown["closed_by"]) == ("revoked", "operator")
     with second_connection(app) as session:
         own = select(AuditEventRow.event).where(
-            AuditEventRow.origin_journal == ledger.OWN_JOURNAL, AuditEventRow.tenant == tenant.slug
+            AuditEventRow.origin_journal == OWN_JOURNAL, AuditEventRow.tenant == tenant.slug
         )
         (event,) = session.scalars(own)
     assert (event["surface"], event["actor"]["email"]) == ("grants.revoke", "operator")
@@ -102,7 +102,7 @@ def test_revoking_a_closed_or_unknown_grant_fails_in_one_line(
 ) -> None:
     succeed(run, "revoke", request_["id"])
     for grant_id, says in (
-        (request_["id"], "It is revoked already."),
+        (request_["id"], "The grant is revoked already."),
         (str(uuid4()), "There is no such grant."),
     ):
         result = run("revoke", grant_id)

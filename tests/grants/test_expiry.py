@@ -20,12 +20,12 @@ from tests.audit.ledgers import ledger_session
 from tests.audit.receipts import second_connection, wait_for
 from tests.factories import Account, MadeTenant
 from tests.grants.calls import access, asked, done, of
-from webapp.audit import append as ledger
+from webapp.audit.append import OWN_JOURNAL, append_own
 from webapp.audit.models import AuditEventRow
 from webapp.db.scopes import MaintenanceScope
 from webapp.extensions import db
 from webapp.grants.models import GrantRow
-from webapp.ledger import completeness as verify
+from webapp.ledger import completeness
 
 AGO = timedelta(minutes=5)
 
@@ -61,7 +61,7 @@ def expiries(app: Flask, grant: dict[str, Any]) -> list[Mapping[str, Any]]:
 
 def own_numbers(app: Flask) -> list[int]:
     with second_connection(app) as session:
-        of_its_own = AuditEventRow.origin_journal == ledger.OWN_JOURNAL
+        of_its_own = AuditEventRow.origin_journal == OWN_JOURNAL
         numbers = select(AuditEventRow.origin_seq).where(of_its_own)
         return list(session.scalars(numbers.order_by(AuditEventRow.origin_seq)))
 
@@ -150,13 +150,12 @@ def test_what_dies_on_the_way_has_ended_nothing(
     app: Flask, client: FlaskClient, support: Account, request_: dict[str, Any]
 ) -> None:
     let_end(app, request_)
-    append = ledger.append_own
 
     def die(*arguments: Any) -> None:
-        append(*arguments)
+        append_own(*arguments)
         raise SystemError
 
-    with mock.patch.object(ledger, "append_own", die), pytest.raises(SystemError):
+    with mock.patch("webapp.grants.expiry.append_own", die), pytest.raises(SystemError):
         expire(app)
     assert (state_of(client, support, request_), expiries(app, request_)) == ("requested", [])
     expire(app)
@@ -178,8 +177,8 @@ def test_its_numbers_are_complete(app: Flask, support: Account, request_: dict[s
     let_end(app, request_)
     expire(app)
     with ledger_session(app) as session:
-        found = verify.check_completeness(session, app.extensions["settings"].journal_dir)
-    assert [gap for gap in found.missing if gap.journal == ledger.OWN_JOURNAL] == []
+        found = completeness.check_completeness(session, app.extensions["settings"].journal_dir)
+    assert [gap for gap in found.missing if gap.journal == OWN_JOURNAL] == []
     assert own_numbers(app)
 
 

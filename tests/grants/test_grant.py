@@ -9,7 +9,7 @@ import pytest
 
 from tests.clocks import INSTANT
 from tests.rules.engine.questions import ACME, GLOBEX, NOON, rule
-from webapp.grants.grant import Approval, Grant, GrantState, cover
+from webapp.grants.grant import Approval, Grant, GrantState, find_grant
 from webapp.rules.engine.request import AuthorizationRequest
 
 HOLDER, APPROVER = UUID(int=51), UUID(int=52)
@@ -69,7 +69,7 @@ def test_grant_is_open_from_its_start_until_before_its_end(at: datetime, is_open
 @pytest.mark.parametrize(("at", "is_open"), AROUND)
 def test_grant_covers_approvals_exactly_while_it_is_open(at: datetime, is_open: bool) -> None:
     asking = rule("require_approval", of=ACME)
-    found = cover([GRANT], asking, ACCESS, ACME, at)
+    found = find_grant([GRANT], asking, ACCESS, ACME, at)
     assert (found is not None) is is_open
 
 
@@ -104,13 +104,13 @@ def test_grant_covers_accesses_at_its_own_tenant_only(
     asks of an access to all of them, a grant at that tenant gives."""
     held = replace(GRANT, tenant_id=held_at)
     asking = rule("require_approval", of=asks, approver_roles=("admin",))
-    found = cover([held], asking, ACCESS, accesses, STARTS_AT)
+    found = find_grant([held], asking, ACCESS, accesses, STARTS_AT)
     assert (found is not None) is is_covered
 
 
 def test_of_several_grants_the_one_that_lasts_longest_covers() -> None:
     longer = replace(GRANT, id=UUID(int=3), ends_at=ENDS_AT + INSTANT)
     for held in ([GRANT, longer], [longer, GRANT]):
-        found = cover(held, rule("require_approval", of=ACME), ACCESS, ACME, STARTS_AT)
+        found = find_grant(held, rule("require_approval", of=ACME), ACCESS, ACME, STARTS_AT)
         assert found is not None
         assert (found.grant_id, found.ends_at) == (longer.id, longer.ends_at)

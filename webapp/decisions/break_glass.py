@@ -1,8 +1,8 @@
-"""Using break-glass: an incident is open, or is opened, before the access that it lets through.
+"""Break-glass: open an incident before the access that it allows, or use the one that is open.
 
-An incident is a grant that its holder has taken: of one tenant, or of all, for any surface that the
-rules let be used there for that reason, and for a time. It is the only one that its holder has
-until somebody else has reviewed it, which can be done once it is over.
+An incident is a grant that its holder takes without approval. It covers one tenant or all tenants,
+and every surface that the rules allow by break-glass, for a limited time. Its holder cannot open
+another one until somebody else has reviewed it, which is possible once it is over.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,7 +19,7 @@ from webapp.extensions import db
 from webapp.grants.active import load_grants, read_active_grants
 from webapp.grants.grant import Grant
 from webapp.grants.models import UNREVIEWED, GrantRow
-from webapp.grants.service import changed
+from webapp.grants.service import announce
 from webapp.identity.principal import Principal
 from webapp.rules.engine.templates import BREAK_GLASS
 from webapp.scope.decision import (
@@ -35,10 +35,10 @@ from webapp.scope.enter import begin_access
 from webapp.scope.headers import Reason
 
 MINUTES = 60
-"""How long an incident lasts where the rules do not say."""
+"""How long an incident lasts if the rules set no limit."""
 
 Begin = Callable[[Principal, Surface, Target, Reason | None, Decision], UUID]
-"""Records an access before what it does is committed."""
+"""Record an access before its effect is committed."""
 
 _SURFACE = Surface("grants.break_glass", frozenset(), frozenset(), changes=True)
 
@@ -50,13 +50,13 @@ def use_break_glass(
     outcome: RulesOutcome,
     begin: Begin = begin_access,
 ) -> Decision:
-    """What becomes of an access that the rules allow by break-glass.
+    """Decide an access that the rules allow by break-glass.
 
-    Where that opens an incident, it is committed when this returns, and `begin` has recorded it
-    before. Raises what `begin` does, and then nothing is open.
+    If this opens an incident, `begin` records it and then it is committed. If `begin` raises, no
+    incident is opened and the exception is passed on.
     """
     if isinstance(target, TenantTarget) and target.tenant_id is None:
-        return Allowed(outcome)  # there is nothing to show
+        return Allowed(outcome)  # the tenant does not exist: there is nothing to show
     incident = _unreviewed(read_active_grants(principal.id))
     if incident is None:
         incident = _open(principal, target, reason, outcome, begin)
@@ -68,15 +68,15 @@ def use_break_glass(
     return Allowed(replace(outcome, grants=(incident.id,)))
 
 
-def _unreviewed(held: Iterable[Grant]) -> Grant | None:
-    broken = (g for g in held if g.kind == "break_glass" and g.reviewed_at is None)
-    return next(broken, None)
+def _unreviewed(grants: Iterable[Grant]) -> Grant | None:
+    incidents = (g for g in grants if g.kind == "break_glass" and g.reviewed_at is None)
+    return next(incidents, None)
 
 
 def _open(
     principal: Principal, target: Target, reason: Reason, outcome: RulesOutcome, begin: Begin
 ) -> Grant:
-    """A new incident, or the one that another request opens at the same time."""
+    """Open an incident, or return the one that another request has opened at the same time."""
     now, minutes = datetime.now(UTC), outcome.minutes or MINUTES
     bypassed_approvals = _tenants_bypassed(target, outcome)
     row = GrantRow(
@@ -101,42 +101,45 @@ def _open(
     with db.scoped(PrincipalScope(principal.id)):
         db.session.add(row)
         try:
-            incident = changed("break_glass", row, bypassed_approvals)
+            incident = announce("break_glass", row, bypassed_approvals)
         except IntegrityError as error:
             if violated_constraint(error) != UNREVIEWED:
                 raise
             db.session.rollback()
-            theirs = _unreviewed(load_grants(GrantRow.principal_id == principal.id))
-            if theirs is None:
+            concurrent = _unreviewed(load_grants(GrantRow.principal_id == principal.id))
+            if concurrent is None:
                 raise
-            return theirs
+            return concurrent
         begin(principal, _SURFACE, target, reason, Allowed(replace(outcome, grants=(incident.id,))))
         db.session.commit()
     return incident
 
 
 def _widen(principal: Principal, incident: Grant, bypassed_approvals: list[UUID]) -> None:
-    """Tell the tenants whose approvals the incident bypasses only now, at another surface."""
+    """Add the tenants whose approvals the incident bypasses for the first time, and tell them.
+
+    One incident covers many surfaces, and each surface may need the approval of other tenants.
+    """
     with db.scoped(PrincipalScope(principal.id)):
         row = db.session.get_one(GrantRow, incident.id, with_for_update=True)
-        others = [
+        added = [
             tenant_id for tenant_id in bypassed_approvals if tenant_id not in row.bypassed_approvals
         ]
-        if others:
-            row.bypassed_approvals = [*row.bypassed_approvals, *others]
+        if added:
+            row.bypassed_approvals = [*row.bypassed_approvals, *added]
             row.version += 1
-            changed("break_glass", row, others)
+            announce("break_glass", row, added)
             db.session.commit()
 
 
 def _refusal(incident: Grant, target: Target) -> str | None:
     where = incident.tenant or "all tenants"
     if not incident.is_open(datetime.now(UTC)):
-        return f"You have used break-glass for {where}. Somebody else must review that first."
+        return f"You have used break-glass for {where}. Somebody else must review it first."
     if incident.tenant_id != _tenant_of(target):
         return (
             f"You have used break-glass for {where}. Once that is over, somebody else must review"
-            " it before you can use it elsewhere."
+            " it before you can use break-glass for another tenant."
         )
     return None
 
@@ -146,7 +149,10 @@ def _tenant_of(target: Target) -> UUID | None:
 
 
 def _tenants_bypassed(target: Target, outcome: RulesOutcome) -> list[UUID]:
-    """The tenants to tell of an access to all; a single tenant is told as the incident's own."""
+    """The tenants to name in an incident for all tenants, since their approvals are bypassed.
+
+    An incident for a single tenant names that tenant already.
+    """
     if isinstance(target, TenantTarget):
         return []
     return [tenant_id for tenant_id in outcome.bypassed_approvals if tenant_id is not None]

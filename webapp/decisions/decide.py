@@ -1,10 +1,9 @@
-"""Decisions about elevations: what the rules and the grants say now.
+"""Decisions about elevations, made from the current rules and grants.
 
-What the rules said of the same request is kept in the process until a rule or a grant that was
-asked changes, or time alone may change it.
+Each process caches its decisions. A cached decision is used until one of its rules or grants
+changes, or until the time at which the same rules may decide otherwise.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -16,10 +15,17 @@ from prometheus_client import Counter
 from webapp.caching import GenerationCache, read_generations
 from webapp.decisions.break_glass import use_break_glass
 from webapp.grants.active import holder_tag, read_active_grants
-from webapp.grants.grant import cover
+from webapp.grants.grant import find_grant
 from webapp.identity.principal import Principal
-from webapp.rules.engine.evaluate import NO_RULES, Candidate, GrantMatch, Verdict, lasting
-from webapp.rules.engine.evaluate import decide as decide_by_rules
+from webapp.rules.engine.evaluate import (
+    NO_RULES,
+    Candidate,
+    FindGrant,
+    GrantMatch,
+    Verdict,
+    decide,
+    valid_until,
+)
 from webapp.rules.engine.explanation import explain
 from webapp.rules.engine.request import AuthorizationRequest
 from webapp.rules.engine.templates import BREAK_GLASS
@@ -40,19 +46,20 @@ _EXTENSION = "decisions"
 
 EVALUATED = Counter(
     "sightline_rules_evaluated_total",
-    "Decisions for which rules were evaluated, by their outcome; the others were remembered.",
+    "Decisions for which rules were evaluated, by outcome. Cached decisions are not counted.",
     ("ruling",),
 )
 
 
 @dataclass(frozen=True)
-class _Known:
+class _CachedDecision:
     decision: Decision
     until: datetime | None
+    """When time alone may change it; `None`: never."""
 
 
 class RulesDecider:
-    """The `Decider` that `scope` asks."""
+    """The `Decider` of `webapp.scope`, by rules and grants."""
 
     def decide(
         self, principal: Principal, surface: str, target: Target, reason: Reason, ip: str | None
@@ -76,7 +83,7 @@ def init_app(app: Flask) -> None:
 def authorization_request(
     principal: Principal, surface: str, reason: Reason, ip: str | None
 ) -> AuthorizationRequest:
-    """What the rules are asked about a principal's access to a surface."""
+    """The request that the rules decide, for a principal's access to a surface."""
     return AuthorizationRequest(
         email=principal.email,
         roles=principal.role_names,
@@ -91,40 +98,43 @@ def authorization_request(
 def decide_elevation(
     target: Target, holder: UUID | None, request: AuthorizationRequest
 ) -> Decision:
-    """What the rules say now of an elevation. Only the holder's grants count."""
+    """Decide an elevation by the current rules and the holder's grants, or from the cache."""
     current = read_generations(tags_of(target, holder))
-    remembered: GenerationCache = current_app.extensions[_EXTENSION]
+    cache: GenerationCache = current_app.extensions[_EXTENSION]
     key = (target, holder, request)
-    known: _Known | None = remembered.get(key, current)
-    if known is not None and (known.until is None or datetime.now(UTC) < known.until):
-        return known.decision
+    cached: _CachedDecision | None = cache.get(key, current)
+    if cached is not None and (cached.until is None or datetime.now(UTC) < cached.until):
+        return cached.decision
     verdict, until = decide_at(request, target, holder, datetime.now(UTC))
     EVALUATED.labels(verdict.ruling).inc()
     version = max(current[owner.tag] for owner in owners_of(target))
     decision = decision_of(verdict, request, version)
-    remembered.put(key, current, _Known(decision, until))
+    cache.put(key, current, _CachedDecision(decision, until))
     return decision
 
 
 def decide_at(
     request: AuthorizationRequest, target: Target, holder: UUID | None, at: datetime
 ) -> tuple[Verdict, datetime | None]:
-    """What today's rules say of an access at the moment `at`, and when time alone may change it."""
+    """Decide an access at the moment `at` by the current rules.
+
+    Returns the verdict, and when time alone may change it.
+    """
     platform, *others = [read_rules(owner, request.surface) for owner in owners_of(target)]
     tenants = others[0] if others else NO_RULES
-    verdict = decide_by_rules(
+    verdict = decide(
         platform,
         tenants,
         request,
         at,
         everywhere=isinstance(target, GlobalTarget),
-        covers=_covers(request, target, holder, at),
+        find_grant=_grant_finder(request, target, holder, at),
     )
-    return verdict, lasting(verdict, (platform, tenants), at)
+    return verdict, valid_until(verdict, (platform, tenants), at)
 
 
 def owners_of(target: Target) -> tuple[Owner, ...]:
-    """Whose rules decide: the platform's, then those of the tenants that may narrow them."""
+    """The owners of the rules that decide: the platform, then the tenants that may narrow."""
     match target:
         case GlobalTarget():
             return PLATFORM, ALL_TENANTS
@@ -137,25 +147,25 @@ def owners_of(target: Target) -> tuple[Owner, ...]:
 
 @lru_cache(4096)
 def tags_of(target: Target, holder: UUID | None) -> tuple[str, ...]:
-    """The cache tags that a decision rests on."""
-    holds = () if holder is None else (holder_tag(holder),)
-    return (*(owner.tag for owner in owners_of(target)), *holds)
+    """The cache tags of the rules and grants that a decision rests on."""
+    grants = () if holder is None else (holder_tag(holder),)
+    return (*(owner.tag for owner in owners_of(target)), *grants)
 
 
-def _covers(
+def _grant_finder(
     request: AuthorizationRequest, target: Target, holder: UUID | None, at: datetime
-) -> Callable[[Candidate], GrantMatch | None]:
+) -> FindGrant:
     tenant_id = target.tenant_id if isinstance(target, TenantTarget) else None
 
-    def covers(candidate: Candidate) -> GrantMatch | None:
-        held = read_active_grants(holder) if holder is not None else ()
-        return cover(held, candidate, request, tenant_id, at)
+    def find(candidate: Candidate) -> GrantMatch | None:
+        grants = read_active_grants(holder) if holder is not None else ()
+        return find_grant(grants, candidate, request, tenant_id, at)
 
-    return covers
+    return find
 
 
 def decision_of(verdict: Verdict, request: AuthorizationRequest, version: int) -> Decision:
-    """A verdict on an elevation as a decision; `version` is that of the rules asked."""
+    """The decision that a verdict makes. `version` is the version of the rules that decided."""
     outcome = RulesOutcome(
         explanation=explain(verdict, request),
         rules=tuple(candidate.id for candidate in verdict.decided_by),

@@ -1,4 +1,7 @@
-"""Examples for the API's description: a back office asks for somebody from support."""
+"""Examples and field descriptions for elevations in the API's description.
+
+In the examples a back office asks on behalf of somebody from support.
+"""
 
 from typing import Any
 
@@ -29,29 +32,29 @@ ELEVATION: dict[str, Any] = {
 }
 
 PERSON_FIELDS: Fields = {
-    "email": "Who wants to access. Sightline looks up which roles they hold.",
-    "mfa": "Whether they have shown a second factor to you.",
+    "email": "The person's e-mail address. Sightline finds the roles that they hold.",
+    "mfa": "Whether the person has shown a second factor to your service.",
 }
 ELEVATION_REQUEST_FIELDS: Fields = {
     "principal": "The person.",
-    "surface": "What they want to access, in a name of your choice.",
-    "tenant": "A slug; null for all tenants.",
-    "reason": "Why.",
-    "ip": "Where the person is; null, or absent: unknown.",
+    "surface": "What the person wants to access, by a name of your choice.",
+    "tenant": "The tenant's slug; null for all tenants.",
+    "reason": "Why the person wants to access it.",
+    "ip": "The person's IP address; null or absent if it is unknown.",
 }
 EXCLUDED_FIELDS: Fields = {
-    "count": "How many.",
-    "tenants": "Which.",
+    "count": "How many tenants are left out.",
+    "tenants": "The tenants that are left out.",
 }
 ELEVATION_FIELDS: Fields = {
-    "decision": "What was decided.",
-    "elevated": "Whether it is beyond the person's own tenant.",
+    "decision": "The decision.",
+    "elevated": "Whether the access is beyond the person's own tenant.",
     "explanation": "Why, in a sentence to show to the person.",
-    "rules": "The rules that made it so.",
-    "excluded": "The tenants that an access to all of them has to leave out.",
-    "grants": "What it rests on: approvals, or the incident of break-glass.",
-    "minutes": "For how long at most, before you ask again; null where no rule says.",
-    "ask": "Where to ask for an approval; null where none is needed.",
-    "receipt": "The id of the audit event; null where nothing was recorded.",
-    "policy_version": "Of the rules that were asked.",
+    "rules": "The rules that decided.",
+    "excluded": "The tenants that an access to all tenants must leave out.",
+    "grants": "The grants that the decision rests on: approvals, or a break-glass incident.",
+    "minutes": "For how many minutes the decision holds at most; then ask again. Null: no limit.",
+    "ask": "The path at which to ask for an approval; null if none is needed.",
+    "receipt": "The id of the audit event; null if nothing was recorded.",
+    "policy_version": "The version of the rules that decided.",
 }

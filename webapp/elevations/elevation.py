@@ -1,4 +1,4 @@
-"""What another service asks of a person, and what it is told, as values."""
+"""Elevations as values: what another service asks about a person, and the answer."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -9,11 +9,14 @@ from webapp.scope.headers import Reason
 
 @dataclass(frozen=True)
 class Person:
-    """Whoever wants to access, as the service says. What they may, it is not asked."""
+    """The person who wants access, as the service describes them.
+
+    The service does not say which roles they hold: Sightline knows.
+    """
 
     email: str
     mfa: bool
-    """Whether they have shown a second factor there."""
+    """Whether the person has shown a second factor to the service."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class ElevationRequest:
     """A slug; `None` for all tenants."""
     reason: Reason
     ip: str | None
-    """Where the person is."""
+    """The person's IP address; `None` if it is unknown."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class ExcludedTenant:
 
 @dataclass(frozen=True)
 class Excluded:
-    """The tenants that an access to all of them has to leave out."""
+    """The tenants that an access to all tenants must leave out."""
 
     count: int
     tenants: tuple[ExcludedTenant, ...]
@@ -48,21 +51,23 @@ class Elevation:
     """False in the person's own tenant, where there is nothing to decide or to record."""
     explanation: str
     rules: tuple[UUID, ...]
-    """Those that made it so."""
+    """The rules that decided."""
     excluded: Excluded
     grants: tuple[UUID, ...]
     minutes: int | None
-    """For how long at most, where the rules say."""
+    """For how long the decision holds at most; `None` if no rule sets a limit."""
     ask: str | None
-    """Where to ask for an approval, if one is needed."""
+    """The path at which to ask for an approval, if one is needed."""
     receipt: UUID | None
     """The audit event's id."""
     policy_version: int | None
 
 
 @dataclass(frozen=True)
-class Answer:
+class StoredAnswer:
+    """The answer to a question, stored under the service's key for it."""
+
     body: bytes
     """The elevation as JSON: the same bytes each time."""
     replayed: bool
-    """Whether it was answered before."""
+    """Whether the answer was stored by an earlier request."""

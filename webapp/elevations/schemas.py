@@ -1,4 +1,4 @@
-"""Elevations on the wire."""
+"""Schemas of elevations, and of the idempotency key."""
 
 import ipaddress
 import re
@@ -38,7 +38,7 @@ def _is_address(value: str) -> None:
 
 
 class Key(fields.String):
-    """A string of RFC 9651 in its quotes, or, as many clients send it, what needs none."""
+    """The idempotency key: a quoted string of RFC 9651, or a bare one, as many clients send it."""
 
     def _deserialize(self, *args: Any, **kwargs: Any) -> str:
         header: str = super()._deserialize(*args, **kwargs)
@@ -58,7 +58,7 @@ def _unquoted(header: str) -> str:
     try:
         item: Any = http_sf.parse(header.encode("latin-1"), tltype="item")
         value, parameters = item
-    except ValueError:  # that of characters beyond Latin-1 included
+    except ValueError:  # also raised for characters beyond Latin-1
         return ""
     return value if isinstance(value, str) and not parameters else ""
 
@@ -68,7 +68,7 @@ class KeySchema(Schema):
         required=True,
         data_key=KEY_HEADER,
         metadata={
-            "description": "Names the question: asked again, it gets the same answer, for ever.",
+            "description": "Names the question. The same key always gets the same answer.",
             "example": '"8e03978e-40d5-43dd-bc93-6894a57f9324"',
         },
     )

@@ -1,9 +1,12 @@
-"""Decisions for other services: each question is decided once, recorded once, and answered with the
-same bytes however often it is question.
+"""Decisions for other services.
 
-The answer and the key that it was asked with are committed together, after the access's record is
-on disk. So a stored answer always has its record. A process that dies before it has stored one
-leaves a record that says so; the service asks again, and that is decided anew.
+Each question is decided once and recorded once. However often a service repeats a question, it gets
+the same bytes.
+
+The answer is committed together with the service's key for the question, after the access's record
+is on disk. So every stored answer has a record. If a process dies before it has stored the answer,
+the record says that the access was interrupted. When the service asks again, the question is
+decided anew.
 """
 
 from dataclasses import replace
@@ -21,12 +24,12 @@ from webapp.db.scopes import Exclusion
 from webapp.decisions.break_glass import use_break_glass
 from webapp.decisions.decide import authorization_request, decide_elevation
 from webapp.elevations.elevation import (
-    Answer,
     Elevation,
     ElevationRequest,
     Excluded,
     ExcludedTenant,
     Person,
+    StoredAnswer,
 )
 from webapp.elevations.models import ElevationRow
 from webapp.elevations.schemas import KEY_HEADER, ElevationSchema
@@ -48,10 +51,10 @@ from webapp.scope.decision import (
 )
 from webapp.scope.enter import ASK, begin_access
 
-_AT_HOME = Elevation(
+_OWN_TENANT = Elevation(
     decision="allowed",
     elevated=False,
-    explanation="It is their own tenant.",
+    explanation="It is the person's own tenant.",
     rules=(),
     excluded=Excluded(0, ()),
     grants=(),
@@ -62,62 +65,68 @@ _AT_HOME = Elevation(
 )
 
 
-def answer(service: Principal, key: str, body: bytes, question: ElevationRequest) -> Answer:
-    """What the service is told of `question`, and was told if it has asked with this key before.
+def answer(service: Principal, key: str, body: bytes, question: ElevationRequest) -> StoredAnswer:
+    """Decide and record `question`, or return the answer that is stored under this key.
 
-    Raises `Conflict` where the key is that of another question. `body` is the question as it came.
+    `body` is the question as the service sent it. Raises `Conflict` if the key belongs to another
+    question.
     """
     digest = _digest(body)
-    # Before it is decided: using break-glass is more than a question.
-    if (known := _find(service, key, digest)) is not None:
-        return known
+    # Ask for a stored answer first: deciding a question may open a break-glass incident.
+    if (stored := _find(service, key, digest)) is not None:
+        return stored
     person, is_known = _person(question.principal, service)
     target = _target(person, question.tenant)
     decision = _decide(person, target, question, is_known=is_known)
     if not _claim(service, key, digest):
-        # Its twin has committed meanwhile: until then the insert has waited.
-        known = _find(service, key, digest)
-        assert known is not None  # noqa: S101 - no row of these is ever deleted
-        return known
-    elevation = _AT_HOME if decision is None else _record(person, target, question, decision)
-    said = orjson.dumps(ElevationSchema().dump(elevation))
+        # A concurrent request with the same key has committed: the insert has waited for it.
+        stored = _find(service, key, digest)
+        assert stored is not None  # noqa: S101 - no row of this table is ever deleted
+        return stored
+    elevation = _OWN_TENANT if decision is None else _record(person, target, question, decision)
+    answer_body = orjson.dumps(ElevationSchema().dump(elevation))
     db.session.execute(
-        update(ElevationRow).where(_asked_by(service, key)).values(answer=said.decode())
+        update(ElevationRow).where(_stored_under(service, key)).values(answer=answer_body.decode())
     )
-    return Answer(said, replayed=False)
+    return StoredAnswer(answer_body, replayed=False)
 
 
 def _digest(body: bytes) -> bytes:
-    """The same for the same JSON, however it is written."""
+    """A digest that does not depend on white space or on the order of keys."""
     return sha256(orjson.dumps(orjson.loads(body), option=orjson.OPT_SORT_KEYS)).digest()
 
 
-def _find(service: Principal, key: str, digest: bytes) -> Answer | None:
+def _find(service: Principal, key: str, digest: bytes) -> StoredAnswer | None:
     found = db.session.execute(
-        select(ElevationRow.digest, ElevationRow.answer).where(_asked_by(service, key))
+        select(ElevationRow.digest, ElevationRow.answer).where(_stored_under(service, key))
     ).one_or_none()
     if found is None:
         return None
     if found.digest != digest:
-        problem = "is that of another question"
+        problem = "belongs to another question"
         raise Conflict(f"The key {problem}.", {KEY_HEADER: [problem]})
-    return Answer(found.answer.encode(), replayed=True)
+    return StoredAnswer(found.answer.encode(), replayed=True)
 
 
 def _claim(service: Principal, key: str, digest: bytes) -> bool:
-    """Whether this is the transaction that answers; waits for one that may."""
+    """Reserve the key, and say whether this transaction has it.
+
+    Waits for a concurrent transaction that has reserved the same key.
+    """
     values = {"service_id": service.id, "key": key, "digest": digest}
     claimed = insert(ElevationRow).values(values).on_conflict_do_nothing()
     return db.session.scalar(claimed.returning(ElevationRow.key)) is not None
 
 
-def _asked_by(service: Principal, key: str) -> ColumnElement[bool]:
+def _stored_under(service: Principal, key: str) -> ColumnElement[bool]:
     return (ElevationRow.service_id == service.id) & (ElevationRow.key == key)
 
 
 def _person(described: Person, service: Principal) -> tuple[Principal, bool]:
-    """Whoever it is, and whether Sightline knows them. A stranger has no role anywhere, but rules
-    may name the address."""
+    """The person as a principal, and whether Sightline knows them.
+
+    A stranger holds no role, but rules may name their e-mail address.
+    """
     found = lookup.find_principal(described.email, service.token_id, mfa=described.mfa)
     if found is not None:
         return found, True
@@ -144,13 +153,16 @@ def _target(person: Principal, slug: str | None) -> Target:
 def _decide(
     person: Principal, target: Target, question: ElevationRequest, *, is_known: bool
 ) -> Decision | None:
-    """`None` in their own tenant. What they may do there, the service knows."""
+    """Decide the question; `None` in the person's own tenant.
+
+    What somebody may do in their own tenant is the service's business.
+    """
     if isinstance(target, TenantTarget) and person.membership(target.slug) is not None:
         return None
     request = authorization_request(person, question.surface, question.reason, question.ip)
     decision = decide_elevation(target, person.id if is_known else None, request)
     if person.ended and isinstance(decision, (Allowed, NeedsApproval)) and decision.outcome:
-        # Rules may name the address of a user who has ended.
+        # Rules may still name the address of a user who has ended.
         return _denied("The user has ended.", decision.outcome)
     if not isinstance(decision, Allowed) or decision.outcome is None:
         return decision

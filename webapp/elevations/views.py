@@ -15,7 +15,7 @@ from webapp.scope.surface import current_principal, surface
 REPLAYED_HEADER = "Idempotency-Replayed"
 HEADERS = {
     REPLAYED_HEADER: {
-        "description": "`true` where this is an earlier answer, sent again.",
+        "description": "`true` if this answer was stored by an earlier request.",
         "schema": {"type": "string", "enum": ["true"]},
     },
     EXCLUDED_HEADER: "Excluded",
@@ -43,9 +43,10 @@ blueprint = Blueprint(
 def create_elevation(keyed: dict[str, Any], question: ElevationRequest) -> Response:
     """Ask for an elevation
 
-    Decides whether a person may access something in your service, and records it. A denial is an
-    answer too, with status 200. The same question with the same `Idempotency-Key` gets the same
-    answer again, with `Idempotency-Replayed: true`; another question with it is a conflict.
+    Decides whether a person may access something in your service, and records the decision. A
+    denial is an answer too, with status 200. The same question with the same `Idempotency-Key` gets
+    the same answer again, with `Idempotency-Replayed: true`. Another question with the same key is
+    a conflict.
     """
     answer = service.answer(current_principal(), keyed["key"], request.get_data(), question)
     response = respond_json(answer.body, rows=None)

@@ -1,4 +1,4 @@
-"""What somebody holds, for decisions: kept in this process while it is current."""
+"""Active grants of principals, which decisions need. Each process caches them while current."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ _EXTENSION = "sightline.active"
 
 
 def holder_tag(principal_id: UUID) -> str:
-    """The cache tag that every change of the principal's grants raises."""
+    """The cache tag that every change to the principal's grants invalidates."""
     return f"grants:{principal_id}"
 
 
@@ -29,24 +29,26 @@ def init_app(app: Flask) -> None:
 
 
 def read_active_grants(principal_id: UUID) -> tuple[Grant, ...]:
-    """The principal's grants that are in force, or were not over when this was last read, and the
-    break-glass that nobody has reviewed."""
-    remembered: GenerationCache = current_app.extensions[_EXTENSION]
+    """Return the principal's active grants and unreviewed break-glass incidents.
+
+    A cached grant may have ended since it was read: compare its times before you use it.
+    """
+    cache: GenerationCache = current_app.extensions[_EXTENSION]
     tag = holder_tag(principal_id)
     generation = read_generations((tag,))[tag]
-    held: tuple[Grant, ...] | None = remembered.get(principal_id, generation)
-    if held is not None:
-        return held
+    grants: tuple[Grant, ...] | None = cache.get(principal_id, generation)
+    if grants is not None:
+        return grants
     in_force = (GrantRow.state == "approved") & (GrantRow.ends_at > datetime.now(UTC))
     unreviewed = (GrantRow.kind == "break_glass") & GrantRow.reviewed_at.is_(None)
     with db.scoped(PolicyScope()):
-        held = load_grants(GrantRow.principal_id == principal_id, or_(in_force, unreviewed))
-    remembered.put(principal_id, generation, held)
-    return held
+        grants = load_grants(GrantRow.principal_id == principal_id, or_(in_force, unreviewed))
+    cache.put(principal_id, generation, grants)
+    return grants
 
 
 def load_grants(*conditions: ColumnElement[bool]) -> tuple[Grant, ...]:
-    """Those that the session's scope sees."""
+    """Load the grants that meet the conditions and that the session's scope sees."""
     found = db.session.execute(
         select(GrantRow, Tenant.slug)
         .outerjoin(Tenant, Tenant.id == GrantRow.tenant_id)
@@ -58,15 +60,15 @@ def load_grants(*conditions: ColumnElement[bool]) -> tuple[Grant, ...]:
 
 
 def load_approvals(ids: Iterable[UUID]) -> defaultdict[UUID, list[Approval]]:
-    """By their grants' ids, in the order in which they were given."""
+    """Load the approvals of these grants, by grant id, the oldest first."""
     rows = db.session.scalars(
         select(GrantApprovalRow)
         .where(GrantApprovalRow.grant_id.in_(list(ids)))
         .order_by(GrantApprovalRow.approved_at, GrantApprovalRow.id)
     )
-    given: defaultdict[UUID, list[Approval]] = defaultdict(list)
+    approvals: defaultdict[UUID, list[Approval]] = defaultdict(list)
     for row in rows:
-        given[row.grant_id].append(
+        approvals[row.grant_id].append(
             Approval(
                 row.approver_id,
                 row.approver_email,
@@ -74,7 +76,7 @@ def load_approvals(ids: Iterable[UUID]) -> defaultdict[UUID, list[Approval]]:
                 row.approved_at.astimezone(UTC),
             )
         )
-    return given
+    return approvals
 
 
 def grant_of(row: GrantRow, tenant: str | None, approvals: Iterable[Approval]) -> Grant:

@@ -1,4 +1,4 @@
-"""`flask grants`: shows approvals and break-glass, and ends them."""
+"""`flask grants`: show and end approvals, requests and break-glass incidents."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ group = Commands(
 
 @dataclass(frozen=True)
 class GrantEntry:
-    """A grant's line in the table."""
+    """One line of the table of grants."""
 
     id: UUID
     kind: str
@@ -44,7 +44,7 @@ class GrantEntry:
 @click.option("--state", type=click.Choice(get_args(GrantState)), help="Only grants in this state.")
 @as_json
 def list_command(*, tenant: str | None, state: GrantState | None, as_json: bool) -> None:
-    """Show grants and requests, the newest first. One at all tenants names no tenant."""
+    """Show grants and requests, the newest first. A grant at all tenants names no tenant."""
     if tenant is not None:
         require_tenant(tenant)
     with db.scoped(MaintenanceScope()):
@@ -72,7 +72,7 @@ def revoke(*, grant_id: UUID, as_json: bool) -> None:
 @group.command("expire")
 @as_json
 def expire(*, as_json: bool) -> None:
-    """End the grants whose time is over, as the workers do each minute."""
+    """End the grants whose time is over, as the workers do every minute."""
     expired, request = 0, origin("CLI", "flask grants expire")
     with db.scoped(MaintenanceScope()):
         while some := expiry.expire_over(request):

@@ -1,4 +1,7 @@
-"""Examples for the API's description: an engineer asks to see invoices of `acme`, and may."""
+"""Examples and field descriptions for grants in the API's description.
+
+In the examples an engineer asks for access to the invoices of `acme`, and gets an approval.
+"""
 
 from typing import Any
 
@@ -49,41 +52,41 @@ PAGE: dict[str, Any] = {"items": [APPROVED], "next_cursor": None, "total": 1}
 REVIEW: dict[str, Any] = {"text": "The outage was real; only the invoices named were opened."}
 
 APPROVAL_FIELDS: Fields = {
-    "by": "The e-mail address of who approved.",
-    "roles": "The roles in which they did.",
+    "by": "The approver's e-mail address.",
+    "roles": "The roles that the approver held at the time.",
 }
 GRANT_FIELDS: Fields = {
-    "kind": "Asked for and approved, or taken by using break-glass.",
-    "holder": "The e-mail address of whoever may access.",
-    "tenant": "The slug of the tenant it is for; null for an access to all tenants.",
-    "minutes": "For how long it is, once it begins.",
-    "rules": "The rules that asked for the approval, or that allowed break-glass.",
-    "requested_at": "When it was asked for or taken.",
-    "starts_at": "When it began; null while it waits for approvals.",
-    "ends_at": "When it ends; while it waits for approvals, when the request lapses.",
-    "closed_at": "When it was denied, revoked or had expired.",
-    "closed_by": "The e-mail address of who denied or revoked it.",
+    "kind": "`approval` for a grant that others approve; `break_glass` for an incident.",
+    "holder": "The e-mail address of the person who may access.",
+    "tenant": "The tenant's slug; null for a grant at all tenants.",
+    "minutes": "For how many minutes the grant lasts, once it begins.",
+    "rules": "The rules that require the approval, or that allowed break-glass.",
+    "requested_at": "When the grant was requested, or when break-glass was used.",
+    "starts_at": "When the grant began; null while it waits for approvals.",
+    "ends_at": "When the grant ends. While it waits for approvals: when the request lapses.",
+    "closed_at": "When the grant was denied, was revoked or expired.",
+    "closed_by": "The e-mail address of the person who denied or revoked the grant.",
     "reviewed_at": "When the use of break-glass was reviewed.",
-    "reviewed_by": "The e-mail address of who reviewed it.",
+    "reviewed_by": "The reviewer's e-mail address.",
     "review": "What the review found.",
-    "version": "1, and one more with each change.",
+    "version": "1 at first, and one more after each change.",
 }
 APPROVABLE_REASON_FIELDS: Fields = {
-    "code": "Any code but `break_glass`, which is not asked for.",
+    "code": "Any code except `break_glass`, which needs no request.",
 }
 ASK_FIELDS: Fields = {
-    "surfaces": "What you want to access.",
-    "tenants": "The slugs of the tenants; null for an access to all of them.",
-    "reason": "Why.",
-    "minutes": "For how long, once it is approved.",
+    "surfaces": "The surfaces that you want to use.",
+    "tenants": "The tenants' slugs; null for one grant at all tenants.",
+    "reason": "Why you want access.",
+    "minutes": "For how many minutes, once the request is approved.",
 }
 REVIEW_FIELDS: Fields = {
     "text": "What the review found.",
 }
 GRANT_QUERY_FIELDS: Fields = {
-    "sort": "In which order; `-` is descending.",
-    "tenant": "Only those for the tenant of this slug.",
-    "state": "Only those in this state.",
-    "kind": "Only those of this kind.",
-    "holder": "Only those of whoever has this e-mail address.",
+    "sort": "The order; `-` means descending.",
+    "tenant": "Only grants at the tenant with this slug.",
+    "state": "Only grants in this state.",
+    "kind": "Only grants of this kind.",
+    "holder": "Only grants of the person with this e-mail address.",
 }

@@ -1,7 +1,7 @@
-"""What happens to grants without a request: they expire, and an operator may end them.
+"""Expiry of grants, and revocation by an operator: changes that no HTTP request makes.
 
-Runs in the expiry's scope. What is done is recorded in the transaction that does it, or is not
-done.
+Callers enter `MaintenanceScope` and commit. Each change is recorded in its own transaction, so
+neither exists without the other.
 """
 
 from datetime import UTC, datetime
@@ -9,25 +9,27 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from webapp.audit import append as ledger
 from webapp.audit import operation
+from webapp.audit.append import append_own
 from webapp.audit.event import Actor, AuditEvent, EventRequest, EventScope, Reason
 from webapp.audit.operation import OPERATOR, SIGHTLINE
 from webapp.extensions import db
 from webapp.grants import service
 from webapp.grants.grant import Grant
 from webapp.grants.models import GrantRow
-from webapp.grants.notices import outbox as notices
+from webapp.grants.notices import outbox
 from webapp.identity.models import Tenant
 
 BATCH = 100
-"""Grants that one transaction ends."""
+"""How many grants one transaction ends at most."""
 
 
 def expire_over(request: EventRequest) -> int:
-    """End some of what is over, and return how many that were: none when nothing is left, or
-    somebody else is at it."""
-    over = (
+    """End up to `BATCH` grants and requests whose time is over, and return how many were ended.
+
+    Grants that another transaction has locked are skipped.
+    """
+    statement = (
         select(GrantRow, Tenant.slug)
         .outerjoin(Tenant, Tenant.id == GrantRow.tenant_id)
         .where(GrantRow.state.in_(("requested", "approved")), GrantRow.ends_at <= datetime.now(UTC))
@@ -35,8 +37,8 @@ def expire_over(request: EventRequest) -> int:
         .limit(BATCH)
         .with_for_update(of=GrantRow, skip_locked=True)
     )
-    expired = [_expire(row, tenant) for row, tenant in db.session.execute(over)]
-    ledger.append_own(
+    expired = [_expire(row, tenant) for row, tenant in db.session.execute(statement)]
+    append_own(
         db.session,
         [_event("grants.expire", SIGHTLINE, grant, grant.ends_at, request) for grant in expired],
     )
@@ -44,17 +46,17 @@ def expire_over(request: EventRequest) -> int:
 
 
 def revoke(grant_id: UUID, request: EventRequest) -> Grant:
-    """As `service.revoke`, by the operator."""
+    """Revoke a grant as the operator, and record that. Raises what `service.revoke` raises."""
     grant = service.revoke(grant_id, OPERATOR.email)
     event = _event("grants.revoke", OPERATOR, grant, datetime.now(UTC), request)
-    ledger.append_own(db.session, [event])
+    append_own(db.session, [event])
     return grant
 
 
 def _expire(row: GrantRow, tenant: str | None) -> Grant:
     row.state, row.closed_at = "expired", row.ends_at
-    grant = service.keep(row, tenant)
-    notices.enqueue("expired", grant)
+    grant = service.save(row, tenant)
+    outbox.enqueue("expired", grant)
     return grant
 
 

@@ -1,4 +1,4 @@
-"""A grant, as a value, and what it covers."""
+"""Grants as values, and which approvals they satisfy."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from webapp.scope.headers import Reason
 
 GrantKind = Literal["approval", "break_glass"]
 GrantState = Literal["requested", "approved", "denied", "revoked", "expired"]
-Event = Literal["asked", "approved", "denied", "revoked", "expired", "break_glass", "reviewed"]
-"""What becomes of one, and is told."""
+GrantEvent = Literal["asked", "approved", "denied", "revoked", "expired", "break_glass", "reviewed"]
+"""A change to a grant that people are notified of."""
 
 SortKey = Literal["-requested_at", "requested_at"]
 
 PLATFORM_APPROVERS = ("owner",)
 TENANT_APPROVERS = ("admin",)
-"""Who approves where a rule does not say."""
+"""The roles that approve if the rule names none."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class Approval:
     approver_id: UUID
     email: str
     roles: tuple[str, ...]
-    """Those on the platform, and the one in the grant's tenant, when it was given."""
+    """The approver's platform roles and their role in the grant's tenant, at that time."""
     approved_at: datetime
 
 
 @dataclass(frozen=True)
 class Grant:
-    """Leave to access, for a time: asked for and approved, or taken by using break-glass."""
+    """Permission to access for a limited time, by approval or by break-glass."""
 
     id: UUID
     kind: GrantKind
@@ -53,7 +53,7 @@ class Grant:
     requested_at: datetime
     starts_at: datetime | None
     ends_at: datetime
-    """Of the request while nobody has decided."""
+    """When the grant ends. While it waits for a decision: when the request lapses."""
     closed_at: datetime | None
     closed_by: str | None
     reviewed_at: datetime | None
@@ -62,11 +62,11 @@ class Grant:
     version: int
     approvals: tuple[Approval, ...] = ()
     bypassed_approvals: tuple[UUID, ...] = ()
-    """Of break-glass for all tenants: those whose approvals it has done without."""
+    """Of a break-glass incident at all tenants: the tenants whose approvals it bypasses."""
 
     @property
     def why(self) -> Reason:
-        """The reason that its holder gave."""
+        """The reason that the holder gave."""
         return Reason(self.reason, self.ticket, self.note)  # type: ignore[arg-type]  # from a Reason
 
     def is_open(self, at: datetime) -> bool:
@@ -79,11 +79,11 @@ class Grant:
 
 @dataclass(frozen=True)
 class GrantRequest:
-    """What somebody asks for."""
+    """A request for approvals, as a client sends it."""
 
     surfaces: tuple[str, ...]
     tenants: tuple[str, ...] | None
-    """Slugs, each of which gets a grant of its own; `None` for one of all tenants."""
+    """Slugs; each tenant gets a grant of its own. `None` for one grant at all tenants."""
     reason: Reason
     minutes: int
 
@@ -97,7 +97,10 @@ class GrantPage:
 
 @dataclass(frozen=True)
 class GrantQuery:
-    """What the list is asked for; `cursor` is opaque until `webapp.http.schema` has checked it."""
+    """Filters, order and page of a list of grants.
+
+    `cursor` is opaque until `webapp.http.schema` has checked it.
+    """
 
     limit: int = 50
     cursor: str | None = None
@@ -110,39 +113,42 @@ class GrantQuery:
 
 
 def approvers_of(rule: Rule) -> frozenset[str]:
-    """The roles whose approval a rule asks for."""
+    """The roles whose approval a rule requires."""
     named = rule.approver_roles or (PLATFORM_APPROVERS if rule.tenant is None else TENANT_APPROVERS)
     return frozenset(named)
 
 
 def satisfies(approvals: Iterable[Approval], rule: Rule) -> bool:
-    """Whether as many people have approved as the rule asks for, each in a role that it names."""
-    wanted = approvers_of(rule)
-    return sum(1 for a in approvals if wanted & set(a.roles)) >= rule.min_approvals
+    """Whether enough people have approved, each in a role that the rule names."""
+    approvers = approvers_of(rule)
+    return sum(1 for a in approvals if approvers & set(a.roles)) >= rule.min_approvals
 
 
-def cover(
+def find_grant(
     grants: Iterable[Grant],
     candidate: Candidate,
     request: AuthorizationRequest,
     target: UUID | None,
     at: datetime,
 ) -> GrantMatch | None:
-    """What covers the rule's approval for an access to `target` (`None`: all tenants): the grant
-    that lasts longest."""
+    """The grant that gives an access the approval that a rule requires, if there is one.
+
+    `target` is the tenant accessed; `None` for all tenants. Of several grants the one that ends
+    last is returned.
+    """
     if candidate.rule is None:
         return None
-    whose = candidate.tenant_id or target
-    fitting = [
+    tenant_id = candidate.tenant_id or target
+    matching = [
         grant
         for grant in grants
         if grant.kind == "approval"
         and grant.is_open(at)
-        and grant.tenant_id == whose
+        and grant.tenant_id == tenant_id
         and request.surface in grant.surfaces
         and request.reason == grant.reason
         and grant.ticket in (None, request.ticket)
         and satisfies(grant.approvals, candidate.rule)
     ]
-    longest = max(fitting, key=lambda grant: (grant.ends_at, grant.id), default=None)
+    longest = max(matching, key=lambda grant: (grant.ends_at, grant.id), default=None)
     return None if longest is None else GrantMatch(longest.id, longest.ends_at)

@@ -1,4 +1,4 @@
-"""Grants, who approved them, and what is to be told of them."""
+"""The tables of grants, their approvals and their notices."""
 
 from datetime import datetime
 from typing import Any
@@ -24,9 +24,9 @@ UNREVIEWED = "uq_grants_unreviewed"
 
 
 class GrantRow(Base):
-    """Somebody's leave to access, for a time; a null tenant is all of them.
+    """A grant or a request for one. A null tenant means all tenants.
 
-    A `break_glass` grant is one that its holder has taken: an incident.
+    A grant of the kind `break_glass` is an incident: its holder took it without approval.
     """
 
     __tablename__ = "grants"
@@ -42,18 +42,17 @@ class GrantRow(Base):
     note: Mapped[str | None] = mapped_column(Text)
     minutes: Mapped[int]
     rule_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
-    """The rules that wanted an approval when it was asked for; of break-glass those that let it
-    be broken."""
+    """The rules that required an approval when it was requested, or that allowed break-glass."""
     bypassed_approvals: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid), default=list)
-    """Of break-glass for all tenants: those whose approvals it has done without."""
+    """Of a break-glass incident at all tenants: the tenants whose approvals it bypasses."""
     state: Mapped[str] = mapped_column(Text)
     requested_at: Mapped[datetime] = mapped_column(Timestamp)
     starts_at: Mapped[datetime | None] = mapped_column(Timestamp)
     ends_at: Mapped[datetime] = mapped_column(Timestamp)
-    """Of the request while nobody has decided; of the grant once it is approved."""
+    """When the request lapses, while nobody has decided; then when the grant ends."""
     closed_at: Mapped[datetime | None] = mapped_column(Timestamp)
     closed_by: Mapped[str | None] = mapped_column(Text)
-    """Who denied or revoked it."""
+    """The e-mail address of the person who denied or revoked the grant."""
     reviewed_at: Mapped[datetime | None] = mapped_column(Timestamp)
     reviewed_by: Mapped[str | None] = mapped_column(Text)
     review: Mapped[str | None] = mapped_column(Text)
@@ -67,7 +66,7 @@ class GrantRow(Base):
         CheckConstraint("minutes > 0", name="minutes"),
         UniqueConstraint("tenant_id", "id", postgresql_nulls_not_distinct=True),
         Index(None, "tenant_id", "requested_at", "id"),
-        # The list of all: it begins with no tenant.
+        # For the list of all grants, which names no tenant.
         Index(None, "requested_at", "id"),
         Index(None, "principal_id", "requested_at"),
         Index(
@@ -85,7 +84,7 @@ class GrantRow(Base):
 
 
 class GrantApprovalRow(Base):
-    """One person's yes, with the roles that the person had then."""
+    """One person's approval, with the roles that the person held at the time."""
 
     __tablename__ = "grant_approvals"
 
@@ -95,7 +94,7 @@ class GrantApprovalRow(Base):
     approver_id: Mapped[UUID] = mapped_column(ForeignKey("principals.id"))
     approver_email: Mapped[str] = mapped_column(Text)
     roles: Mapped[list[str]] = mapped_column(ARRAY(Text))
-    """Platform roles, and the one in the grant's tenant."""
+    """The approver's platform roles, and their role in the grant's tenant."""
     approved_at: Mapped[datetime] = mapped_column(Timestamp)
 
     __table_args__ = (
@@ -107,9 +106,9 @@ class GrantApprovalRow(Base):
 
 
 class NoticeRow(Base):
-    """What is to be told of a grant, until it has been.
+    """A notice about a grant, to be sent by mail or to the webhook.
 
-    It is due at `due_at`, which is null once it was sent or given up.
+    `due_at` is null once the notice was sent or given up.
     """
 
     __tablename__ = "notices"
@@ -118,10 +117,10 @@ class NoticeRow(Base):
     grant_id: Mapped[UUID]
     event: Mapped[str] = mapped_column(Text)
     tenants: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
-    """Whose admins are told of break-glass for all tenants."""
+    """The tenants whose admins are notified of a break-glass incident at all tenants."""
     channel: Mapped[str] = mapped_column(Text)
     recipient: Mapped[str | None] = mapped_column(Text)
-    """Null for a mail that is not addressed yet: it becomes one for each recipient."""
+    """Null until a mail is addressed. Addressing replaces it by one mail for each recipient."""
     body: Mapped[dict[str, Any]] = mapped_column(JSONB)
     created_at: Mapped[datetime] = mapped_column(Timestamp)
     due_at: Mapped[datetime | None] = mapped_column(Timestamp)

@@ -1,7 +1,6 @@
-"""GrantRequest for grants: what the rules say now of what is wanted, and the requests that come of
-it.
+"""Requests for grants: evaluate them by the current rules, and submit them for approval.
 
-Everything runs in the scope of what concerns the asker; nothing here commits.
+Functions here run in the requester's scope and do not commit.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,7 +15,7 @@ from webapp.extensions import db
 from webapp.grants.active import grant_of
 from webapp.grants.grant import Grant, GrantRequest
 from webapp.grants.models import GrantRow
-from webapp.grants.notices import outbox as notices
+from webapp.grants.notices import outbox
 from webapp.http.errors import Conflict, Invalid
 from webapp.identity.models import Tenant
 from webapp.identity.principal import Principal
@@ -34,48 +33,50 @@ from webapp.scope.decision import (
 from webapp.scope.enter import current_decider
 
 LAPSES = timedelta(hours=24)
-"""After which a request that nobody has decided is none any more."""
+"""A request lapses after this time if nobody has decided it."""
 
 
 @dataclass(frozen=True)
-class Request:
-    """A grant to be asked for, or what the rules deny of it."""
+class EvaluatedRequest:
+    """A request for one target, with what the rules say of it."""
 
     grant_id: UUID
     target: Target
     decision: Allowed | Denied
     rules: tuple[UUID, ...] = ()
-    """Those that want an approval."""
+    """The rules that require an approval."""
 
 
-def evaluate(principal: Principal, wanted: GrantRequest, ip: str | None) -> tuple[Request, ...]:
-    """One request for each tenant wanted; where the rules deny any of them, only those.
+def evaluate(
+    principal: Principal, request: GrantRequest, ip: str | None
+) -> tuple[EvaluatedRequest, ...]:
+    """Evaluate a request for each of its targets. If the rules deny some, return only those.
 
-    Raises `Invalid` for tenants that are not there, and for a time longer than the rules allow;
-    `Conflict` where no approval is needed.
+    Raises `Invalid` for an unknown tenant and for a time longer than the rules allow, and
+    `Conflict` if no approval is needed.
     """
-    requests = [_evaluate(principal, target, wanted, ip) for target in _targets(wanted)]
-    if denied := tuple(r for r in requests if isinstance(r.decision, Denied)):
+    evaluated = [_evaluate(principal, target, request, ip) for target in _targets(request)]
+    if denied := tuple(e for e in evaluated if isinstance(e.decision, Denied)):
         return denied
-    _refuse_unknown(wanted, requests)
-    if free := [_name(r.target) for r in requests if not r.rules]:
+    _refuse_unknown(request, evaluated)
+    if free := [_name(e.target) for e in evaluated if not e.rules]:
         raise Conflict(f"No approval is needed for {' and '.join(free)}.")
-    _refuse_longer(wanted.minutes, {rule for r in requests for rule in r.rules})
-    return tuple(requests)
+    _refuse_longer(request.minutes, {rule for e in evaluated for rule in e.rules})
+    return tuple(evaluated)
 
 
-def place(
-    principal: Principal, wanted: GrantRequest, requests: Iterable[Request]
+def submit(
+    principal: Principal, request: GrantRequest, evaluated: Iterable[EvaluatedRequest]
 ) -> tuple[Grant, ...]:
-    """Make the requests, which then wait for somebody to decide."""
+    """Store the evaluated requests, which then wait for a decision."""
     now = datetime.now(UTC)
-    return tuple(_place(principal, wanted, request, now) for request in requests)
+    return tuple(_submit(principal, request, one, now) for one in evaluated)
 
 
-def _targets(wanted: GrantRequest) -> list[Target]:
-    if wanted.tenants is None:
+def _targets(request: GrantRequest) -> list[Target]:
+    if request.tenants is None:
         return [ALL_TENANTS_TARGET]
-    slugs = dict.fromkeys(wanted.tenants)
+    slugs = dict.fromkeys(request.tenants)
     found = db.session.execute(
         select(Tenant.slug, Tenant.id).where(Tenant.slug.in_(slugs), Tenant.ended_at.is_(None))
     )
@@ -84,39 +85,44 @@ def _targets(wanted: GrantRequest) -> list[Target]:
 
 
 def _evaluate(
-    principal: Principal, target: Target, wanted: GrantRequest, ip: str | None
-) -> Request:
+    principal: Principal, target: Target, request: GrantRequest, ip: str | None
+) -> EvaluatedRequest:
     grant_id = uuid7()
     rules: dict[UUID, None] = {}
-    for outcome in _asking(principal, target, wanted, ip):
+    for outcome in _outcomes(principal, target, request, ip):
         if isinstance(outcome, Denied):
-            return Request(grant_id, target, outcome)
+            return EvaluatedRequest(grant_id, target, outcome)
         rules |= dict.fromkeys(outcome.rules)
     to_be_decided = Allowed(RulesOutcome("To be decided.", grants=(grant_id,)))
-    return Request(grant_id, target, to_be_decided, tuple(rules))
+    return EvaluatedRequest(grant_id, target, to_be_decided, tuple(rules))
 
 
-def _asking(
-    principal: Principal, target: Target, wanted: GrantRequest, ip: str | None
+def _outcomes(
+    principal: Principal, target: Target, request: GrantRequest, ip: str | None
 ) -> Iterator[RulesOutcome | Denied]:
-    """What the rules deny, or want an approval for, by surface. At home they have no say."""
+    """A denial, or the rules that require an approval, for each surface that is not free.
+
+    In the principal's own tenant no rule is evaluated.
+    """
     if isinstance(target, TenantTarget) and principal.membership(target.slug) is not None:
         return
-    for surface in dict.fromkeys(wanted.surfaces):
-        decision = current_decider().decide(principal, surface, target, wanted.reason, ip)
+    for surface in dict.fromkeys(request.surfaces):
+        decision = current_decider().decide(principal, surface, target, request.reason, ip)
         if isinstance(decision, Denied):
             yield decision
         elif isinstance(decision, NeedsApproval):
             yield decision.outcome
 
 
-def _refuse_unknown(wanted: GrantRequest, requests: Iterable[Request]) -> None:
-    targets = [r.target for r in requests if isinstance(r.target, TenantTarget)]
+def _refuse_unknown(request: GrantRequest, evaluated: Iterable[EvaluatedRequest]) -> None:
+    targets = [e.target for e in evaluated if isinstance(e.target, TenantTarget)]
     unknown = {target.slug for target in targets if target.tenant_id is None}
     if unknown:
-        slugs = enumerate(wanted.tenants or ())
-        errors = {f"tenants.{place}": ["is none"] for place, slug in slugs if slug in unknown}
-        raise Invalid("A tenant that is wanted is not there.", errors)
+        slugs = enumerate(request.tenants or ())
+        errors = {
+            f"tenants.{place}": ["does not exist"] for place, slug in slugs if slug in unknown
+        }
+        raise Invalid("A requested tenant does not exist.", errors)
 
 
 def _refuse_longer(minutes: int, rules: Iterable[UUID]) -> None:
@@ -124,27 +130,29 @@ def _refuse_longer(minutes: int, rules: Iterable[UUID]) -> None:
     longest = min((limit for limit in limits if limit is not None), default=minutes)
     if minutes > longest:
         problem = f"must be {longest} at most"
-        raise Invalid(f"The minutes {problem}, as the rules say.", {"minutes": [problem]})
+        raise Invalid(f"By the rules the minutes {problem}.", {"minutes": [problem]})
 
 
 def _name(target: Target) -> str:
     return target.slug if isinstance(target, TenantTarget) else "all tenants"
 
 
-def _place(principal: Principal, wanted: GrantRequest, request: Request, now: datetime) -> Grant:
-    target = request.target
+def _submit(
+    principal: Principal, request: GrantRequest, evaluated: EvaluatedRequest, now: datetime
+) -> Grant:
+    target = evaluated.target
     row = GrantRow(
-        id=request.grant_id,
+        id=evaluated.grant_id,
         tenant_id=target.tenant_id if isinstance(target, TenantTarget) else None,
         kind="approval",
         principal_id=principal.id,
         principal_email=principal.email,
-        surfaces=list(dict.fromkeys(wanted.surfaces)),
-        reason_code=wanted.reason.code,
-        ticket=wanted.reason.ticket,
-        note=wanted.reason.note,
-        minutes=wanted.minutes,
-        rule_ids=list(request.rules),
+        surfaces=list(dict.fromkeys(request.surfaces)),
+        reason_code=request.reason.code,
+        ticket=request.reason.ticket,
+        note=request.reason.note,
+        minutes=request.minutes,
+        rule_ids=list(evaluated.rules),
         state="requested",
         requested_at=now,
         ends_at=now + LAPSES,
@@ -153,5 +161,5 @@ def _place(principal: Principal, wanted: GrantRequest, request: Request, now: da
     db.session.add(row)
     db.session.flush()
     grant = grant_of(row, target.slug if isinstance(target, TenantTarget) else None, ())
-    notices.enqueue("asked", grant)
+    outbox.enqueue("asked", grant)
     return grant

@@ -1,4 +1,4 @@
-"""Grants on the wire, and what is written of them."""
+"""Schemas of grants, of requests for grants and of reviews."""
 
 from typing import get_args
 
@@ -17,7 +17,7 @@ MAX_ENTRIES = 20
 MAX_MINUTES = 7 * 24 * 60
 MAX_REVIEW = 4000
 APPROVABLE = [code for code in REASON_CODES if code != BREAK_GLASS]
-"""Glass is broken without asking."""
+"""Reason codes that a request may give. Break-glass needs no request."""
 
 
 class ApprovalSchema(Schema):

@@ -1,6 +1,6 @@
-"""Grants: lists, and who may decide them, and what is decided.
+"""Grants: list them, and decide, revoke and save them.
 
-Everything runs in the scope that the session is in; nothing here commits.
+Functions here run in the session's scope and do not commit.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,15 +19,15 @@ from webapp.grants.grant import (
     PLATFORM_APPROVERS,
     TENANT_APPROVERS,
     Approval,
-    Event,
     Grant,
+    GrantEvent,
     GrantPage,
     GrantQuery,
     approvers_of,
     satisfies,
 )
 from webapp.grants.models import GrantApprovalRow, GrantRow
-from webapp.grants.notices import outbox as notices
+from webapp.grants.notices import outbox
 from webapp.http.errors import Conflict, NotFound
 from webapp.http.pagination import listing_of, read_page
 from webapp.identity.models import Tenant
@@ -47,10 +47,10 @@ from webapp.scope.decision import (
 
 @dataclass(frozen=True)
 class PendingDecision:
-    """A grant to be decided, and the rules that still want an approval for what it grants."""
+    """A grant to be decided, and the current rules that require an approval for it."""
 
     grant: Grant
-    asking: tuple[Rule, ...]
+    approval_rules: tuple[Rule, ...]
 
     @property
     def target(self) -> Target:
@@ -61,13 +61,13 @@ class PendingDecision:
 
     @property
     def approvers(self) -> frozenset[str]:
-        """The roles that may decide; where no rule asks any more, those of whom it concerns."""
-        named = frozenset[str]().union(*map(approvers_of, self.asking))
+        """The roles that may decide; the default roles, if no rule requires an approval now."""
+        named = frozenset[str]().union(*map(approvers_of, self.approval_rules))
         return named or frozenset((*PLATFORM_APPROVERS, *TENANT_APPROVERS))
 
 
 def list_grants(scope: Scope, query: GrantQuery) -> GrantPage:
-    """The page of the scope's grants that `query` asks for; raises `Invalid` for its cursor."""
+    """List one page of the grants in the scope. Raises `Invalid` for a wrong cursor."""
     page = read_page(
         db.session,
         select(GrantRow, Tenant.slug).outerjoin(Tenant, Tenant.id == GrantRow.tenant_id),
@@ -94,39 +94,41 @@ def get_grant(grant_id: UUID) -> Grant:
 
 
 def read_pending(grant_id: UUID) -> PendingDecision:
-    """A grant that the scope sees, and its rules as they are now, whoever's they are."""
+    """Read a grant that the scope sees, and its rules as they are now, of whichever owner."""
     grant = get_grant(grant_id)
     rules = [candidate.rule for candidate in load(RuleRow.id.in_(grant.rule_ids))]
     return PendingDecision(grant, tuple(r for r in rules if r and r.effect == "require_approval"))
 
 
 def may_decide(principal: Principal, pending: PendingDecision) -> Allowed | Denied:
-    """Whether somebody may approve or deny it: never one's own."""
+    """Whether somebody may approve or deny a grant. Nobody decides their own."""
     if principal.id == pending.grant.principal_id:
-        return Denied("Somebody else decides about what you have asked for.")
+        return Denied("Somebody else must decide your request.")
     if not pending.approvers & set(_roles(principal, pending.grant)):
-        return Denied("None of your roles may decide this.")
-    return _concerning(pending.grant)
+        return Denied("None of your roles may decide this request.")
+    return _allowed(pending.grant)
 
 
 def may_revoke(principal: Principal, pending: PendingDecision) -> Allowed | Denied:
-    """Whether somebody may end it early: who may decide it, those whose tenant it is of, the
-    platform's owners, and who holds it."""
-    ending = pending.approvers | {*PLATFORM_APPROVERS, *TENANT_APPROVERS}
-    own = principal.id == pending.grant.principal_id
-    if own or ending & set(_roles(principal, pending.grant)):
-        return _concerning(pending.grant)
-    return Denied("None of your roles may end this.")
+    """Whether somebody may end a grant early.
+
+    Its holder may, whoever may decide it, the tenant's admins and the platform's owners.
+    """
+    revokers = pending.approvers | {*PLATFORM_APPROVERS, *TENANT_APPROVERS}
+    is_holder = principal.id == pending.grant.principal_id
+    if is_holder or revokers & set(_roles(principal, pending.grant)):
+        return _allowed(pending.grant)
+    return Denied("None of your roles may revoke this grant.")
 
 
 def approve(principal: Principal, pending: PendingDecision) -> Grant:
-    """Say yes; with as many as each rule wants, the grant begins now.
+    """Approve a request. The grant begins once every rule has enough approvals.
 
-    Raises `Conflict` for one that is decided, and for a second yes of the same person.
+    Raises `Conflict` if the request is decided, or if the same person approves it twice.
     """
     row, tenant, now = lock(pending.grant.id, "requested")
-    given = load_approvals([row.id])[row.id]
-    if any(approval.approver_id == principal.id for approval in given):
+    approvals = load_approvals([row.id])[row.id]
+    if any(approval.approver_id == principal.id for approval in approvals):
         raise Conflict("You have approved it already.")
     approval = Approval(principal.id, principal.email, _roles(principal, pending.grant), now)
     db.session.add(
@@ -140,39 +142,41 @@ def approve(principal: Principal, pending: PendingDecision) -> Grant:
             approved_at=approval.approved_at,
         )
     )
-    given = [*given, approval]
-    if not all(satisfies(given, rule) for rule in pending.asking):
-        return keep(row, tenant, given)
+    approvals = [*approvals, approval]
+    if not all(satisfies(approvals, rule) for rule in pending.approval_rules):
+        return save(row, tenant, approvals)
     row.state, row.starts_at = "approved", now
     row.ends_at = now + timedelta(minutes=row.minutes)
-    grant = keep(row, tenant, given)
-    notices.enqueue("approved", grant)
+    grant = save(row, tenant, approvals)
+    outbox.enqueue("approved", grant)
     return grant
 
 
 def deny(principal: Principal, pending: PendingDecision) -> Grant:
-    """Say no, which ends it. Raises `Conflict` for one that is decided."""
+    """Deny a request, which ends it. Raises `Conflict` if it is decided."""
     row, tenant, now = lock(pending.grant.id, "requested")
     row.state, row.closed_at, row.closed_by = "denied", now, principal.email
-    grant = keep(row, tenant)
-    notices.enqueue("denied", grant)
+    grant = save(row, tenant)
+    outbox.enqueue("denied", grant)
     return grant
 
 
 def revoke(grant_id: UUID, by: str) -> Grant:
-    """End a request or a grant, from the next request on. Raises `Conflict` for one that is
-    over."""
+    """End a request or a grant: it counts no more from the next HTTP request on.
+
+    Raises `Conflict` if it is over.
+    """
     row, tenant, now = lock(grant_id, "requested", "approved")
     row.state, row.closed_at, row.closed_by = "revoked", now, by
-    grant = keep(row, tenant)
-    notices.enqueue("revoked", grant)
+    grant = save(row, tenant)
+    outbox.enqueue("revoked", grant)
     return grant
 
 
 def lock(grant_id: UUID, *states: str) -> tuple[GrantRow, str | None, datetime]:
-    """A grant that nobody else changes until the transaction ends, with its tenant's slug, now.
+    """Lock a grant until the transaction ends; return its row, its tenant's slug and the time.
 
-    Raises `Conflict` unless it is in one of the states, and not over.
+    Raises `NotFound`, and `Conflict` if the grant is over or in none of these states.
     """
     statement = (
         select(GrantRow, Tenant.slug)
@@ -187,36 +191,41 @@ def lock(grant_id: UUID, *states: str) -> tuple[GrantRow, str | None, datetime]:
     row, tenant = found
     now = datetime.now(UTC)
     if row.state not in states:
-        raise Conflict(f"It is {row.state} already.")
+        raise Conflict(f"The grant is {row.state} already.")
     if row.ends_at <= now:
-        raise Conflict("Its time is over.")
+        raise Conflict("The grant's time is over.")
     return row, tenant, now
 
 
-def keep(row: GrantRow, tenant: str | None, given: Iterable[Approval] | None = None) -> Grant:
-    """Write a change down, and end the decisions that its holder got before it."""
+def save(row: GrantRow, tenant: str | None, approvals: Iterable[Approval] | None = None) -> Grant:
+    """Write a changed grant to the database, and invalidate cached decisions of its holder."""
     row.version += 1
     db.session.flush()
     invalidate(holder_tag(row.principal_id))
-    return grant_of(row, tenant, load_approvals([row.id])[row.id] if given is None else given)
+    if approvals is None:
+        approvals = load_approvals([row.id])[row.id]
+    return grant_of(row, tenant, approvals)
 
 
-def changed(event: Event, row: GrantRow, tenants: Iterable[UUID] = ()) -> Grant:
-    """Write a change down, and have it told."""
+def announce(event: GrantEvent, row: GrantRow, tenants: Iterable[UUID] = ()) -> Grant:
+    """Write a changed incident to the database, and enqueue a notice of it.
+
+    The notice goes to the admins of `tenants` too. Cached decisions of the holder are invalidated.
+    """
     db.session.flush()
     (grant,) = load_grants(GrantRow.id == row.id)
-    notices.enqueue(event, grant, tenants)
+    outbox.enqueue(event, grant, tenants)
     invalidate(holder_tag(row.principal_id))
     return grant
 
 
-def _concerning(grant: Grant) -> Allowed:
-    """The decision that lets a change of the grant be, and names the grant in its record."""
+def _allowed(grant: Grant) -> Allowed:
+    """The decision to allow a change to the grant, whose id goes into the audit event."""
     return Allowed(RulesOutcome("", grants=(grant.id,)))
 
 
 def _roles(principal: Principal, grant: Grant) -> tuple[str, ...]:
-    """Those that count for the grant: the platform's, and the one in its tenant."""
+    """The principal's platform roles, and their role in the grant's tenant."""
     own = {m.role for m in principal.memberships if m.tenant_id == grant.tenant_id}
     return (*sorted(principal.platform_roles), *sorted(own))
 

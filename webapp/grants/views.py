@@ -7,8 +7,8 @@ from uuid import UUID
 from flask import Response, request
 
 from webapp.grants import requests, service
-from webapp.grants import review as incidents
 from webapp.grants.grant import Grant, GrantQuery, GrantRequest
+from webapp.grants.review import may_review, review
 from webapp.grants.schemas import (
     GrantPageSchema,
     GrantQuerySchema,
@@ -29,15 +29,14 @@ blueprint = Blueprint(
     "grants",
     __name__,
     url_prefix="/admin/api/grants",
-    description="Approvals for a time, and uses of break-glass. Name no scope: you see what"
-    " concerns you.",
+    description="Approvals for a limited time, and uses of break-glass. Send no scope: you see the"
+    " grants that concern you.",
 )
-
 
 _decides = partial(
     surface, tenant_roles=TENANT_ROLES, platform_roles=STAFF_ROLES, changes=True, personal=True
 )
-"""What somebody may do to a grant depends on the grant."""
+"""A surface that changes one grant: who may do so depends on the grant."""
 
 
 @blueprint.route("")
@@ -47,7 +46,7 @@ _decides = partial(
 def list_grants(query: GrantQuery) -> Response:
     """List grants and requests
 
-    Your own, those at the tenants whose admin you are, and with a platform role all of them.
+    You see your own and those at the tenants whose admin you are. With a platform role you see all.
     """
     return respond_page(GrantPageSchema(), service.list_grants(current_scope(), query))
 
@@ -58,19 +57,19 @@ def list_grants(query: GrantQuery) -> Response:
 )
 @blueprint.arguments(GrantRequestSchema)
 @blueprint.response(201, GrantsSchema)
-def request_grants(wanted: GrantRequest) -> Response:
+def request_grants(grant_request: GrantRequest) -> Response:
     """Ask for approvals
 
-    One grant for each of the tenants or, with null, one for an access to all of them: all or none.
-    A request that nobody decides lapses after a day.
+    Makes one request for each tenant or, with null, one for all tenants. If one is refused, none is
+    made. A request that nobody decides lapses after a day.
     """
     principal = current_principal()
-    evaluated = requests.evaluate(principal, wanted, request.remote_addr)
+    evaluated = requests.evaluate(principal, grant_request, request.remote_addr)
     for one in evaluated:
-        begin_access(principal, current_surface(), one.target, wanted.reason, one.decision)
+        begin_access(principal, current_surface(), one.target, grant_request.reason, one.decision)
     for one in evaluated:
         raise_unless_allowed(one.decision)
-    grants = requests.place(principal, wanted, evaluated)
+    grants = requests.submit(principal, grant_request, evaluated)
     return respond(GrantsSchema(), {"items": grants}, rows=1, status=201)
 
 
@@ -88,8 +87,8 @@ def read_grant(grant_id: UUID) -> Response:
 def approve_grant(grant_id: UUID) -> Response:
     """Approve a request
 
-    The grant begins once as many have approved as the rules want. Nobody approves their own
-    request.
+    The grant begins once as many people have approved as the rules require. Nobody approves their
+    own request.
     """
     return _decide(grant_id, service.may_decide, service.approve)
 
@@ -108,7 +107,7 @@ def deny_grant(grant_id: UUID) -> Response:
 def revoke_grant(grant_id: UUID) -> Response:
     """End a grant or a request early
 
-    It ends from the next request on. Its holder may do so too.
+    It counts no more from the next request on. Its holder may end it too.
     """
     return _decide(
         grant_id,
@@ -127,15 +126,16 @@ def revoke_grant(grant_id: UUID) -> Response:
 )
 @blueprint.arguments(ReviewSchema)
 @blueprint.response(200, GrantSchema)
-def review_grant(found: dict[str, str], grant_id: UUID) -> Response:
+def review_grant(draft: dict[str, str], grant_id: UUID) -> Response:
     """Review a use of break-glass
 
-    Somebody else does, once it is over. Until then its holder cannot use break-glass again.
+    Somebody other than its holder reviews it, once it is over. Until then the holder cannot use
+    break-glass again.
     """
     return _decide(
         grant_id,
-        lambda principal, pending: incidents.may_review(principal, pending.grant),
-        lambda principal, pending: incidents.review(principal, pending.grant.id, found["text"]),
+        lambda principal, pending: may_review(principal, pending.grant),
+        lambda principal, pending: review(principal, pending.grant.id, draft["text"]),
     )
 
 
@@ -144,7 +144,7 @@ def _decide(
     may: Callable[[Principal, PendingDecision], Allowed | Denied],
     act: Callable[[Principal, PendingDecision], Grant],
 ) -> Response:
-    """Record that somebody wants to change a grant, allowed or not, and then change it."""
+    """Record that somebody wants to change a grant, and change it if they may."""
     principal, pending = current_principal(), service.read_pending(grant_id)
     decision = may(principal, pending)
     begin_access(principal, current_surface(), pending.target, pending.grant.why, decision)

@@ -1,4 +1,4 @@
-"""`flask rules`: shows, checks and tries the rules, and moves them to files and back."""
+"""`flask rules`: show, check and try rules, and move them to files and back."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -17,19 +17,19 @@ from webapp.extensions import db
 from webapp.http.pagination import MAX_LIMIT
 from webapp.identity.lookup import require_tenant
 from webapp.rules import service
-from webapp.rules.checks import service as checking
-from webapp.rules.checks.findings import Finding
+from webapp.rules.checks.findings import RuleFinding
+from webapp.rules.checks.service import check_rules
 from webapp.rules.engine.cedar import SCHEMA_TEXT
 from webapp.rules.engine.templates import Unreadable
 from webapp.rules.files import cedar_text, transfer
-from webapp.rules.files import format as files
+from webapp.rules.files.format import BadFile, read_draft, read_file, write_file
 from webapp.rules.files.transfer import Plan, Step
 from webapp.rules.rule import Rule, RuleQuery
 from webapp.rules.rule_sets import load
 from webapp.rules.schemas import RuleSchema
-from webapp.rules.simulation import service as simulating
 from webapp.rules.simulation.replay import Affected, Changed, Replay, Shift
 from webapp.rules.simulation.schemas import MAX_DAYS, ReplaySchema
+from webapp.rules.simulation.service import propose, simulate_history
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ file_argument = click.argument(
 
 @dataclass(frozen=True)
 class RuleEntry:
-    """A rule's line in the table."""
+    """One line of the table of rules."""
 
     name: str
     tenant: str | None
@@ -73,7 +73,7 @@ def list_command(*, tenant: str | None, q: str | None, as_json: bool) -> None:
 
 
 def _rules(scope: GlobalScope, query: RuleQuery) -> Iterator[Rule]:
-    """Every page of the list, straight from the database."""
+    """Every rule of every page of the list, read from the database and not from the cache."""
     while True:
         page = service.list_rules.uncached(scope, query)
         yield from page.items
@@ -105,17 +105,19 @@ def _entry(rule: Rule) -> RuleEntry:
 def export_command(*, tenant: str | None, platform: bool, form: str, part: str | None) -> None:
     """Print rules as YAML, which `import` reads, or the enabled ones as Cedar.
 
-    A tenant's policies only narrow what the platform's allow, so ask Cedar with each set alone.
+    A tenant's policies only narrow what the platform's allow, so evaluate each set alone in Cedar.
     """
     if tenant is not None and platform:
-        raise click.UsageError("--tenant and --platform are two owners; leave both out for all.")
+        raise click.UsageError(
+            "--tenant and --platform name two owners; leave both out for all rules."
+        )
     if part is not None and form != "cedar":
         raise click.UsageError("--part is for --format cedar.")
     owners = {tenant} if tenant is not None or platform else None
     with db.scoped(GlobalScope(access_id=uuid4())):
         rules = transfer.find_rules(owners)
     if form == "yaml":
-        click.echo(files.write_file(rules, owners or ()), nl=False)
+        click.echo(write_file(rules, owners or ()), nl=False)
     else:
         click.echo(_cedar(part or "policies", rules), nl=False)
 
@@ -147,23 +149,23 @@ def _cedar(part: str, rules: Sequence[Rule]) -> str:
 )
 @as_json
 def import_command(*, file: Path, dry_run: bool, prune: bool, by: str, as_json: bool) -> None:
-    """Make the rules those of a FILE (`-`: standard input): all of them, or none.
+    """Change the rules to those of a FILE (`-`: standard input): all of them, or none.
 
-    The owner and the name say which rule an entry of the file is. A rule that is the same
-    already is left alone.
+    An entry of the file stands for the rule with the same owner and name. A rule that is the same
+    already stays as it is.
     """
-    wanted = _read(files.read_file, file)
+    rule_file = _read(read_file, file)
     scope = GlobalScope(access_id=uuid4())
     try:
         with db.scoped(scope):
-            plan = transfer.plan_import(wanted, prune=prune)
+            plan = transfer.plan_import(rule_file, prune=prune)
             transfer.carry_out(scope, plan, by)
             if not dry_run:
                 if plan.steps:
                     rows = len(plan.steps)
                     record_command(db.session, "rules", "import", "by", by, rows=rows)
                 db.session.commit()
-    except files.BadFile as error:
+    except BadFile as error:
         raise click.ClickException(str(error)) from error
     if as_json:
         print_json({"steps": plan.steps, "unchanged": plan.unchanged, "dry_run": dry_run})
@@ -177,7 +179,7 @@ def _read(read: Callable[[str], T], file: Path) -> T:
             return read(opened.read())
     except UnicodeDecodeError as error:
         raise click.ClickException(f"{file} is not UTF-8.") from error
-    except files.BadFile as error:
+    except BadFile as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -204,7 +206,7 @@ def _print_step(step: Step) -> None:
 
 
 def _quoted(value: Any) -> str:
-    """Whatever somebody has written, on one line and without what a terminal would obey."""
+    """A value as JSON on one line, without characters that a terminal would obey."""
     text = orjson.dumps(value).decode()
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
@@ -215,19 +217,19 @@ def _quoted(value: Any) -> str:
     type=click.IntRange(1),
     default=30,
     show_default=True,
-    help="Find rules that applied to no access of so many days.",
+    help="Find rules that applied to no access of this many days.",
 )
 @as_json
 def check_command(*, days: int, as_json: bool) -> None:
     """Find rules that do nothing or cannot work; exit 1 when there are any.
 
-    These are rules that cannot be read, can never apply, contradict each other, or applied to no
-    access of the last days. It also says whether networks are compared with clients' addresses.
+    It finds rules that cannot be read, can never apply, contradict each other, or applied to no
+    access of the last days. It also warns if networks are not compared with clients' addresses.
     """
     candidates = load()
     with db.scoped(GlobalScope(access_id=uuid4())):
-        found = checking.check_rules(candidates, days)
-    print_rows(Finding, found, as_json=as_json)
+        found = check_rules(candidates, days)
+    print_rows(RuleFinding, found, as_json=as_json)
     sys.exit(1 if found else 0)
 
 
@@ -238,7 +240,7 @@ def check_command(*, days: int, as_json: bool) -> None:
     type=click.IntRange(1, MAX_DAYS),
     default=30,
     show_default=True,
-    help="Try it against the accesses of so many days.",
+    help="Try the draft on the accesses of this many days.",
 )
 @click.option(
     "--replaces", metavar="ID", type=click.UUID, help="The rule that the draft would replace."
@@ -247,14 +249,14 @@ def check_command(*, days: int, as_json: bool) -> None:
 def simulate_command(*, file: Path, days: int, replaces: UUID | None, as_json: bool) -> None:
     """Show which of the last days' accesses the draft rule in a FILE would have changed.
 
-    The file has one rule, in YAML. Its `tenant` says whose rule it is; without one it is the
-    platform's.
+    The file has one rule, in YAML. Its `tenant` names the owner; without one the rule belongs to
+    the platform.
     """
-    draft = _read(files.read_draft, file)
+    draft = _read(read_draft, file)
     scope = GlobalScope(access_id=uuid4())
     with db.scoped(scope):
-        proposal = simulating.propose(scope, draft, replaces)
-        found = simulating.simulate_past(proposal, days)
+        proposal = propose(scope, draft, replaces)
+        found = simulate_history(proposal, days)
     if as_json:
         print_json(ReplaySchema().dump(found))
     else:

@@ -1,4 +1,7 @@
-"""Examples for the API's description: a rule of the demo's tenant `acme`, and what became of it."""
+"""Examples and field descriptions for rules in the API's description.
+
+The examples show a rule of the demo's tenant `acme`, and its history.
+"""
 
 from typing import Any
 
@@ -53,50 +56,50 @@ HISTORY: dict[str, Any] = {
 }
 
 SUBJECTS_FIELDS: Fields = {
-    "roles": "Whoever holds one of these roles.",
-    "users": "Whoever has one of these e-mail addresses.",
+    "roles": "People who hold one of these roles.",
+    "users": "People with one of these e-mail addresses.",
 }
 WINDOW_FIELDS: Fields = {
-    "days": "The days on which it begins.",
-    "begins": "`HH:MM`, in the time zone's own time.",
-    "ends": "`HH:MM`; earlier than `from`, it runs past midnight.",
+    "days": "The days on which the window begins.",
+    "begins": "`HH:MM`, in local time.",
+    "ends": "`HH:MM`. If it is earlier than `from`, the window runs past midnight.",
     "tz": "An IANA time zone.",
 }
 RULE_FIELDS: Fields = {
-    "tenant": "The slug of the tenant whose rule it is; null for the platform's.",
-    "name": "Unique among the rules of its tenant that are not deleted.",
-    "effect": "What it does with an access that it covers.",
-    "subjects": "Whom it covers; everybody where both lists are empty.",
-    "surfaces": "What it covers: surfaces, prefixes with `.*`, or `*`.",
-    "reasons": "For which reasons; for any where the list is empty.",
-    "ticket": "A pattern for the ticket, with `*` for any characters; null for any or none.",
-    "windows": "When it applies; at any time where the list is empty.",
-    "networks": "From where, in CIDR notation; from anywhere where the list is empty.",
-    "mfa": "Whether it asks for a second factor.",
-    "max_minutes": "For how long an access or a grant may last; null for no limit of its own.",
-    "min_approvals": "How many have to approve, where it asks for approvals.",
-    "approver_roles": "Who may approve; empty: the tenant's admins or the platform's owners.",
-    "enabled": "Whether it counts.",
-    "starts_at": "From when on it counts; null for always.",
-    "ends_at": "Until when it counts; null for ever.",
-    "version": "1, and one more with each change.",
-    "created_by": "The e-mail address of who made it.",
-    "updated_by": "The e-mail address of who changed it last.",
+    "tenant": "The slug of the tenant that owns the rule; null for the platform.",
+    "name": "The rule's name, unique among the owner's rules that are not deleted.",
+    "effect": "What the rule does with an access that it covers.",
+    "subjects": "The people whom the rule covers. If both lists are empty: everybody.",
+    "surfaces": "The surfaces that the rule covers: names, prefixes with `.*`, or `*`.",
+    "reasons": "The reasons that the rule covers. If the list is empty: any reason.",
+    "ticket": "A pattern for the ticket, with `*` for any characters. Null: any ticket, or none.",
+    "windows": "The times at which the rule applies. If the list is empty: any time.",
+    "networks": "The networks that the rule covers, in CIDR notation. If empty: any address.",
+    "mfa": "Whether the rule requires a second factor.",
+    "max_minutes": "For how many minutes an access or a grant may last. Null: no limit.",
+    "min_approvals": "How many people must approve, if the rule requires an approval.",
+    "approver_roles": "Who may approve. If empty: the tenant's admins or the platform's owners.",
+    "enabled": "Whether the rule counts.",
+    "starts_at": "The time from which the rule counts. Null: no limit.",
+    "ends_at": "The time until which the rule counts. Null: no limit.",
+    "version": "1 at first, and one more after each change.",
+    "created_by": "The e-mail address of the person who added the rule.",
+    "updated_by": "The e-mail address of the person who changed the rule last.",
 }
 RULE_VERSION_FIELDS: Fields = {
-    "change": "What was done to it.",
-    "changed_by": "The e-mail address of who did it.",
-    "rule": "The rule as it was then.",
+    "change": "What was done to the rule.",
+    "changed_by": "The e-mail address of the person who did it.",
+    "rule": "The rule after this change.",
 }
 RULE_CREATE_FIELDS: Fields = {
-    "tenant": "The slug of the tenant whose rule it is; in the scope `global`, null or absent"
-    " for the platform's.",
+    "tenant": "The slug of the tenant that owns the rule. In the scope `global`, null or absent"
+    " means the platform.",
 }
 RULE_QUERY_FIELDS: Fields = {
-    "sort": "In which order; `-` is descending.",
-    "tenant": "Only the rules of the tenant of this slug.",
-    "effect": "Only rules of this effect.",
+    "sort": "The order; `-` means descending.",
+    "tenant": "Only rules of the tenant with this slug.",
+    "effect": "Only rules with this effect.",
     "surface": "Only rules that cover this surface.",
-    "enabled": "Only rules that count, or only those that do not.",
-    "q": "Only rules that have this in their name or description.",
+    "enabled": "Only rules that are enabled, or only rules that are not.",
+    "q": "Only rules with this text in their name or description.",
 }

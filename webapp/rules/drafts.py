@@ -1,4 +1,4 @@
-"""A draft, as the schema of drafts loads it, as the rule that it would be."""
+"""Drafts of rules: make the rule that a draft describes."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ from webapp.rules.rule import Rule
 
 
 def rule_of_draft(draft: Mapping[str, Any], rule_id: UUID, tenant: str | None) -> Rule:
-    """Raises `Invalid` for a draft that no rule can be made of."""
+    """Make a rule from a draft. Raises `Invalid` if the draft is contradictory."""
     refuse_backwards(draft["starts_at"], draft["ends_at"])
     now = datetime.now(UTC)
     return Rule(
@@ -24,7 +24,7 @@ def rule_of_draft(draft: Mapping[str, Any], rule_id: UUID, tenant: str | None) -
 
 
 def refuse_backwards(starts_at: datetime | None, ends_at: datetime | None) -> None:
-    """Raises `Invalid` for a time that is over before it begins."""
+    """Raise `Invalid` if a rule would end before it starts."""
     if starts_at and ends_at and ends_at <= starts_at:
         problem = "must be after starts_at"
         raise Invalid(f"The rule's ends_at {problem}.", {"ends_at": [problem]})

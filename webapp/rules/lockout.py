@@ -1,4 +1,4 @@
-"""The platform's rules always leave somebody who can mend them."""
+"""Protection against lockout: some owner can always change the platform's rules."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -19,21 +19,21 @@ ADMINISTRATION = tuple(
     f"admin.rules.{use}" for use in ("list", "read", "create", "update", "delete")
 )
 _TAKE_TURNS = 5_741_639_220_415_837_002
-"""Any number that nobody else takes: of two changes the second sees what the first has left."""
+"""The key of an advisory lock, so that a change sees the result of every earlier one."""
 
 
 def refuse_lockout(changed: RuleRow) -> None:
-    """Raises `Conflict` when what is flushed lets no owner administer the platform's rules."""
+    """Raise `Conflict` if after the flushed change no owner can administer the platform's rules."""
     if changed.tenant_id is not None:
         return
     db.session.execute(select(func.pg_advisory_xact_lock(_TAKE_TURNS)))
     if not are_mendable():
-        problem = "It would leave no rule that lets an owner administer the platform's rules."
+        problem = "This would leave no rule that lets an owner administer the platform's rules."
         raise Conflict(problem, {"rule": [problem]})
 
 
 def are_mendable() -> bool:
-    """Whether the platform's rules, as the session's scope sees them, can be mended."""
+    """Whether some owner can change the platform's rules that the session's scope sees."""
     rows = db.session.scalars(
         select(RuleRow)
         .where(RuleRow.tenant_id.is_(None), RuleRow.deleted_at.is_(None), RuleRow.enabled)
@@ -43,8 +43,10 @@ def are_mendable() -> bool:
 
 
 def can_be_mended(candidates: Iterable[Candidate], at: datetime) -> bool:
-    """Whether some owner can change the platform's rules from anywhere, at any time, for a reason
-    that needs no ticket, alone, and for good."""
+    """Whether some owner can change the platform's rules alone, without a ticket.
+
+    It counts only if it is possible from any address, at any time, and without an end.
+    """
     rules = prepare(_standing(candidates, at))
     return any(
         all(
@@ -58,8 +60,10 @@ def can_be_mended(candidates: Iterable[Candidate], at: datetime) -> bool:
 
 
 def _standing(candidates: Iterable[Candidate], at: datetime) -> Iterator[Candidate]:
-    """What is allowed always, and what is denied for good, if only from some day on: a rule that
-    denies for a time, or in a place, locks nobody out who waits, or goes elsewhere."""
+    """The rules that count for good: what is allowed now, and what is denied now or later.
+
+    A rule that denies only for a time or in some networks locks nobody out for good.
+    """
     for candidate in candidates:
         rule = candidate.rule
         if rule is None:

@@ -1,4 +1,4 @@
-"""Rules as the database has them, as values."""
+"""Mapping of database rows to rules as values."""
 
 from datetime import UTC
 
@@ -9,9 +9,10 @@ from webapp.rules.rule import Rule, RuleVersion, Subjects, Window
 
 
 def candidate_of(row: RuleRow, tenant: str | None) -> Candidate:
+    """The candidate for a row. Its rule is `None` if the row cannot be read."""
     try:
         return Candidate(row.id, row.tenant_id, rule_of(row, tenant))
-    except (TypeError, KeyError, ValueError, AttributeError):  # written past every schema
+    except (TypeError, KeyError, ValueError, AttributeError):  # a row that no schema has checked
         return Candidate(row.id, row.tenant_id, None)
 
 

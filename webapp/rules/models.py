@@ -1,4 +1,4 @@
-"""Rules and their history. A null tenant is the platform's own."""
+"""The tables of rules and of their versions. A null tenant stands for the platform."""
 
 from datetime import datetime
 from typing import Any
@@ -53,7 +53,7 @@ class RuleRow(Base):
     __table_args__ = (
         CheckConstraint("effect in ('allow', 'deny', 'require_approval')", name="effect"),
         CheckConstraint("version > 0", name="version"),
-        # Rows that refer to a rule name its tenant too, so that none can point across tenants.
+        # A row that refers to a rule names its tenant too, so that no reference crosses tenants.
         UniqueConstraint("tenant_id", "id", postgresql_nulls_not_distinct=True),
         Index(
             NAME_IS_UNIQUE,
@@ -65,11 +65,11 @@ class RuleRow(Base):
         ),
         Index(None, "tenant_id", "created_at", "id", postgresql_where=text("deleted_at is null")),
         Index(None, "tenant_id", "updated_at", "id", postgresql_where=text("deleted_at is null")),
-        # The global list's: it begins with no tenant.
+        # For the global list, which names no tenant.
         Index(None, "name", "id", postgresql_where=text("deleted_at is null")),
         Index(None, "created_at", "id", postgresql_where=text("deleted_at is null")),
         Index(None, "updated_at", "id", postgresql_where=text("deleted_at is null")),
-        # Those that may have something to say of a surface, among however many others.
+        # For the rules that cover a surface, among any number of others.
         Index(
             "ix_rules_surfaces_platform",
             "surfaces",
@@ -90,7 +90,7 @@ class RuleRow(Base):
 
 
 class RuleVersionRow(Base):
-    """What a rule was after each change; never updated, never deleted."""
+    """A rule as it was after a change. Rows are never updated and never deleted."""
 
     __tablename__ = "rule_versions"
 

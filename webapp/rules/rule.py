@@ -1,4 +1,4 @@
-"""A rule and the questions asked of a list of rules, as values."""
+"""Rules, their versions, and queries for lists of them, as values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ class Subjects:
 
 @dataclass(frozen=True)
 class Window:
-    """A weekly window in local time; one that ends before it begins runs past midnight."""
+    """A weekly window in local time. If it ends before it begins, it runs past midnight."""
 
     days: tuple[Day, ...]
     begins: str
-    """`HH:MM`; on the wire `from`, a word that Python keeps for itself."""
+    """`HH:MM`. The wire name is `from`, which is a keyword in Python."""
     ends: str
     tz: str
 
@@ -34,7 +34,7 @@ class Window:
 class Rule:
     id: UUID
     tenant: str | None
-    """The slug of the tenant it belongs to; `None` for the platform's own."""
+    """The slug of the tenant that owns the rule; `None` for the platform."""
     name: str
     description: str
     effect: Effect
@@ -72,7 +72,7 @@ class RuleVersion:
     changed_at: datetime
     changed_by: str
     rule: Mapping[str, Any]
-    """As the schema of its time dumped it."""
+    """The rule as the schema of its time dumped it."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,10 @@ class HistoryQuery:
 
 @dataclass(frozen=True)
 class RuleQuery:
-    """What the list is asked for; `cursor` is opaque until `webapp.http.schema` has checked it."""
+    """Filters, order and page of a list of rules.
+
+    `cursor` is opaque until `webapp.http.schema` has checked it.
+    """
 
     limit: int = 50
     cursor: str | None = None
@@ -103,19 +106,19 @@ class RuleQuery:
 
 
 def surfaces_covering(surface: str) -> tuple[str, ...]:
-    """What a rule may say to cover `surface`: its name, a prefix of it and `.*`, or `*`."""
+    """The patterns that cover a surface: its name, each prefix of it with `.*`, and `*`."""
     parts = surface.split(".")
     prefixes = (".".join(parts[:length]) for length in range(1, len(parts)))
     return (surface, *(f"{prefix}.*" for prefix in prefixes), "*")
 
 
 KIND = "rules"
-"""What the cache tags of rules begin with."""
+"""The prefix of the cache tags of rules."""
 
 ALL_RULES_TAG = f"{KIND}:global"
-"""The tag that every change of a rule raises."""
+"""The cache tag that every change of a rule invalidates."""
 
 
 def owner_tag(tenant_id: UUID | None) -> str:
-    """The tag that a change of this tenant's rules raises, or of the platform's."""
+    """The cache tag that every change of this owner's rules invalidates."""
     return f"{KIND}:tenant:{tenant_id}" if tenant_id else f"{KIND}:platform"

@@ -1,7 +1,7 @@
-"""The rules that may have something to say of a surface, prepared and kept while they are current.
+"""Rule sets: the rules of one owner that cover a surface, prepared and cached while current.
 
-There may be any number of rules elsewhere: those of one surface are found by an index. None is left
-out that could deny: by the surface alone is chosen, all else is the engine's.
+The rules are found by an index on surfaces, so rules for other surfaces cost nothing. Only the
+surface selects them; the engine checks all other conditions. So no rule that could deny is missed.
 """
 
 from dataclasses import dataclass
@@ -20,19 +20,19 @@ from webapp.rules.models import RuleRow
 from webapp.rules.rule import ALL_RULES_TAG, owner_tag, surfaces_covering
 
 _EXTENSION = "sightline.rule_sets"
-REMEMBERED = 1000
+MAX_CACHED = 1000
 
 
 @dataclass(frozen=True)
 class Owner:
-    """Whose rules: the platform's, a tenant's, or those of all tenants."""
+    """The owner of rules: the platform, a tenant, or all tenants together."""
 
     tenant_id: UUID | None = None
     all_tenants: bool = False
 
     @property
     def tag(self) -> str:
-        """The cache tag that every change of them raises."""
+        """The cache tag that every change of the owner's rules invalidates."""
         return ALL_RULES_TAG if self.all_tenants else owner_tag(self.tenant_id)
 
 
@@ -41,18 +41,20 @@ ALL_TENANTS = Owner(all_tenants=True)
 
 
 def init_app(app: Flask) -> None:
-    app.extensions[_EXTENSION] = GenerationCache(REMEMBERED)
+    app.extensions[_EXTENSION] = GenerationCache(MAX_CACHED)
 
 
 def read_rules(owner: Owner, surface: str) -> RuleSet:
-    """The owner's rules that cover the surface, as they are now. Of tenants only those that
-    narrow: what a tenant allows changes nothing."""
-    remembered: GenerationCache = current_app.extensions[_EXTENSION]
+    """Read the owner's current rules that cover a surface.
+
+    Tenants' rules that allow are left out, since they have no effect.
+    """
+    cache: GenerationCache = current_app.extensions[_EXTENSION]
     generation = read_generations((owner.tag,))[owner.tag]
-    found: RuleSet | None = remembered.get((owner, surface), generation)
+    found: RuleSet | None = cache.get((owner, surface), generation)
     if found is None:
         found = prepare(load_candidates(owner, surface))
-        remembered.put((owner, surface), generation, found)
+        cache.put((owner, surface), generation, found)
     return found
 
 
@@ -62,8 +64,8 @@ def load_candidates(owner: Owner, surface: str) -> list[Candidate]:
 
 
 def load(*conditions: ColumnElement[bool]) -> list[Candidate]:
-    """The rules in use that meet these conditions, whoever's they are."""
-    # Accessed up for each rule: a join may read all of a hundred thousand tenants for some of them.
+    """Load the enabled rules that meet the conditions, of any owner."""
+    # A subquery for each rule: a join might read a hundred thousand tenants for a few rules.
     slug = select(Tenant.slug).where(Tenant.id == RuleRow.tenant_id).scalar_subquery()
     statement = (
         select(RuleRow, slug)

@@ -1,7 +1,7 @@
-"""Rules on the wire and in the cache: every shape loads into its frozen dataclass.
+"""Schemas of rules, on the wire and in the cache. Each loads into its frozen dataclass.
 
-What clients write is decided by the draft's schemas. What is read back is not decided again, so
-that a rule from before a check was tightened can still be listed.
+The schemas of drafts check what clients write. The other schemas do not check it again, so that
+older rules can still be listed after a check has become stricter.
 """
 
 import ipaddress
@@ -34,7 +34,7 @@ from webapp.scope.schemas import SLUG, SURFACES
 
 MAX_ENTRIES = 100
 APPROVER_ROLES = (*STAFF_ROLES, "admin")
-"""Who may approve: people who see what is asked for."""
+"""Roles that a rule may name as approvers. All of them can see requests for grants."""
 
 CLOCK = FullMatch(r"^([01][0-9]|2[0-3]):[0-5][0-9]$", error="Must be a time as HH:MM.")
 FEW = validate.Length(max=MAX_ENTRIES)
@@ -57,7 +57,7 @@ def _is_time_zone(value: str) -> None:
 
 
 def _is_near(value: datetime) -> None:
-    """Far enough from the ends of both calendars, Python's and PostgreSQL's, for any offset."""
+    """Refuse times near the ends of Python's and PostgreSQL's calendars, for any offset."""
     if not 1970 <= value.year < 9000:
         raise ValidationError("Must be between the years 1970 and 9000.")
 
@@ -121,7 +121,7 @@ class RulePageSchema(Schema):
 
 
 class Recorded(fields.Nested):
-    """A shape as it was dumped once, whatever fields it has by now."""
+    """A field that is dumped as it was stored, whatever fields its schema has now."""
 
     def _serialize(self, *args: Any, **kwargs: Any) -> Any:
         return args[0]
@@ -175,7 +175,7 @@ class WindowDraftSchema(Schema):
 
 
 class RuleDraftSchema(Schema):
-    """What a client may write of a rule. Loads into a dict, since a patch has only parts of it."""
+    """The fields of a rule that clients write. Loads into a dict, since a patch has only some."""
 
     descriptions = documentation.RULE_FIELDS
 
@@ -219,7 +219,7 @@ class RuleCreateSchema(RuleDraftSchema):
 
 
 class RulePatchSchema(RuleDraftSchema):
-    """A field that is absent stays as it is; one that is there is replaced as a whole."""
+    """A change of a rule. An absent field stays as it is; others are replaced as a whole."""
 
     example = documentation.PATCH
 

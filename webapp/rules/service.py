@@ -1,6 +1,6 @@
-"""Rules: the cached list, one at a time, and changes, each with the version it leaves behind.
+"""Rules: list and read them, and change them. Each change stores a version.
 
-Everything runs in the scope that the session is in; nothing here commits.
+Functions here run in the session's scope and do not commit.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -47,7 +47,7 @@ from webapp.rules.schemas import RulePageSchema, RuleSchema, WindowSchema
     warm=lambda: [(GlobalScope(access_id=uuid4()), RuleQuery())],
 )
 def list_rules(scope: Scope, query: RuleQuery) -> RulePage:
-    """The page of the scope's rules that `query` asks for; raises `Invalid` for its cursor."""
+    """List one page of the rules in the scope, cached. Raises `Invalid` for a wrong cursor."""
     page = read_page(
         db.session,
         _with_tenant(),
@@ -70,7 +70,7 @@ def get_rule(rule_id: UUID) -> Rule:
 
 
 def list_history(scope: Scope, rule_id: UUID, query: HistoryQuery) -> RuleHistory:
-    """The versions of a rule, deleted ones' too, the newest first."""
+    """List the versions of a rule, the newest first, also if the rule is deleted."""
     rule = db.session.get(RuleRow, rule_id)
     if rule is None:
         raise NotFound("There is no such rule.")
@@ -94,8 +94,11 @@ def list_history(scope: Scope, rule_id: UUID, query: HistoryQuery) -> RuleHistor
 
 
 def create_rule(scope: Scope, draft: Mapping[str, Any], by: str) -> Rule:
-    """Add a rule of the tenant whose scope this is, or else of the one that the draft names, or of
-    the platform."""
+    """Add a rule.
+
+    In a tenant's scope it belongs to that tenant. In the global scope it belongs to the tenant that
+    the draft names, or to the platform.
+    """
     tenant_id, tenant = _owner(scope, draft)
     now = datetime.now(UTC)
     row = RuleRow(id=uuid7(), tenant_id=tenant_id, version=1, created_at=now, created_by=by)
@@ -107,9 +110,10 @@ def create_rule(scope: Scope, draft: Mapping[str, Any], by: str) -> Rule:
 def update_rule(
     rule_id: UUID, check: Callable[[int], None], changes: Mapping[str, Any], by: str
 ) -> Rule:
-    """Change the fields given. `check` is told the version there is and raises to refuse it.
+    """Change fields of a rule.
 
-    What changes nothing leaves no version.
+    `check` gets the current version, and raises to refuse the change. If nothing changes, no
+    version is stored.
     """
     row, tenant = _find(_one(rule_id).with_for_update(of=RuleRow))
     check(row.version)
@@ -121,7 +125,7 @@ def update_rule(
 
 
 def delete_rule(rule_id: UUID, check: Callable[[int], None], by: str) -> None:
-    """Take a rule out of use; its history stays. `check` as for `update_rule`."""
+    """Mark a rule as deleted; its history stays. `check` works as in `update_rule`."""
     row, tenant = _find(_one(rule_id).with_for_update(of=RuleRow))
     check(row.version)
     now = datetime.now(UTC)
@@ -165,12 +169,12 @@ def _find(statement: Select[RuleRow, str | None]) -> tuple[RuleRow, str | None]:
 
 
 def _owner(scope: Scope, draft: Mapping[str, Any]) -> tuple[UUID | None, str | None]:
-    """The tenant of a new rule, by id and slug; none for the platform's."""
+    """The id and slug of the tenant that owns a new rule; `None` for the platform."""
     match scope:
         case TenantScope(tenant_id):
             own = slug_of(tenant_id)
             if draft.get("tenant", own) != own:
-                raise _invalid("tenant", "must be the tenant whose scope this is")
+                raise _invalid("tenant", "must be the tenant of the scope")
             return tenant_id, own
         case GlobalScope():
             slug: str | None = draft.get("tenant")
@@ -178,18 +182,18 @@ def _owner(scope: Scope, draft: Mapping[str, Any]) -> tuple[UUID | None, str | N
                 return None, None
             found = find_tenant(slug)
             if found is None:
-                raise _invalid("tenant", "is none that you can see")
+                raise _invalid("tenant", "is not a tenant that you can see")
             return found, slug
     raise TypeError(scope)
 
 
 def slug_of(tenant_id: UUID) -> str:
-    """Of the tenant whose scope it is."""
+    """The slug of the scope's tenant."""
     return db.session.scalars(select(Tenant.slug).where(Tenant.id == tenant_id)).one()
 
 
 def find_tenant(slug: str) -> UUID | None:
-    """The tenant of this slug, if the scope sees it and it has not ended."""
+    """The id of the tenant with this slug, if the scope sees it and it has not ended."""
     return db.session.scalar(
         select(Tenant.id).where(Tenant.slug == slug, Tenant.ended_at.is_(None))
     )
@@ -215,7 +219,7 @@ def _invalid(field: str, problem: str) -> Invalid:
 
 
 def _record(row: RuleRow, tenant: str | None, change: Change, by: str, at: datetime) -> Rule:
-    """Keep what a change made of a rule, and end the lists from before it."""
+    """Store a version of a changed rule, and invalidate cached lists."""
     row.updated_at, row.updated_by = at, by
     rule = rule_of(row, tenant)
     _refuse_unreadable(rule)
@@ -235,16 +239,19 @@ def _record(row: RuleRow, tenant: str | None, change: Change, by: str, at: datet
     except IntegrityError as error:
         if violated_constraint(error) != NAME_IS_UNIQUE:
             raise
-        problem = "is that of another rule"
-        raise Conflict(f"The rule's name {problem}.", {"name": [problem]}) from error
+        problem = "is already the name of another rule"
+        raise Conflict(f"This {problem}.", {"name": [problem]}) from error
     refuse_lockout(row)
     invalidate(*_tags(row.tenant_id))
     return rule
 
 
 def _refuse_unreadable(rule: Rule) -> None:
-    """The schemas let nothing through that the engine cannot read; should they, it is told now and
-    not in a decision."""
+    """Refuse a rule that the engine cannot read.
+
+    The schemas should refuse it before. If they do not, the author learns of it here, and not
+    somebody whose access would be denied.
+    """
     try:
         cedar.check(rule)
     except Unreadable as error:
@@ -252,5 +259,5 @@ def _refuse_unreadable(rule: Rule) -> None:
 
 
 def _tags(tenant_id: UUID | None) -> tuple[str, str]:
-    """What a change of a rule ends: what was read of everybody's, and of its owner's."""
+    """The cache tags to invalidate when a rule of this owner changes."""
     return ALL_RULES_TAG, owner_tag(tenant_id)

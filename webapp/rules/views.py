@@ -19,9 +19,13 @@ from webapp.rules.schemas import (
     RuleQuerySchema,
     RuleSchema,
 )
-from webapp.rules.simulation import service as simulating
 from webapp.rules.simulation.schemas import SimulationRequestSchema, SimulationSchema
-from webapp.rules.simulation.service import Simulation
+from webapp.rules.simulation.service import (
+    Simulation,
+    propose,
+    simulate_access,
+    simulate_history,
+)
 from webapp.scope.answers import respond, respond_cached, respond_empty, respond_page
 from webapp.scope.surface import current_principal, current_scope, surface
 
@@ -29,7 +33,7 @@ blueprint = Blueprint(
     "rules",
     __name__,
     url_prefix="/admin/api/rules",
-    description="What decides about accesses beyond one's own tenant.",
+    description="The rules that decide accesses beyond one's own tenant.",
 )
 
 
@@ -45,8 +49,8 @@ blueprint = Blueprint(
 def list_rules(query: RuleQuery) -> Response:
     """List rules
 
-    In a tenant's scope, that tenant's rules; in the scope `global`, those of the platform and of
-    the tenants.
+    In a tenant's scope you see that tenant's rules. In the scope `global` you see the rules of the
+    platform and of all tenants.
     """
     return respond_cached(service.list_rules(current_scope(), query))
 
@@ -58,8 +62,8 @@ def list_rules(query: RuleQuery) -> Response:
 def create_rule(draft: dict[str, Any]) -> Response:
     """Add a rule
 
-    In a tenant's scope, the rule is that tenant's. In the scope `global`, `tenant` says whose it
-    is; null, or absent, is the platform.
+    In a tenant's scope the rule belongs to that tenant. In the scope `global`, `tenant` names the
+    owner; null or absent means the platform.
     """
     rule = service.create_rule(current_scope(), draft, current_principal().email)
     response = _respond(rule, 201)
@@ -82,8 +86,8 @@ def read_rule(rule_id: UUID) -> Response:
 def update_rule(changes: dict[str, Any], rule_id: UUID) -> Response:
     """Change a rule
 
-    A field that is absent stays as it is; one that is sent is replaced as a whole. `If-Match` names
-    the version that you change.
+    A field that is absent stays as it is; a field that is sent is replaced as a whole. `If-Match`
+    names the version that you change.
     """
     rule = service.update_rule(
         rule_id, required_version(rule_id), changes, current_principal().email
@@ -97,7 +101,7 @@ def update_rule(changes: dict[str, Any], rule_id: UUID) -> Response:
 def delete_rule(rule_id: UUID) -> Response:
     """Delete a rule
 
-    It counts no more, and its history stays. `If-Match` names the version that you delete.
+    The rule counts no more, but its history stays. `If-Match` names the version that you delete.
     """
     service.delete_rule(rule_id, required_version(rule_id), current_principal().email)
     return respond_empty()
@@ -110,7 +114,7 @@ def delete_rule(rule_id: UUID) -> Response:
 def list_rule_history(query: HistoryQuery, rule_id: UUID) -> Response:
     """List a rule's versions
 
-    What the rule was after each change, the newest first; also of a rule that is deleted.
+    Shows what the rule was after each change, the newest first, also if the rule is deleted.
     """
     versions = service.list_history(current_scope(), rule_id, query)
     return respond_page(RuleHistorySchema(), versions)
@@ -127,16 +131,16 @@ def list_rule_history(query: HistoryQuery, rule_id: UUID) -> Response:
 def simulate_rule(draft: dict[str, Any]) -> Response:
     """Try a draft rule
 
-    Says what a draft, or the removal of a rule, would decide, and changes nothing: of an access
-    that you describe, or of the accesses of the last days that the scope sees. A draft that
-    replaces no rule has an id of zeros.
+    Shows what a draft, or the removal of a rule, would decide, and changes nothing. Try it on an
+    access that you describe, or on the accesses of the last days that the scope sees. In the answer
+    a draft that replaces no rule has an id of zeros.
     """
     scope = current_scope()
-    proposal = simulating.propose(scope, draft["rule"], draft["replaces"])
+    proposal = propose(scope, draft["rule"], draft["replaces"])
     if draft["access"] is not None:
-        simulation = Simulation(access=simulating.simulate_access(scope, proposal, draft["access"]))
+        simulation = Simulation(access=simulate_access(scope, proposal, draft["access"]))
     else:
-        simulation = Simulation(past=simulating.simulate_past(proposal, draft["days"]))
+        simulation = Simulation(past=simulate_history(proposal, draft["days"]))
     examined = simulation.past.examined if simulation.past else None
     return respond(SimulationSchema(), simulation, rows=examined)
 

@@ -25,7 +25,7 @@ from tests.rules.engine.reference import says
 from tests.rules.engine.strategies import Question, candidates, questions
 from webapp.audit.event import EventScope, Reason
 from webapp.rules.checks.findings import (
-    Finding,
+    RuleFinding,
     find_contradictory,
     find_unreachable,
     is_readable,
@@ -53,7 +53,7 @@ def unreachable(*rules: Rule) -> list[int]:
     return numbers(find_unreachable(rules, NOON))
 
 
-def numbers(findings: Iterable[Finding]) -> list[int]:
+def numbers(findings: Iterable[RuleFinding]) -> list[int]:
     return [finding.rule_id.int for finding in findings if finding.rule_id]
 
 
@@ -276,4 +276,4 @@ def test_networks_are_named_as_a_problem_until_proxies_are_set(
     (finding,) = found
     assert result.exit_code == 1
     assert finding["rule_id"] is finding["tenant"] is finding["name"] is None
-    assert "networks, and TRUSTED_PROXIES is not set" in finding["detail"]
+    assert "networks, but TRUSTED_PROXIES is not set" in finding["detail"]

@@ -84,5 +84,5 @@ def ask(
         access,
         at,
         everywhere=everywhere,
-        covers=lambda candidate: GRANT if candidate.id in covered else None,
+        find_grant=lambda candidate: GRANT if candidate.id in covered else None,
     )

@@ -53,12 +53,12 @@ def decide_by_reference(
     at: datetime,
     *,
     everywhere: bool,
-    covers: Callable[[Candidate], GrantMatch | None],
+    find_grant: Callable[[Candidate], GrantMatch | None],
 ) -> Outcome:
     """What an access is to get, `tenants` being the rules of the tenant accessed, or of all."""
     if not everywhere:
-        return _decide(list(platform), list(tenants), access, at, covers)
-    ours = _decide(list(platform), [], access, at, covers)
+        return _decide(list(platform), list(tenants), access, at, find_grant)
+    ours = _decide(list(platform), [], access, at, find_grant)
     if ours.ruling != "allowed":
         return ours
     rules_of: dict[UUID | None, list[Candidate]] = {}
@@ -75,7 +75,7 @@ def decide_by_reference(
     for tenant, rules in rules_of.items():
         assert tenant is not None
         denying, approving, _ = _evaluate(rules, access, at)
-        covered = [] if access.reason == "break_glass" else [covers(c) for c in approving]
+        covered = [] if access.reason == "break_glass" else [find_grant(c) for c in approving]
         if denying or None in covered:
             excluded.add(tenant)
         elif access.reason == "break_glass":
@@ -98,7 +98,7 @@ def _decide(
     tenant: Sequence[Candidate],
     access: AuthorizationRequest,
     at: datetime,
-    covers: Callable[[Candidate], GrantMatch | None],
+    find_grant: Callable[[Candidate], GrantMatch | None],
 ) -> Outcome:
     denying, approving, allowing = _evaluate(platform, access, at)
     tenant_denying, tenant_approving, _ = _evaluate(tenant, access, at)
@@ -116,7 +116,7 @@ def _decide(
         )
     if not approving and not allowing:
         return Outcome("denied", ())
-    covered = {candidate.id: covers(candidate) for candidate in wanted}
+    covered = {candidate.id: find_grant(candidate) for candidate in wanted}
     missing = [candidate for candidate in wanted if covered[candidate.id] is None]
     if missing:
         return Outcome("approval_required", _ids(missing))

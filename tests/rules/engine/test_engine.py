@@ -24,9 +24,9 @@ from webapp.rules.engine.evaluate import (
     Candidate,
     Verdict,
     decide,
-    lasting,
-    nothing_granted,
+    find_no_grant,
     prepare,
+    valid_until,
 )
 from webapp.rules.engine.explanation import explain
 from webapp.rules.engine.request import AuthorizationRequest
@@ -322,7 +322,7 @@ def test_a_verdict_that_misses_an_approval_is_good_until_another_grant_ends() ->
     ours, theirs = rule(ASK, 10), rule(ASK, 20, of=ACME)
     verdict = ask(ours, theirs, granted=[theirs])
     sets = prepare([ours]), prepare([theirs])
-    assert lasting(verdict, sets, NOON) == GRANT.ends_at
+    assert valid_until(verdict, sets, NOON) == GRANT.ends_at
 
 
 @pytest.mark.parametrize("seconds", [0, 1, 59.999999])
@@ -332,13 +332,13 @@ def test_a_verdict_on_windows_is_good_until_the_clocks_go_on(seconds: float) -> 
     at = NOON + timedelta(seconds=seconds)
     verdict = decide(*sets, ACCESS, at, everywhere=False)
     assert verdict.ruling == "denied"
-    assert lasting(verdict, sets, at) == NOON + timedelta(minutes=1)
+    assert valid_until(verdict, sets, at) == NOON + timedelta(minutes=1)
 
 
 def test_a_verdict_on_rules_without_times_is_good_for_ever() -> None:
     sets = prepare([rule(ALLOW)]), prepare([rule(DENY, 20, of=ACME)])
-    verdict = decide(*sets, ACCESS, NOON, everywhere=False, covers=nothing_granted)
-    assert lasting(verdict, sets, NOON) is None
+    verdict = decide(*sets, ACCESS, NOON, everywhere=False, find_grant=find_no_grant)
+    assert valid_until(verdict, sets, NOON) is None
 
 
 @pytest.mark.parametrize(
@@ -369,8 +369,8 @@ def test_a_verdict_on_rules_without_times_is_good_for_ever() -> None:
                 rule(ASK, 20, of=ACME),
                 access=BREAK_GLASS_ACCESS,
             ),
-            "The platform's rule “allow 10” allows it, by break-glass, without what acme's rule "
-            "“require_approval 20” asks for.",
+            "The platform's rule “allow 10” allows it, by break-glass, without the approval that "
+            "acme's rule “require_approval 20” asks for.",
         ),
     ],
 )

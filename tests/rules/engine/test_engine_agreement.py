@@ -13,7 +13,7 @@ from tests.rules.engine.questions import ACCESS, EVERY_DAY, NOON, RULE
 from tests.rules.engine.reference import ZONES, Outcome, decide_by_reference, outcome_of, says
 from tests.rules.engine.strategies import TENANTS, Question, candidates, questions
 from webapp.rules.engine import cedar
-from webapp.rules.engine.evaluate import Candidate, decide, lasting, prepare
+from webapp.rules.engine.evaluate import Candidate, decide, prepare, valid_until
 from webapp.rules.engine.request import AuthorizationRequest
 from webapp.rules.rule import Day, Rule, Window
 
@@ -60,7 +60,11 @@ def test_both_say_the_same_of_an_access(
         sets = prepare(platform), prepare(narrowing)
         for question in asked:
             verdict = decide(
-                *sets, question.access, question.at, everywhere=everywhere, covers=question.cover
+                *sets,
+                question.access,
+                question.at,
+                everywhere=everywhere,
+                find_grant=question.cover,
             )
             expected = _expected(platform, narrowing, question, everywhere)
             assert outcome_of(verdict) == expected
@@ -79,9 +83,9 @@ def test_a_verdict_holds_for_as_long_as_it_says(
     narrowing = [c for c in tenants if everywhere or c.tenant_id == ACME]
     sets = prepare(platform), prepare(narrowing)
     verdict = decide(
-        *sets, question.access, question.at, everywhere=everywhere, covers=question.cover
+        *sets, question.access, question.at, everywhere=everywhere, find_grant=question.cover
     )
-    until = lasting(verdict, sets, question.at)
+    until = valid_until(verdict, sets, question.at)
     event("for good" if until is None else "for a while")
     end = LAST if until is None else until
     assert end > question.at
@@ -140,5 +144,5 @@ def _expected(
         question.access,
         question.at,
         everywhere=everywhere,
-        covers=question.cover,
+        find_grant=question.cover,
     )

@@ -23,8 +23,9 @@ from webapp.rules.engine.evaluate import (
 )
 from webapp.rules.engine.request import AuthorizationRequest
 from webapp.rules.rule import Rule, surfaces_covering
-from webapp.rules.simulation.history import PastAccess, RequestClasses
+from webapp.rules.simulation.history import PastAccess
 from webapp.rules.simulation.replay import NAMED_ACCESSES, NAMED_ACTORS, Proposal, ReadRules, replay
+from webapp.rules.simulation.request_classes import RequestClasses
 
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
 DRAFT = replace(RULE, effect="deny", name="draft")
@@ -142,7 +143,7 @@ def _outcome(past: PastAccess, rules: list[Candidate], whose: UUID | None) -> st
         past.request,
         past.at,
         everywhere=past.everywhere,
-        covers=lambda _: GrantMatch(UUID(int=7), LATER) if past.approved else None,
+        find_grant=lambda _: GrantMatch(UUID(int=7), LATER) if past.approved else None,
     )
     if past.everywhere and whose is not None and verdict.ruling == "allowed":
         return "excluded" if whose in verdict.excluded.tenants else "included"

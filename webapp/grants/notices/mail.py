@@ -1,4 +1,4 @@
-"""A notice as a mail in plain text, and the way to any SMTP server."""
+"""Notices as plain-text mails, sent through an SMTP server."""
 
 import smtplib
 import ssl
@@ -13,19 +13,19 @@ from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 TIMEOUT = 10.0
-"""Seconds for each step of a conversation with the server."""
+"""Seconds to wait for each answer of the server."""
 
 SUBMISSION, SUBMISSIONS = 587, 465
 
 
 class InTheClear(Exception):
-    """The server wants a password and offers no encryption to send it through."""
+    """The server asks for a password but offers no encryption."""
 
 
 def compose(notice_id: UUID, sender: str, recipient: str, body: Mapping[str, Any]) -> EmailMessage:
-    """The mail that says what a notice's body does; raises `ValueError` for what is no address.
+    """Compose the mail for a notice. Raises `ValueError` for an invalid address.
 
-    The same notice has the same id each time, by which a mailbox knows a repeated one.
+    Every mail of one notice has the same Message-ID, so that a mailbox recognizes a repeated mail.
     """
     grant, domain = body["data"], sender.rpartition("@")[2]
     headline, ask = _TEXTS[body["type"]]
@@ -44,7 +44,7 @@ def compose(notice_id: UUID, sender: str, recipient: str, body: Mapping[str, Any
 
 
 def post(url: str, message: EmailMessage, recipient: str) -> None:
-    """Raises `OSError`, of which smtplib's exceptions are, and `InTheClear`."""
+    """Send a mail. Raises `OSError`, the base class of smtplib's exceptions, and `InTheClear`."""
     server = urlsplit(url)
     host, context = server.hostname or "", ssl.create_default_context()
     encrypted = server.scheme == "smtps"
@@ -66,31 +66,25 @@ def post(url: str, message: EmailMessage, recipient: str) -> None:
 
 
 def _is_this_host(connection: smtplib.SMTP) -> bool:
-    assert connection.sock is not None  # noqa: S101 - it has answered
+    assert connection.sock is not None  # noqa: S101 - the server has answered
     return ip_address(connection.sock.getpeername()[0]).is_loopback
 
 
-_DECIDE = "To approve it or to deny it, POST to /approve or /deny below"
-_END = "To end it, POST to /revoke below"
-_READ = "It is to be found at"
-_REVIEW = "Once it is over, somebody else than its holder must review it: POST to /review below"
+_DECIDE = "To approve or deny the request, POST to /approve or /deny below"
+_END = "To end the access, POST to /revoke below"
+_READ = "You find it at"
+_REVIEW = "Once it is over, somebody other than its holder must review it: POST to /review below"
 
 _TEXTS = {
     "grant.asked": ("{holder} asks to access {where}", f"{_DECIDE}:"),
     "grant.approved": ("Your request to access {where} was approved", f"{_READ}:"),
     "grant.denied": ("Your request to access {where} was denied", f"{_READ}:"),
-    "grant.revoked": ("Your leave to access {where} was revoked", f"{_READ}:"),
-    "grant.expired": (
-        "Your leave to access {where}, or your request for it, is over",
-        f"{_READ}:",
-    ),
-    "grant.break_glass": ("{holder} has break-glass to access {where}", f"{_END}. {_REVIEW}:"),
-    "grant.reviewed": (
-        "The glass that {holder} broke to access {where} was reviewed",
-        f"{_READ}:",
-    ),
+    "grant.revoked": ("Your access to {where} was revoked", f"{_READ}:"),
+    "grant.expired": ("Your access to {where}, or your request for it, has expired", f"{_READ}:"),
+    "grant.break_glass": ("{holder} used break-glass to access {where}", f"{_END}. {_REVIEW}:"),
+    "grant.reviewed": ("The use of break-glass by {holder} at {where} was reviewed", f"{_READ}:"),
 }
-"""What a mail begins with, also as its subject, and what there is to do, by the body's type."""
+"""The subject of a mail, and what its reader can do, by the type of the notice."""
 
 
 def _filled(headline: str, grant: Mapping[str, Any]) -> str:
@@ -113,7 +107,7 @@ def _facts(grant: Mapping[str, Any]) -> tuple[tuple[str, str | None], ...]:
 
 
 def _line(text: str | None) -> str | None:
-    """What somebody wrote, on one line: it cannot pass for a line of ours."""
+    """Text that a person wrote, on one line, so that it cannot imitate a line of the mail."""
     return text and " ".join(text.split())
 
 

@@ -1,7 +1,8 @@
-"""What is told of grants: kept in the transaction that it tells of, and sent by a task.
+"""The outbox of notices about grants.
 
-A notice is told at least once, and again only where its sender died before it could note that it
-was sent: its id stays the same, by which a receiver knows it.
+A notice is stored in the transaction that changes the grant, and a task sends it. A notice is sent
+at least once. It is sent again only if its sender died before it could store that it was sent. Its
+id stays the same, so a receiver recognizes a repeated notice.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -23,7 +24,7 @@ from sqlalchemy import event as sqlalchemy_event
 from webapp.db.session import ScopedSession
 from webapp.extensions import db
 from webapp.grants.active import load_grants
-from webapp.grants.grant import Event, Grant
+from webapp.grants.grant import Grant, GrantEvent
 from webapp.grants.models import GrantRow, NoticeRow
 from webapp.grants.notices import mail, webhook
 from webapp.grants.notices.recipients import find_recipients
@@ -31,19 +32,19 @@ from webapp.settings import current_settings
 
 NOTICES_TASK = "notices.send"
 _ENQUEUED = "notices.enqueued"
-"""In a session's info: its transaction has notices to send."""
+"""Key in a session's info: its transaction has enqueued notices."""
 
 Channel = Literal["mail", "webhook"]
 
 LEASE = timedelta(minutes=5)
-"""How long somebody who has taken a notice has it: longer than sending it can last."""
+"""How long a sender keeps a notice that it has taken: longer than sending can last."""
 
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=1)
 PATIENCE = timedelta(days=3)
-"""After that a notice is given up."""
+"""A notice that still fails after this time is given up."""
 
 KEPT = timedelta(days=30)
-"""How long it can be seen what became of one."""
+"""How long notices are kept, so that people can see what became of them."""
 
 log = structlog.get_logger()
 
@@ -56,11 +57,11 @@ NOTICES = Counter(
 
 @dataclass(frozen=True)
 class Notice:
-    """A notice that somebody has taken, to send it."""
+    """A notice that a sender has taken."""
 
     id: UUID
     grant_id: UUID
-    event: Event
+    event: GrantEvent
     tenants: tuple[UUID, ...]
     channel: Channel
     recipient: str | None
@@ -68,10 +69,11 @@ class Notice:
     attempt: int
 
 
-def enqueue(event: Event, grant: Grant, tenants: Iterable[UUID] = ()) -> None:
-    """Keep a notice of what happened to a grant, to be sent once the transaction commits.
+def enqueue(event: GrantEvent, grant: Grant, tenants: Iterable[UUID] = ()) -> None:
+    """Store a notice of a change to a grant, to be sent once the transaction commits.
 
-    It goes to whom the grant concerns; of break-glass for all tenants, to the admins of `tenants`.
+    It goes to the people whom the grant concerns. For break-glass at all tenants, it goes to the
+    admins of `tenants` too.
     """
     settings, now = current_settings(), datetime.now(UTC)
     configured: dict[Channel, str | None] = {
@@ -109,23 +111,26 @@ def _drop_rolled_back(session: ScopedSession) -> None:
 
 
 def send_soon() -> None:
-    """Ask a worker to send what is due, without waiting for the broker.
+    """Ask a worker to send the notices that are due, without waiting for the broker.
 
-    Where that fails, beat asks within the minute.
+    If the broker cannot be reached, beat asks within a minute.
     """
     celery: Celery = current_app.extensions["celery"]
 
     def ask() -> None:
         try:
             celery.send_task(NOTICES_TASK, ignore_result=True, retry=False)
-        except Exception as error:  # whatever a broker does, nothing is lost by it
+        except Exception as error:  # whatever fails here, beat asks again
             log.warning("notices_not_sent_soon", problem=type(error).__name__)
 
     Thread(target=ask, name="notices").start()
 
 
 def take(unreachable: Collection[str]) -> Notice | None:
-    """The next notice that is due by another channel than these; who commits has it for LEASE."""
+    """Take the next notice that is due, except on unreachable channels.
+
+    Once the caller has committed, no other sender takes the notice for the time of `LEASE`.
+    """
     now = datetime.now(UTC)
     row = db.session.scalar(
         select(NoticeRow)
@@ -141,7 +146,7 @@ def take(unreachable: Collection[str]) -> Notice | None:
     return Notice(
         id=row.id,
         grant_id=row.grant_id,
-        event=cast(Event, row.event),
+        event=cast(GrantEvent, row.event),
         tenants=tuple(row.tenants),
         channel=cast(Channel, row.channel),
         recipient=row.recipient,
@@ -151,18 +156,18 @@ def take(unreachable: Collection[str]) -> Notice | None:
 
 
 def carry_out(notice: Notice) -> bool:
-    """Send a notice that was taken, or address it, and note what came of it.
+    """Send a notice that was taken, or address it, and store the result.
 
-    Returns whether others may be sent by its channel now.
+    Returns whether its channel can be used for other notices now.
     """
     if notice.channel == "mail" and notice.recipient is None:
         _address(notice)
         return True
     try:
         _send(notice)
-    except Exception as error:  # whatever is wrong with one, the others are told
-        _note_failure(notice, error)
-        return isinstance(error, _ITS_OWN_FAULT)
+    except Exception as error:  # whatever fails for one notice, the others are sent
+        _store_failure(notice, error)
+        return isinstance(error, _FAILURES_OF_ONE_NOTICE)
     row = db.session.get_one(NoticeRow, notice.id)
     row.sent_at, row.due_at, row.problem = datetime.now(UTC), None, None
     NOTICES.labels(notice.channel, "sent").inc()
@@ -170,7 +175,7 @@ def carry_out(notice: Notice) -> bool:
 
 
 def count_given_up(since: timedelta) -> int:
-    """Of the notices made within `since`, how many nobody was told, nor will be."""
+    """Count the notices made within `since` that were given up."""
     return db.session.scalars(
         select(func.count(NoticeRow.id)).where(
             NoticeRow.created_at > datetime.now(UTC) - since,
@@ -181,17 +186,17 @@ def count_given_up(since: timedelta) -> int:
 
 
 def forget_old() -> None:
-    """Remove notices that nothing more becomes of."""
+    """Delete notices that are older than `KEPT` and were sent or given up."""
     over = NoticeRow.due_at.is_(None) & (NoticeRow.created_at < datetime.now(UTC) - KEPT)
     db.session.execute(delete(NoticeRow).where(over))
 
 
 class _NotConfigured(Exception):
-    """Its channel was configured when it was told, and is no more."""
+    """The notice's channel was configured when the notice was enqueued, and is no more."""
 
 
-_ITS_OWN_FAULT = (SMTPDataError, SMTPRecipientsRefused, ValueError, webhook.Refused)
-"""What says nothing about other notices."""
+_FAILURES_OF_ONE_NOTICE = (SMTPDataError, SMTPRecipientsRefused, ValueError, webhook.Refused)
+"""Errors that say nothing about other notices on the same channel."""
 
 
 def _send(notice: Notice) -> None:
@@ -212,15 +217,15 @@ def _send(notice: Notice) -> None:
             raise _NotConfigured
 
 
-def _note_failure(notice: Notice, error: Exception) -> None:
+def _store_failure(notice: Notice, error: Exception) -> None:
     row, now = db.session.get_one(NoticeRow, notice.id), datetime.now(UTC)
     pause = min(FIRST_PAUSE * 2 ** min(notice.attempt - 1, 10), LONGEST_PAUSE)
     row.problem = _describe(error)
     row.due_at = now + pause if now + pause < row.created_at + PATIENCE else None
     outcome = "failed" if row.due_at else "given_up"
     NOTICES.labels(notice.channel, outcome).inc()
-    say = log.warning if row.due_at else log.error
-    say(
+    report = log.warning if row.due_at else log.error
+    report(
         f"notice_{outcome}",
         notice=str(notice.id),
         channel=notice.channel,
@@ -230,7 +235,7 @@ def _note_failure(notice: Notice, error: Exception) -> None:
 
 
 def _describe(error: Exception) -> str:
-    """Never the text of an exception of others: it may repeat an address with its secrets."""
+    """Describe an error without a library's own text, which may repeat an address or a secret."""
     match error:
         case SMTPResponseException(smtp_code=code):
             return f"{type(error).__name__}: {code}"
@@ -243,11 +248,11 @@ def _describe(error: Exception) -> str:
 
 
 def _address(notice: Notice) -> None:
-    """Make a mail for each recipient of one that has none yet, in place of it."""
+    """Replace a mail that has no recipient yet by one mail for each recipient."""
     (grant,) = load_grants(GrantRow.id == notice.grant_id)
     recipients = find_recipients(notice.event, grant, notice.tenants)
     row = db.session.get_one(NoticeRow, notice.id, with_for_update=True)
-    if row.attempts != notice.attempt:  # somebody else has taken it meanwhile
+    if row.attempts != notice.attempt:  # another sender has taken it meanwhile
         return
     now = datetime.now(UTC)
     row.sent_at, row.due_at = now, None
@@ -266,12 +271,12 @@ def _address(notice: Notice) -> None:
         for recipient in recipients
     )
     if not recipients:
-        row.problem = "nobody to tell"
+        row.problem = "no recipient"
         log.error("notice_without_recipient", notice=str(notice.id), event_told=notice.event)
 
 
-def _body(event: Event, grant: Grant, at: datetime) -> dict[str, Any]:
-    """As Standard Webhooks proposes it: type, timestamp, data."""
+def _body(event: GrantEvent, grant: Grant, at: datetime) -> dict[str, Any]:
+    """The body of a notice, as Standard Webhooks proposes it: type, timestamp, data."""
     return {
         "type": f"grant.{event}",
         "timestamp": _text(at),

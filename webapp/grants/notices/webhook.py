@@ -1,4 +1,4 @@
-"""A notice posted to a webhook, signed as Standard Webhooks has it (standardwebhooks.com)."""
+"""Notices posted to a webhook, signed by Standard Webhooks (https://www.standardwebhooks.com)."""
 
 import hmac
 from base64 import b64decode, b64encode
@@ -12,14 +12,14 @@ TIMEOUT = urllib3.Timeout(connect=5, read=10)
 
 
 class Refused(Exception):
-    """The receiver answered, and did not take it."""
+    """The receiver answered with a status other than success."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"HTTP {status}")
 
 
 def key_of(secret: str) -> bytes:
-    """The key that a secret writes: what it has after its prefix, in base64."""
+    """Decode the key of a secret: the base64 text after the prefix."""
     return b64decode(secret.removeprefix(WEBHOOK_SECRET_PREFIX))
 
 
@@ -29,7 +29,7 @@ def sign(secret: str, notice_id: UUID, timestamp: int, body: bytes) -> str:
 
 
 def post(url: str, secret: str, notice_id: UUID, timestamp: int, body: bytes) -> None:
-    """Raises `Refused` for any answer but success, else what urllib3 does."""
+    """Post a notice. Raises `Refused` if the receiver refuses it, and urllib3's exceptions."""
     headers = {
         "Content-Type": "application/json",
         "User-Agent": "Sightline",
@@ -38,8 +38,8 @@ def post(url: str, secret: str, notice_id: UUID, timestamp: int, body: bytes) ->
         "webhook-signature": sign(secret, notice_id, timestamp, body),
     }
     with urllib3.PoolManager(timeout=TIMEOUT) as http:
-        # Whoever answers may say whatever else, at any length: it is not read.
-        answer = http.request(
+        # The body of the answer is not read: a receiver may send anything, at any length.
+        response = http.request(
             "POST",
             url,
             body=body,
@@ -48,6 +48,6 @@ def post(url: str, secret: str, notice_id: UUID, timestamp: int, body: bytes) ->
             retries=False,
             preload_content=False,
         )
-        answer.close()
-    if not 200 <= answer.status < 300:
-        raise Refused(answer.status)
+        response.close()
+    if not 200 <= response.status < 300:
+        raise Refused(response.status)

@@ -1,5 +1,5 @@
-"""Problems of rules that are each valid: rules that can never apply, and rules that contradict each
-other. Values in, values out."""
+"""Findings about rules that are valid one by one: rules that can never apply, for example, or that
+contradict each other. Values in, values out."""
 
 import re
 from collections import defaultdict
@@ -21,24 +21,28 @@ Problem = Literal[
 
 
 @dataclass(frozen=True)
-class Finding:
+class RuleFinding:
+    """A problem of one rule, or of several."""
+
     problem: Problem
     rule_id: UUID | None
-    """`None` where the problem is that of several rules."""
+    """`None` if several rules have the problem."""
     tenant: str | None
     name: str | None
-    """`None` where the rule cannot be read."""
+    """`None` if the rule cannot be read."""
     detail: str
 
 
-def find_unreadable(candidates: Iterable[Candidate]) -> Iterator[Finding]:
+def find_unreadable(candidates: Iterable[Candidate]) -> Iterator[RuleFinding]:
     for candidate in candidates:
         rule = candidate.rule
         if rule is None:
-            detail = "it is stored as no schema reads it, and denies every access"
-            yield Finding("unreadable", candidate.id, None, None, detail)
+            detail = "no schema can read the stored rule: it denies every access"
+            yield RuleFinding("unreadable", candidate.id, None, None, detail)
         elif not is_readable(rule):
-            yield _found("unreadable", rule, "no policy can be made of it: it denies every access")
+            yield _found(
+                "unreadable", rule, "it cannot be made into a policy: it denies every access"
+            )
 
 
 def is_readable(rule: Rule) -> bool:
@@ -49,60 +53,62 @@ def is_readable(rule: Rule) -> bool:
     return True
 
 
-def find_unreachable(rules: Sequence[Rule], at: datetime) -> Iterator[Finding]:
-    """Of readable rules that are enabled."""
+def find_unreachable(rules: Sequence[Rule], at: datetime) -> Iterator[RuleFinding]:
+    """Find rules that can never decide, among readable rules that are enabled."""
     denying = defaultdict(list)
     for rule in rules:
         if rule.effect == "deny":
             denying[rule.tenant].append(rule)
     for rule in rules:
         if rule.tenant is not None and rule.effect == "allow":
-            detail = "what a tenant allows changes nothing: it can only narrow"
+            detail = "a tenant's rule that allows has no effect: tenants can only narrow"
         elif rule.ends_at is not None and rule.ends_at <= at:
             detail = f"it ended at {rule.ends_at.isoformat()}"
-        elif shadow := next((d for d in denying[rule.tenant] if _hides(d, rule, at)), None):
-            detail = f"the rule {shadow.id} denies whatever it is about"
+        elif shadow := next((d for d in denying[rule.tenant] if _shadows(d, rule, at)), None):
+            detail = f"the rule {shadow.id} denies every access that it covers"
         else:
             continue
         yield _found("unreachable", rule, detail)
 
 
-def find_contradictory(rules: Iterable[Rule]) -> Iterator[Finding]:
-    """Rules of one owner that say different things of the very same accesses."""
-    alike: defaultdict[Hashable, list[Rule]] = defaultdict(list)
+def find_contradictory(rules: Iterable[Rule]) -> Iterator[RuleFinding]:
+    """Find rules of one owner that have the same conditions and different effects."""
+    by_conditions: defaultdict[Hashable, list[Rule]] = defaultdict(list)
     for rule in rules:
-        alike[rule.tenant, _conditions(rule)].append(rule)
-    for first, *others in alike.values():
+        by_conditions[rule.tenant, _conditions(rule)].append(rule)
+    for first, *others in by_conditions.values():
         for other in others:
             if other.effect != first.effect:
-                detail = f"on the same conditions the rule {first.id} says {first.effect}"
-                yield _found("contradictory", other, f"it says {other.effect}, and {detail}")
+                detail = f"under the same conditions the rule {first.id} says {first.effect}"
+                yield _found("contradictory", other, f"it says {other.effect}, but {detail}")
 
 
 def find_never_matched(
     rules: Iterable[Rule], matched: frozenset[UUID], days: int
-) -> Iterator[Finding]:
+) -> Iterator[RuleFinding]:
     for rule in rules:
         if rule.id not in matched:
-            yield _found("never_matched", rule, f"no access of the last {days} days met it")
+            yield _found("never_matched", rule, f"it applied to no access of the last {days} days")
 
 
-def find_connecting_address(rules: Iterable[Rule]) -> Iterator[Finding]:
-    """Rules that name networks, where nobody has said which proxies to trust."""
+def find_connecting_address(rules: Iterable[Rule]) -> Iterator[RuleFinding]:
+    """Find whether rules name networks although `TRUSTED_PROXIES` is not set."""
     if count := sum(bool(rule.networks) for rule in rules):
-        yield Finding("connecting_address", None, None, None, describe_connecting_address(count))
+        yield RuleFinding(
+            "connecting_address", None, None, None, describe_connecting_address(count)
+        )
 
 
 def describe_connecting_address(count: int) -> str:
     rules = "rule names" if count == 1 else "rules name"
     return (
-        f"{count} {rules} networks, and TRUSTED_PROXIES is not set:"
-        " they are compared with the address that connects"
+        f"{count} {rules} networks, but TRUSTED_PROXIES is not set:"
+        " networks are compared with the address that connects"
     )
 
 
-def _found(problem: Problem, rule: Rule, detail: str) -> Finding:
-    return Finding(problem, rule.id, rule.tenant, rule.name, detail)
+def _found(problem: Problem, rule: Rule, detail: str) -> RuleFinding:
+    return RuleFinding(problem, rule.id, rule.tenant, rule.name, detail)
 
 
 def _conditions(rule: Rule) -> Hashable:
@@ -120,16 +126,18 @@ def _conditions(rule: Rule) -> Hashable:
     )
 
 
-def _hides(deny: Rule, rule: Rule, at: datetime) -> bool:
-    """Whether each access that `rule` is about is denied by `deny`. Where it says so it is so; what
-    only several rules hide together it does not see."""
-    if deny.id == rule.id or (rule.effect == "deny" and _hides_back(rule, deny, at)):
+def _shadows(deny: Rule, rule: Rule, at: datetime) -> bool:
+    """Whether `deny` denies every access that `rule` covers.
+
+    `True` is always right. `False` may be wrong where several rules shadow the rule together.
+    """
+    if deny.id == rule.id or (rule.effect == "deny" and _shadows_first(rule, deny, at)):
         return False
     return _covers(deny, rule, at)
 
 
-def _hides_back(rule: Rule, deny: Rule, at: datetime) -> bool:
-    """Of two that hide each other only the later one is idle."""
+def _shadows_first(rule: Rule, deny: Rule, at: datetime) -> bool:
+    """Whether `rule` shadows `deny` and is the older one: of two equal rules one has to stay."""
     return rule.id < deny.id and _covers(rule, deny, at)
 
 
@@ -154,16 +162,13 @@ def _begins_before(deny: Rule, rule: Rule, at: datetime) -> bool:
 
 
 def _covers_subjects(deny: Rule, rule: Rule) -> bool:
-    everybody, anybody = deny.subjects, rule.subjects
-    if not everybody.roles and not everybody.users:
+    outer, inner = deny.subjects, rule.subjects
+    if not outer.roles and not outer.users:
         return True
-    if not anybody.roles and not anybody.users:
+    if not inner.roles and not inner.users:
         return False
-    denied = {user.lower() for user in everybody.users}
-    return (
-        set(anybody.roles) <= set(everybody.roles)
-        and {user.lower() for user in anybody.users} <= denied
-    )
+    denied = {user.lower() for user in outer.users}
+    return set(inner.roles) <= set(outer.roles) and {user.lower() for user in inner.users} <= denied
 
 
 def _reasons(rule: Rule) -> set[str]:
@@ -174,7 +179,10 @@ def _reasons(rule: Rule) -> set[str]:
 
 
 def _covers_ticket(glob: str | None, inner: str | None) -> bool:
-    """What stands for anything in `inner` has to fall to what does so in `glob`."""
+    """Whether `glob` matches every ticket that `inner` matches.
+
+    A `*` of `inner` must meet a `*` of `glob`.
+    """
     if glob is None:
         return True
     if inner is None:
@@ -189,7 +197,7 @@ def _covers_networks(deny: Rule, rule: Rule) -> bool:
     outer = list(map(network, deny.networks))
     return bool(rule.networks) and all(
         any(
-            inner.version == n.version and inner.subnet_of(n)  # type: ignore[arg-type]  # the same
+            inner.version == n.version and inner.subnet_of(n)  # type: ignore[arg-type]  # of one version
             for n in outer
         )
         for inner in map(network, rule.networks)

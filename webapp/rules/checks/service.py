@@ -1,4 +1,4 @@
-"""Check the rules that are in use, and find in the ledger which of them accesses have met."""
+"""Check the rules in use, and find those that applied to no recorded access."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -6,7 +6,7 @@ from typing import get_args
 from uuid import UUID
 
 from webapp.rules.checks.findings import (
-    Finding,
+    RuleFinding,
     find_connecting_address,
     find_contradictory,
     find_never_matched,
@@ -16,13 +16,13 @@ from webapp.rules.checks.findings import (
 )
 from webapp.rules.engine.evaluate import Candidate, RuleSet, prepare
 from webapp.rules.rule import Effect, surfaces_covering
-from webapp.rules.simulation.history import PastAccess, RequestClasses
-from webapp.rules.simulation.past_accesses import read_past_accesses
+from webapp.rules.simulation.history import PastAccess, read_history
+from webapp.rules.simulation.request_classes import RequestClasses
 from webapp.settings import current_settings
 
 
-def check_rules(candidates: Iterable[Candidate], days: int) -> list[Finding]:
-    """Check the rules in use, against the accesses that the session's scope sees."""
+def check_rules(candidates: Iterable[Candidate], days: int) -> list[RuleFinding]:
+    """Check rules, also against the recorded accesses that the session's scope sees."""
     every = list(candidates)
     now = datetime.now(UTC)
     readable = [c for c in every if c.rule is not None and is_readable(c.rule)]
@@ -30,13 +30,13 @@ def check_rules(candidates: Iterable[Candidate], days: int) -> list[Finding]:
     unreachable = list(find_unreachable(rules, now))
     idle = {finding.rule_id for finding in unreachable}
     reachable = [candidate for candidate in readable if candidate.id not in idle]
-    matched = find_matched(reachable, read_past_accesses(now - timedelta(days=days)))
-    met = [c.rule for c in reachable if c.rule is not None]
+    matched = find_matched(reachable, read_history(now - timedelta(days=days)))
+    checked = [c.rule for c in reachable if c.rule is not None]
     return [
         *find_unreadable(every),
         *unreachable,
         *find_contradictory(rules),
-        *find_never_matched(met, matched, days),
+        *find_never_matched(checked, matched, days),
         *(find_connecting_address(rules) if current_settings().trusted_proxies is None else ()),
     ]
 
@@ -44,47 +44,47 @@ def check_rules(candidates: Iterable[Candidate], days: int) -> list[Finding]:
 def find_matched(
     candidates: Iterable[Candidate], accesses: Iterable[PastAccess]
 ) -> frozenset[UUID]:
-    """Which of these readable rules were about any of the accesses, whatever came of it."""
+    """Find which of these readable rules apply to any of the accesses, whatever was decided."""
     every = list(candidates)
-    benches: dict[str, _Evaluator] = {}
+    evaluators: dict[str, _Evaluator] = {}
     matched: set[UUID] = set()
     for access in accesses:
         surface = access.request.surface
-        bench = benches.get(surface)
-        if bench is None:
-            bench = benches[surface] = _Evaluator(every, surface)
-        matched |= bench.match(access)
+        evaluator = evaluators.get(surface)
+        if evaluator is None:
+            evaluator = evaluators[surface] = _Evaluator(every, surface)
+        matched |= evaluator.match(access)
     return frozenset(matched)
 
 
 class _Evaluator:
-    """The rules that cover one surface, asked of each class of accesses once."""
+    """Evaluates the rules that cover one surface, once for each class of requests."""
 
     def __init__(self, candidates: Iterable[Candidate], surface: str) -> None:
         covering = set(surfaces_covering(surface))
-        over = [c for c in candidates if c.rule and not covering.isdisjoint(c.rule.surfaces)]
-        # One effect at a time: of rules that say different things only the stronger are told.
+        on_surface = [c for c in candidates if c.rule and not covering.isdisjoint(c.rule.surfaces)]
+        # One set for each effect: Cedar names only the strongest effect that applies.
         self._sets: list[RuleSet] = [
-            prepare(c for c in over if c.rule and c.rule.effect == effect)
+            prepare(c for c in on_surface if c.rule and c.rule.effect == effect)
             for effect in get_args(Effect)
         ]
-        self._distinctions = RequestClasses(c.rule for c in over if c.rule)
+        self._classes = RequestClasses(c.rule for c in on_surface if c.rule)
         self._known: set[object] = set()
 
     def match(self, access: PastAccess) -> set[UUID]:
-        """The rules that an access of a new class meets."""
-        place = access.everywhere or access.tenant_id
-        kind = (place, self._distinctions.class_of(access.request, access.at))
-        if kind in self._known:
+        """The rules that apply to an access; empty if its class was evaluated before."""
+        target = access.everywhere or access.tenant_id
+        request_class = (target, self._classes.class_of(access.request, access.at))
+        if request_class in self._known:
             return set()
-        self._known.add(kind)
+        self._known.add(request_class)
         return {
             candidate.id
             for rules in self._sets
-            for candidate in self._met(rules, access)
+            for candidate in self._applying(rules, access)
             if access.everywhere or candidate.tenant_id in (None, access.tenant_id)
         }
 
-    def _met(self, rules: RuleSet, access: PastAccess) -> tuple[Candidate, ...]:
+    def _applying(self, rules: RuleSet, access: PastAccess) -> tuple[Candidate, ...]:
         evaluation = rules.evaluate(access.request, access.at)
         return (*evaluation.denying, *evaluation.approving, *evaluation.allowing)

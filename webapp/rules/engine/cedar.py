@@ -1,7 +1,7 @@
-"""Sets of rules in Cedar (https://docs.cedarpolicy.com), prepared once and asked many times.
+"""Rule sets in Cedar (https://docs.cedarpolicy.com), prepared once and evaluated many times.
 
-What policies may read is in the schema. A set holds each template once and a link for each policy
-of a rule; a question adds who asks, the surface, and what the clocks show.
+The schema says what policies may read. A set holds each template once, and a link for each policy
+of a rule. Each request adds the principal, the surface and the local times.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -58,17 +58,21 @@ SCHEMA: Final = cedarpy.Schema.from_str(SCHEMA_TEXT)
 
 
 @dataclass(frozen=True)
-class Answer:
+class CedarResponse:
+    """Cedar's answer to one request."""
+
     allowed: bool
     policies: tuple[tuple[int, Part], ...]
-    """What decided: by the rule's place in the prepared set. Where anything forbids, all that do;
-    else all that permit."""
+    """The policies that decided, each with its rule's place in the prepared set.
+
+    If any policy forbids, these are all that forbid; otherwise all that permit.
+    """
     errors: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A set of rules, ready to be asked."""
+    """A set of rules, ready for evaluation."""
 
     policies: cedarpy.PolicySet
     entities: cedarpy.Entities
@@ -77,9 +81,9 @@ class Prepared:
 
 
 def check(rule: Rule) -> None:
-    """Raises `Unreadable` unless Cedar finds the rule's policies valid by the schema."""
+    """Raise `Unreadable` unless the rule's policies are valid by the schema."""
     templates = {str(n): orjson.loads(p.template) for n, p in enumerate(policies_of(rule))}
-    # Templates alone leave Cedar's JSON as no text at all, of which everything is valid.
+    # Cedar writes templates without links as an empty text, which is always valid: link each.
     links = [_link(name, f"of {name}", "anybody", "anything") for name in templates]
     text = cedarpy.policies_from_json_str(_policy_set(templates, links))
     found = cedarpy.validate_policies(text, SCHEMA)
@@ -88,7 +92,10 @@ def check(rule: Rule) -> None:
 
 
 def prepare(rules: Sequence[Sequence[Policy]]) -> Prepared:
-    """A set of these rules, each as its policies; raises `ValueError` where Cedar refuses one."""
+    """Prepare a set of rules, each given as its policies.
+
+    Raises `ValueError` if Cedar refuses one of them.
+    """
     every = [(place, policy) for place, policies in enumerate(rules) for policy in policies]
     names = {text: _name(text) for text in {policy.template for _, policy in every}}
     links = [
@@ -111,13 +118,16 @@ def ask(
     *,
     approved: bool,
     granted: bool,
-) -> Answer:
-    """`approved` lets approvals pass; `granted` says that it is a grant that does so. A question
-    that cannot be put is an error like any other."""
+) -> CedarResponse:
+    """Ask Cedar about one access.
+
+    `approved` lets the access pass rules that require an approval. `granted` says that a grant
+    gives this approval. A request that Cedar cannot read is answered with an error.
+    """
     try:
         return _ask(prepared, request, at, approved=approved, granted=granted)
     except (ValueError, TypeError, OverflowError) as error:
-        return Answer(allowed=False, policies=(), errors=(str(error),))
+        return CedarResponse(allowed=False, policies=(), errors=(str(error),))
 
 
 def _ask(
@@ -127,8 +137,10 @@ def _ask(
     *,
     approved: bool,
     granted: bool,
-) -> Answer:
-    entities = prepared.entities.with_added_json_str(dumps(_present(request, at, prepared.zones)))
+) -> CedarResponse:
+    entities = prepared.entities.with_added_json_str(
+        dumps(_request_entities(request, at, prepared.zones))
+    )
     question = {
         "principal": {"type": "Principal", "id": request.email},
         "action": {"type": "Action", "id": "access"},
@@ -136,7 +148,7 @@ def _ask(
         "context": _context(request, at, approved=approved, granted=granted),
     }
     result = cedarpy.is_authorized(question, prepared.policies, entities, SCHEMA)
-    return Answer(
+    return CedarResponse(
         allowed=result.allowed,
         policies=tuple(prepared.links[int(name)] for name in result.diagnostics.reasons),
         errors=tuple(result.diagnostics.errors),
@@ -144,7 +156,7 @@ def _ask(
 
 
 def entities_of(policies: Iterable[Policy]) -> list[Json]:
-    """Whom and what the slots' values hold."""
+    """The entities that the policies refer to: subjects, surfaces and their members."""
     parents: dict[tuple[str, str], set[tuple[str, str]]] = {}
     for policy in policies:
         group = ("Subjects", policy.subjects)
@@ -159,7 +171,7 @@ def entities_of(policies: Iterable[Policy]) -> list[Json]:
 
 
 def clock(zone: str, at: datetime) -> Json:
-    """What a clock on the wall there shows."""
+    """The local time in a zone, as a `Clock` entity has it."""
     local = at.astimezone(zone_of(zone))
     return {
         "day": DAYS[local.weekday()],
@@ -168,16 +180,18 @@ def clock(zone: str, at: datetime) -> Json:
     }
 
 
-def _present(request: AuthorizationRequest, at: datetime, zones: Iterable[str]) -> list[Json]:
-    """The entities of one question."""
-    holds = [
+def _request_entities(
+    request: AuthorizationRequest, at: datetime, zones: Iterable[str]
+) -> list[Json]:
+    """The entities of one request: the principal, the surface and the clocks."""
+    groups = [
         ("Everyone", "everyone"),
         ("User", request.email.lower()),
         *(("Role", role) for role in request.roles),
     ]
     patterns = [("Pattern", pattern) for pattern in surfaces_covering(request.surface)]
     return [
-        _entity("Principal", request.email, holds),
+        _entity("Principal", request.email, groups),
         _entity("Surface", request.surface, patterns),
         *({**_entity("Clock", zone, ()), "attrs": clock(zone, at)} for zone in zones),
     ]
@@ -215,7 +229,7 @@ def _members(subjects: str) -> Iterator[tuple[str, str]]:
 
 
 def _zones(template: Any) -> Iterator[str]:
-    """The clocks that a template accesses."""
+    """The time zones that a template names."""
     if isinstance(template, dict):
         if template.get("type") == "Clock":
             yield template["id"]

@@ -1,7 +1,8 @@
-"""What sets of rules say of an access: values in, a verdict out.
+"""Evaluation of rule sets for one access: values in, a verdict out.
 
-The platform's rules must allow; a tenant's can only narrow. A denial beats an approval, an approval
-beats an allowance, and nothing said is a denial. Whatever cannot be read or evaluated denies.
+The platform's rules must allow the access; a tenant's rules can only narrow it. `deny` beats
+`require_approval`, which beats `allow`. If no rule applies, the access is denied. A rule that
+cannot be read or evaluated denies it too.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -27,70 +28,72 @@ MINUTE = timedelta(minutes=1)
 
 @dataclass(frozen=True)
 class Candidate:
-    """A rule that may have something to say."""
+    """A rule that may apply to an access."""
 
     id: UUID
     tenant_id: UUID | None
-    """`None` for the platform's."""
+    """The owner; `None` for the platform."""
     rule: Rule | None
-    """`None` where it cannot be read: then it denies."""
+    """`None` if the rule cannot be read: then it denies."""
 
 
 @dataclass(frozen=True)
 class GrantMatch:
-    """A grant that covers an approval, until `ends_at`."""
+    """A grant that gives the approval that a rule requires, until `ends_at`."""
 
     grant_id: UUID
     ends_at: datetime
 
 
 FindGrant = Callable[[Candidate], GrantMatch | None]
-"""Which grant covers what a rule asks an approval for."""
+"""Find the grant that gives the approval which a rule requires."""
 
 
-def nothing_granted(_: Candidate) -> None:
+def find_no_grant(_: Candidate) -> None:
     return None
 
 
 @dataclass(frozen=True)
 class Verdict:
+    """What the platform's and the tenants' rules decide about one access."""
+
     ruling: Ruling
     decided_by: tuple[Candidate, ...]
-    """The rules that made it so; none where nothing allowed it."""
+    """The rules that decided; none if the access is denied because no rule allows it."""
     excluded: Exclusion = NO_EXCLUSION
-    """The tenants that an access to all of them leaves out."""
+    """The tenants that an access to all tenants leaves out."""
     grants: tuple[UUID, ...] = ()
-    """What it rests on."""
+    """The grants that gave the required approvals."""
     bypassed_approvals: tuple[Candidate, ...] = ()
-    """The approvals that using break-glass did without."""
+    """The rules whose required approvals break-glass bypasses."""
     minutes: int | None = None
-    """For how long at most the rules allow it; `None` where none of them says."""
+    """For how long at most the rules allow it; `None` if no rule sets a limit."""
     failed: bool = False
-    """A rule could not be read or evaluated."""
+    """Whether a rule could not be read or evaluated."""
     until: datetime | None = None
-    """From then on the same rules may say something else; `None`: never."""
+    """When the first of the matching grants ends; `None` if no grant matches."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Which rules of a set match, by what they say."""
+    """The rules of one set that apply to an access, by effect."""
 
     allowed: bool
     denying: tuple[Candidate, ...]
     approving: tuple[Candidate, ...]
     allowing: tuple[Candidate, ...]
     unreadable: tuple[Candidate, ...] = ()
-    """Those of the denying that do so for want of being readable."""
+    """The rules among `denying` that deny because they cannot be read."""
     failed: bool = False
 
 
 NOTHING = Evaluation(allowed=False, denying=(), approving=(), allowing=())
-"""Of no rules."""
+"""The evaluation of an empty set."""
 
 
 @dataclass(frozen=True)
 class RuleSet:
-    """Rules, prepared to be asked. Make one with `prepare`."""
+    """Rules, prepared for evaluation. Make one with `prepare`."""
 
     candidates: tuple[Candidate, ...]
     unreadable: tuple[Candidate, ...]
@@ -104,24 +107,28 @@ class RuleSet:
         approved: bool = False,
         granted: bool = False,
     ) -> Evaluation:
-        """Unless a rule forbids, `denying` and `approving` are empty; else `allowing` is."""
+        """Find the rules that apply.
+
+        If a rule denies or requires an approval, `allowing` is empty; otherwise `denying` and
+        `approving` are empty.
+        """
         if not self.candidates:
             return replace(NOTHING, denying=self.unreadable, unreadable=self.unreadable)
-        answer = cedar.ask(self._prepared, request, at, approved=approved, granted=granted)
+        response = cedar.ask(self._prepared, request, at, approved=approved, granted=granted)
         found: dict[Part, list[Candidate]] = {"deny": [], "approve": [], "permit": []}
-        for place, part in answer.policies:
+        for place, part in response.policies:
             found[part].append(self.candidates[place])
         return Evaluation(
-            allowed=answer.allowed and not answer.errors and not self.unreadable,
+            allowed=response.allowed and not response.errors and not self.unreadable,
             denying=(*_by_id(found["deny"]), *self.unreadable),
             approving=_by_id(found["approve"]),
             allowing=_by_id(found["permit"]),
             unreadable=self.unreadable,
-            failed=bool(answer.errors),
+            failed=bool(response.errors),
         )
 
     def next_change(self, at: datetime) -> datetime | None:
-        """When time alone may change what it says."""
+        """When time alone may change the evaluation of these rules; `None`: never."""
         moments = []
         for rule in (candidate.rule for candidate in self.candidates):
             if rule is None:
@@ -133,8 +140,10 @@ class RuleSet:
 
 
 def prepare(candidates: Iterable[Candidate]) -> RuleSet:
-    """What cannot be made a policy of is kept apart: it denies whatever is asked. What is not
-    enabled is left out."""
+    """Prepare the enabled rules for evaluation.
+
+    Rules that cannot be made into policies are kept apart: they deny every access.
+    """
     readable: list[tuple[Candidate, tuple[Policy, ...]]] = []
     unreadable: list[Candidate] = []
     for candidate in candidates:
@@ -164,84 +173,89 @@ def decide(
     at: datetime,
     *,
     everywhere: bool,
-    covers: FindGrant = nothing_granted,
+    find_grant: FindGrant = find_no_grant,
 ) -> Verdict:
-    """What the platform's rules and the tenants' say.
+    """Decide an access by the platform's rules and the tenants' rules.
 
-    `tenants` has the rules of the one tenant accessed; `everywhere` those of all tenants, each of
-    which then decides whether it is left out, and for how long it may be accessed with the others.
+    `tenants` holds the rules of the one tenant accessed. With `everywhere` it holds the rules of
+    all tenants: each tenant's rules then decide whether the access leaves that tenant out.
     """
     by_platform = platform.evaluate(request, at)
     by_tenants = tenants.evaluate(request, at)
     if by_platform.failed or by_tenants.failed:
         return Verdict("denied", (), failed=True)
     if everywhere:
-        verdict = _decide(platform, by_platform, NOTHING, request, at, covers)
+        verdict = _decide(platform, by_platform, NOTHING, request, at, find_grant)
         if verdict.ruling != "allowed":
             return verdict
-        return _leave_out(verdict, by_tenants, request, covers)
-    return _decide(platform, by_platform, by_tenants, request, at, covers)
+        return _exclude_tenants(verdict, by_tenants, request, find_grant)
+    return _decide(platform, by_platform, by_tenants, request, at, find_grant)
 
 
-def lasting(verdict: Verdict, sets: Iterable[RuleSet], at: datetime) -> datetime | None:
-    """Until when a verdict is good, if no rule and no grant changes."""
+def valid_until(verdict: Verdict, sets: Iterable[RuleSet], at: datetime) -> datetime | None:
+    """When a verdict must be renewed although no rule and no grant has changed; `None`: never."""
     moments = [moment for s in sets if (moment := s.next_change(at)) is not None]
     return min((*moments, *([verdict.until] if verdict.until else [])), default=None)
 
 
 def _decide(
     platform: RuleSet,
-    evaluation: Evaluation,
-    tenant: Evaluation,
+    by_platform: Evaluation,
+    by_tenant: Evaluation,
     request: AuthorizationRequest,
     at: datetime,
-    covers: FindGrant,
+    find_grant: FindGrant,
 ) -> Verdict:
-    """`evaluation` is of the platform's rules, `tenant` of those of the tenant accessed."""
-    if denied := (*evaluation.denying, *tenant.denying):
-        return Verdict("denied", denied, failed=bool(evaluation.unreadable or tenant.unreadable))
-    wanted = (*evaluation.approving, *tenant.approving)
-    glass = request.reason == BREAK_GLASS
-    covered = {c: None if glass else covers(c) for c in wanted}
-    grants = [cover for cover in covered.values() if cover is not None]
-    until = min((cover.ends_at for cover in grants), default=None)
-    granted = all(covered[c] for c in evaluation.approving)
-    missing = tuple(c for c, cover in covered.items() if cover is None)
-    if missing and not glass:
-        if evaluation.approving or evaluation.allowed:
+    """Decide by the evaluations of the platform's rules and of one tenant's rules."""
+    if denying := (*by_platform.denying, *by_tenant.denying):
+        failed = bool(by_platform.unreadable or by_tenant.unreadable)
+        return Verdict("denied", denying, failed=failed)
+    approving = (*by_platform.approving, *by_tenant.approving)
+    breaks_glass = request.reason == BREAK_GLASS
+    matches = {c: None if breaks_glass else find_grant(c) for c in approving}
+    used = [match for match in matches.values() if match is not None]
+    until = min((match.ends_at for match in used), default=None)
+    granted = all(matches[c] for c in by_platform.approving)
+    missing = tuple(c for c, match in matches.items() if match is None)
+    if missing and not breaks_glass:
+        if by_platform.approving or by_platform.allowed:
             return Verdict("approval_required", missing, until=until)
         return Verdict("denied", ())
-    final = platform.evaluate(request, at, approved=True, granted=granted) if wanted else evaluation
+    final = by_platform
+    if approving:
+        final = platform.evaluate(request, at, approved=True, granted=granted)
     if not final.allowed:
         return Verdict("denied", final.denying, failed=final.failed)
     return Verdict(
         "allowed",
-        final.allowing if glass else _once((*final.allowing, *wanted)),
-        grants=tuple(sorted({cover.grant_id for cover in grants})),
-        bypassed_approvals=wanted if glass else (),
-        minutes=_minutes(final.allowing, () if glass else wanted),
+        final.allowing if breaks_glass else _once((*final.allowing, *approving)),
+        grants=tuple(sorted({match.grant_id for match in used})),
+        bypassed_approvals=approving if breaks_glass else (),
+        minutes=_minutes(final.allowing, () if breaks_glass else approving),
         until=until,
     )
 
 
-def _leave_out(
-    verdict: Verdict, evaluation: Evaluation, request: AuthorizationRequest, covers: FindGrant
+def _exclude_tenants(
+    verdict: Verdict, by_tenants: Evaluation, request: AuthorizationRequest, find_grant: FindGrant
 ) -> Verdict:
-    """The verdict on an access to all tenants, without those whose rules do not let it in."""
-    glass = request.reason == BREAK_GLASS
-    excluded = _tenants(evaluation.denying)
-    covered = {c: None if glass else covers(c) for c in evaluation.approving}
-    if not glass:
-        excluded |= _tenants(c for c, cover in covered.items() if cover is None)
-    used = {c: v for c, v in covered.items() if v is not None and c.tenant_id not in excluded}
-    bypassed_approvals = [c for c in evaluation.approving if glass and c.tenant_id not in excluded]
-    ends = [cover.ends_at for cover in used.values()]
+    """Narrow the verdict on an access to all tenants: leave out those whose rules refuse it."""
+    breaks_glass = request.reason == BREAK_GLASS
+    excluded = _tenants(by_tenants.denying)
+    matches = {c: None if breaks_glass else find_grant(c) for c in by_tenants.approving}
+    if not breaks_glass:
+        excluded |= _tenants(c for c, match in matches.items() if match is None)
+    used = {c: m for c, m in matches.items() if m is not None and c.tenant_id not in excluded}
+    bypassed_approvals = [
+        c for c in by_tenants.approving if breaks_glass and c.tenant_id not in excluded
+    ]
+    ends = [match.ends_at for match in used.values()]
     limits = [c.rule.max_minutes for c in used if c.rule and c.rule.max_minutes is not None]
     return Verdict(
         "allowed",
         verdict.decided_by,
         excluded=Exclusion(frozenset(excluded)) if excluded else NO_EXCLUSION,
-        grants=tuple(sorted({*verdict.grants, *(cover.grant_id for cover in used.values())})),
+        grants=tuple(sorted({*verdict.grants, *(match.grant_id for match in used.values())})),
         bypassed_approvals=(*verdict.bypassed_approvals, *bypassed_approvals),
         minutes=min((*limits, *([verdict.minutes] if verdict.minutes else [])), default=None),
         until=min((*ends, *([verdict.until] if verdict.until else [])), default=None),
@@ -252,12 +266,12 @@ def _tenants(candidates: Iterable[Candidate]) -> set[UUID]:
     return {c.tenant_id for c in candidates if c.tenant_id is not None}
 
 
-def _minutes(allowing: Iterable[Candidate], wanted: Iterable[Candidate]) -> int | None:
-    """The longest that an allowance gives, cut to the shortest that an approval may."""
-    given = [c.rule.max_minutes for c in allowing if c.rule and c.rule.effect == "allow"]
-    limits = [c.rule.max_minutes for c in wanted if c.rule and c.rule.max_minutes is not None]
-    lengths = [minutes for minutes in given if minutes is not None]
-    if given and len(lengths) == len(given):
+def _minutes(allowing: Iterable[Candidate], approving: Iterable[Candidate]) -> int | None:
+    """The longest time that an `allow` rule gives, but no longer than any approval may last."""
+    allowed = [c.rule.max_minutes for c in allowing if c.rule and c.rule.effect == "allow"]
+    limits = [c.rule.max_minutes for c in approving if c.rule and c.rule.max_minutes is not None]
+    lengths = [minutes for minutes in allowed if minutes is not None]
+    if allowed and len(lengths) == len(allowed):
         limits.append(max(lengths))
     return min(limits, default=None)
 
@@ -274,7 +288,7 @@ def _policies(candidate: Candidate) -> tuple[Policy, ...] | None:
 def _sift(
     readable: Sequence[tuple[Candidate, tuple[Policy, ...]]],
 ) -> tuple[list[tuple[Candidate, tuple[Policy, ...]]], list[Candidate]]:
-    """One by one, since one of them is what Cedar refuses."""
+    """Separate the rules that Cedar accepts from those that it refuses, by trying each alone."""
     kept, refused = [], []
     for candidate, policies in readable:
         try:

@@ -1,4 +1,4 @@
-"""A verdict in a sentence for the person who accesses, or may not."""
+"""Explanations: a verdict as a sentence for the person who asked for the access."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,7 +6,7 @@ from webapp.rules.engine.evaluate import Candidate, Verdict
 from webapp.rules.engine.request import AuthorizationRequest
 
 NAMED = 3
-"""Rules that a sentence names; of more it says how many."""
+"""How many rules a sentence names; it only counts the others."""
 
 
 def explain(verdict: Verdict, request: AuthorizationRequest) -> str:
@@ -20,7 +20,7 @@ def explain(verdict: Verdict, request: AuthorizationRequest) -> str:
             denies = _verb(verdict.decided_by, "denies", "deny")
             return f"{_sentence(verdict.decided_by)} {denies} it."
         case "denied":
-            roles = " or ".join(sorted(request.roles)) or "nobody in particular"
+            roles = " or ".join(sorted(request.roles)) or "somebody without a role"
             return (
                 f"No rule of the platform lets {roles} use {request.surface} for {request.reason}."
             )
@@ -34,7 +34,8 @@ def _allowed(verdict: Verdict) -> str:
         parts.append("as approved")
     if verdict.bypassed_approvals:
         ask = _verb(verdict.bypassed_approvals, "asks", "ask")
-        parts.append(f"by break-glass, without what {_names(verdict.bypassed_approvals)} {ask} for")
+        names = _names(verdict.bypassed_approvals)
+        parts.append(f"by break-glass, without the approval that {names} {ask} for")
     left_out = len(verdict.excluded.tenants)
     if left_out:
         parts.append(f"without {left_out} {'tenant' if left_out == 1 else 'tenants'} that said no")

@@ -1,23 +1,23 @@
-"""What the rules are asked about an access, as a value."""
+"""The authorization request that rules are evaluated for, as a value."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class AuthorizationRequest:
-    """Of an access: who, at what, why, from where. The moment is told beside them."""
+    """Who wants to access what, why and from where. The time is passed separately."""
 
     email: str
     roles: frozenset[str]
-    """Platform roles, and those held in any tenant."""
+    """Platform roles and the roles held in any tenant."""
     mfa: bool
-    """Whether a second factor has been shown."""
+    """Whether the person has shown a second factor."""
     surface: str
     reason: str
-    """Its code."""
+    """The reason's code."""
     ticket: str | None
     ip: str | None
-    """As text; what is not an address counts as unknown."""
+    """The IP address as text. Text that is no address counts as unknown."""
 
     def __hash__(self) -> int:
         return hash((self.email, self.surface, self.reason))

@@ -1,10 +1,10 @@
-"""A rule as Cedar policies: what it is about fills two slots, its conditions are the template.
+"""Rules as Cedar policies: the subjects and surfaces fill two slots of a template of conditions.
 
-A rule is never written as text: a template is Cedar's JSON form of a policy
-(https://docs.cedarpolicy.com/policies/json-format.html), the same for all rules with the same
-conditions. An approval is a `forbid` that lets approved accesses pass, and a `permit` for those
-that a
-grant covers: Cedar's own order, in which a `forbid` beats every `permit`, is that of the contract.
+A template is a policy in Cedar's JSON form
+(https://docs.cedarpolicy.com/policies/json-format.html), never text. All rules with the same
+conditions share one template. A rule that requires an approval becomes a `forbid`, which approved
+accesses pass, and a `permit` for accesses that a grant approves. In Cedar a `forbid` beats every
+`permit`, as the contract wants it.
 """
 
 import re
@@ -27,26 +27,26 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 Json = dict[str, Any]
 Part = Literal["deny", "approve", "permit"]
-"""What a policy of a rule says: no; not without an approval; yes."""
+"""What a policy does: it denies, requires an approval, or permits."""
 
 
 class Unreadable(ValueError):
-    """A rule that no policy can be made of: it must be taken for one that denies."""
+    """A rule that cannot be made into policies. Treat it as one that denies."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """One policy of a rule: the template, and what fills its slots."""
+    """One policy of a rule: a template, and the values of its slots."""
 
     part: Part
     template: str
-    """In Cedar's JSON form; the text is its name too, so that equal ones are one."""
+    """The policy in Cedar's JSON form. Equal texts are the same template."""
     subjects: str
     surfaces: str
 
 
 def policies_of(rule: Rule) -> tuple[Policy, ...]:
-    """Raises `Unreadable`."""
+    """The policies that a rule stands for. Raises `Unreadable`."""
     try:
         return tuple(
             Policy(part, template, _subjects(rule), _surfaces(rule))
@@ -79,11 +79,11 @@ def _templates(rule: Rule) -> Iterator[tuple[Part, str]]:
     mfa = _attribute("mfa")
     match rule.effect:
         case "allow":
-            wanted = [_when(mfa)] if rule.mfa else []
-            yield "permit", _template("permit", [*conditions, *wanted])
+            required = [_when(mfa)] if rule.mfa else []
+            yield "permit", _template("permit", [*conditions, *required])
         case "deny":
-            spared = [_unless(mfa)] if rule.mfa else []
-            yield "deny", _template("forbid", [*conditions, *spared])
+            exception = [_unless(mfa)] if rule.mfa else []
+            yield "deny", _template("forbid", [*conditions, *exception])
         case "require_approval":
             yield "approve", _template("forbid", [*conditions, _unless(_attribute("approved"))])
             yield "permit", _template("permit", [*conditions, _when(_attribute("granted"))])
@@ -110,7 +110,7 @@ def _conditions(rule: Rule) -> Iterator[Json]:
     if rule.reasons:
         yield _when(_contains(sorted(set(rule.reasons)), reason))
     elif rule.effect == "allow":
-        # To use break-glass is never permitted by the way: an allowance has to name it.
+        # A rule allows break-glass only if it names that reason.
         yield _unless(_binary("==", reason, _value(BREAK_GLASS)))
     if rule.ticket is not None:
         known = {"has": {"left": {"Var": "context"}, "attr": "ticket"}}
@@ -128,7 +128,10 @@ def _conditions(rule: Rule) -> Iterator[Json]:
 
 
 def _from_networks(rule: Rule) -> Json:
-    """An unknown address is in no network that allows, and in every one that does not."""
+    """Whether the address is in the rule's networks.
+
+    An unknown address never matches a rule that allows, and always matches one that does not.
+    """
     known = {"has": {"left": {"Var": "context"}, "attr": "ip"}}
     inside = _any(
         [
@@ -142,8 +145,8 @@ def _from_networks(rule: Rule) -> Json:
 
 
 def _within(window: Window) -> Json:
-    """Raises `ValueError` for what no clock can show, rather than never or always be so."""
-    zone_of(window.tz)  # raises, where there is none of that name
+    """Whether the local time is in a window. Raises `ValueError` for an impossible window."""
+    zone_of(window.tz)  # raises if there is no such zone
     if not window.days or not set(window.days) <= set(DAYS):
         raise ValueError(f"{window.days} are no days")
     place = {"Value": {"__entity": {"type": "Clock", "id": window.tz}}}
@@ -194,7 +197,7 @@ def _contains(values: list[str], value: Json) -> Json:
 
 
 def _any(bodies: list[Json]) -> Json:
-    """One of them; halved, since Cedar reads no expression that nests deeper than some hundred."""
+    """Any of these expressions, joined as a balanced tree, since Cedar limits the depth."""
     if len(bodies) == 1:
         return bodies[0]
     half = len(bodies) // 2

@@ -1,8 +1,8 @@
-"""Rules as Cedar text, for other tools of Cedar's: the policies that the engine asks, with their
-slots filled, and the entities that they refer to.
+"""Rules as Cedar text, for other Cedar tools.
 
-What people have named stands in annotations, which Cedar writes from their JSON form: no name can
-end a comment or a string and go on as a policy.
+The text has the policies that the engine evaluates, with their slots filled, and the entities that
+they refer to. Names that people have chosen are annotations, which Cedar writes from JSON. So no
+name can end a string or a comment and continue as a policy.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,27 +16,30 @@ from webapp.rules.rule import Rule
 
 
 def policies_text(rules: Iterable[Rule]) -> str:
-    """Raises `Unreadable`, as there is no policy of a rule that cannot be read."""
-    return "\n".join(_text(rule, policy) for rule in _asked(rules) for policy in policies_of(rule))
+    """Write the policies of rules. Raises `Unreadable` for a rule that cannot be read."""
+    effective = _effective(rules)
+    return "\n".join(_text(rule, policy) for rule in effective for policy in policies_of(rule))
 
 
 def entities_text(rules: Iterable[Rule]) -> str:
-    """Whom and which surfaces the policies name, in Cedar's JSON form. Who asks, the surface and
-    the clocks are the question's, and are added to it."""
-    policies = [policy for rule in _asked(rules) for policy in policies_of(rule)]
+    """Write the subjects and surfaces that the policies name, in Cedar's JSON form.
+
+    The principal, the surface and the clocks belong to each request, so they are not included.
+    """
+    policies = [policy for rule in _effective(rules) for policy in policies_of(rule)]
     options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
     return orjson.dumps(entities_of(policies), option=options).decode()
 
 
-def _asked(rules: Iterable[Rule]) -> Iterator[Rule]:
-    """What a tenant allows changes nothing, and the engine does not ask it."""
+def _effective(rules: Iterable[Rule]) -> Iterator[Rule]:
+    """The rules that the engine evaluates: enabled ones, without tenants' rules that allow."""
     for rule in rules:
         if rule.enabled and (rule.tenant is None or rule.effect != "allow"):
             yield rule
 
 
 def _text(rule: Rule, policy: Policy) -> str:
-    """`@id` is the rule's and the part of it that the policy says: one rule may say several."""
+    """Write one policy. Its `@id` names the rule and the part, since a rule may have several."""
     filled = {
         **orjson.loads(policy.template),
         "principal": _in("Subjects", policy.subjects),

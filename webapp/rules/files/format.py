@@ -1,4 +1,4 @@
-"""Rules as a file: YAML in which each rule stands under whose it is.
+"""Files of rules: YAML in which each rule stands under its owner.
 
     platform:
     - name: Staff access
@@ -9,7 +9,7 @@
       - name: Nights
         …
 
-A field at its default is left out. What is written reads back as the same rules.
+A field with its default value is left out. A written file reads back as the same rules.
 """
 
 import re
@@ -31,17 +31,17 @@ from webapp.rules.schemas import RuleCreateSchema, RuleSchema
 from webapp.scope.schemas import SLUG
 
 Draft = Mapping[str, Any]
-"""As the schema loads it, every field there."""
+"""A rule as `RuleCreateSchema` loads it, with every field."""
 
-_NOBODY = UUID(int=0)
+_NO_ID = UUID(int=0)
 _FIELDS = tuple(name for name in RuleCreateSchema().fields if name != "tenant")
 _TENANT = re.compile(r"tenants(\.[^\]]*|\[\d+\])")
-"""The path to a tenant's rules."""
+"""Matches the path to a tenant's rules."""
 _ALWAYS = ("name", "effect", "surfaces")
 
 
 class BadFile(Exception):
-    """What is wrong with a file, a line for each problem, each with the place it is at."""
+    """The problems of a file. The message has one line for each, with its place in the file."""
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
@@ -49,8 +49,8 @@ class BadFile(Exception):
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A rule in a file, and where it stands there."""
+class RuleFileEntry:
+    """A rule in a file, and its place there."""
 
     tenant: str | None
     place: str
@@ -58,20 +58,24 @@ class Entry:
 
     @property
     def key(self) -> tuple[str | None, str]:
-        """What makes it the same rule as one that there is."""
+        """The owner and the name, which identify the rule."""
         return self.tenant, self.draft["name"]
 
 
 @dataclass(frozen=True)
 class RuleFile:
-    entries: tuple[Entry, ...]
+    """The content of a file of rules."""
+
+    entries: tuple[RuleFileEntry, ...]
     owners: frozenset[str | None]
-    """Those that it names, with rules or without: the platform is `None`."""
+    """The owners that the file names, also those without rules. The platform is `None`."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads a time of day as the text it is, which YAML 1.1 takes for a number to base 60, and a
-    moment likewise; refuses a key that is there twice, of which it takes the last."""
+    """YAML loader that reads times as text and refuses duplicate keys.
+
+    YAML 1.1 would read a time of day as a number to base 60, and would keep the last duplicate.
+    """
 
     yaml_implicit_resolvers = {
         first: [
@@ -84,9 +88,9 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
-        for twice in {key for key in keys if isinstance(key, str) and keys.count(key) > 1}:
+        for key in {key for key in keys if isinstance(key, str) and keys.count(key) > 1}:
             raise yaml.constructor.ConstructorError(
-                None, None, f"{twice} is there twice", node.start_mark
+                None, None, f"{key} is there twice", node.start_mark
             )
         return super().construct_mapping(node, deep)
 
@@ -97,7 +101,7 @@ _Loader.add_implicit_resolver(
 
 
 class _Dumper(yaml.SafeDumper):
-    """Escapes what is not printed: some of it, between single quotes, YAML folds into a space."""
+    """YAML dumper that escapes unprintable text, which YAML might otherwise fold into a space."""
 
     def represent_str(self, text: str) -> yaml.ScalarNode:
         style = None if text.replace("\n", "").isprintable() else '"'
@@ -108,7 +112,7 @@ _Dumper.add_representer(str, _Dumper.represent_str)
 
 
 class RuleFileSchema(Schema):
-    """A file as a whole. Where a rule stands says whose it is."""
+    """A file of rules. A rule's place in the file names its owner."""
 
     platform = fields.List(fields.Nested(RuleCreateSchema(exclude=("tenant",))))
     tenants = fields.Dict(
@@ -119,7 +123,7 @@ class RuleFileSchema(Schema):
 
 
 def read_file(text: str) -> RuleFile:
-    """Raises `BadFile`."""
+    """Read a file of rules. Raises `BadFile`."""
     try:
         found: dict[str, Any] = RuleFileSchema().load(_parse(text) or {})
     except ma.ValidationError as error:
@@ -128,18 +132,18 @@ def read_file(text: str) -> RuleFile:
     if "platform" in found:
         owners[None] = found["platform"]
     entries = tuple(
-        Entry(tenant, f"{_place_of(tenant)}[{number}]", draft)
+        RuleFileEntry(tenant, f"{_place_of(tenant)}[{number}]", draft)
         for tenant, drafts in owners.items()
         for number, draft in enumerate(drafts)
     )
-    problems = [*_doubled(entries), *_impossible(entries)]
+    problems = [*_duplicates(entries), *_contradictions(entries)]
     if problems:
         raise BadFile(problems)
     return RuleFile(entries, frozenset(owners))
 
 
 def read_draft(text: str) -> Draft:
-    """A file with one rule, whose `tenant` it may name; raises `BadFile`."""
+    """Read a file with one rule, which may name its `tenant`. Raises `BadFile`."""
     try:
         draft: Draft = RuleCreateSchema().load(_parse(text) or {})
     except ma.ValidationError as error:
@@ -148,7 +152,10 @@ def read_draft(text: str) -> Draft:
 
 
 def write_file(rules: Iterable[Rule], owners: Iterable[str | None] = ()) -> str:
-    """The same rules are always the same text. `owners` are named though they have no rules."""
+    """Write rules as YAML; the same rules always give the same text.
+
+    The file names each of `owners`, even if they have no rules.
+    """
     by_owner: dict[str | None, list[Rule]] = {owner: [] for owner in owners}
     for rule in rules:
         by_owner.setdefault(rule.tenant, []).append(rule)
@@ -162,13 +169,13 @@ def write_file(rules: Iterable[Rule], owners: Iterable[str | None] = ()) -> str:
 
 
 def wire_of(rule: Rule) -> dict[str, Any]:
-    """What a client may write of it, as on the wire."""
+    """The fields of a rule that clients write, as on the wire."""
     dumped: dict[str, Any] = RuleSchema().dump(rule)
     return {name: dumped[name] for name in _FIELDS}
 
 
 def wire_of_draft(draft: Draft, tenant: str | None) -> dict[str, Any]:
-    return wire_of(rule_of_draft(draft, _NOBODY, tenant))
+    return wire_of(rule_of_draft(draft, _NO_ID, tenant))
 
 
 def _parse(text: str) -> Any:
@@ -193,31 +200,31 @@ def _entry(rule: Rule) -> dict[str, Any]:
 
 @cache
 def _defaults() -> dict[str, Any]:
-    """The fields of a draft that says no more than it has to."""
+    """The fields of a draft that names only the required ones."""
     return wire_of_draft(
         RuleCreateSchema().load({"name": "-", "effect": "deny", "surfaces": ["*"]}), None
     )
 
 
-def _doubled(entries: Iterable[Entry]) -> Iterator[str]:
+def _duplicates(entries: Iterable[RuleFileEntry]) -> Iterator[str]:
     places: dict[tuple[str | None, str], str] = {}
     for entry in entries:
         first = places.setdefault(entry.key, entry.place)
         if first != entry.place:
-            yield f"{entry.place}.name: It is that of {first} too."
+            yield f"{entry.place}.name: {first} has the same name."
 
 
-def _impossible(entries: Iterable[Entry]) -> Iterator[str]:
+def _contradictions(entries: Iterable[RuleFileEntry]) -> Iterator[str]:
     for entry in entries:
         try:
-            rule_of_draft(entry.draft, _NOBODY, entry.tenant)
+            rule_of_draft(entry.draft, _NO_ID, entry.tenant)
         except Invalid as error:
-            for name, said in (error.errors or {}).items():
-                yield f"{entry.place}.{name}: {' '.join(said)}"
+            for name, problems in (error.errors or {}).items():
+                yield f"{entry.place}.{name}: {' '.join(problems)}"
 
 
 def _problems(messages: Any, path: str = "") -> Iterator[str]:
-    """Each with the path to what it is about."""
+    """The problems, each with the path to the field that has it."""
     if isinstance(messages, Mapping):
         for key, inner in messages.items():
             if isinstance(key, int):
@@ -227,8 +234,8 @@ def _problems(messages: Any, path: str = "") -> Iterator[str]:
             else:
                 yield from _problems(inner, f"{path}.{key}" if path else str(key))
     else:
-        said = " ".join(map(str, messages)) if isinstance(messages, list) else str(messages)
-        yield f"{path or 'the file'}: {said}"
+        text = " ".join(map(str, messages)) if isinstance(messages, list) else str(messages)
+        yield f"{path or 'the file'}: {text}"
 
 
 def _place_of(tenant: str | None) -> str:

@@ -1,6 +1,6 @@
-"""Rules between the database and a file: what an import would do, and doing it.
+"""Export and import of rules: find rules for a file, plan an import, and carry it out.
 
-It runs in the scope that the session is in; nothing here commits.
+Functions here run in the session's scope and do not commit.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -15,7 +15,13 @@ from webapp.extensions import db
 from webapp.http.errors import AppError, Conflict, NotFound, Stale
 from webapp.identity.models import Tenant
 from webapp.rules import service
-from webapp.rules.files.format import BadFile, Entry, RuleFile, wire_of, wire_of_draft
+from webapp.rules.files.format import (
+    BadFile,
+    RuleFile,
+    RuleFileEntry,
+    wire_of,
+    wire_of_draft,
+)
 from webapp.rules.mapping import candidate_of
 from webapp.rules.models import RuleRow
 from webapp.rules.rule import Rule
@@ -23,12 +29,12 @@ from webapp.rules.rule import Rule
 Kind = Literal["created", "changed", "deleted"]
 
 _TAKE_TURNS = 3_318_207_745_910_262_441
-"""Any number that no other advisory lock has."""
+"""The key of an advisory lock, so that imports run one after the other."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A field, as on the wire."""
+    """A changed field, with its values as on the wire."""
 
     field: str
     before: Any
@@ -37,7 +43,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Step:
-    """What becomes of one rule."""
+    """What an import does to one rule."""
 
     kind: Kind
     tenant: str | None
@@ -47,7 +53,9 @@ class Step:
 
 @dataclass(frozen=True)
 class Creation:
-    entry: Entry
+    """A rule to add."""
+
+    entry: RuleFileEntry
 
     @property
     def step(self) -> Step:
@@ -56,7 +64,9 @@ class Creation:
 
 @dataclass(frozen=True)
 class Amendment:
-    entry: Entry
+    """A rule to change."""
+
+    entry: RuleFileEntry
     rule: Rule
     differences: tuple[Difference, ...]
 
@@ -71,6 +81,8 @@ class Amendment:
 
 @dataclass(frozen=True)
 class Deletion:
+    """A rule to delete."""
+
     rule: Rule
 
     @property
@@ -80,6 +92,8 @@ class Deletion:
 
 @dataclass(frozen=True)
 class Plan:
+    """The changes that make the stored rules those of a file."""
+
     creations: tuple[Creation, ...]
     amendments: tuple[Amendment, ...]
     deletions: tuple[Deletion, ...]
@@ -95,9 +109,9 @@ class Plan:
 
 
 def find_rules(owners: Collection[str | None] | None = None) -> list[Rule]:
-    """The rules of these owners, by their slugs and `None` for the platform, or everybody's.
+    """Find the rules of these owners, or of all. Tenants are named by slug, the platform is `None`.
 
-    Raises `NotFound` for a tenant that is not there, `Conflict` where a rule cannot be read.
+    Raises `NotFound` for an unknown tenant, and `Conflict` if a rule cannot be read.
     """
     statement = (
         select(RuleRow, Tenant.slug)
@@ -110,52 +124,56 @@ def find_rules(owners: Collection[str | None] | None = None) -> list[Rule]:
         unknown = slugs - set(db.session.scalars(select(Tenant.slug).where(Tenant.slug.in_(slugs))))
         if unknown:
             raise NotFound(f"There is no tenant {min(unknown)}.")
-        theirs = [Tenant.slug.in_(slugs), *([RuleRow.tenant_id.is_(None)] * (None in owners))]
-        statement = statement.where(or_(*theirs))
+        conditions = [Tenant.slug.in_(slugs), *([RuleRow.tenant_id.is_(None)] * (None in owners))]
+        statement = statement.where(or_(*conditions))
     return [_readable(row, slug) for row, slug in db.session.execute(statement)]
 
 
 def plan_import(file: RuleFile, *, prune: bool) -> Plan:
-    """A rule of the same owner and name is the same rule. `prune` deletes those that the file does
-    not have, of the owners that it names."""
-    there = {(rule.tenant, rule.name): rule for rule in find_rules(file.owners)}
+    """Plan an import. A rule is identified by its owner and name.
+
+    `prune` also deletes the rules that the file lacks, of each owner that it names.
+    """
+    existing = {(rule.tenant, rule.name): rule for rule in find_rules(file.owners)}
     creations, amendments, unchanged = [], [], 0
     for entry in file.entries:
-        rule = there.pop(entry.key, None)
+        rule = existing.pop(entry.key, None)
         if rule is None:
             creations.append(Creation(entry))
         elif differences := tuple(_differences(rule, entry)):
             amendments.append(Amendment(entry, rule, differences))
         else:
             unchanged += 1
-    deletions = tuple(map(Deletion, there.values())) if prune else ()
+    deletions = tuple(map(Deletion, existing.values())) if prune else ()
     return Plan(tuple(creations), tuple(amendments), deletions, unchanged)
 
 
 def carry_out(scope: Scope, plan: Plan, by: str) -> None:
-    """All of it, or an exception: `BadFile` where what is asked cannot be, `Stale` where a rule has
-    been changed since it was planned.
+    """Carry out a whole plan, or raise.
 
-    What is deleted goes last, so that what takes its place is there before.
+    Raises `BadFile` if a change is refused, and `Stale` if a rule has changed since the plan was
+    made. Rules are deleted last, so that their replacements exist before.
     """
     _lock(plan)
     for creation in plan.creations:
         entry = creation.entry
-        with _placed(entry.place):
+        with _errors_at(entry.place):
             service.create_rule(scope, {**entry.draft, "tenant": entry.tenant}, by)
     for amendment in plan.amendments:
         rule = amendment.rule
-        with _placed(amendment.entry.place):
+        with _errors_at(amendment.entry.place):
             service.update_rule(rule.id, _unchanged_since(rule), amendment.changes, by)
     for deletion in plan.deletions:
         rule = deletion.rule
-        with _placed(f"{rule.tenant or 'the platform'}'s rule {rule.name!r}"):
+        with _errors_at(f"{rule.tenant or 'the platform'}'s rule {rule.name!r}"):
             service.delete_rule(rule.id, _unchanged_since(rule), by)
 
 
 def _lock(plan: Plan) -> None:
-    """Lock the rules of a plan before the first of them is changed, for one import at a time: so it
-    cannot deadlock with another import, nor with requests, which lock one rule each."""
+    """Lock all rules of a plan before the first change.
+
+    Imports take turns, and a request locks only one rule. So an import cannot deadlock.
+    """
     db.session.execute(select(func.pg_advisory_xact_lock(_TAKE_TURNS)))
     ids = [change.rule.id for change in plan.amendments]
     ids += [deletion.rule.id for deletion in plan.deletions]
@@ -165,8 +183,8 @@ def _lock(plan: Plan) -> None:
 
 
 @contextmanager
-def _placed(place: str) -> Iterator[None]:
-    """Says of what is refused where it stands."""
+def _errors_at(place: str) -> Iterator[None]:
+    """Name the place in the file when a change is refused."""
     try:
         yield
     except Stale:
@@ -183,7 +201,7 @@ def _unchanged_since(rule: Rule) -> Callable[[int], None]:
     return check
 
 
-def _differences(rule: Rule, entry: Entry) -> Iterator[Difference]:
+def _differences(rule: Rule, entry: RuleFileEntry) -> Iterator[Difference]:
     after = wire_of_draft(entry.draft, entry.tenant)
     for name, before in wire_of(rule).items():
         if before != after[name]:

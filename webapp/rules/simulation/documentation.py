@@ -1,4 +1,7 @@
-"""Examples for the API's description: a draft rule, tried on the accesses of the last month."""
+"""Examples and field descriptions for simulations in the API's description.
+
+In the examples a draft rule is tried on the accesses of the last month.
+"""
 
 from typing import Any
 
@@ -29,52 +32,52 @@ SIMULATION: dict[str, Any] = {
 }
 
 DESCRIBED_ACCESS_FIELDS: Fields = {
-    "email": "Who makes the access.",
-    "roles": "The roles that they hold.",
-    "mfa": "Whether they have shown a second factor.",
-    "surface": "What they access.",
-    "reason": "The code of their reason.",
-    "ticket": "The ticket of their reason.",
-    "ip": "Where they are; null, or absent: unknown.",
+    "email": "The e-mail address of the person who makes the access.",
+    "roles": "The roles that the person holds.",
+    "mfa": "Whether the person has shown a second factor.",
+    "surface": "The surface that the person uses.",
+    "reason": "The code of the person's reason.",
+    "ticket": "The ticket of the person's reason.",
+    "ip": "The person's IP address; null or absent if it is unknown.",
 }
 SIMULATE_FIELDS: Fields = {
-    "rule": "The draft; null, or absent, where a rule is removed.",
+    "rule": "The draft; null or absent if a rule is removed.",
     "replaces": "The id of the rule that the draft replaces or that is removed.",
-    "remove": "Whether the rule of `replaces` is removed.",
-    "access": "An access to try it on.",
-    "days": "Try it on the accesses of this many days.",
+    "remove": "Whether the rule that `replaces` names is removed.",
+    "access": "An access to try the draft on.",
+    "days": "Try the draft on the recorded accesses of this many days.",
 }
 DECISION_VIEW_FIELDS: Fields = {
     "effect": "The decision.",
     "explanation": "Why, in a sentence.",
-    "rule_ids": "The rules that made it so.",
-    "excluded_count": "How many tenants an access to all leaves out; null in a tenant's scope.",
-    "excluded_tenant_ids": "Which tenants an access to all leaves out; null in a tenant's scope.",
-    "excluded": "Whether an access to all leaves this tenant out; null in the scope `global`.",
+    "rule_ids": "The rules that decided.",
+    "excluded_count": "How many tenants an access to all leaves out. Null in a tenant's scope.",
+    "excluded_tenant_ids": "Which tenants an access to all leaves out. Null in a tenant's scope.",
+    "excluded": "Whether an access to all leaves this tenant out. Null in the scope `global`.",
 }
 COMPARISON_FIELDS: Fields = {
-    "before": "By the rules there are.",
-    "after": "With the draft, or without the rule that is removed.",
+    "before": "The decision by the current rules.",
+    "after": "The decision with the draft, or without the rule that is removed.",
 }
 SHIFT_FIELDS: Fields = {
     "accesses": "How many accesses changed in this way.",
 }
 AFFECTED_FIELDS: Fields = {
-    "actor": "An e-mail address.",
-    "accesses": "How many of their accesses would change.",
+    "actor": "The e-mail address of a person.",
+    "accesses": "How many of this person's accesses would change.",
 }
 CHANGED_FIELDS: Fields = {
     "id": "The id of the access's audit event.",
 }
 REPLAY_FIELDS: Fields = {
     "examined": "How many accesses were tried.",
-    "changed": "How many would be decided otherwise.",
-    "truncated": "Whether there were more accesses than were tried: the newest were.",
-    "shifts": "The changes, by what was decided and what would be.",
-    "actors": "Whose accesses would change.",
+    "changed": "How many accesses would be decided differently.",
+    "truncated": "Whether there were more accesses, of which only the newest were tried.",
+    "shifts": "The changes, counted by the decision before and after.",
+    "actors": "The people whose accesses would change.",
     "accesses": "Accesses that would change.",
 }
 SIMULATION_FIELDS: Fields = {
-    "access": "The described access; null where past accesses were tried.",
-    "past": "The past accesses; null where a described one was tried.",
+    "access": "The decisions on the described access; null if past accesses were tried.",
+    "past": "What would change of past accesses; null if a described access was tried.",
 }

@@ -1,19 +1,18 @@
-"""Accesses of the past, as rules are asked about them again, and what of an access rules tell
-apart."""
+"""The history of accesses that rules decided, read from the ledger to be decided again."""
 
-import re
-from bisect import bisect_right
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from functools import cached_property
-from ipaddress import IPv4Network, IPv6Network
+from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
-from webapp.http.addresses import address, network
+from sqlalchemy import select
+
+from webapp.audit.models import AuditEventRow
+from webapp.extensions import db
 from webapp.rules.engine.request import AuthorizationRequest
-from webapp.rules.engine.templates import BREAK_GLASS, minutes_of, zone_of
-from webapp.rules.rule import Rule
+
+BATCH = 1000
 
 
 @dataclass(frozen=True)
@@ -21,96 +20,77 @@ class PastAccess:
     """An access that the ledger has a record of."""
 
     id: UUID
-    """Its event's."""
+    """The id of its audit event."""
     at: datetime
     request: AuthorizationRequest
     everywhere: bool
+    """Whether it was an access to all tenants."""
     tenant_id: UUID | None
-    """`None` for all tenants, or for one that is not there."""
+    """`None` for all tenants, and for a tenant that does not exist."""
     approved: bool
-    """Whether it rested on grants."""
+    """Whether grants approved it."""
 
 
-class RequestClasses:
-    """What these rules tell apart: they say the same of accesses of one class.
+def read_history(since: datetime) -> Iterator[PastAccess]:
+    """Read the elevations that the session's scope sees, also changes, the newest first."""
+    event = AuditEventRow.event
+    statement = (
+        select(
+            AuditEventRow.id,
+            AuditEventRow.occurred_at,
+            AuditEventRow.actor_email,
+            AuditEventRow.surface,
+            AuditEventRow.reason_code,
+            AuditEventRow.ticket,
+            AuditEventRow.scope_kind,
+            AuditEventRow.tenant,
+            AuditEventRow.tenant_id,
+            AuditEventRow.effect,
+            event["actor"].label("actor"),
+            event["request"]["ip"].label("ip"),
+            event["decision"]["grant_ids"].label("grant_ids"),
+            event["decision"]["policy_version"].label("policy_version"),
+        )
+        .where(
+            AuditEventRow.occurred_at >= since,
+            AuditEventRow.kind.in_(("access", "change")),
+            AuditEventRow.reason_code.is_not(None),
+        )
+        .order_by(AuditEventRow.occurred_at.desc(), AuditEventRow.id.desc())
+        .execution_options(yield_per=BATCH)
+    )
+    for row in db.session.execute(statement):
+        roles: Sequence[str] = row.actor["roles"]
+        if _was_decided_by_rules(row, roles):
+            yield _access(row, roles)
 
-    Ten thousand accesses with as many tickets fall into few classes where one rule asks for
-    `INC-*`, and each class has to be decided once.
+
+def _was_decided_by_rules(row: Any, roles: Sequence[str]) -> bool:
+    """Whether rules decided an access.
+
+    They do not in the actor's own tenant, nor if none of the actor's roles may elevate at all.
     """
-
-    def __init__(self, rules: Iterable[Rule]) -> None:
-        self._rules = tuple(rules)
-        self._tickets: dict[str | None, Hashable] = {None: None}
-        self._addresses: dict[str | None, Hashable] = {None: None}
-
-    def class_of(self, request: AuthorizationRequest, at: datetime) -> Hashable:
-        email = request.email.lower()
-        if request.ticket not in self._tickets:
-            self._tickets[request.ticket] = self._tell_ticket(request.ticket or "")
-        if request.ip not in self._addresses:
-            self._addresses[request.ip] = self._tell_address(request.ip)
-        return (
-            email if email in self._users else None,
-            request.roles & self._roles,
-            request.mfa and self._asks_for_mfa,
-            request.surface,
-            request.reason if request.reason in self._reasons else None,
-            self._tickets[request.ticket],
-            self._addresses[request.ip],
-            bisect_right(self._moments, at),
-            tuple(_tell_time(zone, minutes, at) for zone, minutes in self._clocks),
-        )
-
-    def _tell_ticket(self, ticket: str) -> Hashable:
-        return frozenset(glob for glob in self._globs if glob.fullmatch(ticket))
-
-    def _tell_address(self, text: str | None) -> Hashable:
-        known = address(text)
-        return None if known is None else frozenset(n for n in self._networks if known in n)
-
-    @cached_property
-    def _users(self) -> frozenset[str]:
-        return frozenset(user.lower() for rule in self._rules for user in rule.subjects.users)
-
-    @cached_property
-    def _roles(self) -> frozenset[str]:
-        return frozenset(role for rule in self._rules for role in rule.subjects.roles)
-
-    @cached_property
-    def _asks_for_mfa(self) -> bool:
-        return any(rule.mfa for rule in self._rules)
-
-    @cached_property
-    def _reasons(self) -> frozenset[str]:
-        return frozenset({BREAK_GLASS}.union(*(rule.reasons for rule in self._rules)))
-
-    @cached_property
-    def _globs(self) -> frozenset[re.Pattern[str]]:
-        return frozenset(
-            re.compile(".*".join(map(re.escape, rule.ticket.split("*"))), re.DOTALL)
-            for rule in self._rules
-            if rule.ticket is not None
-        )
-
-    @cached_property
-    def _networks(self) -> frozenset[IPv4Network | IPv6Network]:
-        return frozenset(network(text) for rule in self._rules for text in rule.networks)
-
-    @cached_property
-    def _moments(self) -> list[datetime]:
-        ends = {moment for rule in self._rules for moment in (rule.starts_at, rule.ends_at)}
-        return sorted(moment for moment in ends if moment is not None)
-
-    @cached_property
-    def _clocks(self) -> list[tuple[str, list[int]]]:
-        """The minutes of the day at which windows begin and end, by their time zones."""
-        minutes: dict[str, set[int]] = {}
-        for window in (window for rule in self._rules for window in rule.windows):
-            ends = map(minutes_of, (window.begins, window.ends))
-            minutes.setdefault(window.tz, set()).update(ends)
-        return [(zone, sorted(found)) for zone, found in sorted(minutes.items())]
+    in_own_tenant = row.tenant is not None and any(r.startswith(f"{row.tenant}:") for r in roles)
+    refused_by_role = row.effect == "denied" and row.policy_version is None
+    return not in_own_tenant and not refused_by_role
 
 
-def _tell_time(zone: str, minutes: list[int], at: datetime) -> Hashable:
-    local = at.astimezone(zone_of(zone))
-    return local.weekday(), bisect_right(minutes, local.hour * 60 + local.minute)
+def _access(row: Any, roles: Sequence[str]) -> PastAccess:
+    request = AuthorizationRequest(
+        email=row.actor_email,
+        # A role in a tenant is recorded as `tenant:role`; rules name only the role.
+        roles=frozenset(role.rpartition(":")[2] for role in roles),
+        mfa=row.actor.get("mfa", False),
+        surface=row.surface,
+        reason=row.reason_code,
+        ticket=row.ticket,
+        ip=row.ip,
+    )
+    return PastAccess(
+        id=row.id,
+        at=row.occurred_at.astimezone(UTC),
+        request=request,
+        everywhere=row.scope_kind == "global",
+        tenant_id=row.tenant_id,
+        approved=bool(row.grant_ids),
+    )

@@ -1,4 +1,4 @@
-"""What a proposed rule would have changed: verdicts without it and with it, compared."""
+"""Replays: past accesses decided without a proposed rule and with it, and the differences."""
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
@@ -15,16 +15,20 @@ from webapp.rules.engine.evaluate import (
     RuleSet,
     Verdict,
     decide,
-    nothing_granted,
+    find_no_grant,
     prepare,
 )
 from webapp.rules.engine.request import AuthorizationRequest
 from webapp.rules.rule import Rule, surfaces_covering
-from webapp.rules.simulation.history import PastAccess, RequestClasses
+from webapp.rules.simulation.history import PastAccess
+from webapp.rules.simulation.request_classes import RequestClasses
 
 ReplayOutcome = Literal["allowed", "denied", "approval_required", "included", "excluded"]
-"""Of an access to all tenants, where a tenant's rule is proposed: whether that tenant is left
-out."""
+"""How an access comes out.
+
+`included` and `excluded` are for an access to all tenants, if a tenant's rule is proposed: they say
+whether that tenant is left out.
+"""
 
 DRAFT: UUID = UUID(int=0)
 """The id of a draft that replaces no rule."""
@@ -36,30 +40,32 @@ _NONE = (NO_RULES, NO_RULES)
 _FOREVER = datetime.max.replace(tzinfo=UTC)
 
 ReadRules = Callable[[UUID | None, str], RuleSet]
-"""The rules of a tenant, or of the platform, that cover a surface."""
+"""Read the rules of a tenant, or of the platform, that cover a surface."""
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A draft among the rules that there are, in the place of one of them, or one taken away."""
+    """A proposed change: a new rule, a rule in the place of another, or the removal of a rule."""
 
     tenant_id: UUID | None
-    """Whose rule it is; `None` for the platform's."""
+    """The owner of the rule; `None` for the platform."""
     replaces: UUID | None
     rule: Rule | None
-    """`None` where the rule is to be removed."""
+    """`None` if the rule is to be removed."""
 
     def among(self, rules: RuleSet, surface: str) -> RuleSet:
-        """These rules of its owner's as they would be; the same set where it makes no difference
-        on this surface."""
-        there = (*rules.candidates, *rules.unreadable)
-        others = [candidate for candidate in there if candidate.id != self.replaces]
-        if self.rule is not None and self._speaks(self.rule, surface):
-            return prepare([*others, Candidate(self.rule.id, self.tenant_id, self.rule)])
-        return prepare(others) if len(others) < len(there) else rules
+        """Apply the change to the owner's rules on a surface.
 
-    def _speaks(self, rule: Rule, surface: str) -> bool:
-        """What a tenant allows changes nothing."""
+        Returns the same set if the change makes no difference there.
+        """
+        current = (*rules.candidates, *rules.unreadable)
+        others = [candidate for candidate in current if candidate.id != self.replaces]
+        if self.rule is not None and self._has_effect(self.rule, surface):
+            return prepare([*others, Candidate(self.rule.id, self.tenant_id, self.rule)])
+        return prepare(others) if len(others) < len(current) else rules
+
+    def _has_effect(self, rule: Rule, surface: str) -> bool:
+        """Whether the rule can decide on a surface. A tenant's rule that allows never does."""
         narrows = self.tenant_id is None or rule.effect != "allow"
         covers = not set(surfaces_covering(surface)).isdisjoint(rule.surfaces)
         return rule.enabled and narrows and covers
@@ -67,10 +73,10 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Changed:
-    """An access that would have come out otherwise."""
+    """An access that would have come out differently."""
 
     id: UUID
-    """Its event's."""
+    """The id of its audit event."""
     occurred_at: datetime
     actor: str
     surface: str
@@ -81,6 +87,8 @@ class Changed:
 
 @dataclass(frozen=True)
 class Shift:
+    """How many accesses change from one outcome to another."""
+
     before: ReplayOutcome
     after: ReplayOutcome
     accesses: int
@@ -88,28 +96,30 @@ class Shift:
 
 @dataclass(frozen=True)
 class Affected:
+    """How many accesses of one actor change."""
+
     actor: str
     accesses: int
 
 
 @dataclass(frozen=True)
 class Replay:
-    """What the proposal would have changed of the accesses of the past."""
+    """What a proposal would have changed about past accesses."""
 
     examined: int
     changed: int
     truncated: bool
-    """There were more accesses than were examined: the newest were."""
+    """Whether there were more accesses, of which only the newest were examined."""
     shifts: tuple[Shift, ...]
     actors: tuple[Affected, ...]
-    """Those with the most accesses changed."""
+    """The actors with the most changed accesses."""
     accesses: tuple[Changed, ...]
-    """The newest of those changed."""
+    """The newest changed accesses."""
 
 
 @dataclass(frozen=True)
-class Sets:
-    """The rules that decide on one surface in one place."""
+class ApplicableRules:
+    """The rules that decide accesses to one surface and one target."""
 
     platform: RuleSet
     tenants: RuleSet
@@ -120,38 +130,42 @@ class Sets:
         at: datetime,
         *,
         everywhere: bool,
-        covers: FindGrant = nothing_granted,
+        find_grant: FindGrant = find_no_grant,
     ) -> Verdict:
         return decide(
-            self.platform, self.tenants, request, at, everywhere=everywhere, covers=covers
+            self.platform, self.tenants, request, at, everywhere=everywhere, find_grant=find_grant
         )
 
-    def changed_by(self, proposal: Proposal, surface: str) -> "Sets":
-        """The same value where it makes no difference. A tenant's proposal is among `tenants`,
-        which are that tenant's or everybody's."""
-        ours = proposal.tenant_id is None
-        before = self.platform if ours else self.tenants
+    def changed_by(self, proposal: Proposal, surface: str) -> "ApplicableRules":
+        """Apply a proposal. Returns the same value if it makes no difference.
+
+        A tenant's proposal requires that `tenants` holds this tenant's rules.
+        """
+        is_platform = proposal.tenant_id is None
+        before = self.platform if is_platform else self.tenants
         after = proposal.among(before, surface)
         if after is before:
             return self
-        return Sets(after, self.tenants) if ours else Sets(self.platform, after)
+        if is_platform:
+            return ApplicableRules(after, self.tenants)
+        return ApplicableRules(self.platform, after)
 
 
 def replay(
     accesses: Iterable[PastAccess], proposal: Proposal, read: ReadRules, *, truncated: bool
 ) -> Replay:
-    """`accesses` come the newest first."""
-    benches = _Evaluators(proposal, read)
+    """Decide past accesses without a proposal and with it. `accesses` come the newest first."""
+    evaluators = _Evaluators(proposal, read)
     shifts: Counter[tuple[ReplayOutcome, ReplayOutcome]] = Counter()
     actors: Counter[str] = Counter()
     named: list[Changed] = []
     examined = 0
     for access in accesses:
         examined += 1
-        bench = benches.of(access)
-        if bench is None:
+        evaluator = evaluators.find(access)
+        if evaluator is None:
             continue
-        before, after = bench.compare(access)
+        before, after = evaluator.compare(access)
         if before == after:
             continue
         shifts[before, after] += 1
@@ -162,79 +176,89 @@ def replay(
         examined=examined,
         changed=shifts.total(),
         truncated=truncated,
-        shifts=tuple(Shift(*kind, accesses) for kind, accesses in shifts.most_common()),
+        shifts=tuple(Shift(*pair, accesses) for pair, accesses in shifts.most_common()),
         actors=tuple(Affected(*counted) for counted in actors.most_common(NAMED_ACTORS)),
         accesses=tuple(named),
     )
 
 
 class _Evaluators:
-    """A bench for each place at which the proposal may make a difference. Tenants without rules of
-    their own are one place."""
+    """One evaluator for each surface and target on which the proposal may make a difference.
+
+    Tenants without rules of their own share one.
+    """
 
     def __init__(self, proposal: Proposal, read: ReadRules) -> None:
         self._proposal = proposal
         self._read = read
         self._sets: dict[tuple[UUID | None, str], tuple[RuleSet, RuleSet]] = {}
-        self._benches: dict[Hashable, _Evaluator] = {}
+        self._evaluators: dict[Hashable, _Evaluator] = {}
 
-    def of(self, access: PastAccess) -> "_Evaluator | None":
-        """Of an access to all tenants only the platform's rules may make a difference, and those of
-        the tenant whose rule is proposed."""
-        surface, whose = access.request.surface, access.tenant_id
+    def find(self, access: PastAccess) -> "_Evaluator | None":
+        """The evaluator for an access; `None` if the proposal makes no difference to it.
+
+        For an access to all tenants only two owners' rules can make a difference: the platform's,
+        and those of the tenant whose rule is proposed.
+        """
+        surface, tenant_id = access.request.surface, access.tenant_id
         if access.everywhere:
-            whose = self._proposal.tenant_id
-        if self._proposal.tenant_id not in (None, whose):
+            tenant_id = self._proposal.tenant_id
+        if self._proposal.tenant_id not in (None, tenant_id):
             return None
-        ours = self._before_and_after(None, surface)
-        theirs = _NONE if whose is None else self._before_and_after(whose, surface)
-        if ours[0] is ours[1] and theirs[0] is theirs[1]:
+        platform = self._before_and_after(None, surface)
+        tenant = _NONE if tenant_id is None else self._before_and_after(tenant_id, surface)
+        if platform[0] is platform[1] and tenant[0] is tenant[1]:
             return None
-        place = (surface, access.everywhere, id(theirs[0]))
-        if place not in self._benches:
-            before, after = Sets(ours[0], theirs[0]), Sets(ours[1], theirs[1])
-            self._benches[place] = _Evaluator(self._proposal.tenant_id, before, after)
-        return self._benches[place]
+        key = (surface, access.everywhere, id(tenant[0]))
+        if key not in self._evaluators:
+            before = ApplicableRules(platform[0], tenant[0])
+            after = ApplicableRules(platform[1], tenant[1])
+            self._evaluators[key] = _Evaluator(self._proposal.tenant_id, before, after)
+        return self._evaluators[key]
 
-    def _before_and_after(self, whose: UUID | None, surface: str) -> tuple[RuleSet, RuleSet]:
-        found = self._sets.get((whose, surface))
+    def _before_and_after(self, tenant_id: UUID | None, surface: str) -> tuple[RuleSet, RuleSet]:
+        found = self._sets.get((tenant_id, surface))
         if found is None:
-            before = self._read(whose, surface)
-            ours = whose == self._proposal.tenant_id
-            after = self._proposal.among(before, surface) if ours else before
-            found = self._sets[whose, surface] = before, after
+            before = self._read(tenant_id, surface)
+            is_owner = tenant_id == self._proposal.tenant_id
+            after = self._proposal.among(before, surface) if is_owner else before
+            found = self._sets[tenant_id, surface] = before, after
         return found
 
 
 class _Evaluator:
-    """Judges the accesses to one place, each class of them once."""
+    """Decides the accesses to one surface and target, once for each class of requests."""
 
-    def __init__(self, whose: UUID | None, before: Sets, after: Sets) -> None:
+    def __init__(
+        self, owner_id: UUID | None, before: ApplicableRules, after: ApplicableRules
+    ) -> None:
         every = (before.platform, before.tenants, after.platform, after.tenants)
-        asked = [c.rule for rules in every for c in rules.candidates if c.rule is not None]
-        self._whose, self._before, self._after = whose, before, after
-        self._distinctions = RequestClasses(asked)
+        self._owner_id, self._before, self._after = owner_id, before, after
+        self._classes = RequestClasses(
+            c.rule for rules in every for c in rules.candidates if c.rule is not None
+        )
         self._known: dict[Hashable, tuple[ReplayOutcome, ReplayOutcome]] = {}
 
     def compare(self, access: PastAccess) -> tuple[ReplayOutcome, ReplayOutcome]:
-        kind = (access.approved, self._distinctions.class_of(access.request, access.at))
-        found = self._known.get(kind)
+        request_class = (access.approved, self._classes.class_of(access.request, access.at))
+        found = self._known.get(request_class)
         if found is None:
             found = self._decide(self._before, access), self._decide(self._after, access)
-            self._known[kind] = found
+            self._known[request_class] = found
         return found
 
-    def _decide(self, sets: Sets, access: PastAccess) -> ReplayOutcome:
-        covers = _approved if access.approved else nothing_granted
-        verdict = sets.decide(
-            access.request, access.at, everywhere=access.everywhere, covers=covers
+    def _decide(self, rules: ApplicableRules, access: PastAccess) -> ReplayOutcome:
+        find_grant = _find_past_grant if access.approved else find_no_grant
+        verdict = rules.decide(
+            access.request, access.at, everywhere=access.everywhere, find_grant=find_grant
         )
-        if not access.everywhere or self._whose is None or verdict.ruling != "allowed":
+        if not access.everywhere or self._owner_id is None or verdict.ruling != "allowed":
             return verdict.ruling
-        return "excluded" if self._whose in verdict.excluded.tenants else "included"
+        return "excluded" if self._owner_id in verdict.excluded.tenants else "included"
 
 
-def _approved(_: Candidate) -> GrantMatch:
+def _find_past_grant(_: Candidate) -> GrantMatch:
+    """A grant without an end, for an access that grants approved at the time."""
     return GrantMatch(DRAFT, _FOREVER)
 
 

@@ -1,4 +1,4 @@
-"""Simulations on the wire."""
+"""Schemas of simulations."""
 
 from typing import Any, get_args
 
@@ -33,18 +33,18 @@ class DescribedAccessSchema(Schema):
     ticket = Text(load_default=None, allow_none=True, validate=validate.Length(1, MAX_TICKET))
     ip = Text(load_default=None, allow_none=True, validate=validate.Length(1, 64))
     at = Instant(
-        load_default=None, allow_none=True, metadata={"description": "Null, or absent: now."}
+        load_default=None, allow_none=True, metadata={"description": "Null or absent: now."}
     )
     tenant = fields.String(
         load_default=None,
         allow_none=True,
         validate=SLUG,
-        metadata={"description": "Null, or absent: all tenants."},
+        metadata={"description": "Null or absent: all tenants."},
     )
 
 
 class SimulationRequestSchema(Schema):
-    """A draft, or the removal of a rule, and what it is tried on."""
+    """A draft or the removal of a rule, and the accesses to try it on."""
 
     example = documentation.REQUEST
     descriptions = documentation.SIMULATE_FIELDS
@@ -59,9 +59,9 @@ class SimulationRequestSchema(Schema):
     def _is_one_question(self, data: dict[str, Any], **_: Any) -> None:
         problems = {}
         if data["remove"] and data["rule"] is not None:
-            problems["rule"] = ["Must be absent where one is removed."]
+            problems["rule"] = ["Must be absent if a rule is removed."]
         if not data["remove"] and data["rule"] is None:
-            problems["rule"] = ["Is required unless one is removed."]
+            problems["rule"] = ["Is required unless a rule is removed."]
         if data["remove"] and data["replaces"] is None:
             problems["replaces"] = ["Must say which rule is removed."]
         if (data["access"] is None) == (data["days"] is None):

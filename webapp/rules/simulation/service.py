@@ -1,4 +1,4 @@
-"""Simulations, told what the rules and the ledger say now. Nothing here changes anything."""
+"""Simulations of draft rules, on described accesses and on past ones. They change nothing."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -24,15 +24,15 @@ from webapp.rules.engine.request import AuthorizationRequest
 from webapp.rules.rule import Rule
 from webapp.rules.rule_sets import ALL_TENANTS, PLATFORM, Owner, load_candidates, read_rules
 from webapp.rules.service import find_tenant, get_rule, slug_of
-from webapp.rules.simulation.past_accesses import read_past_accesses
-from webapp.rules.simulation.replay import DRAFT, Proposal, Replay, Sets, replay
+from webapp.rules.simulation.history import read_history
+from webapp.rules.simulation.replay import DRAFT, ApplicableRules, Proposal, Replay, replay
 
 MAX_ACCESSES = 20_000
 
 
 @dataclass(frozen=True)
 class DescribedAccess:
-    """An access that nobody makes."""
+    """An access that a client describes, to try a rule on."""
 
     email: str
     surface: str
@@ -61,21 +61,21 @@ class DescribedAccess:
 
 @dataclass(frozen=True)
 class DecisionView:
-    """A decision, as far as who asks may see it."""
+    """The part of a decision that the scope may see."""
 
     effect: Ruling
     explanation: str
     rule_ids: tuple[UUID, ...]
     excluded_count: int | None
-    """How many tenants are left out; `None` in a tenant's scope, like their ids."""
+    """How many tenants are left out. A tenant's scope sees neither this nor their ids: `None`."""
     excluded_tenant_ids: tuple[UUID, ...] | None
     excluded: bool | None
-    """Whether the tenant whose scope it is would be left out of an access to all tenants."""
+    """Whether an access to all tenants leaves out the scope's tenant; `None` if not applicable."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A described access's decisions, without the proposal and with it."""
+    """The decisions on a described access, without the proposal and with it."""
 
     before: DecisionView
     after: DecisionView
@@ -83,89 +83,94 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Simulation:
-    """What was asked: either is there."""
+    """The result of a simulation: either on a described access, or on past accesses."""
 
     access: Comparison | None = None
     past: Replay | None = None
 
 
 def propose(scope: Scope, draft: Mapping[str, Any] | None, replaces: UUID | None) -> Proposal:
-    """What a draft would be, beside the rules there are or in the place of one; without a draft,
-    the removal of that one.
+    """Make a proposal: add the draft, replace a rule by it, or without a draft remove the rule.
 
     Raises `NotFound` for a rule that the scope does not see, and `Invalid`.
     """
     old = None if replaces is None else get_rule(replaces)
     if draft is None:
         if old is None:
-            raise _invalid("rule", "is required unless one is removed")
+            raise _invalid("rule", "is required unless a rule is removed")
         return Proposal(_tenant_id(scope, old.tenant, "replaces"), old.id, None)
     tenant = draft["tenant"] if "tenant" in draft else _owner(scope, old)
     tenant_id = _tenant_id(scope, tenant, "rule.tenant")
     if old is not None and old.tenant != tenant:
-        raise _invalid("replaces", "is the rule of somebody else than the draft's owner")
+        raise _invalid("replaces", "is a rule of another owner than the draft")
     rule = rule_of_draft(draft, old.id if old else DRAFT, tenant)
     return Proposal(tenant_id, replaces, rule)
 
 
 def simulate_access(scope: Scope, proposal: Proposal, access: DescribedAccess) -> Comparison:
+    """Decide a described access without the proposal and with it."""
     own = scope.tenant_id if isinstance(scope, TenantScope) else None
     everywhere = access.tenant is None
     if everywhere:
         owner = ALL_TENANTS if own is None else Owner(own)
     else:
         owner = Owner(_tenant_id(scope, access.tenant, "access.tenant"))
-    before = Sets(read_rules(PLATFORM, access.surface), read_rules(owner, access.surface))
-    concerned = everywhere or proposal.tenant_id in (None, owner.tenant_id)
-    after = before.changed_by(proposal, access.surface) if concerned else before
+    before = ApplicableRules(
+        read_rules(PLATFORM, access.surface), read_rules(owner, access.surface)
+    )
+    is_concerned = everywhere or proposal.tenant_id in (None, owner.tenant_id)
+    after = before.changed_by(proposal, access.surface) if is_concerned else before
     at = access.at or datetime.now(UTC)
-    verdicts = [s.decide(access.request, at, everywhere=everywhere) for s in (before, after)]
-    return Comparison(*(_tell(verdict, access.request, own, everywhere) for verdict in verdicts))
+    verdicts = [r.decide(access.request, at, everywhere=everywhere) for r in (before, after)]
+    return Comparison(*(_view(verdict, access.request, own, everywhere) for verdict in verdicts))
 
 
-def simulate_past(proposal: Proposal, days: int) -> Replay:
-    """Of the accesses that the session's scope sees."""
-    seen = read_past_accesses(datetime.now(UTC) - timedelta(days=days))
-    accesses = list(islice(seen, MAX_ACCESSES + 1))
+def simulate_history(proposal: Proposal, days: int) -> Replay:
+    """Replay the accesses of the last days that the session's scope sees."""
+    history = read_history(datetime.now(UTC) - timedelta(days=days))
+    accesses = list(islice(history, MAX_ACCESSES + 1))
     truncated = len(accesses) > MAX_ACCESSES
-    return replay(accesses[:MAX_ACCESSES], proposal, _Reading(proposal), truncated=truncated)
+    return replay(accesses[:MAX_ACCESSES], proposal, _RuleReader(proposal), truncated=truncated)
 
 
-class _Reading:
-    """Reads the rules that a replay asks for: of tenants but the one concerned, those of all at
-    once, since there may be thousands of them in the ledger."""
+class _RuleReader:
+    """Reads the rules that a replay needs.
+
+    The rules of all tenants on a surface are read at once, since the ledger may name thousands of
+    tenants. The platform's rules and those of the proposal's owner are read alone.
+    """
 
     def __init__(self, proposal: Proposal) -> None:
-        self._concerned = (None, proposal.tenant_id)
+        self._read_alone = (None, proposal.tenant_id)
         self._others: dict[str, dict[UUID | None, list[Candidate]]] = {}
 
     def __call__(self, tenant_id: UUID | None, surface: str) -> RuleSet:
-        if tenant_id in self._concerned:
+        if tenant_id in self._read_alone:
             return read_rules(Owner(tenant_id), surface)
         if surface not in self._others:
             by_tenant = self._others[surface] = defaultdict(list)
             for candidate in load_candidates(ALL_TENANTS, surface):
                 by_tenant[candidate.tenant_id].append(candidate)
-        theirs = self._others[surface].get(tenant_id)
-        return NO_RULES if theirs is None else prepare(theirs)
+        candidates = self._others[surface].get(tenant_id)
+        return NO_RULES if candidates is None else prepare(candidates)
 
 
 def _owner(scope: Scope, old: Rule | None) -> str | None:
-    """Of a draft that does not say whose it is."""
+    """The slug of the owner of a draft that names none; `None` for the platform."""
     if old is not None:
         return old.tenant
     return slug_of(scope.tenant_id) if isinstance(scope, TenantScope) else None
 
 
 def _tenant_id(scope: Scope, slug: str | None, field: str) -> UUID | None:
-    """The owner of that slug; none for the platform."""
+    """The tenant with this slug; `None` for the platform."""
     if slug is None:
         if isinstance(scope, TenantScope):
-            raise _invalid(field, "must be the tenant whose scope this is")
+            raise _invalid(field, "must be the tenant of the scope")
         return None
     found = find_tenant(slug)
     if found is None:
-        raise _invalid(field, "is none that you can see")
+        raise _invalid(field, "is not a tenant that you can see")
     return found
 
 
@@ -173,10 +178,13 @@ def _invalid(field: str, problem: str) -> Invalid:
     return Invalid(f"The simulation's {field} {problem}.", {field: [problem]})
 
 
-def _tell(
+def _view(
     verdict: Verdict, request: AuthorizationRequest, own: UUID | None, everywhere: bool
 ) -> DecisionView:
-    """A tenant is not told the names of the platform's rules, nor who else is left out."""
+    """The view of a verdict.
+
+    A tenant sees neither the names of the platform's rules nor which other tenants are left out.
+    """
     excluded = verdict.excluded
     allowed = verdict.ruling == "allowed"
     if own is None:
@@ -185,7 +193,7 @@ def _tell(
     else:
         count, ids = None, None
         is_left_out = own in excluded.tenants if everywhere and allowed else None
-        explanation = explain(_nameless(verdict), request)
+        explanation = explain(_without_platform_names(verdict), request)
     return DecisionView(
         effect=verdict.ruling,
         explanation=explanation,
@@ -196,8 +204,7 @@ def _tell(
     )
 
 
-def _nameless(verdict: Verdict) -> Verdict:
-    """Without the names of the platform's rules."""
+def _without_platform_names(verdict: Verdict) -> Verdict:
     decided_by = (
         replace(c, rule=replace(c.rule, name="…")) if c.rule and c.tenant_id is None else c
         for c in verdict.decided_by
