@@ -1,12 +1,12 @@
 # Functions for a terminal beside `make run`:  . docs/examples/demo.sh
 #
-#   access WHO SCOPE PATH [curl's options]   ask as one of the demo's accounts; print the answer's head
+#   access WHO SCOPE PATH [curl's options]   send a request as an account of the demo; print the head
 #   header NAME                              a header of the last answer
-#   body                                     its body
-#   field KEY...                             one value of its body
-#   record ID [WHO SCOPE]                    wait until the worker has committed an audit event; print it
+#   body                                     the body of the last answer
+#   field KEY...                             one value of that body
+#   record ID [WHO SCOPE]                    wait until an audit event is committed; print it
 #
-# An access is for the reason in $reason.
+# Each request gives the reason in $reason.
 
 demo=${SIGHTLINE_HOME:-.sightline}/demo.json
 reason='incident;ticket="INC-1"'

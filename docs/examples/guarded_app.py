@@ -1,8 +1,8 @@
-"""A shop's back office, whose views ask Sightline before they show a customer's data.
+"""Back office of a shop, whose views ask Sightline before they show a customer's data.
 
     SIGHTLINE_URL=… SIGHTLINE_TOKEN=slt_… flask --app docs/examples/guarded_app.py:serve run
 
-Nothing of it is Sightline's but the client and this file's `Guard`.
+Only the client and the class `Guard` are for Sightline; the rest is an ordinary Flask application.
 """
 
 import os
@@ -20,7 +20,7 @@ P = ParamSpec("P")
 
 
 class Guard:
-    """`signed_in` says who sends the request that runs, by e-mail address."""
+    """Guards views with Sightline. `signed_in` returns the e-mail address of the current user."""
 
     def __init__(self, sightline: Sightline, signed_in: Callable[[], str]) -> None:
         self._sightline = sightline
@@ -29,10 +29,10 @@ class Guard:
     def guard(
         self, *, surface: str
     ) -> Callable[[Callable[P, ResponseReturnValue]], Callable[P, ResponseReturnValue]]:
-        """Run the view only if Sightline allows the access; `g.elevation` is what it said.
+        """Run the view only if Sightline allows the access; its answer is in `g.elevation`.
 
-        The tenant is the view's argument of this name: a view without one shows all of them, and
-        leaves out those in `g.elevation.excluded`.
+        The view's argument `tenant` names the tenant. A view without this argument shows all
+        tenants, and must leave out those in `g.elevation.excluded`.
         """
 
         def decorate(view: Callable[P, ResponseReturnValue]) -> Callable[P, ResponseReturnValue]:
@@ -42,7 +42,9 @@ class Guard:
                 try:
                     g.elevation = elevation = self._ask(surface, tenant)
                 except Unavailable:
-                    return jsonify(error="Nobody can say now whether you may see this."), 503
+                    return jsonify(
+                        error="Sightline cannot decide now whether you may see this."
+                    ), 503
                 except Refused as refused:
                     if refused.status != 422:
                         raise
@@ -63,7 +65,7 @@ class Guard:
 
 
 def signed_in() -> str:
-    """Your login belongs here. This one believes a proxy that has asked for the password."""
+    """Replace this by your login. This one trusts a proxy that has authenticated the user."""
     return request.headers.get("X-Signed-In") or abort(401)
 
 
@@ -87,5 +89,5 @@ def create_app(client: Sightline) -> Flask:
 
 
 def serve() -> Flask:
-    """By what the environment says."""
+    """Make the application from environment variables."""
     return create_app(Sightline(os.environ["SIGHTLINE_URL"], os.environ["SIGHTLINE_TOKEN"]))

@@ -1,4 +1,4 @@
-"""Ask Sightline whether somebody may access something: a client that needs only `requests`.
+"""Client that asks Sightline whether somebody may access something. It needs only `requests`.
 
     sightline = Sightline("https://sightline.example", token)
     answer = sightline.ask(
@@ -6,7 +6,7 @@
     )
     if answer.allowed: …
 
-Copy it into your service. What it sends and gets is described in docs/elevations.md.
+Copy it into your service. docs/elevations.md describes its questions and answers.
 """
 
 from collections.abc import Mapping
@@ -31,11 +31,11 @@ WORTH_A_RETRY = frozenset({502, 503, 504})
 
 
 class Unavailable(Exception):
-    """There was no answer, however often it was asked: show nothing."""
+    """Sightline did not answer, even after retries: show nothing."""
 
 
 class Refused(Exception):
-    """The question itself was refused: show nothing, and mend what asks."""
+    """Sightline refused the question: show nothing, and correct the caller."""
 
     def __init__(self, status: int, code: str, detail: str) -> None:
         super().__init__(f"{status} {code}: {detail}")
@@ -63,19 +63,19 @@ class Tenant:
 class Elevation:
     decision: Literal["allowed", "denied", "approval_required"]
     elevated: bool
-    """False in the person's own tenant, where nothing is recorded."""
+    """`False` in the person's own tenant, where nothing is recorded."""
     explanation: str
     """Why, in a sentence for that person."""
     rules: tuple[str, ...]
     excluded: tuple[Tenant, ...]
-    """What an access to all tenants has to leave out."""
+    """The tenants that an access to all tenants must leave out."""
     grants: tuple[str, ...]
     minutes: int | None
-    """For how long at most; ask again after that."""
+    """For how many minutes the decision holds at most; then ask again."""
     ask: str | None
-    """The path on Sightline where to ask for an approval."""
+    """Sightline's path at which to ask for an approval."""
     receipt: str | None
-    """The audit event's id."""
+    """The id of the audit event."""
     policy_version: int | None
 
     @property
@@ -85,7 +85,7 @@ class Elevation:
 
 @dataclass(frozen=True)
 class _Token(AuthBase):
-    """As `auth`, since `requests` would prefer a ~/.netrc to a header."""
+    """Bearer token as `auth`, since `requests` would prefer a ~/.netrc to a header."""
 
     token: str
 
@@ -96,7 +96,10 @@ class _Token(AuthBase):
 
 @dataclass(frozen=True)
 class Sightline:
-    """`token` is that of a principal with the platform role `service`. Threads may share it."""
+    """Connection to Sightline. `token` belongs to a principal with the platform role `service`.
+
+    Threads may share it.
+    """
 
     url: str
     token: str
@@ -115,10 +118,10 @@ class Sightline:
         ip: str | None = None,
         key: str | None = None,
     ) -> Elevation:
-        """What Sightline decides, and has recorded; a `tenant` of `None` is all of them.
+        """Ask Sightline to decide and record an access. A `tenant` of `None` means all tenants.
 
-        Asking again with the same `key` gets the same answer and leaves no second record. Without a
-        `key` it is a new question; its retries share a key of their own.
+        The same `key` gets the same answer again, without a second record. Without a `key` the
+        question is new, and its retries share a new key.
         """
         question = {
             "principal": {"email": email, "mfa": mfa},
@@ -130,7 +133,7 @@ class Sightline:
         return _elevation(self._post(question, key or str(uuid4())))
 
     def _post(self, question: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-        problem = "nobody has tried"
+        problem = "no attempt was made"
         for attempt in range(self.attempts):
             try:
                 answer = requests.post(
@@ -142,13 +145,13 @@ class Sightline:
                     allow_redirects=False,
                 )
             except requests.RequestException as error:
-                problem, wanted = str(error), 0.0
+                problem, retry_after = str(error), 0.0
             else:
                 if answer.status_code not in WORTH_A_RETRY:
                     return _body(answer)
-                problem, wanted = f"it answered {answer.status_code}", _retry_after(answer)
+                problem, retry_after = f"it answered {answer.status_code}", _retry_after(answer)
             if attempt + 1 < self.attempts:
-                sleep(min(max(wanted, self.pause * 2**attempt), LONGEST_PAUSE))
+                sleep(min(max(retry_after, self.pause * 2**attempt), LONGEST_PAUSE))
         raise Unavailable(f"Sightline did not answer: {problem}")
 
 

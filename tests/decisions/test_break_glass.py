@@ -1,4 +1,4 @@
-"""Using break-glass, through HTTP: it opens, is told, ends, and is reviewed by somebody else."""
+"""Break-glass over HTTP: an incident opens, people are notified, it ends and is reviewed."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +15,7 @@ from werkzeug.test import TestResponse
 
 from tests.audit.receipts import committed, receipt, wait_for
 from tests.factories import INCIDENT, Account, MadeTenant, add_account, add_tenant
-from tests.grants.calls import PATH, SURFACE, problem, want_approval
+from tests.grants.calls import PATH, SURFACE, problem, require_approval
 from tests.grants.notices.channels import (
     NotifyingApp,
     add_grant,
@@ -38,17 +38,17 @@ BREAK_GLASS = 'break_glass;ticket="INC-9";note="nobody answers"'
 
 
 @pytest.fixture(scope="module")
-def told(app: Flask) -> Iterator[NotifyingApp]:
+def notifying(app: Flask) -> Iterator[NotifyingApp]:
     with notifying_app(app) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def teller(
-    told: NotifyingApp, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+def notifying_worker(
+    notifying: NotifyingApp, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[None]:
-    """A worker that has the same broker and mail server."""
-    settings = told.app.extensions["settings"]
+    """A worker with the broker and the mail server of `notifying`."""
+    settings = notifying.app.extensions["settings"]
     own = {
         "CELERY_BROKER_URL": settings.celery_broker_url,
         "SMTP_URL": settings.smtp_url,
@@ -62,19 +62,19 @@ def teller(
 
 
 @pytest.fixture(autouse=True)
-def _nothing_left(told: NotifyingApp) -> Iterator[None]:
+def _no_pending_notices(notifying: NotifyingApp) -> Iterator[None]:
     yield
-    change_notices(told.app, due_at=None)
+    change_notices(notifying.app, due_at=None)
 
 
 @pytest.fixture
-def client(told: NotifyingApp) -> FlaskClient:
-    return told.app.test_client()
+def client(notifying: NotifyingApp) -> FlaskClient:
+    return notifying.app.test_client()
 
 
 @pytest.fixture
 def breaker(client: FlaskClient, owner: Account, support: Account) -> Account:
-    """Support, whom the platform lets use break-glass."""
+    """A support agent whom a platform rule allows break-glass."""
     return let_break_glass(client, owner, support)
 
 
@@ -82,7 +82,7 @@ def let_break_glass(client: FlaskClient, owner: Account, who: Account) -> Accoun
     add_rule(
         client,
         owner.headers("global", INCIDENT),
-        f"glass for {who.email}",
+        f"break-glass for {who.email}",
         effect="allow",
         subjects={"roles": [], "users": [who.email]},
         surfaces=["admin.rules.*"],
@@ -98,9 +98,11 @@ def approval(client: FlaskClient, admin: Account, breaker: Account) -> dict[str,
 
 
 def ask_first(client: FlaskClient, admin: Account, breaker: Account) -> dict[str, Any]:
-    """The tenant wants an approval of the breaker: of others too, others' tests would miss it."""
-    mine = {"roles": [], "users": [breaker.email]}
-    return want_approval(client, admin.headers(), subjects=mine, surfaces=["admin.rules.*"])
+    """A tenant's rule that requires an approval of the breaker only, so that other tests pass."""
+    only_breaker = {"roles": [], "users": [breaker.email]}
+    return require_approval(
+        client, admin.headers(), subjects=only_breaker, surfaces=["admin.rules.*"]
+    )
 
 
 def access(
@@ -112,8 +114,8 @@ def access(
 
 def incidents(app: Flask, who: Account) -> list[GrantRow]:
     with app.app_context(), db.scoped(MaintenanceScope()):
-        mine = GrantRow.principal_id == who.id
-        found = list(db.session.scalars(select(GrantRow).where(mine).order_by(GrantRow.id)))
+        own = GrantRow.principal_id == who.id
+        found = list(db.session.scalars(select(GrantRow).where(own).order_by(GrantRow.id)))
         db.session.expunge_all()
     return found
 
@@ -123,20 +125,23 @@ def review(client: FlaskClient, who: Account, incident: GrantRow) -> TestRespons
     return client.post(path, headers=who.headers(), json={"text": "needed it"})
 
 
-def test_from_the_break_glass_to_its_review(
-    told: NotifyingApp,
-    teller: None,
+def test_break_glass_opens_an_incident_that_lasts_until_its_review(
+    notifying: NotifyingApp,
+    notifying_worker: None,
     client: FlaskClient,
     tenant: MadeTenant,
     admin: Account,
     breaker: Account,
     approval: dict[str, Any],
 ) -> None:
-    app = told.app
+    app = notifying.app
     plain = client.get(RULES, headers=breaker.headers(f"tenant:{tenant.slug}", INCIDENT))
     assert problem(plain) == (403, "approval_required")
 
-    with receiving_mail(told.mail_port) as mailbox, receiving_hooks(told.hook_port) as hooks:
+    with (
+        receiving_mail(notifying.mail_port) as mailbox,
+        receiving_hooks(notifying.hook_port) as hooks,
+    ):
         seen = access(client, breaker, tenant)
         assert seen.status_code == 200
         assert [rule["id"] for rule in seen.get_json()["items"]] == [approval["id"]]
@@ -181,76 +186,80 @@ def _refused(response: TestResponse) -> str:
     return str(body["detail"])
 
 
-def test_another_tenant_takes_another_incident(
-    told: NotifyingApp,
+def test_open_incident_allows_no_other_tenant(
+    notifying: NotifyingApp,
     client: FlaskClient,
     tenant: MadeTenant,
     breaker: Account,
     approval: dict[str, Any],
 ) -> None:
     assert access(client, breaker, tenant).status_code == 200
-    second = add_tenant(told.app)
+    second = add_tenant(notifying.app)
     for other in (second, None):
         assert tenant.slug in _refused(access(client, breaker, other))
     assert access(client, breaker, tenant).status_code == 200
-    assert len(incidents(told.app, breaker)) == 1
+    assert len(incidents(notifying.app, breaker)) == 1
 
 
-def test_break_glass_for_all_tenants_opens_no_single_one(
-    told: NotifyingApp,
+def test_incident_for_all_tenants_allows_no_single_tenant(
+    notifying: NotifyingApp,
     client: FlaskClient,
     tenant: MadeTenant,
     breaker: Account,
     approval: dict[str, Any],
 ) -> None:
-    """And what it opens is one incident of all of them, whoever asks for it and however often."""
+    """However often it is used, there is one incident for all tenants."""
     assert access(client, breaker, None).status_code == 200
-    for other in (tenant, add_tenant(told.app)):
+    for other in (tenant, add_tenant(notifying.app)):
         assert "all tenants" in _refused(access(client, breaker, other))
     assert access(client, breaker, None).status_code == 200
-    (incident,) = incidents(told.app, breaker)
+    (incident,) = incidents(notifying.app, breaker)
     assert (incident.tenant_id, incident.state) == (None, "approved")
     shown = client.get(f"{PATH}/{incident.id}", headers=breaker.headers()).get_json()
     assert (shown["kind"], shown["tenant"]) == ("break_glass", None)
 
 
-def test_break_glass_for_all_tenants_is_recorded_as_of_all_of_them(
-    told: NotifyingApp, teller: None, client: FlaskClient, breaker: Account
+def test_incident_for_all_tenants_is_recorded_with_the_global_scope(
+    notifying: NotifyingApp, notifying_worker: None, client: FlaskClient, breaker: Account
 ) -> None:
-    opening, accessing = committed(told.app, *receipt(access(client, breaker, None)))
-    (incident,) = incidents(told.app, breaker)
+    opening, accessing = committed(notifying.app, *receipt(access(client, breaker, None)))
+    (incident,) = incidents(notifying.app, breaker)
     for event in (opening, accessing):
         assert event["scope"] == {"kind": "global", "tenant": None, "tenant_id": None}
         assert event["decision"]["grant_ids"] == [str(incident.id)]
 
 
-def test_a_denial_holds(
-    told: NotifyingApp, client: FlaskClient, tenant: MadeTenant, admin: Account, breaker: Account
+def test_break_glass_does_not_bypass_a_denial(
+    notifying: NotifyingApp,
+    client: FlaskClient,
+    tenant: MadeTenant,
+    admin: Account,
+    breaker: Account,
 ) -> None:
-    mine = {"roles": [], "users": [breaker.email]}
-    denial = add_rule(client, admin.headers(), subjects=mine, surfaces=[SURFACE])
+    only_breaker = {"roles": [], "users": [breaker.email]}
+    denial = add_rule(client, admin.headers(), subjects=only_breaker, surfaces=[SURFACE])
     refused = access(client, breaker, tenant)
     assert (refused.status_code, refused.get_json()["rules"]) == (403, [denial["id"]])
-    assert incidents(told.app, breaker) == []
+    assert incidents(notifying.app, breaker) == []
 
 
-def test_who_may_not_break_glass_does_not(
-    told: NotifyingApp, client: FlaskClient, tenant: MadeTenant, support: Account
+def test_break_glass_without_an_allow_rule_is_denied(
+    notifying: NotifyingApp, client: FlaskClient, tenant: MadeTenant, support: Account
 ) -> None:
     assert access(client, support, tenant).status_code == 403
-    assert incidents(told.app, support) == []
+    assert incidents(notifying.app, support) == []
 
 
-def test_what_is_not_there_opens_nothing(
-    told: NotifyingApp, client: FlaskClient, breaker: Account
+def test_break_glass_for_an_unknown_tenant_opens_no_incident(
+    notifying: NotifyingApp, client: FlaskClient, breaker: Account
 ) -> None:
     missing = MadeTenant(UUID(int=1), "nobody-has-this-slug")
     assert access(client, breaker, missing).status_code == 404
-    assert incidents(told.app, breaker) == []
+    assert incidents(notifying.app, breaker) == []
 
 
-def test_requests_that_race_open_one_incident(
-    told: NotifyingApp,
+def test_concurrent_break_glass_requests_open_one_incident(
+    notifying: NotifyingApp,
     client: FlaskClient,
     tenant: MadeTenant,
     breaker: Account,
@@ -260,21 +269,21 @@ def test_requests_that_race_open_one_incident(
     barrier = Barrier(racers)
 
     def race(_: int) -> TestResponse:
-        mine = told.app.test_client()
+        own_client = notifying.app.test_client()
         barrier.wait()
-        return access(mine, breaker, tenant)
+        return access(own_client, breaker, tenant)
 
     with ThreadPoolExecutor(racers) as pool:
         answers = list(pool.map(race, range(racers)))
     assert [answer.status_code for answer in answers] == [200] * racers
-    (incident,) = incidents(told.app, breaker)
-    assert len([row for row in rows(told.app, incident.id) if row.channel == "webhook"]) == 1
-    # One of them has opened it, and says so.
+    (incident,) = incidents(notifying.app, breaker)
+    assert len([row for row in rows(notifying.app, incident.id) if row.channel == "webhook"]) == 1
+    # The answer to the request that opened the incident has two receipts.
     assert sorted(len(receipt(answer)) for answer in answers) == [1] * (racers - 1) + [2]
 
 
-def test_what_cannot_be_recorded_opens_nothing(
-    told: NotifyingApp,
+def test_break_glass_that_cannot_be_recorded_opens_no_incident(
+    notifying: NotifyingApp,
     client: FlaskClient,
     tenant: MadeTenant,
     breaker: Account,
@@ -283,14 +292,14 @@ def test_what_cannot_be_recorded_opens_nothing(
     with mock.patch.object(Journal, "begin_durably", side_effect=JournalFailed):
         refused = access(client, breaker, tenant)
     assert problem(refused) == (503, "audit_unavailable")
-    assert incidents(told.app, breaker) == []
+    assert incidents(notifying.app, breaker) == []
     assert access(client, breaker, tenant).status_code == 200
 
 
 @pytest.mark.slow
-def test_at_all_tenants_those_passed_over_are_told_once_each(
-    told: NotifyingApp,
-    teller: None,
+def test_tenants_whose_approvals_are_bypassed_are_notified_once_each(
+    notifying: NotifyingApp,
+    notifying_worker: None,
     client: FlaskClient,
     tenant: MadeTenant,
     admin: Account,
@@ -298,25 +307,27 @@ def test_at_all_tenants_those_passed_over_are_told_once_each(
     breaker: Account,
     approval: dict[str, Any],
 ) -> None:
-    app = told.app
+    app = notifying.app
     other, quiet = add_tenant(app), add_tenant(app)
     others_admin = add_account(app, member_of={other.slug: "admin"})
     quiet_admin = add_account(app, member_of={quiet.slug: "admin"})
-    mine = {"roles": [], "users": [breaker.email]}
-    want_approval(client, others_admin.headers(), subjects=mine, surfaces=["admin.rules.read"])
+    only_breaker = {"roles": [], "users": [breaker.email]}
+    require_approval(
+        client, others_admin.headers(), subjects=only_breaker, surfaces=["admin.rules.read"]
+    )
 
-    with receiving_mail(told.mail_port) as mailbox:
+    with receiving_mail(notifying.mail_port) as mailbox:
         assert access(client, breaker, None).status_code == 200
-        _wait_until_told(app, breaker)
+        _wait_until_notified(app, breaker)
         assert {admin.email, owner.email} <= set(mailbox.recipients)
         assert not {others_admin.email, quiet_admin.email} & set(mailbox.recipients)
-        # Another surface, in the same incident, does without another's approval.
+        # On another surface, the same incident bypasses the approval of another tenant.
         for _ in range(2):
             assert access(client, breaker, None, f"{RULES}/{approval['id']}").status_code == 200
-        _wait_until_told(app, breaker)
+        _wait_until_notified(app, breaker)
     (incident,) = incidents(app, breaker)
     assert incident.tenant_id is None
-    # Tenants of other tests may have wanted an approval too.
+    # Tenants of other tests may require an approval too.
     assert {tenant.id, other.id} <= set(incident.bypassed_approvals)
     assert quiet.id not in incident.bypassed_approvals
     assert len(set(incident.bypassed_approvals)) == len(incident.bypassed_approvals)
@@ -325,58 +336,66 @@ def test_at_all_tenants_those_passed_over_are_told_once_each(
     assert quiet_admin.email not in mailbox.recipients
 
 
-def _wait_until_told(app: Flask, breaker: Account) -> None:
-    """By the worker, by mail."""
+def _wait_until_notified(app: Flask, breaker: Account) -> None:
+    """Wait until the worker has sent the mails."""
     (incident,) = incidents(app, breaker)
     wait_for(lambda: all(r.sent_at for r in rows(app, incident.id) if r.channel == "mail"))
 
 
 @pytest.mark.parametrize("role", ["auditor", "owner"])
-def test_the_platform_reviews_too(
-    told: NotifyingApp, client: FlaskClient, tenant: MadeTenant, breaker: Account, role: Any
+def test_auditors_and_owners_may_review_an_incident(
+    notifying: NotifyingApp, client: FlaskClient, tenant: MadeTenant, breaker: Account, role: Any
 ) -> None:
     assert access(client, breaker, tenant).status_code == 200
-    (incident,) = incidents(told.app, breaker)
-    reviewer = add_account(told.app, role)
-    assert problem(review(client, reviewer, incident)) == (409, "conflict")  # it is open
+    (incident,) = incidents(notifying.app, breaker)
+    reviewer = add_account(notifying.app, role)
+    assert problem(review(client, reviewer, incident)) == (409, "conflict")  # the incident is open
     revoked = client.post(f"{PATH}/{incident.id}/revoke", headers=breaker.headers())
     assert revoked.status_code == 200
     assert "review" in _refused(access(client, breaker, tenant))
     assert review(client, reviewer, incident).status_code == 200
-    (incident,) = incidents(told.app, breaker)
+    (incident,) = incidents(notifying.app, breaker)
     assert (incident.reviewed_by, incident.review) == (reviewer.email, "needed it")
 
 
 @pytest.mark.parametrize("role", ["auditor", "owner"])
-def test_who_reviews_does_not_review_the_own(
-    told: NotifyingApp, client: FlaskClient, tenant: MadeTenant, owner: Account, role: Any
+def test_reviewer_may_not_review_their_own_incident(
+    notifying: NotifyingApp, client: FlaskClient, tenant: MadeTenant, owner: Account, role: Any
 ) -> None:
-    breaker = let_break_glass(client, owner, add_account(told.app, role))
+    breaker = let_break_glass(client, owner, add_account(notifying.app, role))
     assert access(client, breaker, tenant).status_code == 200
-    (incident,) = incidents(told.app, breaker)
-    end(told.app, incident.id)
+    (incident,) = incidents(notifying.app, breaker)
+    end(notifying.app, incident.id)
     assert problem(review(client, breaker, incident)) == (403, "forbidden")
     assert "review" in _refused(access(client, breaker, tenant))
 
 
-def test_nobody_else_reviews(
-    told: NotifyingApp, client: FlaskClient, tenant: MadeTenant, breaker: Account, outsider: Account
+def test_review_by_anybody_else_is_refused(
+    notifying: NotifyingApp,
+    client: FlaskClient,
+    tenant: MadeTenant,
+    breaker: Account,
+    outsider: Account,
 ) -> None:
     assert access(client, breaker, tenant).status_code == 200
-    (incident,) = incidents(told.app, breaker)
-    end(told.app, incident.id)
-    colleague = add_account(told.app, "support")
-    member = add_account(told.app, member_of={tenant.slug: "member"})
+    (incident,) = incidents(notifying.app, breaker)
+    end(notifying.app, incident.id)
+    colleague = add_account(notifying.app, "support")
+    member = add_account(notifying.app, member_of={tenant.slug: "member"})
     assert review(client, colleague, incident).status_code == 403
     assert review(client, member, incident).status_code in (403, 404)
     assert problem(review(client, outsider, incident)) == (404, "not_found")
-    assert incidents(told.app, breaker)[0].reviewed_at is None
+    assert incidents(notifying.app, breaker)[0].reviewed_at is None
 
 
-def test_only_break_glass_is_reviewed(
-    told: NotifyingApp, client: FlaskClient, tenant: MadeTenant, admin: Account, support: Account
+def test_grant_other_than_break_glass_cannot_be_reviewed(
+    notifying: NotifyingApp,
+    client: FlaskClient,
+    tenant: MadeTenant,
+    admin: Account,
+    support: Account,
 ) -> None:
-    asked = add_grant(told.app, support, tenant)
-    path = f"{PATH}/{asked.id}/review"
+    request = add_grant(notifying.app, support, tenant)
+    path = f"{PATH}/{request.id}/review"
     response = client.post(path, headers=admin.headers(), json={"text": "?"})
     assert problem(response) == (409, "conflict")

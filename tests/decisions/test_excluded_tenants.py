@@ -1,4 +1,4 @@
-"""An access to all tenants leaves out those whose own rules say no, from the next request on."""
+"""An access to all tenants excludes those whose rules refuse it, from the next request on."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +25,8 @@ AUDITS = "/admin/api/audits"
 
 @dataclass(frozen=True)
 class Place:
+    """A tenant with one rule, and its admin."""
+
     tenant: MadeTenant
     admin: Account
 
@@ -40,12 +42,12 @@ def everywhere(engineer: Account) -> dict[str, str]:
 
 
 @pytest.fixture
-def ours(app: Flask, client: FlaskClient) -> Place:
+def own(app: Flask, client: FlaskClient) -> Place:
     return _place(app, client)
 
 
 @pytest.fixture
-def theirs(app: Flask, client: FlaskClient) -> Place:
+def other(app: Flask, client: FlaskClient) -> Place:
     return _place(app, client)
 
 
@@ -62,53 +64,55 @@ def say_no(client: FlaskClient, place: Place, **changes: Any) -> dict[str, Any]:
 
 
 def shown(client: FlaskClient, headers: dict[str, str], place: Place) -> int:
-    """How many of a tenant's rules an access shows."""
+    """How many of a tenant's rules the list shows."""
     return len(names(client, headers, tenant=place.tenant.slug))
 
 
 def excluded(client: FlaskClient, headers: dict[str, str]) -> int:
-    """How many tenants an access says that it left out."""
+    """How many tenants an access excludes, by its answer."""
     return int(client.get(PATH, headers=headers).headers[EXCLUDED_HEADER])
 
 
-def test_a_denial_leaves_the_tenant_out_of_the_next_access_and_its_end_lets_it_in_again(
-    client: FlaskClient, everywhere: dict[str, str], ours: Place, theirs: Place
+def test_denial_excludes_the_tenant_from_the_next_access_until_it_is_deleted(
+    client: FlaskClient, everywhere: dict[str, str], own: Place, other: Place
 ) -> None:
     before = excluded(client, everywhere)
-    assert [shown(client, everywhere, ours) for _ in range(2)] == [1, 1]
-    rule = say_no(client, ours)
-    assert [shown(client, everywhere, ours) for _ in range(2)] == [0, 0]
-    assert shown(client, everywhere, theirs) == 1
+    assert [shown(client, everywhere, own) for _ in range(2)] == [1, 1]
+    rule = say_no(client, own)
+    assert [shown(client, everywhere, own) for _ in range(2)] == [0, 0]
+    assert shown(client, everywhere, other) == 1
     assert excluded(client, everywhere) == before + 1
-    assert delete(client, ours.admin, rule).status_code == 204
-    assert [shown(client, everywhere, ours) for _ in range(2)] == [1, 1]
+    assert delete(client, own.admin, rule).status_code == 204
+    assert [shown(client, everywhere, own) for _ in range(2)] == [1, 1]
     assert excluded(client, everywhere) == before
 
 
 @pytest.fixture
-def different(client: FlaskClient, ours: Place, theirs: Place) -> dict[str, Place]:
-    """For each reason the only one of two tenants that an access for it shows: both kinds of
-    access leave out equally many."""
-    say_no(client, ours, surfaces=["admin.*"], reasons=["incident"])
-    say_no(client, theirs, surfaces=["admin.*"], reasons=["fraud"])
-    return {"incident": theirs, "fraud": ours}
+def different(client: FlaskClient, own: Place, other: Place) -> dict[str, Place]:
+    """By reason, the one of two tenants that an access for this reason shows.
+
+    Accesses for both reasons exclude the same number of tenants.
+    """
+    say_no(client, own, surfaces=["admin.*"], reasons=["incident"])
+    say_no(client, other, surfaces=["admin.*"], reasons=["fraud"])
+    return {"incident": other, "fraud": own}
 
 
 ALTERNATING = ("incident", "fraud") * 3
 
 
 def tenants_shown(answer: TestResponse, *places: Place) -> set[str]:
-    """Those of the places' tenants that a page has a rule or an event of."""
+    """The tenants of these places of which a page shows a rule or an event."""
     assert answer.status_code == 200, answer.text
     slugs = {place.tenant.slug for place in places}
     items = answer.get_json()["items"]
     return slugs & {item.get("tenant") or item.get("scope", {}).get("tenant") for item in items}
 
 
-def test_accesses_that_leave_out_different_tenants_share_no_cached_list(
+def test_accesses_with_different_exclusions_share_no_cached_list(
     client: FlaskClient, engineer: Account, different: dict[str, Place]
 ) -> None:
-    """Also from the cache, which each of the two lists is in after its first time."""
+    """Each list is read several times, so also from the cache."""
     places = tuple(different.values())
     for reason in ALTERNATING:
         headers = engineer.headers("global", reason)
@@ -119,10 +123,10 @@ def test_accesses_that_leave_out_different_tenants_share_no_cached_list(
             assert (shown(client, headers, place) > 0) is (place is different[reason])
 
 
-def test_accesses_that_leave_out_different_tenants_share_no_cached_list_across_processes(
+def test_accesses_with_different_exclusions_share_no_cached_list_across_processes(
     web: Web, client: FlaskClient, engineer: Account, different: dict[str, Place]
 ) -> None:
-    """What one process has put into Redis, another takes for its own accesses only."""
+    """A list that one process caches in Redis is used by another only for the same exclusions."""
     for reason in ALTERNATING:
         headers = engineer.headers("global", reason)
         for place in different.values():
@@ -133,7 +137,7 @@ def test_accesses_that_leave_out_different_tenants_share_no_cached_list_across_p
             assert (shown(client, headers, place) > 0) is expected
 
 
-def test_an_entity_tag_of_one_access_is_no_304_for_one_that_leaves_out_others(
+def test_entity_tag_of_an_access_with_other_exclusions_is_no_304(
     client: FlaskClient, engineer: Account, different: dict[str, Place]
 ) -> None:
     query = {"limit": 200, "sort": "-created_at"}
@@ -145,7 +149,7 @@ def test_an_entity_tag_of_one_access_is_no_304_for_one_that_leaves_out_others(
 
 
 @pytest.mark.parametrize("path", [PATH, AUDITS])
-def test_a_cursor_of_one_access_is_refused_for_one_that_leaves_out_others(
+def test_cursor_of_an_access_with_other_exclusions_is_refused(
     app: Flask, client: FlaskClient, different: dict[str, Place], path: str
 ) -> None:
     auditor = add_account(app, "auditor")
@@ -157,10 +161,10 @@ def test_a_cursor_of_one_access_is_refused_for_one_that_leaves_out_others(
     assert problem(refused) == (422, "invalid", ["cursor"])
 
 
-def test_a_process_that_already_runs_leaves_out_whom_a_new_rule_denies(
-    web: Web, client: FlaskClient, everywhere: dict[str, str], ours: Place
+def test_running_process_excludes_a_tenant_as_soon_as_it_denies(
+    web: Web, client: FlaskClient, everywhere: dict[str, str], own: Place
 ) -> None:
-    asked = f"{web.url}{PATH}?tenant={ours.tenant.slug}"
+    asked = f"{web.url}{PATH}?tenant={own.tenant.slug}"
 
     def access() -> tuple[int, int]:
         answer = requests.get(asked, headers=everywhere, timeout=10)
@@ -168,9 +172,9 @@ def test_a_process_that_already_runs_leaves_out_whom_a_new_rule_denies(
 
     for _ in range(3):
         _, before = access()
-        rule = say_no(client, ours)
+        rule = say_no(client, own)
         assert [access(), access()] == [(0, before + 1)] * 2
-        delete(client, ours.admin, rule)
+        delete(client, own.admin, rule)
         assert [access(), access()] == [(1, before)] * 2
 
 
@@ -188,15 +192,15 @@ def test_a_process_that_already_runs_leaves_out_whom_a_new_rule_denies(
     ],
     ids=str,
 )
-def test_whatever_denies_it_leaves_it_out(
-    client: FlaskClient, everywhere: dict[str, str], ours: Place, narrowing: dict[str, Any]
+def test_tenant_is_excluded_by_any_rule_that_covers_the_access(
+    client: FlaskClient, everywhere: dict[str, str], own: Place, narrowing: dict[str, Any]
 ) -> None:
-    say_no(client, ours, **narrowing)
-    assert shown(client, everywhere, ours) == 0
+    say_no(client, own, **narrowing)
+    assert shown(client, everywhere, own) == 0
 
 
 @pytest.mark.parametrize(
-    "elsewhere",
+    "condition",
     [
         {"effect": "allow"},
         {"enabled": False},
@@ -210,33 +214,33 @@ def test_whatever_denies_it_leaves_it_out(
     ],
     ids=str,
 )
-def test_what_is_about_something_else_does_not(
-    client: FlaskClient, everywhere: dict[str, str], ours: Place, elsewhere: dict[str, Any]
+def test_tenant_is_not_excluded_by_a_rule_that_does_not_cover_the_access(
+    client: FlaskClient, everywhere: dict[str, str], own: Place, condition: dict[str, Any]
 ) -> None:
-    say_no(client, ours, **elsewhere)
-    assert shown(client, everywhere, ours) >= 1
+    say_no(client, own, **condition)
+    assert shown(client, everywhere, own) >= 1
 
 
-def test_what_it_holds_is_not_found_by_its_id_either(
-    client: FlaskClient, everywhere: dict[str, str], ours: Place
+def test_rule_of_an_excluded_tenant_is_not_found_by_its_id(
+    client: FlaskClient, everywhere: dict[str, str], own: Place
 ) -> None:
-    rule = say_no(client, ours, surfaces=["admin.*"])
+    rule = say_no(client, own, surfaces=["admin.*"])
     for path in (f"{PATH}/{rule['id']}", f"{PATH}/{rule['id']}/history"):
         answer = client.get(path, headers=everywhere)
         assert (answer.status_code, answer.get_json(force=True)["code"]) == (404, "not_found")
         assert int(answer.headers[EXCLUDED_HEADER]) >= 1
 
 
-def test_the_event_says_who_was_left_out_and_by_which_policy(
+def test_event_names_the_excluded_tenants_and_the_policy_version(
     app: Flask,
     client: FlaskClient,
     worker: None,
     everywhere: dict[str, str],
-    ours: Place,
-    theirs: Place,
+    own: Place,
+    other: Place,
 ) -> None:
     first = client.get(PATH, headers=everywhere)
-    say_no(client, ours)
+    say_no(client, own)
     second = client.get(PATH, headers=everywhere)
     tagged = everywhere | {"If-None-Match": second.headers["ETag"]}
     third = client.get(PATH, headers=tagged)
@@ -246,68 +250,68 @@ def test_the_event_says_who_was_left_out_and_by_which_policy(
         for event in committed(app, *(receipt(a)[0] for a in (first, second, third)))
     )
     assert set(after["excluded_tenant_ids"]) - set(before["excluded_tenant_ids"]) == {
-        str(ours.tenant.id)
+        str(own.tenant.id)
     }
-    assert str(theirs.tenant.id) not in after["excluded_tenant_ids"]
+    assert str(other.tenant.id) not in after["excluded_tenant_ids"]
     assert unchanged == after
     assert before["policy_version"] < after["policy_version"]
     assert before["rule_ids"] == after["rule_ids"] != []
 
 
-def test_a_tenant_sees_the_accesses_that_saw_it_and_not_who_else_was_left_out(
+def test_tenant_sees_only_events_of_accesses_that_included_it(
     app: Flask,
     client: FlaskClient,
     worker: None,
     everywhere: dict[str, str],
-    ours: Place,
-    theirs: Place,
+    own: Place,
+    other: Place,
 ) -> None:
-    say_no(client, theirs)
+    say_no(client, other)
     seeing = receipt(client.get(PATH, headers=everywhere))[0]
-    say_no(client, ours)
+    say_no(client, own)
     blind = receipt(client.get(PATH, headers=everywhere))[0]
     committed(app, seeing, blind)
-    headers = ours.admin.headers()
+    headers = own.admin.headers()
     event = client.get(f"{AUDITS}/{seeing}", headers=headers).get_json()
     assert event["scope"]["kind"] == "global"
     assert event["decision"]["excluded_tenant_ids"] == []
     assert client.get(f"{AUDITS}/{blind}", headers=headers).status_code == 404
-    assert client.get(f"{AUDITS}/{seeing}", headers=theirs.admin.headers()).status_code == 404
+    assert client.get(f"{AUDITS}/{seeing}", headers=other.admin.headers()).status_code == 404
     query = {"limit": 200, "surface": "admin.rules.list"}
     listed = client.get(AUDITS, headers=headers, query_string=query).get_json()["items"]
     assert {str(seeing), str(blind)} & {item["id"] for item in listed} == {str(seeing)}
 
 
-def test_a_tenant_is_not_told_of_accesses_that_were_denied_nor_of_what_the_platform_changes(
-    app: Flask, client: FlaskClient, worker: None, ours: Place, theirs: Place
+def test_tenant_sees_no_events_of_denied_global_accesses_or_platform_changes(
+    app: Flask, client: FlaskClient, worker: None, own: Place, other: Place
 ) -> None:
     owner = add_account(app, "owner")
-    denied = client.get(PATH, headers=theirs.admin.headers("global", INCIDENT))
+    denied = client.get(PATH, headers=other.admin.headers("global", INCIDENT))
     changed = client.post(
-        PATH, headers=owner.headers("global", INCIDENT), json=draft(theirs.tenant.slug)
+        PATH, headers=owner.headers("global", INCIDENT), json=draft(other.tenant.slug)
     )
     assert (denied.status_code, changed.status_code) == (403, 201)
     ids = [*receipt(denied), *receipt(changed)]
     committed(app, *ids)
     for event_id in ids:
-        answer = client.get(f"{AUDITS}/{event_id}", headers=ours.admin.headers())
+        answer = client.get(f"{AUDITS}/{event_id}", headers=own.admin.headers())
         assert answer.status_code == 404
 
 
-def test_an_access_at_the_tenant_alone_is_denied_by_the_same_rule(
-    client: FlaskClient, engineer: Account, ours: Place
+def test_access_to_the_tenant_alone_is_denied_by_the_rule_that_excludes_it(
+    client: FlaskClient, engineer: Account, own: Place
 ) -> None:
-    rule = say_no(client, ours)
-    answer = client.get(PATH, headers=engineer.headers(f"tenant:{ours.tenant.slug}", INCIDENT))
+    rule = say_no(client, own)
+    answer = client.get(PATH, headers=engineer.headers(f"tenant:{own.tenant.slug}", INCIDENT))
     body = answer.get_json(force=True)
     assert (answer.status_code, body["code"]) == (403, "elevation_denied")
     assert body["rules"] == [rule["id"]]
     assert "“no” denies it" in body["detail"]
 
 
-def test_the_database_itself_leaves_it_out(app: Flask, ours: Place, theirs: Place) -> None:
-    out = Exclusion(frozenset({ours.tenant.id}))
-    both = {ours.tenant.id, theirs.tenant.id}
+def test_database_hides_rows_of_excluded_tenants(app: Flask, own: Place, other: Place) -> None:
+    out = Exclusion(frozenset({own.tenant.id}))
+    both = {own.tenant.id, other.tenant.id}
     with app.app_context(), db.scoped(GlobalScope(UUID(int=1), out)):
         seen = set(db.session.scalars(select(RuleRow.tenant_id).where(RuleRow.tenant_id.in_(both))))
-    assert seen == {theirs.tenant.id}
+    assert seen == {other.tenant.id}

@@ -1,4 +1,4 @@
-"""A rule that nobody can read denies: its tenant is left out, and the platform's denies all."""
+"""An unreadable rule denies: a tenant's excludes the tenant, the platform's denies every access."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,23 +26,23 @@ KINDS = {
     "deleted_at": "timestamptz",
 }
 BROKEN = {
-    "a zone that is none": (
+    "an unknown zone": (
         "windows",
         '[{"days": ["mon"], "from": "1:00", "to": "2:00", "tz": "X/Y"}]',
     ),
-    "a time that is none": (
+    "an impossible time": (
         "windows",
         '[{"days": ["mon"], "from": "25:00", "to": "2:00", "tz": "UTC"}]',
     ),
     "no window at all": ("windows", '[{"when": "always"}]'),
     "subjects of another shape": ("subjects", '["engineer"]'),
-    "a network that is none": ("networks", "{10.0.0.0/33}"),
+    "an invalid network": ("networks", "{10.0.0.0/33}"),
 }
 
 
 @contextmanager
 def broken(app: Flask, rule: dict[str, Any], column: str, value: str) -> Iterator[None]:
-    """A rule written past every schema, for a time."""
+    """Write an invalid value into a stored rule, and delete the rule afterwards."""
     _write(app, UUID(rule["id"]), column, value)
     yield
     _write(app, UUID(rule["id"]), "deleted_at", "2026-01-01T00:00:00Z")
@@ -65,7 +65,9 @@ def _write(app: Flask, rule_id: UUID, column: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_a_tenants_leaves_it_out_and_nobody_else(app: Flask, client: FlaskClient, how: str) -> None:
+def test_unreadable_tenant_rule_excludes_only_its_tenant(
+    app: Flask, client: FlaskClient, how: str
+) -> None:
     engineer = add_account(app, "engineer")
     places = []
     for _ in range(2):
@@ -95,7 +97,7 @@ def test_a_tenants_leaves_it_out_and_nobody_else(app: Flask, client: FlaskClient
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_the_platforms_denies_every_access_that_it_covers(
+def test_unreadable_platform_rule_denies_every_access_that_it_covers(
     app: Flask, client: FlaskClient, how: str
 ) -> None:
     owner, auditor = add_account(app, "owner"), add_account(app, "auditor")
@@ -110,7 +112,7 @@ def test_the_platforms_denies_every_access_that_it_covers(
     )
     with broken(app, rule, *BROKEN[how]):
         denied = client.get(PATH, headers=headers)
-        elsewhere = client.get("/admin/api/audits", headers=auditor.headers("global", INCIDENT))
-    assert (denied.status_code, elsewhere.status_code) == (403, 200)
+        other_surface = client.get("/admin/api/audits", headers=auditor.headers("global", INCIDENT))
+    assert (denied.status_code, other_surface.status_code) == (403, 200)
     assert denied.get_json(force=True)["rules"] == [rule["id"]]
     assert client.get(PATH, headers=headers).status_code == 200

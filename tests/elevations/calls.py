@@ -1,4 +1,4 @@
-"""Calls of the elevations' API, as another service makes them."""
+"""Calls of the elevations API, as another service makes them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ SURFACE = "desk.tickets.read"
 def question(
     email: str, tenant: MadeTenant | None = None, reason: str = "incident", **changes: Any
 ) -> dict[str, Any]:
-    """Whether they may access a tenant, or at all of them."""
+    """A question whether a person may access a tenant, or all tenants."""
     return {
         "principal": {"email": email},
         "surface": SURFACE,

@@ -1,4 +1,4 @@
-"""A service, people whom it asks about, and rules of a surface that no other test has."""
+"""Fixtures: a service, and rules for a surface that no other test uses."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,13 +21,13 @@ def service(app: Flask) -> Account:
 
 @pytest.fixture
 def surface() -> str:
-    """A surface that no other test knows."""
+    """A surface that no other test uses."""
     return f"shop.s{uuid4().hex}.read"
 
 
 @pytest.fixture
 def make_rule(app: Flask, client: FlaskClient, surface: str) -> MakeRule:
-    """A rule of that surface: the platform's, or the tenant's of the account that is given."""
+    """Make a rule for that surface, of the platform or of the tenant of `by`."""
     owner = add_account(app, "owner")
 
     def make(effect: str, by: Account | None = None, **changes: Any) -> UUID:

@@ -1,5 +1,8 @@
-"""For gunicorn: the product, whose process dies once, where the file DIES says so: when an access
-has begun, or when the answer has been committed."""
+"""The product for gunicorn, with a process that kills itself once.
+
+The file that `DIES` names says when: `begun`, once an access has begun, or `committed`, once the
+answer is committed.
+"""
 
 import os
 import signal
@@ -13,7 +16,7 @@ from webapp import create_app
 from webapp.db.scopes import PrincipalScope
 from webapp.db.session import ScopedSession
 from webapp.elevations import service
-from webapp.scope import enter as scopes
+from webapp.scope import enter
 
 DIES = Path(os.environ["DIES"])
 
@@ -25,7 +28,7 @@ def die_if(moment: str) -> None:
 
 
 def begin_access(*arguments: Any) -> Any:
-    begun = scopes.begin_access(*arguments)
+    begun = enter.begin_access(*arguments)
     die_if("begun")
     return begun
 

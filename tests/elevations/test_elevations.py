@@ -1,4 +1,4 @@
-"""What another service is told of a person, and what stands in the ledger then."""
+"""Elevations for another service: its answers, and their records in the ledger."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,13 +25,13 @@ from webapp.grants.models import GrantApprovalRow, GrantRow
 from webapp.identity.principal import STAFF_ROLES
 
 
-def test_what_is_allowed_is_recorded_as_the_persons_access(
+def test_allowed_elevation_is_recorded_as_the_persons_access(
     app: Flask, worker: None, client: FlaskClient, service: Account, tenant: MadeTenant
 ) -> None:
     engineer = add_account(app, "engineer", member_of={add_tenant(app).slug: "member"})
-    asked = question(engineer.email, tenant, ip="203.0.113.9")
-    asked["principal"]["mfa"] = True
-    response = ask(client, service, asked)
+    body = question(engineer.email, tenant, ip="203.0.113.9")
+    body["principal"]["mfa"] = True
+    response = ask(client, service, body)
     answer = response.get_json()
     assert (answer["decision"], answer["elevated"]) == ("allowed", True)
     assert "“Staff access”" in answer["explanation"]
@@ -55,19 +55,19 @@ def test_what_is_allowed_is_recorded_as_the_persons_access(
     assert (event["request"]["ip"], event["request"]["path"]) == ("203.0.113.9", PATH)
 
 
-def test_what_one_service_says_of_a_person_is_not_what_another_says(
+def test_second_factor_counts_only_for_the_service_that_reports_it(
     app: Flask, worker: None, client: FlaskClient, service: Account, engineer: Account
 ) -> None:
-    other, asked = add_account(app, "service"), question(engineer.email)
-    first = answered(client, service, asked)
-    asked["principal"]["mfa"] = True
-    second = answered(client, other, asked)
+    other, body = add_account(app, "service"), question(engineer.email)
+    first = answered(client, service, body)
+    body["principal"]["mfa"] = True
+    second = answered(client, other, body)
     events = committed(app, UUID(first["receipt"]), UUID(second["receipt"]))
     said = [(event["actor"]["token_id"], event["actor"]["mfa"]) for event in events]
     assert said == [(str(service.token_id), False), (str(other.token_id), True)]
 
 
-def test_metrics_do_not_grow_with_what_services_call_their_surfaces(
+def test_metrics_have_no_label_for_surfaces_of_other_services(
     client: FlaskClient, service: Account, engineer: Account, surface: str
 ) -> None:
     counted = ACCESSES.labels("external", "served")._value.get()
@@ -76,7 +76,7 @@ def test_metrics_do_not_grow_with_what_services_call_their_surfaces(
     assert surface not in client.get("/metrics").text
 
 
-def test_a_denial_is_an_answer_and_is_recorded(
+def test_denied_elevation_is_answered_and_recorded(
     app: Flask,
     worker: None,
     client: FlaskClient,
@@ -97,32 +97,32 @@ def test_a_denial_is_an_answer_and_is_recorded(
     assert event["decision"]["effect"] == "denied"
 
 
-def test_roles_are_those_that_sightline_knows_as_of_now(
+def test_elevation_is_decided_by_the_persons_current_roles(
     app: Flask, client: FlaskClient, service: Account, tenant: MadeTenant
 ) -> None:
     person = add_account(app, member_of={add_tenant(app).slug: "admin"})
-    asked = question(person.email.upper(), tenant)
-    assert answered(client, service, asked)["decision"] == "denied"
+    body = question(person.email.upper(), tenant)
+    assert answered(client, service, body)["decision"] == "denied"
     with app.app_context(), db.scoped(IdentityScope()):
         directory.set_platform_role(person.email, "support", held=True)
         db.session.commit()
-    assert answered(client, service, asked)["decision"] == "allowed"
+    assert answered(client, service, body)["decision"] == "allowed"
     with app.app_context(), db.scoped(IdentityScope()):
         directory.set_platform_role(person.email, "support", held=False)
         db.session.commit()
-    assert answered(client, service, asked)["decision"] == "denied"
+    assert answered(client, service, body)["decision"] == "denied"
 
 
-def test_whoever_asks_cannot_name_roles(
+def test_elevation_request_that_names_roles_is_refused(
     client: FlaskClient, service: Account, engineer: Account
 ) -> None:
     for place in ("roles", "platform_roles", "id"):
-        asked = question(engineer.email)
-        asked["principal"][place] = ["owner"]
-        assert problem(ask(client, service, asked)) == (422, "invalid", [f"principal.{place}"])
+        body = question(engineer.email)
+        body["principal"][place] = ["owner"]
+        assert problem(ask(client, service, body)) == (422, "invalid", [f"principal.{place}"])
 
 
-def test_somebody_unknown_has_no_role_but_may_be_named(
+def test_stranger_has_no_role_but_is_allowed_by_a_rule_for_the_address(
     app: Flask,
     worker: None,
     client: FlaskClient,
@@ -131,19 +131,19 @@ def test_somebody_unknown_has_no_role_but_may_be_named(
     surface: str,
     make_rule: MakeRule,
 ) -> None:
-    email = f"{uuid4().hex}@elsewhere.example"
-    asked = question(email, tenant, surface=surface)
-    before = answered(client, service, asked)
+    email = f"{uuid4().hex}@stranger.example"
+    body = question(email, tenant, surface=surface)
+    before = answered(client, service, body)
     assert (before["decision"], before["rules"]) == ("denied", [])
     make_rule("allow", subjects={"users": [email]})
-    after = answered(client, service, asked)
+    after = answered(client, service, body)
     assert after["decision"] == "allowed"
     for event in committed(app, UUID(before["receipt"]), UUID(after["receipt"])):
         assert event["actor"]["id"] == str(uuid5(NAMESPACE_URL, f"mailto:{email}"))
         assert (event["actor"]["email"], event["actor"]["roles"]) == (email, [])
 
 
-def test_the_own_tenant_is_no_elevation(
+def test_access_to_the_own_tenant_is_no_elevation_and_not_recorded(
     app: Flask, client: FlaskClient, service: Account, tenant: MadeTenant, admin: Account
 ) -> None:
     response = ask(client, service, question(admin.email, tenant))
@@ -153,7 +153,7 @@ def test_the_own_tenant_is_no_elevation(
     assert events_of_request(app, response.headers["X-Request-ID"]) == []
 
 
-def test_a_tenant_that_is_not_there_is_denied_and_recorded(
+def test_elevation_for_an_unknown_tenant_is_denied_and_recorded(
     app: Flask, worker: None, client: FlaskClient, service: Account, engineer: Account
 ) -> None:
     answer = answered(client, service, question(engineer.email, MadeTenant(uuid4(), "nobodys")))
@@ -163,29 +163,29 @@ def test_a_tenant_that_is_not_there_is_denied_and_recorded(
     assert event["scope"] == {"kind": "tenant", "tenant": "nobodys", "tenant_id": None}
 
 
-def test_a_second_factor_counts_where_a_rule_asks_for_it(
+def test_elevation_under_a_rule_that_demands_a_second_factor_needs_one(
     client: FlaskClient,
     service: Account,
     tenant: MadeTenant,
     surface: str,
     make_rule: MakeRule,
 ) -> None:
-    email = f"{uuid4().hex}@elsewhere.example"
+    email = f"{uuid4().hex}@stranger.example"
     make_rule("allow", subjects={"users": [email]}, mfa=True)
-    asked = question(email, tenant, surface=surface)
-    assert answered(client, service, asked)["decision"] == "denied"
-    asked["principal"]["mfa"] = True
-    assert answered(client, service, asked)["decision"] == "allowed"
+    body = question(email, tenant, surface=surface)
+    assert answered(client, service, body)["decision"] == "denied"
+    body["principal"]["mfa"] = True
+    assert answered(client, service, body)["decision"] == "allowed"
 
 
-def test_where_the_person_is_counts_and_not_where_the_service_is(
+def test_networks_are_compared_with_the_persons_address_and_not_the_services(
     client: FlaskClient,
     service: Account,
     tenant: MadeTenant,
     surface: str,
     make_rule: MakeRule,
 ) -> None:
-    email = f"{uuid4().hex}@elsewhere.example"
+    email = f"{uuid4().hex}@stranger.example"
     make_rule("allow", subjects={"users": [email]}, networks=["203.0.113.0/24"])
     decisions = {
         ip: answered(client, service, question(email, tenant, surface=surface, ip=ip))["decision"]
@@ -194,7 +194,7 @@ def test_where_the_person_is_counts_and_not_where_the_service_is(
     assert list(decisions.values()) == ["allowed", "allowed", "denied", "denied"]
 
 
-def test_a_global_access_says_which_tenants_it_leaves_out(
+def test_elevation_to_all_tenants_lists_the_excluded_ones(
     app: Flask,
     worker: None,
     client: FlaskClient,
@@ -220,7 +220,7 @@ def test_a_global_access_says_which_tenants_it_leaves_out(
 
 
 def grant(app: Flask, holder: Account, tenant: MadeTenant, surface: str, by: Account) -> UUID:
-    """Somebody's leave, approved by a tenant's admin."""
+    """Add a grant that a tenant's admin has approved."""
     now, grant_id = datetime.now(UTC), uuid4()
     values: dict[str, Any] = {
         "id": grant_id,
@@ -260,7 +260,7 @@ def grant(app: Flask, holder: Account, tenant: MadeTenant, surface: str, by: Acc
     return grant_id
 
 
-def test_an_approval_is_asked_for_until_there_is_a_grant(
+def test_elevation_requires_an_approval_until_there_is_a_grant(
     app: Flask,
     worker: None,
     client: FlaskClient,
@@ -272,14 +272,14 @@ def test_an_approval_is_asked_for_until_there_is_a_grant(
     make_rule: MakeRule,
 ) -> None:
     rule_id = make_rule("require_approval", admin, max_minutes=45)
-    asked = question(engineer.email, tenant, surface=surface)
-    without = answered(client, service, asked)
+    body = question(engineer.email, tenant, surface=surface)
+    without = answered(client, service, body)
     assert (without["decision"], without["ask"]) == ("approval_required", "/admin/api/grants")
     assert without["rules"] == [str(rule_id)]
     (event,) = committed(app, UUID(without["receipt"]))
     assert event["decision"]["effect"] == "approval_required"
     grant_id = grant(app, engineer, tenant, surface, admin)
-    granted = answered(client, service, asked)
+    granted = answered(client, service, body)
     assert (granted["decision"], granted["ask"]) == ("allowed", None)
     assert granted["grants"] == [str(grant_id)]
     assert granted["minutes"] == 45
@@ -287,7 +287,7 @@ def test_an_approval_is_asked_for_until_there_is_a_grant(
     assert event["decision"]["grant_ids"] == [str(grant_id)]
 
 
-def test_glass_is_broken_once_for_a_question(
+def test_repeated_question_opens_one_break_glass_incident(
     app: Flask,
     worker: None,
     client: FlaskClient,
@@ -300,8 +300,8 @@ def test_glass_is_broken_once_for_a_question(
 ) -> None:
     make_rule("allow", subjects={"roles": ["engineer"]}, reasons=["break_glass"])
     make_rule("require_approval", admin)
-    asked = question(engineer.email, tenant, "break_glass", surface=surface, ip="203.0.113.9")
-    first = ask(client, service, asked, "glass")
+    body = question(engineer.email, tenant, "break_glass", surface=surface, ip="203.0.113.9")
+    first = ask(client, service, body, "break-glass")
     answer = first.get_json()
     assert answer["decision"] == "allowed", answer["explanation"]
     (incident_id,) = answer["grants"]
@@ -313,27 +313,27 @@ def test_glass_is_broken_once_for_a_question(
         assert event["actor"]["token_id"] == str(service.token_id)
         assert event["request"]["ip"] == "203.0.113.9"
     assert (opened["kind"], access["kind"]) == ("change", "access")
-    again = ask(client, service, asked, "glass")
+    again = ask(client, service, body, "break-glass")
     assert (again.data, receipt(again)) == (first.data, [])
 
 
-def test_a_stranger_breaks_no_glass(
+def test_stranger_may_not_use_break_glass(
     client: FlaskClient,
     service: Account,
     tenant: MadeTenant,
     surface: str,
     make_rule: MakeRule,
 ) -> None:
-    email = f"{uuid4().hex}@elsewhere.example"
+    email = f"{uuid4().hex}@stranger.example"
     make_rule("allow", subjects={"users": [email]}, reasons=["break_glass"])
-    asked = question(email, tenant, "break_glass", surface=surface)
-    answer = answered(client, service, asked)
+    body = question(email, tenant, "break_glass", surface=surface)
+    answer = answered(client, service, body)
     assert answer["decision"] == "denied"
     assert "use break-glass" in answer["explanation"]
 
 
 @pytest.mark.parametrize("role", STAFF_ROLES)
-def test_people_ask_for_nobody(
+def test_elevation_asked_by_a_person_is_refused(
     app: Flask, client: FlaskClient, tenant: MadeTenant, engineer: Account, role: Any
 ) -> None:
     person = add_account(app, role, member_of={tenant.slug: "admin"})
@@ -356,17 +356,17 @@ BAD_QUESTIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("field", BAD_QUESTIONS)
-def test_a_question_that_makes_no_sense_is_refused(
+def test_invalid_question_is_refused_by_field(
     client: FlaskClient, service: Account, engineer: Account, field: str
 ) -> None:
-    asked = question(engineer.email) | BAD_QUESTIONS[field]
-    assert problem(ask(client, service, asked)) == (422, "invalid", [field])
+    body = question(engineer.email) | BAD_QUESTIONS[field]
+    assert problem(ask(client, service, body)) == (422, "invalid", [field])
 
 
-def test_all_tenants_have_to_be_meant(
+def test_question_without_a_tenant_field_is_refused(
     client: FlaskClient, service: Account, engineer: Account
 ) -> None:
-    """Whoever forgets to name a tenant has not asked about all of them."""
-    asked = question(engineer.email)
-    del asked["tenant"]
-    assert problem(ask(client, service, asked)) == (422, "invalid", ["tenant"])
+    """A service that forgets the tenant must not get an answer for all tenants."""
+    body = question(engineer.email)
+    del body["tenant"]
+    assert problem(ask(client, service, body)) == (422, "invalid", ["tenant"])

@@ -1,5 +1,4 @@
-"""The examples of docs/elevations.md, run against the product: somebody else's view is guarded, and
-its client asks again until it knows."""
+"""The examples of docs/elevations.md, run against the product: the guarded view and the client."""
 
 import re
 import textwrap
@@ -29,8 +28,10 @@ TIMEOUT = 180
 NO_PAUSE = 0.01
 
 Proxy = Callable[[Sequence[str]], str]
-"""Starts a way to Sightline that treats requests like this, one after the other, and the rest well;
-its URL."""
+"""Start a proxy to Sightline and return its URL.
+
+Each treatment is for one request, in order; further requests are passed on unchanged.
+"""
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def visit(shop: FlaskClient, path: str, who: Account, **query: str) -> TestRespo
     return shop.get(path, query_string=query, headers={"X-Signed-In": who.email})
 
 
-def test_a_guarded_view_runs_once_it_is_on_record(
+def test_guarded_view_runs_after_its_access_is_recorded(
     app: Flask, shop: FlaskClient, engineer: Account, service: Account
 ) -> None:
     tenant_named(app, "acme")
@@ -56,7 +57,7 @@ def test_a_guarded_view_runs_once_it_is_on_record(
     assert (event["scope"]["tenant"], event["request"]["ip"]) == ("acme", "127.0.0.1")
 
 
-def test_a_guarded_view_does_not_run_for_whoever_may_not_access(
+def test_guarded_view_does_not_run_for_a_denied_person(
     app: Flask, worker: None, shop: FlaskClient, admin: Account
 ) -> None:
     tenant_named(app, "acme")
@@ -69,7 +70,7 @@ def test_a_guarded_view_does_not_run_for_whoever_may_not_access(
     assert event["decision"]["effect"] == "denied"
 
 
-def test_a_guarded_view_of_all_tenants_leaves_out_who_said_no(
+def test_guarded_view_of_all_tenants_leaves_out_excluded_ones(
     app: Flask, shop: FlaskClient, engineer: Account
 ) -> None:
     for slug in ("acme", "globex", "initech"):
@@ -82,13 +83,15 @@ def test_a_guarded_view_of_all_tenants_leaves_out_who_said_no(
     assert len(event["decision"]["excluded_tenant_ids"]) == shown["left_out"] >= 1
 
 
-def test_a_guarded_view_asks_for_a_reason(shop: FlaskClient, engineer: Account) -> None:
+def test_guarded_view_without_a_valid_reason_is_refused(
+    shop: FlaskClient, engineer: Account
+) -> None:
     assert visit(shop, "/invoices/acme", engineer).status_code == 400
     assert visit(shop, "/invoices/acme", engineer, reason="because").status_code == 400
     assert shop.get("/invoices/acme?reason=incident").status_code == 401
 
 
-def test_a_guarded_view_is_closed_where_sightline_is_not_there(
+def test_guarded_view_answers_503_while_sightline_is_unreachable(
     service: Account, engineer: Account
 ) -> None:
     nowhere = Sightline("http://127.0.0.1:1", service.token, attempts=2, pause=NO_PAUSE)
@@ -135,7 +138,7 @@ def _handler(url: str, treatments: list[str]) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(answer.content)
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Nobody reads it."""
+            """Log nothing."""
 
     return Handler
 
@@ -143,7 +146,7 @@ def _handler(url: str, treatments: list[str]) -> type[BaseHTTPRequestHandler]:
 @pytest.mark.parametrize(
     "treatments", [["refused"], ["busy"], ["lost"], ["lost", "busy", "lost"]], ids="-".join
 )
-def test_the_client_asks_again_and_it_is_one_access(
+def test_client_that_retries_makes_one_access(
     app: Flask, proxy: Proxy, service: Account, engineer: Account, treatments: list[str]
 ) -> None:
     sightline = Sightline(proxy(treatments), service.token, pause=NO_PAUSE)
@@ -155,13 +158,15 @@ def test_the_client_asks_again_and_it_is_one_access(
     assert len(keys_of(app, service.id)) == 1
 
 
-def test_the_client_gives_up(proxy: Proxy, service: Account, engineer: Account) -> None:
+def test_client_gives_up_after_its_attempts(
+    proxy: Proxy, service: Account, engineer: Account
+) -> None:
     sightline = Sightline(proxy(["busy", "lost"]), service.token, attempts=2, pause=NO_PAUSE)
     with pytest.raises(Unavailable):
         sightline.ask(engineer.email, SHOPS[0], tenant=None, reason=Reason("incident"))
 
 
-def test_the_client_keeps_a_key_that_it_is_given(
+def test_client_uses_the_key_that_it_is_given(
     web: Web, service: Account, engineer: Account
 ) -> None:
     sightline, why = Sightline(web.url, service.token), Reason("fraud", note="\N{SNOWMAN}")
@@ -175,7 +180,7 @@ def test_the_client_keeps_a_key_that_it_is_given(
     assert (refused.value.status, refused.value.code) == (409, "conflict")
 
 
-def test_the_client_says_what_is_wrong_with_it(web: Web, engineer: Account) -> None:
+def test_client_raises_the_error_code_for_a_refused_token(web: Web, engineer: Account) -> None:
     for token, code in ((engineer.token, "forbidden"), ("slt_nobodys", "unauthenticated")):
         with pytest.raises(Refused) as refused:
             Sightline(web.url, token).ask(
@@ -184,7 +189,7 @@ def test_the_client_says_what_is_wrong_with_it(web: Web, engineer: Account) -> N
         assert refused.value.code == code
 
 
-def test_the_client_waits_as_long_as_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_doubles_its_pause_between_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr("sightline_client.sleep", slept.append)
     with pytest.raises(Unavailable):
@@ -194,15 +199,15 @@ def test_the_client_waits_as_long_as_it_is_told(monkeypatch: pytest.MonkeyPatch)
     assert slept == [0.2, 0.4, 0.8]
 
 
-def test_every_field_of_an_answer_is_explained(
+def test_every_field_of_an_answer_is_in_the_document(
     app: Flask, client: FlaskClient, service: Account, engineer: Account
 ) -> None:
     document = (ROOT / "docs" / "elevations.md").read_text()
-    told = answered(client, service, question(engineer.email, tenant_named(app, "acme")))
-    assert [name for name in told if f"| `{name}` |" not in document] == []
+    answer = answered(client, service, question(engineer.email, tenant_named(app, "acme")))
+    assert [name for name in answer if f"| `{name}` |" not in document] == []
 
 
-def test_the_guarded_view_is_the_documented_one() -> None:
+def test_guarded_view_of_the_example_is_the_one_in_the_document() -> None:
     document = (ROOT / "docs" / "elevations.md").read_text()
     (shown,) = re.findall(r"^```python\n(.*?)^```", document, re.M | re.S)
     assert textwrap.indent(shown, "    ") in (ROOT / "docs/examples/guarded_app.py").read_text()

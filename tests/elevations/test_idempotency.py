@@ -1,5 +1,7 @@
-"""A question is decided and recorded once, whoever asks it again, at once or after something died;
-and its answer is the same for ever."""
+"""Idempotency of elevations: a question is decided and recorded once, and its answer never changes.
+
+It holds for concurrent questions, and for questions repeated after a process has died.
+"""
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -39,10 +41,10 @@ RACERS = 6
 
 
 def accesses_of(app: Flask, person: Account) -> set[UUID]:
-    """The ids of the events that are in the ledger of a person's accesses."""
+    """The ids of the events of a person's accesses in the ledger."""
     with second_connection(app) as session:
-        asked = select(AuditEventRow.id).where(AuditEventRow.actor_id == person.id)
-        return set(session.scalars(asked))
+        statement = select(AuditEventRow.id).where(AuditEventRow.actor_id == person.id)
+        return set(session.scalars(statement))
 
 
 def keys_of(app: Flask, seen_by: UUID) -> list[str]:
@@ -50,7 +52,7 @@ def keys_of(app: Flask, seen_by: UUID) -> list[str]:
         return list(db.session.scalars(select(ElevationRow.key)))
 
 
-def test_the_same_question_again_has_the_same_answer(
+def test_repeated_question_gets_the_stored_answer_whatever_the_rules_say_now(
     app: Flask,
     worker: None,
     client: FlaskClient,
@@ -61,12 +63,12 @@ def test_the_same_question_again_has_the_same_answer(
     surface: str,
     make_rule: MakeRule,
 ) -> None:
-    """Whatever the rules say by now: they are not asked."""
-    key, asked = str(uuid4()), question(engineer.email, tenant, surface=surface)
-    first = ask(client, service, asked, key)
+    """The rules are not evaluated again."""
+    key, body = str(uuid4()), question(engineer.email, tenant, surface=surface)
+    first = ask(client, service, body, key)
     make_rule("deny", admin)
     with mock.patch.object(elevations, "decide_elevation", side_effect=AssertionError):
-        again = [ask(client, service, asked, key) for _ in range(3)]
+        again = [ask(client, service, body, key) for _ in range(3)]
     assert REPLAYED not in first.headers
     for answer in again:
         assert (answer.status_code, answer.data) == (200, first.data)
@@ -75,20 +77,20 @@ def test_the_same_question_again_has_the_same_answer(
         assert receipt(answer) == []
     committed(app, *receipt(first))
     assert accesses_of(app, engineer) == set(receipt(first))
-    assert ask(client, service, asked).get_json()["decision"] == "denied"
+    assert ask(client, service, body).get_json()["decision"] == "denied"
 
 
-def test_how_json_is_written_makes_no_other_question(
+def test_differently_formatted_json_is_the_same_question(
     client: FlaskClient, service: Account, engineer: Account
 ) -> None:
-    asked = question(engineer.email)
+    body = question(engineer.email)
     headers = {
         **service.headers(),
         "Idempotency-Key": "written",
         "Content-Type": "application/json",
     }
-    turned = dict(reversed(asked.items()))
-    bodies = [orjson.dumps(asked), orjson.dumps(turned, option=orjson.OPT_INDENT_2)]
+    turned = dict(reversed(body.items()))
+    bodies = [orjson.dumps(body), orjson.dumps(turned, option=orjson.OPT_INDENT_2)]
     first, second = (
         client.post(PATH, headers=headers, data=body, content_type="application/json")
         for body in bodies
@@ -97,19 +99,19 @@ def test_how_json_is_written_makes_no_other_question(
     assert second.data == first.data
 
 
-def test_the_key_of_another_question_is_refused(
+def test_key_of_another_question_is_refused(
     client: FlaskClient, service: Account, engineer: Account, tenant: MadeTenant
 ) -> None:
-    key, asked = str(uuid4()), question(engineer.email, tenant)
-    first = ask(client, service, asked, key)
+    key, body = str(uuid4()), question(engineer.email, tenant)
+    first = ask(client, service, body, key)
     for other in (question(engineer.email), question(engineer.email, tenant, "fraud")):
         refused = ask(client, service, other, key)
         assert problem(refused) == (409, "conflict", ["Idempotency-Key"])
         assert receipt(refused) == []
-    assert ask(client, service, asked, key).data == first.data
+    assert ask(client, service, body, key).data == first.data
 
 
-def test_a_key_is_its_services_own(
+def test_two_services_may_use_the_same_key(
     app: Flask, client: FlaskClient, service: Account, engineer: Account, tenant: MadeTenant
 ) -> None:
     key, other = str(uuid4()), add_account(app, "service")
@@ -142,7 +144,7 @@ NO_KEYS = {
 
 
 @pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
-def test_a_key_comes_in_quotes_or_without(
+def test_key_is_accepted_with_and_without_quotes(
     app: Flask, client: FlaskClient, service: Account, engineer: Account, key: str
 ) -> None:
     headers = {**service.headers(), "Idempotency-Key": key}
@@ -158,7 +160,7 @@ def test_a_key_comes_in_quotes_or_without(
 
 
 @pytest.mark.parametrize("key", NO_KEYS.values(), ids=NO_KEYS)
-def test_without_a_usable_key_nothing_is_decided(
+def test_question_with_an_invalid_key_is_refused_and_not_recorded(
     app: Flask, client: FlaskClient, service: Account, engineer: Account, key: str | None
 ) -> None:
     headers = service.headers() if key is None else {**service.headers(), "Idempotency-Key": key}
@@ -168,10 +170,10 @@ def test_without_a_usable_key_nothing_is_decided(
     assert keys_of(app, service.id) == []
 
 
-def test_who_asks_at_once_is_told_the_same(
+def test_concurrent_questions_with_one_key_get_one_answer(
     app: Flask, worker: None, service: Account, engineer: Account, tenant: MadeTenant
 ) -> None:
-    """All of them have decided before the first claims the key."""
+    """All of the requests have decided before the first one reserves the key."""
     key, together = str(uuid4()), Barrier(RACERS, timeout=TIMEOUT)
     claim = elevations._claim
 
@@ -188,17 +190,17 @@ def test_who_asks_at_once_is_told_the_same(
     ):
         answers = list(threads.map(race, range(RACERS)))
     assert {answer.status_code for answer in answers} == {200}
-    (told,) = {answer.data for answer in answers}
+    (answer,) = {answer.data for answer in answers}
     assert sum(REPLAYED not in answer.headers for answer in answers) == 1
-    receipt_id = UUID(orjson.loads(told)["receipt"])
+    receipt_id = UUID(orjson.loads(answer)["receipt"])
     committed(app, receipt_id)
     assert accesses_of(app, engineer) == {receipt_id}
 
 
-def test_who_waited_for_one_that_failed_decides(
+def test_question_that_waited_for_a_failed_one_is_decided(
     app: Flask, worker: None, service: Account, engineer: Account, tenant: MadeTenant
 ) -> None:
-    key, asked = str(uuid4()), question(engineer.email, tenant)
+    key, body = str(uuid4()), question(engineer.email, tenant)
     together, claim = Barrier(2, timeout=TIMEOUT), elevations._claim
     failed: list[bool] = []
 
@@ -214,16 +216,16 @@ def test_who_waited_for_one_that_failed_decides(
         mock.patch.object(elevations, "_claim", claim_and_fail_once),
         ThreadPoolExecutor(2) as threads,
     ):
-        answers = list(threads.map(lambda _: ask(app.test_client(), service, asked, key), range(2)))
+        answers = list(threads.map(lambda _: ask(app.test_client(), service, body, key), range(2)))
     assert sorted(answer.status_code for answer in answers) == [200, 500]
     (served,) = (answer for answer in answers if answer.status_code == 200)
     assert REPLAYED not in served.headers
-    assert ask(app.test_client(), service, asked, key).data == served.data
+    assert ask(app.test_client(), service, body, key).data == served.data
 
 
 @pytest.fixture
 def impatient(app: Flask, tmp_path: Path) -> Iterator[Flask]:
-    """With a journal of its own, for which it waits a moment."""
+    """An application with its own journal, for which it waits only a moment."""
     settings = replace(
         app.extensions["settings"], journal_dir=tmp_path / "journal", audit_timeout=IMPATIENT
     )
@@ -232,7 +234,7 @@ def impatient(app: Flask, tmp_path: Path) -> Iterator[Flask]:
 
 
 @pytest.mark.parametrize("reason", ["incident", "break_glass"], ids=["allowed", "denied"])
-def test_what_cannot_be_recorded_is_not_answered(
+def test_elevation_that_cannot_be_recorded_is_not_answered(
     impatient: Flask,
     worker: None,
     service: Account,
@@ -241,22 +243,22 @@ def test_what_cannot_be_recorded_is_not_answered(
     reason: str,
 ) -> None:
     client, key = impatient.test_client(), str(uuid4())
-    asked = question(engineer.email, tenant, reason)
-    ask(client, service, asked)  # so that the journal has a file, and the process the rules
+    body = question(engineer.email, tenant, reason)
+    ask(client, service, body)  # creates the journal's file and caches the rules
     with hanging_disk(impatient.extensions["sightline.journal"].file):
-        refused = ask(client, service, asked, key)
+        refused = ask(client, service, body, key)
     assert (refused.status_code, refused.get_json()["code"]) == (503, "audit_unavailable")
     assert refused.headers["Retry-After"]
     assert b"decision" not in refused.data
     assert key not in keys_of(impatient, service.id)
-    again = ask(client, service, asked, key)
+    again = ask(client, service, body, key)
     assert (again.status_code, REPLAYED in again.headers) == (200, False)
     assert again.get_json()["decision"] == ("allowed" if reason == "incident" else "denied")
 
 
 @pytest.fixture
 def mortal(worker: None, environment: Mapping[str, str], tmp_path: Path) -> Iterator[Web]:
-    """A real gunicorn; its process dies where the file `dies` says so."""
+    """A gunicorn whose process dies at the moment that the file `dies` names."""
     settings = {
         **environment,
         "JOURNAL_DIR": str(tmp_path / "journal"),
@@ -273,7 +275,7 @@ def post(web: Web, service: Account, key: str, body: Mapping[str, Any]) -> reque
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_before_it_answers_leaves_an_interrupted_access(
+def test_process_that_dies_before_the_answer_leaves_an_interrupted_access(
     app: Flask, mortal: Web, service: Account, engineer: Account, tmp_path: Path
 ) -> None:
     key = uuid4().hex
@@ -291,7 +293,7 @@ def test_a_process_that_dies_before_it_answers_leaves_an_interrupted_access(
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_after_it_has_committed_has_answered(
+def test_answer_committed_before_the_process_died_is_replayed(
     app: Flask, mortal: Web, service: Account, engineer: Account, tmp_path: Path
 ) -> None:
     key = uuid4().hex
@@ -300,6 +302,6 @@ def test_a_process_that_dies_after_it_has_committed_has_answered(
         post(mortal, service, key, question(engineer.email))
     again = post(mortal, service, key, question(engineer.email))
     assert (again.status_code, again.headers[REPLAYED]) == (200, "true")
-    told = UUID(again.json()["receipt"])
-    (event,) = committed(app, told)
-    assert (event["outcome"], accesses_of(app, engineer)) == ("interrupted", {told})
+    answer = UUID(again.json()["receipt"])
+    (event,) = committed(app, answer)
+    assert (event["outcome"], accesses_of(app, engineer)) == ("interrupted", {answer})

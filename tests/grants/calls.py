@@ -1,4 +1,4 @@
-"""Calls of the grants' API, as the tests make them."""
+"""Calls of the grants API for tests."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,28 +17,28 @@ from webapp.extensions import db
 
 PATH = "/admin/api/grants"
 SURFACE = "admin.rules.list"
-"""The surface that the tests access: the list of rules."""
+"""The surface that tests use: the list of rules."""
 
 REASON = {"code": "incident", "ticket": "INC-1"}
-"""That of `INCIDENT`."""
+"""The reason of the header `INCIDENT`."""
 
 
-def want(tenants: Sequence[str] | None, **changes: Any) -> dict[str, Any]:
+def request_body(tenants: Sequence[str] | None, **changes: Any) -> dict[str, Any]:
     listed = None if tenants is None else list(tenants)
-    wanted = {"surfaces": [SURFACE], "tenants": listed, "reason": REASON, "minutes": 30}
-    return wanted | changes
+    body = {"surfaces": [SURFACE], "tenants": listed, "reason": REASON, "minutes": 30}
+    return body | changes
 
 
 def ask(
     client: FlaskClient, who: Account, tenants: Sequence[str] | None, **changes: Any
 ) -> TestResponse:
-    return client.post(PATH, headers=who.headers(), json=want(tenants, **changes))
+    return client.post(PATH, headers=who.headers(), json=request_body(tenants, **changes))
 
 
-def asked(
+def add_request(
     client: FlaskClient, who: Account, tenant: MadeTenant | None, **changes: Any
 ) -> dict[str, Any]:
-    """A request that has been made."""
+    """Request a grant, and return it."""
     response = ask(client, who, None if tenant is None else [tenant.slug], **changes)
     assert response.status_code == 201, response.text
     (grant,) = response.get_json()["items"]
@@ -46,7 +46,7 @@ def asked(
 
 
 def add_grant(app: Flask, tenant_id: UUID, principal_id: UUID) -> UUID:
-    """A request that is there without having been asked for."""
+    """Insert a request into the database, without an HTTP request."""
     with app.app_context(), db.scoped(MaintenanceScope()):
         made = grant_row(tenant_id, principal_id)
         grant_id = made.id
@@ -63,28 +63,30 @@ def act(client: FlaskClient, who: Account, action: str, grant: dict[str, Any]) -
     return client.post(of(grant, action), headers=who.headers())
 
 
-def done(client: FlaskClient, who: Account, action: str, grant: dict[str, Any]) -> dict[str, Any]:
-    """The grant after what somebody may do to it."""
+def perform(
+    client: FlaskClient, who: Account, action: str, grant: dict[str, Any]
+) -> dict[str, Any]:
+    """Change a grant, and return it."""
     response = act(client, who, action, grant)
     assert response.status_code == 200, response.text
     return dict(response.get_json())
 
 
 def access(client: FlaskClient, who: Account, tenant: MadeTenant | None) -> TestResponse:
-    """At a tenant's rules, or at everybody's."""
+    """List a tenant's rules, or with `None` those of all tenants."""
     scope = "global" if tenant is None else f"tenant:{tenant.slug}"
     return client.get(RULES, headers=who.headers(scope, INCIDENT))
 
 
 def access_as(app: Flask, who: Account, tenant: MadeTenant | None) -> int:
-    """The status of an access in another process's application."""
+    """The status of an access by another application."""
     return access(app.test_client(), who, tenant).status_code
 
 
-def want_approval(
+def require_approval(
     client: FlaskClient, headers: dict[str, str], name: str = "ask first", **changes: Any
 ) -> dict[str, Any]:
-    """A rule that wants an approval for what the tests access."""
+    """Add a rule that requires an approval for the tests' surface."""
     rule = {"effect": "require_approval", "surfaces": [SURFACE]} | changes
     return add_rule(client, headers, name, **rule)
 

@@ -1,4 +1,4 @@
-"""A tenant that wants to be asked, and the people who ask and decide: all new for each test."""
+"""Fixtures: a tenant's rule that requires an approval, and a request for it, new for each test."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +8,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from tests.factories import Account, MadeTenant
-from tests.grants.calls import asked, want_approval
+from tests.grants.calls import add_request, require_approval
 from webapp import create_app
 from webapp.audit.relay import pipeline
 from webapp.extensions import db
@@ -18,22 +18,22 @@ STOPPING = 10.0
 
 @pytest.fixture
 def rule(client: FlaskClient, admin: Account) -> dict[str, Any]:
-    """The tenant's own: an hour at most, approved by its admins."""
-    return want_approval(client, admin.headers(), max_minutes=60)
+    """The tenant's rule: approval by its admins, for an hour at most."""
+    return require_approval(client, admin.headers(), max_minutes=60)
 
 
 @pytest.fixture
 def request_(
     client: FlaskClient, support: Account, tenant: MadeTenant, rule: dict[str, Any]
 ) -> dict[str, Any]:
-    """What support has asked for."""
+    """A request by `support`."""
     assert rule
-    return asked(client, support, tenant)
+    return add_request(client, support, tenant)
 
 
 @pytest.fixture(scope="session")
 def other_app(app: Flask) -> Iterator[Flask]:
-    """The application of another process, with its own memory and connections."""
+    """A second application with its own memory and connections, like one of another process."""
     other = create_app(app.extensions["settings"])
     yield other
     pipeline.stop(other, STOPPING)

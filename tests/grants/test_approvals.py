@@ -1,4 +1,4 @@
-"""From an access that wants an approval to one that has it, and back, through HTTP."""
+"""Approvals over HTTP: request, approve, use and revoke a grant."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,11 +19,11 @@ from tests.grants.calls import (
     access,
     access_as,
     act,
-    asked,
-    done,
+    add_request,
     of,
+    perform,
     problem,
-    want_approval,
+    require_approval,
 )
 from tests.rules.calls import delete, names
 from webapp.caching import invalidate
@@ -38,7 +38,7 @@ def event_of(app: Flask, response: TestResponse) -> Any:
     return event
 
 
-def test_from_the_refused_access_to_the_approved_one(
+def test_refused_access_is_allowed_after_request_and_approval(
     app: Flask,
     worker: None,
     client: FlaskClient,
@@ -52,7 +52,7 @@ def test_from_the_refused_access_to_the_approved_one(
     where = refused.get_json()
     assert (where["ask"], where["rules"]) == (PATH, [rule["id"]])
 
-    grant = asked(client, support, tenant, reason={"code": "incident", "ticket": "INC-1"})
+    grant = add_request(client, support, tenant, reason={"code": "incident", "ticket": "INC-1"})
     assert (grant["state"], grant["holder"], grant["tenant"]) == (
         "requested",
         support.email,
@@ -82,7 +82,7 @@ def test_from_the_refused_access_to_the_approved_one(
     assert rule["id"] in decision["rule_ids"]
 
 
-def test_it_is_for_what_was_asked_and_for_nobody_else(
+def test_grant_covers_only_its_holder_and_reason(
     app: Flask,
     client: FlaskClient,
     tenant: MadeTenant,
@@ -90,7 +90,7 @@ def test_it_is_for_what_was_asked_and_for_nobody_else(
     support: Account,
     request_: dict[str, Any],
 ) -> None:
-    done(client, admin, "approve", request_)
+    perform(client, admin, "approve", request_)
     assert access(client, support, tenant).status_code == 200
     assert access(client, add_account(app, "support"), tenant).status_code == 403
     scope = f"tenant:{tenant.slug}"
@@ -99,7 +99,7 @@ def test_it_is_for_what_was_asked_and_for_nobody_else(
         assert problem(other) == (403, "approval_required")
 
 
-def test_what_is_revoked_ends_with_the_next_request_of_any_process(
+def test_revoked_grant_ends_with_the_next_request_of_any_process(
     app: Flask,
     other_app: Flask,
     client: FlaskClient,
@@ -111,9 +111,9 @@ def test_what_is_revoked_ends_with_the_next_request_of_any_process(
 ) -> None:
     assert rule
     for who in (admin, owner, support):
-        grant = done(client, admin, "approve", asked(client, support, tenant))
+        grant = perform(client, admin, "approve", add_request(client, support, tenant))
         assert [access_as(each, support, tenant) for each in (app, other_app)] == [200, 200]
-        revoked = done(client, who, "revoke", grant)
+        revoked = perform(client, who, "revoke", grant)
         assert (revoked["state"], revoked["closed_by"]) == ("revoked", who.email)
         assert [access_as(each, support, tenant) for each in (other_app, app)] == [403, 403]
         assert problem(act(client, who, "revoke", grant)) == (409, "conflict")
@@ -128,7 +128,7 @@ def _let_end(app: Flask, grant: dict[str, Any], support: Account, ends_at: datet
 
 
 @pytest.mark.slow
-def test_a_grant_that_ends_meanwhile_stops_the_next_request(
+def test_grant_whose_time_is_over_allows_nothing_before_a_task_expires_it(
     app: Flask,
     client: FlaskClient,
     tenant: MadeTenant,
@@ -136,8 +136,8 @@ def test_a_grant_that_ends_meanwhile_stops_the_next_request(
     support: Account,
     request_: dict[str, Any],
 ) -> None:
-    """By the clock alone, before any task has noticed."""
-    done(client, admin, "approve", request_)
+    """The clock alone ends it: no task has run."""
+    perform(client, admin, "approve", request_)
     ends_at = datetime.now(UTC) + timedelta(seconds=2)
     _let_end(app, request_, support, ends_at)
     assert access(client, support, tenant).status_code == 200
@@ -148,7 +148,7 @@ def test_a_grant_that_ends_meanwhile_stops_the_next_request(
     assert problem(act(client, admin, "revoke", request_)) == (409, "conflict")
 
 
-def test_a_request_that_nobody_decided_in_time_cannot_be_approved(
+def test_lapsed_request_cannot_be_approved(
     app: Flask,
     client: FlaskClient,
     tenant: MadeTenant,
@@ -161,11 +161,11 @@ def test_a_request_that_nobody_decided_in_time_cannot_be_approved(
     assert access(client, support, tenant).status_code == 403
 
 
-def test_a_platform_rule_is_approved_by_the_roles_that_it_names(
+def test_platform_rule_is_approved_by_the_roles_that_it_names(
     app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account, owner: Account
 ) -> None:
     support, engineer = add_account(app, "support"), add_account(app, "engineer")
-    rule = want_approval(
+    rule = require_approval(
         client,
         owner.headers("global", INCIDENT),
         f"{support.email} asks",
@@ -174,12 +174,12 @@ def test_a_platform_rule_is_approved_by_the_roles_that_it_names(
     )
     for target in (tenant, None):
         assert problem(access(client, support, target)) == (403, "approval_required")
-        grant = asked(client, support, target)
+        grant = add_request(client, support, target)
         assert grant["tenant"] == (tenant.slug if target else None)
         assert problem(act(client, owner, "approve", grant)) == (403, "forbidden")
         unseen = 404 if target is None else 403
         assert act(client, admin, "approve", grant).status_code == unseen
-        assert done(client, engineer, "approve", grant)["state"] == "approved"
+        assert perform(client, engineer, "approve", grant)["state"] == "approved"
         assert access(client, support, target).status_code == 200
     assert delete_globally(client, owner, rule) == 204
 
@@ -190,7 +190,7 @@ def delete_globally(client: FlaskClient, owner: Account, rule: dict[str, Any]) -
     return client.delete(f"/admin/api/rules/{rule['id']}", headers=headers).status_code
 
 
-def test_a_global_access_has_the_tenant_only_with_its_grant(
+def test_global_access_includes_a_tenant_only_with_its_grant(
     app: Flask,
     worker: None,
     client: FlaskClient,
@@ -205,33 +205,33 @@ def test_a_global_access_has_the_tenant_only_with_its_grant(
         return names(client, everywhere, tenant=tenant.slug)
 
     assert shown() == []
-    grant = done(client, admin, "approve", asked(client, support, tenant))
+    grant = perform(client, admin, "approve", add_request(client, support, tenant))
     assert shown() == [rule["name"]]
     event = event_of(app, access(client, support, None))
     assert grant["id"] in event["decision"]["grant_ids"]
     assert str(tenant.id) not in event["decision"]["excluded_tenant_ids"]
-    done(client, admin, "revoke", grant)
+    perform(client, admin, "revoke", grant)
     assert shown() == []
     event = event_of(app, access(client, support, None))
     assert str(tenant.id) in event["decision"]["excluded_tenant_ids"]
 
 
-def test_as_many_approve_as_the_rule_wants(
+def test_grant_begins_after_as_many_approvals_as_the_rule_requires(
     app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account, support: Account
 ) -> None:
-    want_approval(client, admin.headers(), min_approvals=2)
-    grant = asked(client, support, tenant)
-    assert done(client, admin, "approve", grant)["state"] == "requested"
+    require_approval(client, admin.headers(), min_approvals=2)
+    grant = add_request(client, support, tenant)
+    assert perform(client, admin, "approve", grant)["state"] == "requested"
     assert problem(act(client, admin, "approve", grant)) == (409, "conflict")
     assert access(client, support, tenant).status_code == 403
     second = add_account(app, member_of={tenant.slug: "admin"})
-    approved = done(client, second, "approve", grant)
+    approved = perform(client, second, "approve", grant)
     assert approved["state"] == "approved"
     assert [a["by"] for a in approved["approvals"]] == [admin.email, second.email]
     assert access(client, support, tenant).status_code == 200
 
 
-def test_each_rule_that_asks_is_satisfied_by_its_own(
+def test_grant_needs_the_approvers_of_every_rule(
     app: Flask,
     client: FlaskClient,
     tenant: MadeTenant,
@@ -240,16 +240,16 @@ def test_each_rule_that_asks_is_satisfied_by_its_own(
     support: Account,
     rule: dict[str, Any],
 ) -> None:
-    auditors = want_approval(client, admin.headers(), "auditors too", approver_roles=["auditor"])
-    grant = asked(client, support, tenant)
+    auditors = require_approval(client, admin.headers(), "auditors too", approver_roles=["auditor"])
+    grant = add_request(client, support, tenant)
     assert set(grant["rules"]) == {rule["id"], auditors["id"]}
-    assert done(client, admin, "approve", grant)["state"] == "requested"
+    assert perform(client, admin, "approve", grant)["state"] == "requested"
     assert problem(act(client, owner, "approve", grant)) == (403, "forbidden")
-    assert done(client, add_account(app, "auditor"), "approve", grant)["state"] == "approved"
+    assert perform(client, add_account(app, "auditor"), "approve", grant)["state"] == "approved"
     assert access(client, support, tenant).status_code == 200
 
 
-def test_a_rule_that_is_gone_asks_nobody(
+def test_deleted_rule_requires_no_approval(
     client: FlaskClient,
     tenant: MadeTenant,
     admin: Account,
@@ -261,35 +261,35 @@ def test_a_rule_that_is_gone_asks_nobody(
     assert problem(act(client, owner, "approve", request_)) == (403, "forbidden")
     assert delete(client, admin, rule).status_code == 204
     assert access(client, support, tenant).status_code == 200
-    assert done(client, owner, "approve", request_)["state"] == "approved"
+    assert perform(client, owner, "approve", request_)["state"] == "approved"
 
 
-def test_two_approvers_at_once_make_one_grant(
+def test_second_of_two_concurrent_approvals_is_refused_where_one_suffices(
     app: Flask, tenant: MadeTenant, admin: Account, support: Account, client: FlaskClient
 ) -> None:
-    want_approval(client, admin.headers())
+    require_approval(client, admin.headers())
     second = add_account(app, member_of={tenant.slug: "admin"})
     for _ in range(5):
-        grant = asked(client, support, tenant)
+        grant = add_request(client, support, tenant)
         answers = _at_once(app, [admin, second], grant)
         assert sorted(answer.status_code for answer in answers) == [200, 409]
         grant = client.get(of(grant), headers=support.headers()).get_json()
         assert (grant["state"], grant["version"], len(grant["approvals"])) == ("approved", 2, 1)
-        done(client, admin, "revoke", grant)
+        perform(client, admin, "revoke", grant)
 
 
-def test_two_approvers_at_once_are_two(
+def test_two_concurrent_approvals_both_count_where_two_are_required(
     app: Flask, tenant: MadeTenant, admin: Account, support: Account, client: FlaskClient
 ) -> None:
-    want_approval(client, admin.headers(), min_approvals=2)
+    require_approval(client, admin.headers(), min_approvals=2)
     second = add_account(app, member_of={tenant.slug: "admin"})
     for _ in range(5):
-        grant = asked(client, support, tenant)
+        grant = add_request(client, support, tenant)
         answers = _at_once(app, [admin, second], grant)
         assert [answer.status_code for answer in answers] == [200, 200]
         grant = client.get(of(grant), headers=support.headers()).get_json()
         assert (grant["state"], grant["version"], len(grant["approvals"])) == ("approved", 3, 2)
-        done(client, admin, "revoke", grant)
+        perform(client, admin, "revoke", grant)
 
 
 def _at_once(app: Flask, people: list[Account], grant: dict[str, Any]) -> list[TestResponse]:

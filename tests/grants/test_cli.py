@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from tests.audit.receipts import second_connection
 from tests.factories import Account, MadeTenant
-from tests.grants.calls import access, asked, done
+from tests.grants.calls import access, add_request, perform
 from tests.grants.test_expiry import expiries, let_end
 from webapp.audit.append import OWN_JOURNAL
 from webapp.audit.models import AuditEventRow
@@ -43,7 +43,7 @@ def test_list_shows_grants_with_filters(
     support: Account,
     request_: dict[str, Any],
 ) -> None:
-    denied = done(client, admin, "deny", asked(client, support, tenant))
+    denied = perform(client, admin, "deny", add_request(client, support, tenant))
     assert succeed(run, "list", "--tenant", tenant.slug)["items"] == [denied, request_]
     chosen = succeed(run, "list", "--tenant", tenant.slug, "--state", "requested")
     assert chosen["items"] == [request_]
@@ -80,7 +80,7 @@ def test_revoked_grant_ends_and_is_recorded(
     support: Account,
     request_: dict[str, Any],
 ) -> None:
-    done(client, admin, "approve", request_)
+    perform(client, admin, "approve", request_)
     assert access(client, support, tenant).status_code == 200
     revoked = run("revoke", request_["id"])
     assert revoked.stdout == f"The grant {request_['id']} of {support.email} is revoked.\n"

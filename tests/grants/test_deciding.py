@@ -1,4 +1,4 @@
-"""Who may decide about a request, and who sees it; every attempt is on record."""
+"""Who may decide a request and who sees it. Every attempt is recorded."""
 
 from typing import Any
 
@@ -8,18 +8,27 @@ from flask.testing import FlaskClient
 
 from tests.audit.receipts import committed, receipt
 from tests.factories import Account, MadeTenant, add_account, add_tenant
-from tests.grants.calls import PATH, access, act, asked, done, of, problem, want_approval
+from tests.grants.calls import (
+    PATH,
+    access,
+    act,
+    add_request,
+    of,
+    perform,
+    problem,
+    require_approval,
+)
 
 ACTIONS = ("approve", "deny", "revoke")
 
 
-def test_nobody_decides_the_own_request(
+def test_requester_cannot_decide_their_own_request(
     app: Flask, worker: None, client: FlaskClient, tenant: MadeTenant, admin: Account
 ) -> None:
-    """Not even in a role that decides others'."""
-    rule = want_approval(client, admin.headers(), approver_roles=["owner"])
+    """A role that decides other people's requests does not help."""
+    rule = require_approval(client, admin.headers(), approver_roles=["owner"])
     owner = add_account(app, "owner")
-    grant = asked(client, owner, tenant)
+    grant = add_request(client, owner, tenant)
     for action in ("approve", "deny"):
         refused = act(client, owner, action, grant)
         assert problem(refused) == (403, "forbidden")
@@ -29,11 +38,11 @@ def test_nobody_decides_the_own_request(
         assert event["scope"]["tenant_id"] == str(tenant.id)
         assert event["reason"]["code"] == "incident"
     assert access(client, owner, tenant).get_json()["rules"] == [rule["id"]]
-    assert done(client, add_account(app, "owner"), "approve", grant)["state"] == "approved"
+    assert perform(client, add_account(app, "owner"), "approve", grant)["state"] == "approved"
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_another_tenants_admin_sees_nothing(
+def test_admin_of_another_tenant_finds_no_request(
     client: FlaskClient, outsider: Account, request_: dict[str, Any], action: str
 ) -> None:
     listed = client.get(PATH, headers=outsider.headers()).get_json()
@@ -45,7 +54,7 @@ def test_another_tenants_admin_sees_nothing(
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_whose_role_no_rule_names_decides_nothing(
+def test_role_that_no_rule_names_cannot_decide(
     app: Flask, client: FlaskClient, request_: dict[str, Any], action: str
 ) -> None:
     refused = act(client, add_account(app, "engineer"), action, request_)
@@ -53,39 +62,39 @@ def test_whose_role_no_rule_names_decides_nothing(
     assert len(receipt(refused)) == 1
 
 
-def test_a_role_in_another_tenant_counts_for_nothing(
+def test_role_in_another_tenant_cannot_decide(
     app: Flask, client: FlaskClient, request_: dict[str, Any]
 ) -> None:
-    """An admin elsewhere, who sees the request as one of the platform's staff."""
+    """Support staff who are admin of another tenant see the request and cannot decide it."""
     both = add_account(app, "support", member_of={add_tenant(app).slug: "admin"})
     assert client.get(of(request_), headers=both.headers()).status_code == 200
     assert problem(act(client, both, "approve", request_)) == (403, "forbidden")
 
 
-def test_what_is_denied_is_over(
+def test_denied_request_cannot_be_changed(
     client: FlaskClient,
     tenant: MadeTenant,
     admin: Account,
     support: Account,
     request_: dict[str, Any],
 ) -> None:
-    denied = done(client, admin, "deny", request_)
+    denied = perform(client, admin, "deny", request_)
     assert (denied["state"], denied["closed_by"]) == ("denied", admin.email)
     for action in ACTIONS:
         assert problem(act(client, admin, action, request_)) == (409, "conflict")
     assert access(client, support, tenant).status_code == 403
 
 
-def test_what_is_approved_is_not_denied(
+def test_approved_request_cannot_be_denied(
     client: FlaskClient, admin: Account, request_: dict[str, Any]
 ) -> None:
-    done(client, admin, "approve", request_)
+    perform(client, admin, "approve", request_)
     assert problem(act(client, admin, "deny", request_)) == (409, "conflict")
 
 
-def test_a_change_that_cannot_be_is_on_record_as_failed(
+def test_refused_change_of_a_grant_is_recorded_as_failed(
     app: Flask, worker: None, client: FlaskClient, admin: Account, request_: dict[str, Any]
 ) -> None:
-    done(client, admin, "deny", request_)
+    perform(client, admin, "deny", request_)
     (event,) = committed(app, *receipt(act(client, admin, "approve", request_)))
     assert (event["outcome"], event["http_status"]) == ("failed", 409)

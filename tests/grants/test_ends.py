@@ -1,4 +1,4 @@
-"""The moment at which a request, a grant or an incident ends: at it, it is over for everybody."""
+"""The exact end of requests, grants and incidents: at that moment each is over for everybody."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 import tasks  # noqa: F401 - registers the task
 from tests.clocks import INSTANT, clock_at
 from tests.factories import Account, MadeTenant, add_account
-from tests.grants.calls import PATH, access, act, done, of, problem
+from tests.grants.calls import PATH, access, act, of, perform, problem
 from tests.grants.notices.channels import add_grant
 from tests.rules.calls import add_rule
 from webapp.caching import invalidate
@@ -25,18 +25,18 @@ from webapp.grants.active import holder_tag
 from webapp.grants.models import GrantRow
 
 ENDS_AT = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=2)
-"""Later than all that other tests have."""
+"""Later than the end of any grant of other tests."""
 
 
 @contextmanager
 def at(moment: datetime) -> Iterator[None]:
-    """Decisions, and what becomes of grants, at this moment."""
+    """Set the clock of decisions and of grants to a moment."""
     with clock_at(moment, active, break_glass, decide, expiry, review, service):
         yield
 
 
 def let_end(app: Flask, holder: Account, grant_id: UUID | str) -> None:
-    """Have a grant end at the moment that these tests are about."""
+    """Let a grant end at `ENDS_AT`."""
     with app.app_context(), db.scoped(MaintenanceScope()):
         db.session.get_one(GrantRow, UUID(str(grant_id))).ends_at = ENDS_AT
         invalidate(holder_tag(holder.id))
@@ -47,22 +47,22 @@ def let_end(app: Flask, holder: Account, grant_id: UUID | str) -> None:
 def approved(
     app: Flask, client: FlaskClient, admin: Account, support: Account, request_: dict[str, Any]
 ) -> dict[str, Any]:
-    grant = done(client, admin, "approve", request_)
+    grant = perform(client, admin, "approve", request_)
     let_end(app, support, grant["id"])
     return grant
 
 
-@pytest.mark.parametrize("remembered", [False, True], ids=["read anew", "remembered"])
+@pytest.mark.parametrize("cached", [False, True], ids=["read anew", "cached"])
 def test_grant_lets_nothing_through_at_its_end(
     client: FlaskClient,
     tenant: MadeTenant,
     support: Account,
     approved: dict[str, Any],
-    remembered: bool,
+    cached: bool,
 ) -> None:
-    """Neither where it is read then, nor where the decision is remembered from before."""
+    """Neither if the grant is read then, nor if an earlier decision is cached."""
     assert approved
-    if remembered:
+    if cached:
         with at(ENDS_AT - INSTANT):
             assert access(client, support, tenant).status_code == 200
     with at(ENDS_AT):
@@ -123,7 +123,7 @@ def test_grant_expires_from_its_end_on(
 
 @pytest.fixture
 def breaker(app: Flask, client: FlaskClient, owner: Account) -> Account:
-    """Support, whom the platform lets use break-glass."""
+    """A support agent whom a platform rule allows break-glass."""
     who = add_account(app, "support")
     add_rule(
         client,

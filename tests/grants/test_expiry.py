@@ -1,4 +1,4 @@
-"""What is over ends by itself, on record once, whoever notices it and however often."""
+"""Expiry: requests and grants that are over end without a request, and are recorded once."""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,7 @@ import tasks  # noqa: F401 - registers the task
 from tests.audit.ledgers import ledger_session
 from tests.audit.receipts import second_connection, wait_for
 from tests.factories import Account, MadeTenant
-from tests.grants.calls import access, asked, done, of
+from tests.grants.calls import access, add_request, of, perform
 from webapp.audit.append import OWN_JOURNAL, append_own
 from webapp.audit.models import AuditEventRow
 from webapp.db.scopes import MaintenanceScope
@@ -31,7 +31,7 @@ AGO = timedelta(minutes=5)
 
 
 def expire(app: Flask) -> None:
-    """As a worker does it."""
+    """Run the task as a worker does."""
     app.extensions["celery"].tasks["grants.expire"].apply(throw=True)
 
 
@@ -50,23 +50,23 @@ def state_of(client: FlaskClient, who: Account, grant: dict[str, Any]) -> str:
 
 
 def expiries(app: Flask, grant: dict[str, Any]) -> list[Mapping[str, Any]]:
-    """What the ledger has of its end."""
+    """The events of a grant's expiry in the ledger."""
     with second_connection(app) as session:
-        asked = select(AuditEventRow.event).where(
+        statement = select(AuditEventRow.event).where(
             AuditEventRow.surface == "grants.expire",
             AuditEventRow.event["decision"]["grant_ids"][0].as_string() == grant["id"],
         )
-        return list(session.scalars(asked))
+        return list(session.scalars(statement))
 
 
 def own_numbers(app: Flask) -> list[int]:
     with second_connection(app) as session:
-        of_its_own = AuditEventRow.origin_journal == OWN_JOURNAL
-        numbers = select(AuditEventRow.origin_seq).where(of_its_own)
+        is_own = AuditEventRow.origin_journal == OWN_JOURNAL
+        numbers = select(AuditEventRow.origin_seq).where(is_own)
         return list(session.scalars(numbers.order_by(AuditEventRow.origin_seq)))
 
 
-def test_the_end_of_a_grant_is_an_event_of_its_own(
+def test_expired_grant_is_recorded_as_an_event(
     app: Flask,
     client: FlaskClient,
     tenant: MadeTenant,
@@ -74,7 +74,7 @@ def test_the_end_of_a_grant_is_an_event_of_its_own(
     support: Account,
     request_: dict[str, Any],
 ) -> None:
-    done(client, admin, "approve", request_)
+    perform(client, admin, "approve", request_)
     assert access(client, support, tenant).status_code == 200
     ends_at = let_end(app, request_)
     expire(app)
@@ -94,7 +94,7 @@ def test_the_end_of_a_grant_is_an_event_of_its_own(
     assert [item["id"] for item in shown.get_json()["items"]] == [event["id"]]
 
 
-def test_a_request_that_nobody_decides_lapses(
+def test_undecided_request_expires(
     app: Flask, client: FlaskClient, support: Account, request_: dict[str, Any]
 ) -> None:
     let_end(app, request_)
@@ -103,7 +103,7 @@ def test_a_request_that_nobody_decides_lapses(
     assert len(expiries(app, request_)) == 1
 
 
-def test_what_is_not_over_stays(
+def test_grants_that_are_open_or_closed_do_not_expire(
     app: Flask,
     client: FlaskClient,
     tenant: MadeTenant,
@@ -111,16 +111,16 @@ def test_what_is_not_over_stays(
     support: Account,
     request_: dict[str, Any],
 ) -> None:
-    denied = done(client, admin, "deny", asked(client, support, tenant))
+    denied = perform(client, admin, "deny", add_request(client, support, tenant))
     let_end(app, denied)
-    done(client, admin, "approve", request_)
+    perform(client, admin, "approve", request_)
     expire(app)
     assert state_of(client, support, request_) == "approved"
     assert state_of(client, support, denied) == "denied"
     assert expiries(app, request_) == expiries(app, denied) == []
 
 
-def test_it_is_recorded_once_however_often_and_by_however_many(
+def test_expiry_is_recorded_once_by_concurrent_workers(
     app: Flask,
     other_app: Flask,
     client: FlaskClient,
@@ -129,7 +129,7 @@ def test_it_is_recorded_once_however_often_and_by_however_many(
     rule: dict[str, Any],
 ) -> None:
     assert rule
-    grants = [asked(client, support, tenant) for _ in range(12)]
+    grants = [add_request(client, support, tenant) for _ in range(12)]
     let_end(app, *grants)
     together = Barrier(4)
 
@@ -146,7 +146,7 @@ def test_it_is_recorded_once_however_often_and_by_however_many(
     assert numbers == list(range(1, len(numbers) + 1))
 
 
-def test_what_dies_on_the_way_has_ended_nothing(
+def test_failed_expiry_changes_and_records_nothing(
     app: Flask, client: FlaskClient, support: Account, request_: dict[str, Any]
 ) -> None:
     let_end(app, request_)
@@ -163,7 +163,7 @@ def test_what_dies_on_the_way_has_ended_nothing(
     assert len(expiries(app, request_)) == 1
 
 
-def test_its_month_needs_no_partition_yet(
+def test_expiry_is_recorded_in_a_month_without_a_partition(
     app: Flask, client: FlaskClient, support: Account, request_: dict[str, Any]
 ) -> None:
     ends_at = let_end(app, request_, at=datetime(2019, 3, 31, 23, 59, 59, 999999, UTC))
@@ -173,7 +173,9 @@ def test_its_month_needs_no_partition_yet(
     assert state_of(client, support, request_) == "expired"
 
 
-def test_its_numbers_are_complete(app: Flask, support: Account, request_: dict[str, Any]) -> None:
+def test_expiry_events_have_complete_numbers(
+    app: Flask, support: Account, request_: dict[str, Any]
+) -> None:
     let_end(app, request_)
     expire(app)
     with ledger_session(app) as session:
@@ -182,7 +184,7 @@ def test_its_numbers_are_complete(app: Flask, support: Account, request_: dict[s
     assert own_numbers(app)
 
 
-def test_beat_asks_for_it_each_minute_and_a_worker_does_it(
+def test_beat_schedules_expiry_every_minute_and_a_worker_runs_it(
     app: Flask, worker: None, client: FlaskClient, support: Account, request_: dict[str, Any]
 ) -> None:
     (entry,) = [e for e in celeryconfig.beat_schedule.values() if e["task"] == "grants.expire"]

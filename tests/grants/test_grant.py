@@ -1,4 +1,4 @@
-"""A grant as a value: when it is open, and what it covers."""
+"""Grants as values: when one is open, and which approvals it gives."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -57,8 +57,7 @@ AROUND = [
     (ENDS_AT, False),
     (ENDS_AT + INSTANT, False),
 ]
-"""Moments around a grant's two ends, and whether it is open then: from its start on, and no more
-at its end."""
+"""Moments around the start and the end of a grant, and whether it is open then."""
 
 
 @pytest.mark.parametrize(("at", "is_open"), AROUND)
@@ -100,15 +99,18 @@ def test_request_that_has_not_started_is_not_open() -> None:
 def test_grant_covers_accesses_at_its_own_tenant_only(
     held_at: UUID | None, asks: UUID | None, accesses: UUID | None, is_covered: bool
 ) -> None:
-    """One of all tenants covers no access to a single one, and the other way round. What a tenant
-    asks of an access to all of them, a grant at that tenant gives."""
+    """A grant at all tenants covers no access to a single tenant, nor the other way round.
+
+    If a tenant's rule requires an approval of an access to all tenants, a grant at that tenant
+    gives it.
+    """
     held = replace(GRANT, tenant_id=held_at)
     asking = rule("require_approval", of=asks, approver_roles=("admin",))
     found = find_grant([held], asking, ACCESS, accesses, STARTS_AT)
     assert (found is not None) is is_covered
 
 
-def test_of_several_grants_the_one_that_lasts_longest_covers() -> None:
+def test_grant_that_ends_last_is_found_among_several() -> None:
     longer = replace(GRANT, id=UUID(int=3), ends_at=ENDS_AT + INSTANT)
     for held in ([GRANT, longer], [longer, GRANT]):
         found = find_grant(held, rule("require_approval", of=ACME), ACCESS, ACME, STARTS_AT)

@@ -1,4 +1,4 @@
-"""GET: a page at a time, of what concerns who asks."""
+"""GET /admin/api/grants: who sees which grants, pages, filters and conditional answers."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,7 +9,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from tests.factories import Account, MadeTenant, add_account
-from tests.grants.calls import PATH, REASON, SURFACE, asked, done, of, problem
+from tests.grants.calls import PATH, REASON, SURFACE, add_request, of, perform, problem
 from webapp.db.scopes import MaintenanceScope
 from webapp.extensions import db
 from webapp.grants.models import GrantRow
@@ -27,12 +27,12 @@ def page(client: FlaskClient, who: Account, **query: Any) -> dict[str, Any]:
 def three(
     client: FlaskClient, tenant: MadeTenant, support: Account, rule: dict[str, Any]
 ) -> Grants:
-    """The newest first."""
+    """Three requests by `support`, the newest first."""
     assert rule
-    return [asked(client, support, tenant) for _ in range(3)][::-1]
+    return [add_request(client, support, tenant) for _ in range(3)][::-1]
 
 
-def test_a_grant_has_what_was_asked_for(
+def test_grant_shows_what_was_requested(
     client: FlaskClient,
     tenant: MadeTenant,
     admin: Account,
@@ -40,7 +40,7 @@ def test_a_grant_has_what_was_asked_for(
     rule: dict[str, Any],
 ) -> None:
     reason = REASON | {"note": "login fails for all"}
-    grant = asked(client, support, tenant, surfaces=["b.c", SURFACE, SURFACE], reason=reason)
+    grant = add_request(client, support, tenant, surfaces=["b.c", SURFACE, SURFACE], reason=reason)
     assert grant == {
         "id": grant["id"],
         "kind": "approval",
@@ -63,7 +63,7 @@ def test_a_grant_has_what_was_asked_for(
         assert (read.status_code, read.get_json()) == (200, grant)
 
 
-def test_everybody_sees_what_concerns_them(
+def test_grants_are_listed_for_holder_admins_and_staff_only(
     app: Flask,
     client: FlaskClient,
     tenant: MadeTenant,
@@ -73,7 +73,7 @@ def test_everybody_sees_what_concerns_them(
     support: Account,
     three: Grants,
 ) -> None:
-    """The holder, the tenant's admins, and all staff; not its members, nor services."""
+    """The holder, the tenant's admins and all staff see them; members and services do not."""
     for who in (support, admin, owner, add_account(app, "auditor")):
         assert page(client, who, tenant=tenant.slug)["items"] == three
     assert page(client, admin)["items"] == three
@@ -85,7 +85,7 @@ def test_everybody_sees_what_concerns_them(
         assert problem(client.get(PATH, headers=who.headers())) == (403, "forbidden")
 
 
-def test_who_has_left_the_staff_sees_the_own(
+def test_former_staff_sees_their_own_grants(
     app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account, three: Grants
 ) -> None:
     former = add_account(app, member_of={tenant.slug: "member"})
@@ -96,7 +96,9 @@ def test_who_has_left_the_staff_sees_the_own(
     assert page(client, admin)["total"] == 3
 
 
-def test_pages_follow_each_other(client: FlaskClient, admin: Account, three: Grants) -> None:
+def test_pages_of_grants_have_no_gap_and_no_duplicate(
+    client: FlaskClient, admin: Account, three: Grants
+) -> None:
     for sort, expected in (("-requested_at", three), ("requested_at", three[::-1])):
         shown = page(client, admin, limit=1, sort=sort)
         found = shown["items"]
@@ -107,7 +109,7 @@ def test_pages_follow_each_other(client: FlaskClient, admin: Account, three: Gra
         assert found == expected
 
 
-def test_a_cursor_is_good_for_its_list_only(
+def test_cursor_of_another_list_of_grants_is_refused(
     client: FlaskClient, admin: Account, support: Account, three: Grants
 ) -> None:
     assert three
@@ -119,7 +121,7 @@ def test_a_cursor_is_good_for_its_list_only(
         assert answer.status_code == (200 if "limit" in query else 422)
 
 
-def test_filters(
+def test_filters_of_the_list_of_grants_find_matching_grants(
     client: FlaskClient,
     tenant: MadeTenant,
     admin: Account,
@@ -127,7 +129,7 @@ def test_filters(
     support: Account,
     three: Grants,
 ) -> None:
-    denied = done(client, admin, "deny", three[0])
+    denied = perform(client, admin, "deny", three[0])
     assert page(client, admin, state="denied")["items"] == [denied]
     assert page(client, admin, state="requested")["items"] == three[1:]
     assert page(client, admin, holder=support.email, kind="approval")["total"] == 3
@@ -140,20 +142,20 @@ def test_filters(
         assert list(answer.get_json()["errors"]) == list(wrong)
 
 
-def test_what_has_not_changed_is_not_sent_again(
-    client: FlaskClient, admin: Account, three: Grants
-) -> None:
+def test_unchanged_grants_answer_304(client: FlaskClient, admin: Account, three: Grants) -> None:
     for path in (PATH, of(three[0])):
         first = client.get(path, headers=admin.headers())
         known = admin.headers() | {"If-None-Match": first.headers["ETag"]}
         assert client.get(path, headers=known).status_code == 304
-    done(client, admin, "deny", three[0])
+    perform(client, admin, "deny", three[0])
     for path in (PATH, of(three[0])):
         assert client.get(path, headers=known).status_code == 200
 
 
-def test_no_scope_is_asked_for(client: FlaskClient, admin: Account, three: Grants) -> None:
-    """Nor is a reason: what a client sends of them is not read."""
+def test_scope_and_reason_headers_are_ignored_for_grants(
+    client: FlaskClient, admin: Account, three: Grants
+) -> None:
+    """Even invalid headers are not read."""
     headers = admin.headers("global", "because")
     assert client.get(PATH, headers=headers).get_json()["items"] == three
     assert datetime.fromisoformat(three[0]["requested_at"]) > datetime.now(UTC) - timedelta(hours=1)

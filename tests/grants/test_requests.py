@@ -1,4 +1,4 @@
-"""What may be asked for, and what comes of it: all of it or nothing."""
+"""Requests for grants: what may be requested, and that one refusal refuses all."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from flask.testing import FlaskClient
 
 from tests.audit.receipts import committed, receipt
 from tests.factories import INCIDENT, Account, MadeTenant, add_account, add_tenant
-from tests.grants.calls import PATH, SURFACE, ask, problem, want_approval
+from tests.grants.calls import PATH, SURFACE, ask, problem, require_approval
 from tests.rules.calls import add_rule
 
 
@@ -24,7 +24,7 @@ def errors(response: Any) -> dict[str, list[str]]:
     return found
 
 
-def test_each_tenant_gets_a_request_and_a_record_of_its_own(
+def test_each_requested_tenant_gets_its_own_request_and_record(
     app: Flask,
     worker: None,
     client: FlaskClient,
@@ -33,12 +33,12 @@ def test_each_tenant_gets_a_request_and_a_record_of_its_own(
     support: Account,
 ) -> None:
     other = add_tenant(app)
-    others = want_approval(client, add_account(app, member_of={other.slug: "admin"}).headers())
+    others = require_approval(client, add_account(app, member_of={other.slug: "admin"}).headers())
     response = ask(client, support, [tenant.slug, other.slug, tenant.slug])
     assert response.status_code == 201
     grants = response.get_json()["items"]
-    told = [(grant["tenant"], grant["rules"], grant["surfaces"]) for grant in grants]
-    assert told == [
+    summary = [(grant["tenant"], grant["rules"], grant["surfaces"]) for grant in grants]
+    assert summary == [
         (tenant.slug, [rule["id"]], [SURFACE]),
         (other.slug, [others["id"]], [SURFACE]),
     ]
@@ -50,7 +50,7 @@ def test_each_tenant_gets_a_request_and_a_record_of_its_own(
         assert (event["outcome"], event["rows"], event["repeats"]) == ("served", 1, 1)
 
 
-def test_what_is_denied_cannot_be_asked_for(
+def test_request_that_a_rule_denies_is_refused_and_recorded(
     app: Flask,
     worker: None,
     client: FlaskClient,
@@ -74,7 +74,7 @@ def test_what_is_denied_cannot_be_asked_for(
     assert requests_of(client, support) == 0
 
 
-def test_no_approval_is_asked_for_where_none_is_needed(
+def test_request_that_needs_no_approval_is_refused(
     app: Flask, client: FlaskClient, tenant: MadeTenant, rule: dict[str, Any], support: Account
 ) -> None:
     assert rule
@@ -82,12 +82,12 @@ def test_no_approval_is_asked_for_where_none_is_needed(
     response = ask(client, support, [tenant.slug, free.slug])
     assert problem(response) == (409, "conflict")
     assert response.get_json()["detail"] == f"No approval is needed for {free.slug}."
-    # An access to all tenants leaves out those who want to be asked: nobody approves it as a whole.
+    # An access to all tenants excludes tenants that require an approval: it needs none as a whole.
     assert problem(ask(client, support, None)) == (409, "conflict")
     assert requests_of(client, support) == 0
 
 
-def test_at_home_rules_have_no_say(
+def test_request_for_the_own_tenant_is_refused(
     app: Flask, client: FlaskClient, tenant: MadeTenant, rule: dict[str, Any]
 ) -> None:
     assert rule
@@ -95,7 +95,7 @@ def test_at_home_rules_have_no_say(
     assert problem(ask(client, own, [tenant.slug])) == (409, "conflict")
 
 
-def test_a_tenant_that_is_not_there_is_said(
+def test_request_for_an_unknown_tenant_is_refused_by_name(
     client: FlaskClient, tenant: MadeTenant, rule: dict[str, Any], support: Account
 ) -> None:
     assert rule
@@ -104,7 +104,7 @@ def test_a_tenant_that_is_not_there_is_said(
     assert requests_of(client, support) == 0
 
 
-def test_no_longer_than_the_rules_allow(
+def test_request_for_longer_than_the_rules_allow_is_refused(
     client: FlaskClient,
     tenant: MadeTenant,
     admin: Account,
@@ -112,7 +112,7 @@ def test_no_longer_than_the_rules_allow(
     support: Account,
 ) -> None:
     assert rule["max_minutes"] == 60
-    want_approval(client, admin.headers(), "shorter", max_minutes=45)
+    require_approval(client, admin.headers(), "shorter", max_minutes=45)
     assert errors(ask(client, support, [tenant.slug], minutes=46)) == {
         "minutes": ["must be 45 at most"]
     }
@@ -134,14 +134,16 @@ def test_no_longer_than_the_rules_allow(
         ({"state": "approved"}, "state"),
     ],
 )
-def test_what_cannot_be_asked_for(
+def test_invalid_request_is_refused_by_field(
     client: FlaskClient, support: Account, changes: dict[str, Any], field: str
 ) -> None:
-    wanted = {"tenants": ["a"], **changes}
-    assert list(errors(ask(client, support, wanted.pop("tenants"), **wanted))) == [field]
+    body = {"tenants": ["a"], **changes}
+    assert list(errors(ask(client, support, body.pop("tenants"), **body))) == [field]
 
 
-def test_only_staff_asks(app: Flask, client: FlaskClient, tenant: MadeTenant) -> None:
+def test_request_by_anybody_but_staff_is_refused(
+    app: Flask, client: FlaskClient, tenant: MadeTenant
+) -> None:
     for who in (
         add_account(app, member_of={tenant.slug: "admin"}),
         add_account(app, "service"),
@@ -150,24 +152,23 @@ def test_only_staff_asks(app: Flask, client: FlaskClient, tenant: MadeTenant) ->
         assert problem(ask(client, who, [tenant.slug])) == (403, "forbidden")
 
 
-def test_the_address_and_the_second_factor_are_those_of_who_asks(
+def test_request_is_evaluated_with_the_requesters_address_and_second_factor(
     app: Flask, client: FlaskClient, owner: Account, tenant: MadeTenant, support: Account
 ) -> None:
-    """A rule that wants an approval for who is elsewhere, one for who is here, and one that denies
-    without a factor."""
+    """Three rules cover another network, this network, and people without a second factor."""
     users = {"users": [support.email]}
     everywhere = owner.headers("global", INCIDENT)
-    want_approval(
+    require_approval(
         client, everywhere, f"{support.email} there", subjects=users, networks=["10.0.0.0/8"]
     )
     assert problem(ask(client, support, [tenant.slug])) == (409, "conflict")
-    from_here = want_approval(
+    from_here = require_approval(
         client, everywhere, f"{support.email} here", subjects=users, networks=["127.0.0.0/8"]
     )
     response = ask(client, support, [tenant.slug])
     assert response.status_code == 201
     assert response.get_json()["items"][0]["rules"] == [from_here["id"]]
-    with_factor = want_approval(
+    with_factor = require_approval(
         client, everywhere, f"{support.email} factor", subjects=users, mfa=True
     )
     response = ask(client, support, [tenant.slug])

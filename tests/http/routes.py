@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from tests.factories import Account, MadeTenant
-from tests.grants.calls import want
+from tests.grants.calls import request_body
 from tests.rules.calls import draft
 from webapp.identity.principal import STAFF_ROLES, TENANT_ROLES, PlatformRole, TenantRole
 
@@ -117,7 +117,7 @@ USES = (
 PERSONAL: tuple[Use, ...] = (
     Use("POST", "/admin/api/elevations", "admin.elevations.create", (), ("service",)),
     _reads(GRANTS, "admin.grants.list"),
-    Use("POST", GRANTS, "admin.grants.ask", (), STAFF_ROLES, 201, want(None)),
+    Use("POST", GRANTS, "admin.grants.ask", (), STAFF_ROLES, 201, request_body(None)),
     _reads(GRANT, "admin.grants.read"),
     *(
         Use("POST", f"{GRANT}/{action}", f"admin.grants.{action}", TENANT_ROLES, STAFF_ROLES)

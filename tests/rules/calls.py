@@ -1,4 +1,4 @@
-"""Calls of the rules' API, as the tests make them."""
+"""Calls of the rules API for tests."""
 
 from typing import Any
 from uuid import UUID
@@ -12,14 +12,14 @@ PATH = "/admin/api/rules"
 
 
 def draft(name: str = "nights", **changes: Any) -> dict[str, Any]:
-    """A rule as a client may write it."""
+    """A rule as a client writes it."""
     return {"name": name, "effect": "deny", "surfaces": ["billing.invoices.read"], **changes}
 
 
 def add_rule(
     client: FlaskClient, headers: dict[str, str], name: str = "nights", **changes: Any
 ) -> dict[str, Any]:
-    """Create a rule and return what the API says that it is."""
+    """Create a rule, and return the answer."""
     response = client.post(PATH, headers=headers, json=draft(name, **changes))
     assert response.status_code == 201, response.text
     rule: dict[str, Any] = response.get_json()
@@ -27,7 +27,7 @@ def add_rule(
 
 
 def of(rule: dict[str, Any]) -> str:
-    """A rule's own path."""
+    """The path of a rule."""
     return f"{PATH}/{rule['id']}"
 
 
@@ -38,7 +38,7 @@ def etag(rule: dict[str, Any]) -> str:
 def patch(
     client: FlaskClient, account: Account, rule: dict[str, Any], **changes: Any
 ) -> TestResponse:
-    """Change a rule as somebody does who has seen this version of it."""
+    """Change this version of a rule."""
     headers = account.headers() | {"If-Match": etag(rule)}
     return client.patch(of(rule), headers=headers, json=changes)
 
@@ -48,13 +48,13 @@ def delete(client: FlaskClient, account: Account, rule: dict[str, Any]) -> TestR
 
 
 def names(client: FlaskClient, headers: dict[str, str], **query: Any) -> list[str]:
-    """The names on a page of the list, in its order."""
+    """The names of the rules on a page, in order."""
     response = client.get(PATH, headers=headers, query_string=query)
     assert response.status_code == 200, response.text
     return [rule["name"] for rule in response.get_json()["items"]]
 
 
 def problem(response: TestResponse) -> tuple[int, str, list[str]]:
-    """An error's status, its code and the fields that it is about."""
+    """The status of an error, its code and its fields."""
     body = response.get_json(force=True)
     return response.status_code, body["code"], sorted(body.get("errors", {}))

@@ -1,4 +1,4 @@
-"""Who else uses the rules' API: new for each test."""
+"""Fixtures: a member of the tenant, new for each test."""
 
 import pytest
 from flask import Flask

@@ -1,7 +1,7 @@
-"""The rules list out of the cache: what a miss returned and a hit returns are one and the same.
+"""The cached list of rules: a hit returns the same typed page as the miss.
 
-The regression: a hit used to be the raw dict that lay in the cache, so that the list failed with a
-500, on hits only, and therefore only under load.
+The regression: a hit once returned the raw dict from the cache. The list then failed with a 500,
+but only on hits, and therefore only under load.
 """
 
 import pickle
@@ -47,7 +47,7 @@ FULL: dict[str, Any] = {
 
 
 class Boom:
-    """Unpickling it leaves a file."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -56,7 +56,7 @@ class Boom:
         return Path.touch, (self._path,)
 
 
-SPOILINGS: dict[str, Callable[[bytes], bytes]] = {
+CORRUPTIONS: dict[str, Callable[[bytes], bytes]] = {
     "garbage": lambda _: b"\x00garbage\xff",
     "nothing": lambda _: b"",
     "null": lambda _: b"null",
@@ -78,13 +78,13 @@ def store(app: Flask) -> Iterator[redis.Redis]:
 
 
 def _contents(app: Flask, store: redis.Redis) -> dict[bytes, bytes]:
-    """Whatever is in the cache: values, and what says that they are current."""
+    """Everything in the cache: values and generations."""
     with app.app_context():
         names = list(store.scan_iter(f"{current_caching().store.prefix}*"))
     return {name: value for name in names if isinstance(value := store.get(name), bytes)}
 
 
-def _spoil(app: Flask, store: redis.Redis, change: Callable[[bytes], bytes]) -> None:
+def _corrupt(app: Flask, store: redis.Redis, change: Callable[[bytes], bytes]) -> None:
     contents = _contents(app, store)
     assert any(list_rules.name.encode() in name for name in contents)
     for name, value in contents.items():
@@ -96,7 +96,7 @@ def _instead(value: bytes, _: bytes) -> bytes:
 
 
 def _forget(app: Flask) -> None:
-    """What the process has in its memory, as if it were another one."""
+    """Empty the cache in memory, as if the process were new."""
     with app.app_context():
         current_caching().entries.clear()
 
@@ -121,7 +121,7 @@ def rules(client: FlaskClient, admin: Account) -> list[dict[str, Any]]:
     return [add_rule(client, headers, "a", **FULL), add_rule(client, headers, "b")]
 
 
-def test_a_hit_is_what_a_miss_was(
+def test_cache_hit_returns_the_same_typed_page_as_the_miss(
     app: Flask, tenant: MadeTenant, rules: list[dict[str, Any]]
 ) -> None:
     scope, query = TenantScope(tenant.id), RuleQuery(limit=7)
@@ -141,7 +141,7 @@ def test_a_hit_is_what_a_miss_was(
     assert len(fresh.items) == len(rules)
 
 
-def test_it_is_typed_and_frozen_to_the_last_field(
+def test_cached_page_is_typed_and_frozen_to_the_last_field(
     app: Flask, tenant: MadeTenant, rules: list[dict[str, Any]]
 ) -> None:
     scope = TenantScope(tenant.id)
@@ -156,22 +156,22 @@ def test_it_is_typed_and_frozen_to_the_last_field(
         assert rule.starts_at.utcoffset() is not None
         assert (other.starts_at, other.ticket, other.max_minutes) == (None, None, None)
         with pytest.raises(FrozenInstanceError):
-            rule.name = "other"  # type: ignore[misc]  # that it is refused is the point
+            rule.name = "other"  # type: ignore[misc]  # the test is that this fails
         _forget(app)
 
 
-@pytest.mark.parametrize("spoiling", SPOILINGS)
-def test_whatever_lies_in_the_cache_the_answer_is_right(
+@pytest.mark.parametrize("corruption", CORRUPTIONS)
+def test_corrupt_cache_entry_is_never_served_and_is_overwritten(
     app: Flask,
     client: FlaskClient,
     store: redis.Redis,
     admin: Account,
     rules: list[dict[str, Any]],
-    spoiling: str,
+    corruption: str,
 ) -> None:
     first = client.get(PATH, headers=admin.headers())
     _forget(app)
-    _spoil(app, store, SPOILINGS[spoiling])
+    _corrupt(app, store, CORRUPTIONS[corruption])
 
     before = _outcomes()
     again = client.get(PATH, headers=admin.headers())
@@ -184,10 +184,10 @@ def test_whatever_lies_in_the_cache_the_answer_is_right(
     _forget(app)
     before = _outcomes()
     assert client.get(PATH, headers=admin.headers()).data == first.data
-    assert _new_outcomes(before) == {"hit"}, "what was wrong was overwritten"
+    assert _new_outcomes(before) == {"hit"}, "the corrupt entry was not overwritten"
 
 
-def test_what_was_pickled_is_never_unpickled(
+def test_pickle_in_the_cache_is_never_unpickled(
     app: Flask,
     client: FlaskClient,
     store: redis.Redis,
@@ -199,12 +199,12 @@ def test_what_was_pickled_is_never_unpickled(
     first = client.get(PATH, headers=admin.headers())
     for pickled in (pickle.dumps(Boom(trace)), b"!" + pickle.dumps(Boom(trace))):
         _forget(app)
-        _spoil(app, store, partial(_instead, pickled))
+        _corrupt(app, store, partial(_instead, pickled))
         assert client.get(PATH, headers=admin.headers()).data == first.data
     assert not trace.exists()
 
 
-def test_another_tenants_page_is_not_taken_for_ones_own(
+def test_cached_page_of_another_tenant_is_never_served(
     app: Flask,
     client: FlaskClient,
     store: redis.Redis,
@@ -218,14 +218,14 @@ def test_another_tenants_page_is_not_taken_for_ones_own(
     theirs = client.get(PATH, headers=outsider.headers()).data
     contents = _contents(app, store)
     (sealed,) = [contents[name] for name in contents.keys() - known if b":value:" in name]
-    _spoil(app, store, partial(_instead, sealed))
+    _corrupt(app, store, partial(_instead, sealed))
     _forget(app)
 
     assert client.get(PATH, headers=admin.headers()).data == own
     assert client.get(PATH, headers=outsider.headers()).data == theirs
 
 
-def test_a_cache_of_other_types_is_a_miss(
+def test_cache_key_with_another_redis_type_is_a_miss(
     app: Flask,
     client: FlaskClient,
     store: redis.Redis,
@@ -244,7 +244,7 @@ def test_a_cache_of_other_types_is_a_miss(
 
 
 def _loads(web: Web) -> float:
-    """How often the processes together had no page at hand."""
+    """How often the processes together had to load a page."""
     families = text_string_to_metric_families(requests.get(f"{web.url}/metrics", timeout=180).text)
     return sum(
         sample.value
@@ -267,7 +267,7 @@ def _at_once(web: Web, headers: dict[str, str]) -> list[requests.Response]:
         return list(threads.map(get, range(TOGETHER)))
 
 
-def test_many_who_ask_at_once_cause_one_load_and_get_the_same(
+def test_concurrent_requests_cause_one_load_and_get_the_same_answer(
     web: Web, tenant: MadeTenant, admin: Account, owner: Account
 ) -> None:
     for number in range(50):
@@ -288,13 +288,13 @@ def test_many_who_ask_at_once_cause_one_load_and_get_the_same(
     assert _loads(web) - before == 1
 
 
-def test_many_who_ask_at_once_of_a_spoilt_cache_are_answered(
+def test_concurrent_requests_on_a_corrupt_cache_get_the_right_answer(
     app: Flask, web: Web, store: redis.Redis, admin: Account
 ) -> None:
     body = draft(**FULL)
     made = requests.post(f"{web.url}{PATH}", headers=admin.headers(), json=body, timeout=180)
     first = requests.get(f"{web.url}{PATH}?limit=200", headers=admin.headers(), timeout=180)
-    _spoil(app, store, SPOILINGS["the raw dict"])
+    _corrupt(app, store, CORRUPTIONS["the raw dict"])
     responses = _at_once(web, admin.headers())
     assert {(response.status_code, response.content) for response in responses} == {
         (200, first.content)

@@ -1,4 +1,4 @@
-"""The last rule that lets an owner administer the platform's rules cannot be removed."""
+"""Lockout: the last rule that lets an owner administer the platform's rules cannot be removed."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +40,7 @@ def headers(owner: Account) -> dict[str, str]:
 def only(
     app: Flask, client: FlaskClient, owner: Account, headers: dict[str, str]
 ) -> Iterator[dict[str, Any]]:
-    """The only rule of the platform's, for the time of a test."""
+    """The only enabled rule of the platform, for the time of a test."""
     rule = add_rule(
         client,
         headers,
@@ -66,7 +66,7 @@ def _remove_all_by(app: Flask, email: str) -> None:
 
 
 def _switch_off_others(engine: Engine, kept: UUID) -> list[UUID]:
-    """Past every service, and so past what is tested here."""
+    """Disable the platform's other rules in the database, without the check that is tested here."""
     off = text(
         "update rules set enabled = false"
         " where tenant_id is null and enabled and id <> :kept returning id"
@@ -94,7 +94,7 @@ def change(
     return answer.status_code if answer.status_code == 200 else problem(answer)
 
 
-def test_it_cannot_be_deleted(
+def test_last_owner_rule_cannot_be_deleted(
     client: FlaskClient, headers: dict[str, str], only: dict[str, Any]
 ) -> None:
     answer = client.delete(of(only), headers=headers | {"If-Match": etag(only)})
@@ -122,7 +122,7 @@ def test_it_cannot_be_deleted(
     ],
     ids=str,
 )
-def test_it_cannot_be_narrowed_until_it_is_none(
+def test_last_owner_rule_cannot_be_narrowed_below_its_purpose(
     client: FlaskClient, headers: dict[str, str], only: dict[str, Any], changes: dict[str, Any]
 ) -> None:
     assert change(client, headers, only, **changes) == REFUSED
@@ -140,7 +140,7 @@ def test_it_cannot_be_narrowed_until_it_is_none(
     ],
     ids=str,
 )
-def test_it_can_be_changed_as_long_as_it_is_one(
+def test_last_owner_rule_can_be_changed_while_it_serves_its_purpose(
     client: FlaskClient, headers: dict[str, str], only: dict[str, Any], changes: dict[str, Any]
 ) -> None:
     assert change(client, headers, only, **changes) == 200
@@ -163,7 +163,7 @@ def test_it_can_be_changed_as_long_as_it_is_one(
     ],
     ids=str,
 )
-def test_no_denial_takes_its_place(
+def test_denial_that_locks_every_owner_out_is_refused(
     client: FlaskClient,
     headers: dict[str, str],
     only: dict[str, Any],
@@ -190,9 +190,9 @@ def disable_it(client: FlaskClient, headers: dict[str, str], rule: dict[str, Any
 
 
 class TakingTurns:
-    """Two changes at once, each flushed before the other is checked.
+    """Two concurrent changes, each flushed before the other one is checked.
 
-    The first that was checked commits only once the second was checked too, or waits for its turn.
+    The first checked change commits only after the second one is checked too or waits for the lock.
     """
 
     def __init__(self, app: Flask) -> None:
@@ -221,7 +221,7 @@ class TakingTurns:
     [(delete_it, delete_it), (disable_it, delete_it), (disable_it, disable_it)],
     ids=["both deleted", "one disabled, one deleted", "both disabled"],
 )
-def test_of_two_owners_who_remove_the_last_two_rules_at_once_one_is_refused(
+def test_one_of_two_concurrent_removals_of_the_last_two_owner_rules_is_refused(
     app: Flask,
     client: FlaskClient,
     headers: dict[str, str],
@@ -245,7 +245,7 @@ def test_of_two_owners_who_remove_the_last_two_rules_at_once_one_is_refused(
     assert client.get(PATH, headers=headers).status_code == 200
 
 
-def test_a_tenants_rules_lock_nobody_out(
+def test_tenant_rule_that_denies_everything_is_no_lockout(
     app: Flask, client: FlaskClient, headers: dict[str, str], only: dict[str, Any]
 ) -> None:
     tenant = add_tenant(app)

@@ -1,4 +1,4 @@
-"""Bodies that make no rule: told by field, and never an error of ours."""
+"""Invalid bodies of rules: refused by field, and never with a 500."""
 
 from typing import Any
 
@@ -53,7 +53,7 @@ FIELDS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("changes", "field"), FIELDS)
-def test_a_field_that_makes_no_sense_is_named(
+def test_invalid_field_of_a_rule_is_refused_by_name(
     client: FlaskClient, admin: Account, changes: dict[str, Any], field: str
 ) -> None:
     rule = add_rule(client, admin.headers())
@@ -66,13 +66,15 @@ def test_a_field_that_makes_no_sense_is_named(
 
 
 @pytest.mark.parametrize("field", ["name", "effect", "surfaces"])
-def test_a_rule_needs_these_fields(client: FlaskClient, admin: Account, field: str) -> None:
+def test_rule_without_a_required_field_is_refused(
+    client: FlaskClient, admin: Account, field: str
+) -> None:
     body = {name: value for name, value in draft().items() if name != field}
     refused = client.post(PATH, headers=admin.headers(), json=body)
     assert problem(refused) == (422, "invalid", [field])
 
 
-def test_a_rule_changes_its_tenant_never(client: FlaskClient, admin: Account) -> None:
+def test_patch_of_a_rules_tenant_is_refused(client: FlaskClient, admin: Account) -> None:
     rule = add_rule(client, admin.headers())
     refused = patch(client, admin, rule, tenant=None)
     assert problem(refused) == (422, "invalid", ["tenant"])
@@ -95,7 +97,7 @@ def test_a_rule_changes_its_tenant_never(client: FlaskClient, admin: Account) ->
         (b"name=new", "application/x-www-form-urlencoded"),
     ],
 )
-def test_what_is_no_json_object_changes_nothing(
+def test_body_that_is_no_json_object_is_refused_and_changes_nothing(
     client: FlaskClient, admin: Account, body: bytes, content_type: str
 ) -> None:
     rule = add_rule(client, admin.headers())
@@ -108,7 +110,7 @@ def test_what_is_no_json_object_changes_nothing(
     assert client.get(of(rule), headers=admin.headers()).get_json() == rule
 
 
-def test_nobody_is_told_about_fields_before_saying_who_they_are(
+def test_body_is_not_checked_before_authentication_and_role(
     client: FlaskClient, admin: Account, member: Account
 ) -> None:
     rule = add_rule(client, admin.headers())

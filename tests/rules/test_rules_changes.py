@@ -1,4 +1,4 @@
-"""POST, PATCH and DELETE: who may, what comes of it, and which version was meant."""
+"""POST, PATCH and DELETE of rules: who may, what changes, and conditions on the version."""
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -39,7 +39,7 @@ FULL: dict[str, Any] = {
 }
 
 
-def test_what_was_written_is_what_is_read(
+def test_created_rule_reads_back_as_written(
     client: FlaskClient, tenant: MadeTenant, admin: Account, member: Account
 ) -> None:
     created = client.post(PATH, headers=admin.headers(), json=FULL)
@@ -65,7 +65,7 @@ def test_what_was_written_is_what_is_read(
     assert client.get(of(rule), headers=known).status_code == 304
 
 
-def test_only_an_admin_changes_a_tenants_rules(
+def test_rule_change_by_anybody_but_the_tenants_admin_is_refused(
     app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account, member: Account
 ) -> None:
     rule = add_rule(client, admin.headers())
@@ -81,7 +81,7 @@ def test_only_an_admin_changes_a_tenants_rules(
     assert names(client, admin.headers()) == ["nights"]
 
 
-def test_a_change_is_recorded_in_ones_own_tenant_too(client: FlaskClient, admin: Account) -> None:
+def test_rule_change_in_ones_own_tenant_is_recorded(client: FlaskClient, admin: Account) -> None:
     created = client.post(PATH, headers=admin.headers(), json=draft())
     rule = created.get_json()
     changed = patch(client, admin, rule, enabled=False)
@@ -91,7 +91,7 @@ def test_a_change_is_recorded_in_ones_own_tenant_too(client: FlaskClient, admin:
     assert "Sightline-Audit" not in client.get(PATH, headers=admin.headers()).headers
 
 
-def test_a_name_is_taken_once_in_a_tenant(
+def test_rule_name_that_the_tenant_has_already_is_refused(
     client: FlaskClient, admin: Account, outsider: Account
 ) -> None:
     rule = add_rule(client, admin.headers(), "taken")
@@ -107,7 +107,7 @@ def test_a_name_is_taken_once_in_a_tenant(
     assert patch(client, admin, other, name="taken").status_code == 200
 
 
-def test_the_platform_has_rules_of_its_own(client: FlaskClient, owner: Account) -> None:
+def test_owner_adds_and_changes_a_platform_rule(client: FlaskClient, owner: Account) -> None:
     everywhere = owner.headers("global", INCIDENT)
     name = f"platform {uuid4()}"
     rule = add_rule(client, everywhere, name)
@@ -121,7 +121,7 @@ def test_the_platform_has_rules_of_its_own(client: FlaskClient, owner: Account) 
     assert names(client, everywhere, q=name, enabled="false") == [name]
 
 
-def test_in_the_global_scope_a_rule_may_be_a_tenants(
+def test_rule_added_in_the_global_scope_belongs_to_the_tenant_that_it_names(
     client: FlaskClient, tenant: MadeTenant, admin: Account, owner: Account
 ) -> None:
     everywhere = owner.headers("global", INCIDENT)
@@ -133,7 +133,7 @@ def test_in_the_global_scope_a_rule_may_be_a_tenants(
 
 
 @pytest.mark.parametrize("tenant_named", [None, "acme"])
-def test_in_a_tenants_scope_a_rule_is_that_tenants(
+def test_rule_added_in_a_tenants_scope_must_belong_to_that_tenant(
     client: FlaskClient,
     tenant: MadeTenant,
     admin: Account,
@@ -147,7 +147,7 @@ def test_in_a_tenants_scope_a_rule_is_that_tenants(
     assert names(client, admin.headers()) == ["a"]
 
 
-def test_a_patch_leaves_what_it_does_not_name(client: FlaskClient, admin: Account) -> None:
+def test_patch_keeps_the_fields_that_it_does_not_name(client: FlaskClient, admin: Account) -> None:
     rule = add_rule(client, admin.headers(), **FULL)
     response = patch(client, admin, rule, subjects={"users": ["lee@example.org"]}, ticket=None)
     changed = response.get_json()
@@ -165,7 +165,7 @@ def test_a_patch_leaves_what_it_does_not_name(client: FlaskClient, admin: Accoun
 @pytest.mark.parametrize(
     "changes", [{}, {"mfa": False}, {"name": "nights", "surfaces": ["a", "b"]}]
 )
-def test_what_changes_nothing_leaves_no_version(
+def test_patch_that_changes_nothing_stores_no_version(
     client: FlaskClient, admin: Account, changes: dict[str, object]
 ) -> None:
     rule = add_rule(client, admin.headers(), surfaces=["a", "b"])
@@ -173,7 +173,7 @@ def test_what_changes_nothing_leaves_no_version(
     assert (response.status_code, response.get_json()) == (200, rule)
 
 
-def test_a_rule_ends_after_it_starts(client: FlaskClient, admin: Account) -> None:
+def test_rule_that_ends_before_it_starts_is_refused(client: FlaskClient, admin: Account) -> None:
     times = {"starts_at": "2026-01-02T00:00:00Z", "ends_at": "2026-01-02T01:00:00+01:00"}
     refused = client.post(PATH, headers=admin.headers(), json=draft(**times))
     assert problem(refused) == (422, "invalid", ["ends_at"])
@@ -184,7 +184,7 @@ def test_a_rule_ends_after_it_starts(client: FlaskClient, admin: Account) -> Non
 
 
 @pytest.mark.parametrize("method", ["PATCH", "DELETE"])
-def test_a_change_names_the_version_that_it_means(
+def test_rule_change_without_the_current_version_is_refused(
     client: FlaskClient, admin: Account, method: str
 ) -> None:
     rule = add_rule(client, admin.headers())
@@ -206,7 +206,7 @@ def test_a_change_names_the_version_that_it_means(
     assert response.status_code == {"PATCH": 200, "DELETE": 204}[method]
 
 
-def test_of_many_changes_to_one_version_one_is_made(
+def test_one_of_several_concurrent_changes_to_a_version_succeeds(
     app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account
 ) -> None:
     rule = add_rule(client, admin.headers())
@@ -225,7 +225,9 @@ def test_of_many_changes_to_one_version_one_is_made(
     assert client.get(of(rule), headers=admin.headers()).get_json()["version"] == 2
 
 
-def test_of_many_rules_with_one_name_one_is_made(app: Flask, admin: Account) -> None:
+def test_one_of_several_concurrent_rules_with_the_same_name_is_created(
+    app: Flask, admin: Account
+) -> None:
     together = Barrier(6)
 
     def create(_: int) -> int:
@@ -236,7 +238,7 @@ def test_of_many_rules_with_one_name_one_is_made(app: Flask, admin: Account) -> 
         assert sorted(threads.map(create, range(6))) == [201, 409, 409, 409, 409, 409]
 
 
-def test_a_deleted_rule_is_gone(client: FlaskClient, admin: Account) -> None:
+def test_deleted_rule_is_not_found(client: FlaskClient, admin: Account) -> None:
     rule = add_rule(client, admin.headers())
     deleted = delete(client, admin, rule)
     assert (deleted.status_code, deleted.data) == (204, b"")
@@ -250,7 +252,7 @@ def test_a_deleted_rule_is_gone(client: FlaskClient, admin: Account) -> None:
         assert problem(response) == (404, "not_found", [])
 
 
-def test_anothers_rule_is_as_if_it_never_was(
+def test_foreign_tenants_rule_answers_like_one_that_does_not_exist(
     client: FlaskClient, admin: Account, outsider: Account
 ) -> None:
     theirs = add_rule(client, outsider.headers())
@@ -271,7 +273,7 @@ def test_anothers_rule_is_as_if_it_never_was(
     assert client.get(of(theirs), headers=outsider.headers()).get_json() == theirs
 
 
-def test_no_list_from_before_a_change_is_served_after_it(
+def test_list_after_a_change_never_shows_the_old_rules(
     client: FlaskClient, tenant: MadeTenant, admin: Account, owner: Account
 ) -> None:
     everywhere = owner.headers("global", INCIDENT)

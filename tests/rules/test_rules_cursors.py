@@ -1,4 +1,4 @@
-"""The cursor of a list: opaque, good for that list alone, and never an error of ours."""
+"""Cursors of the lists of rules: opaque, valid for one list only, and never a 500."""
 
 import base64
 from typing import Any
@@ -24,7 +24,7 @@ def _cursor(client: FlaskClient, headers: dict[str, str], path: str = PATH, **qu
 
 @pytest.fixture
 def headers(client: FlaskClient, admin: Account) -> dict[str, str]:
-    """Those of somebody whose list has two rules."""
+    """Headers of somebody whose list has two rules."""
     for name in ("a", "b"):
         add_rule(client, admin.headers(), name)
     return admin.headers()
@@ -42,7 +42,7 @@ def headers(client: FlaskClient, admin: Account) -> dict[str, str]:
         {"tenant": "acme"},
     ],
 )
-def test_it_continues_only_the_list_that_it_came_from(
+def test_cursor_with_other_filters_or_order_is_refused(
     client: FlaskClient, headers: dict[str, str], query: dict[str, str]
 ) -> None:
     cursor = _cursor(client, headers)
@@ -51,13 +51,15 @@ def test_it_continues_only_the_list_that_it_came_from(
     assert problem(refused) == REFUSED
 
 
-def test_it_continues_whatever_the_limit(client: FlaskClient, headers: dict[str, str]) -> None:
+def test_cursor_continues_the_list_with_another_limit(
+    client: FlaskClient, headers: dict[str, str]
+) -> None:
     query = {"cursor": _cursor(client, headers), "limit": 7}
     page = client.get(PATH, headers=headers, query_string=query).get_json()
     assert [rule["name"] for rule in page["items"]] == ["b"]
 
 
-def test_it_leads_into_no_other_scope(
+def test_cursor_of_another_scope_is_refused(
     client: FlaskClient,
     tenant: MadeTenant,
     headers: dict[str, str],
@@ -72,7 +74,7 @@ def test_it_leads_into_no_other_scope(
     assert client.get(PATH, headers=elevated, query_string=query).status_code == 200
 
 
-def test_a_lists_and_a_historys_are_not_the_same(
+def test_cursor_of_a_history_is_refused_for_the_list_and_for_other_histories(
     client: FlaskClient, admin: Account, headers: dict[str, str]
 ) -> None:
     rule = add_rule(client, headers, "c")
@@ -88,7 +90,9 @@ def test_a_lists_and_a_historys_are_not_the_same(
     assert problem(client.get(history, headers=headers, query_string=query)) == REFUSED
 
 
-def test_every_changed_byte_of_it_is_noticed(client: FlaskClient, headers: dict[str, str]) -> None:
+def test_cursor_with_any_changed_byte_is_refused(
+    client: FlaskClient, headers: dict[str, str]
+) -> None:
     cursor = _cursor(client, headers)
     raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
     for place in range(len(raw)):
@@ -108,7 +112,7 @@ def reader(app: Flask) -> Account:
 @example(cursor="=")
 @example(cursor="\x00")
 @example(cursor="😀")
-def test_nothing_that_a_client_makes_up_is_one(app: Flask, reader: Account, cursor: str) -> None:
+def test_made_up_cursor_is_refused(app: Flask, reader: Account, cursor: str) -> None:
     query = {"cursor": cursor}
     response = app.test_client().get(PATH, headers=reader.headers(), query_string=query)
     assert problem(response) == REFUSED

@@ -23,7 +23,7 @@ def _history(
     return history
 
 
-def test_it_shows_what_each_change_made_of_the_rule(
+def test_history_shows_the_rule_after_each_change(
     client: FlaskClient, tenant: MadeTenant, admin: Account, member: Account, owner: Account
 ) -> None:
     first = add_rule(
@@ -48,7 +48,7 @@ def test_it_shows_what_each_change_made_of_the_rule(
     assert changed_at == [rule["updated_at"] for rule in (third, second, first)]
 
 
-def test_a_deleted_rules_history_stays(client: FlaskClient, admin: Account) -> None:
+def test_history_of_a_deleted_rule_stays(client: FlaskClient, admin: Account) -> None:
     rule = add_rule(client, admin.headers())
     assert delete(client, admin, rule).status_code == 204
     history = _history(client, admin, rule)
@@ -57,7 +57,7 @@ def test_a_deleted_rules_history_stays(client: FlaskClient, admin: Account) -> N
     assert history["items"][1]["rule"] == rule
 
 
-def test_what_was_refused_is_not_in_it(client: FlaskClient, admin: Account) -> None:
+def test_history_has_no_version_of_a_refused_change(client: FlaskClient, admin: Account) -> None:
     rule = add_rule(client, admin.headers())
     add_rule(client, admin.headers(), "taken")
     assert patch(client, admin, rule, name="taken").status_code == 409
@@ -66,7 +66,7 @@ def test_what_was_refused_is_not_in_it(client: FlaskClient, admin: Account) -> N
     assert [version["version"] for version in _history(client, admin, rule)["items"]] == [1]
 
 
-def test_its_pages_have_no_gap_and_nothing_twice(client: FlaskClient, admin: Account) -> None:
+def test_history_pages_have_no_gap_and_no_duplicate(client: FlaskClient, admin: Account) -> None:
     rule = newest = add_rule(client, admin.headers())
     for number in range(6):
         newest = patch(client, admin, newest, description=f"change {number}").get_json()
@@ -83,7 +83,7 @@ def test_its_pages_have_no_gap_and_nothing_twice(client: FlaskClient, admin: Acc
         assert versions == [7, 6, 5, 4, 3, 2, 1]
 
 
-def test_an_unchanged_history_is_not_sent_again(client: FlaskClient, admin: Account) -> None:
+def test_unchanged_history_answers_304(client: FlaskClient, admin: Account) -> None:
     rule = add_rule(client, admin.headers())
     path = f"{of(rule)}/history"
     known = admin.headers() | {
@@ -94,7 +94,7 @@ def test_an_unchanged_history_is_not_sent_again(client: FlaskClient, admin: Acco
     assert client.get(path, headers=known).status_code == 200
 
 
-def test_access_at_it_is_recorded(
+def test_access_to_a_foreign_history_is_recorded(
     app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account
 ) -> None:
     rule = add_rule(client, admin.headers())
@@ -105,10 +105,10 @@ def test_access_at_it_is_recorded(
     assert problem(refused) == (422, "invalid", ["limit"])
 
 
-def test_a_version_is_shown_as_it_was_recorded(
+def test_history_shows_a_version_as_it_was_stored(
     app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account
 ) -> None:
-    """Also one from a time when rules had other fields."""
+    """Also a version from a time when rules had other fields."""
     rule_id, snapshot = uuid7(), {"name": "of old", "colour": "green"}
     with app.app_context(), db.scoped(TenantScope(tenant.id)):
         db.session.add(rule(tenant.id, id=rule_id))

@@ -22,7 +22,7 @@ from webapp.rules.schemas import RuleQuerySchema
 SORTS = ("name", "-name", "created_at", "-created_at", "updated_at", "-updated_at")
 
 
-def test_everybody_in_the_tenant_sees_its_rules_and_nobody_else(
+def test_tenants_rules_are_listed_for_its_people_only(
     client: FlaskClient, admin: Account, member: Account, outsider: Account
 ) -> None:
     add_rule(client, admin.headers(), "ours")
@@ -31,7 +31,7 @@ def test_everybody_in_the_tenant_sees_its_rules_and_nobody_else(
         assert names(client, account.headers()) == [seen]
 
 
-def test_a_foreign_tenants_list_needs_a_role_and_a_reason(
+def test_foreign_tenants_list_without_role_or_reason_is_refused(
     app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account, outsider: Account
 ) -> None:
     add_rule(client, admin.headers(), "ours")
@@ -44,7 +44,7 @@ def test_a_foreign_tenants_list_needs_a_role_and_a_reason(
     assert problem(refused) == (403, "elevation_denied", [])
 
 
-def test_a_global_access_names_the_tenant_of_each_rule(
+def test_global_list_names_the_tenant_of_each_rule(
     client: FlaskClient, tenant: MadeTenant, admin: Account, owner: Account
 ) -> None:
     everywhere = owner.headers("global", INCIDENT)
@@ -60,7 +60,7 @@ def test_a_global_access_names_the_tenant_of_each_rule(
 
 
 @pytest.mark.parametrize(
-    ("said", "asked", "covers"),
+    ("pattern", "surface", "covers"),
     [
         ("admin.rules.list", "admin.rules.list", True),
         ("admin.rules.*", "admin.rules.list", True),
@@ -73,16 +73,16 @@ def test_a_global_access_names_the_tenant_of_each_rule(
         ("admin.rules.list", "admin.rules.*", False),
     ],
 )
-def test_the_surface_filter_finds_the_rules_that_cover_it(
-    client: FlaskClient, admin: Account, said: str, asked: str, covers: bool
+def test_surface_filter_finds_the_rules_that_cover_the_surface(
+    client: FlaskClient, admin: Account, pattern: str, surface: str, covers: bool
 ) -> None:
-    add_rule(client, admin.headers(), "it", surfaces=["log.read", said])
-    assert names(client, admin.headers(), surface=asked) == (["it"] if covers else [])
+    add_rule(client, admin.headers(), "it", surfaces=["log.read", pattern])
+    assert names(client, admin.headers(), surface=surface) == (["it"] if covers else [])
 
 
 @pytest.mark.parametrize("field", ["name", "description"])
 @pytest.mark.parametrize("q", ["100%", "A_B", "a\\b", "/", "%", "_", "\\"])
-def test_text_is_searched_for_as_it_is(
+def test_text_filter_takes_wildcards_literally(
     client: FlaskClient, admin: Account, field: str, q: str
 ) -> None:
     for number, text in enumerate(["100%", "a_b", "a\\b", "a/b", "100", "ab", "axb"]):
@@ -92,7 +92,7 @@ def test_text_is_searched_for_as_it_is(
     assert q.lower() in found
 
 
-def test_an_unchanged_list_is_not_sent_again(client: FlaskClient, admin: Account) -> None:
+def test_unchanged_list_answers_304(client: FlaskClient, admin: Account) -> None:
     rule = add_rule(client, admin.headers())
     first = client.get(PATH, headers=admin.headers())
     known = admin.headers() | {"If-None-Match": first.headers["ETag"]}
@@ -106,7 +106,7 @@ def test_an_unchanged_list_is_not_sent_again(client: FlaskClient, admin: Account
     assert (changed.status_code, changed.get_json()["items"][0]["enabled"]) == (200, False)
 
 
-def test_a_304_is_decided_and_recorded_before(client: FlaskClient, owner: Account) -> None:
+def test_elevated_304_is_decided_and_recorded(client: FlaskClient, owner: Account) -> None:
     first = client.get(PATH, headers=owner.headers("global", INCIDENT))
     known = {"If-None-Match": first.headers["ETag"]}
 
@@ -135,28 +135,28 @@ def test_a_304_is_decided_and_recorded_before(client: FlaskClient, owner: Accoun
         ("efect=deny", "efect"),
     ],
 )
-def test_a_query_that_makes_no_sense_is_refused(
+def test_invalid_query_of_the_list_is_refused(
     client: FlaskClient, admin: Account, query: str, field: str
 ) -> None:
-    for _ in range(2):  # the second time its parsing could have been remembered
+    for _ in range(2):  # the second time its parsing might come from a cache
         response = client.get(f"{PATH}?{query}", headers=admin.headers())
         assert problem(response) == (422, "invalid", [field])
 
 
-def test_no_query_asks_for_what_a_query_value_says_by_default() -> None:
+def test_empty_query_has_the_defaults_of_the_query_value() -> None:
     assert RuleQuerySchema().load({}) == RuleQuery()
 
 
-def test_authentication_comes_before_the_query(client: FlaskClient) -> None:
+def test_invalid_query_without_authentication_answers_401(client: FlaskClient) -> None:
     assert client.get(f"{PATH}?limit=x").status_code == 401
 
 
 @dataclass(frozen=True)
-class RequestedScope:
-    """A rule as the model below knows it."""
+class ModelRule:
+    """A rule as the reference model has it."""
 
     rank: int
-    """Ids have the order of ranks."""
+    """Rules are ordered by rank where they are ordered by id."""
     name: str
     description: str
     effect: str
@@ -170,7 +170,7 @@ class RequestedScope:
 INSTANTS = st.sampled_from([datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3)])
 TEXTS = st.text("abAB%_\\/", max_size=4)
 RULES = st.builds(
-    RequestedScope,
+    ModelRule,
     rank=st.integers(0, 2**16 - 1),
     name=st.text("abc", min_size=1, max_size=3),
     description=TEXTS,
@@ -192,7 +192,7 @@ QUERIES = st.fixed_dictionaries(
 )
 
 
-def _expected(rules: list[RequestedScope], query: dict[str, Any]) -> list[str]:
+def _expected(rules: list[ModelRule], query: dict[str, Any]) -> list[str]:
     covering = {
         "admin.rules.list": {"admin.rules.list", "admin.*", "*"},
         "log.read": {"log.read", "*"},
@@ -212,7 +212,7 @@ def _expected(rules: list[RequestedScope], query: dict[str, Any]) -> list[str]:
     return [rule.name for rule in found]
 
 
-def _row(rule: RequestedScope, tenant_id: UUID) -> RuleRow:
+def _row(rule: ModelRule, tenant_id: UUID) -> RuleRow:
     return RuleRow(
         id=UUID(int=rule.rank << 112 | uuid4().int >> 16),
         tenant_id=tenant_id,
@@ -242,8 +242,8 @@ def _row(rule: RequestedScope, tenant_id: UUID) -> RuleRow:
     rules=st.lists(RULES, max_size=9, unique_by=(lambda rule: rule.name, lambda rule: rule.rank)),
     query=QUERIES,
 )
-def test_pages_together_are_what_a_plain_model_finds(
-    app: Flask, rules: list[RequestedScope], query: dict[str, Any]
+def test_pages_of_the_list_agree_with_a_reference_model(
+    app: Flask, rules: list[ModelRule], query: dict[str, Any]
 ) -> None:
     tenant = add_tenant(app)
     with app.app_context(), db.scoped(TenantScope(tenant.id)):
@@ -256,13 +256,13 @@ def test_pages_together_are_what_a_plain_model_finds(
     expected = _expected(rules, query)
 
     walked: list[str] = []
-    asked = dict(query)
+    page_query = dict(query)
     while True:
-        page = client.get(PATH, headers=headers, query_string=asked).get_json()
+        page = client.get(PATH, headers=headers, query_string=page_query).get_json()
         walked += [rule["name"] for rule in page["items"]]
         assert page["total"] == len(expected)
         if page["next_cursor"] is None:
             break
         assert len(page["items"]) == query["limit"]
-        asked["cursor"] = page["next_cursor"]
+        page_query["cursor"] = page["next_cursor"]
     assert walked == expected

@@ -1,4 +1,4 @@
-"""What /openapi.json says of the rules, and of every surface."""
+"""/openapi.json on the rules, and on every surface."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the ledger says of the uses of the rules' surfaces."""
+"""Audit events of accesses to the rules' surfaces."""
 
 import time
 from uuid import UUID
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("worker")
 
 
 def _event(app: Flask, tenant: MadeTenant, response: TestResponse) -> tuple[object, ...]:
-    """The event of a response's receipt, once it is committed: kind, surface, outcome, rows."""
+    """Wait for the event of a response's receipt; return its kind, surface, outcome and rows."""
     event_id = UUID(response.headers["Sightline-Audit"])
     deadline = time.monotonic() + PATIENCE
     found = None
@@ -34,7 +34,7 @@ def _event(app: Flask, tenant: MadeTenant, response: TestResponse) -> tuple[obje
     return found["kind"], found["surface"], found["outcome"], found["rows"]
 
 
-def test_access_says_how_many_rules_it_showed(
+def test_event_of_an_access_counts_the_rules_shown(
     app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account, owner: Account
 ) -> None:
     rules = [add_rule(client, admin.headers(), name) for name in ("a", "b", "c")]
@@ -53,7 +53,7 @@ def test_access_says_how_many_rules_it_showed(
     assert _event(app, tenant, history) == ("access", "admin.rules.history", "served", 1)
 
 
-def test_a_change_is_one_whether_it_was_made_or_not(
+def test_rule_change_is_recorded_whether_it_succeeds_or_fails(
     app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account
 ) -> None:
     headers = admin.headers()

@@ -1,5 +1,4 @@
-"""A mail server and a receiver of webhooks, real ones on this host, and an application that tells
-them of grants."""
+"""A mail server and a webhook receiver on this host, and an application that sends them notices."""
 
 import json
 import threading
@@ -27,7 +26,7 @@ from webapp.extensions import db
 from webapp.grants.active import holder_tag, load_grants
 from webapp.grants.grant import Grant
 from webapp.grants.models import GrantRow, NoticeRow
-from webapp.grants.notices import outbox as notices
+from webapp.grants.notices import outbox
 from webapp.stack.servers import free_port
 
 SENDER = "sightline@example.org"
@@ -39,7 +38,7 @@ PUBLIC = "https://sightline.example"
 
 @dataclass
 class Mailbox:
-    """An SMTP server's handler: keeps what comes, but for those whom it refuses."""
+    """An SMTP handler that keeps every mail, except those to refused recipients."""
 
     refused: set[str] = field(default_factory=set)
     envelopes: list[tuple[list[str], EmailMessage]] = field(default_factory=list)
@@ -62,7 +61,7 @@ class Mailbox:
 
     @property
     def recipients(self) -> list[str]:
-        """Of all mails, sorted."""
+        """The recipients of all mails, sorted."""
         return sorted(address for addresses, _ in self.envelopes for address in addresses)
 
     @property
@@ -72,7 +71,10 @@ class Mailbox:
 
 @dataclass
 class Hooks:
-    """What a webhook's receiver was sent, and the statuses that it answers, the last for ever."""
+    """The requests that a webhook receiver got, and the statuses that it answers.
+
+    The last status is for all further requests.
+    """
 
     statuses: list[int] = field(default_factory=lambda: [204])
     received: list[tuple[Message, bytes]] = field(default_factory=list)
@@ -93,10 +95,10 @@ class NotifyingApp:
 
 @contextmanager
 def notifying_app(app: Flask, **changes: Any) -> Iterator[NotifyingApp]:
-    """With a broker of its own: another application's worker knows of no mail server."""
+    """An application with its own broker, since workers of other tests have no mail server."""
     mail_port, hook_port = free_port(), free_port()
     settings = app.extensions["settings"]
-    told = {
+    notifying_settings = {
         "celery_broker_url": own_broker(settings.redis_url),
         "public_url": PUBLIC,
         "smtp_url": f"smtp://127.0.0.1:{mail_port}",
@@ -104,12 +106,12 @@ def notifying_app(app: Flask, **changes: Any) -> Iterator[NotifyingApp]:
         "webhook_url": f"http://127.0.0.1:{hook_port}/hooks?key=Zq7Kx9",
         "webhook_secret": SECRET,
     }
-    with application_of(replace(settings, **(told | changes))) as made:
+    with application_of(replace(settings, **(notifying_settings | changes))) as made:
         yield NotifyingApp(made, mail_port, hook_port)
 
 
 def own_broker(redis_url: str) -> str:
-    """The same Redis, another database."""
+    """Another database of the same Redis."""
     return f"{redis_url.rstrip('/').removesuffix('/0')}/9"
 
 
@@ -134,13 +136,13 @@ def receiving_hooks(port: int) -> Iterator[Hooks]:
             hooks.received.append((self.headers, body))
             status = hooks.statuses.pop(0) if len(hooks.statuses) > 1 else hooks.statuses[0]
             self.send_response(status)
-            self.send_header("Location", f"http://127.0.0.1:{port}/elsewhere")
+            self.send_header("Location", f"http://127.0.0.1:{port}/other")
             self.end_headers()
 
-        do_GET = do_POST  # what a redirect would make of it
+        do_GET = do_POST  # a client that followed the redirect would send a GET
 
         def log_message(self, format: str, *arguments: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
@@ -153,7 +155,7 @@ def receiving_hooks(port: int) -> Iterator[Hooks]:
 
 
 def add_grant(app: Flask, holder: Account, tenant: MadeTenant | None, **changes: Any) -> Grant:
-    """A request of the holder's, or what else `changes` make of it."""
+    """Insert a request of the holder, or the grant that `changes` make of it."""
     now = datetime.now(UTC)
     values: dict[str, Any] = {
         "id": uuid7(),
@@ -183,7 +185,7 @@ def add_grant(app: Flask, holder: Account, tenant: MadeTenant | None, **changes:
 
 
 def end(app: Flask, grant_id: UUID) -> None:
-    """Have a grant's time be over."""
+    """Let a grant's time be over."""
     with app.app_context(), db.scoped(MaintenanceScope()):
         row = db.session.get_one(GrantRow, grant_id)
         row.ends_at = datetime.now(UTC) - timedelta(seconds=1)
@@ -191,28 +193,28 @@ def end(app: Flask, grant_id: UUID) -> None:
         db.session.commit()
 
 
-def tell(app: Flask, event: Any, grant: Grant) -> None:
+def enqueue(app: Flask, event: Any, grant: Grant) -> None:
     with app.app_context(), db.scoped(MaintenanceScope()):
-        notices.enqueue(event, grant)
+        outbox.enqueue(event, grant)
         db.session.commit()
 
 
 def send(app: Flask) -> None:
-    """What a worker does when it is asked to send."""
-    app.extensions["celery"].tasks[notices.NOTICES_TASK]()
+    """Run the task that sends notices, as a worker does."""
+    app.extensions["celery"].tasks[outbox.NOTICES_TASK]()
 
 
 def rows(app: Flask, grant_id: UUID) -> list[NoticeRow]:
-    """The notices of a grant, as they stand, in their order."""
+    """The stored notices of a grant, in order."""
     with app.app_context(), db.scoped(MaintenanceScope()):
-        asked = select(NoticeRow).where(NoticeRow.grant_id == grant_id).order_by(NoticeRow.id)
-        found = list(db.session.scalars(asked))
+        statement = select(NoticeRow).where(NoticeRow.grant_id == grant_id).order_by(NoticeRow.id)
+        found = list(db.session.scalars(statement))
         db.session.expunge_all()
     return found
 
 
 def change_notices(app: Flask, **changes: Any) -> None:
-    """All that are still to be sent, whoever's they are."""
+    """Change all notices that are still to be sent."""
     with app.app_context(), db.scoped(MaintenanceScope()):
         for row in db.session.scalars(select(NoticeRow).where(NoticeRow.due_at.is_not(None))):
             for name, value in changes.items():
@@ -221,5 +223,5 @@ def change_notices(app: Flask, **changes: Any) -> None:
 
 
 def hurry(app: Flask) -> None:
-    """Have what waits for another attempt be due now."""
+    """Let notices that wait for another attempt be due now."""
     change_notices(app, due_at=datetime.now(UTC))

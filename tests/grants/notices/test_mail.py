@@ -1,4 +1,4 @@
-"""The way to a mail server: encrypted where it can be, and no password goes where it cannot."""
+"""Delivery to a mail server: encrypted where possible, and never a password without encryption."""
 
 import ssl
 import subprocess
@@ -30,13 +30,13 @@ LOGIN: dict[str, Any] = {"authenticator": _authenticate}
 def _message() -> EmailMessage:
     message = EmailMessage()
     message["From"], message["To"] = "sightline@example.org", RECIPIENT
-    message.set_content("told")
+    message.set_content("a notice")
     return message
 
 
 @pytest.fixture
 def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
-    """Of a server here; clients trust it."""
+    """The TLS context of a server on this host, whose certificate clients trust."""
     key, crt = tmp_path / "key.pem", tmp_path / "crt.pem"
     made = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
     names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
@@ -52,7 +52,7 @@ def _received(mailbox: Mailbox) -> bool:
     return mailbox.recipients == [RECIPIENT]
 
 
-def test_it_is_encrypted_where_that_is_offered(certificate: ssl.SSLContext) -> None:
+def test_mail_is_encrypted_when_the_server_offers_starttls(certificate: ssl.SSLContext) -> None:
     port = free_port()
     # The server takes no mail and no password in the clear.
     options: dict[str, Any] = {
@@ -67,14 +67,14 @@ def test_it_is_encrypted_where_that_is_offered(certificate: ssl.SSLContext) -> N
     assert mailbox.users == {b"us@er"}
 
 
-def test_it_is_encrypted_from_the_start_where_that_is_said(certificate: ssl.SSLContext) -> None:
+def test_mail_over_smtps_is_encrypted_from_the_start(certificate: ssl.SSLContext) -> None:
     port = free_port()
     with receiving_mail(port, ssl_context=certificate) as mailbox:
         mail.post(f"smtps://127.0.0.1:{port}", _message(), RECIPIENT)
     assert _received(mailbox)
 
 
-def test_a_server_that_is_not_who_it_says_gets_nothing(
+def test_server_with_an_untrusted_certificate_gets_no_mail(
     certificate: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SSL_CERT_FILE")
@@ -85,7 +85,7 @@ def test_a_server_that_is_not_who_it_says_gets_nothing(
         assert mailbox.mails == []
 
 
-def test_a_wrong_password_is_refused() -> None:
+def test_wrong_password_raises_the_servers_refusal() -> None:
     port = free_port()
     with receiving_mail(port, auth_require_tls=False, **LOGIN) as mailbox:
         with pytest.raises(OSError, match="535"):
@@ -93,10 +93,10 @@ def test_a_wrong_password_is_refused() -> None:
         assert mailbox.mails == []
 
 
-def test_no_password_leaves_this_host_in_the_clear() -> None:
+def test_password_is_never_sent_unencrypted_to_another_host() -> None:
     own = _own_address()
     port = free_port()
-    with receiving_mail(port, "0.0.0.0", auth_require_tls=False, **LOGIN) as mailbox:  # noqa: S104 - so that it has an address that is not loopback's
+    with receiving_mail(port, "0.0.0.0", auth_require_tls=False, **LOGIN) as mailbox:  # noqa: S104 - the server needs an address other than loopback
         with pytest.raises(mail.InTheClear):
             mail.post(f"smtp://us%40er:pass%2Fword@{own}:{port}", _message(), RECIPIENT)
         mail.post(f"smtp://us%40er:pass%2Fword@127.0.0.1:{port}", _message(), RECIPIENT)
@@ -104,7 +104,7 @@ def test_no_password_leaves_this_host_in_the_clear() -> None:
 
 
 def _own_address() -> str:
-    """One of this host's that is not loopback's."""
+    """An address of this host other than loopback."""
     with socket(AF_INET, SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))  # sends nothing

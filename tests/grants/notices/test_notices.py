@@ -1,4 +1,4 @@
-"""Who is told of grants, and that they are, whatever fails meanwhile."""
+"""Notices about grants: their recipients, and delivery whatever fails meanwhile."""
 
 import hmac
 import time
@@ -26,7 +26,7 @@ from urllib3.exceptions import LocationParseError, MaxRetryError
 import celeryconfig
 from tasks import notices as task
 from tests.factories import Account, MadeTenant, add_account, add_tenant
-from tests.grants.calls import want_approval
+from tests.grants.calls import require_approval
 from tests.grants.notices.channels import (
     PUBLIC,
     SECRET,
@@ -36,61 +36,60 @@ from tests.grants.notices.channels import (
     NotifyingApp,
     add_grant,
     change_notices,
+    enqueue,
     hurry,
     notifying_app,
     receiving_hooks,
     receiving_mail,
     rows,
     send,
-    tell,
 )
 from webapp.db.scopes import IdentityScope, MaintenanceScope
 from webapp.directory import service as directory
 from webapp.extensions import db
-from webapp.grants.notices import mail, webhook
-from webapp.grants.notices import outbox as notices
+from webapp.grants.notices import mail, outbox, webhook
 from webapp.grants.notices.webhook import Refused
 
 TOLERANCE = timedelta(seconds=30)
 
 
 @pytest.fixture(scope="module")
-def told(app: Flask) -> Iterator[NotifyingApp]:
+def notifying(app: Flask) -> Iterator[NotifyingApp]:
     with notifying_app(app) as made:
         yield made
 
 
 @pytest.fixture(autouse=True)
-def _nothing_left(told: NotifyingApp) -> Iterator[None]:
+def _no_pending_notices(notifying: NotifyingApp) -> Iterator[None]:
     yield
-    change_notices(told.app, due_at=None)
+    change_notices(notifying.app, due_at=None)
 
 
 @pytest.fixture
-def mailbox(told: NotifyingApp) -> Iterator[Mailbox]:
-    with receiving_mail(told.mail_port) as received:
+def mailbox(notifying: NotifyingApp) -> Iterator[Mailbox]:
+    with receiving_mail(notifying.mail_port) as received:
         yield received
 
 
 @pytest.fixture
-def hooks(told: NotifyingApp) -> Iterator[Hooks]:
-    with receiving_hooks(told.hook_port) as received:
+def hooks(notifying: NotifyingApp) -> Iterator[Hooks]:
+    with receiving_hooks(notifying.hook_port) as received:
         yield received
 
 
-def test_who_decides_is_asked(
-    told: NotifyingApp,
+def test_approvers_are_notified_of_a_request(
+    notifying: NotifyingApp,
     mailbox: Mailbox,
     hooks: Hooks,
     tenant: MadeTenant,
     admin: Account,
     support: Account,
 ) -> None:
-    add_account(told.app, member_of={tenant.slug: "member"})
-    add_account(told.app, member_of={add_tenant(told.app).slug: "admin"})
-    grant = add_grant(told.app, support, tenant)
-    tell(told.app, "asked", grant)
-    send(told.app)
+    add_account(notifying.app, member_of={tenant.slug: "member"})
+    add_account(notifying.app, member_of={add_tenant(notifying.app).slug: "admin"})
+    grant = add_grant(notifying.app, support, tenant)
+    enqueue(notifying.app, "asked", grant)
+    send(notifying.app)
 
     assert mailbox.recipients == [admin.email]
     (mail,) = mailbox.mails
@@ -108,30 +107,36 @@ def test_who_decides_is_asked(
     assert (body["data"]["holder"], body["data"]["tenant"]) == (support.email, tenant.slug)
 
 
-def test_those_are_asked_whom_the_rules_name_but_never_who_asks(
-    told: NotifyingApp, client: FlaskClient, mailbox: Mailbox, tenant: MadeTenant, admin: Account
+def test_approvers_named_by_the_rules_are_notified_but_not_the_requester(
+    notifying: NotifyingApp,
+    client: FlaskClient,
+    mailbox: Mailbox,
+    tenant: MadeTenant,
+    admin: Account,
 ) -> None:
-    auditor, asking = add_account(told.app, "auditor"), add_account(told.app, "auditor")
-    named = want_approval(client, admin.headers(), approver_roles=["auditor"])
-    tell(told.app, "asked", add_grant(told.app, asking, tenant, rule_ids=[named["id"]]))
-    send(told.app)
+    auditor, asking = add_account(notifying.app, "auditor"), add_account(notifying.app, "auditor")
+    named = require_approval(client, admin.headers(), approver_roles=["auditor"])
+    enqueue(
+        notifying.app, "asked", add_grant(notifying.app, asking, tenant, rule_ids=[named["id"]])
+    )
+    send(notifying.app)
     assert auditor.email in mailbox.recipients
     assert not {asking.email, admin.email} & set(mailbox.recipients)
 
 
-def test_the_platform_s_approvals_are_the_owners(
-    told: NotifyingApp, mailbox: Mailbox, owner: Account, support: Account, admin: Account
+def test_owners_are_notified_of_a_request_for_all_tenants(
+    notifying: NotifyingApp, mailbox: Mailbox, owner: Account, support: Account, admin: Account
 ) -> None:
-    tell(told.app, "asked", add_grant(told.app, support, None))
-    send(told.app)
+    enqueue(notifying.app, "asked", add_grant(notifying.app, support, None))
+    send(notifying.app)
     assert owner.email in mailbox.recipients
     assert admin.email not in mailbox.recipients
     assert "all tenants" in mailbox.mails[0]["Subject"]
 
 
 @pytest.mark.parametrize("event", ["approved", "denied", "revoked", "expired"])
-def test_the_holder_is_told_what_became_of_it(
-    told: NotifyingApp,
+def test_holder_is_notified_of_every_change(
+    notifying: NotifyingApp,
     mailbox: Mailbox,
     hooks: Hooks,
     tenant: MadeTenant,
@@ -140,61 +145,61 @@ def test_the_holder_is_told_what_became_of_it(
     event: str,
 ) -> None:
     assert admin
-    tell(told.app, event, add_grant(told.app, support, tenant))
-    send(told.app)
+    enqueue(notifying.app, event, add_grant(notifying.app, support, tenant))
+    send(notifying.app)
     assert mailbox.recipients == [support.email]
     assert [body["type"] for body in hooks.bodies] == [f"grant.{event}"]
 
 
-def test_a_holder_who_has_ended_gets_no_mail(
-    told: NotifyingApp, mailbox: Mailbox, hooks: Hooks, tenant: MadeTenant, support: Account
+def test_holder_who_has_ended_gets_no_mail(
+    notifying: NotifyingApp, mailbox: Mailbox, hooks: Hooks, tenant: MadeTenant, support: Account
 ) -> None:
-    grant = add_grant(told.app, support, tenant)
-    with told.app.app_context(), db.scoped(IdentityScope()):
+    grant = add_grant(notifying.app, support, tenant)
+    with notifying.app.app_context(), db.scoped(IdentityScope()):
         directory.end_user(support.email)
         db.session.commit()
-    tell(told.app, "expired", grant)
-    send(told.app)
+    enqueue(notifying.app, "expired", grant)
+    send(notifying.app)
     assert mailbox.recipients == []
     assert [body["type"] for body in hooks.bodies] == ["grant.expired"]
 
 
-def test_a_review_is_told_to_the_holder_and_to_the_owners(
-    told: NotifyingApp, mailbox: Mailbox, tenant: MadeTenant, owner: Account, support: Account
+def test_holder_and_owners_are_notified_of_a_review(
+    notifying: NotifyingApp, mailbox: Mailbox, tenant: MadeTenant, owner: Account, support: Account
 ) -> None:
-    broken = add_grant(told.app, support, tenant, kind="break_glass", review="needed it")
-    tell(told.app, "reviewed", broken)
-    send(told.app)
+    broken = add_grant(notifying.app, support, tenant, kind="break_glass", review="needed it")
+    enqueue(notifying.app, "reviewed", broken)
+    send(notifying.app)
     assert {owner.email, support.email} <= set(mailbox.recipients)
     assert "needed it" in mailbox.mails[0].get_content()
 
 
-def test_where_nothing_is_configured_nothing_is_kept(
+def test_notice_without_a_configured_channel_is_not_stored(
     app: Flask, tenant: MadeTenant, support: Account
 ) -> None:
     grant = add_grant(app, support, tenant)
-    tell(app, "asked", grant)
+    enqueue(app, "asked", grant)
     assert rows(app, grant.id) == []
 
 
-def test_what_is_rolled_back_is_not_told(
-    told: NotifyingApp, tenant: MadeTenant, support: Account
+def test_notice_of_a_rolled_back_change_is_not_stored(
+    notifying: NotifyingApp, tenant: MadeTenant, support: Account
 ) -> None:
-    grant = add_grant(told.app, support, tenant)
-    with told.app.app_context(), db.scoped(MaintenanceScope()):
-        notices.enqueue("asked", grant)
+    grant = add_grant(notifying.app, support, tenant)
+    with notifying.app.app_context(), db.scoped(MaintenanceScope()):
+        outbox.enqueue("asked", grant)
         db.session.rollback()
-    assert rows(told.app, grant.id) == []
+    assert rows(notifying.app, grant.id) == []
 
 
-def test_the_webhook_is_signed(
-    told: NotifyingApp, hooks: Hooks, tenant: MadeTenant, support: Account
+def test_webhook_is_signed_by_standard_webhooks(
+    notifying: NotifyingApp, hooks: Hooks, tenant: MadeTenant, support: Account
 ) -> None:
-    grant = add_grant(told.app, support, tenant)
-    tell(told.app, "denied", grant)
-    send(told.app)
+    grant = add_grant(notifying.app, support, tenant)
+    enqueue(notifying.app, "denied", grant)
+    send(notifying.app)
     ((headers, body),) = hooks.received
-    (row,) = (row for row in rows(told.app, grant.id) if row.channel == "webhook")
+    (row,) = (row for row in rows(notifying.app, grant.id) if row.channel == "webhook")
     assert headers["webhook-id"] == str(row.id)
     assert headers["Content-Type"] == "application/json"
     assert abs(int(headers["webhook-timestamp"]) - time.time()) < TOLERANCE.total_seconds()
@@ -205,13 +210,13 @@ def test_the_webhook_is_signed(
     assert headers["webhook-signature"] == f"v1,{signature}"
 
 
-def test_servers_that_are_down_get_it_when_they_are_up(
-    told: NotifyingApp, tenant: MadeTenant, admin: Account, support: Account
+def test_notice_reaches_servers_that_were_down_once_they_are_up(
+    notifying: NotifyingApp, tenant: MadeTenant, admin: Account, support: Account
 ) -> None:
-    grant = add_grant(told.app, support, tenant)
-    tell(told.app, "asked", grant)
-    send(told.app)
-    waiting = [row for row in rows(told.app, grant.id) if row.sent_at is None]
+    grant = add_grant(notifying.app, support, tenant)
+    enqueue(notifying.app, "asked", grant)
+    send(notifying.app)
+    waiting = [row for row in rows(notifying.app, grant.id) if row.sent_at is None]
     assert {(row.channel, row.recipient) for row in waiting} == {
         ("mail", admin.email),
         ("webhook", None),
@@ -223,92 +228,101 @@ def test_servers_that_are_down_get_it_when_they_are_up(
         assert abs(row.due_at - datetime.now(UTC) - timedelta(minutes=1)) < TOLERANCE
         # The webhook's address may hold a secret.
         assert "Zq7Kx9" not in row.problem
-    with receiving_mail(told.mail_port) as mailbox, receiving_hooks(told.hook_port) as hooks:
-        send(told.app)  # before the pause is over
+    with (
+        receiving_mail(notifying.mail_port) as mailbox,
+        receiving_hooks(notifying.hook_port) as hooks,
+    ):
+        send(notifying.app)  # before the pause is over
         assert (mailbox.mails, hooks.bodies) == ([], [])
-        hurry(told.app)
-        send(told.app)
-        send(told.app)
+        hurry(notifying.app)
+        send(notifying.app)
+        send(notifying.app)
     assert mailbox.recipients == [admin.email]
     assert len(hooks.bodies) == 1
-    assert all(row.sent_at and row.problem is None for row in rows(told.app, grant.id))
+    assert all(row.sent_at and row.problem is None for row in rows(notifying.app, grant.id))
 
 
-def test_pauses_grow_until_it_is_given_up(
-    told: NotifyingApp, tenant: MadeTenant, support: Account, capsys: pytest.CaptureFixture[str]
+def test_pauses_between_attempts_grow_until_the_notice_is_given_up(
+    notifying: NotifyingApp,
+    tenant: MadeTenant,
+    support: Account,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    grant = add_grant(told.app, support, tenant)
-    tell(told.app, "denied", grant)
+    grant = add_grant(notifying.app, support, tenant)
+    enqueue(notifying.app, "denied", grant)
     pauses = []
     for _ in range(9):
-        hurry(told.app)
-        send(told.app)
-        (row,) = (row for row in rows(told.app, grant.id) if row.channel == "webhook")
+        hurry(notifying.app)
+        send(notifying.app)
+        (row,) = (row for row in rows(notifying.app, grant.id) if row.channel == "webhook")
         assert row.due_at is not None
         pauses.append(round((row.due_at - datetime.now(UTC)) / timedelta(minutes=1)))
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
-    change_notices(told.app, created_at=datetime.now(UTC) - timedelta(days=3))
-    hurry(told.app)
-    send(told.app)
-    for row in rows(told.app, grant.id):
+    change_notices(notifying.app, created_at=datetime.now(UTC) - timedelta(days=3))
+    hurry(notifying.app)
+    send(notifying.app)
+    for row in rows(notifying.app, grant.id):
         if row.recipient or row.channel == "webhook":
             assert (row.due_at, row.sent_at) == (None, None)
             assert row.problem
     assert "notice_given_up" in capsys.readouterr().err
-    with told.app.app_context(), db.scoped(MaintenanceScope()):
-        assert notices.count_given_up(timedelta(days=7)) > notices.count_given_up(timedelta(days=2))
+    with notifying.app.app_context(), db.scoped(MaintenanceScope()):
+        assert outbox.count_given_up(timedelta(days=7)) > outbox.count_given_up(timedelta(days=2))
 
 
-def test_what_nothing_more_becomes_of_is_forgotten_in_the_end(
-    told: NotifyingApp, tenant: MadeTenant, support: Account
+def test_old_notices_are_deleted_once_they_are_sent(
+    notifying: NotifyingApp, tenant: MadeTenant, support: Account
 ) -> None:
-    kept, forgotten = add_grant(told.app, support, tenant), add_grant(told.app, support, tenant)
-    tell(told.app, "denied", forgotten)
-    change_notices(told.app, created_at=datetime.now(UTC) - notices.KEPT)
-    tell(told.app, "denied", kept)
-    with told.app.app_context():
+    kept, forgotten = (
+        add_grant(notifying.app, support, tenant),
+        add_grant(notifying.app, support, tenant),
+    )
+    enqueue(notifying.app, "denied", forgotten)
+    change_notices(notifying.app, created_at=datetime.now(UTC) - outbox.KEPT)
+    enqueue(notifying.app, "denied", kept)
+    with notifying.app.app_context():
         task.forget()
-    assert rows(told.app, forgotten.id), "they are still to be sent"
-    send(told.app)
-    with told.app.app_context():
+    assert rows(notifying.app, forgotten.id), "they are still to be sent"
+    send(notifying.app)
+    with notifying.app.app_context():
         task.forget()
-    assert rows(told.app, forgotten.id) == []
-    assert rows(told.app, kept.id)
+    assert rows(notifying.app, forgotten.id) == []
+    assert rows(notifying.app, kept.id)
 
 
 @pytest.mark.parametrize("status", [302, 400, 500])
-def test_what_the_webhook_refuses_comes_again_with_the_same_id(
-    told: NotifyingApp, hooks: Hooks, tenant: MadeTenant, support: Account, status: int
+def test_refused_webhook_is_repeated_with_the_same_id(
+    notifying: NotifyingApp, hooks: Hooks, tenant: MadeTenant, support: Account, status: int
 ) -> None:
     hooks.statuses = [status, 200]
-    grant = add_grant(told.app, support, tenant)
-    tell(told.app, "denied", grant)
-    send(told.app)
+    grant = add_grant(notifying.app, support, tenant)
+    enqueue(notifying.app, "denied", grant)
+    send(notifying.app)
     assert len(hooks.received) == 1
-    assert f"HTTP {status}" in [row.problem for row in rows(told.app, grant.id)]
-    hurry(told.app)
-    send(told.app)
+    assert f"HTTP {status}" in [row.problem for row in rows(notifying.app, grant.id)]
+    hurry(notifying.app)
+    send(notifying.app)
     first, second = (headers["webhook-id"] for headers, _ in hooks.received)
     assert first == second
 
 
-def test_one_who_is_refused_holds_up_nobody(
-    told: NotifyingApp,
+def test_refused_recipient_does_not_delay_the_others(
+    notifying: NotifyingApp,
     mailbox: Mailbox,
     hooks: Hooks,
     tenant: MadeTenant,
     admin: Account,
     support: Account,
 ) -> None:
-    more = [add_account(told.app, member_of={tenant.slug: "admin"}).email for _ in range(3)]
+    more = [add_account(notifying.app, member_of={tenant.slug: "admin"}).email for _ in range(3)]
     first, *others = sorted([admin.email, *more])
     mailbox.refused = {first}
-    grant = add_grant(told.app, support, tenant)
-    tell(told.app, "asked", grant)
-    send(told.app)
+    grant = add_grant(notifying.app, support, tenant)
+    enqueue(notifying.app, "asked", grant)
+    send(notifying.app)
     assert mailbox.recipients == others
     assert len(hooks.bodies) == 1
-    (row,) = (row for row in rows(told.app, grant.id) if row.recipient == first)
+    (row,) = (row for row in rows(notifying.app, grant.id) if row.recipient == first)
     assert row.problem == "SMTPRecipientsRefused: 550"
 
 
@@ -341,8 +355,8 @@ FAILURES: dict[str, tuple[Exception, str]] = {
 
 @pytest.mark.parametrize("failure", FAILURES)
 @pytest.mark.parametrize("channel", ["mail", "webhook"])
-def test_problem_of_a_notice_names_a_failure_and_repeats_no_text_of_it(
-    told: NotifyingApp,
+def test_problem_of_a_notice_names_the_failure_and_repeats_no_text_of_it(
+    notifying: NotifyingApp,
     tenant: MadeTenant,
     support: Account,
     capsys: pytest.CaptureFixture[str],
@@ -351,16 +365,16 @@ def test_problem_of_a_notice_names_a_failure_and_repeats_no_text_of_it(
 ) -> None:
     """The text may hold an address with its secrets, or what a stranger's server has said."""
     error, expected = FAILURES[failure]
-    grant = add_grant(told.app, support, tenant)
-    tell(told.app, "denied", grant)
+    grant = add_grant(notifying.app, support, tenant)
+    enqueue(notifying.app, "denied", grant)
     with (
         mock.patch.object(mail, "post", side_effect=error),
         mock.patch.object(webhook, "post", side_effect=error),
     ):
-        send(told.app)
+        send(notifying.app)
     (row,) = (
         row
-        for row in rows(told.app, grant.id)
+        for row in rows(notifying.app, grant.id)
         if row.channel == channel and (row.recipient or channel == "webhook")
     )
     assert row.problem == expected
@@ -369,100 +383,104 @@ def test_problem_of_a_notice_names_a_failure_and_repeats_no_text_of_it(
     assert SECRET_TEXT not in said
 
 
-def test_a_mail_server_that_is_down_is_tried_once_and_holds_up_no_webhook(
-    told: NotifyingApp, hooks: Hooks, tenant: MadeTenant, support: Account
+def test_mail_server_that_is_down_is_tried_once_and_delays_no_webhook(
+    notifying: NotifyingApp, hooks: Hooks, tenant: MadeTenant, support: Account
 ) -> None:
-    grants = [add_grant(told.app, support, tenant) for _ in range(3)]
+    grants = [add_grant(notifying.app, support, tenant) for _ in range(3)]
     for grant in grants:
-        tell(told.app, "denied", grant)
-    send(told.app)
+        enqueue(notifying.app, "denied", grant)
+    send(notifying.app)
     assert len(hooks.bodies) == 3
-    found = [row for grant in grants for row in rows(told.app, grant.id)]
+    found = [row for grant in grants for row in rows(notifying.app, grant.id)]
     assert sum(row.attempts for row in found if row.recipient) == 1
 
 
-def test_two_who_send_at_once_send_each_once(
-    told: NotifyingApp, mailbox: Mailbox, hooks: Hooks, tenant: MadeTenant, support: Account
+def test_concurrent_senders_send_each_notice_once(
+    notifying: NotifyingApp, mailbox: Mailbox, hooks: Hooks, tenant: MadeTenant, support: Account
 ) -> None:
-    grants = [add_grant(told.app, support, tenant) for _ in range(10)]
+    grants = [add_grant(notifying.app, support, tenant) for _ in range(10)]
     for grant in grants:
-        tell(told.app, "denied", grant)
+        enqueue(notifying.app, "denied", grant)
     with ThreadPoolExecutor(3) as pool:
-        list(pool.map(send, [told.app] * 3))
-    send(told.app)
+        list(pool.map(send, [notifying.app] * 3))
+    send(notifying.app)
     assert len(mailbox.mails) == len(hooks.bodies) == len(grants)
     assert len({mail["Message-ID"] for mail in mailbox.mails}) == len(grants)
     assert {body["data"]["id"] for body in hooks.bodies} == {str(grant.id) for grant in grants}
 
 
-def test_what_a_dead_worker_had_taken_is_sent_by_another(
-    told: NotifyingApp, hooks: Hooks, tenant: MadeTenant, support: Account
+def test_notice_taken_by_a_dead_worker_is_sent_by_another(
+    notifying: NotifyingApp, hooks: Hooks, tenant: MadeTenant, support: Account
 ) -> None:
-    grant = add_grant(told.app, support, tenant)
-    tell(told.app, "denied", grant)
-    with told.app.app_context(), db.scoped(MaintenanceScope()):
-        taken = notices.take({"mail"})
+    grant = add_grant(notifying.app, support, tenant)
+    enqueue(notifying.app, "denied", grant)
+    with notifying.app.app_context(), db.scoped(MaintenanceScope()):
+        taken = outbox.take({"mail"})
         assert taken is not None
         db.session.commit()
-    send(told.app)
+    send(notifying.app)
     assert hooks.bodies == []
-    (row,) = (row for row in rows(told.app, grant.id) if row.id == taken.id)
+    (row,) = (row for row in rows(notifying.app, grant.id) if row.id == taken.id)
     assert row.due_at is not None
-    assert row.due_at - datetime.now(UTC) < notices.LEASE
-    hurry(told.app)
-    send(told.app)
+    assert row.due_at - datetime.now(UTC) < outbox.LEASE
+    hurry(notifying.app)
+    send(notifying.app)
     assert len(hooks.bodies) == 1
 
 
-def test_what_was_addressed_twice_is_told_once(
-    told: NotifyingApp, mailbox: Mailbox, tenant: MadeTenant, support: Account
+def test_notice_addressed_by_two_workers_is_sent_once(
+    notifying: NotifyingApp, mailbox: Mailbox, tenant: MadeTenant, support: Account
 ) -> None:
-    """By a worker that was so slow that another took over."""
-    grant = add_grant(told.app, support, tenant)
-    tell(told.app, "denied", grant)
-    with told.app.app_context(), db.scoped(MaintenanceScope()):
-        slow = notices.take({"webhook"})
+    """The first worker was so slow that another one took over."""
+    grant = add_grant(notifying.app, support, tenant)
+    enqueue(notifying.app, "denied", grant)
+    with notifying.app.app_context(), db.scoped(MaintenanceScope()):
+        slow = outbox.take({"webhook"})
         db.session.commit()
     assert slow is not None
-    hurry(told.app)
-    send(told.app)
-    with told.app.app_context(), db.scoped(MaintenanceScope()):
-        notices.carry_out(slow)
+    hurry(notifying.app)
+    send(notifying.app)
+    with notifying.app.app_context(), db.scoped(MaintenanceScope()):
+        outbox.carry_out(slow)
         db.session.commit()
-    send(told.app)
+    send(notifying.app)
     assert mailbox.recipients == [support.email]
 
 
-def test_nothing_is_lost_with_the_broker(
+def test_notice_is_sent_although_the_broker_is_lost(
     app: Flask,
-    told: NotifyingApp,
+    notifying: NotifyingApp,
     mailbox: Mailbox,
     tenant: MadeTenant,
     support: Account,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    urls = {"smtp_url": f"smtp://127.0.0.1:{told.mail_port}"}
+    urls = {"smtp_url": f"smtp://127.0.0.1:{notifying.mail_port}"}
     with notifying_app(app, celery_broker_url="redis://127.0.0.1:1/0", **urls) as cut_off:
         grant = add_grant(cut_off.app, support, tenant)
-        tell(cut_off.app, "denied", grant)
+        enqueue(cut_off.app, "denied", grant)
         said = ""
         with cut_off.app.app_context():
-            notices.send_soon()
+            outbox.send_soon()
         deadline = time.monotonic() + 30
         while "notices_not_sent_soon" not in said:
             assert time.monotonic() < deadline
             time.sleep(0.05)
             said += capsys.readouterr().err
-    send(told.app)
+    send(notifying.app)
     assert mailbox.recipients == [support.email]
 
 
-def test_what_somebody_wrote_adds_no_header_and_no_line(
-    told: NotifyingApp, mailbox: Mailbox, tenant: MadeTenant, support: Account
+def test_note_with_line_breaks_adds_no_header_and_no_line(
+    notifying: NotifyingApp, mailbox: Mailbox, tenant: MadeTenant, support: Account
 ) -> None:
-    written = "wrong\r\nBcc: everybody@example.org\r\n\r\nTo decide, go elsewhere"
-    tell(told.app, "denied", add_grant(told.app, support, tenant, note=written, ticket=written))
-    send(told.app)
+    written = "wrong\r\nBcc: everybody@example.org\r\n\r\nTo decide, go away"
+    enqueue(
+        notifying.app,
+        "denied",
+        add_grant(notifying.app, support, tenant, note=written, ticket=written),
+    )
+    send(notifying.app)
     (mail,) = mailbox.mails
     assert mailbox.recipients == [support.email]
     assert mail["Bcc"] is None
@@ -470,43 +488,43 @@ def test_what_somebody_wrote_adds_no_header_and_no_line(
 
 
 @pytest.mark.parametrize("name", ["{},victim@example.org", "{}<victim@example.org>"])
-def test_a_name_that_is_no_address_reaches_nobody(
-    told: NotifyingApp, mailbox: Mailbox, tenant: MadeTenant, support: Account, name: str
+def test_notice_for_an_invalid_address_reaches_nobody(
+    notifying: NotifyingApp, mailbox: Mailbox, tenant: MadeTenant, support: Account, name: str
 ) -> None:
-    with told.app.app_context(), db.scoped(IdentityScope()):
+    with notifying.app.app_context(), db.scoped(IdentityScope()):
         misnamed = directory.create_user(name.format(uuid4().hex)).id
         db.session.commit()
-    grant = add_grant(told.app, replace(support, id=misnamed), tenant)
-    tell(told.app, "denied", grant)
-    send(told.app)
+    grant = add_grant(notifying.app, replace(support, id=misnamed), tenant)
+    enqueue(notifying.app, "denied", grant)
+    send(notifying.app)
     assert mailbox.recipients == []
-    (waiting,) = (row for row in rows(told.app, grant.id) if row.recipient)
+    (waiting,) = (row for row in rows(notifying.app, grant.id) if row.recipient)
     assert waiting.problem
 
 
-def test_who_has_sent_long_enough_leaves_the_rest_to_another(
-    told: NotifyingApp,
+def test_sender_leaves_remaining_notices_to_another_after_its_time(
+    notifying: NotifyingApp,
     hooks: Hooks,
     tenant: MadeTenant,
     support: Account,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked: list[str] = []
+    requested: list[str] = []
     monkeypatch.setattr(task, "SENDING", 0)
-    monkeypatch.setattr(notices, "send_soon", lambda: asked.append("again"))
+    monkeypatch.setattr(outbox, "send_soon", lambda: requested.append("again"))
     for _ in range(2):
-        tell(told.app, "denied", add_grant(told.app, support, tenant))
-    assert asked == ["again"] * 2  # each commit of a notice has it sent
-    asked.clear()
-    send(told.app)
-    assert asked == ["again"]
+        enqueue(notifying.app, "denied", add_grant(notifying.app, support, tenant))
+    assert requested == ["again"] * 2  # each commit of a notice has it sent
+    requested.clear()
+    send(notifying.app)
+    assert requested == ["again"]
     assert len(hooks.bodies) < 2
-    while asked:
-        asked.clear()
-        send(told.app)
+    while requested:
+        requested.clear()
+        send(notifying.app)
     assert len(hooks.bodies) == 2
 
 
-def test_beat_asks_each_minute() -> None:
+def test_beat_schedules_notices_every_minute() -> None:
     (entry,) = [e for e in celeryconfig.beat_schedule.values() if e["task"] == "notices.send"]
     assert entry["schedule"] == crontab(minute="*")

@@ -45,8 +45,8 @@ thoroughly = settings(
 )
 
 
-def rule(number: int, effect: str = "deny", **said: Any) -> Rule:
-    return replace(RULE, **{"id": UUID(int=number), "effect": effect, **said})
+def rule(number: int, effect: str = "deny", **fields: Any) -> Rule:
+    return replace(RULE, **{"id": UUID(int=number), "effect": effect, **fields})
 
 
 def unreachable(*rules: Rule) -> list[int]:
@@ -60,7 +60,7 @@ def numbers(findings: Iterable[RuleFinding]) -> list[int]:
 @pytest.mark.slow
 @thoroughly
 @given(candidates([None], 1), st.lists(questions, min_size=1, max_size=6))
-def test_what_is_called_unreachable_changes_no_access(
+def test_rule_found_unreachable_changes_no_access(
     drawn: list[Candidate], asked: list[Question]
 ) -> None:
     rules = [
@@ -74,8 +74,8 @@ def test_what_is_called_unreachable_changes_no_access(
     event(f"{len(idle)} unreachable")
     for rule in (rule for rule in rules if rule.id in idle):
         for question in asked:
-            said = [says(r, question.access, question.at) for r in rules if r.id != rule.id]
-            assert says(rule, question.access, question.at) is None or "deny" in said
+            effects = [says(r, question.access, question.at) for r in rules if r.id != rule.id]
+            assert says(rule, question.access, question.at) is None or "deny" in effects
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,9 @@ def test_what_is_called_unreachable_changes_no_access(
         ({"starts_at": NOON - timedelta(1)}, {}),
     ],
 )
-def test_what_a_denial_covers_is_unreachable(deny: dict[str, Any], hidden: dict[str, Any]) -> None:
+def test_rule_covered_by_a_denial_is_unreachable(
+    deny: dict[str, Any], hidden: dict[str, Any]
+) -> None:
     assert unreachable(rule(1, **deny), rule(2, "allow", **hidden)) == [2]
 
 
@@ -116,21 +118,23 @@ def test_what_a_denial_covers_is_unreachable(deny: dict[str, Any], hidden: dict[
         ({"tenant": "acme"}, {}),
     ],
 )
-def test_what_a_denial_leaves_is_not(deny: dict[str, Any], seen: dict[str, Any]) -> None:
+def test_rule_only_partly_covered_by_a_denial_is_reachable(
+    deny: dict[str, Any], seen: dict[str, Any]
+) -> None:
     assert unreachable(rule(1, **deny), rule(2, "allow", **seen)) == []
 
 
-def test_of_two_equal_denials_one_is_idle() -> None:
+def test_later_of_two_equal_denials_is_unreachable() -> None:
     assert unreachable(rule(1), rule(2)) == [2]
     assert unreachable(rule(2), rule(1)) == [2]
 
 
-def test_what_is_over_and_what_a_tenant_allows_are_unreachable() -> None:
+def test_ended_rules_and_tenants_allow_rules_are_unreachable() -> None:
     over, tenants = rule(1, ends_at=NOON), rule(2, "allow", tenant="acme")
     assert unreachable(over, tenants, rule(3, "allow", ends_at=NOON + timedelta(1))) == [1, 2]
 
 
-def test_the_same_conditions_contradict_each_other_where_the_effects_differ() -> None:
+def test_rules_with_equal_conditions_and_different_effects_are_contradictory() -> None:
     users = Subjects(("support", "owner"), ("A@b.c",))
     same = Subjects(("owner", "support"), ("a@B.c",))
     first = rule(1, "allow", subjects=users)
@@ -147,7 +151,7 @@ def matched(rules: Sequence[Candidate], *accesses: PastAccess) -> set[int]:
     return {rule_id.int for rule_id in find_matched(rules, accesses)}
 
 
-def test_a_rule_is_met_whatever_comes_of_the_access() -> None:
+def test_rule_is_matched_by_an_access_whatever_was_decided() -> None:
     rules = [Candidate(UUID(int=n), None, rule(n, e)) for n, e in enumerate(_EFFECTS)]
     access = PastAccess(UUID(int=9), NOON, ACCESS, True, None, approved=False)
     assert matched(rules, access) == {0, 1, 2}
@@ -161,7 +165,7 @@ def test_a_rule_is_met_whatever_comes_of_the_access() -> None:
 _EFFECTS = ("deny", "require_approval", "allow")
 
 
-def test_a_tenants_rule_is_met_by_accesses_at_it() -> None:
+def test_tenant_rule_is_matched_only_by_accesses_to_its_tenant() -> None:
     acme, globex = UUID(int=1), UUID(int=2)
     theirs = [Candidate(UUID(int=3), acme, rule(3, tenant="acme"))]
     access = PastAccess(UUID(int=9), NOON, ACCESS, False, globex, approved=False)
@@ -171,15 +175,15 @@ def test_a_tenants_rule_is_met_by_accesses_at_it() -> None:
 
 
 def _check(app: Flask, tenant: MadeTenant, *options: str) -> tuple[int, dict[str, str]]:
-    """How it ends, and what it finds of a tenant's rules, by their names."""
+    """The exit code, and the problems of a tenant's rules by name."""
     result = app.test_cli_runner().invoke(args=["rules", "check", "--json", *options])
     assert result.stderr == ""
     items = json.loads(result.stdout)["items"]
-    ours = [item for item in items if item["tenant"] == tenant.slug]
-    return result.exit_code, {item["name"]: item["problem"] for item in ours}
+    own = [item for item in items if item["tenant"] == tenant.slug]
+    return result.exit_code, {item["name"]: item["problem"] for item in own}
 
 
-def test_the_command_names_what_it_finds(
+def test_rules_check_names_each_finding(
     app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account
 ) -> None:
     surface = f"s{uuid4().hex}.list"
@@ -192,8 +196,8 @@ def test_the_command_names_what_it_finds(
         "other": {"surfaces": ["x"], "effect": "require_approval"},
         "off": {"surfaces": ["x"], "effect": "allow", "enabled": False},
     }
-    for name, said in drafts.items():
-        add_rule(client, headers, name, **said)
+    for name, fields in drafts.items():
+        add_rule(client, headers, name, **fields)
     there = EventScope(kind="tenant", tenant=tenant.slug, tenant_id=tenant.id)
     past = datetime.now(UTC) - timedelta(days=3)
     append_events(app, make_event(surface=surface, scope=there, occurred_at=past))
@@ -212,7 +216,7 @@ def test_the_command_names_what_it_finds(
     assert "contradictory" in table.stdout
 
 
-def test_the_command_names_what_cannot_be_read(
+def test_rules_check_names_unreadable_rules(
     app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account
 ) -> None:
     rules = {name: add_rule(client, admin.headers(), name)["id"] for name in ("zone", "shape")}
@@ -228,7 +232,7 @@ def test_the_command_names_what_cannot_be_read(
 
 @contextmanager
 def _stored(app: Flask, rule_id: str, windows: list[dict[str, Any]]) -> Iterator[None]:
-    """Past every schema, until the block ends."""
+    """Store windows that no schema has checked, until the block ends."""
     _store(app, rule_id, windows)
     try:
         yield
@@ -244,7 +248,7 @@ def _store(app: Flask, rule_id: str, windows: list[dict[str, Any]]) -> None:
         owner.execute(text("alter table rules force row level security"))
 
 
-def test_a_reason_is_needed_for_an_access_to_count(
+def test_access_without_a_reason_matches_no_rule(
     app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account
 ) -> None:
     surface = f"s{uuid4().hex}.list"
@@ -258,7 +262,7 @@ def test_a_reason_is_needed_for_an_access_to_count(
 
 
 @pytest.mark.parametrize("proxies", [None, 0, 1])
-def test_networks_are_named_as_a_problem_until_proxies_are_set(
+def test_rules_check_reports_networks_until_trusted_proxies_is_set(
     app: Flask,
     client: FlaskClient,
     tenant: MadeTenant,
@@ -267,8 +271,8 @@ def test_networks_are_named_as_a_problem_until_proxies_are_set(
 ) -> None:
     add_rule(client, admin.headers(), "from the office", networks=["10.20.0.0/16"])
     add_rule(client, admin.headers(), "from anywhere")
-    with application_of(replace(app.extensions["settings"], trusted_proxies=proxies)) as asked:
-        result = asked.test_cli_runner().invoke(args=["rules", "check", "--json"])
+    with application_of(replace(app.extensions["settings"], trusted_proxies=proxies)) as made:
+        result = made.test_cli_runner().invoke(args=["rules", "check", "--json"])
     found = [i for i in json.loads(result.stdout)["items"] if i["problem"] == "connecting_address"]
     if proxies is not None:
         assert found == []

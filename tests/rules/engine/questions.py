@@ -1,4 +1,4 @@
-"""One rule, one access, and what the engine says: what tests vary."""
+"""A rule and an access that tests vary, and the engine's verdict on them."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -37,7 +37,7 @@ RULE = Rule(
     updated_at=SOME_DAY,
     updated_by="owner@example.org",
 )
-"""Allows everything to everybody; a test says what differs."""
+"""A rule that allows everything to everybody. Tests replace some of its fields."""
 
 ACCESS = AuthorizationRequest(
     email="sue@example.org",
@@ -58,14 +58,14 @@ EVERY_DAY: Any = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 ALLOW, DENY, ASK = "allow", "deny", "require_approval"
 
 
-def rule(effect: str, number: int = 10, *, of: UUID | None = None, **said: Any) -> Candidate:
-    """One of the platform's that allows, denies or asks always; or `of` a tenant, or as `said`."""
+def rule(effect: str, number: int = 10, *, of: UUID | None = None, **fields: Any) -> Candidate:
+    """A rule of the platform or `of` a tenant; it covers every access unless `fields` narrow it."""
     named: dict[str, Any] = {
         "id": UUID(int=number),
         "tenant": SLUGS[of],
         "name": f"{effect} {number}",
     }
-    return Candidate(UUID(int=number), of, replace(RULE, **{"effect": effect, **named, **said}))
+    return Candidate(UUID(int=number), of, replace(RULE, **{"effect": effect, **named, **fields}))
 
 
 def ask(
@@ -75,12 +75,12 @@ def ask(
     everywhere: bool = False,
     granted: Iterable[Candidate] = (),
 ) -> Verdict:
-    ours = prepare(candidate for candidate in rules if candidate.tenant_id is None)
-    theirs = prepare(candidate for candidate in rules if candidate.tenant_id is not None)
+    platform = prepare(candidate for candidate in rules if candidate.tenant_id is None)
+    tenants = prepare(candidate for candidate in rules if candidate.tenant_id is not None)
     covered = {candidate.id for candidate in granted}
     return decide(
-        ours,
-        theirs,
+        platform,
+        tenants,
         access,
         at,
         everywhere=everywhere,

@@ -1,6 +1,6 @@
-"""The contract's words on rules once more, in plain Python: what the engine is compared with.
+"""Reference evaluator in plain Python, by the contract's words, to compare the engine with.
 
-Nothing here is shared with the engine but the values that go in and come out.
+It shares only the input and output values with the engine.
 """
 
 import re
@@ -16,7 +16,7 @@ from webapp.rules.engine.evaluate import Candidate, GrantMatch, Verdict
 from webapp.rules.engine.request import AuthorizationRequest
 from webapp.rules.rule import Rule, Window
 
-Saying = Literal["deny", "approve", "allow"]
+RuleEffect = Literal["deny", "approve", "allow"]
 
 WEEK = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 ZONES = available_timezones()
@@ -24,8 +24,8 @@ MAPPED = bytes(10) + b"\xff\xff"
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What is compared of a verdict: the rest says the same in other words."""
+class ReferenceOutcome:
+    """The part of a verdict that is compared."""
 
     ruling: str
     decided_by: tuple[UUID, ...]
@@ -35,8 +35,8 @@ class Outcome:
     minutes: int | None = None
 
 
-def outcome_of(verdict: Verdict) -> Outcome:
-    return Outcome(
+def outcome_of(verdict: Verdict) -> ReferenceOutcome:
+    return ReferenceOutcome(
         verdict.ruling,
         _ids(verdict.decided_by),
         verdict.excluded.tenants,
@@ -54,38 +54,38 @@ def decide_by_reference(
     *,
     everywhere: bool,
     find_grant: Callable[[Candidate], GrantMatch | None],
-) -> Outcome:
-    """What an access is to get, `tenants` being the rules of the tenant accessed, or of all."""
+) -> ReferenceOutcome:
+    """Decide an access. `tenants` holds the rules of the tenant accessed, or of all tenants."""
     if not everywhere:
         return _decide(list(platform), list(tenants), access, at, find_grant)
-    ours = _decide(list(platform), [], access, at, find_grant)
-    if ours.ruling != "allowed":
-        return ours
+    by_platform = _decide(list(platform), [], access, at, find_grant)
+    if by_platform.ruling != "allowed":
+        return by_platform
     rules_of: dict[UUID | None, list[Candidate]] = {}
     for candidate in tenants:
         rules_of.setdefault(candidate.tenant_id, []).append(candidate)
     excluded, grants, bypassed_approvals, limits = (
         set(),
-        set(ours.grants),
-        [*ours.bypassed_approvals],
+        set(by_platform.grants),
+        [*by_platform.bypassed_approvals],
         [],
     )
-    if ours.minutes is not None:
-        limits.append(ours.minutes)
+    if by_platform.minutes is not None:
+        limits.append(by_platform.minutes)
     for tenant, rules in rules_of.items():
         assert tenant is not None
         denying, approving, _ = _evaluate(rules, access, at)
-        covered = [] if access.reason == "break_glass" else [find_grant(c) for c in approving]
-        if denying or None in covered:
+        matches = [] if access.reason == "break_glass" else [find_grant(c) for c in approving]
+        if denying or None in matches:
             excluded.add(tenant)
         elif access.reason == "break_glass":
             bypassed_approvals += [candidate.id for candidate in approving]
         else:
-            grants |= {cover.grant_id for cover in covered if cover is not None}
+            grants |= {match.grant_id for match in matches if match is not None}
             limits += _limits(approving)
-    return Outcome(
+    return ReferenceOutcome(
         "allowed",
-        ours.decided_by,
+        by_platform.decided_by,
         frozenset(excluded),
         tuple(sorted(grants)),
         tuple(sorted(bypassed_approvals)),
@@ -99,33 +99,33 @@ def _decide(
     access: AuthorizationRequest,
     at: datetime,
     find_grant: Callable[[Candidate], GrantMatch | None],
-) -> Outcome:
+) -> ReferenceOutcome:
     denying, approving, allowing = _evaluate(platform, access, at)
     tenant_denying, tenant_approving, _ = _evaluate(tenant, access, at)
     if denying or tenant_denying:
-        return Outcome("denied", _ids([*denying, *tenant_denying]))
-    wanted = [*approving, *tenant_approving]
+        return ReferenceOutcome("denied", _ids([*denying, *tenant_denying]))
+    required = [*approving, *tenant_approving]
     if access.reason == "break_glass":
         if not allowing:
-            return Outcome("denied", ())
-        return Outcome(
+            return ReferenceOutcome("denied", ())
+        return ReferenceOutcome(
             "allowed",
             _ids(allowing),
-            bypassed_approvals=_ids(wanted),
+            bypassed_approvals=_ids(required),
             minutes=_longest(allowing),
         )
     if not approving and not allowing:
-        return Outcome("denied", ())
-    covered = {candidate.id: find_grant(candidate) for candidate in wanted}
-    missing = [candidate for candidate in wanted if covered[candidate.id] is None]
+        return ReferenceOutcome("denied", ())
+    matches = {candidate.id: find_grant(candidate) for candidate in required}
+    missing = [candidate for candidate in required if matches[candidate.id] is None]
     if missing:
-        return Outcome("approval_required", _ids(missing))
+        return ReferenceOutcome("approval_required", _ids(missing))
     longest = _longest(allowing)
-    limits = [*_limits(wanted), *([] if longest is None else [longest])]
-    return Outcome(
+    limits = [*_limits(required), *([] if longest is None else [longest])]
+    return ReferenceOutcome(
         "allowed",
-        _ids([*allowing, *wanted]),
-        grants=tuple(sorted({cover.grant_id for cover in covered.values() if cover is not None})),
+        _ids([*allowing, *required]),
+        grants=tuple(sorted({match.grant_id for match in matches.values() if match is not None})),
         minutes=min(limits, default=None),
     )
 
@@ -133,17 +133,17 @@ def _decide(
 def _evaluate(
     candidates: Iterable[Candidate], access: AuthorizationRequest, at: datetime
 ) -> tuple[list[Candidate], list[Candidate], list[Candidate]]:
-    """Those that deny, that ask for an approval, and that allow."""
-    found: dict[Saying, list[Candidate]] = {"deny": [], "approve": [], "allow": []}
+    """The rules that deny, that require an approval, and that allow."""
+    found: dict[RuleEffect, list[Candidate]] = {"deny": [], "approve": [], "allow": []}
     for candidate in candidates:
-        said = says(candidate.rule, access, at)
-        if said is not None:
-            found[said].append(candidate)
+        effect = says(candidate.rule, access, at)
+        if effect is not None:
+            found[effect].append(candidate)
     return found["deny"], found["approve"], found["allow"]
 
 
-def says(rule: Rule | None, access: AuthorizationRequest, at: datetime) -> Saying | None:
-    """What one rule says of an access."""
+def says(rule: Rule | None, access: AuthorizationRequest, at: datetime) -> RuleEffect | None:
+    """The effect of one rule on an access; `None` if it does not apply."""
     if rule is None:
         return "deny"
     if not rule.enabled:
@@ -221,7 +221,7 @@ def _is_from(rule: Rule, ip: str | None) -> bool:
 
 
 def _bits(address: str) -> str:
-    """The family and the address, bit for bit."""
+    """The bits of an address, after its family."""
     if ":" not in address:
         return "4" + _binary(socket.inet_pton(socket.AF_INET, address))
     packed = socket.inet_pton(socket.AF_INET6, address)
@@ -233,20 +233,19 @@ def _binary(packed: bytes) -> str:
 
 
 def _network(text: str) -> str:
-    """What its addresses begin with."""
+    """The bits with which the network's addresses begin."""
     address, slash, length = text.partition("/")
     bits = _bits(address)
-    given = int(length) if slash else 128 if ":" in address else 32
+    prefix = int(length) if slash else 128 if ":" in address else 32
     if bits[0] == "4" and ":" in address:
-        given -= 96  # with fewer bits it would not begin with those of IPv4
-    if given < 0 or "1" in bits[1 + given :]:
+        prefix -= 96  # a mapped IPv4 network has at least these bits
+    if prefix < 0 or "1" in bits[1 + prefix :]:
         raise ValueError(text)
-    return bits[: 1 + given]
+    return bits[: 1 + prefix]
 
 
 def is_open(window: Window, at: datetime) -> bool:
-    """Whether the clock on the wall shows a time between this window's beginning and end, one day
-    or another."""
+    """Whether the local time is inside the window, which may have begun yesterday."""
     wall = datetime.fromtimestamp(at.timestamp(), ZoneInfo(window.tz)).replace(tzinfo=None)
     for days in (0, 1):
         begun_on = wall.date() - timedelta(days=days)
@@ -260,15 +259,15 @@ def is_open(window: Window, at: datetime) -> bool:
 
 
 def _longest(allowing: Iterable[Candidate]) -> int | None:
-    """What the most generous allowance gives; `None` is without a limit, or nobody's."""
+    """The longest limit of these rules; `None` if one has no limit, or there is none."""
     given = [candidate.rule.max_minutes for candidate in allowing if candidate.rule]
     limits = [minutes for minutes in given if minutes is not None]
     return max(limits) if limits and len(limits) == len(given) else None
 
 
-def _limits(wanted: Iterable[Candidate]) -> list[int]:
-    """What approvals limit an access to."""
-    lengths = [candidate.rule.max_minutes for candidate in wanted if candidate.rule]
+def _limits(required: Iterable[Candidate]) -> list[int]:
+    """The limits of the rules that require an approval."""
+    lengths = [candidate.rule.max_minutes for candidate in required if candidate.rule]
     return [minutes for minutes in lengths if minutes is not None]
 
 

@@ -1,4 +1,4 @@
-"""Rules and searches for tests: drawn from so few words that they often speak of each other."""
+"""Hypothesis strategies for rules and questions, of so few words that rules often apply."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -83,17 +83,18 @@ EDGES = tuple(
     datetime.fromisoformat("2026-11-25T08:00Z") + timedelta(microseconds=microseconds)
     for microseconds in (-1, 0, 1)
 )
-"""Where rules begin and end, and many questions are asked."""
-
+"""Moments at which rules begin and end, and for which many questions are."""
 
 RARE = 7
-"""One rule in so many has a certain condition: of more, too few would match."""
+"""One rule in so many has a certain condition. If it were more, too few rules would apply."""
 
 
 @dataclass
 class Dice:
-    """Choices out of one number: hypothesis strategies and shrinks a few bytes much faster than it
-    strategies each field of each rule."""
+    """Choices made by one number.
+
+    Hypothesis draws and shrinks a few bytes much faster than each field of each rule.
+    """
 
     number: int
 
@@ -108,7 +109,7 @@ class Dice:
         return tuple(self.pick(options) for _ in range(least + self.roll(most - least + 1)))
 
     def seldom(self, options: Sequence[T], otherwise: T) -> T:
-        """Most conditions of most rules are absent, or nothing would match."""
+        """Choose a condition for a few rules only, or nothing would match."""
         return self.pick(options) if self.roll(RARE) == RARE - 1 else otherwise
 
 
@@ -124,7 +125,7 @@ def window_of(dice: Dice) -> Window:
 
 
 def rule_of(dice: Dice) -> Rule:
-    """Such as the schemas of the API let pass."""
+    """A rule that the API's schemas accept."""
     return replace(
         RULE,
         effect=dice.pick(
@@ -148,7 +149,7 @@ def rule_of(dice: Dice) -> Rule:
 
 
 def candidate_of(dice: Dice, number: int, tenants: Sequence[UUID | None]) -> Candidate:
-    """Of one of these; now and then one that cannot be read."""
+    """A rule of one of these owners, sometimes an unreadable one."""
     tenant = dice.pick(tenants)
     slug = None if tenant is None else TENANTS[tenant]
     broken = dice.pick(BROKEN) if dice.roll(30) == 29 else {}
@@ -164,14 +165,16 @@ def candidates(tenants: Sequence[UUID | None], first: int) -> st.SearchStrategy[
 
 @dataclass(frozen=True)
 class Question:
+    """An access at a moment, and the grants that its holder has."""
+
     access: AuthorizationRequest
     at: datetime
-    covers: dict[UUID, GrantMatch]
-    """By the id of the rule."""
+    grants: dict[UUID, GrantMatch]
+    """By the id of the rule whose approval the grant gives."""
 
-    def cover(self, candidate: Candidate) -> GrantMatch | None:
-        cover = self.covers.get(candidate.id)
-        return cover if cover is not None and self.at < cover.ends_at else None
+    def find_grant(self, candidate: Candidate) -> GrantMatch | None:
+        match = self.grants.get(candidate.id)
+        return match if match is not None and self.at < match.ends_at else None
 
 
 def question_of(dice: Dice) -> Question:
@@ -186,8 +189,8 @@ def question_of(dice: Dice) -> Question:
     )
     at = dice.pick(dice.pick((INSTANTS, EDGES)))
     grants = [GrantMatch(g, at + timedelta(minutes=1 + dice.roll(90))) for g in GRANTS]
-    covered = {UUID(int=n): dice.pick(grants) for n in range(1, 11) if dice.roll(2)}
-    return Question(access, at, covered)
+    by_rule = {UUID(int=n): dice.pick(grants) for n in range(1, 11) if dice.roll(2)}
+    return Question(access, at, by_rule)
 
 
 rules = dice(32).map(rule_of)

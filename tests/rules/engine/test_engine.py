@@ -1,4 +1,4 @@
-"""What the contract says of rules, sentence by sentence."""
+"""The contract's statements about rules, one by one."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -33,19 +33,19 @@ from webapp.rules.engine.request import AuthorizationRequest
 from webapp.rules.rule import Subjects, Window
 
 
-def test_nothing_said_is_a_denial() -> None:
+def test_access_without_a_matching_rule_is_denied() -> None:
     assert ask() == Verdict("denied", ())
     assert ask(everywhere=True) == Verdict("denied", ())
 
 
-def test_a_denial_beats_an_approval_and_an_approval_beats_an_allowance() -> None:
+def test_deny_beats_require_approval_which_beats_allow() -> None:
     allow, approve, deny = rule(ALLOW, 10), rule(ASK, 11), rule(DENY, 12)
     assert ask(allow) == Verdict("allowed", (allow,))
     assert ask(allow, approve) == Verdict("approval_required", (approve,))
     assert ask(allow, approve, deny) == Verdict("denied", (deny,))
 
 
-def test_a_tenant_narrows_and_never_widens() -> None:
+def test_tenant_rules_narrow_and_never_widen_an_access() -> None:
     allow = rule(ALLOW, 10)
     assert ask(rule(ALLOW, 20, of=ACME)) == Verdict("denied", ())
     assert ask(allow, deny := rule(DENY, 20, of=ACME)) == Verdict("denied", (deny,))
@@ -55,17 +55,17 @@ def test_a_tenant_narrows_and_never_widens() -> None:
     assert ask(approve) == Verdict("denied", ())
 
 
-def test_a_grant_lets_an_access_through_that_every_approval_is_given_for() -> None:
-    ours, theirs = rule(ASK, 10), rule(ASK, 20, of=ACME)
-    both = ask(ours, theirs, granted=[ours, theirs])
-    assert (both.ruling, both.decided_by) == ("allowed", (ours, theirs))
+def test_access_is_allowed_once_grants_cover_every_required_approval() -> None:
+    platform_rule, tenant_rule = rule(ASK, 10), rule(ASK, 20, of=ACME)
+    both = ask(platform_rule, tenant_rule, granted=[platform_rule, tenant_rule])
+    assert (both.ruling, both.decided_by) == ("allowed", (platform_rule, tenant_rule))
     assert (both.grants, both.until) == ((GRANT.grant_id,), GRANT.ends_at)
-    assert ask(ours, theirs).decided_by == (ours, theirs)
-    assert ask(ours, theirs, granted=[theirs]).decided_by == (ours,)
-    assert ask(ours, theirs, granted=[ours]).decided_by == (theirs,)
+    assert ask(platform_rule, tenant_rule).decided_by == (platform_rule, tenant_rule)
+    assert ask(platform_rule, tenant_rule, granted=[tenant_rule]).decided_by == (platform_rule,)
+    assert ask(platform_rule, tenant_rule, granted=[platform_rule]).decided_by == (tenant_rule,)
 
 
-def test_a_rule_that_is_not_enabled_says_nothing() -> None:
+def test_disabled_rule_has_no_effect() -> None:
     allow = rule(ALLOW, 10)
     assert ask(allow, rule(DENY, 11, enabled=False)) == Verdict("allowed", (allow,))
     assert ask(rule(ALLOW, 10, enabled=False)) == Verdict("denied", ())
@@ -83,7 +83,7 @@ def test_a_rule_that_is_not_enabled_says_nothing() -> None:
         (("engineer",), ("sue@example.org",), True),
     ],
 )
-def test_a_rule_is_about_everybody_or_whom_it_names_by_role_or_address(
+def test_rule_covers_everybody_or_the_roles_and_addresses_that_it_names(
     roles: tuple[str, ...], users: tuple[str, ...], meant: bool
 ) -> None:
     assert _matches(ACCESS, subjects=Subjects(roles, users)) == meant
@@ -102,12 +102,12 @@ def test_a_rule_is_about_everybody_or_whom_it_names_by_role_or_address(
         ("ADMIN.*", False),
     ],
 )
-def test_a_surface_is_named_exactly_or_by_what_it_begins_with(pattern: str, meant: bool) -> None:
+def test_surface_is_matched_by_its_name_or_a_prefix_pattern(pattern: str, meant: bool) -> None:
     assert _matches(ACCESS, surfaces=("billing", pattern)) == meant
 
 
 @pytest.mark.parametrize("effect", [DENY, ASK])
-def test_no_reasons_are_any_reason_but_only_an_allowance_that_names_it_breaks_glass(
+def test_rule_without_reasons_covers_any_reason_but_never_allows_break_glass(
     effect: str,
 ) -> None:
     assert ask(rule(ALLOW), access=BREAK_GLASS_ACCESS).ruling == "denied"
@@ -135,7 +135,7 @@ def test_no_reasons_are_any_reason_but_only_an_allowance_that_names_it_breaks_gl
         ("*", "two\nlines", True),
     ],
 )
-def test_a_ticket_is_matched_with_stars_and_nothing_else(
+def test_ticket_pattern_has_stars_as_its_only_wildcards(
     glob: str, ticket: str | None, meant: bool
 ) -> None:
     assert _matches(replace(ACCESS, ticket=ticket), ticket=glob) == meant
@@ -159,14 +159,14 @@ def test_a_ticket_is_matched_with_stars_and_nothing_else(
         ("192.0.2.7", "192.0.2.7", True),
     ],
 )
-def test_an_address_is_in_a_network_whichever_way_it_is_spelled(
+def test_address_is_found_in_a_network_in_every_notation(
     network: str, ip: str, inside: bool
 ) -> None:
     assert _matches(replace(ACCESS, ip=ip), networks=("198.51.100.0/24", network)) == inside
 
 
 @pytest.mark.parametrize("ip", [None, "", "unknown", "192.0.2.7:443", "192.0.2"])
-def test_an_unknown_address_is_in_no_network_that_allows_and_in_every_other(
+def test_unknown_address_matches_no_network_of_an_allow_rule_and_every_other(
     ip: str | None,
 ) -> None:
     access = replace(ACCESS, ip=ip)
@@ -187,26 +187,26 @@ def test_an_unknown_address_is_in_no_network_that_allows_and_in_every_other(
         ([rule(ALLOW), rule(DENY, 11)], "denied", "denied"),
     ],
 )
-def test_a_rule_may_demand_a_second_factor(
+def test_rule_that_demands_a_second_factor_decides_differently_without_one(
     rules: list[Candidate], without: str, shown: str
 ) -> None:
     assert ask(*rules).ruling == without
     assert ask(*rules, access=replace(ACCESS, mfa=True)).ruling == shown
 
 
-def test_no_grant_does_without_the_second_factor_that_its_rule_demands() -> None:
+def test_grant_does_not_replace_a_second_factor_that_its_rule_demands() -> None:
     approve = rule(ASK, mfa=True)
     assert ask(approve, granted=[approve]) == Verdict("denied", (approve,))
     assert ask(approve, granted=[approve], access=replace(ACCESS, mfa=True)).ruling == "allowed"
 
 
-def test_a_rule_begins_at_its_start_and_is_over_at_its_end() -> None:
+def test_rule_applies_from_its_start_until_before_its_end() -> None:
     moment, allow = timedelta(microseconds=1), rule(ALLOW, starts_at=NOON, ends_at=GRANT.ends_at)
-    said = [
+    fields = [
         ask(allow, at=at).ruling
         for at in (NOON - moment, NOON, GRANT.ends_at - moment, GRANT.ends_at)
     ]
-    assert said == ["denied", "allowed", "allowed", "denied"]
+    assert fields == ["denied", "allowed", "allowed", "denied"]
 
 
 @pytest.mark.parametrize(
@@ -217,21 +217,21 @@ def test_a_rule_begins_at_its_start_and_is_over_at_its_end() -> None:
         (("wed", "09:00", "17:00", "UTC"), "2026-11-25T16:59:59.999999Z", True),
         (("wed", "09:00", "17:00", "UTC"), "2026-11-25T17:00Z", False),
         (("thu", "09:00", "17:00", "UTC"), "2026-11-25T12:00Z", False),
-        # Local time: it is Thursday in Kathmandu from 18:15 on.
+        # Local time: in Kathmandu it is Thursday from 18:15 UTC on.
         (("thu", "00:00", "09:00", "Asia/Kathmandu"), "2026-11-25T18:14Z", False),
         (("thu", "00:00", "09:00", "Asia/Kathmandu"), "2026-11-25T18:15Z", True),
-        # Past midnight, by the day it begins; past the end of the week too.
+        # A window past midnight belongs to the day on which it begins, also on Sundays.
         (("wed", "22:00", "06:00", "UTC"), "2026-11-26T05:59Z", True),
         (("wed", "22:00", "06:00", "UTC"), "2026-11-26T06:00Z", False),
         (("wed", "22:00", "06:00", "UTC"), "2026-11-25T05:59Z", False),
         (("sun", "22:00", "06:00", "UTC"), "2026-11-30T05:59Z", True),
-        # Equal ends: a whole day from there.
+        # Equal times: the window lasts a whole day.
         (("wed", "09:00", "09:00", "UTC"), "2026-11-25T08:59Z", False),
         (("wed", "09:00", "09:00", "UTC"), "2026-11-26T08:59Z", True),
         (("wed", "09:00", "09:00", "UTC"), "2026-11-26T09:00Z", False),
     ],
 )
-def test_a_window_is_weekly_and_as_the_clock_on_the_wall_shows(
+def test_window_is_open_weekly_by_local_time(
     window: tuple[Any, str, str, str], at: str, is_open: bool
 ) -> None:
     days, *rest = window
@@ -242,8 +242,8 @@ def test_a_window_is_weekly_and_as_the_clock_on_the_wall_shows(
 @pytest.mark.parametrize(
     ("zone", "day", "begins", "ends", "minutes"),
     [
-        ("Europe/Berlin", "2026-03-29", "02:00", "03:00", 0),  # there is no such hour
-        ("Europe/Berlin", "2026-10-25", "02:00", "03:00", 120),  # there are two
+        ("Europe/Berlin", "2026-03-29", "02:00", "03:00", 0),  # the hour is skipped
+        ("Europe/Berlin", "2026-10-25", "02:00", "03:00", 120),  # the hour is repeated
         ("Europe/Berlin", "2026-03-29", "00:00", "06:00", 300),
         ("Europe/Berlin", "2026-10-25", "02:30", "02:45", 30),
         ("America/New_York", "2026-03-08", "02:00", "03:00", 0),
@@ -254,7 +254,7 @@ def test_a_window_is_weekly_and_as_the_clock_on_the_wall_shows(
         ("Europe/Berlin", "2026-10-24", "22:00", "06:00", 540),
     ],
 )
-def test_a_window_lasts_while_the_clock_shows_it_on_days_that_change_the_clock(
+def test_window_follows_local_time_when_the_clock_changes(
     zone: str, day: str, begins: str, ends: str, minutes: int
 ) -> None:
     date = datetime.fromisoformat(f"{day}T00:00Z")
@@ -268,20 +268,32 @@ def test_a_window_lasts_while_the_clock_shows_it_on_days_that_change_the_clock(
     assert 5 * sum(opened) == minutes
 
 
-def test_break_glass_passes_approvals_and_no_denial() -> None:
-    by_break_glass, ours, theirs = (
+def test_break_glass_bypasses_approvals_but_no_denial() -> None:
+    by_break_glass, platform_rule, tenant_rule = (
         rule(ALLOW, 10, reasons=("break_glass",)),
         rule(ASK, 11),
         rule(ASK, 20, of=ACME),
     )
-    verdict = ask(by_break_glass, ours, theirs, access=BREAK_GLASS_ACCESS, granted=[ours])
-    assert verdict == Verdict("allowed", (by_break_glass,), bypassed_approvals=(ours, theirs))
+    verdict = ask(
+        by_break_glass,
+        platform_rule,
+        tenant_rule,
+        access=BREAK_GLASS_ACCESS,
+        granted=[platform_rule],
+    )
+    assert verdict == Verdict(
+        "allowed", (by_break_glass,), bypassed_approvals=(platform_rule, tenant_rule)
+    )
     deny = rule(DENY, 21, of=ACME)
-    assert ask(by_break_glass, ours, deny, access=BREAK_GLASS_ACCESS) == Verdict("denied", (deny,))
-    assert ask(ours, access=BREAK_GLASS_ACCESS, granted=[ours]) == Verdict("denied", ())
+    assert ask(by_break_glass, platform_rule, deny, access=BREAK_GLASS_ACCESS) == Verdict(
+        "denied", (deny,)
+    )
+    assert ask(platform_rule, access=BREAK_GLASS_ACCESS, granted=[platform_rule]) == Verdict(
+        "denied", ()
+    )
 
 
-def test_access_at_all_leaves_out_those_who_said_no() -> None:
+def test_access_to_all_tenants_excludes_those_whose_rules_refuse() -> None:
     allow, deny, approve = rule(ALLOW, 10), rule(DENY, 20, of=ACME), rule(ASK, 21, of=GLOBEX)
     verdict = ask(allow, deny, approve, everywhere=True)
     assert (verdict.ruling, verdict.decided_by) == ("allowed", (allow,))
@@ -296,7 +308,7 @@ def test_access_at_all_leaves_out_those_who_said_no() -> None:
     assert ask(deny, everywhere=True) == Verdict("denied", ())
 
 
-def test_access_at_all_by_break_glass_leaves_out_those_who_deny() -> None:
+def test_break_glass_access_to_all_tenants_excludes_those_who_deny() -> None:
     by_break_glass = rule(ALLOW, 10, reasons=("break_glass",))
     deny, approve, both = rule(DENY, 20, of=ACME), rule(ASK, 21, of=GLOBEX), rule(ASK, 22, of=ACME)
     verdict = ask(by_break_glass, deny, approve, both, everywhere=True, access=BREAK_GLASS_ACCESS)
@@ -304,29 +316,29 @@ def test_access_at_all_by_break_glass_leaves_out_those_who_deny() -> None:
     assert verdict.bypassed_approvals == (approve,)
 
 
-def test_access_lasts_as_long_as_the_longest_allowance_and_the_shortest_approval() -> None:
+def test_minutes_are_the_longest_allow_limit_cut_to_the_shortest_approval_limit() -> None:
     hour, day = rule(ALLOW, 10, max_minutes=60), rule(ALLOW, 11, max_minutes=1440)
-    approve, theirs = (rule(ASK, 12, max_minutes=240), rule(ASK, 20, of=ACME, max_minutes=30))
+    approve, tenant_rule = (rule(ASK, 12, max_minutes=240), rule(ASK, 20, of=ACME, max_minutes=30))
     assert ask(hour).minutes == 60
     assert ask(hour, day).minutes == 1440
     assert ask(hour, rule(ALLOW, 13)).minutes is None
     assert ask(hour, day, approve, granted=[approve]).minutes == 240
     assert ask(hour, approve, granted=[approve]).minutes == 60
     for everywhere in (True, False):
-        granted = ask(day, theirs, granted=[theirs], everywhere=everywhere)
+        granted = ask(day, tenant_rule, granted=[tenant_rule], everywhere=everywhere)
         assert granted.minutes == 30
-    assert ask(day, theirs, everywhere=True).minutes == 1440
+    assert ask(day, tenant_rule, everywhere=True).minutes == 1440
 
 
-def test_a_verdict_that_misses_an_approval_is_good_until_another_grant_ends() -> None:
-    ours, theirs = rule(ASK, 10), rule(ASK, 20, of=ACME)
-    verdict = ask(ours, theirs, granted=[theirs])
-    sets = prepare([ours]), prepare([theirs])
+def test_verdict_that_misses_one_approval_is_valid_until_the_other_grant_ends() -> None:
+    platform_rule, tenant_rule = rule(ASK, 10), rule(ASK, 20, of=ACME)
+    verdict = ask(platform_rule, tenant_rule, granted=[tenant_rule])
+    sets = prepare([platform_rule]), prepare([tenant_rule])
     assert valid_until(verdict, sets, NOON) == GRANT.ends_at
 
 
 @pytest.mark.parametrize("seconds", [0, 1, 59.999999])
-def test_a_verdict_on_windows_is_good_until_the_clocks_go_on(seconds: float) -> None:
+def test_verdict_on_rules_with_windows_is_valid_until_the_next_minute(seconds: float) -> None:
     window = Window(EVERY_DAY, "12:01", "13:00", "UTC")
     sets = prepare([rule(ALLOW, windows=(window,))]), prepare([])
     at = NOON + timedelta(seconds=seconds)
@@ -335,7 +347,7 @@ def test_a_verdict_on_windows_is_good_until_the_clocks_go_on(seconds: float) -> 
     assert valid_until(verdict, sets, at) == NOON + timedelta(minutes=1)
 
 
-def test_a_verdict_on_rules_without_times_is_good_for_ever() -> None:
+def test_verdict_on_rules_without_times_is_valid_for_ever() -> None:
     sets = prepare([rule(ALLOW)]), prepare([rule(DENY, 20, of=ACME)])
     verdict = decide(*sets, ACCESS, NOON, everywhere=False, find_grant=find_no_grant)
     assert valid_until(verdict, sets, NOON) is None
@@ -374,14 +386,16 @@ def test_a_verdict_on_rules_without_times_is_good_for_ever() -> None:
         ),
     ],
 )
-def test_a_verdict_is_a_sentence_that_a_person_can_read(verdict: Verdict, sentence: str) -> None:
+def test_verdict_is_explained_in_one_sentence(verdict: Verdict, sentence: str) -> None:
     assert explain(verdict, ACCESS) == sentence
 
 
-def _matches(access: AuthorizationRequest, at: datetime = NOON, **said: Any) -> bool:
-    """Whether such a rule, whatever its effect, speaks of the access."""
-    allowing = ask(rule(ALLOW, **said), access=access, at=at).ruling == "allowed"
-    denying = ask(rule(ALLOW, 10), rule(DENY, 11, **said), access=access, at=at).ruling == "denied"
-    approving = ask(rule(ALLOW, 10), rule(ASK, 11, **said), access=access, at=at)
+def _matches(access: AuthorizationRequest, at: datetime = NOON, **fields: Any) -> bool:
+    """Whether a rule with these fields, whatever its effect, covers the access."""
+    allowing = ask(rule(ALLOW, **fields), access=access, at=at).ruling == "allowed"
+    denying = (
+        ask(rule(ALLOW, 10), rule(DENY, 11, **fields), access=access, at=at).ruling == "denied"
+    )
+    approving = ask(rule(ALLOW, 10), rule(ASK, 11, **fields), access=access, at=at)
     assert allowing == denying == (approving.ruling == "approval_required")
     return allowing

@@ -1,5 +1,4 @@
-"""The engine and the plain evaluator say the same of whatever is drawn, and for as long as the
-engine says that it holds."""
+"""Agreement of the engine with the reference, for any drawn rules and accesses, and over time."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
@@ -10,7 +9,13 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from tests.rules.engine.questions import ACCESS, EVERY_DAY, NOON, RULE
-from tests.rules.engine.reference import ZONES, Outcome, decide_by_reference, outcome_of, says
+from tests.rules.engine.reference import (
+    ZONES,
+    ReferenceOutcome,
+    decide_by_reference,
+    outcome_of,
+    says,
+)
 from tests.rules.engine.strategies import TENANTS, Question, candidates, questions
 from webapp.rules.engine import cedar
 from webapp.rules.engine.evaluate import Candidate, decide, prepare, valid_until
@@ -23,9 +28,8 @@ ACME, *_ = TENANTS
 MOMENT = timedelta(microseconds=1)
 LAST = datetime(2100, 1, 1, tzinfo=UTC)
 
-ours = candidates([None], 1)
-theirs = candidates(list(TENANTS), 6)
-of_acme = candidates([ACME], 6)
+platform_rules = candidates([None], 1)
+tenant_rules = candidates(list(TENANTS), 6)
 
 
 networks = st.one_of(
@@ -51,8 +55,8 @@ def thoroughly(examples: int) -> settings:
 
 
 @thoroughly(2000)
-@given(ours, theirs, st.lists(questions, min_size=4, max_size=4))
-def test_both_say_the_same_of_an_access(
+@given(platform_rules, tenant_rules, st.lists(questions, min_size=4, max_size=4))
+def test_engine_decides_any_access_as_the_reference_does(
     platform: list[Candidate], tenants: list[Candidate], asked: list[Question]
 ) -> None:
     for everywhere in (True, False):
@@ -64,7 +68,7 @@ def test_both_say_the_same_of_an_access(
                 question.access,
                 question.at,
                 everywhere=everywhere,
-                find_grant=question.cover,
+                find_grant=question.find_grant,
             )
             expected = _expected(platform, narrowing, question, everywhere)
             assert outcome_of(verdict) == expected
@@ -72,8 +76,8 @@ def test_both_say_the_same_of_an_access(
 
 
 @thoroughly(1000)
-@given(ours, theirs, questions, st.booleans(), st.floats(0, 1))
-def test_a_verdict_holds_for_as_long_as_it_says(
+@given(platform_rules, tenant_rules, questions, st.booleans(), st.floats(0, 1))
+def test_verdict_stays_right_until_it_expires(
     platform: list[Candidate],
     tenants: list[Candidate],
     question: Question,
@@ -83,7 +87,7 @@ def test_a_verdict_holds_for_as_long_as_it_says(
     narrowing = [c for c in tenants if everywhere or c.tenant_id == ACME]
     sets = prepare(platform), prepare(narrowing)
     verdict = decide(
-        *sets, question.access, question.at, everywhere=everywhere, find_grant=question.cover
+        *sets, question.access, question.at, everywhere=everywhere, find_grant=question.find_grant
     )
     until = valid_until(verdict, sets, question.at)
     event("for good" if until is None else "for a while")
@@ -96,17 +100,17 @@ def test_a_verdict_holds_for_as_long_as_it_says(
 
 @thoroughly(500)
 @given(networks, st.integers(-2, 2), st.ip_addresses())
-def test_any_network_holds_the_same_addresses_for_both(
-    network: IPv4Network | IPv6Network, offset: int, elsewhere: IPv4Address | IPv6Address
+def test_engine_matches_any_network_as_the_reference_does(
+    network: IPv4Network | IPv6Network, offset: int, other: IPv4Address | IPv6Address
 ) -> None:
-    """At its edges and anywhere else."""
-    ours = replace(RULE, networks=(str(network),))
-    cedar.check(ours)
+    """At the network's edges and at any other address."""
+    rule = replace(RULE, networks=(str(network),))
+    cedar.check(rule)
     edges = (int(network.network_address) + offset, int(network.broadcast_address) + offset)
-    beside = [type(elsewhere)(edge) for edge in edges if 0 <= edge < 2**elsewhere.max_prefixlen]
-    accesses = [replace(ACCESS, ip=str(address)) for address in (elsewhere, *beside)]
-    assert _allowed(ours, [(access, NOON) for access in accesses]) == [
-        says(ours, access, NOON) == "allow" for access in accesses
+    beside = [type(other)(edge) for edge in edges if 0 <= edge < 2**other.max_prefixlen]
+    accesses = [replace(ACCESS, ip=str(address)) for address in (other, *beside)]
+    assert _allowed(rule, [(access, NOON) for access in accesses]) == [
+        says(rule, access, NOON) == "allow" for access in accesses
     ]
 
 
@@ -118,31 +122,31 @@ def test_any_network_holds_the_same_addresses_for_both(
     st.times(),
     st.times(),
 )
-def test_any_clock_shows_both_the_same(
+def test_engine_matches_any_window_as_the_reference_does(
     zone: str, at: datetime, day: Day, begins: time, ends: time
 ) -> None:
     window = Window((day,), f"{begins:%H:%M}", f"{ends:%H:%M}", zone)
-    ours = replace(RULE, windows=(window,))
-    cedar.check(ours)
+    rule = replace(RULE, windows=(window,))
+    cedar.check(rule)
     moments = [at + timedelta(hours=hours) for hours in range(0, 168, 13)]
-    assert _allowed(ours, [(ACCESS, moment) for moment in moments]) == [
-        says(ours, ACCESS, moment) == "allow" for moment in moments
+    assert _allowed(rule, [(ACCESS, moment) for moment in moments]) == [
+        says(rule, ACCESS, moment) == "allow" for moment in moments
     ]
 
 
-def _allowed(ours: Rule, asked: list[tuple[AuthorizationRequest, datetime]]) -> list[bool]:
-    rules = prepare([Candidate(ours.id, None, ours)])
+def _allowed(rule: Rule, asked: list[tuple[AuthorizationRequest, datetime]]) -> list[bool]:
+    rules = prepare([Candidate(rule.id, None, rule)])
     return [rules.evaluate(access, at).allowed for access, at in asked]
 
 
 def _expected(
     platform: list[Candidate], narrowing: list[Candidate], question: Question, everywhere: bool
-) -> Outcome:
+) -> ReferenceOutcome:
     return decide_by_reference(
         platform,
         narrowing,
         question.access,
         question.at,
         everywhere=everywhere,
-        find_grant=question.cover,
+        find_grant=question.find_grant,
     )

@@ -1,4 +1,4 @@
-"""Imports that meet other changes of the same rules wait for them, and never deadlock."""
+"""Imports that run beside other changes of the same rules: they wait, and never deadlock."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -31,7 +31,7 @@ IMPORTED, STALE = "imported", "stale"
 
 
 def import_rules(app: Flask, file: dict[str, Any]) -> str:
-    """As the command does, of which only one can run in a process at a time."""
+    """Import rules like the command, of which a process can only run one at a time."""
     scope = GlobalScope(uuid4())
     with app.app_context(), db.scoped(scope):
         plan = transfer.plan_import(read_file(yaml.safe_dump(file)), prune=False)
@@ -44,7 +44,7 @@ def import_rules(app: Flask, file: dict[str, Any]) -> str:
 
 
 def waiting(app: Flask) -> int:
-    """How many connections wait for a lock that another one holds."""
+    """How many connections wait for a lock that another connection holds."""
     with owner_connection(app) as connection:
         count = "select count(*) from pg_locks join pg_stat_activity using (pid)"
         of_this_database = "where datname = current_database() and not granted"
@@ -78,8 +78,10 @@ def platform_rules(client: FlaskClient, owner: Account) -> list[dict[str, Any]]:
 def test_import_waits_for_a_request_that_changes_one_of_its_platform_rules(
     app: Flask, platform_rules: list[dict[str, Any]]
 ) -> None:
-    """The request holds its rule, and waits for its turn to be checked for a lockout; the import
-    would hold the turn, and wait for the rule."""
+    """The request locks its rule and then waits for the lockout check.
+
+    If the import took the lock of that check first and the rule second, both would deadlock.
+    """
     _, changed = platform_rules
     flushed, check, importing = Event(), lockout.refuse_lockout, current_thread()
 

@@ -1,4 +1,4 @@
-"""`flask rules export --format cedar`: read back by Cedar itself, it decides as the engine does."""
+"""`flask rules export --format cedar`: Cedar alone decides by the export as the engine does."""
 
 import json
 from dataclasses import replace
@@ -28,12 +28,14 @@ from webapp.rules.rule import Rule, surfaces_covering
 
 NASTY = 'we"ird */ \n// \u2028 \\ forbid(principal, action, resource);'
 
-Said = set[tuple[str, str]]
-"""Rules by their ids, and the part of each that decided."""
+DecidingParts = set[tuple[str, str]]
+"""Ids of rules, and the part of each that decided."""
 
 
-def _ask(text: str, entities: str, question: Question, zones: set[str], **state: bool) -> Said:
-    """As a program does that has only what was exported, and Cedar."""
+def _ask(
+    text: str, entities: str, question: Question, zones: set[str], **state: bool
+) -> DecidingParts:
+    """Ask Cedar, with nothing but the exported text."""
     access = question.access
     request = {
         "principal": {"type": "Principal", "id": "somebody"},
@@ -93,7 +95,7 @@ def _entity(kind: str, name: str, parents: list[tuple[str, str]]) -> dict[str, A
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(candidates([None], 1), st.lists(questions, min_size=1, max_size=3))
-def test_what_is_exported_decides_as_the_engine_does(
+def test_exported_policies_decide_as_the_engine_does(
     drawn: list[Candidate], asked: list[Question]
 ) -> None:
     rules = [c.rule for c in drawn if c.rule is not None and is_readable(c.rule)]
@@ -106,15 +108,15 @@ def test_what_is_exported_decides_as_the_engine_does(
             evaluation = rule_set.evaluate(
                 question.access, question.at, approved=approved, granted=granted
             )
-            said = _ask(text, entities, question, zones, approved=approved, granted=granted)
-            parts = {part: {UUID(i) for i, p in said if p == part} for _, part in said}
+            deciding = _ask(text, entities, question, zones, approved=approved, granted=granted)
+            parts = {part: {UUID(i) for i, p in deciding if p == part} for _, part in deciding}
             assert parts.get("deny", set()) == {c.id for c in evaluation.denying}
             assert parts.get("approve", set()) == {c.id for c in evaluation.approving}
             assert parts.get("permit", set()) == {c.id for c in evaluation.allowing}
             event(", ".join(sorted(parts)) or "nothing")
 
 
-def test_no_name_gets_out_of_its_annotation() -> None:
+def test_hostile_rule_name_stays_inside_its_annotation() -> None:
     text = policies_text([replace(RULE, name=NASTY)])
     (policy,) = json.loads(cedarpy.policies_to_json_str(text))["staticPolicies"].values()
     assert policy["effect"] == "permit"
@@ -126,16 +128,16 @@ def test_no_name_gets_out_of_its_annotation() -> None:
     }
 
 
-def test_an_approval_is_more_than_one_policy() -> None:
+def test_rule_that_requires_an_approval_is_exported_as_several_policies() -> None:
     rule = replace(RULE, effect="require_approval", mfa=True)
     policies = json.loads(cedarpy.policies_to_json_str(policies_text([rule])))["staticPolicies"]
     ids = [policy["annotations"]["id"] for policy in policies.values()]
     assert sorted(ids) == [f"{rule.id}.{part}" for part in ("approve", "deny", "permit")]
 
 
-@pytest.mark.parametrize("said", [{"enabled": False}, {"tenant": "acme"}])
-def test_what_the_engine_does_not_ask_is_left_out(said: dict[str, Any]) -> None:
-    idle: Rule = replace(RULE, **said)
+@pytest.mark.parametrize("fields", [{"enabled": False}, {"tenant": "acme"}])
+def test_export_leaves_out_rules_that_have_no_effect(fields: dict[str, Any]) -> None:
+    idle: Rule = replace(RULE, **fields)
     assert policies_text([idle]) == ""
     assert json.loads(entities_text([idle])) == []
 
@@ -147,7 +149,7 @@ def _export(app: Flask, *options: str) -> str:
     return result.stdout
 
 
-def test_the_command_prints_each_part(
+def test_cedar_export_prints_policies_entities_and_schema(
     app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account
 ) -> None:
     full = {name: value for name, value in FULL.items() if name != "name"}
@@ -158,9 +160,9 @@ def test_the_command_prints_each_part(
     schema = _export(app, "--part", "schema")
 
     assert cedarpy.validate_policies(policies, cedarpy.Schema.from_str(schema))
-    said = json.loads(cedarpy.policies_to_json_str(policies))["staticPolicies"].values()
-    assert {policy["annotations"]["rule"] for policy in said} == {rule["id"]}
-    assert {policy["annotations"]["owner"] for policy in said} == {f"tenant:{tenant.slug}"}
+    exported = json.loads(cedarpy.policies_to_json_str(policies))["staticPolicies"].values()
+    assert {policy["annotations"]["rule"] for policy in exported} == {rule["id"]}
+    assert {policy["annotations"]["owner"] for policy in exported} == {f"tenant:{tenant.slug}"}
     roles = {e["uid"]["id"] for e in entities if e["uid"]["type"] == "Role"}
     assert roles == {"support", "engineer"}
     assert rule["id"] in _export(app)

@@ -1,4 +1,4 @@
-"""`flask rules export` and `import`: what is written reads back; all of it comes, or nothing."""
+"""`flask rules export` and `import`: files read back as the same rules, and import as a whole."""
 
 import json
 from dataclasses import replace
@@ -35,16 +35,18 @@ texts = st.text(
 
 
 drafts = rules.map(lambda rule: replace(rule, ends_at=None))
-"""No schema lets one pass that ends before it begins."""
+"""Without an end, since the schemas refuse a rule that ends before it starts."""
 
 
 @pytest.mark.slow
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(drafts, texts, texts, st.sampled_from([None, "acme"])), max_size=4))
-def test_what_is_written_reads_back(drawn: list[tuple[Rule, str, str, str | None]]) -> None:
+def test_written_rule_file_reads_back_as_the_same_rules(
+    drawn: list[tuple[Rule, str, str, str | None]],
+) -> None:
     by_key = {
-        (tenant, name): replace(rule, name=name, description=said, tenant=tenant, ticket=name)
-        for rule, name, said, tenant in drawn
+        (tenant, name): replace(rule, name=name, description=text, tenant=tenant, ticket=name)
+        for rule, name, text, tenant in drawn
     }
     written = write_file(by_key.values())
     read = read_file(written)
@@ -55,14 +57,14 @@ def test_what_is_written_reads_back(drawn: list[tuple[Rule, str, str, str | None
     assert write_file(reversed(by_key.values())) == written
 
 
-def test_only_what_differs_from_a_default_is_written() -> None:
+def test_rule_file_leaves_out_fields_with_default_values() -> None:
     tenants = write_file([replace(RULE, tenant="acme", name="b"), replace(RULE, tenant="acme")])
     rule = {"effect": "allow", "surfaces": ["*"]}
     expected = {"tenants": {"acme": [{"name": "A rule", **rule}, {"name": "b", **rule}]}}
     assert yaml.safe_load(tenants) == expected
 
 
-def test_times_need_no_quotes() -> None:
+def test_times_in_a_rule_file_need_no_quotes() -> None:
     read = read_draft(
         "{name: a, effect: deny, surfaces: [x], starts_at: 2026-01-01T00:00:00Z,"
         " max_minutes: 90, windows: [{days: [mon], from: 09:00, to: 17:30, tz: UTC}]}"
@@ -93,13 +95,13 @@ def test_times_need_no_quotes() -> None:
         ),
     ],
 )
-def test_a_bad_file_is_refused(text: str, problems: int) -> None:
+def test_invalid_rule_file_is_refused_with_every_problem(text: str, problems: int) -> None:
     with pytest.raises(BadFile) as refused:
         read_file(text)
     assert len(refused.value.problems) == problems
 
 
-def test_each_problem_has_its_path() -> None:
+def test_problem_of_a_rule_file_names_its_path() -> None:
     with pytest.raises(BadFile) as refused:
         read_file(
             "platform: [{name: a, effect: deny, surfaces: [x, A b]}]\n"
@@ -131,15 +133,15 @@ def _of(tenant: MadeTenant, *drafts: dict[str, Any]) -> str:
     return yaml.safe_dump({"tenants": {tenant.slug: list(drafts)}})
 
 
-def test_an_import_creates_changes_and_leaves_alone(
+def test_import_creates_and_changes_rules_and_keeps_unchanged_ones(
     app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account
 ) -> None:
     full = add_rule(client, admin.headers(), **FULL)
     add_rule(client, admin.headers(), "kept")
-    wanted = _of(tenant, draft("new"), FULL | {"mfa": False, "ticket": None}, draft("kept"))
+    file = _of(tenant, draft("new"), FULL | {"mfa": False, "ticket": None}, draft("kept"))
 
-    said = _import(app, wanted, "--by", "deploy@example.org")
-    assert said.splitlines() == [
+    output = _import(app, file, "--by", "deploy@example.org")
+    assert output.splitlines() == [
         f'+ {tenant.slug}: "new"',
         f'~ {tenant.slug}: "Office hours only"',
         '    ticket: "INC-*" → null',
@@ -151,13 +153,13 @@ def test_an_import_creates_changes_and_leaves_alone(
     assert (now["created_by"], now["updated_by"]) == (admin.email, "deploy@example.org")
     assert names(client, admin.headers()) == ["Office hours only", "kept", "new"]
 
-    assert _import(app, wanted) == "0 created, 0 changed, 0 deleted, 3 unchanged.\n"
+    assert _import(app, file) == "0 created, 0 changed, 0 deleted, 3 unchanged.\n"
     assert client.get(of(full), headers=admin.headers()).get_json() == now
     history = client.get(f"{of(full)}/history", headers=admin.headers()).get_json()
     assert history["total"] == 2
 
 
-def test_what_was_exported_brings_everything_back(
+def test_exported_file_restores_deleted_rules(
     app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account
 ) -> None:
     for name in ("Ünïcode 🎫: #1\x1b[31m", "yes", "  kept\nspaces "):
@@ -179,7 +181,7 @@ def _draft(rule: dict[str, Any]) -> dict[str, Any]:
     return {name: rule[name] for name in FULL}
 
 
-def test_pruning_is_of_the_owners_that_the_file_names(
+def test_prune_deletes_only_rules_of_owners_that_the_file_names(
     app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account, outsider: Account
 ) -> None:
     for account in (admin, outsider):
@@ -187,29 +189,29 @@ def test_pruning_is_of_the_owners_that_the_file_names(
         add_rule(client, account.headers(), "older")
     kept = _of(tenant, draft("old"))
     assert _import(app, kept) == "0 created, 0 changed, 0 deleted, 1 unchanged.\n"
-    said = _import(app, kept, "--prune")
-    assert said.splitlines()[0] == f'- {tenant.slug}: "older"'
+    output = _import(app, kept, "--prune")
+    assert output.splitlines()[0] == f'- {tenant.slug}: "older"'
     assert names(client, admin.headers()) == ["old"]
     assert names(client, outsider.headers()) == ["old", "older"]
 
 
-def test_a_dry_run_shows_the_same_and_changes_nothing(
+def test_dry_run_of_an_import_shows_its_steps_and_changes_nothing(
     app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account
 ) -> None:
     add_rule(client, admin.headers(), "old")
     before = client.get(PATH, headers=admin.headers())
-    wanted = _of(tenant, draft("new"))
-    shown = json.loads(_import(app, wanted, "--prune", "--dry-run", "--json"))
+    file = _of(tenant, draft("new"))
+    shown = json.loads(_import(app, file, "--prune", "--dry-run", "--json"))
     assert client.get(PATH, headers=admin.headers()).get_json() == before.get_json()
     assert shown.pop("dry_run")
-    done = json.loads(_import(app, wanted, "--prune", "--json"))
+    done = json.loads(_import(app, file, "--prune", "--json"))
     assert not done.pop("dry_run")
     assert shown == done
     assert [step["kind"] for step in done["steps"]] == ["created", "deleted"]
     assert names(client, admin.headers()) == ["new"]
 
 
-def test_nothing_comes_where_something_is_refused(
+def test_import_with_one_refused_rule_changes_nothing(
     app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account
 ) -> None:
     other = add_tenant(app)
@@ -228,7 +230,7 @@ def test_nothing_comes_where_something_is_refused(
     assert names(client, admin.headers()) == []
 
 
-def test_the_platforms_rules_come_and_go_too(
+def test_platform_rules_are_exported_pruned_and_imported(
     app: Flask, client: FlaskClient, tenant: MadeTenant, owner: Account
 ) -> None:
     headers = owner.headers("global", INCIDENT)
@@ -247,13 +249,13 @@ def test_the_platforms_rules_come_and_go_too(
     _import(app, yaml.safe_dump(without), "--prune")
 
 
-def test_two_owners_are_too_many(app: Flask) -> None:
+def test_export_with_two_owners_or_an_unknown_tenant_is_refused(app: Flask) -> None:
     assert _run(app, "export", "--tenant", "acme", "--platform").exit_code == 2
     nobody = _run(app, "export", "--tenant", "no-such-tenant")
     assert (nobody.exit_code, nobody.stdout) == (1, "")
 
 
-def test_a_file_that_is_no_text_is_refused(app: Flask, tmp_path: Path) -> None:
+def test_import_of_a_file_that_is_not_utf8_is_refused(app: Flask, tmp_path: Path) -> None:
     (tmp_path / "rules.yaml").write_bytes(b"\xff\xfe")
     refused = _run(app, "import", str(tmp_path / "rules.yaml"))
     assert (refused.exit_code, "UTF-8" in refused.stderr) == (1, True)

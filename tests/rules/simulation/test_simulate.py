@@ -1,4 +1,4 @@
-"""POST /admin/api/rules/simulate: what a draft would change, who is told, and that nothing is."""
+"""POST /admin/api/rules/simulate: what a draft would change, who sees it, and no writes."""
 
 import json
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from tests.factories import INCIDENT, Account, MadeTenant, add_account, add_tena
 from tests.rules.calls import PATH, add_rule, delete, draft, problem
 from webapp.audit.event import Actor, AuditEvent, EventDecision, EventScope, Reason
 from webapp.extensions import db
-from webapp.rules.simulation import service as simulating
+from webapp.rules.simulation import service
 
 SIMULATE = f"{PATH}/simulate"
 NO_EXCLUSION = str(UUID(int=0))
@@ -28,7 +28,7 @@ NO_EXCLUSION = str(UUID(int=0))
 
 @pytest.fixture
 def surface() -> str:
-    """One that no other test accesses."""
+    """A surface that no other test uses."""
     return f"s{uuid4().hex}.list"
 
 
@@ -37,25 +37,25 @@ def everywhere(owner: Account) -> dict[str, str]:
     return owner.headers("global", INCIDENT)
 
 
-def simulate(client: FlaskClient, headers: dict[str, str], **asked: Any) -> dict[str, Any]:
-    response = client.post(SIMULATE, headers=headers, json=asked)
+def simulate(client: FlaskClient, headers: dict[str, str], **body: Any) -> dict[str, Any]:
+    response = client.post(SIMULATE, headers=headers, json=body)
     assert response.status_code == 200, response.text
     answer: dict[str, Any] = response.get_json()
     return answer
 
 
-def described(surface: str, **said: Any) -> dict[str, Any]:
+def described(surface: str, **changes: Any) -> dict[str, Any]:
     access = {"email": "kim@example.org", "roles": ["support"], "reason": "support_case"}
-    return access | {"surface": surface} | said
+    return access | {"surface": surface} | changes
 
 
-def _access(client: FlaskClient, headers: dict[str, str], **asked: Any) -> tuple[Any, Any]:
-    answer = simulate(client, headers, **asked)
+def _access(client: FlaskClient, headers: dict[str, str], **body: Any) -> tuple[Any, Any]:
+    answer = simulate(client, headers, **body)
     assert answer["past"] is None
     return answer["access"]["before"], answer["access"]["after"]
 
 
-def test_a_described_access_is_decided_without_the_draft_and_with_it(
+def test_described_access_is_decided_without_the_draft_and_with_it(
     client: FlaskClient, tenant: MadeTenant, everywhere: dict[str, str], surface: str
 ) -> None:
     rule = draft("Not at night", tenant=tenant.slug, surfaces=[surface])
@@ -74,7 +74,7 @@ def test_a_described_access_is_decided_without_the_draft_and_with_it(
     }
 
 
-def test_each_circumstance_counts(
+def test_every_attribute_of_a_described_access_counts(
     app: Flask, client: FlaskClient, tenant: MadeTenant, everywhere: dict[str, str], surface: str
 ) -> None:
     rule = draft(
@@ -110,7 +110,7 @@ def test_each_circumstance_counts(
         assert after["effect"] == ("allowed" if other else "denied"), other
 
 
-def test_access_at_all_tenants_says_how_many_are_left_out_and_which(
+def test_described_access_to_all_tenants_lists_the_excluded_ones(
     client: FlaskClient,
     tenant: MadeTenant,
     outsider: Account,
@@ -129,7 +129,7 @@ def test_access_at_all_tenants_says_how_many_are_left_out_and_which(
     assert after["explanation"].endswith(f"without {left_out + 1} tenants that said no.")
 
 
-def test_a_draft_in_the_place_of_a_rule_and_a_rule_removed(
+def test_simulation_can_replace_a_rule_or_remove_it(
     client: FlaskClient, tenant: MadeTenant, admin: Account, surface: str
 ) -> None:
     rule = add_rule(client, admin.headers(), surfaces=[surface])
@@ -146,23 +146,23 @@ def test_a_draft_in_the_place_of_a_rule_and_a_rule_removed(
     assert (before["effect"], after["effect"]) == ("denied", "allowed")
 
 
-def test_a_tenant_is_told_its_own_part(
+def test_tenant_sees_only_its_own_part_of_a_simulation(
     client: FlaskClient, tenant: MadeTenant, admin: Account, outsider: Account, surface: str
 ) -> None:
     add_rule(client, outsider.headers(), surfaces=[surface])
     rule = draft("ours", surfaces=[surface])
     before, after = _access(client, admin.headers(), rule=rule, access=described(surface))
-    for told, is_left_out in ((before, False), (after, True)):
-        assert told["effect"] == "allowed"
-        assert told["excluded"] is is_left_out
-        assert told["excluded_count"] is None
-        assert told["excluded_tenant_ids"] is None
-        assert "Staff access" not in told["explanation"]
+    for view, is_left_out in ((before, False), (after, True)):
+        assert view["effect"] == "allowed"
+        assert view["excluded"] is is_left_out
+        assert view["excluded_count"] is None
+        assert view["excluded_tenant_ids"] is None
+        assert "Staff access" not in view["explanation"]
 
 
 @dataclass(frozen=True)
-class Past:
-    """Accesses at a tenant and at all of them, on a surface of their own."""
+class PastAccesses:
+    """Recorded accesses to one tenant or to all, on a surface of their own."""
 
     app: Flask
     surface: str
@@ -184,19 +184,19 @@ class Past:
 
 
 @pytest.fixture
-def past(app: Flask, surface: str) -> Past:
-    return Past(app, surface)
+def past(app: Flask, surface: str) -> PastAccesses:
+    return PastAccesses(app, surface)
 
 
-def _days(client: FlaskClient, headers: dict[str, str], **asked: Any) -> dict[str, Any]:
-    answer = simulate(client, headers, **({"days": 30} | asked))
+def _days(client: FlaskClient, headers: dict[str, str], **body: Any) -> dict[str, Any]:
+    answer = simulate(client, headers, **({"days": 30} | body))
     assert answer["access"] is None
     replay: dict[str, Any] = answer["past"]
     return replay
 
 
-def test_the_accesses_of_the_last_days_are_judged_again(
-    client: FlaskClient, past: Past, tenant: MadeTenant, everywhere: dict[str, str]
+def test_simulation_decides_the_accesses_of_the_last_days_again(
+    client: FlaskClient, past: PastAccesses, tenant: MadeTenant, everywhere: dict[str, str]
 ) -> None:
     now = datetime.now(UTC)
     accesses = [
@@ -243,11 +243,11 @@ def test_the_accesses_of_the_last_days_are_judged_again(
         ({"decision": EventDecision("denied")}, False),
         ({"decision": EventDecision("denied", policy_version=1), "outcome": "denied"}, True),
     ],
-    ids=["elevation", "reason", "no reason", "granted", "refused unasked", "denied by rules"],
+    ids=["elevation", "reason", "no reason", "granted", "refused by role", "denied by rules"],
 )
-def test_its_circumstances_are_those_of_its_event(
+def test_past_access_has_the_attributes_of_its_event(
     client: FlaskClient,
-    past: Past,
+    past: PastAccesses,
     tenant: MadeTenant,
     everywhere: dict[str, str],
     changes: dict[str, Any],
@@ -266,8 +266,8 @@ def test_its_circumstances_are_those_of_its_event(
     assert _days(client, everywhere, rule=rule)["changed"] == int(counts)
 
 
-def test_rules_have_no_say_at_home(
-    client: FlaskClient, past: Past, tenant: MadeTenant, everywhere: dict[str, str]
+def test_past_access_in_the_own_tenant_never_changes(
+    client: FlaskClient, past: PastAccesses, tenant: MadeTenant, everywhere: dict[str, str]
 ) -> None:
     roles = ("support", f"{tenant.slug}:admin")
     own = Actor(email="a@b.c", id=uuid4(), roles=roles, token_id=None)
@@ -276,8 +276,8 @@ def test_rules_have_no_say_at_home(
     assert _days(client, everywhere, rule=rule)["changed"] == 0
 
 
-def test_a_tenant_tries_its_rules_on_the_accesses_that_it_sees(
-    client: FlaskClient, past: Past, tenant: MadeTenant, admin: Account, outsider: Account
+def test_tenant_simulates_on_the_accesses_that_it_sees(
+    client: FlaskClient, past: PastAccesses, tenant: MadeTenant, admin: Account, outsider: Account
 ) -> None:
     other = add_tenant(past.app)
     past.add(tenant, "sue@example.org")
@@ -291,26 +291,26 @@ def test_a_tenant_tries_its_rules_on_the_accesses_that_it_sees(
         ("allowed", "denied"),
         ("included", "excluded"),
     }
-    theirs = _days(client, outsider.headers(), rule=draft(surfaces=[past.surface]))
-    assert "sue@example.org" not in {actor["actor"] for actor in theirs["actors"]}
+    outsiders = _days(client, outsider.headers(), rule=draft(surfaces=[past.surface]))
+    assert "sue@example.org" not in {actor["actor"] for actor in outsiders["actors"]}
 
 
-def test_it_says_when_there_were_more_accesses_than_it_took(
+def test_simulation_over_too_many_accesses_says_that_it_is_truncated(
     client: FlaskClient,
-    past: Past,
+    past: PastAccesses,
     tenant: MadeTenant,
     admin: Account,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     events = [past.add(tenant, "sue@example.org") for _ in range(3)]
-    monkeypatch.setattr(simulating, "MAX_ACCESSES", 2)
+    monkeypatch.setattr(service, "MAX_ACCESSES", 2)
     found = _days(client, admin.headers(), rule=draft(surfaces=[past.surface]))
     assert (found["examined"], found["truncated"]) == (2, True)
     assert [access["id"] for access in found["accesses"]] == [str(e.id) for e in events[:0:-1]]
 
 
-def test_nothing_is_written(
-    app: Flask, client: FlaskClient, past: Past, everywhere: dict[str, str], surface: str
+def test_simulation_only_reads_from_the_database(
+    app: Flask, client: FlaskClient, past: PastAccesses, everywhere: dict[str, str], surface: str
 ) -> None:
     past.add(None, "sue@example.org")
     statements: list[str] = []
@@ -322,43 +322,43 @@ def test_nothing_is_written(
         engine = db.engine
     event.listen(engine, "before_cursor_execute", listen)
     try:
-        for asked in ({"days": 30}, {"access": described(surface)}):
-            simulate(client, everywhere, rule=draft(surfaces=[surface]), **asked)
+        for body in ({"days": 30}, {"access": described(surface)}):
+            simulate(client, everywhere, rule=draft(surfaces=[surface]), **body)
     finally:
         event.remove(engine, "before_cursor_execute", listen)
     assert any("FROM audit_events" in statement for statement in statements)
     assert {statement.split()[0].upper() for statement in statements} == {"SELECT"}
 
 
-def test_an_elevation_is_recorded_and_an_access_at_home_is_not(
+def test_simulation_is_recorded_when_elevated_and_not_in_the_own_tenant(
     client: FlaskClient, admin: Account, everywhere: dict[str, str], surface: str
 ) -> None:
-    asked = {"rule": draft(surfaces=[surface]), "access": described(surface)}
-    elevated = client.post(SIMULATE, headers=everywhere, json=asked)
+    body = {"rule": draft(surfaces=[surface]), "access": described(surface)}
+    elevated = client.post(SIMULATE, headers=everywhere, json=body)
     assert UUID(elevated.headers["Sightline-Audit"])
-    at_home = client.post(SIMULATE, headers=admin.headers(), json=asked)
+    at_home = client.post(SIMULATE, headers=admin.headers(), json=body)
     assert at_home.status_code == 200
     assert "Sightline-Audit" not in at_home.headers
 
 
-def test_who_may_not_is_refused(
+def test_simulation_without_the_role_is_refused(
     app: Flask, client: FlaskClient, member: Account, surface: str
 ) -> None:
-    asked = {"rule": draft(surfaces=[surface]), "access": described(surface)}
-    refused = client.post(SIMULATE, headers=member.headers(), json=asked)
+    body = {"rule": draft(surfaces=[surface]), "access": described(surface)}
+    refused = client.post(SIMULATE, headers=member.headers(), json=body)
     assert problem(refused) == (403, "forbidden", [])
     support = add_account(app, "support").headers("global", INCIDENT)
-    assert problem(client.post(SIMULATE, headers=support, json=asked))[:2] == (
+    assert problem(client.post(SIMULATE, headers=support, json=body))[:2] == (
         403,
         "elevation_denied",
     )
     for role in ("engineer", "auditor"):
         headers = add_account(app, role).headers("global", INCIDENT)
-        assert client.post(SIMULATE, headers=headers, json=asked).status_code == 200
+        assert client.post(SIMULATE, headers=headers, json=body).status_code == 200
 
 
 @pytest.mark.parametrize(
-    ("asked", "fields"),
+    ("body", "fields"),
     [
         ({}, ["access", "rule"]),
         ({"rule": draft(), "days": 1, "access": described("a.b")}, ["access"]),
@@ -380,14 +380,14 @@ def test_who_may_not_is_refused(
         ),
     ],
 )
-def test_what_makes_no_sense_is_refused(
-    client: FlaskClient, admin: Account, asked: dict[str, Any], fields: list[str]
+def test_invalid_simulation_is_refused_by_field(
+    client: FlaskClient, admin: Account, body: dict[str, Any], fields: list[str]
 ) -> None:
-    response = client.post(SIMULATE, headers=admin.headers(), json=asked)
+    response = client.post(SIMULATE, headers=admin.headers(), json=body)
     assert problem(response) == (422, "invalid", fields)
 
 
-def test_only_a_rule_that_one_sees_can_be_replaced(
+def test_simulation_that_replaces_an_invisible_rule_is_not_found(
     client: FlaskClient,
     tenant: MadeTenant,
     admin: Account,
@@ -396,15 +396,15 @@ def test_only_a_rule_that_one_sees_can_be_replaced(
     surface: str,
 ) -> None:
     rule = add_rule(client, outsider.headers(), surfaces=[surface])
-    asked = {"replaces": rule["id"], "remove": True, "access": described(surface)}
-    response = client.post(SIMULATE, headers=admin.headers(), json=asked)
+    body = {"replaces": rule["id"], "remove": True, "access": described(surface)}
+    response = client.post(SIMULATE, headers=admin.headers(), json=body)
     assert problem(response) == (404, "not_found", [])
-    assert client.post(SIMULATE, headers=everywhere, json=asked).status_code == 200
-    other = asked | {"remove": False, "rule": draft(tenant=tenant.slug)}
+    assert client.post(SIMULATE, headers=everywhere, json=body).status_code == 200
+    other = body | {"remove": False, "rule": draft(tenant=tenant.slug)}
     response = client.post(SIMULATE, headers=everywhere, json=other)
     assert problem(response) == (422, "invalid", ["replaces"])
     assert delete(client, outsider, rule).status_code == 204
-    response = client.post(SIMULATE, headers=everywhere, json=asked)
+    response = client.post(SIMULATE, headers=everywhere, json=body)
     assert problem(response) == (404, "not_found", [])
 
 
@@ -414,27 +414,27 @@ def _command(app: Flask, tmp_path: Path, rule: Any, *options: str) -> Result:
     return app.test_cli_runner().invoke(args=arguments)
 
 
-def test_the_command_says_what_the_route_says(
+def test_simulate_command_shows_what_the_route_answers(
     app: Flask,
     client: FlaskClient,
-    past: Past,
+    past: PastAccesses,
     tenant: MadeTenant,
     admin: Account,
     tmp_path: Path,
 ) -> None:
     past.add(tenant, "sue@example.org")
     there = add_rule(client, admin.headers(), surfaces=[past.surface])
-    rule = draft(tenant=tenant.slug, surfaces=["elsewhere"])
-    asked = ("--days", "3", "--replaces", there["id"])
-    found = json.loads(_command(app, tmp_path, rule, *asked, "--json").stdout)
+    rule = draft(tenant=tenant.slug, surfaces=["other"])
+    body = ("--days", "3", "--replaces", there["id"])
+    found = json.loads(_command(app, tmp_path, rule, *body, "--json").stdout)
     assert found["shifts"] == [{"before": "denied", "after": "allowed", "accesses": 1}]
     assert [access["actor"] for access in found["accesses"]] == ["sue@example.org"]
-    lines = _command(app, tmp_path, rule, *asked).stdout.splitlines()
+    lines = _command(app, tmp_path, rule, *body).stdout.splitlines()
     assert lines[0].startswith("1 of ")
     assert any("sue@example.org" in line for line in lines[1:])
 
 
-def test_the_command_refuses_what_is_no_draft(app: Flask, tmp_path: Path) -> None:
+def test_simulate_command_refuses_an_invalid_draft(app: Flask, tmp_path: Path) -> None:
     for rule in ([draft()], draft(effect="no"), draft(tenant="no-such-tenant")):
         refused = _command(app, tmp_path, rule)
         assert (refused.exit_code, refused.stdout) == (1, "")

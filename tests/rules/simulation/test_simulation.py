@@ -1,4 +1,4 @@
-"""Accesses of the past, decided again: in classes as one by one."""
+"""Replays of past accesses: deciding them in classes gives the same as deciding each alone."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -38,15 +38,15 @@ thoroughly = settings(
 )
 
 
-def access(number: int = 0, tenant_id: UUID | None = None, **said: Any) -> PastAccess:
-    """At a tenant, or at all of them."""
-    request = replace(ACCESS, **said)
+def access(number: int = 0, tenant_id: UUID | None = None, **fields: Any) -> PastAccess:
+    """A past access to a tenant, or to all tenants."""
+    request = replace(ACCESS, **fields)
     at = NOON - timedelta(minutes=number)
     return PastAccess(UUID(int=number), at, request, tenant_id is None, tenant_id, approved=False)
 
 
 def read_from(*rules: Candidate) -> ReadRules:
-    """As `webapp.rules.rule_sets` reads them."""
+    """Read rules as `webapp.rules.rule_sets` does."""
 
     def read(tenant_id: UUID | None, surface: str) -> RuleSet:
         covering = set(surfaces_covering(surface))
@@ -64,15 +64,15 @@ def read_from(*rules: Candidate) -> ReadRules:
 @pytest.mark.slow
 @thoroughly
 @given(candidates([None], 1), candidates([ACME], 6), questions, questions)
-def test_accesses_of_one_class_come_out_alike(
+def test_requests_of_one_class_are_decided_alike(
     platform: list[Candidate], tenant: list[Candidate], asked: Question, other: Question
 ) -> None:
     sets = prepare(platform), prepare(tenant)
-    distinctions = RequestClasses(c.rule for s in sets for c in s.candidates if c.rule)
+    classes = RequestClasses(c.rule for s in sets for c in s.candidates if c.rule)
     first = decide(*sets, asked.access, asked.at, everywhere=False)
-    kind = distinctions.class_of(asked.access, asked.at)
+    first_class = classes.class_of(asked.access, asked.at)
     for access, at in _a_little_different(asked, other):
-        if distinctions.class_of(access, at) == kind:
+        if classes.class_of(access, at) == first_class:
             verdict = decide(*sets, access, at, everywhere=False)
             event(f"{verdict.ruling} again")
             assert verdict == first
@@ -81,7 +81,7 @@ def test_accesses_of_one_class_come_out_alike(
 def _a_little_different(
     one: Question, other: Question
 ) -> Iterator[tuple[AuthorizationRequest, datetime]]:
-    """One thing at a time."""
+    """Requests that differ from the first in one attribute or in the time."""
     for field in ("email", "roles", "mfa", "reason", "ticket", "ip"):
         yield replace(one.access, **{field: getattr(other.access, field)}), one.at
     yield one.access, other.at
@@ -100,7 +100,7 @@ def _a_little_different(
     st.booleans(),
     st.lists(st.tuples(questions, st.sampled_from([None, ACME, GLOBEX]), st.booleans())),
 )
-def test_a_replay_is_what_each_access_comes_to(
+def test_replay_agrees_with_deciding_each_access_alone(
     platform: list[Candidate],
     tenants: list[Candidate],
     drafts: list[Candidate],
@@ -133,10 +133,10 @@ def test_a_replay_is_what_each_access_comes_to(
     )
 
 
-def _outcome(past: PastAccess, rules: list[Candidate], whose: UUID | None) -> str:
+def _outcome(past: PastAccess, rules: list[Candidate], owner_id: UUID | None) -> str:
     read = read_from(*rules)
-    where = whose if past.everywhere else past.tenant_id
-    tenants = NO_RULES if where is None else read(where, past.request.surface)
+    tenant_id = owner_id if past.everywhere else past.tenant_id
+    tenants = NO_RULES if tenant_id is None else read(tenant_id, past.request.surface)
     verdict = decide(
         read(None, past.request.surface),
         tenants,
@@ -145,12 +145,12 @@ def _outcome(past: PastAccess, rules: list[Candidate], whose: UUID | None) -> st
         everywhere=past.everywhere,
         find_grant=lambda _: GrantMatch(UUID(int=7), LATER) if past.approved else None,
     )
-    if past.everywhere and whose is not None and verdict.ruling == "allowed":
-        return "excluded" if whose in verdict.excluded.tenants else "included"
+    if past.everywhere and owner_id is not None and verdict.ruling == "allowed":
+        return "excluded" if owner_id in verdict.excluded.tenants else "included"
     return verdict.ruling
 
 
-def test_it_says_whose_accesses_change_and_which() -> None:
+def test_replay_names_the_changed_accesses_and_their_actors() -> None:
     accesses = [
         access(1, email="sue@example.org"),
         access(2, ACME, email="tom@example.org"),
@@ -171,7 +171,7 @@ def test_it_says_whose_accesses_change_and_which() -> None:
     assert (first.surface, first.reason) == ("admin.rules.list", "incident")
 
 
-def test_a_tenants_draft_leaves_it_out_of_accesses_at_all() -> None:
+def test_tenants_deny_draft_excludes_it_from_accesses_to_all() -> None:
     proposal = Proposal(ACME, None, replace(DRAFT, tenant="acme"))
     found = replay([access(1), access(2, ACME)], proposal, read_from(LET_ALL), truncated=False)
     assert [(c.before, c.after) for c in found.accesses] == [
@@ -180,7 +180,7 @@ def test_a_tenants_draft_leaves_it_out_of_accesses_at_all() -> None:
     ]
 
 
-def test_access_that_rested_on_grants_passes_what_asks_for_one() -> None:
+def test_access_with_a_past_grant_passes_a_draft_that_requires_approval() -> None:
     draft: Rule = replace(DRAFT, effect="require_approval")
     approved = replace(access(1), approved=True)
     found = replay(
@@ -189,13 +189,13 @@ def test_access_that_rested_on_grants_passes_what_asks_for_one() -> None:
     assert [(c.id.int, c.after) for c in found.accesses] == [(2, "approval_required")]
 
 
-def test_a_removal_takes_the_rule_away() -> None:
+def test_removal_of_the_only_allow_rule_denies_the_access() -> None:
     proposal = Proposal(None, LET_ALL.id, None)
     found = replay([access(1)], proposal, read_from(LET_ALL), truncated=False)
     assert [(c.before, c.after) for c in found.accesses] == [("allowed", "denied")]
 
 
-def test_it_names_no_more_than_a_person_reads() -> None:
+def test_replay_limits_the_actors_and_accesses_that_it_names() -> None:
     accesses = [access(number, email=f"{number}@example.org") for number in range(150)]
     found = replay(accesses, Proposal(None, None, DRAFT), read_from(LET_ALL), truncated=False)
     assert found.changed == 150

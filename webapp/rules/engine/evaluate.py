@@ -211,13 +211,13 @@ def _decide(
         failed = bool(by_platform.unreadable or by_tenant.unreadable)
         return Verdict("denied", denying, failed=failed)
     approving = (*by_platform.approving, *by_tenant.approving)
-    breaks_glass = request.reason == BREAK_GLASS
-    matches = {c: None if breaks_glass else find_grant(c) for c in approving}
+    needs_break_glass = request.reason == BREAK_GLASS
+    matches = {c: None if needs_break_glass else find_grant(c) for c in approving}
     used = [match for match in matches.values() if match is not None]
     until = min((match.ends_at for match in used), default=None)
     granted = all(matches[c] for c in by_platform.approving)
     missing = tuple(c for c, match in matches.items() if match is None)
-    if missing and not breaks_glass:
+    if missing and not needs_break_glass:
         if by_platform.approving or by_platform.allowed:
             return Verdict("approval_required", missing, until=until)
         return Verdict("denied", ())
@@ -228,10 +228,10 @@ def _decide(
         return Verdict("denied", final.denying, failed=final.failed)
     return Verdict(
         "allowed",
-        final.allowing if breaks_glass else _once((*final.allowing, *approving)),
+        final.allowing if needs_break_glass else _once((*final.allowing, *approving)),
         grants=tuple(sorted({match.grant_id for match in used})),
-        bypassed_approvals=approving if breaks_glass else (),
-        minutes=_minutes(final.allowing, () if breaks_glass else approving),
+        bypassed_approvals=approving if needs_break_glass else (),
+        minutes=_minutes(final.allowing, () if needs_break_glass else approving),
         until=until,
     )
 
@@ -240,14 +240,14 @@ def _exclude_tenants(
     verdict: Verdict, by_tenants: Evaluation, request: AuthorizationRequest, find_grant: FindGrant
 ) -> Verdict:
     """Narrow the verdict on an access to all tenants: leave out those whose rules refuse it."""
-    breaks_glass = request.reason == BREAK_GLASS
+    needs_break_glass = request.reason == BREAK_GLASS
     excluded = _tenants(by_tenants.denying)
-    matches = {c: None if breaks_glass else find_grant(c) for c in by_tenants.approving}
-    if not breaks_glass:
+    matches = {c: None if needs_break_glass else find_grant(c) for c in by_tenants.approving}
+    if not needs_break_glass:
         excluded |= _tenants(c for c, match in matches.items() if match is None)
     used = {c: m for c, m in matches.items() if m is not None and c.tenant_id not in excluded}
     bypassed_approvals = [
-        c for c in by_tenants.approving if breaks_glass and c.tenant_id not in excluded
+        c for c in by_tenants.approving if needs_break_glass and c.tenant_id not in excluded
     ]
     ends = [match.ends_at for match in used.values()]
     limits = [c.rule.max_minutes for c in used if c.rule and c.rule.max_minutes is not None]

@@ -128,7 +128,7 @@ def _conditions(rule: Rule) -> Iterator[Json]:
 
 
 def _from_networks(rule: Rule) -> Json:
-    """Whether the address is in the rule's networks.
+    """The expression that the address is in the rule's networks.
 
     An unknown address never matches a rule that allows, and always matches one that does not.
     """
@@ -145,7 +145,7 @@ def _from_networks(rule: Rule) -> Json:
 
 
 def _within(window: Window) -> Json:
-    """Whether the local time is in a window. Raises `ValueError` for an impossible window."""
+    """The expression that the local time is in a window. Raises `ValueError` for no window."""
     zone_of(window.tz)  # raises if there is no such zone
     if not window.days or not set(window.days) <= set(DAYS):
         raise ValueError(f"{window.days} are no days")
