@@ -76,7 +76,7 @@ def _print_alarms(home: Path) -> None:
         lines = (home / name).read_text(errors="replace").splitlines()
         alarms = [line for line in lines if "[error" in line or "[critical" in line]
         for line in alarms[:ALARMS]:
-            print(f"{name}: {line}", file=sys.stderr)  # noqa: T201 - for whoever looks for the cause
+            print(f"{name}: {line}", file=sys.stderr)  # noqa: T201 - for whoever searches for the cause
 
 
 if __name__ == "__main__":
