@@ -155,7 +155,7 @@ def test_failed_expiry_changes_and_records_nothing(
         append_own(*arguments)
         raise SystemError
 
-    with mock.patch("webapp.grants.expiry.append_own", die), pytest.raises(SystemError):
+    with mock.patch("webapp.audit.append.append_own", die), pytest.raises(SystemError):
         expire(app)
     assert (state_of(client, support, request_), expiries(app, request_)) == ("requested", [])
     expire(app)

@@ -9,8 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from webapp.audit import operation
-from webapp.audit.append import append_own
+from webapp.audit import append, operation
 from webapp.audit.event import Actor, AuditEvent, EventRequest, EventScope, Reason
 from webapp.audit.operation import OPERATOR, SIGHTLINE
 from webapp.extensions import db
@@ -38,7 +37,7 @@ def expire_over(request: EventRequest) -> int:
         .with_for_update(of=GrantRow, skip_locked=True)
     )
     expired = [_expire(row, tenant) for row, tenant in db.session.execute(statement)]
-    append_own(
+    append.append_own(
         db.session,
         [_event("grants.expire", SIGHTLINE, grant, grant.ends_at, request) for grant in expired],
     )
@@ -49,7 +48,7 @@ def revoke(grant_id: UUID, request: EventRequest) -> Grant:
     """Revoke a grant as the operator, and record that. Raises what `service.revoke` raises."""
     grant = service.revoke(grant_id, OPERATOR.email)
     event = _event("grants.revoke", OPERATOR, grant, datetime.now(UTC), request)
-    append_own(db.session, [event])
+    append.append_own(db.session, [event])
     return grant
 
 
