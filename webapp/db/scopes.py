@@ -5,7 +5,7 @@ scope when a transaction begins.
 """
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from hashlib import blake2b
 from uuid import UUID
 
@@ -25,12 +25,6 @@ class TenantScope:
     def tag(self) -> str:
         """The name of the scope's rows in cache tags, which a change of them invalidates."""
         return self.visibility
-
-
-@lru_cache(4096)
-def tenant_scope(tenant_id: UUID) -> TenantScope:
-    """The scope of a tenant. The object is shared, so that its visibility is formatted once."""
-    return TenantScope(tenant_id)
 
 
 @dataclass(frozen=True)
