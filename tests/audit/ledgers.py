@@ -32,7 +32,8 @@ def ledger_session(app: Flask, lock_timeout: str = "120s") -> Iterator[ScopedSes
     options = {"options": f"-c lock_timeout={lock_timeout}"}
     url = app.extensions["settings"].database_url
     engine = create_engine(url, poolclass=NullPool, connect_args=options)
-    with ScopedSession(engine) as session, session.scoped(LedgerScope()):
+    with ScopedSession(engine) as session:
+        session.enter(LedgerScope())
         yield session
 
 

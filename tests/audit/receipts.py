@@ -36,7 +36,8 @@ def receipt(answer: ReceivedAnswer) -> list[UUID]:
 def second_connection(app: Flask) -> Iterator[ScopedSession]:
     """Open a session outside of any request and pool, which sees every event."""
     engine = create_engine(app.extensions["settings"].database_url, poolclass=NullPool)
-    with ScopedSession(engine) as session, session.scoped(GlobalScope(access_id=uuid4())):
+    with ScopedSession(engine) as session:
+        session.enter(GlobalScope(access_id=uuid4()))
         yield session
 
 

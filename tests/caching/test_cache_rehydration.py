@@ -36,7 +36,7 @@ from tests.caching.sample import (
     probe,
 )
 from tests.caching.servers import RedisServer
-from tests.caching.unit import caching, inside
+from tests.caching.unit import caching, inside, outlast_reuse
 from webapp.caching import CachedFunction, WrongScope
 from webapp.caching.codec import fingerprint
 from webapp.caching.envelope import MAGIC, Envelope, seal, unseal
@@ -257,6 +257,7 @@ def test_garbage_of_any_type_in_every_key_fails_no_call(
                 redis_server.client.lpush(key, "of the wrong type")
             else:
                 redis_server.client.set(key, b"\x80\x04garbage")
+        outlast_reuse()
         with inside(other_app, scope):
             assert find_thing(scope, "x").value is None
         caching(other_app).entries.clear()

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,13 +12,12 @@ from sqlalchemy import event, text
 from tests.audit.receipts import wait_for
 from tests.caching.sample import Page, Query, list_titles, probe, tag
 from tests.caching.servers import RedisServer
-from tests.caching.unit import caching, inside
+from tests.caching.unit import caching, inside, outlast_reuse
 from webapp.caching import invalidate, read_generations
 from webapp.caching.generations import LEASE, now_ms
 from webapp.caching.store import Store
 from webapp.db.scopes import TenantScope
 from webapp.extensions import db
-from webapp.http.state import begin_request, current_state
 
 HANG = 180
 
@@ -190,22 +188,39 @@ def test_transaction_with_an_older_snapshot_stores_nothing(
     assert read(app, scope) == ("new",)
 
 
-def test_request_reads_generations_once_and_again_after_its_own_commit(
-    app: Flask, other_app: Flask, scope: TenantScope
+def test_generation_that_was_read_a_moment_ago_is_not_read_again(
+    app: Flask, scope: TenantScope, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with app.test_request_context():
-        begin_request("first")
-        db.session.enter(scope)
+    monkeypatch.setattr("webapp.caching.generations.REUSE", LEASE / 2)
+    with inside(app, scope):
         first = read_generations([tag(scope)])
-        with ThreadPoolExecutor() as other_thread:
-            other_thread.submit(write, other_app, scope, "theirs").result(HANG)
-        assert read_generations([tag(scope)]) == first
-        add(scope, "mine")
-        db.session.commit()
-        assert list_titles(scope, Query()).value.titles == ("mine", "theirs")
-    with app.test_request_context():
-        begin_request("second")
-        assert current_state().generations == {}
+        with monkeypatch.context() as unreachable:
+            unreachable.setattr(Store, "get_many", None)
+            assert read_generations([tag(scope)]) == first
+
+
+def test_write_returns_when_no_process_uses_the_earlier_generation(
+    app: Flask, other_app: Flask, scope: TenantScope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("generations", "invalidation"):
+        monkeypatch.setattr(f"webapp.caching.{module}.REUSE", LEASE / 2)
+    assert read(app, scope) == read(other_app, scope) == ()
+    write(app, scope, "new")
+    assert read(app, scope) == read(other_app, scope) == ("new",)
+
+
+def test_generations_of_an_older_snapshot_are_used_by_nobody_else(
+    app: Flask, other_app: Flask, scope: TenantScope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webapp.caching.generations.REUSE", LEASE / 2)
+    with inside(app, scope):
+        db.session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+        db.session.execute(text("select count(*) from things"))
+        write(other_app, scope, "new")
+        caching(app).store.client.flushall()
+        old = read_generations([tag(scope)])[tag(scope)]
+    with inside(app, scope):
+        assert read_generations([tag(scope)])[tag(scope)] > old
 
 
 @pytest.mark.slow
@@ -309,6 +324,7 @@ def test_late_lease_of_a_reader_is_refused_by_a_wiped_redis(
         publish(store, *args, **kwargs)
 
     monkeypatch.setattr(Store, "publish", publish_late)
+    outlast_reuse()
     reader = threading.Thread(target=read, args=(app, scope))
     reader.start()
     assert has_read.wait(HANG)
@@ -344,6 +360,7 @@ def test_late_lease_does_not_replace_a_newer_generation(
     with inside(app, scope):
         new = dict(read_generations([tag(scope)]))
         caching(app).generations.publish(old, read_at)
+        outlast_reuse()
         assert read_generations([tag(scope)]) == new
     redis_server.wipe()
     caching(app).generations.publish(old, read_at - int(LEASE * 1000) - 1)
@@ -358,6 +375,7 @@ def replace_lease(
     lease = redis_server.client.get(name)
     assert isinstance(lease, bytes)
     redis_server.client.set(name, damage(lease))
+    outlast_reuse()
 
 
 @pytest.mark.parametrize(
@@ -403,6 +421,7 @@ def test_lease_of_another_tag_is_ignored(
         foreign = redis_server.client.get(f"{prefix}gen:never raised")
         assert isinstance(foreign, bytes)
         redis_server.client.set(f"{prefix}gen:{tag(scope)}", foreign)
+        outlast_reuse()
         assert read_generations([tag(scope), "never raised"]) == right
 
 

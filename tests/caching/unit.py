@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import sleep
 
 from flask import Flask
 
+from webapp.caching.generations import REUSE
 from webapp.caching.state import Caching, current_caching
 from webapp.db.scopes import Scope
 from webapp.extensions import db
@@ -21,3 +23,8 @@ def inside(app: Flask, scope: Scope) -> Iterator[None]:
     with app.app_context():
         db.session.enter(scope)
         yield
+
+
+def outlast_reuse() -> None:
+    """Wait until no process uses a generation that it has read before."""
+    sleep(REUSE)

@@ -13,6 +13,7 @@ from webapp.audit.models import AuditEventRow
 from webapp.db.base import Base
 from webapp.db.scopes import IdentityScope, LedgerScope, PrincipalScope, TenantScope
 from webapp.db.session import ScopedSession
+from webapp.extensions import db
 from webapp.grants.models import GrantApprovalRow, GrantRow
 from webapp.identity.models import MembershipRow, PrincipalRow, Tenant
 from webapp.rules.models import RuleRow, RuleVersionRow
@@ -151,12 +152,12 @@ def add_rows(session: ScopedSession, slug: str) -> Owned:
     member = PrincipalRow(id=uuid7(), email=f"{slug}@example.org")
     kept = rule(tenant.id)
     tenant_id, principal_id, rule_id = tenant.id, member.id, kept.id
-    with session.scoped(IdentityScope()):
+    with db.scoped(IdentityScope()):
         session.add_all([tenant, member])
         session.flush()
         session.add(MembershipRow(tenant_id=tenant_id, principal_id=principal_id, role="admin"))
         session.commit()
-    with session.scoped(TenantScope(tenant_id)):
+    with db.scoped(TenantScope(tenant_id)):
         session.add(kept)
         session.flush()
         version = rule_version(tenant_id, rule_id, 1)
@@ -164,10 +165,10 @@ def add_rows(session: ScopedSession, slug: str) -> Owned:
         session.flush()
         version_id = version.id
         session.commit()
-    with session.scoped(LedgerScope()):
+    with db.scoped(LedgerScope()):
         event_id = add_event(session, tenant_id)
         session.commit()
-    with session.scoped(PrincipalScope(principal_id, frozenset({tenant_id}))):
+    with db.scoped(PrincipalScope(principal_id, frozenset({tenant_id}))):
         requested = grant(tenant_id, principal_id)
         session.add(requested)
         session.flush()
@@ -183,7 +184,7 @@ def add_rows(session: ScopedSession, slug: str) -> Owned:
 
 def snapshot(session: ScopedSession, owned: Owned) -> dict[str, list[tuple[Any, ...]]]:
     """Return all the rows that a tenant sees in its scope, by table."""
-    with session.scoped(TenantScope(owned.tenant_id)):
+    with db.scoped(TenantScope(owned.tenant_id)):
         return {
             model.__tablename__: sorted(
                 (tuple(map(str, row)) for row in session.execute(select(*inspect(model).columns))),

@@ -48,7 +48,7 @@ def world(app: Flask) -> World:
 
 @pytest.fixture
 def global_session(session: ScopedSession, world: World) -> Iterator[ScopedSession]:
-    with session.scoped(GlobalScope(uuid4(), Exclusion(frozenset({world.tenants[0].tenant_id})))):
+    with db.scoped(GlobalScope(uuid4(), Exclusion(frozenset({world.tenants[0].tenant_id})))):
         yield session
 
 
@@ -88,7 +88,7 @@ def test_global_scope_without_an_access_shows_nothing(
     session: ScopedSession, world: World, model: type[Base]
 ) -> None:
     assert world.tenants
-    with session.scoped(GlobalScope(uuid4())):
+    with db.scoped(GlobalScope(uuid4())):
         assert session.scalars(select(model)).first() is not None
         session.execute(text("select set_config('sightline.access', '', true)"))
         assert session.scalars(select(model)).first() is None

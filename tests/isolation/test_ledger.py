@@ -11,6 +11,7 @@ from tests.isolation.test_session import SCOPES, MakeScope
 from webapp.audit.models import AuditEventRow
 from webapp.db.scopes import LedgerScope, TenantScope
 from webapp.db.session import ScopedSession
+from webapp.extensions import db
 
 REWRITINGS: dict[str, Executable] = {
     "update": update(AuditEventRow).values(outcome="failed"),
@@ -65,7 +66,7 @@ def test_tables_owner_cannot_truncate_the_ledger(owner_engine: Engine) -> None:
 @pytest.fixture
 def partition(session: ScopedSession, ours: Owned) -> str:
     """The name of the partition that holds our event."""
-    with session.scoped(TenantScope(ours.tenant_id)):
+    with db.scoped(TenantScope(ours.tenant_id)):
         found = text(
             "select cast(cast(tableoid as regclass) as text) from audit_events where id = :id"
         )
@@ -134,12 +135,12 @@ COUNTED = ("id", "origin_journal", "origin_seq", "occurred_at", "request_id")
 def test_ledger_role_appends_and_reads_counting_columns(
     session: ScopedSession, ours: Owned
 ) -> None:
-    with session.scoped(LedgerScope()):
+    with db.scoped(LedgerScope()):
         event_id = add_event(session, ours.tenant_id)
         session.commit()
         counted = select(*(getattr(AuditEventRow, name) for name in COUNTED))
         assert session.execute(counted.where(AuditEventRow.id == event_id)).one()
-    with session.scoped(TenantScope(ours.tenant_id)):
+    with db.scoped(TenantScope(ours.tenant_id)):
         assert session.get(AuditEventRow, event_id) is not None
 
 

@@ -25,7 +25,7 @@ def admin_of(owned: Owned) -> PrincipalScope:
 @pytest.fixture
 def global_grant(session: ScopedSession, theirs: Owned) -> UUID:
     """A grant for all tenants, held by a member of the other tenant."""
-    with session.scoped(MaintenanceScope()):
+    with db.scoped(MaintenanceScope()):
         made = grant(None, theirs.principal_id)
         grant_id = made.id
         session.add(made)
@@ -37,7 +37,7 @@ def global_grant(session: ScopedSession, theirs: Owned) -> UUID:
 def test_admin_sees_grants_of_the_own_tenant_only(
     session: ScopedSession, ours: Owned, theirs: Owned, global_grant: UUID, model: type[Base]
 ) -> None:
-    with session.scoped(admin_of(ours)):
+    with db.scoped(admin_of(ours)):
         assert session.get(model, ours.key(model)) is not None
         assert session.get(model, theirs.key(model)) is None
         assert session.scalar(select(func.count()).select_from(model)) == 1
@@ -48,7 +48,7 @@ def test_holder_sees_own_grants_only(
     session: ScopedSession, ours: Owned, theirs: Owned, global_grant: UUID
 ) -> None:
     assert ours
-    with session.scoped(PrincipalScope(theirs.principal_id)):
+    with db.scoped(PrincipalScope(theirs.principal_id)):
         assert set(session.scalars(select(GrantRow.id))) == {theirs.grant_id, global_grant}
 
 
@@ -57,7 +57,7 @@ def test_principal_without_grants_and_roles_sees_nothing(
 ) -> None:
     assert ours
     assert global_grant
-    with session.scoped(PrincipalScope(PRINCIPAL_ID)):
+    with db.scoped(PrincipalScope(PRINCIPAL_ID)):
         for model in MODELS:
             assert session.scalars(select(model)).first() is None
 
@@ -66,7 +66,7 @@ def test_principal_without_grants_and_roles_sees_nothing(
 def test_staff_sees_all_grants(
     session: ScopedSession, ours: Owned, theirs: Owned, global_grant: UUID, model: type[Base]
 ) -> None:
-    with session.scoped(PrincipalScope(PRINCIPAL_ID, staff=True)):
+    with db.scoped(PrincipalScope(PRINCIPAL_ID, staff=True)):
         for owned in (ours, theirs):
             assert session.get(model, owned.key(model)) is not None
         assert session.get(GrantRow, global_grant) is not None
@@ -75,7 +75,7 @@ def test_staff_sees_all_grants(
 def test_admin_changes_grants_of_the_own_tenant_only(
     session: ScopedSession, ours: Owned, theirs: Owned, global_grant: UUID
 ) -> None:
-    with session.scoped(admin_of(ours)):
+    with db.scoped(admin_of(ours)):
         for grant_id, changed in ((ours.grant_id, 1), (theirs.grant_id, 0), (global_grant, 0)):
             statement = update(GrantRow).where(GrantRow.id == grant_id).values(state="approved")
             assert getattr(session.execute(statement), "rowcount", None) == changed
@@ -91,7 +91,7 @@ def test_admin_cannot_make_or_approve_a_grant_of_another_tenant(
         grant(tenant_id, ours.principal_id),
         approval(tenant_id, grant_id, ours.principal_id),
     ):
-        with session.scoped(admin_of(ours)):
+        with db.scoped(admin_of(ours)):
             session.add(row)
             with pytest.raises(ProgrammingError, match="row-level security"):
                 session.flush()
@@ -101,7 +101,7 @@ def test_approval_must_have_the_tenant_of_its_grant(
     session: ScopedSession, ours: Owned, theirs: Owned
 ) -> None:
     """Otherwise an admin could approve another tenant's grant in the own tenant's name."""
-    with session.scoped(admin_of(ours)):
+    with db.scoped(admin_of(ours)):
         session.add(approval(ours.tenant_id, theirs.grant_id, ours.principal_id))
         with pytest.raises(DBAPIError, match="foreign key"):
             session.flush()
@@ -116,12 +116,12 @@ def test_grants_and_approvals_cannot_be_deleted_or_rewritten(
         f"update grant_approvals set roles = '{{owner}}' where id = '{ours.approval_id}'",  # noqa: S608 - a UUID
     ):
         for scope in (admin_of(ours), MaintenanceScope(), PolicyScope()):
-            with session.scoped(scope), pytest.raises(ProgrammingError, match="denied"):
+            with db.scoped(scope), pytest.raises(ProgrammingError, match="denied"):
                 session.execute(text(statement))
 
 
 def test_policy_scope_reads_grants_and_changes_none(session: ScopedSession, ours: Owned) -> None:
-    with session.scoped(PolicyScope()):
+    with db.scoped(PolicyScope()):
         assert session.get(GrantRow, ours.grant_id) is not None
         with pytest.raises(ProgrammingError, match="denied"):
             session.execute(update(GrantRow).values(state="approved"))
@@ -129,7 +129,7 @@ def test_policy_scope_reads_grants_and_changes_none(session: ScopedSession, ours
 
 def test_identity_scope_reads_no_grant(session: ScopedSession, ours: Owned) -> None:
     assert ours
-    with session.scoped(IdentityScope()):
+    with db.scoped(IdentityScope()):
         session.add(PrincipalRow(email=f"{uuid4().hex}@example.org"))
         session.flush()
         with pytest.raises(ProgrammingError, match="denied"):

@@ -17,6 +17,7 @@ from webapp.audit.models import AuditEventRow
 from webapp.db.base import Base
 from webapp.db.scopes import TenantScope
 from webapp.db.session import ScopedSession
+from webapp.extensions import db
 from webapp.rules.models import RuleRow, RuleVersionRow
 
 Reading = Callable[[Session, Owned], list[UUID]]
@@ -224,7 +225,7 @@ def test_get_finds_the_own_tenants_row_only(
 def test_object_loaded_in_another_scope_is_not_in_the_identity_map(
     inside: ScopedSession, theirs: Owned, model: type[Base]
 ) -> None:
-    with inside.scoped(TenantScope(theirs.tenant_id)):
+    with db.scoped(TenantScope(theirs.tenant_id)):
         loaded = inside.get(model, theirs.key(model))
         assert loaded is not None
     assert inside.get(model, theirs.key(model)) is None
@@ -233,7 +234,7 @@ def test_object_loaded_in_another_scope_is_not_in_the_identity_map(
 def test_object_loaded_in_another_scope_cannot_be_refreshed(
     inside: ScopedSession, theirs: Owned
 ) -> None:
-    with inside.scoped(TenantScope(theirs.tenant_id)):
+    with db.scoped(TenantScope(theirs.tenant_id)):
         loaded = inside.get_one(RuleRow, theirs.rule_id)
     inside.add(loaded)
     with pytest.raises(InvalidRequestError):
@@ -243,7 +244,7 @@ def test_object_loaded_in_another_scope_cannot_be_refreshed(
 def test_object_loaded_in_another_scope_cannot_load_expired_attributes(
     inside: ScopedSession, theirs: Owned
 ) -> None:
-    with inside.scoped(TenantScope(theirs.tenant_id)):
+    with db.scoped(TenantScope(theirs.tenant_id)):
         loaded = inside.get_one(RuleRow, theirs.rule_id)
     inside.add(loaded)
     inside.expire(loaded)

@@ -17,6 +17,7 @@ from webapp.db.base import Base
 from webapp.db.scopes import MaintenanceScope, PolicyScope, PrincipalScope
 from webapp.db.session import ScopedSession
 from webapp.elevations.models import ElevationRow
+from webapp.extensions import db
 
 ELEVATIONS = Base.metadata.tables["elevations"]
 ANSWER = '{"decision": "allowed"}'
@@ -31,7 +32,7 @@ def answer_of(service_id: UUID, key: str = "first") -> ElevationRow:
 
 def stored(session: ScopedSession, service_id: UUID) -> list[tuple[object, ...]]:
     """Return all rows of a service, as the service itself sees them."""
-    with session.scoped(PrincipalScope(service_id)):
+    with db.scoped(PrincipalScope(service_id)):
         return [tuple(row) for row in session.execute(select(ELEVATIONS))]
 
 
@@ -39,7 +40,7 @@ def stored(session: ScopedSession, service_id: UUID) -> list[tuple[object, ...]]
 def services(session: ScopedSession, ours: Owned, theirs: Owned) -> tuple[UUID, UUID]:
     """Our service and another one, each with a stored answer."""
     for service_id in (ours.principal_id, theirs.principal_id):
-        with session.scoped(PrincipalScope(service_id)):
+        with db.scoped(PrincipalScope(service_id)):
             session.add(answer_of(service_id))
             session.commit()
     return ours.principal_id, theirs.principal_id
@@ -62,7 +63,7 @@ def inside(
     theirs: Owned,
 ) -> Iterator[ScopedSession]:
     """The session in our service's scope, in each variant of what that scope may see."""
-    with session.scoped(request.param(services[0], theirs)):
+    with db.scoped(request.param(services[0], theirs)):
         yield session
 
 
@@ -179,7 +180,7 @@ def test_key_that_another_service_has_used_is_free(
     """A conflict would reveal that another service has used this key."""
     us, them = services
     key = str(uuid4())
-    with inside.scoped(PrincipalScope(them)):
+    with db.scoped(PrincipalScope(them)):
         inside.add(answer_of(them, key))
         inside.commit()
     inside.add(answer_of(us, key))
@@ -204,6 +205,6 @@ def test_no_other_scope_can_read_stored_answers(
 def test_principal_scope_without_an_id_reads_no_answer(
     session: ScopedSession, services: tuple[UUID, UUID]
 ) -> None:
-    with session.scoped(PrincipalScope(services[0])):
+    with db.scoped(PrincipalScope(services[0])):
         session.execute(text("select set_config('sightline.principal_id', '', true)"))
         assert session.scalars(select(ElevationRow)).first() is None

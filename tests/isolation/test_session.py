@@ -101,9 +101,9 @@ def test_failed_scope_leaves_no_role_on_the_connection(app: Flask, ours: Owned) 
 def test_nested_scope_ends_in_the_outer_scope(
     inside: ScopedSession, ours: Owned, theirs: Owned
 ) -> None:
-    with inside.scoped(TenantScope(theirs.tenant_id)):
+    with db.scoped(TenantScope(theirs.tenant_id)):
         assert list(inside.scalars(select(RuleRow.id))) == [theirs.rule_id]
-        with inside.scoped(IdentityScope()):
+        with db.scoped(IdentityScope()):
             assert inside.scalar(text("select current_user")) == "sightline_identity"
         assert list(inside.scalars(select(RuleRow.id))) == [theirs.rule_id]
     assert list(inside.scalars(select(RuleRow.id))) == [ours.rule_id]

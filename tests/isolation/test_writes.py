@@ -23,6 +23,7 @@ from tests.isolation.rows import (
 from webapp.db.base import Base
 from webapp.db.scopes import TenantScope
 from webapp.db.session import ScopedSession
+from webapp.extensions import db
 from webapp.grants.models import GrantRow
 from webapp.identity.models import MembershipRow, Tenant
 from webapp.rules.models import RuleRow, RuleVersionRow
@@ -319,7 +320,7 @@ def test_reference_to_another_tenants_row_is_refused_like_one_to_a_missing_row(
 def test_same_name_in_two_tenants_is_no_conflict(
     inside: ScopedSession, ours: Owned, theirs: Owned
 ) -> None:
-    with inside.scoped(TenantScope(theirs.tenant_id)):
+    with db.scoped(TenantScope(theirs.tenant_id)):
         name = inside.get_one(RuleRow, theirs.rule_id).name
     inside.add(rule(ours.tenant_id, name=name))
     inside.flush()

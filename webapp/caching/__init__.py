@@ -35,6 +35,7 @@ __all__ = [
 def read_generations(tags: Iterable[str]) -> Mapping[str, int]:
     """Read the current generations of `tags` in one round trip; a tag never invalidated has 0.
 
-    A request reads each generation once, so ask early for all the tags that the request will need.
+    Ask early for all the tags that a request will need: what was read a moment ago is not read
+    again.
     """
     return current_caching().generations.read(tags).generations

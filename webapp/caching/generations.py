@@ -24,6 +24,10 @@ lease's expiry. No caller gets a value from before an acknowledged write, for th
    leases until those from before the start have expired (`Store._connected`). A lease that is
    forged, malformed or valid for longer than LEASE is ignored too.
 
+4. A process that has read n uses it for REUSE from the moment when it began to read, and asks
+   nobody meanwhile. So a write returns REUSE after Redis has confirmed its note. Whoever read n
+   before the note has to ask again by then, and finds n+1.
+
 One case remains: after a failover to a replica of Redis that lags behind, a reader may believe n
 until its lease ends, for LEASE at most. Cached functions must read the primary database, as
 generations do.
@@ -33,23 +37,26 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from hashlib import blake2b
 from hmac import compare_digest
-from time import time
+from time import monotonic, time
 from typing import NamedTuple
 
-from flask import has_app_context
 from sqlalchemy import text
 
 from webapp.caching.store import Store, Unavailable
 from webapp.db.scopes import IdentityScope
 from webapp.db.session import ScopedSession
 from webapp.extensions import db
-from webapp.http.state import current_state
 
 LEASE = 2.0
 SKEW = 0.1
 """Seconds by which the clocks of two machines may differ."""
 
+REUSE = 0.005
+"""Seconds for which a process uses a generation before it reads it again."""
+
 LONGEST_MS = (LEASE + SKEW) * 1000
+SHORTEST_MS = REUSE * 1000
+"""What a lease has to last at least, so that nobody uses it after its expiry."""
 
 EPOCH = "cache"
 """The tag of all values in the memory of processes; `flask cache clear` invalidates it."""
@@ -76,25 +83,37 @@ class Reading(NamedTuple):
     reachable: bool
 
 
+class _Lease(NamedTuple):
+    """A lease whose MAC was verified."""
+
+    content: bytes
+    generation: int
+    expires: int
+    """In ms since 1970."""
+
+
 class Generations:
     """Reads the current generations from their leases, or else from the database."""
 
     def __init__(self, store: Store, key: bytes) -> None:
         self._store = store
         self._key = key
-        # The leases last seen: the MAC of a lease is verified once, while its bytes stay the same.
-        self._verified: dict[str, tuple[bytes, int, int]] = {}
+        # The MAC of a lease is verified once, while its bytes stay the same.
+        self._verified: dict[str, _Lease] = {}
+        # Generations, and until when by the monotonic clock this process uses them.
+        self._reusable: dict[str, tuple[int, float]] = {}
 
     def read(self, tags: Iterable[str], key: str | None = None, *, fresh: bool = False) -> Reading:
         """Read the generations of `tags` and the bytes stored under `key`, in one round trip.
 
-        A request reads each generation once, unless `fresh` ones are asked for.
+        Generations that are at most REUSE old are read again only if `fresh` ones are asked for.
         """
-        known = _known()
+        began = monotonic()
         wanted = dict.fromkeys((EPOCH, *tags))
-        if key is None and not fresh and (recalled := _recall(known, wanted)) is not None:
-            return Reading(recalled, None, reachable=True)
-        unknown = [tag for tag in wanted if fresh or tag not in known]
+        known = {} if fresh else self._recall(wanted, began)
+        if key is None and len(known) == len(wanted):
+            return Reading(known, None, reachable=True)
+        unknown = [tag for tag in wanted if tag not in known]
         names = [f"gen:{tag}" for tag in unknown]
         if key is not None:
             names.append(key)
@@ -105,12 +124,26 @@ class Generations:
             stored = [None] * len(names)
             reachable = False
         found = self._read_leases(unknown, stored)
+        self._keep(found, began)
         missing = [tag for tag in unknown if tag not in found]
         if missing:
-            found |= self._from_database(missing)
-        known.update(found)
-        current = {tag: known[tag] for tag in wanted}
-        return Reading(current, stored[-1] if key is not None else None, reachable)
+            found |= self._from_database(missing, began)
+        return Reading(known | found, stored[-1] if key is not None else None, reachable)
+
+    def _recall(self, tags: Iterable[str], now: float) -> dict[str, int]:
+        reusable = self._reusable
+        return {
+            tag: kept[0]
+            for tag in tags
+            if (kept := reusable.get(tag)) is not None and now < kept[1]
+        }
+
+    def _keep(self, generations: Mapping[str, int], began: float) -> None:
+        """Let this process use what it began to read at `began`."""
+        if len(self._reusable) >= REMEMBERED:
+            self._reusable.clear()
+        for tag, generation in generations.items():
+            self._reusable[tag] = (generation, began + REUSE)
 
     def publish(
         self, generations: Mapping[str, int], now: int, *, era: bytes | None = None
@@ -145,36 +178,38 @@ class Generations:
         for tag, lease in zip(tags, stored, strict=False):
             if lease is None:
                 continue
-            known = self._verified.get(tag)
-            if known is None or known[0] != lease:
-                known = self._verify(tag, lease)
-            if known is not None and 0 < known[2] - now <= LONGEST_MS:
-                found[tag] = known[1]
+            verified = self._verified.get(tag)
+            if verified is None or verified.content != lease:
+                verified = self._verify(tag, lease)
+            if verified is not None and SHORTEST_MS <= verified.expires - now <= LONGEST_MS:
+                found[tag] = verified.generation
         return found
 
-    def _verify(self, tag: str, lease: bytes) -> tuple[bytes, int, int] | None:
+    def _verify(self, tag: str, lease: bytes) -> _Lease | None:
         body = lease[:-MAC_BYTES]
         if not compare_digest(lease[-MAC_BYTES:], self._mac(tag, body)):
             return None
         generation, expires, _ = body.split(b"|")
         if len(self._verified) >= REMEMBERED:
             self._verified.clear()
-        known = self._verified[tag] = (lease, int(generation), int(expires))
-        return known
+        verified = self._verified[tag] = _Lease(lease, int(generation), int(expires))
+        return verified
 
     def _mac(self, tag: str, body: bytes) -> bytes:
         content = tag.encode() + b"|" + body
         return blake2b(content, key=self._key, digest_size=MAC_BYTES, person=b"lease").digest()
 
-    def _from_database(self, tags: list[str]) -> dict[str, int]:
+    def _from_database(self, tags: list[str], began: float) -> dict[str, int]:
         era = self._era()
         now = now_ms()
-        rows = _select(db.session, tags)
+        rows = _select(tags)
         generations = {tag: generation for tag, generation, _ in rows}
         # A transaction that keeps a snapshot may see generations that are long outdated.
-        if era is not None and rows[0][2] == "read committed":
-            with suppress(Unavailable):
-                self.publish(generations, now, era=era)
+        if rows[0][2] == "read committed":
+            self._keep(generations, began)
+            if era is not None:
+                with suppress(Unavailable):
+                    self.publish(generations, now, era=era)
         return generations
 
     def _era(self) -> bytes | None:
@@ -188,40 +223,21 @@ def now_ms() -> int:
     return int(time() * 1000)
 
 
-def forget() -> None:
-    """Make the current request read generations anew."""
-    if has_app_context():
-        _known().clear()
-
-
-def _known() -> dict[str, int]:
-    """Return the generations that this request has read; outside a request, an empty dict."""
-    known = current_state().generations
-    return {} if known is None else known
-
-
-def _recall(known: Mapping[str, int], tags: Iterable[str]) -> dict[str, int] | None:
-    try:
-        return {tag: known[tag] for tag in tags}
-    except KeyError:
-        return None
-
-
-def _select(session: ScopedSession, tags: list[str]) -> list[tuple[str, int, str]]:
+def _select(tags: list[str]) -> list[tuple[str, int, str]]:
     """Read generations in the open transaction, or in a new one that is rolled back."""
-    if session.scope is None:
-        with session.scoped(IdentityScope()):
-            return _rows(session, tags)
-    opened = not session.in_transaction()
+    if db.scope is None:
+        with db.scoped(IdentityScope()):
+            return _rows(tags)
+    opened = not db.session.in_transaction()
     try:
-        return _rows(session, tags)
+        return _rows(tags)
     finally:
         if opened:
-            session.rollback()
+            db.session.rollback()
 
 
-def _rows(session: ScopedSession, tags: list[str]) -> list[tuple[str, int, str]]:
-    return [(row[0], row[1], row[2]) for row in session.execute(_READ, {"tags": tags})]
+def _rows(tags: list[str]) -> list[tuple[str, int, str]]:
+    return [(row[0], row[1], row[2]) for row in db.session.execute(_READ, {"tags": tags})]
 
 
 def reads_committed_only(session: ScopedSession) -> bool:

@@ -5,7 +5,7 @@ from time import monotonic, sleep
 from sqlalchemy import event, text
 from sqlalchemy.orm import SessionTransaction
 
-from webapp.caching.generations import LEASE, SKEW, forget
+from webapp.caching.generations import LEASE, REUSE, SKEW
 from webapp.caching.state import current_caching
 from webapp.caching.store import Unavailable
 from webapp.db.session import ScopedSession
@@ -30,8 +30,8 @@ def invalidate(*tags: str) -> None:
 
     Until then, this session's cached functions with one of these tags compute and store nothing. A
     rollback cancels the invalidation, and so does that of a savepoint in which this was called.
-    The commit returns when no process can serve the ended values any more. That is at once, or
-    LEASE + SKEW after the commit if Redis does not answer.
+    The commit returns when no process can serve the ended values any more. That is REUSE after the
+    commit, or LEASE + SKEW if Redis does not answer.
     """
     session = db.session
     if not session.in_transaction():
@@ -82,12 +82,13 @@ def _end(session: ScopedSession, ended: SessionTransaction) -> None:
 
 
 def _publish(raised: dict[str, int], committed: float) -> None:
-    forget()
     try:
         current_caching().generations.note(raised)
     except Unavailable:
         # Readers may hold leases of earlier generations: wait until the last one has expired.
         sleep(max(0.0, committed + LEASE + SKEW - monotonic()))
+    else:
+        sleep(REUSE)
 
 
 def _is_within(transaction: SessionTransaction | None, outer: SessionTransaction) -> bool:

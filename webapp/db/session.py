@@ -5,8 +5,6 @@ to begin a transaction; with one, a single statement sets the role and the setti
 policies read, for that transaction only. A later transaction of the same session sets them again.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -59,16 +57,6 @@ class ScopedSession(Session):
         if self.in_transaction() or self.identity_map:
             self.close()
         self.info["scope"] = scope
-
-    @contextmanager
-    def scoped(self, scope: S) -> Iterator[S]:
-        """Run a block in `scope`, then return to the scope before it."""
-        before = self.scope
-        self.enter(scope)
-        try:
-            yield scope
-        finally:
-            self.enter(before)
 
 
 _SETTINGS = ("tenant_id", "access", "excluded", "principal_id", "administers", "staff")

@@ -36,8 +36,6 @@ class RequestState:
     started: float = field(default_factory=perf_counter)
     session: ScopedSession | None = None
     """`extensions`: the session, made when it is first used."""
-    generations: dict[str, int] | None = None
-    """`caching`: the generations read so far; `None` in tasks, where each use reads them anew."""
     principal: Identified | None = None
     """`identity`: the principal, once the credential is verified."""
     surface: Named | None = None
@@ -58,7 +56,7 @@ def begin_request(request_id: str) -> None:
     """Start a new state, even if one application context surrounds several requests."""
     before: RequestState | None = g.get(_NAME)
     session = None if before is None else before.session
-    setattr(g, _NAME, RequestState(request_id=request_id, session=session, generations={}))
+    setattr(g, _NAME, RequestState(request_id=request_id, session=session))
 
 
 def current_state() -> RequestState:
