@@ -50,7 +50,7 @@ def post_worker_init(worker: Worker) -> None:
     from webapp.observability import request_log
 
     pipeline.start(worker.app.callable)
-    request_log.write_in_background()
+    request_log.note_in_background(worker.app.callable)
 
 
 def worker_exit(_: Arbiter, worker: Worker) -> None:

@@ -33,7 +33,7 @@ until its lease ends, for LEASE at most. Cached functions must read the primary 
 generations do.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from hmac import compare_digest
@@ -42,6 +42,7 @@ from typing import NamedTuple
 
 from sqlalchemy import text
 
+from webapp.caching.single_flight import SingleFlight
 from webapp.caching.store import Store, Unavailable
 from webapp.db.scopes import IdentityScope
 from webapp.db.session import ScopedSession
@@ -51,7 +52,7 @@ LEASE = 2.0
 SKEW = 0.1
 """Seconds by which the clocks of two machines may differ."""
 
-REUSE = 0.005
+REUSE = 0.02
 """Seconds for which a process uses a generation before it reads it again."""
 
 LONGEST_MS = (LEASE + SKEW) * 1000
@@ -102,18 +103,31 @@ class Generations:
         self._verified: dict[str, _Lease] = {}
         # Generations, and until when by the monotonic clock this process uses them.
         self._reusable: dict[str, tuple[int, float]] = {}
+        self._asking = SingleFlight()
 
     def read(self, tags: Iterable[str], key: str | None = None, *, fresh: bool = False) -> Reading:
         """Read the generations of `tags` and the bytes stored under `key`, in one round trip.
 
         Generations that are at most REUSE old are read again only if `fresh` ones are asked for.
         """
-        began = monotonic()
         wanted = dict.fromkeys((EPOCH, *tags))
-        known = {} if fresh else self._recall(wanted, began)
-        if key is None and len(known) == len(wanted):
-            return Reading(known, None, reachable=True)
-        unknown = [tag for tag in wanted if tag not in known]
+        if fresh:
+            return self._ask({}, tuple(wanted), key)
+        while True:
+            known = self._recall(wanted)
+            unknown = tuple([tag for tag in wanted if tag not in known])
+            if key is not None:
+                return self._ask(known, unknown, key)
+            if not unknown:
+                return Reading(known, None, reachable=True)
+            # Many threads find the same generations to be too old at the same moment. One asks.
+            with self._asking.enter(unknown) as done:
+                if done is None:
+                    return self._ask(known, unknown, None)
+            done.wait()
+
+    def _ask(self, known: Mapping[str, int], unknown: Sequence[str], key: str | None) -> Reading:
+        began = monotonic()
         names = [f"gen:{tag}" for tag in unknown]
         if key is not None:
             names.append(key)
@@ -128,10 +142,10 @@ class Generations:
         missing = [tag for tag in unknown if tag not in found]
         if missing:
             found |= self._from_database(missing, began)
-        return Reading(known | found, stored[-1] if key is not None else None, reachable)
+        return Reading({**known, **found}, stored[-1] if key is not None else None, reachable)
 
-    def _recall(self, tags: Iterable[str], now: float) -> dict[str, int]:
-        reusable = self._reusable
+    def _recall(self, tags: Iterable[str]) -> dict[str, int]:
+        now, reusable = monotonic(), self._reusable
         return {
             tag: kept[0]
             for tag in tags
@@ -170,7 +184,7 @@ class Generations:
         body = b"%d|%d|" % (generation, expires)
         return body + self._mac(tag, body)
 
-    def _read_leases(self, tags: list[str], stored: list[bytes | None]) -> dict[str, int]:
+    def _read_leases(self, tags: Sequence[str], stored: Sequence[bytes | None]) -> dict[str, int]:
         if not self._store.trusted:
             return {}
         now = now_ms()

@@ -1,22 +1,22 @@
-"""Lets one thread at a time compute a value while the others wait for it."""
+"""Lets one thread at a time do what many want, while the others wait for it."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from threading import Event, Lock
 
 
 class SingleFlight:
-    """The keys that threads of this process are filling."""
+    """The keys that threads of this process are at work on."""
 
     def __init__(self) -> None:
-        self._filling: dict[str, Event] = {}
+        self._working: dict[Hashable, Event] = {}
         self._lock = Lock()
 
     @contextmanager
-    def enter(self, key: str) -> Iterator[Event | None]:
-        """Fill `key` in the block if this yields `None`.
+    def enter(self, key: Hashable) -> Iterator[Event | None]:
+        """Do the work of `key` in the block if this yields `None`.
 
-        Otherwise another thread fills it, and sets the event when it is done.
+        Otherwise another thread does it, and sets the event when it is done.
         """
         done = self.acquire(key)
         try:
@@ -25,14 +25,14 @@ class SingleFlight:
             if done is None:
                 self.release(key)
 
-    def acquire(self, key: str) -> Event | None:
-        """`None` for the thread that is to fill the key, and to call `release`."""
+    def acquire(self, key: Hashable) -> Event | None:
+        """`None` for the thread that is to do the work, and to call `release`."""
         with self._lock:
-            done = self._filling.get(key)
+            done = self._working.get(key)
             if done is None:
-                self._filling[key] = Event()
+                self._working[key] = Event()
             return done
 
-    def release(self, key: str) -> None:
+    def release(self, key: Hashable) -> None:
         with self._lock:
-            self._filling.pop(key).set()
+            self._working.pop(key).set()

@@ -23,7 +23,8 @@ from webapp.settings import Environment
 
 LIBRARIES = ("celery", "gunicorn.error", "gunicorn.access", "sqlalchemy")
 
-Render = Callable[[WrappedLogger, str, MutableMapping[str, Any]], str]
+RenderLine = Callable[[MutableMapping[str, Any]], str]
+"""Renders the fields of a line."""
 
 
 class Stderr:
@@ -59,21 +60,10 @@ def configure(env: Environment) -> None:
     signals.setup_logging.connect(_keep_ours)
 
 
-def request_handler(env: Environment) -> logging.Handler:
-    """Make a handler for records that carry their line as `fields`, none of which is secret."""
-    handler = _Handler()
-    handler.setFormatter(_FieldsFormatter(render_pretty if env == "development" else render_json))
-    return handler
-
-
-class _FieldsFormatter(logging.Formatter):
-    def __init__(self, render: Render) -> None:
-        super().__init__()
-        self._render = render
-
-    def format(self, record: logging.LogRecord) -> str:
-        fields: dict[str, Any] = getattr(record, "fields", {})
-        return self._render(None, "info", fields)
+def line_renderer(env: Environment) -> RenderLine:
+    """The function that renders lines of requests, which hold no secret."""
+    render = render_pretty if env == "development" else render_json
+    return lambda fields: render(None, "info", fields)
 
 
 class _Handler(logging.Handler):

@@ -5,30 +5,32 @@
 """
 
 import atexit
-import logging
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from logging.handlers import QueueHandler, QueueListener
-from queue import Empty, SimpleQueue
-from time import perf_counter, sleep
-from typing import cast
+from queue import SimpleQueue
+from threading import Thread
+from time import perf_counter, sleep, time
+from typing import NamedTuple
+from uuid import UUID
 
+import structlog
 from flask import Flask, Response, request
 from prometheus_client import Counter
 from uuid_utils import uuid7
 
 from webapp.db.scopes import GlobalScope, IdentityScope, PrincipalScope, TenantScope
-from webapp.http.state import RequestState, begin_request, current_state
+from webapp.http.state import begin_request, current_state
 from webapp.observability import logs, metrics
 from webapp.settings import Settings
 
 REQUEST_ID_HEADER = "X-Request-ID"
 UNMATCHED = "unmatched"
 WAITING_MAX = 10_000
-"""Lines that may wait for a log reader that stalls; later ones are dropped and counted."""
+"""Requests that may wait for a log reader that stalls; later ones are dropped and counted."""
 
 GATHER = 0.05
-"""Seconds in which lines gather before a thread writes them."""
+"""Seconds in which requests gather before the thread notes them."""
 
 _REQUEST_ID = re.compile(r"(?!slt_)[A-Za-z0-9._-]{1,128}")
 """The ids that a client may choose. Never what resembles a token: the id is logged."""
@@ -44,85 +46,116 @@ DROPPED = Counter(
     "sightline_log_lines_dropped_total", "Lines of requests that nobody read in time."
 )
 
-logger = logging.getLogger("sightline.request")
-_RECORD = {"name": logger.name, "levelno": logging.INFO, "levelname": "INFO", "msg": "request"}
-"""What all records have. `logger.info` would walk the stack for each, to name its caller."""
+_EXTENSION = "request_log"
+
+log = structlog.get_logger()
+
+
+class Answered(NamedTuple):
+    """What is logged and counted of a request. A dataclass would take longer to make."""
+
+    at: float
+    """Seconds since 1970."""
+    seconds: float
+    method: str
+    route: str
+    status: int
+    request_id: str | None
+    principal: UUID | None
+    scope: type
+    surface: str | None
+    waited: float
 
 
 def init_app(app: Flask) -> None:
-    """Set up by `app.extensions["settings"]`; lines are written at once, in the request's
-    thread."""
+    """Note each request at once, in its own thread; servers call `note_in_background`."""
     settings: Settings = app.extensions["settings"]
-    logger.handlers[:] = [logs.request_handler(settings.env)]
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    request_log = app.extensions[_EXTENSION] = RequestLog(logs.line_renderer(settings.env))
     app.before_request(_begin)
-    app.after_request(_finish)
+    app.after_request(request_log.finish)
 
 
-def write_in_background() -> None:
-    """Leave the writing of lines to a thread of this process, so that no request waits for it.
-
-    What is left is written when the process ends. Call it after the last fork.
-    """
-    queue: SimpleQueue[logging.LogRecord | None] = SimpleQueue()
-    (handler,) = logger.handlers
-    listener = _Listener(queue, handler)
-    logger.handlers[:] = [_DroppingHandler(queue)]
-    listener.start()
-    atexit.register(listener.stop)
+def note_in_background(app: Flask) -> None:
+    """Leave lines and metrics to a thread of this process. Call it after the last fork."""
+    request_log: RequestLog = app.extensions[_EXTENSION]
+    request_log.start()
 
 
-class _Listener(QueueListener):
-    """Writes the lines of GATHER seconds together.
+class RequestLog:
+    """Writes a line for each request, and counts it in the metrics.
 
-    A thread that wakes and writes for each line takes the interpreter's lock from a request twice.
+    Once it was started, a thread does so for the requests of GATHER seconds together. That takes
+    a tenth of a cached answer's time out of the answer: 45 of 480 µs.
     """
 
-    queue: SimpleQueue[logging.LogRecord | None]
+    def __init__(self, render: logs.RenderLine) -> None:
+        self._render = render
+        self._waiting: SimpleQueue[Answered | None] | None = None
+        """`None` before the start; in the queue, `None` ends the thread."""
 
-    def __init__(
-        self, queue: SimpleQueue[logging.LogRecord | None], handler: logging.Handler
-    ) -> None:
-        super().__init__(queue, handler)
-        self._format = handler.format
-        self._lines: list[str] = []
+    def start(self) -> None:
+        """Start the thread; what is left is noted when the process ends."""
+        self._waiting = SimpleQueue()
+        thread = Thread(target=self._run, args=[self._waiting], name="request-log", daemon=True)
+        thread.start()
+        atexit.register(self._stop, self._waiting, thread)
 
-    def dequeue(self, block: bool) -> logging.LogRecord:
-        try:
-            record = self.queue.get_nowait()
-        except Empty:
-            self._write()
-            record = self.queue.get(block)
-            sleep(GATHER)
-        return cast(logging.LogRecord, record)  # `None` is the listener's own sign to end
+    def finish(self, response: Response) -> Response:
+        """Add the common headers to an answer, and note the request."""
+        state, rule = current_state(), request.url_rule
+        response.headers.add(REQUEST_ID_HEADER, state.request_id or "")
+        response.headers.add("X-Content-Type-Options", "nosniff")
+        self._note(
+            Answered(
+                at=time(),
+                seconds=perf_counter() - state.started,
+                method=request.method,
+                route=UNMATCHED if rule is None else rule.rule,
+                status=response.status_code,
+                request_id=state.request_id,
+                principal=state.principal.id if state.principal else None,
+                scope=type(state.surface_scope),
+                surface=state.surface.name if state.surface else None,
+                waited=state.waited,
+            )
+        )
+        return response
 
-    def handle(self, record: logging.LogRecord) -> None:
-        self._lines.append(self._format(record))
-
-    def stop(self) -> None:
-        super().stop()
-        self._write()
-
-    def _write(self) -> None:
-        lines, self._lines = self._lines, []
-        if lines:
-            logs.Stderr().msg("\n".join(lines))
-
-
-class _DroppingHandler(QueueHandler):
-    """Hands lines to a thread; a line for which there is no room is dropped and counted."""
-
-    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        return record  # its fields are values, and nothing is formatted before the thread writes
-
-    queue: SimpleQueue[logging.LogRecord | None]
-
-    def enqueue(self, record: logging.LogRecord) -> None:
-        if self.queue.qsize() < WAITING_MAX:
-            self.queue.put_nowait(record)
+    def _note(self, answered: Answered) -> None:
+        if self._waiting is None:
+            self._write([answered])
+        elif self._waiting.qsize() < WAITING_MAX:
+            self._waiting.put(answered)
         else:
             DROPPED.inc()
+            _count(answered)
+
+    def _run(self, waiting: SimpleQueue[Answered | None]) -> None:
+        ended = False
+        while not ended:
+            answers = [waiting.get()]
+            sleep(GATHER)
+            answers += [waiting.get_nowait() for _ in range(waiting.qsize())]
+            ended = None in answers
+            try:
+                self._write(answered for answered in answers if answered is not None)
+            except Exception as error:  # the thread must go on
+                log.error("requests_not_logged", requests=len(answers), exc_info=error)
+
+    def _stop(self, waiting: SimpleQueue[Answered | None], thread: Thread) -> None:
+        waiting.put(None)
+        thread.join()
+
+    def _write(self, answers: Iterable[Answered]) -> None:
+        lines = []
+        for answered in answers:
+            _count(answered)
+            lines.append(self._render(_fields(answered)))
+        logs.Stderr().msg("\n".join(lines))
+
+
+def _count(answered: Answered) -> None:
+    metrics.count_request(answered.method, answered.route, answered.status, answered.seconds)
 
 
 def _begin() -> None:
@@ -133,37 +166,22 @@ def _request_id(given: str | None) -> str:
     return given if given and _REQUEST_ID.fullmatch(given) else str(uuid7())
 
 
-def _finish(response: Response) -> Response:
-    state = current_state()
-    seconds = perf_counter() - state.started
-    response.headers.add(REQUEST_ID_HEADER, state.request_id or "")
-    response.headers.add("X-Content-Type-Options", "nosniff")
-    method, rule, status = request.method, request.url_rule, response.status_code
-    route = UNMATCHED if rule is None else rule.rule
-    metrics.count_request(method, route, status, seconds)
-    fields = _fields(state, method, route, status, seconds)
-    logger.handle(logging.makeLogRecord({**_RECORD, "fields": fields}))
-    return response
-
-
-def _fields(
-    state: RequestState, method: str, route: str, status: int, seconds: float
-) -> dict[str, object]:
+def _fields(answered: Answered) -> dict[str, object]:
     fields: dict[str, object] = {
-        "method": method,
-        "route": route,
-        "status": status,
-        "duration_ms": _milliseconds(seconds),
-        "request_id": state.request_id,
-        "principal": state.principal.id if state.principal else None,
-        "scope": _SCOPE_KINDS.get(type(state.surface_scope)),
-        "surface": state.surface.name if state.surface else None,
+        "method": answered.method,
+        "route": answered.route,
+        "status": answered.status,
+        "duration_ms": _milliseconds(answered.seconds),
+        "request_id": answered.request_id,
+        "principal": answered.principal,
+        "scope": _SCOPE_KINDS.get(answered.scope),
+        "surface": answered.surface,
         "event": "request",
         "level": "info",
-        "timestamp": datetime.now(UTC),
+        "timestamp": datetime.fromtimestamp(answered.at, UTC),
     }
-    if state.waited:
-        fields["audit_ms"] = _milliseconds(state.waited)
+    if answered.waited:
+        fields["audit_ms"] = _milliseconds(answered.waited)
     return fields
 
 
