@@ -53,7 +53,11 @@ SKEW = 0.1
 """Seconds by which the clocks of two machines may differ."""
 
 REUSE = 0.02
-"""Seconds for which a process uses a generation before it reads it again."""
+"""Seconds for which a process uses a generation before it reads it again.
+
+Under load, Redis is asked once for 25 answers, which takes a fifth of a cached list's CPU time out
+of it.
+"""
 
 LONGEST_MS = (LEASE + SKEW) * 1000
 SHORTEST_MS = REUSE * 1000
