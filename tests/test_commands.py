@@ -28,6 +28,8 @@ from webapp.grants.models import GrantApprovalRow, GrantRow
 from webapp.identity.models import ApiToken, MembershipRow, PlatformRoleRow, PrincipalRow, Tenant
 from webapp.rules.models import RuleRow
 
+pytestmark = pytest.mark.slow
+
 OTHERWISE_RECORDED = {
     "audit drain": "what it commits are the events themselves",
     "cache clear": "no row changes, and what was cached is loaded anew",

@@ -11,6 +11,8 @@ from bench.load import Run, Target, run
 from tests.factories import add_account, add_tenant
 from tests.processes import Web
 
+pytestmark = pytest.mark.slow
+
 if shutil.which("wrk") is not None:
 
     @pytest.fixture(scope="module")

@@ -2,7 +2,9 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from time import sleep
 from typing import Any
 
 import pytest
@@ -197,6 +199,30 @@ def test_generation_that_was_read_a_moment_ago_is_not_read_again(
         with monkeypatch.context() as unreachable:
             unreachable.setattr(Store, "get_many", None)
             assert read_generations([tag(scope)]) == first
+
+
+def test_concurrent_readers_of_the_same_generations_ask_redis_once(
+    app: Flask, scope: TenantScope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webapp.caching.generations.REUSE", LEASE / 2)
+    threads, asked = 8, []
+    begin, get_many = threading.Barrier(threads), Store.get_many
+
+    def ask(store: Store, *keys: str) -> list[bytes | None]:
+        asked.append(keys)
+        sleep(0.2)  # the others find the same generations to be unknown meanwhile
+        return get_many(store, *keys)
+
+    def read_some(_: int) -> int:
+        with inside(app, scope):
+            begin.wait(HANG)
+            return read_generations([tag(scope)])[tag(scope)]
+
+    write(app, scope, "new")
+    monkeypatch.setattr(Store, "get_many", ask)
+    with ThreadPoolExecutor(threads) as pool:
+        assert len(set(pool.map(read_some, range(threads)))) == 1
+    assert len(asked) == 1
 
 
 def test_write_returns_when_no_process_uses_the_earlier_generation(

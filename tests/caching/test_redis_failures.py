@@ -11,7 +11,7 @@ from flask import Flask
 from tests.caching.sample import Query, list_titles, probe
 from tests.caching.servers import RedisServer
 from tests.caching.test_freshness import read, write
-from tests.caching.unit import caching, inside
+from tests.caching.unit import caching, inside, outlast_reuse
 from webapp.caching import read_generations, store
 from webapp.db.scopes import TenantScope
 
@@ -54,6 +54,7 @@ def test_each_thread_waits_once_at_most_for_a_hanging_redis(
     read(app, scope)
     redis_server.pause()
     monkeypatch.setattr(store, "SKIP", NEVER_AGAIN)
+    outlast_reuse()
     with attempts(app) as tried, ThreadPoolExecutor(THREADS) as threads:
         pages = list(threads.map(lambda _: read(app, scope), range(40)))
     assert 0 < tried.call_count <= THREADS

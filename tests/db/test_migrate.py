@@ -25,6 +25,8 @@ from webapp.extensions import db
 from webapp.settings import Settings, read_settings
 from webapp.stack.servers import OWNER_ROLE
 
+pytestmark = pytest.mark.slow
+
 REVISIONS = {script.revision for script in ScriptDirectory(migrate.MIGRATIONS).walk_revisions()}
 UPGRADE = ["flask", "--app", "wsgi", "db", "upgrade"]
 ODD = 'Sightline "App", 100% o\'K'
@@ -95,7 +97,6 @@ def test_second_upgrade_changes_nothing(database: Database) -> None:
     assert database.run("select n from kept") == [(1,)]
 
 
-@pytest.mark.slow
 def test_concurrent_upgrades_migrate_once(database: Database, tmp_path: Path) -> None:
     logs = [tmp_path / f"{number}.log" for number in range(3)]
     with ExitStack() as running:

@@ -123,6 +123,7 @@ def test_accesses_with_different_exclusions_share_no_cached_list(
             assert (shown(client, headers, place) > 0) is (place is different[reason])
 
 
+@pytest.mark.slow
 def test_accesses_with_different_exclusions_share_no_cached_list_across_processes(
     web: Web, client: FlaskClient, engineer: Account, different: dict[str, Place]
 ) -> None:

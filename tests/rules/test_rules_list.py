@@ -237,6 +237,7 @@ def _row(rule: ModelRule, tenant_id: UUID) -> RuleRow:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     rules=st.lists(RULES, max_size=9, unique_by=(lambda rule: rule.name, lambda rule: rule.rank)),
