@@ -20,6 +20,7 @@ from webapp.audit import append
 from webapp.audit.event import dump_event, event_mac
 from webapp.audit.journal import file as journal_file
 from webapp.audit.journal.reader import Row
+from webapp.extensions import db
 from webapp.ledger import search
 from webapp.stack.home import open_stack, running
 
@@ -32,6 +33,7 @@ LEFT, QUARANTINE, PARTITION, CLOCKS, RULES, ADDRESSES, NOTICES = (
     "rules see clients' addresses",
     "notices arrive",
 )
+ROLE_SETTINGS = "roles have no own settings"
 NETWORKS = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
 
 
@@ -81,6 +83,21 @@ def test_doctor_reports_events_left_by_dead_processes_only(app: Flask) -> None:
     assert left.detail == "3 events wait in files of dead processes: run `flask audit drain`"
     assert done.exit_code == 0, done.output
     assert diagnose(app)[LEFT].ok
+
+
+def test_doctor_reports_a_setting_that_the_login_role_gave_itself(app: Flask) -> None:
+    with app.app_context(), db.engine.connect() as connection:
+        connection.execute(text("alter role session_user set work_mem = '64kB'"))
+        connection.commit()
+        try:
+            found = diagnose(app)[ROLE_SETTINGS]
+        finally:
+            connection.execute(text("alter role session_user reset all"))
+            connection.commit()
+    assert not found.ok
+    assert "work_mem; reset" in found.detail
+    assert "64kB" not in found.detail
+    assert diagnose(app)[ROLE_SETTINGS].detail == "none"
 
 
 def test_doctor_reports_an_unreadable_journal(app: Flask) -> None:

@@ -13,7 +13,7 @@ from webapp.audit import append
 from webapp.audit.relay import drain
 from webapp.caching.generations import SKEW
 from webapp.db import migrate
-from webapp.db.roles import UnsafeLoginRole
+from webapp.db.roles import UnsafeLoginRole, own_settings
 from webapp.db.scopes import LedgerScope, MaintenanceScope, PolicyScope
 from webapp.extensions import db
 from webapp.grants.notices import outbox
@@ -47,6 +47,7 @@ def diagnose(app: Flask) -> list[Diagnosis]:
     ]
     checks: dict[str, Callable[[], str]] = {
         "login role owns nothing": _check_login_role,
+        "roles have no own settings": _check_role_settings,
         "tenant tables are closed": _check_tables,
         "models match the database": _check_drift,
         "workers take audit events": _check_backlog,
@@ -78,6 +79,15 @@ def _check_login_role() -> str:
     except UnsafeLoginRole as error:
         raise CheckFailed(str(error)) from error
     return "ok"
+
+
+def _check_role_settings() -> str:
+    with db.scoped(LedgerScope()):
+        found = own_settings(db.session)
+    if found:
+        settings = ", ".join(f"{role}: {setting}" for role, setting in found)
+        raise CheckFailed(f"{settings}; reset them with `alter role … reset all`")
+    return "none"
 
 
 def _check_tables() -> str:

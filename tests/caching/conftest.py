@@ -5,6 +5,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from alembic.script import ScriptDirectory
 from flask import Flask
 from sqlalchemy import create_engine, text
 
@@ -13,6 +14,7 @@ from tests.caching.servers import PostgresServer, RedisServer
 from tests.caching.unit import caching
 from webapp.caching.models import CacheGeneration
 from webapp.caching.result import REQUESTS
+from webapp.db import migrate
 from webapp.db.base import Base
 from webapp.db.scopes import TenantScope
 from webapp.extensions import db
@@ -20,6 +22,10 @@ from webapp.extensions import db
 ROLES = ("sightline_tenant", "sightline_global", "sightline_identity", "sightline_ledger")
 
 LOGIN = "sample_login"
+
+RAISE_GENERATIONS: str = (
+    ScriptDirectory(migrate.MIGRATIONS).get_revision("0005").module.RAISE_GENERATIONS
+)
 
 Counted = Callable[[str, str], float]
 
@@ -30,6 +36,7 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgr
     engine = create_engine(server.superuser_url)
     with engine.begin() as connection:
         Base.metadata.create_all(connection, [Base.metadata.tables[CacheGeneration.__tablename__]])
+        connection.execute(text(RAISE_GENERATIONS))
         connection.execute(text("create table things (visibility text, title text)"))
         connection.execute(text(f"create role {LOGIN} login password '{LOGIN}'"))
         for role in ROLES:

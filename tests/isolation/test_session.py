@@ -15,6 +15,9 @@ from webapp.db.scopes import (
     GlobalScope,
     IdentityScope,
     LedgerScope,
+    MaintenanceScope,
+    PolicyScope,
+    PrincipalScope,
     Scope,
     TenantScope,
 )
@@ -25,11 +28,19 @@ from webapp.rules.models import RuleRow
 
 MakeScope = Callable[[Owned], Scope]
 
+
+def principal_scope(owned: Owned) -> Scope:
+    return PrincipalScope(owned.principal_id, frozenset({owned.tenant_id}), staff=True)
+
+
 SCOPES: list[MakeScope] = [
     lambda owned: TenantScope(owned.tenant_id),
     lambda owned: GlobalScope(owned.event_id, Exclusion(frozenset({owned.tenant_id}))),
     lambda _: IdentityScope(),
     lambda _: LedgerScope(),
+    lambda _: PolicyScope(),
+    principal_scope,
+    lambda _: MaintenanceScope(),
 ]
 
 Query = Callable[[ScopedSession], object]

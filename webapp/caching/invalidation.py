@@ -14,15 +14,7 @@ from webapp.http.state import current_state
 
 _NOTES, _RAISED, _COMMITTED = "cache.notes", "cache.raised", "cache.committed"
 
-# Generations begin at the clock's time: none comes back after the table was emptied or restored.
-_RAISE = text(
-    "insert into cache_generations (tag, generation)"
-    " select tag, extract(epoch from clock_timestamp()) * 1000000"
-    " from unnest(cast(:tags as text[])) raised(tag)"
-    " on conflict (tag) do update"
-    " set generation = greatest(cache_generations.generation + 1, excluded.generation)"
-    " returning tag, generation"
-)
+_RAISE = text("select raised, generation from raise_generations(cast(:tags as text[]))")
 
 
 def invalidate(*tags: str) -> None:
@@ -52,10 +44,9 @@ def _raise_generations(session: ScopedSession) -> None:
         return
     session.flush()
     if notes := session.info.get(_NOTES):
-        # Late, since this locks the rows until the commit. Sorted, so that two cannot deadlock.
-        tags = sorted({tag for tag, _ in notes})
-        rows = session.execute(_RAISE, {"tags": tags})
-        session.info[_RAISED] = {row.tag: row.generation for row in rows}
+        # Late, since this locks the rows until the commit.
+        rows = session.execute(_RAISE, {"tags": [tag for tag, _ in notes]})
+        session.info[_RAISED] = {row.raised: row.generation for row in rows}
 
 
 @event.listens_for(ScopedSession, "after_commit")

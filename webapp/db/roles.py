@@ -1,6 +1,8 @@
 """PostgreSQL roles: one for each kind of scope, and the check of the role that logs in."""
 
+from sqlalchemy import text
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.orm import Session
 
 TENANT_ROLE = "sightline_tenant"
 GLOBAL_ROLE = "sightline_global"
@@ -59,3 +61,22 @@ def refuse_unsafe_login_role(connection: DBAPIConnection) -> None:
         connection.rollback()
     if problems:
         raise UnsafeLoginRole(f"the database's login role {', '.join(problems)}")
+
+
+_OWN_SETTINGS = text(
+    "select r.rolname, split_part(setting, '=', 1)"
+    " from pg_db_role_setting s join pg_roles r on r.oid = s.setrole, unnest(s.setconfig) setting"
+    " where r.rolname in (select session_user union select unnest(cast(:roles as text[])))"
+    " and s.setdatabase in (0, (select oid from pg_database where datname = current_database()))"
+    " order by 1, 2"
+)
+
+
+def own_settings(session: Session) -> list[tuple[str, str]]:
+    """The settings that `alter role` gave to the application's roles: pairs of role and setting.
+
+    There should be none. A role may set its own, so whoever has its password can make it read-only
+    for all processes, or change what its queries mean.
+    """
+    rows = session.execute(_OWN_SETTINGS, {"roles": list(SCOPE_ROLES)})
+    return [(role, setting) for role, setting in rows]

@@ -30,7 +30,11 @@ TICK = 0.5
 """Seconds between two rounds when nothing happens."""
 
 GATHER = 0.1
-"""Seconds between two rounds at least: events that are finalized meanwhile travel together."""
+"""Seconds between two rounds: events that are finalized meanwhile travel together.
+
+A round that has sent a whole batch is followed by the next at once: a pause would limit a process
+to BATCH / GATHER events in a second.
+"""
 
 BACKOFF = (0.1, 5.0)
 """Seconds to the next attempt after a failure: the first value, doubled up to the second."""
@@ -91,6 +95,7 @@ class Relay:
         self._thread: Thread | None = None
         self._wake = Event()
         self._end: float | None = None
+        self._has_more = False
         self._own: Outbox | None = None
         self._own_file: JournalFile | None = None
         self._adopted: dict[JournalFile, Outbox] = {}
@@ -133,9 +138,13 @@ class Relay:
         while not self._is_done():
             self._wake.wait(TICK)
             self._wake.clear()
+            self._has_more = False
             for part in self._parts:
                 part.run(monotonic())
-            sleep(GATHER)
+            if self._has_more:
+                self._wake.set()
+            else:
+                sleep(GATHER)
         for file in list(self._adopted):
             self._let_go(file)
 
@@ -194,8 +203,7 @@ class Relay:
             self._send([(row.event.decode(errors="replace"), row.mac) for row in rows])
             SENT.inc(len(rows))
             box.note_sent(rows, now)
-        if len(rows) == BATCH:
-            self._wake.set()
+        self._has_more |= len(rows) == BATCH
 
     def _ask(self, _: float) -> None:
         self._each(lambda box: box.ask(self._find_committed))
