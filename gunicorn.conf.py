@@ -26,9 +26,11 @@ if made_metrics is not None:
     atexit.register(_remove, made_metrics, os.getpid())
 
 bind = f"{'127.0.0.1' if development else '0.0.0.0'}:{os.environ.get('PORT', '8000')}"  # noqa: S104 - deployed, a proxy in front of it connects from elsewhere
-worker_class = "webapp.observability.gunicorn.ProblemWorker"
+worker_class = "webapp.server.worker.BufferingWorker"
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
 threads = 8
+worker_connections = 1000
+sendfile = False  # it would wait for the client
 preload_app = True
 keepalive = 30
 timeout = 30
@@ -36,7 +38,7 @@ graceful_timeout = 4
 DRAIN = 3.0
 """Seconds that an ending worker takes to deliver its events. Other workers adopt the rest."""
 control_socket_disable = True
-logger_class = "webapp.observability.gunicorn.GunicornLogger"
+logger_class = "webapp.server.log.GunicornLogger"
 
 
 def on_starting(server: Arbiter) -> None:

@@ -1,5 +1,6 @@
 """`flask doctor` on a new product without problems, and with each problem."""
 
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ from sqlalchemy import text
 from tests.applications import application, application_of
 from tests.audit.events import make_event
 from tests.audit.ledgers import key_of, ledger_session, owner_connection, seal
+from tests.processes import run_web
 from webapp import doctor
 from webapp.audit import append
 from webapp.audit.event import dump_event, event_mac
@@ -23,8 +25,9 @@ from webapp.audit.journal.reader import Row
 from webapp.extensions import db
 from webapp.ledger import search
 from webapp.stack.home import open_stack, running
+from webapp.stack.servers import free_port
 
-LEFT, QUARANTINE, PARTITION, CLOCKS, RULES, ADDRESSES, NOTICES = (
+LEFT, QUARANTINE, PARTITION, CLOCKS, RULES, ADDRESSES, NOTICES, SLOW = (
     "no dead process's events wait",
     "no event is in quarantine",
     "next month's partition is there",
@@ -32,6 +35,7 @@ LEFT, QUARANTINE, PARTITION, CLOCKS, RULES, ADDRESSES, NOTICES = (
     "an owner may mend the rules",
     "rules see clients' addresses",
     "notices arrive",
+    "slow clients hold nobody up",
 )
 ROLE_SETTINGS = "roles have no own settings"
 NETWORKS = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
@@ -224,3 +228,36 @@ def test_doctor_reports_notices_that_were_given_up(app: Flask) -> None:
         )
     found = diagnose(app)[NOTICES]
     assert (found.ok, found.detail) == (False, "1 given up in the last 7 days")
+
+
+def slow_diagnosis(app: Flask, url: str, **changes: Any) -> tuple[bool, str]:
+    with application_of(replace(app.extensions["settings"], public_url=url, **changes)) as other:
+        found = diagnose(other)[SLOW]
+    return found.ok, found.detail
+
+
+@pytest.mark.slow
+def test_doctor_is_answered_by_the_web_beside_half_requests(app: Flask, tmp_path: Path) -> None:
+    settings = app.extensions["settings"]
+    environment = {
+        "SIGHTLINE_HOME": str(settings.home),
+        "SECRET_KEY": settings.secret_key,
+        "AUDIT_MAC_KEY": settings.audit_mac_key,
+        "DATABASE_URL": settings.database_url.replace("+psycopg2", ""),
+        "REDIS_URL": settings.redis_url,
+    }
+    with run_web(environment, tmp_path / "web.log") as web:
+        assert slow_diagnosis(app, web.url) == (True, "answered beside 32 half-sent requests")
+
+
+def test_doctor_reports_a_web_that_half_requests_stop(app: Flask) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        assert slow_diagnosis(app, url) == (False, "no answer beside 32 half-sent requests")
+
+
+def test_doctor_reports_an_unreachable_web_where_it_is_deployed(app: Flask) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    said = f"not tried: {url} cannot be reached"
+    assert slow_diagnosis(app, url) == (True, said)
+    assert slow_diagnosis(app, url, env="production") == (False, said)

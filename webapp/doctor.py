@@ -26,6 +26,7 @@ from webapp.rules.lockout import are_mendable
 from webapp.rules.models import RuleRow
 from webapp.rules.rule_sets import load
 from webapp.scope.lint import check_database
+from webapp.server import half_requests
 from webapp.settings import current_settings
 
 MAX_BACKLOG = 100
@@ -58,6 +59,7 @@ def diagnose(app: Flask) -> list[Diagnosis]:
         "an owner may mend the rules": _check_rules,
         "rules see clients' addresses": _check_addresses,
         "notices arrive": _check_notices,
+        "slow clients hold nobody up": _check_slow_clients,
     }
     return [*found, *(_run(name, check) for name, check in checks.items())]
 
@@ -196,3 +198,22 @@ def _check_notices() -> str:
     if given_up:
         raise CheckFailed(said)
     return said
+
+
+def _check_slow_clients() -> str:
+    """Check that the web answers beside half-sent requests, more than its processes have threads.
+
+    It asks at PUBLIC_URL, so that a proxy in front of them is tried too.
+    """
+    settings = current_settings()
+    try:
+        answered = half_requests.is_answered_meanwhile(settings.public_url)
+    except half_requests.NotReached as error:
+        said = f"not tried: {settings.public_url} cannot be reached"
+        if settings.deployed:
+            raise CheckFailed(said) from error
+        return said
+    said = f"beside {half_requests.COUNT} half-sent requests"
+    if not answered:
+        raise CheckFailed(f"no answer {said}")
+    return f"answered {said}"

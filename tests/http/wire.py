@@ -26,6 +26,10 @@ def send(web: Web, request: bytes) -> Answer:
         connection.sendall(request)
         connection.shutdown(socket.SHUT_WR)
         received = b"".join(iter(lambda: connection.recv(65536), b""))
+    return parse(received)
+
+
+def parse(received: bytes) -> Answer:
     head, _, body = received.partition(CRLF * 2)
     line, *lines = head.decode("latin-1").split("\r\n")
     pairs = (line.split(": ", 1) for line in lines)

@@ -11,7 +11,7 @@ from flask import Flask
 from werkzeug.http import parse_list_header
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from webapp.http.addresses import IpNetwork, address
+from webapp.http.addresses import IpAddress, IpNetwork, address
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -45,6 +45,13 @@ def behind_proxies(app: "WSGIApplication", proxies: int | Sequence[IpNetwork]) -
         return fix(environ, start_response)
 
     return application
+
+
+def is_proxy(peer: IpAddress, proxies: int | Sequence[IpNetwork] | None) -> bool:
+    """Whether the address that connects is that of a trusted proxy."""
+    if proxies is None or isinstance(proxies, int):
+        return bool(proxies)
+    return any(peer in network for network in proxies)
 
 
 def _count_hops(peer: str | None, forwarded: Sequence[str], proxies: Sequence[IpNetwork]) -> int:

@@ -43,8 +43,9 @@ def main() -> int:
     # A signal ends what runs here the way an error would: through every `finally`.
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        environment = {"PORT": str(_choose_port(os.environ.get("PORT")))}
-        with locked(home), _servers(home) as found:
+        port = _choose_port(os.environ.get("PORT"))
+        environment = {"PORT": str(port)}
+        with locked(home), _servers(home, f"http://127.0.0.1:{port}") as found:
             environment |= {"SIGHTLINE_HOME": str(home), **found}
             say("Migrating the database …")
             release(ROOT, environment)
@@ -60,10 +61,10 @@ def main() -> int:
 
 
 @contextmanager
-def _servers(home: Path) -> Iterator[Mapping[str, str]]:
+def _servers(home: Path, url: str) -> Iterator[Mapping[str, str]]:
     """Run the servers that the caller does not name; yields the variables that lead to all."""
     stack = open_stack(home, durable=True)
-    environment = dict(stack.environment)
+    environment = {**stack.environment, "PUBLIC_URL": url}
     with ExitStack() as started:
         if os.environ.get("REDIS_URL"):
             del environment["REDIS_URL"]
