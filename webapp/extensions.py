@@ -3,15 +3,19 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from math import ceil
+from typing import Any, TypeVar
 
+import structlog
 from flask import Flask, current_app
 from flask_caching import Cache
 from sqlalchemy import Engine, create_engine, event, literal, select
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from webapp.db.deadline import Connector
 from webapp.db.roles import refuse_unsafe_login_role
 from webapp.db.scopes import Scope
 from webapp.db.session import ScopedSession
@@ -25,18 +29,9 @@ POOL = {
     "pool_recycle": 1800,
     "pool_pre_ping": True,
 }
-CONNECT = {
-    "connect_timeout": 3,
-    "application_name": "sightline",
-    # A statement that hangs must give its connection back; a request left idle in its transaction
-    # must not hold row locks for ever.
-    "options": "-c statement_timeout=15s -c idle_in_transaction_session_timeout=60s",
-    # Ends connections to a server that is gone without a word.
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-}
 
+
+log = structlog.get_logger()
 
 S = TypeVar("S", bound=Scope)
 
@@ -59,7 +54,8 @@ class Database:
     def init_app(self, app: Flask) -> None:
         """Bind the database; its first connection is refused unless the login role is harmless."""
         settings: Settings = app.extensions["settings"]
-        engine = create_engine(settings.database_url, connect_args=CONNECT, **POOL)
+        arguments = _connect_arguments(settings.database_timeout)
+        engine = create_engine(settings.database_url, connect_args=arguments, **POOL)
         event.listen(engine, "first_connect", _refuse_unsafe_login_role)
         app.extensions["database"] = _Bound(engine, sessionmaker(engine, class_=ScopedSession))
         app.teardown_appcontext(_close_session)
@@ -109,6 +105,20 @@ class Database:
         return bound
 
 
+def _connect_arguments(timeout: float) -> dict[str, Any]:
+    # A request left idle in its transaction must not hold row locks for ever.
+    idle = "-c idle_in_transaction_session_timeout=60s"
+    return {
+        "connection_factory": Connector(timeout).connect,
+        "application_name": "sightline",
+        "options": f"-c statement_timeout={ceil(timeout * 1000)}ms {idle}",
+        # Ends connections to a server that is gone without a word.
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+    }
+
+
 def _scope_of(state: RequestState) -> Scope | None:
     return state.scope if state.session is None else state.session.scope
 
@@ -122,7 +132,10 @@ def _enter(state: RequestState, scope: Scope | None) -> None:
 def _close_session(_: BaseException | None) -> None:
     session = current_state().session
     if session is not None:
-        session.enter(None)
+        try:
+            session.enter(None)
+        except OperationalError as error:  # the answer is made; what was open is rolled back
+            log.warning("session_not_closed", problem=type(error.orig).__name__)
 
 
 def _refuse_unsafe_login_role(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:

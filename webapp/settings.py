@@ -61,6 +61,8 @@ class Settings:
     """The application's login role: owns nothing, may assume the scope roles."""
     database_owner_url: str | None
     """The owner of the tables; only `flask db` uses it."""
+    database_timeout: float
+    """Seconds that one statement may take."""
     redis_url: str
     celery_broker_url: str
     journal_dir: Path
@@ -167,6 +169,7 @@ def _read_servers(env: Env, *, deployed: bool) -> dict[str, Any]:
             "DATABASE_URL", "", missing=missing, checks=postgresql + unlike
         ),
         "database_owner_url": env.database("DATABASE_OWNER_URL", "", checks=postgresql),
+        "database_timeout": env.positive("DATABASE_TIMEOUT", 5.0),
         "redis_url": redis_url,
         "celery_broker_url": env.text("CELERY_BROKER_URL", "", checks=[broker]) or redis_url,
     }

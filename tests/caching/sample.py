@@ -156,6 +156,7 @@ def create_app(
         audit_mac_key="",
         database_url=database_url,
         database_owner_url=None,
+        database_timeout=5.0,
         redis_url=redis_url,
         celery_broker_url=redis_url,
         journal_dir=Path(),

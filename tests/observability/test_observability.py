@@ -63,6 +63,7 @@ def _app(env: Environment = "qa", port: int = 1) -> Flask:
         audit_mac_key=SECRET,
         database_url=f"postgresql+psycopg2://app:{SECRET}@127.0.0.1:{port}/sightline",
         database_owner_url=None,
+        database_timeout=5.0,
         redis_url=f"redis://:{SECRET}@127.0.0.1:{port}/0",
         celery_broker_url=f"redis://:{SECRET}@127.0.0.1:{port}/0",
         journal_dir=Path(),

@@ -19,6 +19,7 @@ from sqlalchemy import URL, Connection, NullPool, create_engine, make_url, text
 from sqlalchemy.dialects import postgresql
 
 from webapp.db.base import Base
+from webapp.db.deadline import Connector
 from webapp.db.roles import SCOPE_ROLES
 from webapp.settings import Settings
 
@@ -152,6 +153,11 @@ def _pending(connection: Connection) -> tuple[str, ...]:
 def _owner(settings: Settings) -> Iterator[Connection]:
     if settings.database_owner_url is None:
         raise NotMigrated("DATABASE_OWNER_URL is not set: `flask db` works as the tables' owner")
-    engine = create_engine(settings.database_owner_url, poolclass=NullPool)
+    connector = Connector(statement_limit=None)
+    engine = create_engine(
+        settings.database_owner_url,
+        poolclass=NullPool,
+        connect_args={"connection_factory": connector.connect},
+    )
     with engine.connect() as connection:
         yield connection

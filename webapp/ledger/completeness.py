@@ -20,6 +20,7 @@ from webapp.audit.event import AuditEvent, EventError, load_event
 from webapp.audit.journal.file import list_files
 from webapp.audit.journal.reader import Row, read_all
 from webapp.audit.models import AuditEventRow
+from webapp.db.deadline import long_statements
 
 QUERY_IDS = 1000
 """Ids in one query to the ledger."""
@@ -69,8 +70,11 @@ def check_completeness(session: Session, directory: Path) -> Completeness:
 
     A number that another host's file still holds counts as missing.
     """
-    # Reading the whole ledger may take long.
-    session.execute(select(func.set_config("statement_timeout", "0", True)))
+    with long_statements(session):
+        return _compare(session, directory)
+
+
+def _compare(session: Session, directory: Path) -> Completeness:
     events = session.scalars(select(func.count()).select_from(AuditEventRow)).one()
     # The ledger first: events move from the files to the ledger meanwhile.
     ledger = _read_ledger(session)

@@ -9,7 +9,9 @@ import redis
 from celery import Celery
 from flask import Flask, Response, current_app
 from sqlalchemy import String, column, select, table
+from sqlalchemy.exc import OperationalError
 
+from webapp.db.deadline import DatabaseSilent
 from webapp.db.scopes import IdentityScope
 from webapp.extensions import db
 from webapp.http.parsing import Blueprint
@@ -28,7 +30,7 @@ blueprint = Blueprint(
 
 def init_app(app: Flask) -> None:
     checks: dict[str, Callable[[], None]] = {
-        "database": db.reach,
+        "database": _check_database,
         "migrations": _check_migrations,
         "cache": _check_cache,
         "broker": _check_broker,
@@ -89,6 +91,19 @@ def _json(body: Mapping[str, object], status: int) -> Response:
 def _in_context(app: Flask, check: Callable[[], None]) -> None:
     with app.app_context():
         check()
+
+
+def _check_database() -> None:
+    try:
+        db.reach()
+    except OperationalError as error:
+        raise CheckFailed(_cause(error)) from error
+
+
+def _cause(error: OperationalError) -> str:
+    if isinstance(error.orig, DatabaseSilent):
+        return f"the database does not answer: {error.orig}"
+    return "the database cannot be reached"
 
 
 def _check_migrations() -> None:

@@ -8,6 +8,7 @@ from flask import Flask
 from sqlalchemy import NullPool, create_engine, make_url
 
 from webapp.db.base import Base
+from webapp.db.deadline import Connector
 from webapp.scope.lint.allowlist import EXEMPTIONS, check_allowlist, keep_refused
 from webapp.scope.lint.catalog import Table, read_tables
 from webapp.scope.lint.exceptions import (
@@ -84,7 +85,9 @@ def tenant_names(tables: Iterable[str]) -> frozenset[str]:
 
 def _read_tables(settings: Settings) -> list[Table]:
     url = settings.database_owner_url or settings.database_url
-    engine = create_engine(url, poolclass=NullPool)
+    connector = Connector(settings.database_timeout)
+    arguments = {"connection_factory": connector.connect}
+    engine = create_engine(url, poolclass=NullPool, connect_args=arguments)
     with engine.connect() as connection:
         return read_tables(connection)
 

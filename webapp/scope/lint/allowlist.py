@@ -67,6 +67,7 @@ EXEMPTIONS: tuple[Exemption, ...] = (
     Exemption(
         "webapp/doctor.py", source.SCOPE_ENTRY, "counts what is in the ledger and in quarantine"
     ),
+    Exemption("webapp/db/deadline.py", source.CONNECTION, "lifts the limit to statements' time"),
     Exemption("webapp/extensions.py", source.CONNECTION, "asks whether the database answers"),
     Exemption(
         "webapp/extensions.py", source.SCOPE_ENTRY, "moves the session into the entered scope"

@@ -1,0 +1,129 @@
+"""A limit to how long PostgreSQL may take to answer, kept by this process itself.
+
+PostgreSQL's `statement_timeout` ends what is slow. A server that hangs, or a network that loses
+packets, ends nothing: without a limit here, each request that needs the database would wait.
+psycopg2 calls `_wait` wherever it would wait for the server: for connecting, each statement, each
+commit and rollback.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from select import POLLIN, POLLOUT, poll
+from threading import Lock
+from time import monotonic
+from typing import Any
+
+from psycopg2 import Error, OperationalError
+from psycopg2.extensions import POLL_OK, POLL_READ, connection, set_wait_callback
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+CONNECT_LIMIT = 3.0
+"""Seconds that connecting may take."""
+
+GRACE = 1.0
+"""Seconds that PostgreSQL has to end a statement by itself, before the connection is given up."""
+
+RETRY = 1.0
+"""Seconds without a new connection, after the database has not answered."""
+
+
+class DatabaseSilent(OperationalError):
+    """The database did not answer in time, or has just not answered another request."""
+
+
+class BoundedConnection(connection):
+    """A connection that is closed, with `DatabaseSilent`, where the database does not answer."""
+
+    limit: float | None = CONNECT_LIMIT
+    """Seconds that one answer may take; `None`: as long as it likes."""
+
+    def __init__(self, dsn: str, note_silence: Callable[[], None]) -> None:
+        self._note_silence = note_silence
+        super().__init__(dsn)
+
+    def wait(self) -> None:
+        """Wait for the server; raises `DatabaseSilent`, at which psycopg2 closes the connection."""
+        ends = None if self.limit is None else monotonic() + self.limit
+        if not _is_answered(self, ends):
+            self._note_silence()
+            raise DatabaseSilent(f"no answer within {self.limit:g} s")
+
+
+class Connector:
+    """Makes the connections of one application.
+
+    After a silence, one connection at a time tries whether the database answers again. Others are
+    refused at once meanwhile, so that no thread waits for what another one waits for.
+    """
+
+    def __init__(self, statement_limit: float | None) -> None:
+        """`statement_limit`: the seconds after which PostgreSQL ends a statement by itself.
+
+        `None`: statements take as long as they need, and only connecting has a limit.
+        """
+        set_wait_callback(_wait)
+        self._limit = None if statement_limit is None else statement_limit + GRACE
+        self._lock = Lock()
+        self._silent = False
+        self._refusing_until = 0.0
+
+    def connect(self, dsn: str, _: Any = None) -> BoundedConnection:
+        """Connect; psycopg2's `connection_factory`. Raises `DatabaseSilent`."""
+        self._refuse_in_silence()
+        try:
+            made = BoundedConnection(dsn, self._note_silence)
+        except DatabaseSilent:
+            raise
+        except Error:  # a refusal is an answer
+            self._silent = False
+            raise
+        made.limit = self._limit
+        self._silent = False
+        return made
+
+    def _note_silence(self) -> None:
+        with self._lock:
+            self._silent = True
+            self._refusing_until = monotonic() + RETRY
+
+    def _refuse_in_silence(self) -> None:
+        with self._lock:
+            now = monotonic()
+            if not self._silent:
+                return
+            if now < self._refusing_until:
+                raise DatabaseSilent("it has just not answered")
+            self._refusing_until = now + CONNECT_LIMIT
+
+
+@contextmanager
+def long_statements(session: Session) -> Iterator[None]:
+    """Let the statements of this block take as long as they need, inside one transaction."""
+    session.execute(select(func.set_config("statement_timeout", "0", True)))
+    driver = session.connection().connection.driver_connection
+    if not isinstance(driver, BoundedConnection):
+        yield
+        return
+    limit, driver.limit = driver.limit, None
+    try:
+        yield
+    finally:
+        driver.limit = limit
+
+
+def _wait(waiting: connection) -> None:
+    if isinstance(waiting, BoundedConnection):
+        waiting.wait()
+    else:
+        _is_answered(waiting, None)
+
+
+def _is_answered(waiting: connection, ends: float | None) -> bool:
+    """Wait for the server until `ends`, as `monotonic` counts."""
+    while (state := waiting.poll()) != POLL_OK:
+        ready = poll()  # not `select`, which knows no file above 1023
+        ready.register(waiting.fileno(), POLLIN if state == POLL_READ else POLLOUT)
+        if not ready.poll(None if ends is None else max(0.0, ends - monotonic()) * 1000):
+            return False
+    return True
