@@ -1,8 +1,10 @@
 """Rows in bulk, written by SQL around the product: what is measured is how they are read."""
 
+from uuid import UUID
+
 from bench import database
 
-TABLES = ("tenants", "rules", "audit_events")
+TABLES = ("tenants", "rules", "grants", "audit_events")
 
 _INSERT_RULES = (
     "insert into rules (id, tenant_id, name, description, effect, subjects, surfaces, reasons,"
@@ -11,6 +13,39 @@ _INSERT_RULES = (
     """ '{{"roles": ["engineer"], "users": []}}', array['{surface}'], array['incident'], '[]',"""
     " '{{}}', false, 1, '{{}}', true, 1, 'bench', 'bench' from {source}"
 )
+
+
+RARE = 60
+"""The number of events that are unlike all others, and older."""
+
+_INSERT_EVENTS = """
+insert into audit_events (id, tenant_id, tenant, occurred_at, kind, actor_id, actor_email, surface,
+  reason_code, ticket, scope_kind, effect, outcome, request_id, origin_journal, origin_seq,
+  excluded_tenant_ids, event)
+select ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid,
+  case whose when 'own' then '{tenant}' when 'other' then md5((n % 1000)::text)::uuid end,
+  case whose when 'own' then 'bench-own'
+    when 'other' then case when rare then 'bench-rare' else 'bench-' || n % 1000 end end,
+  oldest.occurred_at + n * interval '1 ms',
+  case when rare and whose <> 'all' then 'change' else 'access' end,
+  oldest.actor_id,
+  case when rare then 'rare' else 'user-' || n % 100 end || '@example.org',
+  case when rare then 'rarely.used.read'
+    else (array['admin.rules.list', 'admin.rules.read', 'admin.audits.list'])[1 + n % 3] end,
+  case when rare then 'legal' else 'incident' end,
+  case when rare then 'T-rare' else 'T-' || n % 1000 end,
+  case whose when 'all' then 'global' else 'tenant' end,
+  case when rare and whose <> 'all' then 'denied' else 'allowed' end,
+  case when rare then 'interrupted' else 'served' end,
+  case when rare then 'rare' else md5(n::text) end,
+  oldest.origin_journal, oldest.origin_seq + n, '{{}}', oldest.event
+from {numbers},
+  (select * from audit_events order by occurred_at limit 1) oldest,
+  lateral (select n < {rare} as rare) one,
+  lateral (select case
+    when rare then (array['own', 'all', 'other'])[1 + n % 3]
+    when n % 100 = 0 then 'own' when n % 100 < 30 then 'all' else 'other' end as whose) two
+"""
 
 
 def add_tenants(owner: str, first: int, count: int) -> None:
@@ -45,19 +80,30 @@ def add_tenant_rules(
     _fill(owner, statement)
 
 
-def copy_events(owner: str, columns: tuple[str, ...], first: int, count: int) -> None:
-    """Add numbered copies of the ledger's oldest event, a millisecond apart, by 100 people."""
-    changed = {
-        "id": "gen_random_uuid()",
-        "occurred_at": "occurred_at + n * interval '1 ms'",
-        "actor_email": "'user-' || n % 100 || '@example.org'",
-        "origin_seq": "origin_seq + n",
-    }
-    chosen = ", ".join(changed.get(column, column) for column in columns)
-    oldest = "(select * from audit_events order by occurred_at limit 1) event"
+def add_events(owner: str, tenant: UUID, first: int, count: int) -> None:
+    """Add numbered events, a millisecond apart: of one tenant, of all tenants and of other tenants.
+
+    The first RARE events differ from all others in every column that a list filters by. Their event
+    itself is a copy of the ledger's oldest.
+    """
+    _fill(
+        owner,
+        _INSERT_EVENTS.format(tenant=tenant, rare=RARE, numbers=_numbers(first, count)),
+    )
+
+
+def add_grants(owner: str, holder: str, slug: str, state: str, first: int, count: int) -> None:
+    """Add numbered requests for a grant at one tenant, a second apart."""
     statement = (
-        f"insert into audit_events ({', '.join(columns)})"  # noqa: S608 - constants
-        f" select {chosen} from {oldest}, {_numbers(first, count)}"
+        "insert into grants (id, tenant_id, kind, principal_id, principal_email, surfaces,"  # noqa: S608 - constants
+        " reason_code, minutes, rule_ids, bypassed_approvals, state, requested_at, ends_at,"
+        " version)"
+        " select gen_random_uuid(), tenants.id, 'approval', principals.id, email, '{log.read}',"
+        f" 'incident', 30, '{{}}', '{{}}', '{state}',"
+        " timestamptz '2026-01-01' + n * interval '1 s',"
+        " timestamptz '2026-01-02', 1"
+        f" from tenants, principals, {_numbers(first, count)}"
+        f" where slug = '{slug}' and email = '{holder}'"
     )
     _fill(owner, statement)
 

@@ -11,6 +11,7 @@ from rich.bar import Bar
 from rich.console import Console
 from rich.table import Table
 
+from bench.drawing import draw
 from bench.result import Curve, Ratio, Results
 
 CHART_WIDTH = 100
@@ -35,7 +36,10 @@ def print_report(results: Results, setting: str) -> None:
 
 
 def write(results: Results, setting: str, directory: Path) -> Path:
-    """Write the figures as JSON and, beside it, the page; returns the path of the JSON."""
+    """Write the figures as JSON and, beside it, the page and the drawing of the curves.
+
+    Returns the path of the JSON.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     now = datetime.now(UTC)
     path = directory / f"{now:%Y%m%dT%H%M%SZ}.json"
@@ -55,6 +59,8 @@ def write(results: Results, setting: str, directory: Path) -> Path:
     }
     path.write_text(json.dumps(content, indent=2) + "\n")
     path.with_suffix(".md").write_text(page(results, f"{now:%Y-%m-%d}, commit {commit}; {setting}"))
+    if results.curves:
+        path.with_suffix(".svg").write_text(draw(results.curves))
     return path
 
 

@@ -92,7 +92,8 @@ class GrantRequest:
 class GrantPage:
     items: tuple[Grant, ...]
     next_cursor: str | None
-    total: int
+    total: int | None
+    total_is_at_least: int | None = None
 
 
 @dataclass(frozen=True)

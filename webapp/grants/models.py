@@ -66,8 +66,11 @@ class GrantRow(Base):
         CheckConstraint("minutes > 0", name="minutes"),
         UniqueConstraint("tenant_id", "id", postgresql_nulls_not_distinct=True),
         Index(None, "tenant_id", "requested_at", "id"),
-        # For the list of all grants, which names no tenant.
+        # For the list of all grants, which names no tenant, with each of its filters.
         Index(None, "requested_at", "id"),
+        Index(None, "state", "requested_at", "id"),
+        Index(None, "kind", "requested_at", "id"),
+        Index(None, "principal_email", "requested_at", "id"),
         Index(None, "principal_id", "requested_at"),
         Index(
             "ix_grants_ends_at",

@@ -6,8 +6,8 @@ from marshmallow import fields, validate
 
 from webapp.grants import documentation
 from webapp.grants.grant import GrantKind, GrantQuery, GrantRequest, GrantState, SortKey
-from webapp.http.pagination import PageQuerySchema
-from webapp.http.schema import PAGE_FIELDS, Schema, Text, TupleOf
+from webapp.http.pagination import PageQuerySchema, PageSchema
+from webapp.http.schema import Schema, Text, TupleOf
 from webapp.ledger.schemas import ReasonSchema
 from webapp.rules.engine.templates import BREAK_GLASS
 from webapp.scope.headers import REASON_CODES
@@ -59,12 +59,10 @@ class GrantsSchema(Schema):
     items = fields.List(fields.Nested(GrantSchema), required=True)
 
 
-class GrantPageSchema(GrantsSchema):
+class GrantPageSchema(PageSchema):
     example = documentation.PAGE
-    descriptions = PAGE_FIELDS
 
-    next_cursor = fields.String(required=True, allow_none=True)
-    total = fields.Integer(required=True)
+    items = fields.List(fields.Nested(GrantSchema), required=True)
 
 
 class ApprovableReasonSchema(GivenReasonSchema):

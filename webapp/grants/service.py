@@ -3,16 +3,17 @@
 Functions here run in the session's scope and do not commit.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, Uuid, cast, func, select
+from sqlalchemy.dialects.postgresql import ARRAY
 from uuid_utils.compat import uuid7
 
 from webapp.caching import invalidate
-from webapp.db.scopes import Scope
+from webapp.db.scopes import PrincipalScope, Scope
 from webapp.extensions import db
 from webapp.grants.active import grant_of, holder_tag, load_approvals, load_grants
 from webapp.grants.grant import (
@@ -29,7 +30,7 @@ from webapp.grants.grant import (
 from webapp.grants.models import GrantApprovalRow, GrantRow
 from webapp.grants.notices import outbox
 from webapp.http.errors import Conflict, NotFound
-from webapp.http.pagination import listing_of, read_page
+from webapp.http.pagination import WHOLE_LIST, Run, listing_of, read_page
 from webapp.identity.models import Tenant
 from webapp.identity.principal import Principal
 from webapp.rules.models import RuleRow
@@ -77,12 +78,14 @@ def list_grants(scope: Scope, query: GrantQuery) -> GrantPage:
         limit=query.limit,
         cursor=query.cursor,
         listing=listing_of("grants", scope, replace(query, limit=0, cursor=None)),
+        runs=_runs(scope),
     )
     approvals = load_approvals(row.id for row, _, _ in page.rows)
     return GrantPage(
         items=tuple(grant_of(row, tenant, approvals[row.id]) for row, tenant, _ in page.rows),
         next_cursor=page.next_cursor,
         total=page.total,
+        total_is_at_least=page.total_is_at_least,
     )
 
 
@@ -228,6 +231,16 @@ def _roles(principal: Principal, grant: Grant) -> tuple[str, ...]:
     """The principal's platform roles, and their role in the grant's tenant."""
     own = {m.role for m in principal.memberships if m.tenant_id == grant.tenant_id}
     return (*sorted(principal.platform_roles), *sorted(own))
+
+
+def _runs(scope: Scope) -> Sequence[Run]:
+    """The runs of a list: one's own grants, and those of each tenant that one administers."""
+    if not isinstance(scope, PrincipalScope) or scope.staff:
+        return WHOLE_LIST
+    administered = cast(sorted(scope.administers), ARRAY(Uuid))
+    tenants = select(func.unnest(administered).label("id")).subquery("administered")
+    holds = GrantRow.principal_id == scope.principal_id
+    return (Run((holds,)), Run((GrantRow.tenant_id == tenants.c.id, ~holds), each=tenants))
 
 
 def _filters(query: GrantQuery) -> Iterator[ColumnElement[bool]]:

@@ -1,9 +1,13 @@
-"""Pages of lists, sorted by a column and then the id, and continued from a signed cursor."""
+"""Pages of lists, sorted by a column and then the id, and continued from a signed cursor.
+
+A page costs the same whatever the list holds: it is read from where the last one ended, and the
+rows are counted up to COUNTED only.
+"""
 
 import base64
 import binascii
 import hmac
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
@@ -12,15 +16,28 @@ from uuid import UUID
 
 import marshmallow as ma
 import orjson
-from sqlalchemy import ColumnElement, Row, Select, func, literal, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Row,
+    Select,
+    func,
+    literal,
+    select,
+    true,
+    tuple_,
+    union_all,
+)
 from sqlalchemy.orm import Session
 
 from webapp.db.scopes import Scope
 from webapp.http.errors import Invalid
-from webapp.http.schema import Fields, Schema
+from webapp.http.schema import PAGE_FIELDS, Fields, Schema
 from webapp.settings import current_settings
 
 MAX_LIMIT = 200
+COUNTED = 1000
+"""The number of rows up to which a list is counted."""
 _MAC_BYTES = 16
 
 
@@ -36,12 +53,61 @@ class PageQuerySchema(Schema):
     cursor = ma.fields.String(load_default=None, validate=ma.validate.Length(1, 4096))
 
 
+class PageSchema(Schema):
+    """A page of a list. Each list says what its `items` are."""
+
+    descriptions: ClassVar[Fields] = {
+        **PAGE_FIELDS,
+        "total": f"How many there are on all pages; null for more than {COUNTED:,}.",
+        "total_is_at_least": "How many there are at least. Present only where `total` is null.",
+    }
+
+    items = ma.fields.List(ma.fields.Raw(), required=True)
+    next_cursor = ma.fields.String(required=True, allow_none=True)
+    total = ma.fields.Integer(required=True, allow_none=True)
+    total_is_at_least = ma.fields.Integer()
+
+    @ma.post_dump
+    def _omit_bound_of_exact_total(self, page: dict[str, Any], **_: Any) -> dict[str, Any]:
+        if page["total"] is not None:
+            page.pop("total_is_at_least", None)
+        return page
+
+
 @dataclass(frozen=True)
 class Page:
     rows: Sequence[Row[*tuple[Any, ...]]]
-    """The columns that the statement selects, and the total as the last column."""
+    """The columns that the statement selects, and the number of rows counted as the last column."""
     next_cursor: str | None
-    total: int
+    total: int | None
+    """`None` where there are more rows than COUNTED."""
+
+    @property
+    def total_is_at_least(self) -> int | None:
+        """What is known of the total where it is not exact."""
+        return COUNTED if self.total is None else None
+
+
+Key = tuple[Any, Any]
+"""A column and its value."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A part of a list that one index holds in the list's order.
+
+    Where no index holds the whole list in order, the list is the merge of its runs. No two of them
+    share a row.
+    """
+
+    conditions: tuple[ColumnElement[bool], ...] = ()
+    key: Key | None = None
+    """The column before the sorted ones in the index that is to be read, and its value."""
+    each: FromClause | None = None
+    """Rows that the others refer to: each of these rows makes a run of its own."""
+
+
+WHOLE_LIST = (Run(),)
 
 
 def listing_of(kind: str, scope: Scope | None, query: object) -> str:
@@ -91,6 +157,7 @@ def read_page(
     limit: int,
     cursor: str | None,
     listing: str,
+    runs: Sequence[Run] = WHOLE_LIST,
 ) -> Page:
     """Read a page of `statement`, whose first column is the `model`.
 
@@ -98,30 +165,94 @@ def read_page(
 
     `sort` is a column of the model's, with `-` before it for descending.
     """
-    filters = list(filters)
-    column, descending = getattr(model, sort.removeprefix("-")), sort.startswith("-")
-    order = (column, model.id)
-    # The total is counted in the same statement, and so in the same snapshot.
-    total = select(func.count()).select_from(model).where(*filters).scalar_subquery()
-    page = (
-        statement.add_columns(total)
-        .where(*filters)
-        .order_by(*(part.desc() if descending else part for part in order))
-        .limit(limit + 1)
-    )
-    if cursor is not None:
-        value, last_id = decode_cursor(cursor, listing)
-        is_moment = column.type.python_type is datetime
-        last = tuple_(
-            literal(datetime.fromisoformat(value) if is_moment else value, column.type),
-            literal(UUID(last_id), model.id.type),
-        )
-        page = page.where(tuple_(*order) < last if descending else tuple_(*order) > last)
+    column = getattr(model, sort.removeprefix("-"))
+    order = _Order((column, model.id), descending=sort.startswith("-"))
+    matching = tuple(filters)
+    position = None if cursor is None else order.position(decode_cursor(cursor, listing))
+    # The rows are counted in the same statement, and so in the same snapshot.
+    found = select(_merge(runs, matching, order, COUNTED + 1)).limit(COUNTED + 1).subquery()
+    counted = select(func.count()).select_from(found).scalar_subquery()
+    page = statement.add_columns(counted).order_by(*order.by(*order.columns)).limit(limit + 1)
+    if runs == WHOLE_LIST:
+        page = page.where(*matching, *order.after(position))
+    else:
+        merged = _merge(runs, matching, order, limit + 1, position)
+        keys = select(merged).order_by(*order.by(*merged.c)).limit(limit + 1).subquery()
+        page = page.join(keys, (column == keys.c.value) & (model.id == keys.c.id))
+    session.execute(_IN_INDEX_ORDER)
     rows = session.execute(page).all()
     shown = rows[:limit]
     next_cursor = None
     if len(rows) > len(shown):
         last_row = shown[-1][0]
         next_cursor = encode_cursor([getattr(last_row, column.key), last_row.id], listing)
-    counted = rows[0][-1] if rows else session.scalars(select(total)).one()
-    return Page(shown, next_cursor, counted)
+    total = rows[0][-1] if rows else session.scalars(select(counted)).one()
+    return Page(shown, next_cursor, total if total <= COUNTED else None)
+
+
+_IN_INDEX_ORDER = select(
+    *(func.set_config(name, "off", True) for name in ("enable_sort", "enable_bitmapscan"))
+)
+"""Has PostgreSQL read runs in their index's order, until the transaction ends.
+
+It underestimates what the policies let through, and so would rather read a run as a whole and sort
+it. What no index has in order it still sorts.
+"""
+
+
+_Position = tuple[ColumnElement[Any], ColumnElement[Any]]
+
+
+@dataclass(frozen=True)
+class _Order:
+    columns: tuple[Any, Any]
+    """The column that the list is sorted by, and the id."""
+    descending: bool
+
+    def by(self, *columns: ColumnElement[Any]) -> list[ColumnElement[Any]]:
+        """What to order a statement by that has the columns under these names."""
+        return [column.desc() if self.descending else column for column in columns]
+
+    def position(self, values: tuple[Any, ...]) -> _Position:
+        """The values of a cursor, typed like the columns."""
+        column, row_id = self.columns
+        value, last_id = values
+        if column.type.python_type is datetime:
+            value = datetime.fromisoformat(value)
+        return literal(value, column.type), literal(UUID(last_id), row_id.type)
+
+    def after(
+        self, position: _Position | None, key: Key | None = None
+    ) -> Iterator[ColumnElement[bool]]:
+        """The conditions for the rows that follow a position, in a run with this key."""
+        if key is not None:
+            # Not `==`: PostgreSQL could then take another index that has the same order, and walk
+            # past all rows with other values, however rare this one is.
+            yield key[0] >= key[1]
+            yield key[0] <= key[1]
+        if position is not None:
+            column, value = (key[:1], key[1:]) if key else ((), ())
+            row, last = tuple_(*column, *self.columns), tuple_(*value, *position)
+            yield row < last if self.descending else row > last
+
+
+def _merge(
+    runs: Sequence[Run],
+    conditions: Sequence[ColumnElement[bool]],
+    order: _Order,
+    most: int,
+    position: _Position | None = None,
+) -> FromClause:
+    """The sort values and ids of the first `most` rows of each run, not merged yet."""
+    column, row_id = order.columns
+    parts = []
+    for run in runs:
+        part = select(column.label("value"), row_id.label("id"))
+        part = part.where(*conditions, *run.conditions, *order.after(position, run.key))
+        key_column = run.key[:1] if run.key else ()
+        part = part.order_by(*order.by(*key_column, *order.columns)).limit(most)
+        if run.each is not None:
+            of_each = part.correlate(run.each).lateral()
+            part = select(of_each.c.value, of_each.c.id).join_from(run.each, of_each, true())
+        parts.append(part)
+    return (parts[0] if len(parts) == 1 else union_all(*parts)).subquery()

@@ -37,10 +37,17 @@ class Schema(ma.Schema):
 
 
 class TupleOf(ma.fields.List[Any]):
-    """A list on the wire, a tuple in the frozen dataclass."""
+    """A list on the wire, a tuple in the frozen dataclass.
 
-    def _deserialize(self, *args: Any, **kwargs: Any) -> Any:
-        return tuple(super()._deserialize(*args, **kwargs))
+    A list of a wrong length is refused before its items are looked at.
+    """
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(value, list):
+            for validator in self.validators:
+                if isinstance(validator, ma.validate.Length):
+                    validator(value)
+        return tuple(super()._deserialize(value, *args, **kwargs))
 
 
 class Text(ma.fields.String):

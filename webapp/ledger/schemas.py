@@ -6,8 +6,8 @@ import marshmallow as ma
 from marshmallow import fields, validate
 
 from webapp.audit.event import Kind, Outcome, Ruling, ScopeKind
-from webapp.http.pagination import PageQuerySchema
-from webapp.http.schema import PAGE_FIELDS, Instant, Schema, Text
+from webapp.http.pagination import PageQuerySchema, PageSchema
+from webapp.http.schema import Instant, Schema, Text
 from webapp.ledger import documentation
 from webapp.ledger.search import AuditQuery, LedgerEntry, SortKey
 from webapp.scope.schemas import SURFACES
@@ -97,13 +97,10 @@ class AuditSchema(Schema):
         return {**entry.event, "committed_at": entry.committed_at}
 
 
-class AuditPageSchema(Schema):
+class AuditPageSchema(PageSchema):
     example = documentation.PAGE
-    descriptions = PAGE_FIELDS
 
     items = fields.List(fields.Nested(AuditSchema), required=True)
-    next_cursor = fields.String(required=True, allow_none=True)
-    total = fields.Integer(required=True)
 
 
 class AuditQuerySchema(PageQuerySchema):

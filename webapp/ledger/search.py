@@ -4,20 +4,20 @@ They return the rows that the session's scope sees. An event is shown as it was 
 events have other fields by now.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, exists, func, select
+from sqlalchemy import CTE, ColumnElement, func, select
 
 from webapp.audit.event import Kind, Outcome, Ruling
-from webapp.audit.models import AuditEventRow
-from webapp.db.scopes import TenantScope
+from webapp.audit.models import EVERY_TENANT, AuditEventRow
+from webapp.db.scopes import Scope, TenantScope
 from webapp.db.session import ScopedSession
 from webapp.http.errors import NotFound
-from webapp.http.pagination import listing_of, read_page
+from webapp.http.pagination import WHOLE_LIST, Run, listing_of, read_page
 
 SortKey = Literal["-occurred_at", "occurred_at"]
 
@@ -65,7 +65,8 @@ class LedgerEntry:
 class AuditPage:
     items: tuple[LedgerEntry, ...]
     next_cursor: str | None
-    total: int
+    total: int | None
+    total_is_at_least: int | None = None
 
 
 def list_events(session: ScopedSession, query: AuditQuery) -> AuditPage:
@@ -79,14 +80,20 @@ def list_events(session: ScopedSession, query: AuditQuery) -> AuditPage:
         limit=query.limit,
         cursor=query.cursor,
         listing=listing_of("audits", session.scope, replace(query, limit=0, cursor=None)),
+        runs=_runs(session.scope, query),
     )
     shows = _shown_in(session)
-    return AuditPage(tuple(shows(row) for row, _ in page.rows), page.next_cursor, page.total)
+    return AuditPage(
+        tuple(shows(row) for row, _ in page.rows),
+        page.next_cursor,
+        page.total,
+        page.total_is_at_least,
+    )
 
 
 def has_events(session: ScopedSession, query: AuditQuery) -> bool:
     """Whether any event that the scope sees matches the filters."""
-    return session.scalars(select(exists().where(*_filters(query)))).one()
+    return bool(list_events(session, replace(query, limit=1)).items)
 
 
 def get_event(session: ScopedSession, event_id: UUID) -> LedgerEntry:
@@ -113,9 +120,43 @@ def list_committed_since(session: ScopedSession, moment: datetime) -> list[Ledge
 
 
 def _filters(query: AuditQuery) -> Iterator[ColumnElement[bool]]:
-    exact = {
+    """The conditions of a list, without the one filter that its runs have as their key."""
+    exact, prefix = _exact(query), _prefix(query)
+    if len(exact) + (prefix is not None) > 1:
+        # PostgreSQL chooses among their indexes, by what it knows of the values.
+        yield from (column == value for column, value in exact)
+        if prefix is not None:
+            yield from _under(prefix)
+    if query.begins is not None:
+        yield AuditEventRow.occurred_at >= query.begins
+    if query.ends is not None:
+        yield AuditEventRow.occurred_at < query.ends
+
+
+def _runs(scope: Scope | None, query: AuditQuery) -> Sequence[Run]:
+    """The runs of a list: in a tenant's scope its own events, and those at all tenants.
+
+    Each has the only filter as its key; of a prefix, each surface under it is the key of a run.
+    """
+    runs: Sequence[Run] = WHOLE_LIST
+    if isinstance(scope, TenantScope):
+        owners = (scope.tenant_id, EVERY_TENANT)
+        runs = [Run((AuditEventRow.visible_to == owner,)) for owner in owners]
+    match _exact(query), _prefix(query):
+        case [key], None:
+            return [replace(run, key=key) for run in runs]
+        case [], str() as prefix:
+            return [_of_each_surface(prefix, run) for run in runs]
+    return runs
+
+
+def _exact(query: AuditQuery) -> list[tuple[Any, str]]:
+    """The columns that have to have one value, and the value."""
+    surface = query.surface
+    values = {
         AuditEventRow.actor_email: query.actor,
         AuditEventRow.tenant: query.tenant,
+        AuditEventRow.surface: None if surface is None or surface.endswith("*") else surface,
         AuditEventRow.reason_code: query.reason,
         AuditEventRow.ticket: query.ticket,
         AuditEventRow.effect: query.effect,
@@ -123,17 +164,38 @@ def _filters(query: AuditQuery) -> Iterator[ColumnElement[bool]]:
         AuditEventRow.kind: query.kind,
         AuditEventRow.request_id: query.request_id,
     }
-    yield from (column == value for column, value in exact.items() if value is not None)
-    if query.surface is not None:
-        prefix = query.surface.removesuffix("*")
-        if prefix == query.surface:
-            yield AuditEventRow.surface == query.surface
-        else:
-            yield AuditEventRow.surface.startswith(prefix, autoescape=True)
-    if query.begins is not None:
-        yield AuditEventRow.occurred_at >= query.begins
-    if query.ends is not None:
-        yield AuditEventRow.occurred_at < query.ends
+    return [(column, value) for column, value in values.items() if value is not None]
+
+
+def _prefix(query: AuditQuery) -> str | None:
+    """What the surface has to begin with, up to a dot; `None` for any surface."""
+    if query.surface is None or query.surface == "*" or not query.surface.endswith("*"):
+        return None
+    return query.surface.removesuffix("*")
+
+
+def _under(prefix: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """The conditions for surfaces under a prefix. They are sorted by bytes; "/" follows the dot."""
+    return AuditEventRow.surface >= prefix, AuditEventRow.surface < prefix[:-1] + "/"
+
+
+def _of_each_surface(prefix: str, run: Run) -> Run:
+    """Split a run into one for each surface under a prefix."""
+    surfaces = _surfaces_under(prefix, run)
+    return replace(run, key=(AuditEventRow.surface, surfaces.c.surface), each=surfaces)
+
+
+def _surfaces_under(prefix: str, run: Run) -> CTE:
+    """The surfaces under a prefix in a run's events, each found by one step in an index.
+
+    The last row is null.
+    """
+    surface = AuditEventRow.surface
+    under = select(surface.label("surface")).where(*run.conditions, *_under(prefix))
+    under = under.order_by(surface).limit(1)
+    found = under.cte(recursive=True)
+    following = under.where(surface > found.c.surface).scalar_subquery()
+    return found.union_all(select(following).where(found.c.surface.is_not(None)))
 
 
 def _shown_in(session: ScopedSession) -> Callable[[AuditEventRow], LedgerEntry]:

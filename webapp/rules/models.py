@@ -65,10 +65,12 @@ class RuleRow(Base):
         ),
         Index(None, "tenant_id", "created_at", "id", postgresql_where=text("deleted_at is null")),
         Index(None, "tenant_id", "updated_at", "id", postgresql_where=text("deleted_at is null")),
-        # For the global list, which names no tenant.
-        Index(None, "name", "id", postgresql_where=text("deleted_at is null")),
-        Index(None, "created_at", "id", postgresql_where=text("deleted_at is null")),
-        Index(None, "updated_at", "id", postgresql_where=text("deleted_at is null")),
+        # For the global list, which names no tenant, with each of its filters.
+        *(
+            Index(None, *of, order, "id", postgresql_where=text("deleted_at is null"))
+            for of in ((), ("effect",), ("enabled",))
+            for order in ("name", "created_at", "updated_at")
+        ),
         # For the rules that cover a surface, among any number of others.
         Index(
             "ix_rules_surfaces_platform",

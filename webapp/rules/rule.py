@@ -62,7 +62,8 @@ class Rule:
 class RulePage:
     items: tuple[Rule, ...]
     next_cursor: str | None
-    total: int
+    total: int | None
+    total_is_at_least: int | None = None
 
 
 @dataclass(frozen=True)

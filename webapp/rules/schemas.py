@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from marshmallow import ValidationError, fields, missing, validate
 
-from webapp.http.pagination import PageQuerySchema
+from webapp.http.pagination import PageQuerySchema, PageSchema
 from webapp.http.schema import PAGE_FIELDS, FullMatch, Instant, Schema, Text, TupleOf
 from webapp.identity.principal import PLATFORM_ROLES, STAFF_ROLES, TENANT_ROLES
 from webapp.rules import documentation
@@ -110,14 +110,11 @@ class RuleSchema(Schema):
     updated_by = fields.String(required=True)
 
 
-class RulePageSchema(Schema):
+class RulePageSchema(PageSchema):
     model = RulePage
     example = documentation.PAGE
-    descriptions = PAGE_FIELDS
 
     items = TupleOf(fields.Nested(RuleSchema), required=True)
-    next_cursor = fields.String(required=True, allow_none=True)
-    total = fields.Integer(required=True)
 
 
 class Recorded(fields.Nested):

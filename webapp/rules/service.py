@@ -62,6 +62,7 @@ def list_rules(scope: Scope, query: RuleQuery) -> RulePage:
         items=tuple(rule_of(row, tenant) for row, tenant, _ in page.rows),
         next_cursor=page.next_cursor,
         total=page.total,
+        total_is_at_least=page.total_is_at_least,
     )
 
 

@@ -1,0 +1,206 @@
+"""What the list of audit events reads from the database, on a ledger with many other events."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Literal
+from uuid import UUID, uuid4
+
+import pytest
+from flask import Flask
+from sqlalchemy import select
+
+from bench import filling
+from tests.applications import application
+from tests.audit.events import make_event
+from tests.factories import MadeTenant, add_tenant
+from tests.plans import scans_of
+from tests.stacks import copied_stack
+from webapp.audit.append import append_own
+from webapp.audit.models import AuditEventRow
+from webapp.db.scopes import Exclusion, GlobalScope, Scope, TenantScope
+from webapp.extensions import db
+from webapp.http.pagination import COUNTED
+from webapp.ledger import search
+from webapp.ledger.search import AuditQuery
+from webapp.stack.home import Stack, running
+
+pytestmark = pytest.mark.slow
+
+EVENTS = 30_000
+OLDEST = make_event()
+PAGE = 50
+BOUND = 4 * (COUNTED + PAGE)
+"""Rows that a page may read: those counted and those shown, of a tenant and of all tenants."""
+
+SCOPES = ("one tenant", "all tenants", "all tenants but one")
+RARE = {
+    "actor": "rare@example.org",
+    "tenant": "bench-rare",
+    "surface": "rarely.used.read",
+    "reason": "legal",
+    "ticket": "T-rare",
+    "kind": "change",
+    "effect": "denied",
+    "outcome": "interrupted",
+    "request_id": "rare",
+}
+COMMON = {
+    "actor": "user-7@example.org",
+    "tenant": "bench-own",
+    "surface": "admin.rules.list",
+    "reason": "incident",
+    "ticket": "T-7",
+    "kind": "access",
+    "effect": "allowed",
+    "outcome": "served",
+    "request_id": "none",
+}
+ABSENT = {
+    "actor": "nobody@example.org",
+    "tenant": "nobodys",
+    "surface": "never.used",
+    "reason": "fraud",
+    "ticket": "T-none",
+    "effect": "approval_required",
+    "outcome": "failed",
+}
+FILTERS = [
+    {},
+    {"surface": "rarely.*"},
+    {"surface": "admin.*"},
+    {"surface": "never.*"},
+    {"surface": "*"},
+    *({name: value} for values in (RARE, COMMON, ABSENT) for name, value in values.items()),
+    RARE,
+    {"surface": "rarely.*", "actor": "user-7@example.org"},
+    {"surface": "admin.*", "actor": "rare@example.org"},
+]
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Servers that only this module fills."""
+    stack = copied_stack(tmp_path_factory.mktemp("filled"))
+    with running(stack):
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def app(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
+    home = str(tmp_path_factory.mktemp("journals"))
+    with application({"SIGHTLINE_HOME": home, **stack.environment}) as app:
+        yield app
+
+
+@pytest.fixture(scope="module")
+def own(app: Flask, stack: Stack) -> MadeTenant:
+    """A tenant in whose ledger it has few events among those of many others."""
+    tenant = add_tenant(app)
+    with app.app_context(), db.scoped(GlobalScope(access_id=uuid4())):
+        append_own(db.session, [OLDEST])
+        db.session.commit()
+    owner = stack.environment["DATABASE_OWNER_URL"]
+    filling.add_events(owner, tenant.id, 0, EVENTS)
+    return tenant
+
+
+def scope_of(name: str, own: MadeTenant) -> Scope:
+    if name == "one tenant":
+        return TenantScope(own.id)
+    excluded = Exclusion(frozenset({uuid4()}) if name.endswith("but one") else frozenset())
+    return GlobalScope(uuid4(), excluded)
+
+
+def refuse_growing(query: AuditQuery) -> None:
+    """Fail if the page's statement reads rows in proportion to the ledger's."""
+    scans = scans_of("audit_events", lambda: search.list_events(db.session, query))
+    reading = [scan for scan in scans if scan.rows]
+    assert sum(scan.rows for scan in reading) <= BOUND, scans
+    assert all(scan.kind.startswith("Index") for scan in reading), scans
+
+
+@pytest.mark.parametrize("sort", ["-occurred_at", "occurred_at"])
+@pytest.mark.parametrize("filters", FILTERS, ids=str)
+@pytest.mark.parametrize("scope", SCOPES)
+def test_page_reads_no_more_rows_than_it_counts_and_shows(
+    app: Flask, own: MadeTenant, scope: str, filters: dict[str, str], sort: str
+) -> None:
+    query = AuditQuery(limit=PAGE, sort=sort, **filters)  # type: ignore[arg-type]  # of a table
+    with app.app_context(), db.scoped(scope_of(scope, own)):
+        refuse_growing(query)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_window_in_the_past_reads_no_more_rows_than_it_shows(
+    app: Flask, own: MadeTenant, scope: str
+) -> None:
+    begins = OLDEST.occurred_at + timedelta(milliseconds=EVENTS / 2)
+    query = AuditQuery(begins=begins, ends=begins + timedelta(milliseconds=100))
+    with app.app_context(), db.scoped(scope_of(scope, own)):
+        assert search.list_events(db.session, query).items
+        refuse_growing(query)
+
+
+@pytest.mark.parametrize("filters", [{}, {"surface": "admin.*"}], ids=str)
+@pytest.mark.parametrize("scope", SCOPES)
+def test_last_page_reads_no_more_rows_than_the_first(
+    app: Flask, own: MadeTenant, scope: str, filters: dict[str, str]
+) -> None:
+    """From the cursor on; no page before it is read."""
+    with app.app_context(), db.scoped(scope_of(scope, own)):
+        newest_first = AuditQuery(limit=200, **filters)  # type: ignore[arg-type]  # of a table
+        cursor = search.list_events(db.session, newest_first).next_cursor
+        refuse_growing(replace(newest_first, limit=PAGE, cursor=_again(newest_first, cursor)))
+
+
+def _again(query: AuditQuery, cursor: str | None) -> str | None:
+    """The cursor of a page far behind the first."""
+    for _ in range(20):
+        cursor = search.list_events(db.session, replace(query, cursor=cursor)).next_cursor
+    return cursor
+
+
+@pytest.mark.parametrize("filters", [{}, {"surface": "admin.*"}], ids=str)
+@pytest.mark.parametrize("scope", SCOPES)
+def test_total_is_exact_up_to_a_thousand_and_then_a_bound(
+    app: Flask, own: MadeTenant, scope: str, filters: dict[str, str]
+) -> None:
+    begins = OLDEST.occurred_at + timedelta(milliseconds=filling.RARE)
+    later = select(AuditEventRow.occurred_at).where(AuditEventRow.occurred_at >= begins)
+    with app.app_context(), db.scoped(scope_of(scope, own)):
+        moments = db.session.scalars(later.order_by(AuditEventRow.occurred_at).limit(1002)).all()
+        query = AuditQuery(begins=begins, ends=moments[1000], **filters)  # type: ignore[arg-type]  # of a table
+        exact = search.list_events(db.session, query)
+        more = search.list_events(db.session, replace(query, ends=moments[1001]))
+    assert (exact.total, exact.total_is_at_least) == (1000, None)
+    assert (more.total, more.total_is_at_least) == (None, 1000)
+
+
+@pytest.mark.parametrize("sort", ["-occurred_at", "occurred_at"])
+def test_pages_of_two_runs_show_every_event_once_and_in_order(
+    app: Flask, own: MadeTenant, sort: Literal["-occurred_at", "occurred_at"]
+) -> None:
+    """A tenant's own events and those at all tenants, of all surfaces under a prefix."""
+    ends = OLDEST.occurred_at + timedelta(milliseconds=2 * filling.RARE)
+    with app.app_context(), db.scoped(TenantScope(own.id)):
+        for surface in (None, "admin.*", "rarely.*"):
+            prefix = (surface or "*").removesuffix("*")
+            in_time = select(AuditEventRow.id).where(AuditEventRow.occurred_at < ends)
+            expected = [
+                *db.session.scalars(
+                    in_time.where(AuditEventRow.surface.startswith(prefix)).order_by(
+                        AuditEventRow.occurred_at, AuditEventRow.id
+                    )
+                )
+            ]
+            shown: list[UUID] = []
+            query = AuditQuery(limit=7, sort=sort, surface=surface, ends=ends)
+            while True:
+                page = search.list_events(db.session, query)
+                shown += [item.id for item in page.items]
+                if page.next_cursor is None:
+                    break
+                query = replace(query, cursor=page.next_cursor)
+            assert shown == (expected if sort == "occurred_at" else expected[::-1])
+            assert page.total == len(expected) > 7
