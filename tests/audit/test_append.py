@@ -32,7 +32,7 @@ from tests.audit.receipts import second_connection, wait_for
 from webapp.audit import append
 from webapp.audit.append import Received
 from webapp.audit.event import AuditEvent, dump_event, event_mac
-from webapp.audit.models import AuditEventRow
+from webapp.audit.models import AuditEventRow, QuarantineRow
 from webapp.db.session import ScopedSession
 
 PATIENCE = 120
@@ -362,3 +362,73 @@ def test_no_other_scope_can_read_the_quarantine(app: Flask) -> None:
         session.execute(text("select digest from audit_quarantine"))
     with ledger_session(app) as session, pytest.raises(ProgrammingError, match="denied"):
         session.execute(text("select delivery from audit_quarantine"))
+
+
+def fill(app: Flask, *, authentic: bool, rows: int = 0, size: int = 0) -> None:
+    """Put rows into quarantine, and a last one that has the rest of `size`."""
+    sizes = [0] * rows + [size] * bool(size)
+    with owner_connection(app) as owner:
+        owner.execute(
+            text(
+                "insert into audit_quarantine (digest, problem, delivery, authentic, size)"
+                " select sha256(gen_random_uuid()::text::bytea), 'filled', '', :authentic, size"
+                " from unnest(cast(:sizes as integer[])) size"
+            ),
+            {"authentic": authentic, "sizes": sizes},
+        )
+
+
+@pytest.fixture
+def _empty_quarantine(app: Flask) -> Iterator[None]:
+    with owner_connection(app) as owner:
+        owner.execute(text("delete from audit_quarantine"))
+    yield
+    with owner_connection(app) as owner:
+        owner.execute(text("delete from audit_quarantine"))
+
+
+@pytest.mark.usefixtures("_empty_quarantine")
+def test_quarantine_has_room_for_so_many_rows(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(append, "QUARANTINE_ROWS", 10)
+    fill(app, authentic=False, rows=8)
+    received = deliver(app, [uuid4().hex for _ in range(5)])
+    assert (len(received.quarantined), received.discarded) == (5, 3)
+    before = append.DISCARDED._value.get()
+    append.count_received(received)
+    assert append.DISCARDED._value.get() == before + 3
+    assert deliver(app, [uuid4().hex]).discarded == 1
+
+
+@pytest.mark.usefixtures("_empty_quarantine")
+def test_quarantine_has_room_for_so_many_bytes(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(append, "QUARANTINE_BYTES", 3 * append.QUARANTINED_BYTES)
+    long = ["x" * append.QUARANTINED_BYTES + uuid4().hex for _ in range(4)]
+    assert deliver(app, long).discarded == 1
+    with owner_connection(app) as owner:
+        sizes = select(
+            func.max(func.octet_length(QuarantineRow.delivery)), func.min(QuarantineRow.size)
+        )
+        kept, size = owner.execute(sizes).one()
+    assert kept == append.QUARANTINED_BYTES
+    assert size == len(orjson.dumps(long[0]))
+
+
+@pytest.mark.usefixtures("_empty_quarantine")
+def test_strangers_garbage_takes_no_room_from_sealed_events(app: Flask, poison: AuditEvent) -> None:
+    fill(app, authentic=False, rows=append.QUARANTINE_ROWS)
+    received = deliver(app, [*seal(app, poison), uuid4().hex])
+    assert (len(received.quarantined), received.discarded) == (2, 1)
+    with owner_connection(app) as owner:
+        authentic = select(func.count()).where(QuarantineRow.authentic)
+        assert owner.scalar(authentic) == 1
+
+
+def test_message_that_could_not_be_opened_is_kept(app: Flask) -> None:
+    message = uuid4().bytes
+    with ledger_session(app) as session:
+        received = append.set_aside(session, "the MAC does not match", message)
+        session.commit()
+    assert (received.appended, len(received.quarantined), received.discarded) == (0, 1, 0)
+    with owner_connection(app) as owner:
+        query = select(QuarantineRow.problem).where(QuarantineRow.delivery == message)
+        assert owner.scalar(query) == "the MAC does not match"

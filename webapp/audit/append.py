@@ -39,6 +39,17 @@ QUARANTINED = Counter(
     "sightline_audit_quarantined_total",
     "Items that were no valid event, or that the ledger refused.",
 )
+DISCARDED = Counter(
+    "sightline_audit_discarded_total", "Refused items for which quarantine had no room."
+)
+
+QUARANTINE_ROWS = 5_000
+QUARANTINE_BYTES = 32 * 2**20
+"""What quarantine has room for: of items under a valid MAC, and as much again of all others. So
+whoever fills it with the latter crowds none of the former out."""
+
+QUARANTINED_BYTES = 2**16
+"""Bytes that are kept of one item."""
 
 AHEAD = 2
 """Months whose partitions are made before they begin."""
@@ -48,6 +59,9 @@ OWN_JOURNAL = row_security.OWN_JOURNAL
 
 _OWN_JOURNAL_LOCK = 0x5167711E
 """The advisory lock that is held while events are appended to OWN_JOURNAL."""
+
+_QUARANTINE_LOCK = 0x5167711F
+"""The advisory lock that is held while items are put into quarantine, so that all see its size."""
 
 _LIMIT_EXCEEDED = "54"
 """The SQLSTATE class of a row that exceeds one of PostgreSQL's limits."""
@@ -62,6 +76,8 @@ _COMMITTED = select(func.string_agg(cast(AuditEventRow.id, Text), literal(",")))
 class Quarantined:
     problem: str
     delivery: bytes
+    authentic: bool = False
+    """Whether it came under a valid MAC."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +87,8 @@ class Received:
     appended: int
     duplicates: int
     quarantined: tuple[Quarantined, ...]
+    discarded: int = 0
+    """How many of those quarantine had no room for."""
 
 
 def receive(session: Session, delivery: object, key: bytes) -> Received:
@@ -89,8 +107,14 @@ def receive(session: Session, delivery: object, key: bytes) -> Received:
         _raise_unless_unfit(error)
         appended, unfit = _append_each(session, events)
     duplicates = len(events) - len(unfit) - appended
-    _quarantine(session, [*refused, *unfit])
-    return Received(appended, duplicates, (*refused, *unfit))
+    discarded = _quarantine(session, [*refused, *unfit])
+    return Received(appended, duplicates, (*refused, *unfit), discarded)
+
+
+def set_aside(session: Session, problem: str, message: bytes) -> Received:
+    """Put a message into quarantine that could not be opened. The caller goes on as above."""
+    item = Quarantined(problem, message)
+    return Received(0, 0, (item,), _quarantine(session, [item]))
 
 
 def append_own(session: Session, events: Sequence[AuditEvent]) -> None:
@@ -116,8 +140,11 @@ def count_received(received: Received) -> None:
     COMMITTED.inc(received.appended)
     DUPLICATES.inc(received.duplicates)
     QUARANTINED.inc(len(received.quarantined))
+    DISCARDED.inc(received.discarded)
     for item in received.quarantined:
         log.error("audit_event_quarantined", problem=item.problem)
+    if received.discarded:
+        log.critical("audit_quarantine_full", discarded=received.discarded)
 
 
 def find_committed(session: Session, ids: Sequence[str]) -> set[str]:
@@ -214,7 +241,7 @@ def _append_each(session: Session, events: Sequence[AuditEvent]) -> tuple[int, l
         except DBAPIError as error:
             _raise_unless_unfit(error)
             problem = f"the ledger refused it: {type(error).__name__}"
-            refused.append(Quarantined(problem, dump_event(event)))
+            refused.append(Quarantined(problem, dump_event(event), authentic=True))
     return appended, refused
 
 
@@ -225,15 +252,41 @@ def _raise_unless_unfit(error: DBAPIError) -> None:
         raise error
 
 
-def _quarantine(session: Session, refused: Iterable[Quarantined]) -> None:
-    """Keep what was refused, sorted by digest so that two deliveries cannot deadlock."""
-    for item in sorted(refused, key=lambda item: sha256(item.delivery).digest()):
-        values = {
-            "digest": sha256(item.delivery).digest(),
-            "problem": item.problem,
-            "delivery": item.delivery,
-        }
+def _quarantine(session: Session, refused: Sequence[Quarantined]) -> int:
+    """Keep what was refused while there is room, and return how many items had none."""
+    return sum(
+        _quarantine_some(session, [item for item in refused if item.authentic is authentic])
+        for authentic in (True, False)
+    )
+
+
+def _quarantine_some(session: Session, items: Sequence[Quarantined]) -> int:
+    """Keep items that share their room, and return how many of them had none."""
+    if not items:
+        return 0
+    session.execute(select(func.pg_advisory_xact_lock(_QUARANTINE_LOCK)))
+    kept = func.sum(func.least(QuarantineRow.size, QUARANTINED_BYTES))
+    sums = select(func.count(QuarantineRow.digest), func.coalesce(kept, 0))
+    rows, size = session.execute(sums.where(QuarantineRow.authentic.is_(items[0].authentic))).one()
+    fitting = []
+    for item in items:
+        delivery = item.delivery[:QUARANTINED_BYTES]
+        if rows < QUARANTINE_ROWS and size + len(delivery) <= QUARANTINE_BYTES:
+            rows, size = rows + 1, size + len(delivery)
+            fitting.append((item, delivery))
+    if fitting:
+        values = [
+            {
+                "digest": sha256(item.delivery).digest(),
+                "problem": item.problem,
+                "authentic": item.authentic,
+                "size": len(item.delivery),
+                "delivery": delivery,
+            }
+            for item, delivery in fitting
+        ]
         session.execute(insert(QuarantineRow).values(values).on_conflict_do_nothing())
+    return len(items) - len(fitting)
 
 
 def _bytes(item: object) -> bytes:

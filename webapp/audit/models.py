@@ -87,7 +87,11 @@ class AuditEventRow(Base):
 
 
 class QuarantineRow(Base):
-    """A delivery that was no valid event, or that the ledger refused, for a person to examine."""
+    """A delivery that was no valid event, or that the ledger refused, for a person to examine.
+
+    The table has room for so many rows and bytes only, apart for what came under a valid MAC and
+    for what anybody may have sent.
+    """
 
     __tablename__ = "audit_quarantine"
 
@@ -97,4 +101,9 @@ class QuarantineRow(Base):
         Timestamp, server_default=text("clock_timestamp()")
     )
     problem: Mapped[str] = mapped_column(Text)
+    authentic: Mapped[bool] = mapped_column(server_default=text("false"))
+    """Whether a process of Sightline has sealed it."""
+    size: Mapped[int] = mapped_column(server_default=text("0"))
+    """Bytes of the whole delivery."""
     delivery: Mapped[bytes] = mapped_column(LargeBinary)
+    """Its beginning."""
