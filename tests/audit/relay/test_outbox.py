@@ -10,7 +10,7 @@ import pytest
 from tests.audit.journal.journals import MAX_BYTES
 from webapp.audit.journal.file import create
 from webapp.audit.journal.reader import Row
-from webapp.audit.relay.outbox import AHEAD, BATCH, RESEND, RESEND_MAX, Outbox
+from webapp.audit.relay.outbox import AHEAD, BATCH, BATCH_BYTES, RESEND, RESEND_MAX, Outbox
 
 
 @pytest.fixture
@@ -85,3 +85,32 @@ def test_every_sent_event_is_asked_about_even_if_none_is_committed(
     assert len(queried) == AHEAD
     box.ask(lambda ids: set(ids))
     assert len(box.take(0.0)) == BATCH
+
+
+def test_batch_has_so_many_bytes_and_one_event_at_least(tmp_path: Path) -> None:
+    file = create(tmp_path, uuid4(), MAX_BYTES)
+    sizes = [BATCH_BYTES // 2, BATCH_BYTES // 2, 1, BATCH_BYTES + 1, 1]
+    rows = [Row(n, str(uuid4()), True, b"e" * size, "") for n, size in enumerate(sizes, 1)]
+    file.write(rows, durable=False)
+    box = Outbox(file, file.forget_now)
+    sent = []
+    while rows := box.take(0.0):
+        sent.append(places(rows))
+        box.note_sent(rows, 0.0)
+    assert sent == [[1, 2], [3], [4], [5]]
+    file.close()
+
+
+def test_due_events_beyond_one_batch_are_sent_by_the_next(tmp_path: Path) -> None:
+    file = create(tmp_path, uuid4(), MAX_BYTES)
+    for place in range(1, 5):
+        file.write([Row(place, str(uuid4()), True, b"e" * BATCH_BYTES, "")], durable=False)
+    box = Outbox(file, file.forget_now)
+    while rows := box.take(0.0):
+        box.note_sent(rows, 0.0)
+    again = []
+    while rows := box.take(RESEND):
+        again.append(places(rows))
+        box.note_sent(rows, RESEND)
+    assert again == [[1], [2], [3], [4]]
+    file.close()

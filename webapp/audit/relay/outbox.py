@@ -8,6 +8,9 @@ from webapp.audit.journal.reader import JournalReader, Row
 BATCH = 500
 """Events in one task."""
 
+BATCH_BYTES = 2**21
+"""Bytes of events in one task, roughly. A single event may have more."""
+
 AHEAD = 10_000
 """The most events of one file that may be sent and not known to be committed."""
 
@@ -61,15 +64,19 @@ class Outbox:
         while due := _take(batch for batch in self._sent if batch.again_at <= now):
             if rows := self.file.read([place for batch in due for place in batch.ids]):
                 self._taken = due
-                return rows
+                return _within_bytes(rows)
             self._remove(due)  # the rows are gone from the file
         self._taken = []
-        return self.file.read_finalized(self._last, min(BATCH, AHEAD - _count(self._sent)))
+        limit = min(BATCH, AHEAD - _count(self._sent))
+        return _within_bytes(self.file.read_finalized(self._last, limit))
 
     def note_sent(self, rows: Sequence[Row], now: float) -> None:
         """Note that the rows which `take` returned last were sent."""
         ids = {row.place: row.id for row in rows}
         self._remove(self._taken)
+        # What did not fit into the same task is still due.
+        sent = set(ids.values())
+        self._sent[:0] = [left for batch in self._taken if (left := batch.without(sent)).ids]
         waited = max((batch.wait for batch in self._taken), default=RESEND / 2)
         wait = min(2 * waited, RESEND_MAX)
         self._sent.append(_Batch(ids, now + wait, wait))
@@ -95,6 +102,23 @@ class Outbox:
 
     def _remove(self, batches: Sequence[_Batch]) -> None:
         self._sent = [batch for batch in self._sent if batch not in batches]
+
+
+def is_full(rows: Sequence[Row]) -> bool:
+    """Whether more rows may wait that did not fit into the same task."""
+    return len(rows) == BATCH or sum(len(row.event) for row in rows) > BATCH_BYTES // 2
+
+
+def _within_bytes(rows: Sequence[Row]) -> list[Row]:
+    """Return the first rows, with at most BATCH_BYTES together, but at least one row."""
+    taken: list[Row] = []
+    size = 0
+    for row in rows:
+        size += len(row.event)
+        if taken and size > BATCH_BYTES:
+            break
+        taken.append(row)
+    return taken
 
 
 def _take(batches: Iterable[_Batch], limit: int = BATCH) -> list[_Batch]:

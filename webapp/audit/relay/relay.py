@@ -21,7 +21,7 @@ from webapp.audit.forking import after_fork
 from webapp.audit.journal.file import JournalFile, Locked, adopt, list_files
 from webapp.audit.journal.reader import JournalReader
 from webapp.audit.journal.service import Journal
-from webapp.audit.relay.outbox import BATCH, FindCommitted, Outbox
+from webapp.audit.relay.outbox import FindCommitted, Outbox, is_full
 
 ASK = 0.5
 """Seconds between two queries to the ledger."""
@@ -203,7 +203,7 @@ class Relay:
             self._send([(row.event.decode(errors="replace"), row.mac) for row in rows])
             SENT.inc(len(rows))
             box.note_sent(rows, now)
-        self._has_more |= len(rows) == BATCH
+        self._has_more |= is_full(rows)
 
     def _ask(self, _: float) -> None:
         self._each(lambda box: box.ask(self._find_committed))
