@@ -1,6 +1,6 @@
 """The task that ends grants and requests."""
 
-from celery import Task, shared_task
+from celery import shared_task
 
 from webapp.audit.operation import origin
 from webapp.db.scopes import MaintenanceScope
@@ -8,10 +8,10 @@ from webapp.extensions import db
 from webapp.grants import expiry
 
 
-@shared_task(name="grants.expire", bind=True, ignore_result=True)
-def expire(self: "Task[[], None]") -> None:
+@shared_task(name="grants.expire", ignore_result=True)
+def expire() -> None:
     """End grants and requests whose time is over; record and announce each end once."""
-    request = origin("TASK", "grants.expire", str(self.request.id))
+    request = origin("TASK", "grants.expire")  # with an id of its own: who sent it is not recorded
     with db.scoped(MaintenanceScope()):
         while expiry.expire_over(request):
             db.session.commit()

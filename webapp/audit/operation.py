@@ -29,11 +29,9 @@ OPERATOR = Actor(email="operator", id=_NO_USER, roles=(), token_id=None)
 ALL_TENANTS_TARGET = EventScope(kind="global", tenant=None, tenant_id=None)
 
 
-def origin(method: str, path: str, request_id: str | None = None) -> EventRequest:
+def origin(method: str, path: str) -> EventRequest:
     """Return the request of an event that had none: `CLI` and a command, or `TASK` and a task."""
-    return EventRequest(
-        id=request_id or uuid4().hex, ip=None, method=method, path=path, user_agent=None
-    )
+    return EventRequest(id=uuid4().hex, ip=None, method=method, path=path, user_agent=None)
 
 
 def change(

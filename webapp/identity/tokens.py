@@ -7,13 +7,13 @@ A verified token is cached in the process together with the generation of all id
 import hashlib
 import secrets
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import cast
 from uuid import UUID
 
 from celery import Celery
 from flask import Flask, Request, current_app
-from sqlalchemy import select, update
+from sqlalchemy import func, literal, select, update
 from sqlalchemy.orm import Session
 
 from webapp.caching import read_generations
@@ -26,6 +26,9 @@ from webapp.identity.models import ApiToken, PrincipalRow
 from webapp.identity.principal import Principal
 
 TOKEN_PREFIX = "slt_"  # noqa: S105 - the public prefix that every token has
+
+MAX_SKEW = timedelta(minutes=1)
+"""How far a host's clock may be ahead of the database's, for a use of a token to be believed."""
 
 Expect = Callable[[Principal | None], Iterable[str]]
 """Guesses the cache tags that a request will need, so that they come in the same round trip as the
@@ -108,12 +111,17 @@ def _load(session: Session, token_hash: bytes) -> Principal:
 
 
 def touch(token_id: UUID, used_at: datetime) -> None:
-    """Store the last use. It never moves back, although reports may arrive out of order."""
+    """Store the last use. It never moves back, although reports may arrive out of order.
+
+    A use in the future, by the database's clock, is not believed.
+    """
+    now = func.clock_timestamp()
     db.session.execute(
         update(ApiToken)
         .where(
             ApiToken.id == token_id,
             ApiToken.last_used_at.is_(None) | (ApiToken.last_used_at < used_at),
+            literal(used_at) <= now + MAX_SKEW,
         )
-        .values(last_used_at=used_at)
+        .values(last_used_at=func.least(used_at, now))
     )
