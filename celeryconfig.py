@@ -1,14 +1,8 @@
-"""Celery's configuration. The broker's address comes from the settings."""
+"""Celery's configuration. The broker's address and the tasks' key come from the settings."""
 
 from celery.schedules import crontab
 from kombu import Exchange, Queue
 
-from webapp.worker.serialization import SERIALIZER
-
-task_serializer = SERIALIZER
-accept_content = [SERIALIZER]
-# The events of a batch have much in common: compressed, it is a tenth as long and sent sooner.
-task_compression = "zstd"
 task_ignore_result = True
 
 # A task of a killed worker is delivered again: every task is idempotent.
@@ -26,6 +20,7 @@ task_publish_retry = False
 
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
+worker_consumer = "webapp.worker.consumer:SealedConsumer"
 worker_hijack_root_logger = False
 worker_send_task_events = False
 worker_enable_remote_control = False

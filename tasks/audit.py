@@ -1,22 +1,17 @@
 """Tasks that commit audit events, and that make the ledger's partitions."""
 
+from base64 import b64decode
 from datetime import UTC, datetime
-from time import sleep
 
-import structlog
-from celery import shared_task
-from celery.exceptions import Reject
+from celery import Task, shared_task
 
 from webapp.audit import append
 from webapp.audit.relay.pipeline import COMMIT_TASK
 from webapp.db.scopes import LedgerScope
 from webapp.extensions import db
 from webapp.settings import current_settings
-
-PAUSE = 1.0
-"""Seconds before a delivery that could not be committed is put back into its queue."""
-
-log = structlog.get_logger()
+from webapp.worker.consumer import ASIDE_TASK
+from webapp.worker.delivery import put_back
 
 
 @shared_task(name=COMMIT_TASK, acks_late=True, ignore_result=True)
@@ -24,18 +19,23 @@ def commit(delivery: object) -> None:
     """Commit a delivery's events to the ledger; events that it has already stay as they are.
 
     After any error the delivery is put back into its queue, and is tried again without end.
-    Celery's own retry would send a copy and drop this delivery, even where the copy is lost.
     """
-    try:
-        with db.scoped(LedgerScope()):
-            received = append.receive(
-                db.session, delivery, current_settings().audit_mac_key.encode()
-            )
-            db.session.commit()
-    except Exception as error:
-        log.error("audit_commit_put_back", exc_info=error)
-        sleep(PAUSE)
-        raise Reject(type(error).__name__, requeue=True) from error
+    with put_back("audit_commit_put_back"), db.scoped(LedgerScope()):
+        received = append.receive(db.session, delivery, current_settings().audit_mac_key.encode())
+        db.session.commit()
+    append.count_received(received)
+
+
+@shared_task(name=ASIDE_TASK, bind=True, acks_late=True, ignore_result=True)
+def set_aside(self: "Task[[str, str], None]", problem: str, message: str) -> None:
+    """Put into quarantine what the broker held and no process of Sightline has sent, in base64.
+
+    After an error it is put back once: it must not keep a worker busy without end.
+    """
+    again = not (self.request.delivery_info or {}).get("redelivered")
+    with put_back("audit_set_aside_failed", again=again), db.scoped(LedgerScope()):
+        received = append.set_aside(db.session, problem, b64decode(message))
+        db.session.commit()
     append.count_received(received)
 
 

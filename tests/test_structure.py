@@ -24,7 +24,6 @@ PRODUCT = ("webapp", "tasks")
 NAMELESS = {"utils", "util", "helpers", "helper", "common", "manager", "managers", "misc"}
 
 ENTRANCES = {
-    "webapp.worker.serialization": "imported by celeryconfig.py",
     "webapp.worker.delivery": "named by the tasks' class in webapp.worker.celery_app",
     "webapp": "imported by wsgi.py",
     "tasks": "imported by wsgi.py",

@@ -54,7 +54,7 @@ class Settings:
     env: Environment
     home: Path
     secret_key: str
-    """Keys cursors and cache envelopes (each through a derived key)."""
+    """Keys cursors, cache envelopes and tasks (each through a derived key)."""
     audit_mac_key: str
     """Keys the MAC that an audit event carries from the web process to the ledger."""
     database_url: str

@@ -6,6 +6,9 @@ from celery import Celery, Task
 from flask import Flask
 
 from webapp.settings import Settings
+from webapp.worker import consumer, redis_transport
+from webapp.worker.messages import SealedMessages
+from webapp.worker.serialization import register_serializer
 
 
 def init_app(app: Flask) -> None:
@@ -19,9 +22,16 @@ def init_app(app: Flask) -> None:
             with app.app_context():
                 return self.run(*args, **kwargs)
 
-    celery = Celery(app.name, task_cls=ContextTask, set_as_current=False)
+    consumer.refuse_compression()
+    redis_transport.use_for_redis()
+    celery = Celery(app.name, task_cls=ContextTask, amqp=SealedMessages, set_as_current=False)
     celery.config_from_object("celeryconfig")
-    celery.conf.update(broker_url=settings.celery_broker_url)
+    serializer = register_serializer(settings.secret_key)
+    celery.conf.update(
+        broker_url=settings.celery_broker_url,
+        task_serializer=serializer,
+        accept_content=[serializer],
+    )
     if settings.celery_broker_url.startswith("redis"):
         celery.conf.broker_transport_options = {
             "socket_timeout": settings.audit_timeout,

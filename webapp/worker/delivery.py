@@ -1,7 +1,32 @@
-"""A task's delivery that frees its prefetch slot even when its acknowledgement fails."""
+"""A task's delivery: it frees its prefetch slot in any case, and is put back after an error."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import sleep
+
+import structlog
+from celery.exceptions import Reject
 from celery.worker.request import Request
 from kombu.transport.virtual import QoS
+
+PAUSE = 1.0
+"""Seconds before a delivery whose task failed is put back into its queue."""
+
+log = structlog.get_logger()
+
+
+@contextmanager
+def put_back(event: str, *, again: bool = True) -> Iterator[None]:
+    """Log an error as `event`, and put the delivery back into its queue if it is to come `again`.
+
+    Celery's own retry would send a copy and drop this delivery, even where the copy is lost.
+    """
+    try:
+        yield
+    except Exception as error:
+        log.error(event, exc_info=error)
+        sleep(PAUSE)
+        raise Reject(type(error).__name__, requeue=again) from error
 
 
 class Delivery(Request):
