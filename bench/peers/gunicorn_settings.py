@@ -7,7 +7,7 @@ from pathlib import Path
 _product = runpy.run_path(str(Path(__file__).parents[2] / "gunicorn.conf.py"))
 
 bind = f"127.0.0.1:{os.environ['PORT']}"
-worker_class = _product["worker_class"]
+worker_class = "gthread"
 workers = _product["workers"]
 threads = _product["threads"]
 keepalive = _product["keepalive"]
