@@ -113,6 +113,13 @@ def surfaces_covering(surface: str) -> tuple[str, ...]:
     return (surface, *(f"{prefix}.*" for prefix in prefixes), "*")
 
 
+def count_conditions(rule: Rule) -> int:
+    """The number of entries of the rule's lists."""
+    subjects = rule.subjects
+    lists = (subjects.roles, subjects.users, rule.surfaces, rule.reasons, rule.windows)
+    return sum(map(len, lists)) + len(rule.networks)
+
+
 KIND = "rules"
 """The prefix of the cache tags of rules."""
 
@@ -120,6 +127,10 @@ ALL_RULES_TAG = f"{KIND}:global"
 """The cache tag that every change of a rule invalidates."""
 
 
+TENANT_TAGS = f"{KIND}:tenant:"
+"""The prefix of the cache tags of tenants' rules, before the tenant's id."""
+
+
 def owner_tag(tenant_id: UUID | None) -> str:
     """The cache tag that every change of this owner's rules invalidates."""
-    return f"{KIND}:tenant:{tenant_id}" if tenant_id else f"{KIND}:platform"
+    return f"{TENANT_TAGS}{tenant_id}" if tenant_id else f"{KIND}:platform"

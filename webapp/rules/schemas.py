@@ -32,7 +32,9 @@ from webapp.rules.rule import (
 from webapp.scope.headers import REASON_CODES
 from webapp.scope.schemas import SLUG, SURFACES
 
-MAX_ENTRIES = 100
+MAX_ENTRIES = 20
+"""How many entries a client may write into each list of a rule. Older rules may have more."""
+
 APPROVER_ROLES = (*STAFF_ROLES, "admin")
 """Roles that a rule may name as approvers. All of them can see requests for grants."""
 

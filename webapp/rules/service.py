@@ -26,6 +26,7 @@ from webapp.rules.engine.templates import Unreadable
 from webapp.rules.lockout import refuse_lockout
 from webapp.rules.mapping import rule_of, version_of
 from webapp.rules.models import NAME_IS_UNIQUE, RuleRow, RuleVersionRow
+from webapp.rules.quotas import within_quotas
 from webapp.rules.rule import (
     ALL_RULES_TAG,
     KIND,
@@ -98,14 +99,15 @@ def create_rule(scope: Scope, draft: Mapping[str, Any], by: str) -> Rule:
     """Add a rule.
 
     In a tenant's scope it belongs to that tenant. In the global scope it belongs to the tenant that
-    the draft names, or to the platform.
+    the draft names, or to the platform. Raises `Conflict` above a quota.
     """
     tenant_id, tenant = _owner(scope, draft)
     now = datetime.now(UTC)
     row = RuleRow(id=uuid7(), tenant_id=tenant_id, version=1, created_at=now, created_by=by)
     _write(row, draft)
-    db.session.add(row)
-    return _record(row, tenant, "created", by, now)
+    with within_quotas(tenant_id):
+        db.session.add(row)
+        return _record(row, tenant, "created", by, now)
 
 
 def update_rule(
@@ -114,15 +116,16 @@ def update_rule(
     """Change fields of a rule.
 
     `check` gets the current version, and raises to refuse the change. If nothing changes, no
-    version is stored.
+    version is stored. Raises `Conflict` above a quota.
     """
     row, tenant = _find(_one(rule_id).with_for_update(of=RuleRow))
     check(row.version)
-    _write(row, changes)
-    if not db.session.is_modified(row):
-        return rule_of(row, tenant)
-    row.version += 1
-    return _record(row, tenant, "updated", by, datetime.now(UTC))
+    with within_quotas(row.tenant_id):
+        _write(row, changes)
+        if not db.session.is_modified(row):
+            return rule_of(row, tenant)
+        row.version += 1
+        return _record(row, tenant, "updated", by, datetime.now(UTC))
 
 
 def delete_rule(rule_id: UUID, check: Callable[[int], None], by: str) -> None:

@@ -132,7 +132,7 @@ def read_file(text: str) -> RuleFile:
     if "platform" in found:
         owners[None] = found["platform"]
     entries = tuple(
-        RuleFileEntry(tenant, f"{_place_of(tenant)}[{number}]", draft)
+        RuleFileEntry(tenant, f"{place_of(tenant)}[{number}]", draft)
         for tenant, drafts in owners.items()
         for number, draft in enumerate(drafts)
     )
@@ -238,5 +238,6 @@ def _problems(messages: Any, path: str = "") -> Iterator[str]:
         yield f"{path or 'the file'}: {text}"
 
 
-def _place_of(tenant: str | None) -> str:
+def place_of(tenant: str | None) -> str:
+    """The path to an owner's rules in a file."""
     return "platform" if tenant is None else f"tenants.{tenant}"

@@ -3,12 +3,13 @@
 Functions here run in the session's scope and do not commit.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
+from uuid import UUID
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import Row, func, or_, select
 
 from webapp.db.scopes import Scope
 from webapp.extensions import db
@@ -19,11 +20,13 @@ from webapp.rules.files.format import (
     BadFile,
     RuleFile,
     RuleFileEntry,
+    place_of,
     wire_of,
     wire_of_draft,
 )
 from webapp.rules.mapping import candidate_of
 from webapp.rules.models import RuleRow
+from webapp.rules.quotas import within_quotas
 from webapp.rules.rule import Rule
 
 Kind = Literal["created", "changed", "deleted"]
@@ -152,9 +155,26 @@ def carry_out(scope: Scope, plan: Plan, by: str) -> None:
     """Carry out a whole plan, or raise.
 
     Raises `BadFile` if a change is refused, and `Stale` if a rule has changed since the plan was
-    made. Rules are deleted last, so that their replacements exist before.
+    made. Rules are deleted last, so that their replacements exist before. So a tenant's quotas are
+    checked once, after all changes.
     """
     _lock(plan)
+    with ExitStack() as quotas:
+        for tenant_id, slug in _find_tenants(plan):
+            quotas.enter_context(_errors_at(place_of(slug)))
+            quotas.enter_context(within_quotas(tenant_id))
+        _carry_out(scope, plan, by)
+
+
+def _find_tenants(plan: Plan) -> Sequence[Row[UUID, str]]:
+    """The ids and slugs of the tenants whose rules a plan changes."""
+    slugs = {step.tenant for step in plan.steps if step.tenant is not None}
+    return db.session.execute(
+        select(Tenant.id, Tenant.slug).where(Tenant.slug.in_(slugs)).order_by(Tenant.id)
+    ).all()
+
+
+def _carry_out(scope: Scope, plan: Plan, by: str) -> None:
     for creation in plan.creations:
         entry = creation.entry
         with _errors_at(entry.place):
