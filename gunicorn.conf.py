@@ -53,9 +53,11 @@ def on_starting(server: Arbiter) -> None:
 def post_worker_init(worker: Worker) -> None:
     from webapp.audit.relay import pipeline
     from webapp.observability import request_log
+    from webapp.rules import rule_sets
 
     pipeline.start(worker.app.callable)
     request_log.note_in_background(worker.app.callable)
+    rule_sets.prepare_in_background(worker.app.callable)
 
 
 def worker_exit(_: Arbiter, worker: Worker) -> None:

@@ -16,6 +16,7 @@ from webapp.caching.generation_cache import GenerationCache
 from webapp.caching.invalidation import invalidate
 from webapp.caching.models import CacheGeneration
 from webapp.caching.result import Cached, CacheOutcome, WrongScope
+from webapp.caching.single_flight import SingleFlight
 from webapp.caching.state import current_caching, init_app
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Cached",
     "CachedFunction",
     "GenerationCache",
+    "SingleFlight",
     "WrongScope",
     "cache_result",
     "init_app",

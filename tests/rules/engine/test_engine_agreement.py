@@ -1,8 +1,10 @@
 """Agreement of the engine with the reference, for any drawn rules and accesses, and over time."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from math import inf
 
 import pytest
 from hypothesis import HealthCheck, event, given, settings
@@ -18,8 +20,16 @@ from tests.rules.engine.reference import (
 )
 from tests.rules.engine.strategies import TENANTS, Question, candidates, questions
 from webapp.rules.engine import cedar
-from webapp.rules.engine.evaluate import Candidate, decide, prepare, valid_until
+from webapp.rules.engine.evaluate import (
+    Candidate,
+    RuleSet,
+    combine,
+    decide,
+    prepare,
+    valid_until,
+)
 from webapp.rules.engine.request import AuthorizationRequest
+from webapp.rules.narrowing import prepare_by_tenant
 from webapp.rules.rule import Day, Rule, Window
 
 pytestmark = pytest.mark.slow
@@ -46,6 +56,23 @@ networks = st.one_of(
 )
 
 
+Way = Callable[[list[Candidate]], RuleSet]
+
+
+def prepare_one_by_one(rules: list[Candidate]) -> RuleSet:
+    return combine(prepare([candidate]) for candidate in rules)
+
+
+def prepare_in_groups(rules: list[Candidate]) -> RuleSet:
+    """Prepare as accesses to all tenants do. The platform's rules are in batches."""
+    platform = [candidate for candidate in rules if candidate.tenant_id is None]
+    return combine([prepare(platform, inf), prepare_by_tenant(rules)])
+
+
+WAYS: tuple[Way, ...] = (prepare, prepare_one_by_one, prepare_in_groups)
+"""The ways to prepare rules, which all decide the same."""
+
+
 def thoroughly(examples: int) -> settings:
     return settings(
         max_examples=examples,
@@ -55,13 +82,15 @@ def thoroughly(examples: int) -> settings:
 
 
 @thoroughly(2000)
-@given(platform_rules, tenant_rules, st.lists(questions, min_size=4, max_size=4))
+@given(
+    platform_rules, tenant_rules, st.lists(questions, min_size=4, max_size=4), st.sampled_from(WAYS)
+)
 def test_engine_decides_any_access_as_the_reference_does(
-    platform: list[Candidate], tenants: list[Candidate], asked: list[Question]
+    platform: list[Candidate], tenants: list[Candidate], asked: list[Question], way: Way
 ) -> None:
     for everywhere in (True, False):
         narrowing = [c for c in tenants if everywhere or c.tenant_id == ACME]
-        sets = prepare(platform), prepare(narrowing)
+        sets = way(platform), way(narrowing)
         for question in asked:
             verdict = decide(
                 *sets,

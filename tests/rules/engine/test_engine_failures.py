@@ -94,7 +94,8 @@ def test_rule_that_cedar_refuses_denies_while_the_others_are_evaluated() -> None
 
 def _without_clocks(rules: RuleSet) -> RuleSet:
     """A rule set whose requests lack the clocks that its rules read."""
-    return replace(rules, _prepared=replace(rules._prepared, zones=()))
+    batches = (replace(b, prepared=replace(b.prepared, zones=())) for b in rules.batches)
+    return replace(rules, batches=tuple(batches))
 
 
 def test_evaluation_error_denies() -> None:

@@ -4,7 +4,7 @@ The schema says what policies may read. A set holds each template once, and a li
 of a rule. Each request adds the principal, the surface and the local times.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import blake2b
@@ -54,6 +54,9 @@ action "access" appliesTo {
   }
 };
 """
+RELEASE_FROM = 100_000
+"""The length of a set from which other threads run while Cedar parses it."""
+
 SCHEMA: Final = cedarpy.Schema.from_str(SCHEMA_TEXT)
 
 
@@ -99,13 +102,17 @@ def prepare(rules: Sequence[Sequence[Policy]]) -> Prepared:
     every = [(place, policy) for place, policies in enumerate(rules) for policy in policies]
     names = {text: _name(text) for text in {policy.template for _, policy in every}}
     links = [
-        _link(names[policy.template], str(number), policy.subjects, policy.surfaces)
+        _link(names[policy.template], str(number), _name(policy.subjects), _name(policy.surfaces))
         for number, (_, policy) in enumerate(every)
     ]
     templates = {name: orjson.loads(text) for text, name in names.items()}
+    policies = _policy_set(templates, links)
+    entities = dumps(entities_of((policy for _, policy in every), name=_name))
+    # Getting the interpreter's lock back takes longer than parsing a small set.
+    release = len(policies) + len(entities) > RELEASE_FROM
     return Prepared(
-        policies=cedarpy.PolicySet.from_json_str(_policy_set(templates, links)),
-        entities=cedarpy.Entities.from_json_str(dumps(entities_of(p for _, p in every)), SCHEMA),
+        policies=cedarpy.PolicySet.from_json_str(policies, release_gil=release),
+        entities=cedarpy.Entities.from_json_str(entities, SCHEMA, release_gil=release),
         zones=tuple(sorted(set(chain.from_iterable(map(_zones, templates.values()))))),
         links=[(place, policy.part) for place, policy in every],
     )
@@ -155,17 +162,22 @@ def _ask(
     )
 
 
-def entities_of(policies: Iterable[Policy]) -> list[Json]:
-    """The entities that the policies refer to: subjects, surfaces and their members."""
+def entities_of(policies: Iterable[Policy], name: Callable[[str], str] = str) -> list[Json]:
+    """The entities that the policies refer to: subjects, surfaces and their members.
+
+    Each member repeats the name of its group. So a short `name` keeps large groups small.
+    """
+    every = list(policies)
     parents: dict[tuple[str, str], set[tuple[str, str]]] = {}
-    for policy in policies:
-        group = ("Subjects", policy.subjects)
+    for subjects in {policy.subjects for policy in every}:
+        group = ("Subjects", name(subjects))
         parents.setdefault(group, set())
-        for member in _members(policy.subjects):
+        for member in _members(subjects):
             parents.setdefault(member, set()).add(group)
-        group = ("Surfaces", policy.surfaces)
+    for surfaces in {policy.surfaces for policy in every}:
+        group = ("Surfaces", name(surfaces))
         parents.setdefault(group, set())
-        for pattern in orjson.loads(policy.surfaces):
+        for pattern in orjson.loads(surfaces):
             parents.setdefault(("Pattern", pattern), set()).add(group)
     return [_entity(kind, name, above) for (kind, name), above in sorted(parents.items())]
 
@@ -252,5 +264,5 @@ def _policy_set(templates: Json, links: list[Json]) -> str:
     return dumps({"templates": templates, "staticPolicies": {}, "templateLinks": links})
 
 
-def _name(template: str) -> str:
-    return blake2b(template.encode(), digest_size=16).hexdigest()
+def _name(text: str) -> str:
+    return blake2b(text.encode(), digest_size=16).hexdigest()

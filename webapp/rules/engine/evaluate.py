@@ -5,9 +5,12 @@ The platform's rules must allow the access; a tenant's rules can only narrow it.
 cannot be read or evaluated denies it too.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
+from time import thread_time
+from typing import NamedTuple
 from uuid import UUID
 
 from webapp.audit.event import Ruling
@@ -21,9 +24,14 @@ from webapp.rules.engine.templates import (
     Unreadable,
     policies_of,
 )
-from webapp.rules.rule import Rule
+from webapp.rules.rule import Rule, count_conditions
 
 MINUTE = timedelta(minutes=1)
+BATCH_SIZE = 400_000
+"""Characters of policies that are prepared in one call, before a budget is looked at again."""
+
+LINK_SIZE = 200
+"""Characters that a rule adds even if it shares all its texts with another one."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +100,29 @@ NOTHING = Evaluation(allowed=False, denying=(), approving=(), allowing=())
 
 
 @dataclass(frozen=True)
-class RuleSet:
-    """Rules, prepared for evaluation. Make one with `prepare`."""
+class Batch:
+    """Rules that Cedar evaluates in one call."""
 
     candidates: tuple[Candidate, ...]
-    unreadable: tuple[Candidate, ...]
-    _prepared: cedar.Prepared = field(repr=False)
+    prepared: cedar.Prepared = field(repr=False)
+
+
+@dataclass(frozen=True)
+class RuleSet:
+    """Rules, prepared for evaluation. Make one with `prepare`, or with `combine`."""
+
+    batches: tuple[Batch, ...] = ()
+    unreadable: tuple[Candidate, ...] = ()
+    """The rules that cannot be made into policies, and those that are not prepared. They deny."""
+    over_budget: tuple[Candidate, ...] = ()
+    """The rules among `unreadable` that would take too long to prepare."""
+    pending: bool = False
+    """Whether some of `unreadable` deny only until they are prepared, a moment later."""
+
+    @cached_property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """The rules that are evaluated."""
+        return tuple(candidate for batch in self.batches for candidate in batch.candidates)
 
     def evaluate(
         self,
@@ -112,23 +137,47 @@ class RuleSet:
         If a rule denies or requires an approval, `allowing` is empty; otherwise `denying` and
         `approving` are empty.
         """
-        if not self.candidates:
-            return replace(NOTHING, denying=self.unreadable, unreadable=self.unreadable)
-        response = cedar.ask(self._prepared, request, at, approved=approved, granted=granted)
         found: dict[Part, list[Candidate]] = {"deny": [], "approve": [], "permit": []}
-        for place, part in response.policies:
-            found[part].append(self.candidates[place])
+        permitted = failed = False
+        for batch in self.batches:
+            response = cedar.ask(batch.prepared, request, at, approved=approved, granted=granted)
+            permitted = permitted or response.allowed
+            failed = failed or bool(response.errors)
+            for place, part in response.policies:
+                found[part].append(batch.candidates[place])
+        # In Cedar any policy that forbids beats all that permit. So it does across batches.
+        forbidden = bool(found["deny"] or found["approve"])
         return Evaluation(
-            allowed=response.allowed and not response.errors and not self.unreadable,
+            allowed=permitted and not (forbidden or failed or self.unreadable),
             denying=(*_by_id(found["deny"]), *self.unreadable),
             approving=_by_id(found["approve"]),
-            allowing=_by_id(found["permit"]),
+            allowing=() if forbidden else _by_id(found["permit"]),
             unreadable=self.unreadable,
-            failed=bool(response.errors),
+            failed=failed,
+        )
+
+    def without(self, rule_id: UUID | None) -> "RuleSet":
+        """The set without a rule, of which only the rule's batch is prepared again.
+
+        Returns the same set if the rule is not in it.
+        """
+        if all(c.id != rule_id for c in (*self.candidates, *self.unreadable)):
+            return self
+        return combine(
+            [
+                *(_without(batch, rule_id) for batch in self.batches),
+                RuleSet(
+                    unreadable=tuple(c for c in self.unreadable if c.id != rule_id),
+                    over_budget=tuple(c for c in self.over_budget if c.id != rule_id),
+                    pending=self.pending,
+                ),
+            ]
         )
 
     def next_change(self, at: datetime) -> datetime | None:
         """When time alone may change the evaluation of these rules; `None`: never."""
+        if self.pending:
+            return at
         moments = []
         for rule in (candidate.rule for candidate in self.candidates):
             if rule is None:
@@ -139,17 +188,77 @@ class RuleSet:
         return min(moments, default=None)
 
 
-def prepare(candidates: Iterable[Candidate]) -> RuleSet:
+NO_RULES = RuleSet()
+
+
+def prepare(candidates: Iterable[Candidate], budget: float | None = None) -> RuleSet:
     """Prepare the enabled rules for evaluation.
 
-    Rules that cannot be made into policies are kept apart: they deny every access.
+    Rules that cannot be made into policies are kept apart: they deny every access. If preparation
+    takes more than `budget` seconds of CPU time, all rules deny. No single rule is interrupted.
     """
+    enabled = [c for c in candidates if c.rule is None or c.rule.enabled]
+    if budget is None:
+        return _prepare([_Draft(candidate, _policies(candidate)) for candidate in enabled])
+    began, sets = thread_time(), []
+    for batch in _batches(enabled):
+        if thread_time() - began > budget:
+            return RuleSet(unreadable=tuple(enabled), over_budget=tuple(enabled))
+        sets.append(_prepare(batch))
+    return combine(sets)
+
+
+def combine(sets: Iterable[RuleSet]) -> RuleSet:
+    """The rules of all the sets, evaluated as if they had been prepared together."""
+    every = tuple(sets)
+    return RuleSet(
+        batches=tuple(batch for s in every for batch in s.batches),
+        unreadable=tuple(candidate for s in every for candidate in s.unreadable),
+        over_budget=tuple(candidate for s in every for candidate in s.over_budget),
+        pending=any(s.pending for s in every),
+    )
+
+
+def _without(batch: Batch, rule_id: UUID | None) -> RuleSet:
+    others = [candidate for candidate in batch.candidates if candidate.id != rule_id]
+    return RuleSet((batch,)) if len(others) == len(batch.candidates) else prepare(others)
+
+
+def count_all_conditions(candidates: Iterable[Candidate]) -> int:
+    """The conditions of all the rules together."""
+    return sum(count_conditions(c.rule) for c in candidates if c.rule is not None)
+
+
+class _Draft(NamedTuple):
+    """A rule on its way into a batch, with its policies, or `None` if it has none."""
+
+    candidate: Candidate
+    policies: tuple[Policy, ...] | None
+
+
+def _batches(candidates: Iterable[Candidate]) -> Iterator[list[_Draft]]:
+    """Split rules into batches of about BATCH_SIZE, or of a single rule that is larger.
+
+    Texts that policies of a batch share count once, since Cedar reads them once.
+    """
+    batch: list[_Draft] = []
+    texts: set[str] = set()
+    for candidate in candidates:
+        policies = _policies(candidate)
+        batch.append(_Draft(candidate, policies))
+        for policy in policies or ():
+            texts |= {policy.template, policy.subjects, policy.surfaces}
+        if sum(map(len, texts)) + LINK_SIZE * len(batch) >= BATCH_SIZE:
+            yield batch
+            batch, texts = [], set()
+    if batch:
+        yield batch
+
+
+def _prepare(drafts: Iterable[_Draft]) -> RuleSet:
     readable: list[tuple[Candidate, tuple[Policy, ...]]] = []
     unreadable: list[Candidate] = []
-    for candidate in candidates:
-        if candidate.rule is not None and not candidate.rule.enabled:
-            continue
-        policies = _policies(candidate)
+    for candidate, policies in drafts:
         if policies is None:
             unreadable.append(candidate)
         else:
@@ -160,10 +269,8 @@ def prepare(candidates: Iterable[Candidate]) -> RuleSet:
         readable, refused = _sift(readable)
         unreadable += refused
         prepared = cedar.prepare([policies for _, policies in readable])
-    return RuleSet(tuple(candidate for candidate, _ in readable), tuple(unreadable), prepared)
-
-
-NO_RULES = prepare(())
+    batch = Batch(tuple(candidate for candidate, _ in readable), prepared)
+    return RuleSet((batch,) if readable else (), tuple(unreadable))
 
 
 def decide(

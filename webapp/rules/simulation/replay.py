@@ -14,6 +14,7 @@ from webapp.rules.engine.evaluate import (
     GrantMatch,
     RuleSet,
     Verdict,
+    combine,
     decide,
     find_no_grant,
     prepare,
@@ -58,11 +59,11 @@ class Proposal:
 
         Returns the same set if the change makes no difference there.
         """
-        current = (*rules.candidates, *rules.unreadable)
-        others = [candidate for candidate in current if candidate.id != self.replaces]
+        others = rules.without(self.replaces)
         if self.rule is not None and self._has_effect(self.rule, surface):
-            return prepare([*others, Candidate(self.rule.id, self.tenant_id, self.rule)])
-        return prepare(others) if len(others) < len(current) else rules
+            draft = prepare([Candidate(self.rule.id, self.tenant_id, self.rule)])
+            return combine([others, draft])
+        return others
 
     def _has_effect(self, rule: Rule, surface: str) -> bool:
         """Whether the rule can decide on a surface. A tenant's rule that allows never does."""

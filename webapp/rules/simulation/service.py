@@ -17,10 +17,10 @@ from webapp.rules.engine.evaluate import (
     Candidate,
     RuleSet,
     Verdict,
-    prepare,
 )
 from webapp.rules.engine.explanation import explain
 from webapp.rules.engine.request import AuthorizationRequest
+from webapp.rules.narrowing import prepare_within_budget
 from webapp.rules.rule import Rule
 from webapp.rules.rule_sets import ALL_TENANTS, PLATFORM, Owner, load_candidates, read_rules
 from webapp.rules.service import find_tenant, get_rule, slug_of
@@ -152,7 +152,7 @@ class _RuleReader:
             for candidate in load_candidates(ALL_TENANTS, surface):
                 by_tenant[candidate.tenant_id].append(candidate)
         candidates = self._others[surface].get(tenant_id)
-        return NO_RULES if candidates is None else prepare(candidates)
+        return NO_RULES if candidates is None else prepare_within_budget(candidates)
 
 
 def _owner(scope: Scope, old: Rule | None) -> str | None:
