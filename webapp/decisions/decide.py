@@ -13,6 +13,7 @@ from flask import Flask, current_app
 from prometheus_client import Counter
 
 from webapp.caching import GenerationCache, read_generations
+from webapp.decisions import over_budget
 from webapp.decisions.break_glass import use_break_glass
 from webapp.grants.active import holder_tag, read_active_grants
 from webapp.grants.grant import find_grant
@@ -78,6 +79,7 @@ class RulesDecider:
 
 def init_app(app: Flask) -> None:
     app.extensions[_EXTENSION] = GenerationCache()
+    over_budget.init_app(app)
 
 
 def authorization_request(
@@ -122,6 +124,7 @@ def decide_at(
     """
     platform, *others = [read_rules(owner, request.surface) for owner in owners_of(target)]
     tenants = others[0] if others else NO_RULES
+    over_budget.tell_tenants(tenants.over_budget, request.surface)
     verdict = decide(
         platform,
         tenants,
