@@ -12,11 +12,16 @@ from uuid import UUID
 from webapp.http.addresses import network
 from webapp.rules.engine.evaluate import Candidate
 from webapp.rules.engine.templates import BREAK_GLASS, Unreadable, policies_of
-from webapp.rules.rule import Rule, Window, surfaces_covering
+from webapp.rules.rule import Rule, Window, count_conditions, surfaces_covering
 from webapp.scope.headers import REASON_CODES
 
 Problem = Literal[
-    "unreadable", "unreachable", "contradictory", "never_matched", "connecting_address"
+    "unreadable",
+    "unreachable",
+    "contradictory",
+    "never_matched",
+    "above_quota",
+    "connecting_address",
 ]
 
 
@@ -89,6 +94,25 @@ def find_never_matched(
     for rule in rules:
         if rule.id not in matched:
             yield _found("never_matched", rule, f"it applied to no access of the last {days} days")
+
+
+def find_above_quota(
+    rules: Iterable[Rule], max_rules: int, max_conditions: int
+) -> Iterator[RuleFinding]:
+    """Find tenants whose rules are more, or have more conditions, than they may write today."""
+    by_tenant: defaultdict[str, list[Rule]] = defaultdict(list)
+    for rule in rules:
+        if rule.tenant is not None:
+            by_tenant[rule.tenant].append(rule)
+    for tenant, owned in by_tenant.items():
+        conditions = sum(map(count_conditions, owned))
+        if len(owned) > max_rules or conditions > max_conditions:
+            detail = (
+                f"{len(owned)} rules with {conditions} entries in their lists: more than"
+                f" {max_rules} rules or {max_conditions} entries may take too long to prepare, and"
+                " deny every access then"
+            )
+            yield RuleFinding("above_quota", None, tenant, None, detail)
 
 
 def find_connecting_address(rules: Iterable[Rule]) -> Iterator[RuleFinding]:

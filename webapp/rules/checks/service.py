@@ -7,6 +7,7 @@ from uuid import UUID
 
 from webapp.rules.checks.findings import (
     RuleFinding,
+    find_above_quota,
     find_connecting_address,
     find_contradictory,
     find_never_matched,
@@ -14,7 +15,9 @@ from webapp.rules.checks.findings import (
     find_unreadable,
     is_readable,
 )
-from webapp.rules.engine.evaluate import Candidate, RuleSet, prepare
+from webapp.rules.engine.evaluate import Candidate, RuleSet, combine, prepare
+from webapp.rules.narrowing import prepare_by_tenant
+from webapp.rules.quotas import LIMITS
 from webapp.rules.rule import Effect, surfaces_covering
 from webapp.rules.simulation.history import PastAccess, read_history
 from webapp.rules.simulation.request_classes import RequestClasses
@@ -37,6 +40,7 @@ def check_rules(candidates: Iterable[Candidate], days: int) -> list[RuleFinding]
         *unreachable,
         *find_contradictory(rules),
         *find_never_matched(checked, matched, days),
+        *find_above_quota(rules, *LIMITS),
         *(find_connecting_address(rules) if current_settings().trusted_proxies is None else ()),
     ]
 
@@ -65,7 +69,7 @@ class _Evaluator:
         on_surface = [c for c in candidates if c.rule and not covering.isdisjoint(c.rule.surfaces)]
         # One set for each effect: Cedar names only the strongest effect that applies.
         self._sets: list[RuleSet] = [
-            prepare(c for c in on_surface if c.rule and c.rule.effect == effect)
+            _prepare(c for c in on_surface if c.rule and c.rule.effect == effect)
             for effect in get_args(Effect)
         ]
         self._classes = RequestClasses(c.rule for c in on_surface if c.rule)
@@ -88,3 +92,10 @@ class _Evaluator:
     def _applying(self, rules: RuleSet, access: PastAccess) -> tuple[Candidate, ...]:
         evaluation = rules.evaluate(access.request, access.at)
         return (*evaluation.denying, *evaluation.approving, *evaluation.allowing)
+
+
+def _prepare(candidates: Iterable[Candidate]) -> RuleSet:
+    """Prepare rules of any owner. A tenant's rules over the budget apply to every access."""
+    every = list(candidates)
+    platform = prepare(candidate for candidate in every if candidate.tenant_id is None)
+    return combine([platform, prepare_by_tenant(every)])
