@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest import mock
 from uuid import UUID, uuid4
 
 import pytest
@@ -24,14 +25,17 @@ from tests.rules.engine.questions import ACCESS, NOON, RULE
 from tests.rules.engine.reference import says
 from tests.rules.engine.strategies import Question, candidates, questions
 from webapp.audit.event import EventScope, Reason
+from webapp.rules.checks import service
 from webapp.rules.checks.findings import (
     RuleFinding,
+    find_above_quota,
     find_contradictory,
     find_unreachable,
     is_readable,
 )
 from webapp.rules.checks.service import find_matched
 from webapp.rules.engine.evaluate import Candidate
+from webapp.rules.quotas import Usage
 from webapp.rules.rule import Rule, Subjects, Window
 from webapp.rules.simulation.history import PastAccess
 
@@ -281,3 +285,27 @@ def test_rules_check_reports_networks_until_trusted_proxies_is_set(
     assert result.exit_code == 1
     assert finding["rule_id"] is finding["tenant"] is finding["name"] is None
     assert "networks, but TRUSTED_PROXIES is not set" in finding["detail"]
+
+
+def test_tenant_above_a_quota_is_found_and_the_platform_is_not() -> None:
+    few = [rule(number, tenant="acme") for number in range(2)]
+    many = [rule(number, tenant="globex") for number in range(3)]
+    long = [rule(1, tenant="initech", surfaces=("a", "b", "c", "d", "e"))]
+    platform = [rule(number) for number in range(9)]
+    found = list(find_above_quota([*few, *many, *long, *platform], 2, 4))
+    assert [(f.problem, f.tenant) for f in found] == [
+        ("above_quota", "globex"),
+        ("above_quota", "initech"),
+    ]
+    assert "3 rules with 3 entries" in found[0].detail
+
+
+def test_rules_check_finds_a_tenant_above_a_quota(
+    app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account
+) -> None:
+    for name in ("a", "b"):
+        add_rule(client, admin.headers(), name)
+    with mock.patch.object(service, "LIMITS", Usage(1, 100)):
+        result = app.test_cli_runner().invoke(args=["rules", "check", "--json"])
+    found = [item for item in json.loads(result.stdout)["items"] if item["tenant"] == tenant.slug]
+    assert "above_quota" in {item["problem"] for item in found}
