@@ -146,3 +146,13 @@ def test_change_counts_where_a_thread_prepares_rules_in_the_background(
         rule_sets.prepare_recently_read()
     with mock.patch.object(evaluate, "_prepare", side_effect=AssertionError):
         assert shown(client, engineer, tenant) == 0
+
+
+def test_tenants_that_an_access_had_no_time_to_prepare_are_shown_by_a_later_one(
+    app: Flask, client: FlaskClient, engineer: Account, modest: MadeTenant
+) -> None:
+    """No rule has changed in between. What is not prepared yet is not kept as current."""
+    forget(app)
+    with mock.patch.object(rule_sets, "PATIENCE", -1.0):
+        assert shown(client, engineer, modest) == 0
+    assert shown(client, engineer, modest) == 1

@@ -29,7 +29,7 @@ MAX_CACHED = 1000
 MAX_SURFACES = 100
 """How many surfaces have all tenants' rules prepared at most."""
 
-PATIENCE = 1.0
+PATIENCE = 5.0
 """Seconds after which a request prepares no further tenants' rules, but leaves them out."""
 
 INTERVAL, IDLE_SHARE = 0.25, 4
