@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from flask import Flask
 
 from bench import filling
 from bench.result import Curve, Ratio, Results, ratios
 from tests.applications import application
-from webapp.db.scopes import NO_EXCLUSION, Exclusion, GlobalScope
+from webapp.caching import invalidate
+from webapp.db.scopes import NO_EXCLUSION, Exclusion, GlobalScope, IdentityScope
 from webapp.decisions import decide
 from webapp.extensions import db
 from webapp.http.state import begin_request
@@ -23,7 +24,7 @@ from webapp.rules.engine import cedar
 from webapp.rules.engine.request import AuthorizationRequest
 from webapp.rules.engine.templates import policies_of
 from webapp.rules.models import RuleRow
-from webapp.rules.rule import RuleQuery
+from webapp.rules.rule import ALL_RULES_TAG, RuleQuery, owner_tag
 from webapp.rules.service import list_rules
 from webapp.scope.decision import Allowed, Decision, GlobalTarget, Target, TenantTarget
 from webapp.stack.home import open_stack, running
@@ -45,6 +46,7 @@ NO_TENANT = TenantTarget(None, "nobody")
 KEPT = "a decision, kept"
 DECIDED = "a decision"
 READ = "a decision, its rules read and prepared"
+CHANGED = "a decision after one tenant's change"
 CEDAR = "Cedar alone on all rules"
 PAGE = "a page of all tenants' rules, not cached"
 
@@ -132,12 +134,16 @@ def _measure_tenants(app: Flask, owner: str, rounds: int, results: Results) -> N
 
 
 def _accesses(app: Flask, excluded: Exclusion) -> Calls:
+    tenant_id = excluded.ids[0]
     return {
         f"{KEPT}, about all tenants": Call(
             lambda: _decide_by_memory(ALL_TENANTS), REPEATS, computes=True
         ),
         f"{DECIDED}, about all tenants": Call(lambda: _decide(ALL_TENANTS), 3, computes=True),
         f"{READ}, about all tenants": Call(lambda: _read_and_decide(app, ALL_TENANTS), 3),
+        f"{CHANGED}, about all tenants": Call(
+            lambda: _change_and_decide(tenant_id), 3, computes=True
+        ),
         PAGE: Call(lambda: _read_page(excluded), REPEATS),
     }
 
@@ -207,6 +213,14 @@ def _read_and_decide(app: Flask, target: Target) -> None:
     """As in a process that has just begun, or after a rule has changed."""
     _forget(app)
     _decide(target)
+
+
+def _change_and_decide(tenant_id: UUID) -> None:
+    """As after a change of one tenant's rule, by the CPU time: the commit waits for the caches."""
+    with db.scoped(IdentityScope()):
+        invalidate(ALL_RULES_TAG, owner_tag(tenant_id))
+        db.session.commit()
+    _decide(ALL_TENANTS)
 
 
 def _ask_cedar(every: cedar.Prepared) -> None:
