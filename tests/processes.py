@@ -22,20 +22,25 @@ PATIENCE = 120
 DEPRECATED = "error::DeprecationWarning"
 """Warnings are errors in the product's processes, as they are in the tests' own."""
 
+RATE_LIMITS = tuple(f"RATE_LIMIT_{name}" for name in ("ADDRESS", "FAILURES", "PRINCIPAL", "TENANT"))
+"""Out of reach in tests and measurements, but for the tests of limits."""
+
 SETTINGS = {
     *("SIGHTLINE_ENV", "SIGHTLINE_HOME", "SECRET_KEY", "AUDIT_MAC_KEY", "PORT", "WEB_CONCURRENCY"),
     *("DATABASE_URL", "DATABASE_OWNER_URL", "DATABASE_TIMEOUT", "REDIS_URL", "CELERY_BROKER_URL"),
     *("JOURNAL_DIR", "JOURNAL_MAX_MB", "TRUSTED_PROXIES"),
     *("PUBLIC_URL", "SMTP_URL", "MAIL_FROM", "WEBHOOK_URL", "WEBHOOK_SECRET"),
+    *RATE_LIMITS,
     *("AUDIT_TIMEOUT", "CACHE_TTL", "CACHE_TIMEOUT", "PROMETHEUS_MULTIPROC_DIR"),
 }
 
 
 @contextmanager
 def no_settings_of_the_caller() -> Iterator[None]:
-    """Hide the settings of the calling shell from the product."""
+    """Hide the settings of the calling shell from the product, and lift its rate limits."""
     kept = {name: value for name, value in os.environ.items() if name not in SETTINGS}
-    with mock.patch.dict(os.environ, kept, clear=True):
+    lifted = dict.fromkeys(RATE_LIMITS, "1000000")
+    with mock.patch.dict(os.environ, kept | lifted, clear=True):
         yield
 
 

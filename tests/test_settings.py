@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.processes import ROOT, SETTINGS
+from tests.processes import RATE_LIMITS, ROOT, SETTINGS
 from webapp.settings import Settings, SettingsError, read_settings
 
 SECRET = string.ascii_letters[:48]
@@ -35,7 +35,14 @@ GOOD = {
     "WEBHOOK_URL": "https://hooks.example/in?key=hook-secret",
     "WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
 }
-NUMBERS = ("AUDIT_TIMEOUT", "JOURNAL_MAX_MB", "CACHE_TTL", "CACHE_TIMEOUT")
+NUMBERS = (
+    "DATABASE_TIMEOUT",
+    *RATE_LIMITS,
+    "AUDIT_TIMEOUT",
+    "JOURNAL_MAX_MB",
+    "CACHE_TTL",
+    "CACHE_TIMEOUT",
+)
 REQUIRED = ("SECRET_KEY", "AUDIT_MAC_KEY", "DATABASE_URL", "REDIS_URL")
 DEVELOPMENT = {
     "SECRET_KEY": "s",
@@ -183,6 +190,8 @@ def test_all_problems_of_settings_are_reported_at_once() -> None:
             "DATABASE_URL": "postgresql://same:same@db/x",
             "DATABASE_OWNER_URL": "postgresql://same:same@db/x",
             "CELERY_BROKER_URL": "http://broker/",
+            "DATABASE_TIMEOUT": "0",
+            **dict.fromkeys(RATE_LIMITS, "-1"),
             "AUDIT_TIMEOUT": "0",
             "TRUSTED_PROXIES": "proxy.example",
             "JOURNAL_MAX_MB": "much",
@@ -210,16 +219,22 @@ def test_development_needs_only_settings_without_default() -> None:
     assert found.celery_broker_url == found.redis_url == "redis://localhost/0"
     assert (found.audit_timeout, found.cache_ttl, found.cache_timeout) == (2.0, 300, 0.25)
     assert (found.journal_dir, found.journal_max_mb) == (found.home / "journal", 256)
+    assert found.database_timeout == 5.0
+    assert (found.rate_limit_address, found.rate_limit_failures) == (500, 2)
+    assert (found.rate_limit_principal, found.rate_limit_tenant) == (200, 400)
     assert found.trusted_proxies is None
     assert found.public_url == "http://127.0.0.1:8000"
     assert found.smtp_url is found.mail_from is found.webhook_url is found.webhook_secret is None
 
 
 def test_numbers_in_settings_are_read() -> None:
-    numbers = dict(zip(NUMBERS, ("1.5", "0.5", "0.2", "1"), strict=True))
+    numbers = dict(zip(NUMBERS, ("2.5", "0", "1", "2", "3", "1.5", "0.5", "0.2", "1"), strict=True))
     found = read(DEVELOPMENT | numbers)
     assert (found.audit_timeout, found.journal_max_mb) == (1.5, 1)
     assert (found.cache_ttl, found.cache_timeout) == (1, 1.0)
+    assert found.database_timeout == 2.5
+    assert (found.rate_limit_address, found.rate_limit_failures) == (0, 1)
+    assert (found.rate_limit_principal, found.rate_limit_tenant) == (2, 3)
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,14 @@ class Settings:
     """Megabytes that one process may hold there; beyond them, elevated work is refused."""
     audit_timeout: float
     """Seconds that recording may hold a request."""
+    rate_limit_address: float
+    """Requests a second of one address that one process takes; 0: any number. So are the others."""
+    rate_limit_failures: float
+    """Bad credentials of one address."""
+    rate_limit_principal: float
+    """Requests of one principal."""
+    rate_limit_tenant: float
+    """Requests of one tenant's own people, in its scope."""
     cache_ttl: int
     """Seconds until a cached value expires, changed or not."""
     cache_timeout: float
@@ -111,6 +119,7 @@ def read_settings() -> Settings:
     env.add_parser("text", _text)
     env.add_parser("database", _database)
     env.add_parser("positive", _positive)
+    env.add_parser("rate", _rate)
     env.add_parser("proxies", _proxies)
     settings = _read(env)
     if problems := _problems(env):
@@ -136,6 +145,10 @@ def _read(env: Env) -> Settings:
         journal_dir=Path(env.str("JOURNAL_DIR", "") or home / "journal").resolve(),
         journal_max_mb=ceil(env.positive("JOURNAL_MAX_MB", 256) or 0),
         audit_timeout=env.positive("AUDIT_TIMEOUT", 2.0),
+        rate_limit_address=env.rate("RATE_LIMIT_ADDRESS", 500),
+        rate_limit_failures=env.rate("RATE_LIMIT_FAILURES", 2),
+        rate_limit_principal=env.rate("RATE_LIMIT_PRINCIPAL", 200),
+        rate_limit_tenant=env.rate("RATE_LIMIT_TENANT", 400),
         cache_ttl=ceil(env.positive("CACHE_TTL", 300) or 0),
         cache_timeout=env.positive("CACHE_TIMEOUT", 0.25),
         trusted_proxies=env.proxies("TRUSTED_PROXIES", ""),
@@ -247,6 +260,16 @@ def _positive(value: str | float) -> float:
         number = 0.0
     if not 0 < number < inf:
         raise ValidationError("must be a number above 0")
+    return number
+
+
+def _rate(value: str | float) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < inf:
+        raise ValidationError("must be a number, 0 or above")
     return number
 
 

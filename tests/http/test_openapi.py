@@ -132,13 +132,13 @@ def test_every_error_is_described_by_its_status_as_a_problem(description: Descri
 @pytest.mark.parametrize(
     ("operation_id", "errors"),
     [
-        ("list_rules", "400 401 403 404 422 500 503"),
-        ("create_rule", "400 401 403 404 409 413 422 500 503"),
-        ("update_rule", "400 401 403 404 409 412 413 422 428 500 503"),
-        ("delete_rule", "400 401 403 404 409 412 422 428 500 503"),
-        ("list_grants", "401 403 422 500 503"),
-        ("approve_grant", "401 403 404 409 500 503"),
-        ("create_elevation", "401 403 409 413 422 500 503"),
+        ("list_rules", "400 401 403 404 422 429 500 503"),
+        ("create_rule", "400 401 403 404 409 413 422 429 500 503"),
+        ("update_rule", "400 401 403 404 409 412 413 422 428 429 500 503"),
+        ("delete_rule", "400 401 403 404 409 412 422 428 429 500 503"),
+        ("list_grants", "401 403 422 429 500 503"),
+        ("approve_grant", "401 403 404 409 429 500 503"),
+        ("create_elevation", "401 403 409 413 422 429 500 503"),
     ],
 )
 def test_operation_describes_just_the_errors_that_it_can_answer(

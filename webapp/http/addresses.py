@@ -5,6 +5,9 @@ import ipaddress
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+IPV6_SITE = 64
+"""Bits of an IPv6 address that name a site."""
+
 
 def address(text: str | None) -> IpAddress | None:
     """Parse an address: without a zone, and as IPv4 where IPv6 only carries it (RFC 4291 §2.5.5.2).
@@ -20,6 +23,14 @@ def address(text: str | None) -> IpAddress | None:
     if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
         return parsed.ipv4_mapped
     return parsed
+
+
+def site(client: IpAddress) -> str:
+    """What an address counts as where clients are limited: of IPv6 the network of a site, which may
+    use all addresses in it."""
+    if isinstance(client, ipaddress.IPv6Address):
+        return str(ipaddress.IPv6Network((client, IPV6_SITE), strict=False))
+    return str(client)
 
 
 def network(text: str) -> IpNetwork:

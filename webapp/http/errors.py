@@ -150,8 +150,14 @@ class RateLimited(AppError):
     code = "rate_limited"
     title = "Too many requests"
 
-    def __init__(self, detail: str | None = None, *, retry_after: int = RETRY_AFTER) -> None:
-        super().__init__(detail, headers={"Retry-After": str(retry_after)})
+    def __init__(
+        self,
+        detail: str | None = None,
+        *,
+        retry_after: int = RETRY_AFTER,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail, headers={"Retry-After": str(retry_after), **(headers or {})})
 
 
 class Unavailable(AppError):

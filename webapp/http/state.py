@@ -27,6 +27,14 @@ class Named(Protocol):
     def name(self) -> str: ...
 
 
+class RateLimit(Protocol):
+    """The part of a rate limit that an answer tells."""
+
+    policy: str
+
+    def left(self, tokens: float) -> str: ...
+
+
 @dataclass(slots=True)
 class RequestState:
     """What one request, command or task has to remember. Each field names the room that sets it."""
@@ -42,6 +50,10 @@ class RequestState:
     """`scope`: the surface that the view declares."""
     scope: Scope | None = None
     """`extensions`: the scope that a session is in, or will be in once it is made."""
+    limit: RateLimit | None = None
+    """`rate_limits`: the limit of which least is left, which the answer tells."""
+    tokens: float = 0.0
+    """`rate_limits`: how much of it is left."""
     surface_scope: Scope | None = None
     """`scope`: the scope that the surface was entered in."""
     accesses: dict[Any, Any] = field(default_factory=dict)

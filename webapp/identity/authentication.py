@@ -7,8 +7,11 @@ A new kind of credential (a session's cookie, a client's certificate) is one mor
 from collections.abc import Callable
 
 from flask import Flask, Request
+from prometheus_client import Counter
 
 from webapp.http.errors import Unauthenticated
+from webapp.http.rate_limits import client_site, current_limits
+from webapp.http.state import current_state
 from webapp.identity import lookup, tokens
 from webapp.identity.principal import Principal
 from webapp.identity.tokens import Expect, expect_nothing
@@ -20,6 +23,10 @@ request carries no credential of this kind. Raises `Unauthenticated` for one tha
 AUTHENTICATORS: tuple[Authenticator, ...] = (tokens.authenticate_bearer,)
 """Tried in this order; the first that knows the credential decides."""
 
+FAILURES = Counter(
+    "sightline_auth_failures_total", "Requests without credentials, or with bad ones."
+)
+
 
 def init_app(app: Flask) -> None:
     lookup.init_app(app)
@@ -27,7 +34,21 @@ def init_app(app: Flask) -> None:
 
 
 def authenticate(request: Request, expect: Expect = expect_nothing) -> Principal:
-    """The principal that a request comes from; raises `Unauthenticated`."""
+    """The principal that a request comes from; raises `Unauthenticated`, or `RateLimited`."""
+    limits, state = current_limits(), current_state()
+    client = client_site(request.remote_addr)
+    limits.address.count(client, state)
+    try:
+        principal = _principal(request, expect)
+    except Unauthenticated:
+        FAILURES.inc()
+        limits.failures.take(client)
+        raise
+    limits.principal.count(principal.id.int, state)
+    return principal
+
+
+def _principal(request: Request, expect: Expect) -> Principal:
     for authenticator in AUTHENTICATORS:
         principal = authenticator(request, expect)
         if principal is not None:

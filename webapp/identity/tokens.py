@@ -12,14 +12,15 @@ from typing import cast
 from uuid import UUID
 
 from celery import Celery
-from flask import Flask, Request, current_app
+from flask import Flask, Request, current_app, has_request_context, request
 from sqlalchemy import func, literal, select, update
 from sqlalchemy.orm import Session
 
-from webapp.caching import read_generations
+from webapp.caching import GenerationCache, read_generations
 from webapp.db.scopes import IdentityScope
 from webapp.extensions import db
 from webapp.http.errors import Unauthenticated
+from webapp.http.rate_limits import client_site, current_limits
 from webapp.identity.last_use import TOUCH_TASK, LastUse
 from webapp.identity.lookup import IDENTITY_TAG, load_principal, remembered
 from webapp.identity.models import ApiToken, PrincipalRow
@@ -29,6 +30,8 @@ TOKEN_PREFIX = "slt_"  # noqa: S105 - the public prefix that every token has
 
 MAX_SKEW = timedelta(minutes=1)
 """How far a host's clock may be ahead of the database's, for a use of a token to be believed."""
+
+UNKNOWN = "The token is unknown or was revoked."
 
 Expect = Callable[[Principal | None], Iterable[str]]
 """Guesses the cache tags that a request will need, so that they come in the same round trip as the
@@ -48,6 +51,7 @@ def init_app(app: Flask) -> None:
         arguments = [str(token_id), used_at.isoformat()]
         celery.send_task(TOUCH_TASK, args=arguments, ignore_result=True, retry=False)
 
+    app.extensions["identity.unknown_tokens"] = GenerationCache()
     app.extensions["identity.last_use"] = LastUse(send)
 
 
@@ -84,12 +88,35 @@ def verify(token: str, expect: Expect = expect_nothing) -> Principal:
     if known is not None and known[0] == generation:
         principal = cast(Principal, known[1])
     else:
-        with db.scoped(IdentityScope()):
-            principal = _load(db.session, key)
+        principal = _look_up(key, generation, is_new=known is None)
         remembered().put(key, generation, principal)
     if principal.expires_at is not None and principal.expires_at <= datetime.now(UTC):
         raise Unauthenticated("The token has expired.")
     return principal
+
+
+def _look_up(key: bytes, generation: int, *, is_new: bool) -> Principal:
+    """Read a token's principal. What is unknown stays so for as long as no identity changes.
+
+    An address that sends bad tokens is refused before a token is looked up that this process has
+    never seen to be good.
+    """
+    if _unknown().get(key, generation):
+        raise Unauthenticated(UNKNOWN)
+    if is_new and has_request_context():
+        current_limits().failures.check(client_site(request.remote_addr))
+    try:
+        with db.scoped(IdentityScope()):
+            return _load(db.session, key)
+    except Unauthenticated:
+        _unknown().put(key, generation, True)
+        raise
+
+
+def _unknown() -> GenerationCache:
+    """The tokens that nobody has, kept apart so that they drive out no good ones."""
+    cache: GenerationCache = current_app.extensions["identity.unknown_tokens"]
+    return cache
 
 
 def _load(session: Session, token_hash: bytes) -> Principal:
@@ -103,7 +130,7 @@ def _load(session: Session, token_hash: bytes) -> Principal:
         )
     ).one_or_none()
     if found is None:
-        raise Unauthenticated("The token is unknown or was revoked.")
+        raise Unauthenticated(UNKNOWN)
     token, row = found
     return load_principal(
         session, row, token_id=token.id, expires_at=token.expires_at, mfa=token.mfa

@@ -105,6 +105,9 @@ class RequestLog:
         state, rule = current_state(), request.url_rule
         response.headers.add(REQUEST_ID_HEADER, state.request_id or "")
         response.headers.add("X-Content-Type-Options", "nosniff")
+        if state.limit is not None and response.status_code != 429:  # that one has its own
+            response.headers.add("RateLimit", state.limit.left(state.tokens))
+            response.headers.add("RateLimit-Policy", state.limit.policy)
         self._note(
             Answered(
                 at=time(),

@@ -7,7 +7,7 @@ from flask import Flask
 from werkzeug.routing import Rule
 
 from webapp.audit.recorder import EXCLUDED_HEADER, RECEIPT_HEADER
-from webapp.http.openapi.operations import Operation, add_conditions, add_errors
+from webapp.http.openapi.operations import RATE_HEADERS, Operation, add_conditions, add_errors
 from webapp.scope.decision import Surface
 from webapp.scope.surface import REASON_HEADER, SCOPE_HEADER
 
@@ -72,7 +72,7 @@ class SurfacesPlugin(BasePlugin):
 
 
 def _add_headers(operation: Operation, declared: Surface) -> None:
-    headers = {RECEIPT_HEADER: "Receipt"}
+    headers = {RECEIPT_HEADER: "Receipt", **RATE_HEADERS}
     if not declared.personal:
         headers[EXCLUDED_HEADER] = "Excluded"
     for status, response in operation["responses"].items():
@@ -89,4 +89,4 @@ def _has_location(status: int | str, declared: Surface) -> bool:
 def _errors_of(declared: Surface) -> set[int]:
     """The errors of a surface's guard, and of a change that conflicts with an existing row."""
     named = set() if declared.personal else {400, 404, 422}
-    return {401, 403, 503} | named | ({409} if declared.changes else set())
+    return {401, 403, 429, 503} | named | ({409} if declared.changes else set())

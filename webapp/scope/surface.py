@@ -16,6 +16,7 @@ from flask import Response, request
 from webapp.db.scopes import Scope, TenantScope
 from webapp.extensions import db
 from webapp.http.errors import Forbidden, Invalid, ReasonRequired
+from webapp.http.rate_limits import current_limits
 from webapp.http.state import RequestState, current_state
 from webapp.identity import lookup
 from webapp.identity.authentication import authenticate
@@ -105,8 +106,17 @@ def _enter(state: RequestState, declared: Surface) -> AbstractContextManager[Sco
         _refuse_outsider(principal, declared)
         return enter_own(principal)
     target = _target(principal, _requested_scope(scope_header))
+    _count_for_tenant(state, principal, target)
     reason = _reason(headers.get(REASON_HEADER))
     return enter_scope(principal, declared, target, reason, request.remote_addr)
+
+
+def _count_for_tenant(state: RequestState, principal: Principal, target: Target) -> None:
+    """Count a request of a tenant's own people. Staff's accesses take nothing from a tenant."""
+    if isinstance(target, TenantTarget):
+        membership = principal.membership(target.slug)
+        if membership is not None:
+            current_limits().tenant.count(membership.tenant_id.int, state)
 
 
 def _private(response: R) -> R:

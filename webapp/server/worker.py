@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from errno import EAGAIN, ECONNABORTED, EMFILE, ENFILE, EWOULDBLOCK
 from functools import partial
-from ipaddress import IPv6Address, IPv6Network
 from selectors import EVENT_READ, EVENT_WRITE
 from socket import socket
 from time import monotonic
@@ -19,7 +18,7 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, ThreadWorker
 
-from webapp.http.addresses import address
+from webapp.http.addresses import address, site
 from webapp.http.proxies import is_proxy
 from webapp.observability import metrics
 from webapp.observability.request_log import UNMATCHED
@@ -38,9 +37,6 @@ TIMEOUTS: Mapping[Phase, float] = {
 
 TICK = 0.5
 """Seconds between two looks at what is over."""
-
-IPV6_SITE = 64
-"""Bits of an IPv6 address that name a site, which may use all addresses below it."""
 
 _NOTHING_TO_ACCEPT = frozenset({EAGAIN, EWOULDBLOCK, ECONNABORTED})
 _NO_FILES_LEFT = frozenset({EMFILE, ENFILE})
@@ -118,9 +114,7 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no 
         known = address(peer[0]) if isinstance(peer, tuple) else None
         if known is None or is_proxy(known, settings.trusted_proxies):
             return None
-        if isinstance(known, IPv6Address):
-            return str(IPv6Network((known, IPV6_SITE), strict=False))
-        return str(known)
+        return site(known)
 
     def _ready(self, connection: Connection, step: Callable[[], None], _: Any) -> None:
         """Go on with a connection whose socket is ready."""

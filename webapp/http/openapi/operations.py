@@ -43,6 +43,17 @@ HEADERS: Final[dict[str, dict[str, Any]]] = {
         "description": "After how many seconds to try again.",
         "schema": {"type": "integer"},
     },
+    "RateLimit": {
+        "description": "Of the limit that is nearest: `r` requests are left, and in `t` seconds all"
+        " are there again.",
+        "schema": {"type": "string"},
+        "example": '"principal";r=1999;t=1',
+    },
+    "RateLimitPolicy": {
+        "description": "That limit: `q` requests at once, which come back in `w` seconds.",
+        "schema": {"type": "string"},
+        "example": '"principal";q=2000;w=10',
+    },
     "WWWAuthenticate": {
         "description": "The scheme of the credentials that are needed: `Bearer`.",
         "schema": {"type": "string"},
@@ -58,12 +69,15 @@ ERRORS: Final[Mapping[int, Sequence[type[errors.AppError]]]] = {
     413: (),
     422: (errors.Invalid,),
     428: (errors.PreconditionRequired,),
+    429: (errors.RateLimited,),
     500: (errors.AppError,),
     503: (errors.AuditUnavailable, errors.DatabaseUnavailable),
 }
 """The errors of each status; none where only the web framework refuses a request."""
+RATE_HEADERS: Final = {"RateLimit": "RateLimit", "RateLimit-Policy": "RateLimitPolicy"}
 ERROR_HEADERS: Final = {
     401: {"WWW-Authenticate": "WWWAuthenticate"},
+    429: {"Retry-After": "RetryAfter", **RATE_HEADERS},
     503: {"Retry-After": "RetryAfter"},
 }
 
