@@ -156,3 +156,17 @@ def test_tenants_that_an_access_had_no_time_to_prepare_are_shown_by_a_later_one(
     with mock.patch.object(rule_sets, "PATIENCE", -1.0):
         assert shown(client, engineer, modest) == 0
     assert shown(client, engineer, modest) == 1
+
+
+def test_thread_prepares_nothing_for_a_surface_that_was_not_read_lately(
+    app: Flask, client: FlaskClient, engineer: Account, admin: Account, tenant: MadeTenant
+) -> None:
+    shown(client, engineer, tenant)
+    add_rule(client, admin.headers(), "no", surfaces=["admin.*"])
+    with (
+        app.app_context(),
+        mock.patch.object(rule_sets, "KEEP", 0.0),
+        mock.patch.object(evaluate, "_prepare", side_effect=AssertionError),
+    ):
+        rule_sets.prepare_recently_read()
+    assert shown(client, engineer, tenant) == 0

@@ -14,7 +14,12 @@ from tests.rules.engine.questions import ACCESS, ALLOW, DENY, NOON, RULE, SLUGS,
 from webapp.rules import narrowing
 from webapp.rules.engine import evaluate
 from webapp.rules.engine.evaluate import Candidate, Verdict, decide, prepare, valid_until
-from webapp.rules.narrowing import GROUP_TENANTS, SHARED_CONDITIONS, NarrowingRules
+from webapp.rules.narrowing import (
+    GROUP_CONDITIONS,
+    GROUP_TENANTS,
+    SHARED_CONDITIONS,
+    NarrowingRules,
+)
 from webapp.rules.rule import Subjects
 
 TENANTS = tuple(UUID(int=number) for number in range(1, 4 * GROUP_TENANTS + 1))
@@ -160,6 +165,17 @@ def test_more_tenants_are_split_into_more_groups_and_fewer_do_not_join_them(
         rules = store.renew(rules)
     assert max(prepared) <= GROUP_TENANTS // 2 + 1
     assert excluded(rules) == {*few, coming}
+
+
+def test_tenants_with_more_conditions_share_their_group_with_fewer(prepared: list[int]) -> None:
+    store = Store(())
+    users = tuple(f"{number}@example.org" for number in range(SHARED_CONDITIONS - 1))
+    for tenant in TENANTS:
+        store.write(tenant, [deny(tenant, subjects=Subjects((), users), reasons=())])
+    rules = store.renew(NarrowingRules())
+    assert sum(prepared) == len(TENANTS)
+    assert max(prepared) * SHARED_CONDITIONS <= GROUP_CONDITIONS
+    assert excluded(rules) == set()
 
 
 def test_tenants_left_at_the_deadline_are_excluded_until_they_are_prepared() -> None:

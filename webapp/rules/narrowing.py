@@ -29,8 +29,8 @@ from webapp.rules.engine.evaluate import (
 BUDGET = 2.0
 """Seconds of CPU time that the rules of one tenant may take to prepare, for one surface."""
 
-GROUP_TENANTS = 64
-"""How many tenants share a group, on average at most."""
+GROUP_TENANTS, GROUP_CONDITIONS = 64, 500
+"""How many tenants share a group, and how many conditions these have, on average at most."""
 
 SHARED_CONDITIONS = 20
 """A tenant with more conditions than this shares its group with nobody."""
@@ -94,9 +94,7 @@ class NarrowingRules:
         having denied until the next renewal.
         """
         tenants = self._load(generations, load)
-        shared_groups = self._shared_groups
-        while len(tenants) > GROUP_TENANTS * shared_groups:
-            shared_groups *= 2
+        shared_groups = _count_groups(tenants.values(), self._shared_groups)
         groups: dict[Hashable, Group] = {}
         missing: dict[Hashable, tuple[TenantRules, ...]] = {}
         for key, members in _grouped(tenants.values(), shared_groups).items():
@@ -154,6 +152,15 @@ def prepare_by_tenant(candidates: Iterable[Candidate]) -> RuleSet:
 def _prepare(members: Sequence[TenantRules]) -> RuleSet:
     candidates = _candidates(members)
     return prepare(candidates) if members[0].is_small else prepare_within_budget(candidates)
+
+
+def _count_groups(tenants: Iterable[TenantRules], groups: int) -> int:
+    """How many groups the small tenants need; at least as many as there are."""
+    small = [tenant for tenant in tenants if tenant.is_small]
+    conditions = _conditions(small)
+    while len(small) > GROUP_TENANTS * groups or conditions > GROUP_CONDITIONS * groups:
+        groups *= 2
+    return groups
 
 
 def _grouped(
