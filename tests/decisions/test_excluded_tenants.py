@@ -151,10 +151,12 @@ def test_entity_tag_of_an_access_with_other_exclusions_is_no_304(
 
 @pytest.mark.parametrize("path", [PATH, AUDITS])
 def test_cursor_of_an_access_with_other_exclusions_is_refused(
-    app: Flask, client: FlaskClient, different: dict[str, Place], path: str
+    app: Flask, client: FlaskClient, worker: None, different: dict[str, Place], path: str
 ) -> None:
     auditor = add_account(app, "auditor")
     incident, fraud = (auditor.headers("global", reason) for reason in different)
+    accesses = [client.get(path, headers=incident) for _ in range(2)]
+    committed(app, *(receipt(access)[0] for access in accesses))
     first = client.get(path, headers=incident, query_string={"limit": 1})
     cursor = {"limit": 1, "cursor": first.get_json()["next_cursor"]}
     assert client.get(path, headers=incident, query_string=cursor).status_code == 200
