@@ -15,8 +15,11 @@ from webapp.audit.event import (
     EventOrigin,
     EventRequest,
     EventScope,
+    ExcludedTenants,
+    InlineEventDecision,
     Reason,
 )
+from webapp.db.scopes import Exclusion
 
 
 def make_event(**changes: Any) -> AuditEvent:
@@ -47,10 +50,41 @@ def make_event(**changes: Any) -> AuditEvent:
     return replace(event, **changes)
 
 
+def excluding(tenants: frozenset[UUID], **changes: Any) -> AuditEvent:
+    """Make the event of an access to all tenants but these."""
+    exclusion = Exclusion(tenants)
+    excluded = ExcludedTenants(len(tenants), exclusion.digest, exclusion.setting)
+    return make_event(decision=EventDecision("allowed", excluded=excluded), **changes)
+
+
+def members_of(event: AuditEvent) -> str:
+    """The set that an event names, as it travels."""
+    assert event.decision.excluded is not None
+    return event.decision.excluded.members
+
+
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\x00"))
 counts = st.integers(0, 2**53 - 1)
 uuid_tuples = st.lists(st.uuids(), max_size=3).map(tuple)
 moments = st.datetimes(timezones=st.just(UTC))
+
+effects = st.sampled_from(["allowed", "denied", "approval_required"])
+digests = st.binary(min_size=32, max_size=32).map(bytes.hex)
+decisions = st.builds(
+    EventDecision,
+    effect=effects,
+    rule_ids=uuid_tuples,
+    excluded=st.none() | st.builds(ExcludedTenants, count=counts, digest=digests),
+    grant_ids=uuid_tuples,
+    policy_version=st.none() | counts,
+) | st.builds(
+    InlineEventDecision,
+    effect=effects,
+    rule_ids=uuid_tuples,
+    excluded_tenant_ids=uuid_tuples,
+    grant_ids=uuid_tuples,
+    policy_version=st.none() | counts,
+)
 
 events = st.builds(
     AuditEvent,
@@ -74,14 +108,7 @@ events = st.builds(
         tenant=st.none() | texts,
         tenant_id=st.none() | st.uuids(),
     ),
-    decision=st.builds(
-        EventDecision,
-        effect=st.sampled_from(["allowed", "denied", "approval_required"]),
-        rule_ids=uuid_tuples,
-        excluded_tenant_ids=uuid_tuples,
-        grant_ids=uuid_tuples,
-        policy_version=st.none() | counts,
-    ),
+    decision=decisions,
     outcome=st.sampled_from(["served", "denied", "failed", "interrupted"]),
     http_status=st.none() | counts,
     rows=st.none() | counts,
@@ -106,7 +133,7 @@ def as_json(value: Any) -> Any:
         case datetime():
             return value.isoformat().replace("+00:00", "Z")
         case dict():
-            return {key: as_json(inner) for key, inner in value.items()}
+            return {k: as_json(inner) for k, inner in value.items() if not k.startswith("_")}
         case list() | tuple():
             return [as_json(inner) for inner in value]
     return value

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 from flask import Flask
 from sqlalchemy import NullPool, create_engine, select
 
-from webapp.audit.models import AuditEventRow
+from webapp.audit.models import AuditEventRow, ExcludedSetRow
 from webapp.audit.recorder import RECEIPT_HEADER
 from webapp.db.scopes import GlobalScope
 from webapp.db.session import ScopedSession
@@ -75,3 +75,15 @@ def events_of_request(app: Flask, request_id: str) -> list[Mapping[str, Any]]:
     with second_connection(app) as session:
         query = select(AuditEventRow.event).where(AuditEventRow.request_id == request_id)
         return list(session.scalars(query.order_by(AuditEventRow.id)))
+
+
+def excluded_by(app: Flask, event: Mapping[str, Any]) -> list[UUID]:
+    """Return the tenants that an event's access left out, from the set that it names."""
+    named = event["decision"]["excluded"]
+    if named is None:
+        return []
+    with second_connection(app) as session:
+        kept = select(ExcludedSetRow.tenant_ids).where(ExcludedSetRow.digest == named["digest"])
+        tenants = session.scalars(kept).one()
+    assert len(tenants) == named["count"]
+    return tenants

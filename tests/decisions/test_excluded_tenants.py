@@ -234,6 +234,23 @@ def test_rule_of_an_excluded_tenant_is_not_found_by_its_id(
         assert int(answer.headers[EXCLUDED_HEADER]) >= 1
 
 
+def _excluded_by(client: FlaskClient, auditor: Account, event_id: UUID) -> list[str]:
+    """The ids of the tenants that an access left out, read page by page."""
+    headers = auditor.headers("global", 'legal;ticket="AUDIT"')
+    query: dict[str, Any] = {"limit": 2}
+    found: list[str] = []
+    while True:
+        path = f"{AUDITS}/{event_id}/excluded"
+        answer = client.get(path, headers=headers, query_string=query)
+        assert answer.status_code == 200, answer.text
+        page = answer.get_json()
+        found += page["items"]
+        if page["next_cursor"] is None:
+            assert page["total"] == len(found) == len(set(found))
+            return found
+        query["cursor"] = page["next_cursor"]
+
+
 def test_event_names_the_excluded_tenants_and_the_policy_version(
     app: Flask,
     client: FlaskClient,
@@ -252,10 +269,12 @@ def test_event_names_the_excluded_tenants_and_the_policy_version(
         event["decision"]
         for event in committed(app, *(receipt(a)[0] for a in (first, second, third)))
     )
-    assert set(after["excluded_tenant_ids"]) - set(before["excluded_tenant_ids"]) == {
-        str(own.tenant.id)
-    }
-    assert str(other.tenant.id) not in after["excluded_tenant_ids"]
+    auditor = add_account(app, "auditor")
+    left_out = [_excluded_by(client, auditor, receipt(answer)[0]) for answer in (first, second)]
+    assert set(left_out[1]) - set(left_out[0]) == {str(own.tenant.id)}
+    assert str(other.tenant.id) not in left_out[1]
+    assert after["excluded"]["count"] == len(left_out[1])
+    assert (before["excluded"] or {}).get("digest") != after["excluded"]["digest"]
     assert unchanged == after
     assert before["policy_version"] < after["policy_version"]
     assert before["rule_ids"] == after["rule_ids"] != []
@@ -277,7 +296,12 @@ def test_tenant_sees_only_events_of_accesses_that_included_it(
     headers = own.admin.headers()
     event = client.get(f"{AUDITS}/{seeing}", headers=headers).get_json()
     assert event["scope"]["kind"] == "global"
-    assert event["decision"]["excluded_tenant_ids"] == []
+    assert event["decision"]["excluded"] is None
+    shown_by = client.get(f"{AUDITS}/{seeing}/excluded", headers=headers)
+    assert (shown_by.status_code, shown_by.get_json()["items"]) == (200, [])
+    auditor = add_account(app, "auditor").headers(f"tenant:{own.tenant.slug}", INCIDENT)
+    inside = client.get(f"{AUDITS}/{seeing}/excluded", headers=auditor)
+    assert (inside.status_code, inside.get_json()["items"]) == (200, [])
     assert client.get(f"{AUDITS}/{blind}", headers=headers).status_code == 404
     assert client.get(f"{AUDITS}/{seeing}", headers=other.admin.headers()).status_code == 404
     query = {"limit": 200, "surface": "admin.rules.list"}

@@ -112,6 +112,7 @@ USES = (
     ),
     Use("GET", AUDITS, "admin.audits.list", ("admin",), ("auditor", "owner"), lists="event_id"),
     Use("GET", AUDIT, "admin.audits.read", ("admin",), ("auditor", "owner")),
+    Use("GET", f"{AUDIT}/excluded", "admin.audits.excluded", ("admin",), ("auditor", "owner")),
 )
 
 PERSONAL: tuple[Use, ...] = (

@@ -117,7 +117,9 @@ def test_tables_owner_cannot_read_or_append_by_a_partitions_name(
     with owner_engine.connect() as connection:
         assert connection.scalar(text(f"select count(*) from {partition}")) == 0  # noqa: S608 - the fixture's name
         connection.execute(text(f"create temp table mine (like {partition} including defaults)"))
-        connection.execute(text("alter table mine drop column visible_to"))
+        connection.execute(
+            text("alter table mine drop column visible_to, drop column excluded_digest")
+        )
         connection.execute(
             text(
                 "insert into mine select gen_random_uuid(), null, null, clock_timestamp(),"

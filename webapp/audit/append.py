@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from hashlib import sha256
 from operator import attrgetter
+from uuid import UUID
 
 import orjson
 import structlog
@@ -23,11 +24,13 @@ from webapp.audit.event import (
     AuditEvent,
     EventError,
     EventOrigin,
+    InlineEventDecision,
     dump_event,
     has_valid_mac,
     load_event,
+    load_members,
 )
-from webapp.audit.models import AuditEventRow, QuarantineRow
+from webapp.audit.models import AuditEventRow, ExcludedSetRow, QuarantineRow
 from webapp.db import row_security
 from webapp.db.base import Base
 
@@ -89,6 +92,8 @@ class Received:
     quarantined: tuple[Quarantined, ...]
     discarded: int = 0
     """How many of those quarantine had no room for."""
+    left: int = 0
+    """Events that were left for another delivery, since the ledger lacks a set that they name."""
 
 
 def receive(session: Session, delivery: object, key: bytes) -> Received:
@@ -97,7 +102,10 @@ def receive(session: Session, delivery: object, key: bytes) -> Received:
     Raises SQLAlchemy's error where the database is at fault and not an event. The caller commits,
     and then calls `count_received`.
     """
-    events, refused = _open_all(delivery, key)
+    opened = _open_all(delivery, key)
+    refused = opened.refused
+    known = _keep_sets(session, opened)
+    events = [event for event in opened.events if _digest_of(event) in known]
     ensure_partitions(session, {event.occurred_at.date() for event in events})
     unfit: list[Quarantined] = []
     try:
@@ -108,7 +116,8 @@ def receive(session: Session, delivery: object, key: bytes) -> Received:
         appended, unfit = _append_each(session, events)
     duplicates = len(events) - len(unfit) - appended
     discarded = _quarantine(session, [*refused, *unfit])
-    return Received(appended, duplicates, (*refused, *unfit), discarded)
+    left = len(opened.events) - len(events)
+    return Received(appended, duplicates, (*refused, *unfit), discarded, left)
 
 
 def set_aside(session: Session, problem: str, message: bytes) -> Received:
@@ -141,6 +150,8 @@ def count_received(received: Received) -> None:
     DUPLICATES.inc(received.duplicates)
     QUARANTINED.inc(len(received.quarantined))
     DISCARDED.inc(received.discarded)
+    if received.left:
+        log.warning("audit_events_without_their_set", events=received.left)
     for item in received.quarantined:
         log.error("audit_event_quarantined", problem=item.problem)
     if received.discarded:
@@ -179,19 +190,53 @@ def months_ahead(today: date) -> list[date]:
     return [date(month // 12, month % 12 + 1, 1) for month in months]
 
 
-def _open_all(delivery: object, key: bytes) -> tuple[list[AuditEvent], list[Quarantined]]:
-    """Split a delivery into its events and the items that are no valid events.
+@dataclass(frozen=True)
+class _Opened:
+    """The items of a delivery."""
 
-    The events are sorted by id. Two deliveries of the same events, each in its own order, could
-    deadlock otherwise.
-    """
-    events, refused = [], []
+    events: list[AuditEvent]
+    """Sorted by id: two deliveries of the same events, each in its own order, could deadlock."""
+    sets: dict[str, tuple[UUID, ...]]
+    """Sets of excluded tenants, by digest."""
+    refused: list[Quarantined]
+    """The items that are neither."""
+
+
+def _open_all(delivery: object, key: bytes) -> _Opened:
+    events: list[AuditEvent] = []
+    sets: dict[str, tuple[UUID, ...]] = {}
+    refused: list[Quarantined] = []
     for item in delivery if isinstance(delivery, list) else [delivery]:
         try:
-            events.append(_open(item, key))
+            match item:
+                case [str() as members]:
+                    digest, ids = load_members(members)
+                    sets[digest] = ids
+                case _:
+                    events.append(_open(item, key))
         except EventError as error:
             refused.append(Quarantined(str(error), _bytes(item)))
-    return sorted(events, key=attrgetter("id")), refused
+    return _Opened(sorted(events, key=attrgetter("id")), sets, refused)
+
+
+def _keep_sets(session: Session, opened: _Opened) -> set[str | None]:
+    """Keep the sets that the delivery's events name; returns those that the ledger has then.
+
+    No MAC protects a set. The digest does, in an event that has one: other sets are ignored.
+    """
+    named = {digest for event in opened.events if (digest := _digest_of(event)) is not None}
+    if not named:
+        return {None}
+    for digest in sorted(named & opened.sets.keys()):
+        row = {"digest": digest, "tenant_ids": list(opened.sets[digest])}
+        session.execute(insert(ExcludedSetRow).values(row).on_conflict_do_nothing())
+    kept = select(ExcludedSetRow.digest).where(ExcludedSetRow.digest.in_(named))
+    return {None, *session.scalars(kept)}
+
+
+def _digest_of(event: AuditEvent) -> str | None:
+    """The digest of the set of tenants that the event's access left out."""
+    return event.decision.excluded.digest if event.decision.excluded else None
 
 
 def _open(item: object, key: bytes) -> AuditEvent:
@@ -315,6 +360,11 @@ def _row(event: AuditEvent) -> dict[str, object]:
         "request_id": event.request.id,
         "origin_journal": event.origin.journal,
         "origin_seq": event.origin.seq,
-        "excluded_tenant_ids": list(event.decision.excluded_tenant_ids),
+        "excluded_digest": _digest_of(event),
+        "excluded_tenant_ids": (
+            list(event.decision.excluded_tenant_ids)
+            if isinstance(event.decision, InlineEventDecision)
+            else []
+        ),
         "event": orjson.Fragment(dump_event(event)),
     }

@@ -1,11 +1,12 @@
 """The audit event: a frozen value, its canonical bytes and its MAC."""
 
 import hmac
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
-from hashlib import blake2b
-from typing import Any, Literal, get_args
+from hashlib import blake2b, sha256
+from typing import Any, ClassVar, Literal, get_args
 from uuid import UUID
 
 import orjson
@@ -19,6 +20,13 @@ Outcome = Literal["served", "denied", "failed", "interrupted"]
 
 SealedEvent = tuple[str, str]
 """An event as it travels through the broker: its canonical bytes as text, and their MAC in hex."""
+
+TravellingSet = tuple[str]
+"""A set of excluded tenants as it travels with events that name it: its members. The digest in the
+events proves it."""
+
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class EventError(ValueError):
@@ -54,14 +62,43 @@ class EventScope:
 
 
 @dataclass(frozen=True)
+class ExcludedTenants:
+    """The tenants that an access in global scope left out: a set, which is kept once beside all
+    events that name it."""
+
+    count: int
+    digest: str
+    """The SHA-256 of `members` in hex, which names the set."""
+    _members: str = field(default="", repr=False, compare=False)
+    # orjson leaves out a field that begins with an underscore: it is no part of the event.
+
+    @property
+    def members(self) -> str:
+        """The ids in order, with commas between them; empty in an event that was loaded."""
+        return self._members
+
+
+@dataclass(frozen=True)
 class EventDecision:
     effect: Ruling
-    excluded_tenant_ids: tuple[UUID, ...] = ()
-    """The tenants that an access in global scope left out."""
+    excluded: ExcludedTenants | None = None
+    """`None` where no tenant was left out."""
     grant_ids: tuple[UUID, ...] = ()
     """The grants that the decision rests on; for break-glass, the incident."""
     policy_version: int | None = None
     """The version of the evaluated rules. It grows with each change of one of them."""
+    rule_ids: tuple[UUID, ...] = ()
+
+
+@dataclass(frozen=True)
+class InlineEventDecision:
+    """A decision as earlier versions recorded it, with the whole set in each event."""
+
+    excluded: ClassVar[None] = None
+    effect: Ruling
+    excluded_tenant_ids: tuple[UUID, ...] = ()
+    grant_ids: tuple[UUID, ...] = ()
+    policy_version: int | None = None
     rule_ids: tuple[UUID, ...] = ()
 
 
@@ -90,7 +127,7 @@ class AuditEvent:
     """One access or change, as it will stand in the ledger. The MAC covers every field."""
 
     actor: Actor
-    decision: EventDecision
+    decision: EventDecision | InlineEventDecision
     http_status: int | None
     """`None` where the request ended without an answer."""
     id: UUID
@@ -146,6 +183,20 @@ def has_valid_mac(data: bytes, mac: str, key: bytes) -> bool:
     return mac.isascii() and hmac.compare_digest(event_mac(data, key), mac)
 
 
+def load_members(members: str) -> tuple[str, tuple[UUID, ...]]:
+    """Load a set of excluded tenants from its members; returns its digest and the ids.
+
+    Raises `EventError` for anything but ids in order, without a repetition.
+    """
+    try:
+        ids = tuple(map(UUID, members.split(",")))
+    except ValueError as error:
+        raise EventError("not a set of tenants") from error
+    if ",".join(map(str, sorted(set(ids)))) != members:
+        raise EventError("not the canonical form of a set of tenants")
+    return sha256(members.encode()).hexdigest(), ids
+
+
 def _event(raw: Any) -> AuditEvent:
     actor, scope, decision, request = (
         raw[part] for part in ("actor", "scope", "decision", "request")
@@ -169,13 +220,7 @@ def _event(raw: Any) -> AuditEvent:
             tenant_id=_uuid(scope["tenant_id"]),
             tenant=_text_or_none(scope["tenant"]),
         ),
-        decision=EventDecision(
-            effect=_one_of(Ruling, decision["effect"]),
-            rule_ids=_uuids(decision["rule_ids"]),
-            grant_ids=_uuids(decision["grant_ids"]),
-            policy_version=_count_or_none(decision["policy_version"]),
-            excluded_tenant_ids=_uuids(decision["excluded_tenant_ids"]),
-        ),
+        decision=_decision(decision),
         outcome=_one_of(Outcome, raw["outcome"]),
         http_status=_count_or_none(raw["http_status"]),
         rows=_count_or_none(raw["rows"]),
@@ -188,6 +233,24 @@ def _event(raw: Any) -> AuditEvent:
             user_agent=_text_or_none(request["user_agent"]),
         ),
     )
+
+
+def _decision(raw: Any) -> EventDecision | InlineEventDecision:
+    shared = {
+        "effect": _one_of(Ruling, raw["effect"]),
+        "grant_ids": _uuids(raw["grant_ids"]),
+        "policy_version": _count_or_none(raw["policy_version"]),
+        "rule_ids": _uuids(raw["rule_ids"]),
+    }
+    if "excluded_tenant_ids" in raw:
+        return InlineEventDecision(**shared, excluded_tenant_ids=_uuids(raw["excluded_tenant_ids"]))
+    return EventDecision(**shared, excluded=_excluded(raw["excluded"]))
+
+
+def _excluded(raw: Any) -> ExcludedTenants | None:
+    if raw is None:
+        return None
+    return ExcludedTenants(_count(raw["count"]), _digest(raw["digest"]))
 
 
 def _reason(raw: Any) -> Reason | None:
@@ -234,6 +297,12 @@ def _flag(value: object) -> bool:
 def _one_of(literal: Any, value: object) -> Any:
     if value not in get_args(literal):
         raise EventError(f"none of {get_args(literal)}")
+    return value
+
+
+def _digest(value: object) -> str:
+    if not isinstance(value, str) or _DIGEST.fullmatch(value) is None:
+        raise EventError("not a digest")
     return value
 
 

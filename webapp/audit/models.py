@@ -57,7 +57,10 @@ class AuditEventRow(Base):
     request_id: Mapped[str] = mapped_column(Text)
     origin_journal: Mapped[UUID]
     origin_seq: Mapped[int] = mapped_column(BigInteger)
+    excluded_digest: Mapped[str | None] = mapped_column(Text)
+    """The name of the set of tenants that the access left out, in `excluded_sets`."""
     excluded_tenant_ids: Mapped[list[UUID]] = mapped_column(ARRAY(PgUUID(as_uuid=True)))
+    """The set itself, in events of earlier versions."""
     event: Mapped[dict[str, Any]] = mapped_column(JSONB)
     visible_to: Mapped[UUID | None] = mapped_column(
         Computed(
@@ -83,6 +86,20 @@ class AuditEventRow(Base):
         # Rows arrive nearly in this order, so that the small BRIN index serves `flask audit tail`.
         Index(None, "committed_at", postgresql_using="brin"),
         {"postgresql_partition_by": "range (occurred_at)"},
+    )
+
+
+class ExcludedSetRow(Base):
+    """A set of tenants that accesses to all tenants left out. Many events name the same one."""
+
+    __tablename__ = "excluded_sets"
+
+    digest: Mapped[str] = mapped_column(Text, primary_key=True)
+    tenant_ids: Mapped[list[UUID]] = mapped_column(ARRAY(PgUUID(as_uuid=True)))
+
+    __table_args__ = (
+        # For the sets that leave one tenant out.
+        Index(None, "tenant_ids", postgresql_using="gin", postgresql_with={"fastupdate": "off"}),
     )
 
 

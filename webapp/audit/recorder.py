@@ -185,7 +185,11 @@ def finalize(response: Response) -> Response:
         counted_as = ExternalAccess.SURFACE if entry.access.external else event.surface
         _counter(counted_as, event.outcome).inc()
     response.headers.add(RECEIPT_HEADER, ", ".join([str(event.id) for event in events]))
-    excluded = [len(e.decision.excluded_tenant_ids) for e in events if e.scope.kind == "global"]
+    excluded = [
+        entry.access.decision.excluded.count if entry.access.decision.excluded else 0
+        for entry in begun
+        if entry.access.scope.kind == "global"
+    ]
     if excluded:
         response.headers[EXCLUDED_HEADER] = str(max(excluded))
     return response

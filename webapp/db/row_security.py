@@ -65,10 +65,15 @@ def _of_principal(key: str) -> str:
     )
 
 
+_NOT_LEFT_OUT = (
+    "((excluded_digest IS NULL) OR (NOT (excluded_digest IN ( SELECT excluded_sets.digest\n"
+    "   FROM excluded_sets))))"
+)
 _TENANT_EVENTS = (
     f"({own('tenant_id')} OR (({_TENANT} IS NOT NULL) AND (scope_kind = 'global'::text)"
     " AND (kind = 'access'::text) AND (effect = 'allowed'::text)"
-    f" AND (NOT ({_TENANT} = ANY (excluded_tenant_ids)))))"
+    f" AND (NOT ({_TENANT} = ANY (excluded_tenant_ids)))"
+    f" AND {_NOT_LEFT_OUT}))"
 )
 """Events of accesses to the scope's tenant: to it alone, or to all tenants without excluding it."""
 
@@ -201,6 +206,18 @@ TENANT_TABLES: dict[str, TableShape] = {
     "elevations": TableShape(
         (may(PRINCIPAL_ROLE, "select", "insert", "update", rows=_of_principal("service_id")),),
         key="service_id",
+    ),
+    "excluded_sets": TableShape(
+        (
+            # A tenant sees which sets it is in, and not who else is.
+            may_read(TENANT_ROLE, f"(tenant_ids @> ARRAY[{_TENANT}])"),
+            may_read(GLOBAL_ROLE, _ACCESSING),
+            may_append(LEDGER_ROLE),
+            may_read(LEDGER_ROLE),
+        ),
+        key="tenant_ids",
+        append_only=True,
+        open_uniques=frozenset({"pk_excluded_sets"}),
     ),
     "audit_events": TableShape(
         (

@@ -6,7 +6,7 @@ scope when a transaction begins.
 
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from uuid import UUID
 
 
@@ -45,6 +45,11 @@ class Exclusion:
     def setting(self) -> str:
         """The ids, written as the policies of row level security read them."""
         return ",".join(map(str, self.ids))
+
+    @cached_property
+    def digest(self) -> str:
+        """The SHA-256 of `setting` in hex, by which events name the set."""
+        return sha256(self.setting.encode()).hexdigest()
 
     @cached_property
     def visibility(self) -> str:

@@ -18,9 +18,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from webapp.audit import append
+from webapp.audit.journal.file import JournalFile
 from webapp.audit.journal.reader import Row
 from webapp.audit.operation import OPERATOR, SIGHTLINE
 from webapp.audit.relay import drain
+from webapp.audit.relay.outbox import sets_named_by
+from webapp.audit.relay.relay import delivery_of
 from webapp.commands import Commands, print_json, print_rows
 from webapp.db.scopes import GlobalScope, IdentityScope, LedgerScope
 from webapp.extensions import db
@@ -324,8 +327,8 @@ def _print_drained(done: Drained) -> None:
         click.echo(f"cannot be read: {name}")
 
 
-def _commit(rows: Sequence[Row]) -> set[str]:
-    delivery = [[row.event.decode(errors="replace"), row.mac] for row in rows]
+def _commit(file: JournalFile, rows: Sequence[Row]) -> set[str]:
+    delivery = [list(item) for item in delivery_of(file, rows, sets_named_by(rows))]
     with db.scoped(LedgerScope()):
         received = append.receive(db.session, delivery, current_settings().audit_mac_key.encode())
         committed = append.find_committed(db.session, [row.id for row in rows])

@@ -27,7 +27,7 @@ AUDIT: dict[str, Any] = {
         "rule_ids": ["01937c2d-0d10-7a43-9b5f-2c6d8e0f1a3b"],
         "policy_version": 71,
         "grant_ids": [],
-        "excluded_tenant_ids": [],
+        "excluded": None,
     },
     "outcome": "served",
     "http_status": 200,
@@ -42,6 +42,11 @@ AUDIT: dict[str, Any] = {
     },
     "origin": {"journal": "01937c1e-0a00-7a10-9d2e-3f4a5b6c7d8e", "seq": 118},
     "committed_at": "2026-11-30T10:07:15.398127+00:00",
+}
+EXCLUDED_PAGE: dict[str, Any] = {
+    "items": ["01937c1f-9c00-7a10-9d2e-3f4a5b6c7d8e"],
+    "next_cursor": None,
+    "total": 1,
 }
 PAGE: dict[str, Any] = {"items": [AUDIT], "next_cursor": None, "total": 1}
 
@@ -60,7 +65,12 @@ DECISION_FIELDS: Fields = {
     "rule_ids": "The rules that determined the decision.",
     "policy_version": "Grows with each change of an evaluated rule; null where none was evaluated.",
     "grant_ids": "The grants that the decision rests on, or the grant that was changed.",
-    "excluded_tenant_ids": "The tenants that an access in global scope left out.",
+    "excluded": "The tenants that an access in global scope left out; null where none was.",
+    "excluded_tenant_ids": "Only in events of earlier versions: the ids of these tenants.",
+}
+EXCLUDED_TENANTS_FIELDS: Fields = {
+    "count": "How many tenants were left out.",
+    "digest": "The name of the set of these tenants: the SHA-256 of their ids in order.",
 }
 REQUEST_FIELDS: Fields = {
     "id": "The `X-Request-ID` of the request's answer.",

@@ -7,9 +7,9 @@ from marshmallow import fields, validate
 
 from webapp.audit.event import Kind, Outcome, Ruling, ScopeKind
 from webapp.http.pagination import PageQuerySchema, PageSchema
-from webapp.http.schema import Instant, Schema, Text
+from webapp.http.schema import PAGE_FIELDS, Instant, Schema, Text
 from webapp.ledger import documentation
-from webapp.ledger.search import AuditQuery, LedgerEntry, SortKey
+from webapp.ledger.search import AuditQuery, ExcludedQuery, LedgerEntry, SortKey
 from webapp.scope.schemas import SURFACES
 
 
@@ -43,6 +43,13 @@ class ScopeSchema(Schema):
     tenant = fields.String(required=True, allow_none=True)
 
 
+class ExcludedTenantsSchema(Schema):
+    descriptions = documentation.EXCLUDED_TENANTS_FIELDS
+
+    count = fields.Integer(required=True)
+    digest = fields.String(required=True)
+
+
 class DecisionSchema(Schema):
     descriptions = documentation.DECISION_FIELDS
 
@@ -50,7 +57,8 @@ class DecisionSchema(Schema):
     rule_ids = fields.List(fields.UUID(), required=True)
     policy_version = fields.Integer(required=True, allow_none=True)
     grant_ids = fields.List(fields.UUID(), required=True)
-    excluded_tenant_ids = fields.List(fields.UUID(), required=True)
+    excluded = fields.Nested(ExcludedTenantsSchema, allow_none=True)
+    excluded_tenant_ids = fields.List(fields.UUID())
 
 
 class RequestSchema(Schema):
@@ -101,6 +109,19 @@ class AuditPageSchema(PageSchema):
     example = documentation.PAGE
 
     items = fields.List(fields.Nested(AuditSchema), required=True)
+
+
+class ExcludedPageSchema(Schema):
+    example = documentation.EXCLUDED_PAGE
+    descriptions = PAGE_FIELDS
+
+    items = fields.List(fields.UUID(), required=True)
+    next_cursor = fields.String(required=True, allow_none=True)
+    total = fields.Integer(required=True)
+
+
+class ExcludedQuerySchema(PageQuerySchema):
+    model = ExcludedQuery
 
 
 class AuditQuerySchema(PageQuerySchema):

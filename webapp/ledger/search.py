@@ -13,11 +13,18 @@ from uuid import UUID
 from sqlalchemy import CTE, ColumnElement, func, select
 
 from webapp.audit.event import Kind, Outcome, Ruling
-from webapp.audit.models import EVERY_TENANT, AuditEventRow
+from webapp.audit.models import EVERY_TENANT, AuditEventRow, ExcludedSetRow
 from webapp.db.scopes import Scope, TenantScope
 from webapp.db.session import ScopedSession
 from webapp.http.errors import NotFound
-from webapp.http.pagination import WHOLE_LIST, Run, listing_of, read_page
+from webapp.http.pagination import (
+    WHOLE_LIST,
+    Run,
+    decode_cursor,
+    encode_cursor,
+    listing_of,
+    read_page,
+)
 
 SortKey = Literal["-occurred_at", "occurred_at"]
 
@@ -69,6 +76,20 @@ class AuditPage:
     total_is_at_least: int | None = None
 
 
+@dataclass(frozen=True)
+class ExcludedQuery:
+    limit: int = 50
+    cursor: str | None = None
+
+
+@dataclass(frozen=True)
+class ExcludedPage:
+    items: tuple[UUID, ...]
+    """The tenants' ids."""
+    next_cursor: str | None
+    total: int
+
+
 def list_events(session: ScopedSession, query: AuditQuery) -> AuditPage:
     """Return the page that `query` asks for; raises `Invalid` for a wrong cursor."""
     page = read_page(
@@ -101,6 +122,32 @@ def get_event(session: ScopedSession, event_id: UUID) -> LedgerEntry:
     if row is None:
         raise NotFound("There is no such event.")
     return _shown_in(session)(row)
+
+
+def list_excluded(session: ScopedSession, event_id: UUID, query: ExcludedQuery) -> ExcludedPage:
+    """List the tenants that an access left out, by id; raises `NotFound` and `Invalid`."""
+    row = session.get(AuditEventRow, event_id)
+    if row is None:
+        raise NotFound("There is no such event.")
+    tenants = sorted(_excluded_by(session, row))
+    listing = listing_of("excluded", session.scope, event_id)
+    following = tenants
+    if query.cursor is not None:
+        (last,) = decode_cursor(query.cursor, listing)
+        following = [tenant for tenant in tenants if str(tenant) > last]
+    shown = following[: query.limit]
+    more = len(following) > len(shown)
+    cursor = encode_cursor([shown[-1]], listing) if more else None
+    return ExcludedPage(tuple(shown), cursor, len(tenants))
+
+
+def _excluded_by(session: ScopedSession, row: AuditEventRow) -> Sequence[UUID]:
+    if isinstance(session.scope, TenantScope):
+        return ()  # a tenant must not learn of the others
+    if row.excluded_digest is None:
+        return row.excluded_tenant_ids
+    named = select(ExcludedSetRow.tenant_ids).where(ExcludedSetRow.digest == row.excluded_digest)
+    return session.scalars(named).one()
 
 
 def current_moment(session: ScopedSession) -> datetime:
@@ -209,5 +256,7 @@ def _entry(row: AuditEventRow) -> LedgerEntry:
 def _entry_for_tenant(row: AuditEventRow) -> LedgerEntry:
     """Return the entry without excluded tenants: a tenant must not learn of the others."""
     entry = _entry(row)
-    decision = entry.event.get("decision", {}) | {"excluded_tenant_ids": []}
+    hidden: dict[str, Any] = {"excluded": None, "excluded_tenant_ids": []}
+    decision = entry.event.get("decision", {})
+    decision = {name: hidden.get(name, value) for name, value in decision.items()}
     return replace(entry, event={**entry.event, "decision": decision})

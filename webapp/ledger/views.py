@@ -7,7 +7,13 @@ from flask import Response
 from webapp.extensions import db
 from webapp.http.parsing import Blueprint
 from webapp.ledger import search
-from webapp.ledger.schemas import AuditPageSchema, AuditQuerySchema, AuditSchema
+from webapp.ledger.schemas import (
+    AuditPageSchema,
+    AuditQuerySchema,
+    AuditSchema,
+    ExcludedPageSchema,
+    ExcludedQuerySchema,
+)
 from webapp.scope.answers import respond, respond_page
 from webapp.scope.surface import surface
 
@@ -39,3 +45,15 @@ def list_audits(query: search.AuditQuery) -> Response:
 def read_audit(event_id: UUID) -> Response:
     """Read an audit event"""
     return respond(AuditSchema(), search.get_event(db.session, event_id), rows=1)
+
+
+@blueprint.route("/<uuid:event_id>/excluded")
+@surface("admin.audits.excluded", tenant_roles=("admin",), platform_roles=("auditor", "owner"))
+@blueprint.arguments(ExcludedQuerySchema, location="query")
+@blueprint.response(200, ExcludedPageSchema)
+def list_excluded(query: search.ExcludedQuery, event_id: UUID) -> Response:
+    """List the tenants that an access left out
+
+    The items are the ids of the tenants, in order. A tenant's scope shows none.
+    """
+    return respond_page(ExcludedPageSchema(), search.list_excluded(db.session, event_id, query))

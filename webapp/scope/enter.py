@@ -7,7 +7,14 @@ from uuid import UUID, uuid4
 from flask import Flask, current_app
 
 from webapp.audit import event, recorder
-from webapp.db.scopes import NO_EXCLUSION, GlobalScope, PrincipalScope, Scope, TenantScope
+from webapp.db.scopes import (
+    NO_EXCLUSION,
+    Exclusion,
+    GlobalScope,
+    PrincipalScope,
+    Scope,
+    TenantScope,
+)
 from webapp.extensions import db
 from webapp.http.errors import (
     ApprovalRequired,
@@ -162,8 +169,14 @@ def _event_decision(decision: Decision) -> event.EventDecision:
 def _event_outcome(effect: event.Ruling, outcome: RulesOutcome) -> event.EventDecision:
     return event.EventDecision(
         effect,
-        excluded_tenant_ids=outcome.excluded.ids,
+        excluded=_excluded(outcome.excluded),
         grant_ids=outcome.grants,
         policy_version=outcome.policy_version,
         rule_ids=outcome.rules,
     )
+
+
+def _excluded(exclusion: Exclusion) -> event.ExcludedTenants | None:
+    if not exclusion.tenants:
+        return None
+    return event.ExcludedTenants(len(exclusion.tenants), exclusion.digest, exclusion.setting)

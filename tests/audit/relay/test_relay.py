@@ -12,7 +12,7 @@ import requests
 from flask import Flask
 from uuid_utils.compat import uuid7
 
-from tests.audit.events import make_event
+from tests.audit.events import excluding, make_event, members_of
 from tests.audit.journal.journals import (
     MAX_BYTES,
     PATIENCE,
@@ -26,12 +26,12 @@ from tests.audit.journal.journals import (
 from tests.audit.receipts import committed, receipt, wait_for
 from tests.factories import INCIDENT, Account
 from tests.processes import Web
-from webapp.audit.event import AuditEvent, EventError, SealedEvent, load_event
+from webapp.audit.event import AuditEvent, EventError, load_event
 from webapp.audit.journal.file import Locked, adopt, create, list_files
 from webapp.audit.journal.reader import Row, read_all
 from webapp.audit.journal.service import Journal, JournalFailed
 from webapp.audit.relay.outbox import BATCH
-from webapp.audit.relay.relay import DAMAGED, RELAY_FAILURES, Relay
+from webapp.audit.relay.relay import DAMAGED, RELAY_FAILURES, Delivery, Relay
 
 LEFT_BEHIND = """
 events = [make_event(), make_event(outcome="interrupted")]
@@ -49,14 +49,18 @@ class Ledger:
         self.events: dict[UUID, AuditEvent] = {}
         self.refused: list[str] = []
         self.deliveries = 0
+        self.sets: list[str] = []
         self.takes: Callable[[UUID], bool] = lambda event_id: True
         self.before_send: Callable[[], object] = lambda: None
         self.before_answer: Callable[[], object] = lambda: None
 
-    def send(self, batch: list[SealedEvent]) -> None:
+    def send(self, batch: Delivery) -> None:
         self.before_send()
         self.deliveries += 1
-        for text, _ in batch:
+        for text, *mac in batch:
+            if not mac:
+                self.sets.append(text)
+                continue
             try:
                 event = load_event(text.encode())
             except EventError:
@@ -120,6 +124,27 @@ def test_finalized_events_reach_the_ledger_and_are_forgotten(
     wait_until_empty(journal)
     assert ledger.events.keys() == ids
     wait_for(lambda: journal.held == 0)
+
+
+def test_set_of_tenants_is_sent_until_the_ledger_has_an_event_that_names_it(
+    journal: Journal, ledger: Ledger
+) -> None:
+    tenants = frozenset({uuid4(), uuid4()})
+    first = excluding(tenants)
+    ledger.takes = lambda _: False
+    journal.finalize([first], PATIENCE)
+    wait_for(lambda: ledger.sets.count(members_of(first)) >= 2)
+    ledger.takes = lambda _: True
+    wait_until_empty(journal)
+    sent = len(ledger.sets)
+    journal.finalize([excluding(tenants)], PATIENCE)
+    wait_until_empty(journal)
+    assert len(ledger.sets) == sent
+    ledger.takes = lambda _: False  # as a database that was restored and lacks the set
+    journal.finalize([excluding(tenants)], PATIENCE)
+    wait_for(lambda: len(ledger.sets) > sent)
+    ledger.takes = lambda _: True
+    wait_until_empty(journal)
 
 
 def test_access_that_ends_after_a_later_one_reaches_the_ledger(

@@ -18,7 +18,14 @@ from tests.audit.events import make_event
 from tests.audit.ledgers import append_events
 from tests.factories import INCIDENT, Account, MadeTenant, add_account, add_tenant
 from tests.rules.calls import PATH, add_rule, delete, draft, problem
-from webapp.audit.event import Actor, AuditEvent, EventDecision, EventScope, Reason
+from webapp.audit.event import (
+    Actor,
+    AuditEvent,
+    EventDecision,
+    EventScope,
+    InlineEventDecision,
+    Reason,
+)
 from webapp.extensions import db
 from webapp.rules.simulation import service
 
@@ -239,7 +246,7 @@ def test_simulation_decides_the_accesses_of_the_last_days_again(
         ({}, True),
         ({"reason": Reason(code="fraud", ticket=None, note=None)}, False),
         ({"reason": None, "kind": "change"}, False),
-        ({"decision": EventDecision("allowed", (), (uuid4(),), 1, ())}, False),
+        ({"decision": EventDecision("allowed", None, (uuid4(),), 1, ())}, False),
         ({"decision": EventDecision("denied")}, False),
         ({"decision": EventDecision("denied", policy_version=1), "outcome": "denied"}, True),
     ],
@@ -283,7 +290,7 @@ def test_tenant_simulates_on_the_accesses_that_it_sees(
     past.add(tenant, "sue@example.org")
     past.add(other, "not@example.org")
     past.add(None, "tom@example.org")
-    left_out = EventDecision("allowed", excluded_tenant_ids=(tenant.id,), policy_version=1)
+    left_out = InlineEventDecision("allowed", excluded_tenant_ids=(tenant.id,), policy_version=1)
     past.add(None, "out@example.org", decision=left_out)
     found = _days(client, admin.headers(), rule=draft(surfaces=[past.surface]))
     assert {actor["actor"] for actor in found["actors"]} == {"sue@example.org", "tom@example.org"}

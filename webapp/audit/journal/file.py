@@ -8,7 +8,7 @@ process's file has nothing to reconstruct, and nothing to write.
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, cached_property
 from itertools import chain
@@ -23,6 +23,8 @@ from webapp.audit.journal.reader import PAGE, JournalReader, Row
 SUFFIX, LOCK_SUFFIX = ".journal", ".lock"
 PER_STATEMENT = 500
 """Rows in one INSERT statement."""
+SETS_KEPT = 16
+"""Sets of excluded tenants that stay though no event names them any more: the next one may."""
 
 _SCHEMA = """
 create table if not exists events (
@@ -30,11 +32,33 @@ create table if not exists events (
   id text not null,
   finalized integer not null,
   event blob not null,
-  mac text not null
+  mac text not null,
+  excluded text
 ) strict
 """
+_SETS_SCHEMA = (
+    "create index if not exists events_excluded on events (excluded) where excluded is not null",
+    """
+create table if not exists excluded_sets (
+  place integer primary key,
+  digest text not null unique,
+  members text not null
+) strict
+""",
+    f"""
+create trigger if not exists forget_sets after delete on events when old.excluded is not null
+begin
+  delete from excluded_sets
+  where place <= (select max(place) from excluded_sets) - {SETS_KEPT}
+    and digest not in (select excluded from events where excluded is not null);
+end
+""",  # noqa: S608 - a constant
+)
+_ADD_SET = "insert or ignore into excluded_sets (digest, members) values (?, ?)"
 _DELETE = "delete from events where place in (select value from json_each(?))"
 
+
+NO_SETS: Mapping[str, str] = {}
 
 Statement = tuple[str, Sequence[Any]]
 """SQL, and the values of its placeholders."""
@@ -45,6 +69,11 @@ def _deletion(places: Sequence[int]) -> Iterator[Statement]:
         yield _DELETE, (orjson.dumps(list(places)).decode(),)
 
 
+def _additions(sets: Mapping[str, str]) -> Iterator[Statement]:
+    for digest, members in sets.items():
+        yield _ADD_SET, (digest, members)
+
+
 def _insertions(rows: Sequence[Row]) -> Iterator[Statement]:
     for start in range(0, len(rows), PER_STATEMENT):
         some = rows[start : start + PER_STATEMENT]
@@ -53,8 +82,8 @@ def _insertions(rows: Sequence[Row]) -> Iterator[Statement]:
 
 @cache
 def _insert(rows: int) -> str:
-    values = ", ".join(["(?, ?, ?, ?, ?)"] * rows)
-    return f"insert into events (place, id, finalized, event, mac) values {values}"  # noqa: S608 - placeholders only
+    values = ", ".join(["(?, ?, ?, ?, ?, ?)"] * rows)
+    return f"insert into events (place, id, finalized, event, mac, excluded) values {values}"  # noqa: S608 - placeholders only
 
 
 class Locked(Exception):
@@ -83,7 +112,13 @@ class JournalFile(JournalReader):
         run = self._connection.execute
         run(f"pragma max_page_count = {self._max_pages}")
         run("pragma wal_autocheckpoint = 0")  # SQLite would not report that its fsync failed
+        run("begin immediate")
         run(_SCHEMA)
+        if "excluded" not in {name for _, name, *_ in run("pragma table_info(events)")}:
+            run("alter table events add column excluded text")  # a file of an earlier version
+        for statement in _SETS_SCHEMA:
+            run(statement)
+        run("commit")
         self.held = run("select count(place) from events").fetchone()[0]
 
     @cached_property
@@ -91,9 +126,15 @@ class JournalFile(JournalReader):
         return UUID(self.path.stem)
 
     def write(
-        self, rows: Sequence[Row] = (), *, forgotten: Sequence[int] = (), durable: bool
+        self,
+        rows: Sequence[Row] = (),
+        *,
+        forgotten: Sequence[int] = (),
+        sets: Mapping[str, str] = NO_SETS,
+        durable: bool,
     ) -> None:
-        """Insert rows and delete the forgotten ones, in one transaction.
+        """Insert rows, the sets of tenants that they name, and delete the forgotten rows, in one
+        transaction.
 
         With `durable`, these rows and all earlier ones are on disk when this returns. Without it,
         they survive the end of the process, but not a failure of the machine.
@@ -101,24 +142,25 @@ class JournalFile(JournalReader):
         if durable is not self._durable:
             self._connection.execute(f"pragma synchronous = {'full' if durable else 'normal'}")
             self._durable = durable
-        statements = [*_deletion(forgotten), *_insertions(rows)]
+        deletion = [*_deletion(forgotten)]
+        statements = [*deletion, *_additions(sets), *_insertions(rows)]
         run = self._run_one if len(statements) == 1 else self._run_all
-        deleted = run(statements) - len(rows)
-        self.held += len(rows) - deleted
+        changed = run(statements)
+        self.held += len(rows) - sum(changed[: len(deletion)])
 
-    def _run_one(self, statements: Sequence[Statement]) -> int:
+    def _run_one(self, statements: Sequence[Statement]) -> list[int]:
         """Run one statement, which is a transaction by itself.
 
         Each statement releases the interpreter's lock, and has to compete for it with all the
         requests. So `begin` and `commit` are left out here.
         """
-        return self._connection.execute(*statements[0]).rowcount
+        return [self._connection.execute(*statements[0]).rowcount]
 
-    def _run_all(self, statements: Sequence[Statement]) -> int:
+    def _run_all(self, statements: Sequence[Statement]) -> list[int]:
         run = self._connection.execute
         run("begin immediate")
         try:
-            changed = sum([run(*statement).rowcount for statement in statements])
+            changed = [run(*statement).rowcount for statement in statements]
             run("commit")
         except BaseException:
             with suppress(sqlite3.Error):  # a commit that failed may have rolled back by itself

@@ -13,10 +13,14 @@ import orjson
 
 PAGE = 4096
 
-_COLUMNS = "select place, id, finalized, event, mac from events"
-_ALL = f"{_COLUMNS} order by place"  # noqa: S608 - a constant
+_COLUMNS = "select place, id, finalized, event, mac, excluded from events"
+# Without `excluded`, which a file of an earlier version does not have.
+_ALL = "select place, id, finalized, event, mac, null from events order by place"
 _NEXT = f"{_COLUMNS} where finalized >= ? and place > ? order by place limit ?"  # noqa: S608 - the same
 _CHOSEN = f"{_COLUMNS} where place in (select value from json_each(?)) order by place"  # noqa: S608 - the same
+_FROM_SETS = "from excluded_sets where digest in (select value from json_each(?)) order by digest"
+_SETS = f"select members {_FROM_SETS}"
+_SET_SIZES = f"select digest, length(members) {_FROM_SETS}"
 _USED = "select page_count - freelist_count from pragma_page_count, pragma_freelist_count"
 _IDS = re.compile(r"(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})*")
 
@@ -35,6 +39,8 @@ class Row(NamedTuple):
     event: bytes
     """The event's canonical bytes, as `audit.event` dumps them."""
     mac: str
+    excluded: str | None = None
+    """The digest of the set of tenants that the event's access left out."""
 
 
 class JournalReader:
@@ -71,6 +77,16 @@ class JournalReader:
     def read(self, places: Sequence[int]) -> list[Row]:
         """Return the rows at these places that are still there."""
         return _rows(self._connection.execute(_CHOSEN, (orjson.dumps(places).decode(),)))
+
+    def read_sets(self, digests: Iterable[str]) -> list[str]:
+        """Return the members of sets of excluded tenants that rows of the file name."""
+        wanted = orjson.dumps(sorted(digests)).decode()
+        return [members for (members,) in self._connection.execute(_SETS, (wanted,))]
+
+    def measure_sets(self, digests: Iterable[str]) -> dict[str | None, int]:
+        """Return how many bytes the members of these sets have, by digest."""
+        wanted = orjson.dumps(sorted(digests)).decode()
+        return dict(self._connection.execute(_SET_SIZES, (wanted,)).fetchall())
 
     def used_bytes(self) -> int:
         """Return how many bytes the rows take up. Deleting rows does not shrink the file itself."""

@@ -75,8 +75,13 @@ class JournalWriter:
             for place, (key, event) in enumerate(events.items(), self._next_place)
         ]
         ended = [self._places[key] for key in ending if key in self._places]
+        sets = {
+            excluded.digest: excluded.members
+            for event in events.values()
+            if (excluded := event.decision.excluded) is not None
+        }
         try:
-            self.file.write(rows, forgotten=ended, durable=durable)
+            self.file.write(rows, forgotten=ended, sets=sets, durable=durable)
         except sqlite3.Error as error:
             _note_failure(error)
             if not _is_full(error):
@@ -147,7 +152,15 @@ class JournalWriter:
 
     def _row(self, place: int, event: AuditEvent, origin: EventOrigin, *, finalized: bool) -> Row:
         data = dump_event(replace(event, origin=origin))
-        return Row(place, str(event.id), finalized, data, event_mac(data, self._key))
+        excluded = event.decision.excluded
+        return Row(
+            place,
+            str(event.id),
+            finalized,
+            data,
+            event_mac(data, self._key),
+            excluded.digest if excluded else None,
+        )
 
     def _note_put(self, rows: Mapping[int, Row], numbers: Mapping[int, EventOrigin]) -> None:
         self._next_place += len(rows)

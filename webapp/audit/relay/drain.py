@@ -12,7 +12,7 @@ from webapp.audit.journal.reader import Row, read_all
 
 BATCH = 500
 
-Commit = Callable[[Sequence[Row]], set[str]]
+Commit = Callable[[JournalFile, Sequence[Row]], set[str]]
 """Commits rows of a file, and returns the ids of those events that the ledger has now."""
 
 
@@ -67,7 +67,7 @@ def drain(file: JournalFile, commit: Commit) -> Iterator[tuple[int, int]]:
     try:
         while rows := file.read_finalized(last, BATCH):
             last = rows[-1].place
-            committed = commit(rows)
+            committed = commit(file, rows)
             taken = [row.place for row in rows if row.id in committed]
             file.forget_now(taken)
             yield len(taken), len(rows)

@@ -64,11 +64,16 @@ class Outbox:
         while due := _take(batch for batch in self._sent if batch.again_at <= now):
             if rows := self.file.read([place for batch in due for place in batch.ids]):
                 self._taken = due
-                return _within_bytes(rows)
+                return self._within_bytes(rows)
             self._remove(due)  # the rows are gone from the file
         self._taken = []
         limit = min(BATCH, AHEAD - _count(self._sent))
-        return _within_bytes(self.file.read_finalized(self._last, limit))
+        return self._within_bytes(self.file.read_finalized(self._last, limit))
+
+    @property
+    def is_resending(self) -> bool:
+        """Whether the rows that `take` returned last had been sent before."""
+        return bool(self._taken)
 
     def note_sent(self, rows: Sequence[Row], now: float) -> None:
         """Note that the rows which `take` returned last were sent."""
@@ -100,6 +105,10 @@ class Outbox:
                 return
             self._forget(done)
 
+    def _within_bytes(self, rows: Sequence[Row]) -> list[Row]:
+        named = sets_named_by(rows)
+        return _within_bytes(rows, self.file.measure_sets(named) if named else {})
+
     def _remove(self, batches: Sequence[_Batch]) -> None:
         self._sent = [batch for batch in self._sent if batch not in batches]
 
@@ -109,12 +118,20 @@ def is_full(rows: Sequence[Row]) -> bool:
     return len(rows) == BATCH or sum(len(row.event) for row in rows) > BATCH_BYTES // 2
 
 
-def _within_bytes(rows: Sequence[Row]) -> list[Row]:
-    """Return the first rows, with at most BATCH_BYTES together, but at least one row."""
+def sets_named_by(rows: Iterable[Row]) -> dict[str, str]:
+    """The digests of the sets of tenants that rows name, each with the id of such an event."""
+    return {row.excluded: row.id for row in rows if row.excluded is not None}
+
+
+def _within_bytes(rows: Sequence[Row], sets: dict[str | None, int]) -> list[Row]:
+    """Return the first rows, with at most BATCH_BYTES together, but at least one row.
+
+    `sets` has the bytes of the sets that they name.
+    """
     taken: list[Row] = []
     size = 0
     for row in rows:
-        size += len(row.event)
+        size += len(row.event) + sets.pop(row.excluded, 0)
         if taken and size > BATCH_BYTES:
             break
         taken.append(row)

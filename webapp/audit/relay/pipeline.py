@@ -6,9 +6,8 @@ from celery import Celery
 from flask import Flask, current_app
 
 from webapp.audit import append
-from webapp.audit.event import SealedEvent
 from webapp.audit.journal.service import Journal
-from webapp.audit.relay.relay import Relay
+from webapp.audit.relay.relay import Delivery, Relay
 from webapp.db.scopes import LedgerScope
 from webapp.extensions import db
 from webapp.settings import Settings
@@ -22,7 +21,7 @@ def init_app(app: Flask) -> None:
     settings: Settings = app.extensions["settings"]
     celery: Celery = app.extensions["celery"]
 
-    def send(batch: list[SealedEvent]) -> None:
+    def send(batch: Delivery) -> None:
         celery.send_task(
             COMMIT_TASK,
             args=[batch],

@@ -6,7 +6,7 @@ over the files of dead processes. No request waits for the relay, and it retries
 """
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,12 +16,12 @@ from time import monotonic, sleep
 import structlog
 from prometheus_client import Counter, Gauge
 
-from webapp.audit.event import SealedEvent
+from webapp.audit.event import SealedEvent, TravellingSet
 from webapp.audit.forking import after_fork
 from webapp.audit.journal.file import JournalFile, Locked, adopt, list_files
-from webapp.audit.journal.reader import JournalReader
+from webapp.audit.journal.reader import JournalReader, Row
 from webapp.audit.journal.service import Journal
-from webapp.audit.relay.outbox import FindCommitted, Outbox, is_full
+from webapp.audit.relay.outbox import FindCommitted, Outbox, is_full, sets_named_by
 
 ASK = 0.5
 """Seconds between two queries to the ledger."""
@@ -71,7 +71,8 @@ DAMAGED = Gauge(
 
 log = structlog.get_logger()
 
-Send = Callable[[list[SealedEvent]], None]
+Delivery = list[SealedEvent | TravellingSet]
+Send = Callable[[Delivery], None]
 
 
 class Relay:
@@ -100,6 +101,10 @@ class Relay:
         self._own_file: JournalFile | None = None
         self._adopted: dict[JournalFile, Outbox] = {}
         self._unreadable: dict[Path, float] = {}
+        self._known_sets: set[str] = set()
+        """Digests of the sets of excluded tenants that the ledger has."""
+        self._awaited_sets: dict[str, str] = {}
+        """By digest, the id of an event whose commit shows that the ledger has the set too."""
         self._parts = (
             _Part("follow", self._follow, 0.0),
             _Part("adopt", self._adopt, ADOPT),
@@ -199,14 +204,33 @@ class Relay:
     def _send_next(self, now: float, box: Outbox) -> None:
         rows = box.take(now)
         if rows:
-            # The worker detects a damaged row by its MAC.
-            self._send([(row.event.decode(errors="replace"), row.mac) for row in rows])
+            self._send(delivery_of(box.file, rows, self._sets_to_send(box, rows)))
             SENT.inc(len(rows))
             box.note_sent(rows, now)
         self._has_more |= is_full(rows)
 
+    def _sets_to_send(self, box: Outbox, rows: Sequence[Row]) -> set[str]:
+        """The digests of the sets to send with rows: those that the ledger is not known to have.
+
+        Rows that are sent again take theirs along: a database that was restored may lack them.
+        """
+        named = sets_named_by(rows)
+        if box.is_resending:
+            return set(named)
+        unknown = named.keys() - self._known_sets
+        self._awaited_sets |= {digest: named[digest] for digest in unknown}
+        return unknown
+
     def _ask(self, _: float) -> None:
-        self._each(lambda box: box.ask(self._find_committed))
+        self._each(lambda box: box.ask(self._find))
+
+    def _find(self, ids: Sequence[str]) -> set[str]:
+        committed = self._find_committed(ids)
+        for digest, event_id in list(self._awaited_sets.items()):
+            if event_id in committed:
+                self._known_sets.add(digest)
+                del self._awaited_sets[digest]
+        return committed
 
     def _each(self, do: Callable[[Outbox], None]) -> None:
         for file, box in list(self._adopted.items()):
@@ -238,6 +262,15 @@ class Relay:
             file.close()
         except (sqlite3.Error, OSError) as error:
             log.error("journal_not_closed", journal=file.path.stem, exc_info=error)
+
+
+def delivery_of(file: JournalReader, rows: Sequence[Row], sets: Iterable[str]) -> Delivery:
+    """The rows of a file, and before them the sets of excluded tenants with these digests.
+
+    The worker detects a damaged row by its MAC, and a damaged set by its digest.
+    """
+    events = [(row.event.decode(errors="replace"), row.mac) for row in rows]
+    return [*((members,) for members in file.read_sets(sets)), *events]
 
 
 @dataclass
