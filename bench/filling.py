@@ -18,15 +18,19 @@ _INSERT_RULES = (
 RARE = 60
 """The number of events that are unlike all others, and older."""
 
+COPIES = UUID(int=0)
+"""The journal of the copies: one number is one event."""
+
 _INSERT_EVENTS = """
 insert into audit_events (id, tenant_id, tenant, occurred_at, kind, actor_id, actor_email, surface,
   reason_code, ticket, scope_kind, effect, outcome, request_id, origin_journal, origin_seq,
   excluded_tenant_ids, event)
-select ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid,
+select (lpad(to_hex((extract(epoch from moment) * 1000)::bigint), 12, '0') || '70008000'
+    || lpad(to_hex(n), 12, '0'))::uuid,
   case whose when 'own' then '{tenant}' when 'other' then md5((n % 1000)::text)::uuid end,
   case whose when 'own' then 'bench-own'
     when 'other' then case when rare then 'bench-rare' else 'bench-' || n % 1000 end end,
-  oldest.occurred_at + n * interval '1 ms',
+  moment,
   case when rare and whose <> 'all' then 'change' else 'access' end,
   oldest.actor_id,
   case when rare then 'rare' else 'user-' || n % 100 end || '@example.org',
@@ -38,10 +42,10 @@ select ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid,
   case when rare and whose <> 'all' then 'denied' else 'allowed' end,
   case when rare then 'interrupted' else 'served' end,
   case when rare then 'rare' else md5(n::text) end,
-  oldest.origin_journal, oldest.origin_seq + n, '{{}}', oldest.event
+  '{journal}', n, '{{}}', oldest.event
 from {numbers},
   (select * from audit_events order by occurred_at limit 1) oldest,
-  lateral (select n < {rare} as rare) one,
+  lateral (select n < {rare} as rare, oldest.occurred_at + n * interval '1 ms' as moment) one,
   lateral (select case
     when rare then (array['own', 'all', 'other'])[1 + n % 3]
     when n % 100 = 0 then 'own' when n % 100 < 30 then 'all' else 'other' end as whose) two
@@ -88,7 +92,9 @@ def add_events(owner: str, tenant: UUID, first: int, count: int) -> None:
     """
     _fill(
         owner,
-        _INSERT_EVENTS.format(tenant=tenant, rare=RARE, numbers=_numbers(first, count)),
+        _INSERT_EVENTS.format(
+            tenant=tenant, journal=COPIES, rare=RARE, numbers=_numbers(first, count)
+        ),
     )
 
 

@@ -6,7 +6,6 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from hypothesis import strategies as st
-from uuid_utils.compat import uuid7
 
 from webapp.audit.event import (
     Actor,
@@ -18,14 +17,18 @@ from webapp.audit.event import (
     ExcludedTenants,
     InlineEventDecision,
     Reason,
+    moment_of,
+    new_event_id,
 )
 from webapp.db.scopes import Exclusion
 
 
 def make_event(**changes: Any) -> AuditEvent:
+    """Make an event. It occurred at the moment inside its id, unless both are given."""
+    event_id = changes.pop("id", None) or new_event_id(changes.pop("occurred_at", None))
     event = AuditEvent(
-        id=uuid7(),
-        occurred_at=datetime.now(UTC),
+        id=event_id,
+        occurred_at=moment_of(event_id),
         kind="access",
         actor=Actor(
             id=uuid4(), email="engineer@example.org", roles=("engineer",), token_id=uuid4()

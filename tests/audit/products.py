@@ -62,7 +62,7 @@ class Product:
 
     def empty(self) -> None:
         """Empty the ledger and remove the journals."""
-        self.tamper("truncate audit_events")
+        self.tamper("truncate audit_events, audit_numbers, audit_contradictions")
         for path in self.journals.glob("*"):
             path.unlink()
 

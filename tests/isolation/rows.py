@@ -9,6 +9,7 @@ from sqlalchemy import insert, inspect, select
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
+from webapp.audit.event import moment_of
 from webapp.audit.models import AuditEventRow
 from webapp.db.base import Base
 from webapp.db.scopes import IdentityScope, LedgerScope, PrincipalScope, TenantScope
@@ -128,7 +129,7 @@ def add_event(session: Session, tenant_id: UUID | None) -> UUID:
     values: dict[str, Any] = {
         "id": event_id,
         "tenant_id": tenant_id,
-        "occurred_at": datetime.now(UTC),
+        "occurred_at": moment_of(event_id),
         "kind": "access",
         "actor_id": uuid4(),
         "actor_email": "test@example.org",

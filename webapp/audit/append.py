@@ -2,7 +2,8 @@
 
 It is idempotent by event id, and never rewrites an event. A delivery is appended whole or not at
 all. The exception is an item that no further attempt could append: it goes into quarantine, and
-raises an alarm.
+raises an alarm. So does an event whose id or number another event has: it is kept beside the ledger
+as a contradiction, since nobody can tell which of the two is true.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,7 +16,19 @@ from uuid import UUID
 import orjson
 import structlog
 from prometheus_client import Counter
-from sqlalchemy import ARRAY, Text, Uuid, bindparam, cast, column, func, literal, select
+from sqlalchemy import (
+    ARRAY,
+    Select,
+    Text,
+    Uuid,
+    bindparam,
+    cast,
+    column,
+    func,
+    literal,
+    select,
+    union_all,
+)
 from sqlalchemy.dialects.postgresql import JSON, Insert, insert
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
@@ -26,11 +39,12 @@ from webapp.audit.event import (
     EventOrigin,
     InlineEventDecision,
     dump_event,
+    event_key,
     has_valid_mac,
     load_event,
     load_members,
 )
-from webapp.audit.models import AuditEventRow, ExcludedSetRow, QuarantineRow
+from webapp.audit.models import AuditEventRow, ContradictionRow, ExcludedSetRow, QuarantineRow
 from webapp.db import row_security
 from webapp.db.base import Base
 
@@ -41,6 +55,10 @@ DUPLICATES = Counter("sightline_audit_duplicates_total", "Events delivered again
 QUARANTINED = Counter(
     "sightline_audit_quarantined_total",
     "Items that were no valid event, or that the ledger refused.",
+)
+CONTRADICTIONS = Counter(
+    "sightline_audit_contradictions_total",
+    "Events whose id or number another event in the ledger has.",
 )
 DISCARDED = Counter(
     "sightline_audit_discarded_total", "Refused items for which quarantine had no room."
@@ -70,9 +88,24 @@ _LIMIT_EXCEEDED = "54"
 """The SQLSTATE class of a row that exceeds one of PostgreSQL's limits."""
 
 
-_COMMITTED = select(func.string_agg(cast(AuditEventRow.id, Text), literal(","))).where(
-    AuditEventRow.id == func.any(cast(bindparam("ids", type_=Text), ARRAY(Uuid)))
-)
+_TAKEN = "23505"
+"""The SQLSTATE of a number that another event has: an id that one has is skipped instead."""
+
+
+def _make_committed() -> Select[str | None]:
+    """Make the query for the keys of those of some events that are in the ledger, or beside it."""
+    ids = func.any(cast(bindparam("ids", type_=Text), ARRAY(Uuid)))
+    found = union_all(
+        select(AuditEventRow.id, AuditEventRow.digest).where(AuditEventRow.id == ids),
+        select(ContradictionRow.event_id, ContradictionRow.digest).where(
+            ContradictionRow.event_id == ids
+        ),
+    ).subquery()
+    key = cast(found.c.id, Text) + literal(":") + func.encode(found.c.digest, literal("hex"))
+    return select(func.string_agg(key, literal(",")))
+
+
+_COMMITTED = _make_committed()
 
 
 @dataclass(frozen=True)
@@ -94,6 +127,8 @@ class Received:
     """How many of those quarantine had no room for."""
     left: int = 0
     """Events that were left for another delivery, since the ledger lacks a set that they name."""
+    contradictions: tuple[UUID, ...] = ()
+    """The ids of events that contradict one in the ledger."""
 
 
 def receive(session: Session, delivery: object, key: bytes) -> Received:
@@ -107,17 +142,24 @@ def receive(session: Session, delivery: object, key: bytes) -> Received:
     known = _keep_sets(session, opened)
     events = [event for event in opened.events if _digest_of(event) in known]
     ensure_partitions(session, {event.occurred_at.date() for event in events})
-    unfit: list[Quarantined] = []
+    unfit: dict[UUID, Quarantined] = {}
     try:
         with session.begin_nested():
             appended = _append(session, events)
     except DBAPIError as error:
         _raise_unless_unfit(error)
         appended, unfit = _append_each(session, events)
-    duplicates = len(events) - len(unfit) - appended
-    discarded = _quarantine(session, [*refused, *unfit])
-    left = len(opened.events) - len(events)
-    return Received(appended, duplicates, (*refused, *unfit), discarded, left)
+    fit = [event for event in events if event.id not in unfit]
+    contradictions = _keep_contradictions(session, fit) if appended < len(fit) else ()
+    quarantined = (*refused, *unfit.values())
+    return Received(
+        appended,
+        duplicates=len(fit) - appended - len(contradictions),
+        quarantined=quarantined,
+        discarded=_quarantine(session, quarantined),
+        left=len(opened.events) - len(events),
+        contradictions=contradictions,
+    )
 
 
 def set_aside(session: Session, problem: str, message: bytes) -> Received:
@@ -154,15 +196,19 @@ def count_received(received: Received) -> None:
         log.warning("audit_events_without_their_set", events=received.left)
     for item in received.quarantined:
         log.error("audit_event_quarantined", problem=item.problem)
+    CONTRADICTIONS.inc(len(received.contradictions))
+    for event_id in received.contradictions:
+        log.critical("audit_event_contradicted", event_id=str(event_id))
     if received.discarded:
         log.critical("audit_quarantine_full", discarded=received.discarded)
 
 
-def find_committed(session: Session, ids: Sequence[str]) -> set[str]:
-    """Return those of the events' ids that the ledger has."""
+def find_committed(session: Session, keys: Sequence[str]) -> set[str]:
+    """Return those of the events' keys that the ledger has, or that are kept as contradictions."""
     # One text each way: a parameter and a value for each id would take longer than the query.
-    found = session.scalars(_COMMITTED, {"ids": f"{{{','.join(ids)}}}"}).one()
-    return set(found.split(",")) if found else set()
+    ids = ",".join([key.partition(":")[0] for key in keys])
+    found = session.scalars(_COMMITTED, {"ids": f"{{{ids}}}"}).one()
+    return set(found.split(",")).intersection(keys) if found else set()
 
 
 def ensure_partitions(session: Session, days: Iterable[date]) -> None:
@@ -265,7 +311,7 @@ def _make_append() -> Insert:
     With `on conflict`, SQLAlchemy would send several rows one by one.
     """
     table = Base.metadata.tables[AuditEventRow.__tablename__]
-    columns = [c for c in table.columns if c.server_default is None]
+    columns = [c for c in table.columns if c.server_default is None and c.computed is None]
     rows = func.json_to_recordset(cast(bindparam("rows", type_=Text), JSON)).table_valued(
         *(column(c.name, c.type) for c in columns)
     )
@@ -276,25 +322,55 @@ def _make_append() -> Insert:
 _APPEND = _make_append()
 
 
-def _append_each(session: Session, events: Sequence[AuditEvent]) -> tuple[int, list[Quarantined]]:
+def _append_each(
+    session: Session, events: Sequence[AuditEvent]
+) -> tuple[int, dict[UUID, Quarantined]]:
     """Append events one by one, after the database has refused one of them."""
-    appended, refused = 0, []
+    appended, refused = 0, {}
     for event in events:
         try:
             with session.begin_nested():
                 appended += _append(session, [event])
         except DBAPIError as error:
             _raise_unless_unfit(error)
+            if _code(error) == _TAKEN:
+                continue  # a contradiction
             problem = f"the ledger refused it: {type(error).__name__}"
-            refused.append(Quarantined(problem, dump_event(event), authentic=True))
+            refused[event.id] = Quarantined(problem, dump_event(event), authentic=True)
     return appended, refused
+
+
+def _keep_contradictions(session: Session, events: Sequence[AuditEvent]) -> tuple[UUID, ...]:
+    """Keep those of the events that the ledger has not, since it has others in their place.
+
+    Once committed here, an event is no longer sent by its journal.
+    """
+    dumped = {event_key(event.id, data := dump_event(event)): (event.id, data) for event in events}
+    missing = dumped.keys() - find_committed(session, list(dumped))
+    for key in sorted(missing):
+        event_id, data = dumped[key]
+        values = {"event_id": event_id, "digest": sha256(data).digest(), "text": data.decode()}
+        session.execute(_KEEP_CONTRADICTION, values)
+    return tuple(dumped[key][0] for key in sorted(missing))
+
+
+_KEEP_CONTRADICTION = (
+    insert(ContradictionRow)
+    .values(event=cast(bindparam("text", type_=Text), JSON))
+    .on_conflict_do_nothing()
+)
 
 
 def _raise_unless_unfit(error: DBAPIError) -> None:
     """Raise the error unless the event is at fault: the next attempt may not meet another error."""
-    code: str = getattr(error.orig, "pgcode", None) or ""
-    if not isinstance(error, (DataError, IntegrityError)) and not code.startswith(_LIMIT_EXCEEDED):
+    known = isinstance(error, (DataError, IntegrityError))
+    if not known and not _code(error).startswith(_LIMIT_EXCEEDED):
         raise error
+
+
+def _code(error: DBAPIError) -> str:
+    """Return the error's SQLSTATE, or an empty text."""
+    return getattr(error.orig, "pgcode", None) or ""
 
 
 def _quarantine(session: Session, refused: Sequence[Quarantined]) -> int:

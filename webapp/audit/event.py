@@ -3,13 +3,14 @@
 import hmac
 import re
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from hashlib import blake2b, sha256
 from typing import Any, ClassVar, Literal, get_args
 from uuid import UUID
 
 import orjson
+from uuid_utils.compat import uuid7
 
 Kind = Literal["access", "change"]
 ScopeKind = Literal["tenant", "global"]
@@ -145,6 +146,38 @@ class AuditEvent:
     """How many rows the answer held; `None` where the surface does not count its rows."""
     scope: EventScope
     surface: str
+
+
+def new_event_id(at: datetime | None = None) -> UUID:
+    """Return an id for an event that occurred at a moment, by default now."""
+    made = uuid7()
+    return made if at is None else UUID(int=_milliseconds(at) << 80 | made.int & _BELOW_MOMENT)
+
+
+def moment_of(event_id: UUID) -> datetime:
+    """Return the moment inside a UUIDv7, to the millisecond: when the event occurred.
+
+    The ledger's partition of an event follows from its moment. Since that follows from the id,
+    one id has one place, and the ledger can hold it once only.
+    """
+    return _EPOCH + timedelta(milliseconds=event_id.int >> 80)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_BELOW_MOMENT = 2**80 - 1
+"""The bits of a UUIDv7 below its moment."""
+
+
+def _milliseconds(at: datetime) -> int:
+    return (at - _EPOCH) // timedelta(milliseconds=1)
+
+
+def event_key(event_id: object, data: bytes) -> str:
+    """Return an event's id and the digest of its canonical bytes: what the ledger is asked for.
+
+    The id alone would be satisfied by another event under the same id.
+    """
+    return f"{event_id}:{sha256(data).hexdigest()}"
 
 
 def dump_event(event: AuditEvent) -> bytes:

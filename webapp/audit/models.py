@@ -4,8 +4,17 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Computed, Index, LargeBinary, PrimaryKeyConstraint, Text, text
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Computed,
+    Index,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSON, TIMESTAMP
 from sqlalchemy.dialects.postgresql import UUID as PgUUID
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -61,7 +70,12 @@ class AuditEventRow(Base):
     """The name of the set of tenants that the access left out, in `excluded_sets`."""
     excluded_tenant_ids: Mapped[list[UUID]] = mapped_column(ARRAY(PgUUID(as_uuid=True)))
     """The set itself, in events of earlier versions."""
-    event: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    event: Mapped[dict[str, Any]] = mapped_column(JSON)
+    """The canonical bytes, as they came: JSONB would keep their meaning only."""
+    digest: Mapped[bytes] = mapped_column(
+        LargeBinary, Computed("event_digest(event)", persisted=True)
+    )
+    """SHA-256 of the canonical bytes, by the database: nobody can claim another's."""
     visible_to: Mapped[UUID | None] = mapped_column(
         Computed(
             "CASE WHEN tenant_id IS NOT NULL THEN tenant_id"
@@ -75,8 +89,10 @@ class AuditEventRow(Base):
 
     __mapper_args__ = {"primary_key": [id]}
     __table_args__ = (
-        # The id alone identifies an event. Partitioning by month needs the moment in the key too.
+        # The id alone identifies an event. Partitioning by month needs the moment in the key too,
+        # and the moment is the one inside the id.
         PrimaryKeyConstraint("id", "occurred_at"),
+        CheckConstraint("occurred_at = event_moment(id)", name="moment"),
         Index(None, "tenant_id", "occurred_at", "id"),
         Index(None, "occurred_at", "id"),
         Index(None, "visible_to", "occurred_at", "id"),
@@ -101,6 +117,32 @@ class ExcludedSetRow(Base):
         # For the sets that leave one tenant out.
         Index(None, "tenant_ids", postgresql_using="gin", postgresql_with={"fastupdate": "off"}),
     )
+
+
+class AuditNumberRow(Base):
+    """The event that has a number of a journal. A trigger of `audit_events` writes it.
+
+    A unique key of a partitioned table would have to contain the moment too.
+    """
+
+    __tablename__ = "audit_numbers"
+
+    journal: Mapped[UUID] = mapped_column(primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    event_id: Mapped[UUID]
+
+
+class ContradictionRow(Base):
+    """An event under a valid MAC whose id, or whose number, another event in the ledger has."""
+
+    __tablename__ = "audit_contradictions"
+
+    event_id: Mapped[UUID] = mapped_column(primary_key=True)
+    digest: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    received_at: Mapped[datetime] = mapped_column(
+        Timestamp, server_default=text("clock_timestamp()")
+    )
+    event: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
 class QuarantineRow(Base):

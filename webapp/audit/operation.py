@@ -4,11 +4,10 @@ An operator's command and a task have no journal. The database numbers their eve
 each with its change or not at all.
 """
 
-from datetime import UTC, datetime
+from datetime import datetime
 from uuid import UUID, uuid4
 
 from sqlalchemy.orm import Session
-from uuid_utils.compat import uuid7
 
 from webapp.audit import append
 from webapp.audit.event import (
@@ -18,6 +17,8 @@ from webapp.audit.event import (
     EventRequest,
     EventScope,
     Reason,
+    moment_of,
+    new_event_id,
 )
 
 _NO_USER = UUID(int=0)
@@ -46,13 +47,14 @@ def change(
     grants: tuple[UUID, ...] = (),
 ) -> AuditEvent:
     """Return the event of a change that was made at the moment `at`, by default now."""
+    event_id = new_event_id(at)
     return AuditEvent(
         actor=actor,
         decision=EventDecision("allowed", grant_ids=grants),
         http_status=None,
-        id=uuid7(),
+        id=event_id,
         kind="change",
-        occurred_at=at or datetime.now(UTC),
+        occurred_at=moment_of(event_id),
         outcome="served",
         reason=reason,
         repeats=1,

@@ -9,7 +9,6 @@ before the answer, the access stands in the ledger as interrupted.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import lru_cache
 from time import monotonic
 from typing import ClassVar, cast
@@ -18,7 +17,6 @@ from uuid import UUID
 import structlog
 from flask import Flask, Response, request
 from prometheus_client import Counter
-from uuid_utils.compat import uuid7
 
 from webapp.audit.event import (
     Actor,
@@ -30,6 +28,8 @@ from webapp.audit.event import (
     Outcome,
     Reason,
     dump_event,
+    moment_of,
+    new_event_id,
 )
 from webapp.audit.journal.service import JournalFailed
 from webapp.audit.relay.pipeline import current_journal
@@ -266,13 +266,14 @@ def _finalize_interrupted(_: BaseException | None) -> None:
 
 def _event(access: Access) -> AuditEvent:
     """Return the event of an access that has no answer yet."""
+    event_id = new_event_id()
     return AuditEvent(
         actor=access.actor,
         decision=access.decision,
         http_status=None,
-        id=uuid7(),
+        id=event_id,
         kind=access.kind,
-        occurred_at=datetime.now(UTC),
+        occurred_at=moment_of(event_id),
         outcome=_outcome(access, None),
         reason=access.reason,
         repeats=1,

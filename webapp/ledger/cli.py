@@ -331,7 +331,7 @@ def _commit(file: JournalFile, rows: Sequence[Row]) -> set[str]:
     delivery = [list(item) for item in delivery_of(file, rows, sets_named_by(rows))]
     with db.scoped(LedgerScope()):
         received = append.receive(db.session, delivery, current_settings().audit_mac_key.encode())
-        committed = append.find_committed(db.session, [row.id for row in rows])
+        committed = append.find_committed(db.session, [row.key for row in rows])
         db.session.commit()
     append.count_received(received)
     return committed
@@ -343,11 +343,12 @@ def _commit(file: JournalFile, rows: Sequence[Row]) -> set[str]:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def verify_command(*, complete: bool, as_json: bool) -> None:
-    """Name every number of every journal that has no event; exit 1 where there is one.
+    """Name every number of every journal that has no event, or several; exit 1 where there is one.
 
     Each journal numbers its events without a gap, so a number without an event is an event that
-    is missing. Events that wait in files on this host are listed too, and are no reason to fail.
-    Events that wait on other hosts count as missing: run this where no other host has events.
+    is missing. An event that contradicts one in the ledger is named too. Events that wait in files
+    on this host are listed, and are no reason to fail. Events that wait on other hosts count as
+    missing: run this where no other host has events.
     """
     with db.scoped(LedgerScope()):
         found = completeness.check_completeness(db.session, current_settings().journal_dir)
@@ -361,6 +362,12 @@ def verify_command(*, complete: bool, as_json: bool) -> None:
 def _print_completeness(found: completeness.Completeness) -> None:
     for missing in found.missing:
         click.echo(_missing_line(missing))
+    for doubled in found.doubled:
+        click.echo(_doubled_line(doubled))
+    for contradiction in found.contradictions:
+        click.echo(
+            f"contradicted: event {contradiction.event}, received {contradiction.received_at}"
+        )
     for name in found.unreadable:
         click.echo(f"cannot be read: {name}")
     if found.waiting:
@@ -369,6 +376,14 @@ def _print_completeness(found: completeness.Completeness) -> None:
         f"{found.events} events of {found.journals} journals:"
         f" {sum(gap.last - gap.first + 1 for gap in found.missing)} missing,"
         f" {len(found.waiting)} waiting in files on this host."
+    )
+
+
+def _doubled_line(doubled: completeness.Doubled) -> str:
+    if doubled.id is not None:
+        return f"doubled: {doubled.events} rows have the id {doubled.id}"
+    return (
+        f"doubled: {doubled.events} events have number {doubled.seq} of journal {doubled.journal}"
     )
 
 

@@ -1,4 +1,4 @@
-"""The check that the ledger is complete.
+"""The check that the ledger is complete, and holds each event once.
 
 Each journal numbers its events from 1 without a gap, so a number without an event is missing.
 """
@@ -8,6 +8,7 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -19,11 +20,11 @@ from webapp.audit.append import find_committed
 from webapp.audit.event import AuditEvent, EventError, load_event
 from webapp.audit.journal.file import list_files
 from webapp.audit.journal.reader import Row, read_all
-from webapp.audit.models import AuditEventRow
+from webapp.audit.models import AuditEventRow, ContradictionRow
 from webapp.db.deadline import long_statements
 
-QUERY_IDS = 1000
-"""Ids in one query to the ledger."""
+QUERY_KEYS = 1000
+"""Keys in one query to the ledger."""
 
 
 @dataclass(frozen=True)
@@ -52,21 +53,42 @@ class Waiting:
 
 
 @dataclass(frozen=True)
+class Doubled:
+    """An id, or a number of a journal, that several events have, where one event can have it."""
+
+    id: UUID | None
+    journal: UUID | None
+    seq: int | None
+    events: int
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """An event that is kept beside the ledger, which has another in its place."""
+
+    event: UUID
+    received_at: datetime
+
+
+@dataclass(frozen=True)
 class Completeness:
     journals: int
     events: int
     missing: tuple[Missing, ...]
+    doubled: tuple[Doubled, ...]
+    contradictions: tuple[Contradiction, ...]
     waiting: tuple[Waiting, ...]
     unreadable: tuple[str, ...]
     """Files, and rows of files, that cannot be read."""
 
     @property
     def is_complete(self) -> bool:
-        return not self.missing and not self.unreadable
+        return not (self.missing or self.doubled or self.contradictions or self.unreadable)
 
 
 def check_completeness(session: Session, directory: Path) -> Completeness:
-    """Find the numbers that are neither in the ledger nor in the files in `directory`.
+    """Find the numbers that are neither in the ledger nor in the files in `directory`, and those
+    that several events have.
 
     A number that another host's file still holds counts as missing.
     """
@@ -82,8 +104,35 @@ def _compare(session: Session, directory: Path) -> Completeness:
     unexplained = [*_without([*ledger.gaps, *_beyond(ledger.last, files.held)], files.held)]
     missing = _without(unexplained, _committed_meanwhile(session, unexplained))
     return Completeness(
-        len(ledger.last), events, tuple(missing), tuple(files.waiting), tuple(files.unreadable)
+        journals=len(ledger.last),
+        events=events,
+        missing=tuple(missing),
+        doubled=(*_doubled_ids(session), *_doubled_numbers(session)),
+        contradictions=tuple(_contradictions(session)),
+        waiting=tuple(files.waiting),
+        unreadable=tuple(files.unreadable),
     )
+
+
+def _doubled_ids(session: Session) -> Iterator[Doubled]:
+    count = func.count()
+    query = select(AuditEventRow.id, count).group_by(AuditEventRow.id).having(count > 1)
+    for event_id, events in session.execute(query.order_by(AuditEventRow.id)):
+        yield Doubled(event_id, None, None, events)
+
+
+def _doubled_numbers(session: Session) -> Iterator[Doubled]:
+    count = func.count(AuditEventRow.id.distinct())
+    number = (AuditEventRow.origin_journal, AuditEventRow.origin_seq)
+    query = select(*number, count).group_by(*number).having(count > 1)
+    for journal, seq, events in session.execute(query.order_by(*number)):
+        yield Doubled(None, journal, seq, events)
+
+
+def _contradictions(session: Session) -> Iterator[Contradiction]:
+    columns = (ContradictionRow.event_id, ContradictionRow.received_at)
+    for row in session.execute(select(*columns).order_by(*columns)):
+        yield Contradiction(row.event_id, row.received_at.astimezone(UTC))
 
 
 _Numbers = Mapping[UUID, Mapping[int, str]]
@@ -142,14 +191,14 @@ def _read_files(session: Session, directory: Path) -> _Files:
             if path.exists():  # otherwise its process has emptied and removed it meanwhile
                 found.unreadable.append(path.name)
             continue
-        for start in range(0, len(rows), QUERY_IDS):
-            _add_rows(session, rows[start : start + QUERY_IDS], found)
+        for start in range(0, len(rows), QUERY_KEYS):
+            _add_rows(session, rows[start : start + QUERY_KEYS], found)
     return found
 
 
 def _add_rows(session: Session, rows: list[Row], found: _Files) -> None:
     """Add the numbers of a file's rows to `found`, and the events that the ledger does not have."""
-    committed = find_committed(session, [row.id for row in rows])
+    committed = find_committed(session, [row.key for row in rows])
     for row in rows:
         try:
             event = load_event(row.event)
@@ -158,7 +207,7 @@ def _add_rows(session: Session, rows: list[Row], found: _Files) -> None:
             continue
         waiting = _waiting(event)
         found.held[waiting.journal][waiting.seq] = waiting.request
-        if row.id not in committed:
+        if row.key not in committed:
             found.waiting.append(waiting)
 
 

@@ -67,23 +67,23 @@ def test_every_sent_event_is_asked_about_even_if_none_is_committed(
     box: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One query does not ask about all of them while the workers are gone."""
-    monkeypatch.setattr("webapp.audit.relay.outbox.QUERY_IDS", BATCH)
+    monkeypatch.setattr("webapp.audit.relay.outbox.QUERY_KEYS", BATCH)
     while rows := box.take(0.0):
         box.note_sent(rows, 0.0)
     queried = Counter[str]()
     queries = 0
 
-    def find_committed(ids: Sequence[str]) -> set[str]:
+    def find_committed(keys: Sequence[str]) -> set[str]:
         nonlocal queries
         queries += 1
-        queried.update(ids)
+        queried.update(keys)
         return set()
 
     for _ in range(AHEAD // BATCH):
         box.ask(find_committed)
     assert queries == AHEAD // BATCH
     assert len(queried) == AHEAD
-    box.ask(lambda ids: set(ids))
+    box.ask(lambda keys: set(keys))
     assert len(box.take(0.0)) == BATCH
 
 

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from uuid import UUID, uuid4
@@ -26,7 +27,13 @@ from tests.audit.journal.journals import (
 from tests.audit.receipts import committed, receipt, wait_for
 from tests.factories import INCIDENT, Account
 from tests.processes import Web
-from webapp.audit.event import AuditEvent, EventError, load_event
+from webapp.audit.event import (
+    AuditEvent,
+    EventError,
+    dump_event,
+    event_key,
+    load_event,
+)
 from webapp.audit.journal.file import Locked, adopt, create, list_files
 from webapp.audit.journal.reader import Row, read_all
 from webapp.audit.journal.service import Journal, JournalFailed
@@ -48,6 +55,8 @@ class Ledger:
     def __init__(self) -> None:
         self.events: dict[UUID, AuditEvent] = {}
         self.refused: list[str] = []
+        self.kept: set[str] = set()
+        """The keys of events that are kept beside the ledger."""
         self.deliveries = 0
         self.sets: list[str] = []
         self.takes: Callable[[UUID], bool] = lambda event_id: True
@@ -69,9 +78,11 @@ class Ledger:
             if self.takes(event.id):
                 self.events.setdefault(event.id, event)
 
-    def find_committed(self, ids: Sequence[str]) -> set[str]:
+    def find_committed(self, keys: Sequence[str]) -> set[str]:
         self.before_answer()
-        return {str(event_id) for event_id in self.events} & set(ids)
+        asked = (self.events.get(UUID(key.partition(":")[0])) for key in keys)
+        in_ledger = {event_key(event.id, dump_event(event)) for event in asked if event}
+        return (in_ledger | self.kept) & set(keys)
 
 
 def refuse() -> None:
@@ -193,7 +204,8 @@ def test_failing_broker_does_not_stop_queries_to_the_ledger(
     ledger.before_send = refuse
     finalize(journal)
     wait_for(lambda: failures.get() >= before + 3)
-    ledger.events[waiting] = make_event()
+    (held,) = [event for event in events_in(journal.directory) if event.id == waiting]
+    ledger.events[waiting] = held
     wait_for(lambda: waiting not in {event.id for event in events_in(journal.directory)})
     assert len(events_in(journal.directory)) == 1
     ledger.takes, ledger.before_send = lambda _: True, lambda: None
@@ -276,8 +288,23 @@ def test_damaged_event_is_refused_by_the_worker_and_stays_in_its_file(
     wait_for(lambda: event_id in ledger.events)
     wait_for(lambda: len(ledger.refused) > 1)
     assert [row.id for row in read_all(left.path)] == [damaged.id]
-    ledger.events[UUID(damaged.id)] = make_event()
+    ledger.kept.add(damaged.key)
     wait_for(lambda: not left.path.exists())
+
+
+def test_another_event_under_its_id_does_not_make_an_event_forgotten(
+    journal: Journal, ledger: Ledger
+) -> None:
+    ledger.takes = lambda _: False
+    event_id = finalize(journal)
+    wait_for(lambda: ledger.deliveries >= 1)
+    (held,) = events_in(journal.directory)
+    ledger.events[event_id] = replace(held, outcome="denied")
+    before = ledger.deliveries
+    wait_for(lambda: ledger.deliveries > before + 1)
+    assert [event.id for event in events_in(journal.directory)] == [event_id]
+    ledger.kept.add(event_key(held.id, dump_event(held)))
+    wait_until_empty(journal)
 
 
 @pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_FULL])

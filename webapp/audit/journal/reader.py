@@ -11,6 +11,8 @@ from weakref import WeakSet
 
 import orjson
 
+from webapp.audit.event import event_key
+
 PAGE = 4096
 
 _COLUMNS = "select place, id, finalized, event, mac, excluded from events"
@@ -41,6 +43,10 @@ class Row(NamedTuple):
     mac: str
     excluded: str | None = None
     """The digest of the set of tenants that the event's access left out."""
+
+    @property
+    def key(self) -> str:
+        return event_key(self.id, self.event)
 
 
 class JournalReader:

@@ -13,7 +13,7 @@ from webapp.audit.journal.reader import Row, read_all
 BATCH = 500
 
 Commit = Callable[[JournalFile, Sequence[Row]], set[str]]
-"""Commits rows of a file, and returns the ids of those events that the ledger has now."""
+"""Commits rows of a file, and returns the keys of those events that the ledger has now."""
 
 
 class Unreadable(Exception):
@@ -68,7 +68,7 @@ def drain(file: JournalFile, commit: Commit) -> Iterator[tuple[int, int]]:
         while rows := file.read_finalized(last, BATCH):
             last = rows[-1].place
             committed = commit(file, rows)
-            taken = [row.place for row in rows if row.id in committed]
+            taken = [row.place for row in rows if row.key in committed]
             file.forget_now(taken)
             yield len(taken), len(rows)
     except sqlite3.Error as error:

@@ -22,23 +22,24 @@ and a second one would not help.
 """
 
 RESEND_MAX = 300.0
-QUERY_IDS = 2000
-"""Ids in one query to the ledger, roughly: whole batches are asked for."""
+QUERY_KEYS = 2000
+"""Keys in one query to the ledger, roughly: whole batches are asked for."""
 
 FindCommitted = Callable[[Sequence[str]], set[str]]
+"""Returns those of the events' keys that the ledger has."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Batch:
     """Rows that were sent together."""
 
-    ids: Mapping[int, str]
-    """The events' ids, by the places of their rows."""
+    keys: Mapping[int, str]
+    """The events' keys, by the places of their rows."""
     again_at: float
     wait: float
 
-    def without(self, ids: set[str]) -> "_Batch":
-        left = {place: id_ for place, id_ in self.ids.items() if id_ not in ids}
+    def without(self, keys: set[str]) -> "_Batch":
+        left = {place: key for place, key in self.keys.items() if key not in keys}
         return _Batch(left, self.again_at, self.wait)
 
 
@@ -62,7 +63,7 @@ class Outbox:
         The caller sends them, and then calls `note_sent`.
         """
         while due := _take(batch for batch in self._sent if batch.again_at <= now):
-            if rows := self.file.read([place for batch in due for place in batch.ids]):
+            if rows := self.file.read([place for batch in due for place in batch.keys]):
                 self._taken = due
                 return self._within_bytes(rows)
             self._remove(due)  # the rows are gone from the file
@@ -77,15 +78,15 @@ class Outbox:
 
     def note_sent(self, rows: Sequence[Row], now: float) -> None:
         """Note that the rows which `take` returned last were sent."""
-        ids = {row.place: row.id for row in rows}
+        keys = {row.place: row.key for row in rows}
         self._remove(self._taken)
         # What did not fit into the same task is still due.
-        sent = set(ids.values())
-        self._sent[:0] = [left for batch in self._taken if (left := batch.without(sent)).ids]
+        sent = set(keys.values())
+        self._sent[:0] = [left for batch in self._taken if (left := batch.without(sent)).keys]
         waited = max((batch.wait for batch in self._taken), default=RESEND / 2)
         wait = min(2 * waited, RESEND_MAX)
-        self._sent.append(_Batch(ids, now + wait, wait))
-        self._last = max(self._last, *ids)
+        self._sent.append(_Batch(keys, now + wait, wait))
+        self._last = max(self._last, *keys)
 
     def ask(self, find_committed: FindCommitted) -> None:
         """Ask the ledger which events it has, and forget those.
@@ -94,13 +95,13 @@ class Outbox:
         all the others.
         """
         for _ in range(len(self._sent)):
-            queried = _take(self._sent, QUERY_IDS)
+            queried = _take(self._sent, QUERY_KEYS)
             if not queried:
                 return
-            committed = find_committed([id_ for batch in queried for id_ in batch.ids.values()])
+            committed = find_committed([key for batch in queried for key in batch.keys.values()])
             self._remove(queried)
-            self._sent += [left for batch in queried if (left := batch.without(committed)).ids]
-            done = [place for b in queried for place, id_ in b.ids.items() if id_ in committed]
+            self._sent += [left for batch in queried if (left := batch.without(committed)).keys]
+            done = [place for b in queried for place, key in b.keys.items() if key in committed]
             if not done:
                 return
             self._forget(done)
@@ -143,7 +144,7 @@ def _take(batches: Iterable[_Batch], limit: int = BATCH) -> list[_Batch]:
     taken: list[_Batch] = []
     rows = 0
     for batch in batches:
-        rows += len(batch.ids)
+        rows += len(batch.keys)
         if taken and rows > limit:
             break
         taken.append(batch)
@@ -151,4 +152,4 @@ def _take(batches: Iterable[_Batch], limit: int = BATCH) -> list[_Batch]:
 
 
 def _count(batches: Iterable[_Batch]) -> int:
-    return sum(len(batch.ids) for batch in batches)
+    return sum(len(batch.keys) for batch in batches)

@@ -32,9 +32,9 @@ def init_app(app: Flask) -> None:
             kwargsrepr="",
         )
 
-    def find_committed(ids: Sequence[str]) -> set[str]:
+    def find_committed(keys: Sequence[str]) -> set[str]:
         with app.app_context(), db.scoped(LedgerScope()):
-            return append.find_committed(db.session, ids)
+            return append.find_committed(db.session, keys)
 
     key = settings.audit_mac_key.encode()
     journal = Journal(settings.journal_dir, key, settings.journal_max_mb * 2**20)

@@ -78,7 +78,7 @@ Send = Callable[[Delivery], None]
 class Relay:
     """Brings the events of a journal, and those of dead processes beside it, to the ledger.
 
-    `send` hands a batch to the workers. `find_committed` returns those of its ids that the ledger
+    `send` hands a batch to the workers. `find_committed` returns those of its keys that the ledger
     has. Both raise an error when they fail, and may be slow, since no request waits for them.
     """
 
