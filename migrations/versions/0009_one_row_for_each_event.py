@@ -55,6 +55,15 @@ $$
 """
 
 
+# Where events of former versions are, it holds for new ones only.
+VALIDATE = """
+do $$ begin
+  alter table audit_events validate constraint ck_audit_events_moment;
+exception when check_violation then null;
+end $$
+"""
+
+
 def upgrade() -> None:
     op.execute(FUNCTIONS)
     op.execute(CANONICAL)
@@ -71,6 +80,7 @@ def upgrade() -> None:
           add constraint ck_audit_events_moment check (occurred_at = event_moment(id)) not valid
         """
     )
+    op.execute(VALIDATE)
     op.execute("grant select (digest) on audit_events to sightline_ledger")
     _create_numbers()
     op.create_table(
@@ -101,10 +111,13 @@ def _create_numbers() -> None:
         sa.Column("event_id", sa.Uuid(), nullable=False),
         sa.PrimaryKeyConstraint("journal", "seq", name=op.f("pk_audit_numbers")),
     )
+    # Row level security would hide the rows from their owner too.
+    op.execute("alter table audit_events no force row level security")
     op.execute(
         "insert into audit_numbers select origin_journal, origin_seq, id from audit_events"
         " on conflict do nothing"
     )
+    op.execute("alter table audit_events force row level security")
     op.execute(
         "create trigger append_only before update or delete or truncate on audit_numbers"
         " for each statement execute function refuse_rewriting()"

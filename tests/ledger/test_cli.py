@@ -5,7 +5,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import count
 from types import SimpleNamespace
 from unittest import mock
 from uuid import uuid4
@@ -86,15 +87,27 @@ def test_search_prints_events_as_they_were_recorded(app: Flask) -> None:
 
 def test_search_has_the_filters_of_the_list(app: Flask) -> None:
     actor = make_actor()
+    began = datetime.now(UTC)
+    moments = (began + timedelta(milliseconds=n) for n in count())
     made = {
         "denied": make_event(
-            actor=actor, outcome="denied", decision=EventDecision("denied"), surface="a.b"
+            actor=actor,
+            occurred_at=next(moments),
+            outcome="denied",
+            decision=EventDecision("denied"),
+            surface="a.b",
         ),
-        "change": make_event(actor=actor, kind="change", surface="a.c"),
+        "change": make_event(actor=actor, occurred_at=next(moments), kind="change", surface="a.c"),
         "tenant": make_event(
-            actor=actor, scope=EventScope(kind="tenant", tenant_id=uuid4(), tenant="acme")
+            actor=actor,
+            occurred_at=next(moments),
+            scope=EventScope(kind="tenant", tenant_id=uuid4(), tenant="acme"),
         ),
-        "ticket": make_event(actor=actor, reason=Reason(code="legal", ticket="L-1", note=None)),
+        "ticket": make_event(
+            actor=actor,
+            occurred_at=next(moments),
+            reason=Reason(code="legal", ticket="L-1", note=None),
+        ),
     }
     append_events(app, *made.values())
     names = {str(event.id): name for name, event in made.items()}
