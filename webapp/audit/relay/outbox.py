@@ -120,8 +120,8 @@ def is_full(rows: Sequence[Row]) -> bool:
 
 
 def sets_named_by(rows: Iterable[Row]) -> dict[str, str]:
-    """The digests of the sets of tenants that rows name, each with the id of such an event."""
-    return {row.excluded: row.id for row in rows if row.excluded is not None}
+    """The digests of the sets of tenants that rows name, each with the key of such an event."""
+    return {row.excluded: row.key for row in rows if row.excluded is not None}
 
 
 def _within_bytes(rows: Sequence[Row], sets: dict[str | None, int]) -> list[Row]:

@@ -224,10 +224,10 @@ class Relay:
     def _ask(self, _: float) -> None:
         self._each(lambda box: box.ask(self._find))
 
-    def _find(self, ids: Sequence[str]) -> set[str]:
-        committed = self._find_committed(ids)
-        for digest, event_id in list(self._awaited_sets.items()):
-            if event_id in committed:
+    def _find(self, keys: Sequence[str]) -> set[str]:
+        committed = self._find_committed(keys)
+        for digest, key in list(self._awaited_sets.items()):
+            if key in committed:
                 self._known_sets.add(digest)
                 del self._awaited_sets[digest]
         return committed
