@@ -32,7 +32,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (answers.measure_answers, 2, 0),
         (commits.measure_commits, 2, 0),
-        (decisions.measure_decisions, 7, 8),
+        (decisions.measure_decisions, 8, 9),
         (growth.measure_growth, 16, 16),
     ],
 )

@@ -1,5 +1,6 @@
 """A PostgreSQL that accepts and does not answer: each wait for it ends."""
 
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -65,13 +66,16 @@ def pool(app: Flask) -> QueuePool:
     return made
 
 
+def unknown() -> dict[str, str]:
+    return {"Authorization": f"Bearer slt_{secrets.token_urlsafe(32)}"}
+
+
 def ask(app: Flask) -> tuple[int, Any]:
-    """Ask with a token that nobody has, which only the database knows."""
-    answer = app.test_client().get(RULES, headers=UNKNOWN)
+    """Ask with a token that nobody has and that is new each time: only the database knows it."""
+    answer = app.test_client().get(RULES, headers=unknown())
     return answer.status_code, answer.get_json().get("code")
 
 
-UNKNOWN = {"Authorization": "Bearer slt_" + "x" * 43}
 UNAVAILABLE, REFUSED = (503, "database_unavailable"), (401, "unauthenticated")
 
 
@@ -182,7 +186,7 @@ def test_real_processes_answer_and_record_exactly_across_a_silence(
         answers = [look(1)]
         with stopped(product):
             answers += [look(2) for _ in range(20)]
-            answers.append(requests.get(web.url + RULES, headers=UNKNOWN, timeout=PATIENCE))
+            answers.append(requests.get(web.url + RULES, headers=unknown(), timeout=PATIENCE))
             assert answers[-1].status_code == 503
             assert answers[-1].json()["code"] == "database_unavailable"
             assert "Retry-After" in answers[-1].headers
