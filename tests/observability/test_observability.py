@@ -378,8 +378,9 @@ class TestHealth:
         for _ in range(5):
             assert run_probes({"slow": probe}, limit=0.01)["slow"].ok is False
         assert len(started) == 1
+        hanging = probe.start()
         release.set()
-        assert probe.start().result(60) == ProbeResult(True, "ok")
+        assert hanging.result(60) == ProbeResult(True, "ok")
         probe.start().result(60)
         assert len(started) == 2
 
