@@ -22,7 +22,7 @@ from tests.factories import Account, MadeTenant, add_account, add_tenant
 from tests.processes import Web, no_settings_of_the_caller, run_web, run_worker
 from tests.stacks import TEMPLATE, copied_stack
 from tests.turns import taken
-from webapp.stack.home import running
+from webapp.stack.home import Stack, running
 
 Run = Callable[..., Result]
 
@@ -194,3 +194,18 @@ def run(app: Flask) -> Run:
         return app.test_cli_runner().invoke(args=arguments)
 
     return command
+
+
+@pytest.fixture(scope="module")
+def filled_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Servers of one module's own, which fills them with many rows."""
+    stack = copied_stack(tmp_path_factory.mktemp("filled"))
+    with running(stack):
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def filled_app(filled_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
+    home = str(tmp_path_factory.mktemp("journals"))
+    with application({"SIGHTLINE_HOME": home, **filled_stack.environment}) as app:
+        yield app

@@ -1,6 +1,5 @@
 """What the list of grants reads from the database, among many other people's grants."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from uuid import UUID, uuid4
 
@@ -8,15 +7,13 @@ import pytest
 from flask import Flask
 
 from bench import filling
-from tests.applications import application
 from tests.factories import Account, MadeTenant, add_account, add_tenant
 from tests.plans import scans_of
-from tests.stacks import copied_stack
 from webapp.db.scopes import PrincipalScope
 from webapp.extensions import db
 from webapp.grants.grant import GrantQuery
 from webapp.grants.service import list_grants
-from webapp.stack.home import Stack, running
+from webapp.stack.home import Stack
 
 pytestmark = pytest.mark.slow
 
@@ -26,32 +23,17 @@ BOUND = GRANTS // 4
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Servers that only this module fills."""
-    stack = copied_stack(tmp_path_factory.mktemp("filled"))
-    with running(stack):
-        yield stack
+def tenant(filled_app: Flask) -> MadeTenant:
+    return add_tenant(filled_app)
 
 
 @pytest.fixture(scope="module")
-def app(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
-    home = str(tmp_path_factory.mktemp("journals"))
-    with application({"SIGHTLINE_HOME": home, **stack.environment}) as app:
-        yield app
-
-
-@pytest.fixture(scope="module")
-def tenant(app: Flask) -> MadeTenant:
-    return add_tenant(app)
-
-
-@pytest.fixture(scope="module")
-def holder(app: Flask, stack: Stack, tenant: MadeTenant) -> Account:
+def holder(filled_app: Flask, filled_stack: Stack, tenant: MadeTenant) -> Account:
     """The holder of a few grants at a tenant, among the grants of many others elsewhere."""
-    holder, other = add_account(app, "support"), add_account(app, "support")
-    owner = stack.environment["DATABASE_OWNER_URL"]
+    holder, other = add_account(filled_app, "support"), add_account(filled_app, "support")
+    owner = filled_stack.environment["DATABASE_OWNER_URL"]
     filling.add_grants(owner, holder.email, tenant.slug, "denied", 0, 5)
-    filling.add_grants(owner, other.email, add_tenant(app).slug, "expired", 5, GRANTS)
+    filling.add_grants(owner, other.email, add_tenant(filled_app).slug, "expired", 5, GRANTS)
     filling.add_grants(owner, other.email, tenant.slug, "denied", 5 + GRANTS, 5)
     return holder
 
@@ -79,11 +61,11 @@ QUERIES = [
 @pytest.mark.parametrize("query", QUERIES, ids=str)
 @pytest.mark.parametrize("scope", SCOPES)
 def test_page_of_grants_reads_no_more_rows_than_it_counts_and_shows(
-    app: Flask, holder: Account, tenant: MadeTenant, scope: str, query: GrantQuery
+    filled_app: Flask, holder: Account, tenant: MadeTenant, scope: str, query: GrantQuery
 ) -> None:
     for chosen in (query, replace(query, holder=holder.email), replace(query, tenant=tenant.slug)):
         entered = SCOPES[scope](holder, tenant)
-        with app.app_context(), db.scoped(entered):
+        with filled_app.app_context(), db.scoped(entered):
             scans = scans_of("grants", lambda: list_grants(entered, chosen))  # noqa: B023 - run at once
             assert sum(scan.rows for scan in scans) <= BOUND, scans
 
@@ -92,20 +74,20 @@ def test_page_of_grants_reads_no_more_rows_than_it_counts_and_shows(
     ("scope", "total"), [("admin", 10), ("admin of many", 10), ("holder", 5), ("staff", None)]
 )
 def test_total_of_grants_is_what_the_scope_sees(
-    app: Flask, holder: Account, tenant: MadeTenant, scope: str, total: int | None
+    filled_app: Flask, holder: Account, tenant: MadeTenant, scope: str, total: int | None
 ) -> None:
     entered = SCOPES[scope](holder, tenant)
-    with app.app_context(), db.scoped(entered):
+    with filled_app.app_context(), db.scoped(entered):
         page = list_grants(entered, GrantQuery())
     assert page.total == total
     assert len({grant.id for grant in page.items}) == len(page.items) == (total or 50)
 
 
 def test_own_grant_at_a_tenant_that_one_administers_is_shown_once(
-    app: Flask, holder: Account, tenant: MadeTenant
+    filled_app: Flask, holder: Account, tenant: MadeTenant
 ) -> None:
     entered = SCOPES["holder and admin"](holder, tenant)
-    with app.app_context(), db.scoped(entered):
+    with filled_app.app_context(), db.scoped(entered):
         page = list_grants(entered, GrantQuery(sort="requested_at"))
     assert page.total == 10
     assert [grant.requested_at for grant in page.items] == sorted(

@@ -1,6 +1,5 @@
 """What the list of audit events reads from the database, on a ledger with many other events."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Literal
@@ -11,11 +10,9 @@ from flask import Flask
 from sqlalchemy import select
 
 from bench import filling
-from tests.applications import application
 from tests.audit.events import make_event
 from tests.factories import MadeTenant, add_tenant
 from tests.plans import scans_of
-from tests.stacks import copied_stack
 from webapp.audit.append import append_own
 from webapp.audit.models import AuditEventRow
 from webapp.db.scopes import Exclusion, GlobalScope, Scope, TenantScope
@@ -23,7 +20,7 @@ from webapp.extensions import db
 from webapp.http.pagination import COUNTED
 from webapp.ledger import search
 from webapp.ledger.search import AuditQuery
-from webapp.stack.home import Stack, running
+from webapp.stack.home import Stack
 
 pytestmark = pytest.mark.slow
 
@@ -79,28 +76,13 @@ FILTERS = [
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Servers that only this module fills."""
-    stack = copied_stack(tmp_path_factory.mktemp("filled"))
-    with running(stack):
-        yield stack
-
-
-@pytest.fixture(scope="module")
-def app(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
-    home = str(tmp_path_factory.mktemp("journals"))
-    with application({"SIGHTLINE_HOME": home, **stack.environment}) as app:
-        yield app
-
-
-@pytest.fixture(scope="module")
-def own(app: Flask, stack: Stack) -> MadeTenant:
+def own(filled_app: Flask, filled_stack: Stack) -> MadeTenant:
     """A tenant in whose ledger it has few events among those of many others."""
-    tenant = add_tenant(app)
-    with app.app_context(), db.scoped(GlobalScope(access_id=uuid4())):
+    tenant = add_tenant(filled_app)
+    with filled_app.app_context(), db.scoped(GlobalScope(access_id=uuid4())):
         append_own(db.session, [OLDEST])
         db.session.commit()
-    owner = stack.environment["DATABASE_OWNER_URL"]
+    owner = filled_stack.environment["DATABASE_OWNER_URL"]
     filling.add_events(owner, tenant.id, 0, EVENTS)
     return tenant
 
@@ -124,20 +106,20 @@ def refuse_growing(query: AuditQuery) -> None:
 @pytest.mark.parametrize("filters", FILTERS, ids=str)
 @pytest.mark.parametrize("scope", SCOPES)
 def test_page_reads_no_more_rows_than_it_counts_and_shows(
-    app: Flask, own: MadeTenant, scope: str, filters: dict[str, str], sort: str
+    filled_app: Flask, own: MadeTenant, scope: str, filters: dict[str, str], sort: str
 ) -> None:
     query = AuditQuery(limit=PAGE, sort=sort, **filters)  # type: ignore[arg-type]  # of a table
-    with app.app_context(), db.scoped(scope_of(scope, own)):
+    with filled_app.app_context(), db.scoped(scope_of(scope, own)):
         refuse_growing(query)
 
 
 @pytest.mark.parametrize("scope", SCOPES)
 def test_window_in_the_past_reads_no_more_rows_than_it_shows(
-    app: Flask, own: MadeTenant, scope: str
+    filled_app: Flask, own: MadeTenant, scope: str
 ) -> None:
     begins = OLDEST.occurred_at + timedelta(milliseconds=EVENTS / 2)
     query = AuditQuery(begins=begins, ends=begins + timedelta(milliseconds=100))
-    with app.app_context(), db.scoped(scope_of(scope, own)):
+    with filled_app.app_context(), db.scoped(scope_of(scope, own)):
         assert search.list_events(db.session, query).items
         refuse_growing(query)
 
@@ -145,10 +127,10 @@ def test_window_in_the_past_reads_no_more_rows_than_it_shows(
 @pytest.mark.parametrize("filters", [{}, {"surface": "admin.*"}], ids=str)
 @pytest.mark.parametrize("scope", SCOPES)
 def test_last_page_reads_no_more_rows_than_the_first(
-    app: Flask, own: MadeTenant, scope: str, filters: dict[str, str]
+    filled_app: Flask, own: MadeTenant, scope: str, filters: dict[str, str]
 ) -> None:
     """From the cursor on; no page before it is read."""
-    with app.app_context(), db.scoped(scope_of(scope, own)):
+    with filled_app.app_context(), db.scoped(scope_of(scope, own)):
         newest_first = AuditQuery(limit=200, **filters)  # type: ignore[arg-type]  # of a table
         cursor = search.list_events(db.session, newest_first).next_cursor
         refuse_growing(replace(newest_first, limit=PAGE, cursor=_again(newest_first, cursor)))
@@ -164,11 +146,11 @@ def _again(query: AuditQuery, cursor: str | None) -> str | None:
 @pytest.mark.parametrize("filters", [{}, {"surface": "admin.*"}], ids=str)
 @pytest.mark.parametrize("scope", SCOPES)
 def test_total_is_exact_up_to_a_thousand_and_then_a_bound(
-    app: Flask, own: MadeTenant, scope: str, filters: dict[str, str]
+    filled_app: Flask, own: MadeTenant, scope: str, filters: dict[str, str]
 ) -> None:
     begins = OLDEST.occurred_at + timedelta(milliseconds=filling.RARE)
     later = select(AuditEventRow.occurred_at).where(AuditEventRow.occurred_at >= begins)
-    with app.app_context(), db.scoped(scope_of(scope, own)):
+    with filled_app.app_context(), db.scoped(scope_of(scope, own)):
         moments = db.session.scalars(later.order_by(AuditEventRow.occurred_at).limit(1002)).all()
         query = AuditQuery(begins=begins, ends=moments[1000], **filters)  # type: ignore[arg-type]  # of a table
         exact = search.list_events(db.session, query)
@@ -179,11 +161,11 @@ def test_total_is_exact_up_to_a_thousand_and_then_a_bound(
 
 @pytest.mark.parametrize("sort", ["-occurred_at", "occurred_at"])
 def test_pages_of_two_runs_show_every_event_once_and_in_order(
-    app: Flask, own: MadeTenant, sort: Literal["-occurred_at", "occurred_at"]
+    filled_app: Flask, own: MadeTenant, sort: Literal["-occurred_at", "occurred_at"]
 ) -> None:
     """A tenant's own events and those at all tenants, of all surfaces under a prefix."""
     ends = OLDEST.occurred_at + timedelta(milliseconds=2 * filling.RARE)
-    with app.app_context(), db.scoped(TenantScope(own.id)):
+    with filled_app.app_context(), db.scoped(TenantScope(own.id)):
         for surface in (None, "admin.*", "rarely.*"):
             prefix = (surface or "*").removesuffix("*")
             in_time = select(AuditEventRow.id).where(AuditEventRow.occurred_at < ends)

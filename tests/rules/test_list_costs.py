@@ -1,6 +1,5 @@
 """What the list of rules reads from the database, among the rules of many other tenants."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import get_args
 from uuid import uuid4
@@ -9,16 +8,14 @@ import pytest
 from flask import Flask
 
 from bench import filling
-from tests.applications import application
 from tests.factories import MadeTenant, add_tenant
 from tests.plans import scans_of
-from tests.stacks import copied_stack
 from webapp.db.scopes import GlobalScope, Scope, TenantScope
 from webapp.extensions import db
 from webapp.http.pagination import COUNTED
 from webapp.rules.rule import RuleQuery, SortKey
 from webapp.rules.service import list_rules
-from webapp.stack.home import Stack, running
+from webapp.stack.home import Stack
 
 pytestmark = pytest.mark.slow
 
@@ -27,25 +24,10 @@ BOUND = 2 * (COUNTED + 52)
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Servers that only this module fills."""
-    stack = copied_stack(tmp_path_factory.mktemp("filled"))
-    with running(stack):
-        yield stack
-
-
-@pytest.fixture(scope="module")
-def app(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
-    home = str(tmp_path_factory.mktemp("journals"))
-    with application({"SIGHTLINE_HOME": home, **stack.environment}) as app:
-        yield app
-
-
-@pytest.fixture(scope="module")
-def tenant(app: Flask, stack: Stack) -> MadeTenant:
+def tenant(filled_app: Flask, filled_stack: Stack) -> MadeTenant:
     """A tenant with a few rules that allow, among the denials of many others."""
-    tenant = add_tenant(app)
-    owner = stack.environment["DATABASE_OWNER_URL"]
+    tenant = add_tenant(filled_app)
+    owner = filled_stack.environment["DATABASE_OWNER_URL"]
     filling.add_tenant_rules(owner, "allow", "log.read", each=3, slugs=tenant.slug)
     filling.add_tenants(owner, 0, TENANTS)
     filling.add_tenant_rules(owner, "deny", "log.read", each=EACH)
@@ -68,20 +50,20 @@ QUERIES = [
 @pytest.mark.parametrize("query", QUERIES, ids=str)
 @pytest.mark.parametrize("everywhere", [False, True])
 def test_page_of_rules_reads_no_more_rows_than_it_counts_and_shows(
-    app: Flask, tenant: MadeTenant, everywhere: bool, query: RuleQuery, sort: SortKey
+    filled_app: Flask, tenant: MadeTenant, everywhere: bool, query: RuleQuery, sort: SortKey
 ) -> None:
     scope: Scope = GlobalScope(uuid4()) if everywhere else TenantScope(tenant.id)
-    with app.app_context(), db.scoped(scope):
+    with filled_app.app_context(), db.scoped(scope):
         read = replace(query, sort=sort)
         scans = scans_of("rules", lambda: list_rules.uncached(scope, read))
     assert sum(scan.rows for scan in scans) <= BOUND, scans
 
 
 def test_total_of_rules_is_exact_up_to_a_thousand_and_then_a_bound(
-    app: Flask, tenant: MadeTenant
+    filled_app: Flask, tenant: MadeTenant
 ) -> None:
     scope = GlobalScope(uuid4())
-    with app.app_context(), db.scoped(scope):
+    with filled_app.app_context(), db.scoped(scope):
         every = list_rules(scope, RuleQuery())
         again = list_rules(scope, RuleQuery())
         one = list_rules(scope, RuleQuery(tenant=tenant.slug))

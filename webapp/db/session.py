@@ -6,7 +6,6 @@ policies read, for that transaction only. A later transaction of the same sessio
 """
 
 from datetime import UTC, datetime
-from typing import TypeVar
 
 import psycopg2
 from sqlalchemy import Connection, event, text
@@ -32,8 +31,6 @@ from webapp.db.scopes import (
     Scope,
     TenantScope,
 )
-
-S = TypeVar("S", bound=Scope)
 
 
 class UnscopedSession(RuntimeError):
