@@ -30,7 +30,7 @@ def check_database(app: Flask) -> None:
         except OperationalError:
             log.warning("database_unavailable_at_start")
         finally:
-            db.engine.dispose()  # or the processes forked from this one would share a connection
+            db.prepare_to_fork()
 
 
 def check_database_in_worker(app: Flask) -> None:

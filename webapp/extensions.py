@@ -38,8 +38,9 @@ S = TypeVar("S", bound=Scope)
 
 @dataclass(frozen=True)
 class _Bound:
-    """The engine and the session factory of one application."""
+    """How one application reaches its database."""
 
+    connector: Connector
     engine: Engine
     make_session: sessionmaker[ScopedSession]
 
@@ -54,10 +55,12 @@ class Database:
     def init_app(self, app: Flask) -> None:
         """Bind the database; its first connection is refused unless the login role is harmless."""
         settings: Settings = app.extensions["settings"]
-        arguments = _connect_arguments(settings.database_timeout)
+        connector = Connector(settings.database_timeout)
+        arguments = _connect_arguments(connector, settings.database_timeout)
         engine = create_engine(settings.database_url, connect_args=arguments, **POOL)
         event.listen(engine, "first_connect", _refuse_unsafe_login_role)
-        app.extensions["database"] = _Bound(engine, sessionmaker(engine, class_=ScopedSession))
+        make_session = sessionmaker(engine, class_=ScopedSession)
+        app.extensions["database"] = _Bound(connector, engine, make_session)
         app.teardown_appcontext(_close_session)
 
     @property
@@ -99,17 +102,23 @@ class Database:
         with self.engine.connect() as connection:
             connection.execute(select(literal(1)))
 
+    def prepare_to_fork(self) -> None:
+        """Keep nothing that a process forked from this one must not share or believe: connections,
+        and that the database has just not answered."""
+        self._bound.engine.dispose()
+        self._bound.connector.silence.end()
+
     @property
     def _bound(self) -> _Bound:
         bound: _Bound = current_app.extensions["database"]
         return bound
 
 
-def _connect_arguments(timeout: float) -> dict[str, Any]:
+def _connect_arguments(connector: Connector, timeout: float) -> dict[str, Any]:
     # A request left idle in its transaction must not hold row locks for ever.
     idle = "-c idle_in_transaction_session_timeout=60s"
     return {
-        "connection_factory": Connector(timeout).connect,
+        "connection_factory": connector.connect,
         "application_name": "sightline",
         "options": f"-c statement_timeout={ceil(timeout * 1000)}ms {idle}",
         # Ends connections to a server that is gone without a word.

@@ -20,6 +20,8 @@ from tests.audit.products import Product, own_product
 from tests.audit.receipts import committed, receipt
 from tests.factories import add_account
 from tests.processes import PATIENCE, run_web, run_worker
+from webapp.boot import check_database
+from webapp.db import deadline
 from webapp.db.deadline import DatabaseSilent, long_statements
 from webapp.db.scopes import LedgerScope
 from webapp.extensions import db
@@ -105,6 +107,47 @@ def test_readiness_says_that_the_database_is_silent(product: Product, app: Flask
             said.add(answer.get_json()["checks"]["database"]["detail"])
     while client.get("/readyz").status_code != 200:
         pass
+
+
+def test_answer_on_one_connection_lets_others_connect_again(app: Flask) -> None:
+    with app.app_context(), db.engine.connect() as well, db.engine.connect() as stopped_one:
+        backend = psutil.Process(stopped_one.scalar(text("select pg_backend_pid()")))
+        backend.suspend()
+        try:
+            with pytest.raises(OperationalError):
+                stopped_one.execute(text("select 1"))
+        finally:
+            backend.resume()
+        well.execute(text("select 1"))
+        with db.engine.connect() as another:
+            assert another.scalar(text("select 1")) == 1
+
+
+def test_process_does_not_pass_a_silence_on_to_those_it_forks(product: Product, app: Flask) -> None:
+    with stopped(product):
+        check_database(app)
+    with app.app_context():
+        db.reach()
+
+
+def test_one_at_a_time_tries_to_end_a_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadline, "RETRY", 0)
+    silence = deadline.Silence()
+    silence.begin()
+    silence.refuse()
+    with pytest.raises(DatabaseSilent):
+        silence.refuse()
+    silence.end()
+    silence.refuse()
+
+
+def test_old_silence_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadline, "RETRY", 0)
+    monkeypatch.setattr(deadline, "FORGOTTEN", 0)
+    silence = deadline.Silence()
+    silence.begin()
+    for _ in range(2):
+        silence.refuse()
 
 
 def test_statement_ends_though_the_database_is_silent(product: Product, app: Flask) -> None:

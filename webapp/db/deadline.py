@@ -6,7 +6,7 @@ psycopg2 calls `_wait` wherever it would wait for the server: for connecting, ea
 commit and rollback.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from select import POLLIN, POLLOUT, poll
 from threading import Lock
@@ -27,9 +27,45 @@ GRACE = 1.0
 RETRY = 1.0
 """Seconds without a new connection, after the database has not answered."""
 
+FORGOTTEN = 10.0
+"""Seconds without a try after which a silence counts no more."""
+
 
 class DatabaseSilent(OperationalError):
     """The database did not answer in time, or has just not answered another request."""
+
+
+class Silence:
+    """What this process knows of a database that does not answer.
+
+    Meanwhile one connection at a time tries whether it answers again. Others are refused at once,
+    so that no thread waits for what another one waits for. Any answer ends a silence. One after
+    which nothing has tried for FORGOTTEN is forgotten: it says nothing about the database of now.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._refusing_until: float | None = None
+
+    def begin(self) -> None:
+        with self._lock:
+            self._refusing_until = monotonic() + RETRY
+
+    def end(self) -> None:
+        if self._refusing_until is not None:
+            with self._lock:
+                self._refusing_until = None
+
+    def refuse(self) -> None:
+        """Raise `DatabaseSilent` unless the caller may try to connect."""
+        with self._lock:
+            if self._refusing_until is None:
+                return
+            now = monotonic()
+            if now < self._refusing_until:
+                raise DatabaseSilent("it has just not answered")
+            forgotten = now >= self._refusing_until + FORGOTTEN
+            self._refusing_until = None if forgotten else now + CONNECT_LIMIT
 
 
 class BoundedConnection(connection):
@@ -38,24 +74,21 @@ class BoundedConnection(connection):
     limit: float | None = CONNECT_LIMIT
     """Seconds that one answer may take; `None`: as long as it likes."""
 
-    def __init__(self, dsn: str, note_silence: Callable[[], None]) -> None:
-        self._note_silence = note_silence
+    def __init__(self, dsn: str, silence: Silence) -> None:
+        self._silence = silence
         super().__init__(dsn)
 
     def wait(self) -> None:
         """Wait for the server; raises `DatabaseSilent`, at which psycopg2 closes the connection."""
         ends = None if self.limit is None else monotonic() + self.limit
         if not _is_answered(self, ends):
-            self._note_silence()
+            self._silence.begin()
             raise DatabaseSilent(f"no answer within {self.limit:g} s")
+        self._silence.end()
 
 
 class Connector:
-    """Makes the connections of one application.
-
-    After a silence, one connection at a time tries whether the database answers again. Others are
-    refused at once meanwhile, so that no thread waits for what another one waits for.
-    """
+    """Makes the connections of one application."""
 
     def __init__(self, statement_limit: float | None) -> None:
         """`statement_limit`: the seconds after which PostgreSQL ends a statement by itself.
@@ -64,37 +97,20 @@ class Connector:
         """
         set_wait_callback(_wait)
         self._limit = None if statement_limit is None else statement_limit + GRACE
-        self._lock = Lock()
-        self._silent = False
-        self._refusing_until = 0.0
+        self.silence = Silence()
 
     def connect(self, dsn: str, _: Any = None) -> BoundedConnection:
         """Connect; psycopg2's `connection_factory`. Raises `DatabaseSilent`."""
-        self._refuse_in_silence()
+        self.silence.refuse()
         try:
-            made = BoundedConnection(dsn, self._note_silence)
+            made = BoundedConnection(dsn, self.silence)
         except DatabaseSilent:
             raise
         except Error:  # a refusal is an answer
-            self._silent = False
+            self.silence.end()
             raise
         made.limit = self._limit
-        self._silent = False
         return made
-
-    def _note_silence(self) -> None:
-        with self._lock:
-            self._silent = True
-            self._refusing_until = monotonic() + RETRY
-
-    def _refuse_in_silence(self) -> None:
-        with self._lock:
-            now = monotonic()
-            if not self._silent:
-                return
-            if now < self._refusing_until:
-                raise DatabaseSilent("it has just not answered")
-            self._refusing_until = now + CONNECT_LIMIT
 
 
 @contextmanager
