@@ -7,15 +7,15 @@ rollback of the request's own transaction changes nothing. Where the request or 
 before the answer, the access stands in the ledger as interrupted.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from time import monotonic
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 from uuid import UUID
 
 import structlog
-from flask import Flask, Response, request
+from flask import Flask, Response, current_app, request
 from prometheus_client import Counter
 
 from webapp.audit.event import (
@@ -31,10 +31,11 @@ from webapp.audit.event import (
     moment_of,
     new_event_id,
 )
-from webapp.audit.journal.service import JournalFailed
+from webapp.audit.journal.service import JournalFailed, Writing
 from webapp.audit.relay.pipeline import current_journal
 from webapp.http.errors import AuditUnavailable, problem
-from webapp.http.state import current_state
+from webapp.http.held import holder_for, message_of
+from webapp.http.state import current_state, resume_request
 from webapp.settings import current_settings
 
 RECEIPT_HEADER = "Sightline-Audit"
@@ -170,29 +171,66 @@ def count_rows(surface: str, rows: int) -> None:
 
 
 def finalize(response: Response) -> Response:
-    """Record the request's accesses, or answer 503 instead of showing what they read."""
+    """Record the request's accesses, or answer 503 instead of showing what they read.
+
+    A server that can hold the answer back does so until the events are durable. Otherwise this
+    thread waits for that.
+    """
     state = current_state()
     accesses, state.accesses, state.finalized = cast(_Accesses, state.accesses), {}, True
     if not accesses:
         return response
-    begun = accesses.values()
+    begun = tuple(accesses.values())
     events = [entry.answered(response.status_code) for entry in begun]
+    # Where an open surface's answer leaves unrecorded, it has no receipt: that must be known first.
+    holder = None if _are_open(begun) else holder_for(response)
     try:
-        _wait_for(lambda within: current_journal().finalize(events, within))
+        if holder is None:
+            _wait_for(lambda within: current_journal().finalize(events, within))
+            _count(begun, events)
+        else:
+            state.held = _HeldRecord(begun, events, current_journal().start_finalizing(events))
+            holder.hold(state.held)
     except Exception as error:  # whatever the error, what was not recorded is not shown
-        return _unrecorded(accesses, events, response, error)
-    for entry, event in zip(begun, events, strict=True):
-        counted_as = ExternalAccess.SURFACE if entry.access.external else event.surface
-        _counter(counted_as, event.outcome).inc()
-    response.headers.add(RECEIPT_HEADER, ", ".join([str(event.id) for event in events]))
-    excluded = [
-        entry.access.decision.excluded.count if entry.access.decision.excluded else 0
-        for entry in begun
-        if entry.access.scope.kind == "global"
-    ]
-    if excluded:
-        response.headers[EXCLUDED_HEADER] = str(max(excluded))
+        return _unrecorded(begun, events, response, error)
+    _tell(response, begun, events)
     return response
+
+
+class _HeldRecord:
+    """An answer that is held back until the events of its accesses are durable."""
+
+    def __init__(
+        self, begun: Sequence[_Begun], events: Sequence[AuditEvent], writing: Writing
+    ) -> None:
+        self._begun = begun
+        self._events = events
+        self._writing = writing
+        self._app = cast(Any, current_app)._get_current_object()
+        self._environ = request.environ
+        self._state = current_state()
+        self._since = monotonic()
+        self.expires = self._since + _time_left()
+        self.when_ready = writing.when_done
+        self.then: Callable[[], None] = lambda: None
+
+    def decide(self) -> bytes | None:
+        """Let the answer leave if its events are durable; otherwise return the one that says so."""
+        self._state.waited += monotonic() - self._since
+        try:
+            self._writing.wait(0)
+        except JournalFailed as error:
+            return self._refusal(error)
+        _count(self._begun, self._events)
+        self.then()
+        return None
+
+    def _refusal(self, error: JournalFailed) -> bytes:
+        self._state.held = None
+        with self._app.request_context(self._environ):
+            resume_request(self._state)
+            refusal = _unrecorded(self._begun, self._events, Response(), error)
+            return message_of(self._app.process_response(refusal), self._environ)
 
 
 def _begin(access: Access) -> _Begun:
@@ -225,27 +263,54 @@ def _wait_for(write: Callable[[float], None]) -> None:
     """Call `write` with what is left of AUDIT_TIMEOUT: all waits of a request share that time."""
     state, began = current_state(), monotonic()
     try:
-        write(max(0.0, current_settings().audit_timeout - state.waited))
+        write(_time_left())
     finally:
         state.waited += monotonic() - began
 
 
+def _time_left() -> float:
+    return max(0.0, current_settings().audit_timeout - current_state().waited)
+
+
+def _count(begun: Sequence[_Begun], events: Sequence[AuditEvent]) -> None:
+    for entry, event in zip(begun, events, strict=True):
+        counted_as = ExternalAccess.SURFACE if entry.access.external else event.surface
+        _counter(counted_as, event.outcome).inc()
+
+
+def _tell(response: Response, begun: Sequence[_Begun], events: Sequence[AuditEvent]) -> None:
+    """Add the receipts to an answer, and how many tenants it leaves out."""
+    response.headers.add(RECEIPT_HEADER, ", ".join([str(event.id) for event in events]))
+    excluded = [
+        entry.access.decision.excluded.count if entry.access.decision.excluded else 0
+        for entry in begun
+        if entry.access.scope.kind == "global"
+    ]
+    if excluded:
+        response.headers[EXCLUDED_HEADER] = str(max(excluded))
+
+
+def _are_open(begun: Sequence[_Begun]) -> bool:
+    """Whether the answer may leave although its accesses cannot be recorded now."""
+    return all(entry.access.open for entry in begun)
+
+
 def _unrecorded(
-    accesses: _Accesses, events: list[AuditEvent], response: Response, error: Exception
+    begun: Sequence[_Begun], events: Sequence[AuditEvent], response: Response, error: Exception
 ) -> Response:
     """Return the answer when the journal did not take the events: it shows open surfaces only."""
     log.error("audit_not_recorded", events=[str(event.id) for event in events], exc_info=error)
-    if all(entry.access.open for entry in accesses.values()) and _finalize_later(events):
+    if _are_open(begun) and _finalize_later(events):
         UNVOUCHED.inc()
         return response
     REFUSED.inc()
     refusal = problem(AuditUnavailable())
-    _finalize_later([entry.answered(refusal.status_code) for entry in accesses.values()])
+    _finalize_later([entry.answered(refusal.status_code) for entry in begun])
     response.close()
     return refusal
 
 
-def _finalize_later(events: list[AuditEvent]) -> bool:
+def _finalize_later(events: Sequence[AuditEvent]) -> bool:
     """Leave events to the journal until its disk is back; return whether it had room for them."""
     try:
         current_journal().finalize_later(events)

@@ -1,5 +1,6 @@
 """The state of one request, command or task: a single typed value in `flask.g`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Protocol
@@ -25,6 +26,13 @@ class Named(Protocol):
 
     @property
     def name(self) -> str: ...
+
+
+class Held(Protocol):
+    """The part of a held answer that other rooms know."""
+
+    then: Callable[[], None]
+    """What is to be called when the answer leaves."""
 
 
 class RateLimit(Protocol):
@@ -60,6 +68,8 @@ class RequestState:
     """`audit`: the accesses that have begun, by the key that makes equal ones one record."""
     finalized: bool = False
     """`audit`: whether the accesses are recorded, after which no other may begin."""
+    held: Held | None = None
+    """`audit`: why the server holds the answer back, if it does."""
     waited: float = 0.0
     """`audit`: seconds that this request has waited for the journal."""
 
@@ -69,6 +79,11 @@ def begin_request(request_id: str) -> None:
     before: RequestState | None = g.get(_NAME)
     session = None if before is None else before.session
     setattr(g, _NAME, RequestState(request_id=request_id, session=session))
+
+
+def resume_request(state: RequestState) -> None:
+    """Go on with a request in another application context than the one in which it began."""
+    setattr(g, _NAME, state)
 
 
 def current_state() -> RequestState:

@@ -8,6 +8,7 @@ import atexit
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import partial
 from queue import SimpleQueue
 from threading import Thread
 from time import perf_counter, sleep, time
@@ -18,9 +19,10 @@ import structlog
 from flask import Flask, Response, request
 from prometheus_client import Counter
 from uuid_utils import uuid7
+from werkzeug.routing import Rule
 
 from webapp.db.scopes import GlobalScope, IdentityScope, PrincipalScope, TenantScope
-from webapp.http.state import begin_request, current_state
+from webapp.http.state import RequestState, begin_request, current_state
 from webapp.observability import logs, metrics
 from webapp.settings import Settings
 
@@ -101,20 +103,30 @@ class RequestLog:
         atexit.register(self._stop, self._waiting, thread)
 
     def finish(self, response: Response) -> Response:
-        """Add the common headers to an answer, and note the request."""
+        """Add the common headers to an answer, and note the request once the answer leaves."""
         state, rule = current_state(), request.url_rule
         response.headers.add(REQUEST_ID_HEADER, state.request_id or "")
         response.headers.add("X-Content-Type-Options", "nosniff")
         if state.limit is not None and response.status_code != 429:  # that one has its own
             response.headers.add("RateLimit", state.limit.left(state.tokens))
             response.headers.add("RateLimit-Policy", state.limit.policy)
+        note = partial(self._note_answer, state, request.method, rule, response.status_code)
+        if state.held is None:
+            note()
+        else:
+            state.held.then = note
+        return response
+
+    def _note_answer(
+        self, state: RequestState, method: str, rule: Rule | None, status: int
+    ) -> None:
         self._note(
             Answered(
                 at=time(),
                 seconds=perf_counter() - state.started,
-                method=request.method,
+                method=method,
                 route=UNMATCHED if rule is None else rule.rule,
-                status=response.status_code,
+                status=status,
                 request_id=state.request_id,
                 principal=state.principal.id if state.principal else None,
                 scope=type(state.surface_scope),
@@ -122,7 +134,6 @@ class RequestLog:
                 waited=state.waited,
             )
         )
-        return response
 
     def _note(self, answered: Answered) -> None:
         if self._waiting is None:

@@ -1,5 +1,6 @@
 """A client's connection, on which no thread ever waits for the client."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
 from socket import SHUT_WR, socket
@@ -10,6 +11,7 @@ from gunicorn.http.errors import LimitRequestHeaders
 from gunicorn.workers.gthread import TConn
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from webapp.http.held import HeldAnswer
 from webapp.server.framing import Framing
 
 RECEIVED = 64 * 1024
@@ -19,7 +21,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Phase(Enum):
-    """What a connection waits for."""
+    """What a connection with a client waits for."""
 
     IDLE = "the first byte of a request"
     HEAD = "the rest of a head"
@@ -32,16 +34,18 @@ class BufferedSocket:
     """The socket that gunicorn's parser and response use in a thread.
 
     The parser gets the bytes of one request, which have all arrived. Of an answer, what the client
-    does not take at once is kept.
+    does not take at once is kept, and all of it while the application holds it back.
     """
 
-    def __init__(self, client: socket) -> None:
+    def __init__(self, client: socket, can_hold: Callable[[], bool]) -> None:
         self._client = client
+        self.can_hold = can_hold
         self._request = b""
         self._all_is_here = True
         self._refusal: type[Exception] = LimitRequestHeaders
         self._answered = False
         self.unsent = bytearray()
+        self.held: HeldAnswer | None = None
 
     def open_request(self, data: bytes, *, has_head: bool, ended: bool) -> None:
         """Let the parser read `data`. `ended`: the client sends nothing more."""
@@ -65,9 +69,21 @@ class BufferedSocket:
 
     def sendall(self, data: bytes) -> None:
         self._answered = True
-        sent = 0 if self.unsent else self._send(data)
+        sent = 0 if self.unsent or self.held is not None else self._send(data)
         if sent < len(data):
             self.unsent += memoryview(data)[sent:]
+
+    def hold(self, answer: HeldAnswer) -> None:
+        """Keep back what is sent from now on, as `webapp.http.held` describes."""
+        self.held = answer
+
+    def decide(self) -> bool:
+        """Decide about what was held back; return whether it leaves as it is."""
+        held, self.held = self.held, None
+        replaced = None if held is None else held.decide()
+        if replaced is not None:
+            self.unsent[:] = replaced
+        return replaced is None
 
     def send(self, data: bytes) -> int:
         """Leave out `100 Continue`, the one thing that gunicorn sends so: it was sent earlier."""
@@ -118,11 +134,12 @@ class Connection(TConn):  # type: ignore[misc]  # gunicorn ships no types
         *,
         address: str | None,
         max_body: int,
+        can_hold: Callable[[], bool],
     ) -> None:
         client.setblocking(False)
         self._client = client
         self._max_body = max_body
-        self._buffered = BufferedSocket(client)
+        self._buffered = BufferedSocket(client, can_hold)
         super().__init__(cfg, self._buffered, peer, server)
         self.data_ready = True  # a thread gets it with a request
         self.address = address
@@ -154,6 +171,16 @@ class Connection(TConn):  # type: ignore[misc]  # gunicorn ships no types
     @property
     def has_unsent(self) -> bool:
         return bool(self._buffered.unsent)
+
+    @property
+    def held_answer(self) -> HeldAnswer | None:
+        return self._buffered.held
+
+    def decide(self) -> None:
+        """Let a held answer leave, or what leaves in its place."""
+        if not self._buffered.decide():
+            self.closing = True
+        self._buffered.flush()
 
     def receive(self) -> None:
         """Take what has arrived; raises `OSError` where the connection is broken."""

@@ -5,6 +5,7 @@ many slow clients as there are threads would stop a process. Here the process's 
 both, for all connections at once, and ends those whose client is too slow.
 """
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from errno import EAGAIN, ECONNABORTED, EMFILE, ENFILE, EWOULDBLOCK
@@ -19,6 +20,7 @@ from gunicorn.glogging import Logger
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, ThreadWorker
 
 from webapp.http.addresses import address, site
+from webapp.http.held import HeldAnswer
 from webapp.http.proxies import is_proxy
 from webapp.observability import metrics
 from webapp.observability.request_log import UNMATCHED
@@ -38,6 +40,9 @@ TIMEOUTS: Mapping[Phase, float] = {
 TICK = 0.5
 """Seconds between two looks at what is over."""
 
+HELD_ANSWERS_MAX = 128
+"""Answers that the application may hold back. Where it would hold more, its threads wait."""
+
 _NOTHING_TO_ACCEPT = frozenset({EAGAIN, EWOULDBLOCK, ECONNABORTED})
 _NO_FILES_LEFT = frozenset({EMFILE, ENFILE})
 
@@ -48,6 +53,11 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._waiting = WaitingConnections()
+        self._held: dict[Connection, HeldAnswer] = {}
+        self._ready_answers: deque[tuple[Connection, HeldAnswer]] = deque()
+        """Those of `_held` that can be decided, put there by any thread."""
+        self._is_told = False
+        """Whether the main thread will look at them."""
         self._next_look = 0.0
 
     @classmethod
@@ -74,6 +84,7 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no 
             listener.getsockname(),
             address=self._limited_address(peer),
             max_body=self.wsgi.config["MAX_CONTENT_LENGTH"],
+            can_hold=self._can_hold,
         )
         self._wait(connection)
         self._refuse(self._waiting.surplus(connection.address))
@@ -92,6 +103,9 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no 
         if now < self._next_look and not force:
             return
         self._next_look = now + TICK
+        for connection, answer in tuple(self._held.items()):
+            if answer.expires <= now:
+                self._decide(connection, answer)
         for connection in self._waiting:
             if force:
                 self._drop(connection)
@@ -130,7 +144,9 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no 
     def _go_on(self, connection: Connection) -> None:
         """Hand a connection's request to a thread, or wait for its client, or end it."""
         try:
-            if connection.has_unsent:
+            if (answer := connection.held_answer) is not None:
+                self._hold(connection, answer)
+            elif connection.has_unsent:
                 self._wait(connection)
             elif connection.closing:
                 self._say_goodbye(connection)
@@ -143,6 +159,39 @@ class BufferingWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no 
                 self._wait(connection)
         except OSError:
             self._drop(connection)
+
+    def _can_hold(self) -> bool:
+        return len(self._held) < HELD_ANSWERS_MAX
+
+    def _hold(self, connection: Connection, answer: HeldAnswer) -> None:
+        self._held[connection] = answer
+        answer.when_ready(partial(self._note_ready, connection, answer))
+
+    def _note_ready(self, connection: Connection, answer: HeldAnswer) -> None:
+        """Have the main thread decide about a held answer. Many may get ready at once."""
+        self._ready_answers.append((connection, answer))
+        if not self._is_told:
+            self._is_told = True
+            self.method_queue.defer(self._decide_ready)
+
+    def _decide_ready(self) -> None:
+        self._is_told = False
+        while self._ready_answers:
+            self._decide(*self._ready_answers.popleft())
+
+    def _decide(self, connection: Connection, answer: HeldAnswer) -> None:
+        if self._held.get(connection) is not answer:  # its time was up before
+            return
+        del self._held[connection]
+        try:
+            connection.decide()
+        except OSError:  # the client is gone
+            self._drop(connection)
+        except Exception:
+            self.log.exception("An answer that was held back is lost")
+            self._drop(connection)
+        else:
+            self._go_on(connection)
 
     def _say_goodbye(self, connection: Connection) -> None:
         """Let the client close first: what it still sends would make the kernel cut the answer."""

@@ -32,6 +32,30 @@ class JournalFailed(Exception):
     """An event is not known to be durable, so the access that it records must not be served."""
 
 
+class Writing:
+    """Events on their way to the disk."""
+
+    def __init__(self, queue: WriteQueue, write: WriteRequest, done: Future[None]) -> None:
+        self._queue = queue
+        self._write = write
+        self._done = done
+
+    def when_done(self, call: Callable[[], None]) -> None:
+        """Have `call` called once the events are durable, or are known not to be."""
+        self._done.add_done_callback(lambda _: call())
+
+    def wait(self, within: float) -> None:
+        """Return once the events are durable; raises `JournalFailed`, after `within` seconds at the
+        latest. The events are taken back then, unless they are being written."""
+        try:
+            self._done.result(timeout=within)
+        except TimeoutError as error:
+            self._queue.give_up(self._write)
+            raise JournalFailed("the journal's disk does not answer in time") from error
+        except Exception as error:
+            raise JournalFailed("the journal's disk refused the events") from error
+
+
 class Journal:
     """The journal of one process, safe for many threads and for the children of a fork.
 
@@ -67,7 +91,7 @@ class Journal:
 
     def begin_durably(self, event: AuditEvent, within: float) -> None:
         """Note on disk that an access begins; raises `JournalFailed` after `within` seconds."""
-        self._await(WriteRequest(begun=[event], done=Future()), within)
+        self._write_durably(begun=[event]).wait(within)
 
     def finalize(self, events: Sequence[AuditEvent], within: float) -> None:
         """Record how accesses ended, and return once the events are durable.
@@ -75,7 +99,11 @@ class Journal:
         Raises `JournalFailed`, after `within` seconds at the latest. The caller then refuses the
         accesses, and records that with `finalize_later`.
         """
-        self._await(WriteRequest(finalized=events, done=Future()), within)
+        self.start_finalizing(events).wait(within)
+
+    def start_finalizing(self, events: Sequence[AuditEvent]) -> Writing:
+        """Begin what `finalize` does; raises `JournalFailed` when too much waits."""
+        return self._write_durably(finalized=events)
 
     def finalize_later(self, events: Sequence[AuditEvent]) -> None:
         """Record, once the disk allows it, how accesses ended, without waiting for it.
@@ -112,6 +140,14 @@ class Journal:
         if thread is not None:
             thread.join(within)
 
+    def _write_durably(
+        self, begun: Sequence[AuditEvent] = (), finalized: Sequence[AuditEvent] = ()
+    ) -> Writing:
+        done: Future[None] = Future()
+        write = WriteRequest(begun, finalized, done)
+        self._hand_in(write)
+        return Writing(self._queue, write, done)
+
     def _hand_in(self, write: WriteRequest) -> None:
         try:
             self._queue.put(write)
@@ -129,17 +165,6 @@ class Journal:
         except RuntimeError as error:
             raise JournalFailed("no thread could be started") from error
         return thread
-
-    def _await(self, write: WriteRequest, within: float) -> None:
-        assert write.done is not None  # noqa: S101 - for mypy
-        self._hand_in(write)
-        try:
-            write.done.result(timeout=within)
-        except TimeoutError as error:
-            self._queue.give_up(write)
-            raise JournalFailed("the journal's disk does not answer in time") from error
-        except Exception as error:
-            raise JournalFailed("the journal's disk refused the events") from error
 
     def _run(self) -> None:
         """Run the writing thread."""
