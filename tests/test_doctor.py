@@ -37,6 +37,7 @@ LEFT, QUARANTINE, PARTITION, CLOCKS, RULES, ADDRESSES, NOTICES, SLOW = (
     "notices arrive",
     "slow clients hold nobody up",
 )
+CONTRADICTIONS = "no event contradicts another"
 ROLE_SETTINGS = "roles have no own settings"
 NETWORKS = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
 
@@ -124,6 +125,19 @@ def test_doctor_reports_recent_deliveries_in_quarantine(app: Flask) -> None:
     old = diagnose(app)[QUARANTINE]
     assert (fresh.ok, fresh.detail) == (False, "1 deliveries of the last 7 days, 1 in all")
     assert (old.ok, old.detail) == (True, "1 deliveries, none of the last 7 days")
+
+
+def test_doctor_reports_an_event_that_contradicts_another(app: Flask) -> None:
+    event = make_event()
+    with ledger_session(app) as session:
+        append.receive(session, seal(app, event), key_of(app))
+        append.receive(session, seal(app, replace(event, outcome="failed")), key_of(app))
+        session.commit()
+    found = diagnose(app)[CONTRADICTIONS]
+    with owner_connection(app) as owner:
+        owner.execute(text("delete from audit_contradictions"))
+    assert (found.ok, found.detail) == (False, "1 do: `flask audit verify` names them")
+    assert diagnose(app)[CONTRADICTIONS].ok
 
 
 def test_doctor_reports_a_month_without_partition(app: Flask) -> None:

@@ -54,6 +54,7 @@ def diagnose(app: Flask) -> list[Diagnosis]:
         "workers take audit events": _check_backlog,
         "no dead process's events wait": _check_left_events,
         "no event is in quarantine": _check_quarantine,
+        "no event contradicts another": _check_contradictions,
         "next month's partition is there": _check_partition,
         "clocks agree": _check_clocks,
         "an owner may mend the rules": _check_rules,
@@ -137,6 +138,14 @@ def _check_quarantine() -> str:
     if recent:
         raise CheckFailed(f"{recent} deliveries of the last {RECENT.days} days, {total} in all")
     return f"{total} deliveries, none of the last {RECENT.days} days"
+
+
+def _check_contradictions() -> str:
+    with db.scoped(LedgerScope()):
+        found = append.count_contradictions(db.session)
+    if found:
+        raise CheckFailed(f"{found} do: `flask audit verify` names them")
+    return "none does"
 
 
 def _check_partition() -> str:

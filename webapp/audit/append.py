@@ -230,6 +230,10 @@ def count_quarantined(session: Session, since: timedelta) -> tuple[int, int]:
     return total, new
 
 
+def count_contradictions(session: Session) -> int:
+    return session.scalars(select(func.count(ContradictionRow.event_id))).one()
+
+
 def months_ahead(today: date) -> list[date]:
     """Return the first days of this month and of the AHEAD months that follow."""
     months = (today.year * 12 + today.month - 1 + ahead for ahead in range(AHEAD + 1))
