@@ -33,5 +33,7 @@ beat_schedule = {
     "audit-partitions": {"task": "audit.make_partitions", "schedule": crontab(minute="17")},
     "grants": {"task": "grants.expire", "schedule": crontab()},
     "notices": {"task": "notices.send", "schedule": crontab()},
+    "simulations": {"task": "rules.simulate", "schedule": crontab()},
+    "old-simulations": {"task": "rules.forget_simulations", "schedule": crontab()},
     "old-notices": {"task": "notices.forget", "schedule": crontab(minute="47")},
 }

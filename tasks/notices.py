@@ -7,6 +7,7 @@ from celery import shared_task
 from webapp.db.scopes import MaintenanceScope
 from webapp.extensions import db
 from webapp.grants.notices import outbox
+from webapp.worker.after_commit import send_soon
 
 SENDING = 20.0
 """Seconds after which a task leaves the remaining notices to a new task, so that others can run."""
@@ -24,7 +25,7 @@ def send() -> None:
                 unreachable.add(notice.channel)
             db.session.commit()
             if monotonic() > until:
-                outbox.send_soon()
+                send_soon(outbox.NOTICES_TASK)
                 return
 
 

@@ -19,6 +19,7 @@ from webapp.identity import authentication
 from webapp.ledger.views import blueprint as audits
 from webapp.observability.health import blueprint as health
 from webapp.rules import rule_sets
+from webapp.rules.simulation import queue as simulations
 from webapp.rules.views import blueprint as rules
 from webapp.scope import enter
 from webapp.scope.openapi import SurfacesPlugin
@@ -59,6 +60,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     readiness.init_app(app)
     recorder.init_app(app)
     rule_sets.init_app(app)
+    simulations.init_app(app)
     active.init_app(app)
     decide.init_app(app)
     enter.bind_decider(app, decide.RulesDecider())

@@ -1,7 +1,7 @@
 """Two tenants with equal objects, and people of the platform."""
 
 from collections.abc import Callable
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from flask import Flask
@@ -29,6 +29,7 @@ def make_place(app: Flask, worker: None) -> Callable[[], Place]:
                 "rule_id": UUID(made.get_json()["id"]),
                 "event_id": event_id,
                 "grant_id": add_grant(app, tenant.id, admin.id),
+                "simulation_id": uuid4(),
             },
         )
 

@@ -48,7 +48,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Use:
-    """How to call a route so that it succeeds, and who may call it."""
+    """How to call a route, and who may call it."""
 
     method: str
     rule: str
@@ -56,6 +56,7 @@ class Use:
     tenant_roles: tuple[TenantRole, ...]
     platform_roles: tuple[PlatformRole, ...]
     success: int = 200
+    """The status of its answer to those who may call it."""
     body: Mapping[str, Any] | None = None
     names_version: bool = False
     """Whether it needs an If-Match."""
@@ -109,6 +110,10 @@ USES = (
         *("POST", f"{RULES}/simulate", "admin.rules.simulate"),
         *(("admin",), ("owner", "engineer", "auditor")),
         body={"rule": draft("tried"), "days": 1},
+    ),
+    Use(  # a result is shown to the person who has asked for it, and nobody here has
+        *("GET", f"{RULES}/simulations/<uuid:simulation_id>", "admin.rules.simulation"),
+        *(("admin",), ("owner", "engineer", "auditor"), 404),
     ),
     Use("GET", AUDITS, "admin.audits.list", ("admin",), ("auditor", "owner"), lists="event_id"),
     Use("GET", AUDIT, "admin.audits.read", ("admin",), ("auditor", "owner")),

@@ -18,6 +18,7 @@ from webapp.extensions import db
 from webapp.grants.models import GrantApprovalRow, GrantRow
 from webapp.identity.models import MembershipRow, PrincipalRow, Tenant
 from webapp.rules.models import RuleRow, RuleVersionRow
+from webapp.rules.simulation.models import SimulationRow
 
 TENANT_MODELS: tuple[type[Base], ...] = (
     Tenant,
@@ -27,7 +28,11 @@ TENANT_MODELS: tuple[type[Base], ...] = (
     AuditEventRow,
     GrantRow,
     GrantApprovalRow,
+    SimulationRow,
 )
+
+SHOWN_TO_ALL_TENANTS = tuple(model for model in TENANT_MODELS if model is not SimulationRow)
+"""Those whose rows an access to all tenants sees."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Owned:
     event_id: UUID
     grant_id: UUID
     approval_id: UUID
+    simulation_id: UUID
 
     def key(self, model: type[Base]) -> Any:
         """Return the primary key of the tenant's row in a table."""
@@ -53,6 +59,7 @@ class Owned:
             AuditEventRow: self.event_id,
             GrantRow: self.grant_id,
             GrantApprovalRow: self.approval_id,
+            SimulationRow: self.simulation_id,
         }
         return keys[model]
 
@@ -123,6 +130,22 @@ def approval(tenant_id: UUID | None, grant_id: UUID, principal_id: UUID) -> Gran
     )
 
 
+def simulation(tenant_id: UUID | None) -> SimulationRow:
+    now = datetime.now(UTC)
+    return SimulationRow(
+        id=uuid7(),
+        tenant_id=tenant_id,
+        asked_by=uuid4(),
+        turn=uuid4(),
+        access_id=None if tenant_id else uuid4(),
+        excluded_tenant_ids=[],
+        question="{}",
+        state="failed",  # no worker takes it
+        asked_at=now,
+        until=now + timedelta(hours=1),
+    )
+
+
 def add_event(session: Session, tenant_id: UUID | None) -> UUID:
     """Append an event as the ledger does, whose role may not read all that it inserts."""
     event_id = uuid7()
@@ -165,6 +188,10 @@ def add_rows(session: ScopedSession, slug: str) -> Owned:
         session.add(version)
         session.flush()
         version_id = version.id
+        simulated = simulation(tenant_id)
+        session.add(simulated)
+        session.flush()
+        simulation_id = simulated.id
         session.commit()
     with db.scoped(LedgerScope()):
         event_id = add_event(session, tenant_id)
@@ -179,7 +206,8 @@ def add_rows(session: ScopedSession, slug: str) -> Owned:
         grant_id, approval_id = requested.id, approved.id
         session.commit()
     return Owned(
-        tenant_id, slug, principal_id, rule_id, version_id, event_id, grant_id, approval_id
+        *(tenant_id, slug, principal_id, rule_id, version_id, event_id, grant_id, approval_id),
+        simulation_id,
     )
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select, text, update
 from sqlalchemy.exc import ProgrammingError
 
-from tests.isolation.rows import TENANT_MODELS, Owned, add_event, add_rows, rule
+from tests.isolation.rows import SHOWN_TO_ALL_TENANTS, Owned, add_event, add_rows, rule
 from webapp.audit.models import AuditEventRow
 from webapp.db.base import Base
 from webapp.db.scopes import Exclusion, GlobalScope, LedgerScope
@@ -75,7 +75,7 @@ def test_global_access_leaves_out_exactly_the_excluded_tenants(
             db.session.scalars(select(AuditEventRow.id).where(AuditEventRow.id.in_(events)))
         )
         assert shown == {owned.event_id for owned in seen} | {world.platform_event}
-        for model in TENANT_MODELS:
+        for model in SHOWN_TO_ALL_TENANTS:
             for owned in world.tenants:
                 found = db.session.get(model, owned.key(model)) is not None
                 assert found == (owned in seen), model
@@ -83,7 +83,7 @@ def test_global_access_leaves_out_exactly_the_excluded_tenants(
         assert {owned.slug for owned in world.tenants} & slugs == {owned.slug for owned in seen}
 
 
-@pytest.mark.parametrize("model", TENANT_MODELS)
+@pytest.mark.parametrize("model", SHOWN_TO_ALL_TENANTS)
 def test_global_scope_without_an_access_shows_nothing(
     session: ScopedSession, world: World, model: type[Base]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from itertools import islice
 from typing import Literal
 from uuid import UUID, uuid4
 
@@ -20,6 +21,8 @@ from webapp.extensions import db
 from webapp.http.pagination import COUNTED
 from webapp.ledger import search
 from webapp.ledger.search import AuditQuery
+from webapp.rules.simulation.history import PAGE as PAGE_OF_HISTORY
+from webapp.rules.simulation.history import read_history
 from webapp.stack.home import Stack
 
 pytestmark = pytest.mark.slow
@@ -134,6 +137,21 @@ def test_last_page_reads_no_more_rows_than_the_first(
         newest_first = AuditQuery(limit=200, **filters)  # type: ignore[arg-type]  # of a table
         cursor = search.list_events(db.session, newest_first).next_cursor
         refuse_growing(replace(newest_first, limit=PAGE, cursor=_again(newest_first, cursor)))
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_page_of_the_history_for_simulations_reads_no_more_rows_than_it_looks_at(
+    filled_app: Flask, own: MadeTenant, scope: str
+) -> None:
+    def read() -> None:
+        pages = read_history(OLDEST.occurred_at)
+        assert [page.events for page in islice(pages, 2)][-1] > 0
+
+    with filled_app.app_context(), db.scoped(scope_of(scope, own)):
+        scans = [scan for scan in scans_of("audit_events", read) if scan.rows]
+    # Of each page: the keys of two runs, and then the rows.
+    assert sum(scan.rows for scan in scans) <= 2 * 4 * (PAGE_OF_HISTORY + 1), scans
+    assert all(scan.kind.startswith("Index") for scan in scans), scans
 
 
 def _again(query: AuditQuery, cursor: str | None) -> str | None:

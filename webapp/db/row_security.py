@@ -41,6 +41,13 @@ _CONCERNED = (
     " COALESCE(current_setting('sightline.staff'::text, true), ''::text) AS \"coalesce\")"
     " <> ''::text)"
 )
+_LEAVING_OUT_THE_SAME = (
+    f"({_ACCESSING} AND (tenant_id IS NULL) AND (excluded_tenant_ids @> ( SELECT"
+    " (string_to_array(current_setting('sightline.excluded'::text, true), ','::text))::uuid[]"
+    " AS string_to_array)))"
+)
+"""Rows made by an access that left out all the tenants that this access leaves out."""
+
 _OF_OWN_JOURNAL = f"(origin_journal = '{OWN_JOURNAL}'::uuid)"
 
 
@@ -180,6 +187,15 @@ TENANT_TABLES: dict[str, TableShape] = {
         "select", "insert", "update", platform_rows=True, also=[may_read(POLICY_ROLE)]
     ),
     "rule_versions": tenant_table("select", "insert", platform_rows=True),
+    "simulations": TableShape(
+        (
+            may(TENANT_ROLE, "select", "insert", "delete", rows=own("tenant_id")),
+            may(GLOBAL_ROLE, "select", "insert", "delete", rows=_LEAVING_OUT_THE_SAME),
+            may(MAINTENANCE_ROLE, "select", "update", "delete"),
+        ),
+        platform_rows=True,
+        open_uniques=frozenset({"uq_simulations_turn"}),
+    ),
     "grants": tenant_table(
         "select",
         platform_rows=True,

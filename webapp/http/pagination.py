@@ -179,7 +179,7 @@ def read_page(
         merged = _merge(runs, matching, order, limit + 1, position)
         keys = select(merged).order_by(*order.by(*merged.c)).limit(limit + 1).subquery()
         page = page.join(keys, (column == keys.c.value) & (model.id == keys.c.id))
-    session.execute(_IN_INDEX_ORDER)
+    read_in_index_order(session)
     rows = session.execute(page).all()
     shown = rows[:limit]
     next_cursor = None
@@ -190,14 +190,18 @@ def read_page(
     return Page(shown, next_cursor, total if total <= COUNTED else None)
 
 
+def read_in_index_order(session: Session) -> None:
+    """Have PostgreSQL read runs in their index's order, until the transaction ends.
+
+    It underestimates what the policies let through, and so would rather read a run as a whole and
+    sort it. What no index has in order it still sorts.
+    """
+    session.execute(_IN_INDEX_ORDER)
+
+
 _IN_INDEX_ORDER = select(
     *(func.set_config(name, "off", True) for name in ("enable_sort", "enable_bitmapscan"))
 )
-"""Has PostgreSQL read runs in their index's order, until the transaction ends.
-
-It underestimates what the policies let through, and so would rather read a run as a whole and sort
-it. What no index has in order it still sorts.
-"""
 
 
 _Position = tuple[ColumnElement[Any], ColumnElement[Any]]

@@ -95,3 +95,8 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         """Describe the answer, which the view itself writes."""
         decorate: Callable[[V], V] = super().response(status_code, schema, **options)
         return decorate
+
+    def alt_response(self, status_code: int, *, schema: type[ma.Schema]) -> Callable[[V], V]:
+        """Describe another answer, which the view itself writes."""
+        decorate: Callable[[V], V] = super().alt_response(status_code, schema=schema)
+        return decorate

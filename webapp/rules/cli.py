@@ -29,7 +29,7 @@ from webapp.rules.rule_sets import load
 from webapp.rules.schemas import RuleSchema
 from webapp.rules.simulation.replay import Affected, Changed, Replay, Shift
 from webapp.rules.simulation.schemas import MAX_DAYS, ReplaySchema
-from webapp.rules.simulation.service import propose, simulate_history
+from webapp.rules.simulation.service import BEYOND_REQUEST, propose, simulate_history
 
 T = TypeVar("T")
 
@@ -256,7 +256,7 @@ def simulate_command(*, file: Path, days: int, replaces: UUID | None, as_json: b
     scope = GlobalScope(access_id=uuid4())
     with db.scoped(scope):
         proposal = propose(scope, draft, replaces)
-        found = simulate_history(proposal, days)
+        found = simulate_history(proposal, days, BEYOND_REQUEST)
     if as_json:
         print_json(ReplaySchema().dump(found))
     else:
@@ -266,6 +266,8 @@ def simulate_command(*, file: Path, days: int, replaces: UUID | None, as_json: b
 def _print_replay(found: Replay) -> None:
     newest = "the newest " if found.truncated else ""
     click.echo(f"{found.changed} of {newest}{found.examined} accesses would have changed.")
+    if found.truncated:
+        click.echo(f"Accesses before {found.covered_from.isoformat()} were not tried.")
     for kind, rows in ((Shift, found.shifts), (Affected, found.actors), (Changed, found.accesses)):
         if rows:
             print_rows(kind, rows, as_json=False)

@@ -3,11 +3,13 @@
 from typing import Any
 from uuid import UUID
 
-from flask import Response, url_for
+import orjson
+from flask import Response, request, url_for
 
+from webapp.http.errors import RETRY_AFTER
 from webapp.http.etags import required_version, row_etag
 from webapp.http.parsing import Blueprint
-from webapp.identity.principal import STAFF_ROLES, TENANT_ROLES
+from webapp.identity.principal import STAFF_ROLES, TENANT_ROLES, PlatformRole
 from webapp.rules import service
 from webapp.rules.rule import KIND, HistoryQuery, Rule, RuleQuery
 from webapp.rules.schemas import (
@@ -19,8 +21,21 @@ from webapp.rules.schemas import (
     RuleQuerySchema,
     RuleSchema,
 )
-from webapp.rules.simulation.schemas import SimulationRequestSchema, SimulationSchema
+from webapp.rules.simulation import queue
+from webapp.rules.simulation.queue import (
+    UNFINISHED,
+    QueuedSimulation,
+    one_at_a_time,
+    turn_of,
+)
+from webapp.rules.simulation.schemas import (
+    QueuedSimulationSchema,
+    SimulationRequestSchema,
+    SimulationSchema,
+    queued_simulation,
+)
 from webapp.rules.simulation.service import (
+    IN_REQUEST,
     Simulation,
     propose,
     simulate_access,
@@ -28,6 +43,8 @@ from webapp.rules.simulation.service import (
 )
 from webapp.scope.answers import respond, respond_cached, respond_empty, respond_page
 from webapp.scope.surface import current_principal, current_scope, surface
+
+SIMULATORS: tuple[PlatformRole, ...] = ("owner", "engineer", "auditor")
 
 blueprint = Blueprint(
     "rules",
@@ -124,25 +141,61 @@ def list_rule_history(query: HistoryQuery, rule_id: UUID) -> Response:
 @surface(
     "admin.rules.simulate",
     tenant_roles=("admin",),
-    platform_roles=("owner", "engineer", "auditor"),
+    platform_roles=SIMULATORS,
+    stores_because="hands a long simulation to a worker, which changes nothing that others see",
 )
 @blueprint.arguments(SimulationRequestSchema)
 @blueprint.response(200, SimulationSchema)
+@blueprint.alt_response(202, schema=QueuedSimulationSchema)
 def simulate_rule(draft: dict[str, Any]) -> Response:
     """Try a draft rule
 
     Shows what a draft, or the removal of a rule, would decide, and changes nothing. Try it on an
     access that you describe, or on the accesses of the last days that the scope sees. In the answer
     a draft that replaces no rule has an id of zeros.
+
+    If there are more accesses than one request may take the time for, a worker tries them. The
+    answer is 202 then, and `Location` has the result. A tenant, and each person of the platform's
+    staff, has one simulation of past accesses at a time.
     """
     scope = current_scope()
     proposal = propose(scope, draft["rule"], draft["replaces"])
     if draft["access"] is not None:
         simulation = Simulation(access=simulate_access(scope, proposal, draft["access"]))
-    else:
-        simulation = Simulation(past=simulate_history(proposal, draft["days"]))
-    examined = simulation.past.examined if simulation.past else None
-    return respond(SimulationSchema(), simulation, rows=examined)
+        return respond(SimulationSchema(), simulation, rows=None)
+    turn = turn_of(current_principal(), scope)
+    with one_at_a_time(turn):
+        past = simulate_history(proposal, draft["days"], IN_REQUEST)
+    if past.truncated:
+        return _hand_to_worker(turn)
+    return respond(SimulationSchema(), Simulation(past=past), rows=past.examined)
+
+
+def _hand_to_worker(turn: UUID) -> Response:
+    question = orjson.loads(request.get_data())
+    queued = queue.enqueue(current_principal(), current_scope(), turn, question)
+    response = _respond_queued(queued, 202)
+    response.headers["Location"] = url_for("rules.read_simulation", simulation_id=queued.id)
+    return response
+
+
+@blueprint.route("/simulations/<uuid:simulation_id>")
+@surface("admin.rules.simulation", tenant_roles=("admin",), platform_roles=SIMULATORS)
+@blueprint.response(200, QueuedSimulationSchema)
+def read_simulation(simulation_id: UUID) -> Response:
+    """Fetch the result of a simulation
+
+    Only the person who asked for it can fetch it, in the same scope, for an hour.
+    """
+    return _respond_queued(queued_simulation(queue.find(current_principal(), simulation_id)))
+
+
+def _respond_queued(queued: QueuedSimulation, status: int = 200) -> Response:
+    examined = queued.past.examined if queued.past else None
+    response = respond(QueuedSimulationSchema(), queued, rows=examined, status=status)
+    if queued.state in UNFINISHED:
+        response.headers["Retry-After"] = str(RETRY_AFTER)
+    return response
 
 
 def _respond(rule: Rule, status: int = 200) -> Response:

@@ -25,6 +25,9 @@ class Surface:
     changes: bool = False
     """Whether its view changes rows: they are committed when the view returns, and the change is
     recorded in the principal's own tenant too."""
+    stores_because: str | None = None
+    """Why an access that changes nothing may store rows, which only its principal sees. They are
+    committed when the view returns, and make no change of the access."""
     caches: tuple[str, ...] = ()
     """The kinds of rows that its cached answers come from (prefixes of cache tags)."""
     open_because: str | None = None

@@ -83,7 +83,7 @@ def _add_headers(operation: Operation, declared: Surface) -> None:
 
 def _has_location(status: int | str, declared: Surface) -> bool:
     """Whether an answer has a Location. A personal surface may create several things at once."""
-    return str(status) == "201" and not declared.personal
+    return str(status) in ("201", "202") and not declared.personal
 
 
 def _errors_of(declared: Surface) -> set[int]:

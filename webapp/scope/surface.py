@@ -46,6 +46,7 @@ def surface(
     tenant_roles: Iterable[TenantRole],
     platform_roles: Iterable[PlatformRole],
     changes: bool = False,
+    stores_because: str | None = None,
     caches: tuple[str, ...] = (),
     open_because: str | None = None,
     personal: bool = False,
@@ -60,6 +61,7 @@ def surface(
         tenant_roles=frozenset(tenant_roles),
         platform_roles=frozenset(platform_roles),
         changes=changes,
+        stores_because=stores_because,
         caches=caches,
         open_because=open_because,
         personal=personal,
@@ -71,7 +73,7 @@ def surface(
             state = current_state()
             with _enter(state, declared) as state.surface_scope:
                 response = view(*args, **kwargs)
-                if declared.changes:
+                if declared.changes or declared.stores_because:
                     db.session.commit()
                 return _private(response)
 

@@ -1,7 +1,6 @@
 """POST /admin/api/rules/simulate: what a draft would change, who sees it, and no writes."""
 
 import json
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,34 +13,18 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import event
 
-from tests.audit.events import make_event
-from tests.audit.ledgers import append_events
 from tests.factories import INCIDENT, Account, MadeTenant, add_account, add_tenant
-from tests.rules.calls import PATH, add_rule, delete, draft, problem
+from tests.rules.calls import add_rule, delete, draft, problem
+from tests.rules.simulation.history import SIMULATE, PastAccesses
 from webapp.audit.event import (
     Actor,
-    AuditEvent,
     EventDecision,
-    EventScope,
     InlineEventDecision,
     Reason,
 )
 from webapp.extensions import db
-from webapp.rules.simulation import service
 
-SIMULATE = f"{PATH}/simulate"
 NO_EXCLUSION = str(UUID(int=0))
-
-
-@pytest.fixture
-def surface() -> str:
-    """A surface that no other test uses."""
-    return f"s{uuid4().hex}.list"
-
-
-@pytest.fixture
-def everywhere(owner: Account) -> dict[str, str]:
-    return owner.headers("global", INCIDENT)
 
 
 def simulate(client: FlaskClient, headers: dict[str, str], **body: Any) -> dict[str, Any]:
@@ -167,34 +150,6 @@ def test_tenant_sees_only_its_own_part_of_a_simulation(
         assert "Staff access" not in view["explanation"]
 
 
-@dataclass(frozen=True)
-class PastAccesses:
-    """Recorded accesses to one tenant or to all, on a surface of their own."""
-
-    app: Flask
-    surface: str
-
-    def add(self, tenant: MadeTenant | None, email: str, **changes: Any) -> AuditEvent:
-        scope = (
-            EventScope(kind="global", tenant=None, tenant_id=None)
-            if tenant is None
-            else EventScope(kind="tenant", tenant=tenant.slug, tenant_id=tenant.id)
-        )
-        actor = Actor(
-            email=email, id=uuid4(), roles=("support", "else:member"), token_id=None, mfa=False
-        )
-        decision = EventDecision("allowed", policy_version=1)
-        given = {"actor": actor, "scope": scope, "surface": self.surface, "decision": decision}
-        made = make_event(**(given | changes))
-        append_events(self.app, made)
-        return made
-
-
-@pytest.fixture
-def past(app: Flask, surface: str) -> PastAccesses:
-    return PastAccesses(app, surface)
-
-
 def _days(client: FlaskClient, headers: dict[str, str], **body: Any) -> dict[str, Any]:
     answer = simulate(client, headers, **({"days": 30} | body))
     assert answer["access"] is None
@@ -300,26 +255,6 @@ def test_tenant_simulates_on_the_accesses_that_it_sees(
     }
     outsiders = _days(client, outsider.headers(), rule=draft(surfaces=[past.surface]))
     assert "sue@example.org" not in {actor["actor"] for actor in outsiders["actors"]}
-
-
-def test_simulation_over_too_many_accesses_says_that_it_is_truncated(
-    client: FlaskClient,
-    past: PastAccesses,
-    tenant: MadeTenant,
-    admin: Account,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    events = [past.add(tenant, "sue@example.org") for _ in range(3)]
-    rule = draft(surfaces=[past.surface])
-    whole = _days(client, admin.headers(), rule=rule)  # other tests' accesses may be newer
-    newest = [access["id"] for access in whole["accesses"]]
-    assert newest == [str(event.id) for event in events[::-1]]
-    monkeypatch.setattr(service, "MAX_ACCESSES", 2)
-    found = _days(client, admin.headers(), rule=rule)
-    assert (found["examined"], found["truncated"]) == (2, True)
-    kept = [access["id"] for access in found["accesses"]]
-    assert kept == newest[: len(kept)]
-    assert len(kept) == 2 or whole["examined"] > 3
 
 
 def test_simulation_only_reads_from_the_database(

@@ -9,19 +9,14 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from smtplib import SMTPDataError, SMTPRecipientsRefused, SMTPResponseException
-from threading import Thread
 from typing import Any, Literal, cast
 from uuid import UUID
 
 import orjson
 import structlog
-from celery import Celery
-from flask import current_app
 from prometheus_client import Counter
 from sqlalchemy import delete, func, select
-from sqlalchemy import event as sqlalchemy_event
 
-from webapp.db.session import ScopedSession
 from webapp.extensions import db
 from webapp.grants.active import load_grants
 from webapp.grants.grant import Grant, GrantEvent
@@ -29,10 +24,9 @@ from webapp.grants.models import GrantRow, NoticeRow
 from webapp.grants.notices import mail, webhook
 from webapp.grants.notices.recipients import find_recipients
 from webapp.settings import current_settings
+from webapp.worker.after_commit import send_after_commit
 
 NOTICES_TASK = "notices.send"
-_ENQUEUED = "notices.enqueued"
-"""Key in a session's info: its transaction has enqueued notices."""
 
 Channel = Literal["mail", "webhook"]
 
@@ -96,34 +90,7 @@ def enqueue(event: GrantEvent, grant: Grant, tenants: Iterable[UUID] = ()) -> No
         if address
     )
     db.session.flush()
-    db.session.info[_ENQUEUED] = True
-
-
-@sqlalchemy_event.listens_for(ScopedSession, "after_commit")
-def _send_committed(session: ScopedSession) -> None:
-    if not session.in_nested_transaction() and session.info.pop(_ENQUEUED, False):
-        send_soon()
-
-
-@sqlalchemy_event.listens_for(ScopedSession, "after_rollback")
-def _drop_rolled_back(session: ScopedSession) -> None:
-    session.info.pop(_ENQUEUED, None)
-
-
-def send_soon() -> None:
-    """Ask a worker to send the notices that are due, without waiting for the broker.
-
-    If the broker cannot be reached, beat asks within a minute.
-    """
-    celery: Celery = current_app.extensions["celery"]
-
-    def ask() -> None:
-        try:
-            celery.send_task(NOTICES_TASK, ignore_result=True, retry=False)
-        except Exception as error:  # whatever fails here, beat asks again
-            log.warning("notices_not_sent_soon", problem=type(error).__name__)
-
-    Thread(target=ask, name="notices").start()
+    send_after_commit(db.session, NOTICES_TASK)
 
 
 def take(unreachable: Collection[str]) -> Notice | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import get_args
 from uuid import UUID
 
@@ -33,7 +34,8 @@ def check_rules(candidates: Iterable[Candidate], days: int) -> list[RuleFinding]
     unreachable = list(find_unreachable(rules, now))
     idle = {finding.rule_id for finding in unreachable}
     reachable = [candidate for candidate in readable if candidate.id not in idle]
-    matched = find_matched(reachable, read_history(now - timedelta(days=days)))
+    history = (page.accesses for page in read_history(now - timedelta(days=days)))
+    matched = find_matched(reachable, chain.from_iterable(history))
     checked = [c.rule for c in reachable if c.rule is not None]
     return [
         *find_unreadable(every),

@@ -15,6 +15,7 @@ SIMULATION: dict[str, Any] = {
         "examined": 42,
         "changed": 1,
         "truncated": False,
+        "covered_from": "2026-10-29T21:41:00+00:00",
         "shifts": [{"before": "allowed", "after": "approval_required", "accesses": 1}],
         "actors": [{"actor": "engineer@sightline.example", "accesses": 1}],
         "accesses": [
@@ -29,6 +30,15 @@ SIMULATION: dict[str, Any] = {
             }
         ],
     },
+}
+
+QUEUED: dict[str, Any] = {
+    "id": "01937c31-5d20-7b0c-9a55-8d4e6f1a2b3c",
+    "state": "done",
+    "asked_at": "2026-11-28T21:41:00.000000+00:00",
+    "until": "2026-11-28T22:41:07.000000+00:00",
+    "past": SIMULATION["past"],
+    "problem": None,
 }
 
 DESCRIBED_ACCESS_FIELDS: Fields = {
@@ -73,6 +83,7 @@ REPLAY_FIELDS: Fields = {
     "examined": "How many accesses were tried.",
     "changed": "How many accesses would be decided differently.",
     "truncated": "Whether there were more accesses, of which only the newest were tried.",
+    "covered_from": "All accesses from this moment on were tried.",
     "shifts": "The changes, counted by the decision before and after.",
     "actors": "The people whose accesses would change.",
     "accesses": "Accesses that would change.",
@@ -80,4 +91,12 @@ REPLAY_FIELDS: Fields = {
 SIMULATION_FIELDS: Fields = {
     "access": "The decisions on the described access; null if past accesses were tried.",
     "past": "What would change of past accesses; null if a described access was tried.",
+}
+QUEUED_FIELDS: Fields = {
+    "id": "Its id.",
+    "state": "`queued` and `running`: ask again. `done`: `past` has the result.",
+    "asked_at": "When it was asked for.",
+    "until": "When it counts as failed, if it is not done; otherwise when it is forgotten.",
+    "past": "What would change of past accesses; null until it is done.",
+    "problem": "Why it has failed; otherwise null.",
 }

@@ -6,13 +6,19 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import FromClause, Select, select, tuple_, union_all
 
-from webapp.audit.models import AuditEventRow
+from webapp.audit.models import EVERY_TENANT, AuditEventRow
+from webapp.db.scopes import TenantScope
 from webapp.extensions import db
+from webapp.http.pagination import read_in_index_order
 from webapp.rules.engine.request import AuthorizationRequest
 
-BATCH = 1000
+PAGE = 1000
+"""Events that are looked at in one query."""
+
+_Position = tuple[datetime, UUID]
+"""The moment and the id of an event."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +37,34 @@ class PastAccess:
     """Whether grants approved it."""
 
 
-def read_history(since: datetime) -> Iterator[PastAccess]:
-    """Read the elevations that the session's scope sees, also changes, the newest first."""
+@dataclass(frozen=True)
+class HistoryPage:
+    """Events that were looked at together, and the accesses among them that rules decided."""
+
+    accesses: Sequence[PastAccess]
+    events: int
+    """How many events were looked at."""
+    reaches: datetime
+    """The moment of the last of them, which is the oldest."""
+
+
+def read_history(since: datetime) -> Iterator[HistoryPage]:
+    """Read the elevations that the session's scope sees, also changes, the newest first.
+
+    Each page has its own query: what reads them may use the session in between.
+    """
+    before = None
+    while rows := _read_page(since, before):
+        last = rows[-1]
+        before = last.occurred_at, last.id
+        yield HistoryPage([*_accesses(rows)], len(rows), last.occurred_at.astimezone(UTC))
+        if len(rows) < PAGE:
+            return
+
+
+def _read_page(since: datetime, before: _Position | None) -> Sequence[Any]:
     event = AuditEventRow.event
+    newest = _newest(since, before)
     statement = (
         select(
             AuditEventRow.id,
@@ -51,15 +82,46 @@ def read_history(since: datetime) -> Iterator[PastAccess]:
             event["decision"]["grant_ids"].label("grant_ids"),
             event["decision"]["policy_version"].label("policy_version"),
         )
-        .where(
-            AuditEventRow.occurred_at >= since,
-            AuditEventRow.kind.in_(("access", "change")),
-            AuditEventRow.reason_code.is_not(None),
+        .join(
+            newest,
+            (AuditEventRow.id == newest.c.id) & (AuditEventRow.occurred_at == newest.c.occurred_at),
         )
-        .order_by(AuditEventRow.occurred_at.desc(), AuditEventRow.id.desc())
-        .execution_options(yield_per=BATCH)
+        .order_by(newest.c.occurred_at.desc(), newest.c.id.desc())
     )
-    for row in db.session.execute(statement):
+    read_in_index_order(db.session)
+    return db.session.execute(statement).all()
+
+
+def _newest(since: datetime, before: _Position | None) -> FromClause:
+    """The newest events before a position. In a tenant's scope they come from two indexed runs."""
+    scope = db.session.scope
+    if not isinstance(scope, TenantScope):
+        return _run(since, before).subquery()
+    runs = (_run(since, before, owner) for owner in (scope.tenant_id, EVERY_TENANT))
+    merged = union_all(*runs).subquery()
+    order = (merged.c.occurred_at.desc(), merged.c.id.desc())
+    return select(merged).order_by(*order).limit(PAGE).subquery()
+
+
+def _run(
+    since: datetime, before: _Position | None, owner: UUID | None = None
+) -> Select[datetime, UUID]:
+    """The newest events of an owner, or of all, as one index has them in order."""
+    key = (AuditEventRow.occurred_at, AuditEventRow.id)
+    prefix = () if owner is None else (AuditEventRow.visible_to,)
+    run = select(*key).where(AuditEventRow.occurred_at >= since)
+    # Not `==`: PostgreSQL could then take the index without the owner, and walk past the others'.
+    run = run.where(*(column >= owner for column in prefix), *(c <= owner for c in prefix))
+    if before is not None:
+        position = before if owner is None else (owner, *before)
+        run = run.where(tuple_(*prefix, *key) < position)
+    return run.order_by(*(column.desc() for column in (*prefix, *key))).limit(PAGE)
+
+
+def _accesses(rows: Sequence[Any]) -> Iterator[PastAccess]:
+    for row in rows:
+        if row.reason_code is None:
+            continue
         roles: Sequence[str] = row.actor["roles"]
         if _was_decided_by_rules(row, roles):
             yield _access(row, roles)

@@ -1,10 +1,11 @@
 """Replays: past accesses decided without a proposed rule and with it, and the differences."""
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from time import thread_time
+from typing import Literal, Protocol
 from uuid import UUID
 
 from webapp.rules.engine.evaluate import (
@@ -21,7 +22,7 @@ from webapp.rules.engine.evaluate import (
 )
 from webapp.rules.engine.request import AuthorizationRequest
 from webapp.rules.rule import Rule, surfaces_covering
-from webapp.rules.simulation.history import PastAccess
+from webapp.rules.simulation.history import HistoryPage, PastAccess
 from webapp.rules.simulation.request_classes import RequestClasses
 
 ReplayOutcome = Literal["allowed", "denied", "approval_required", "included", "excluded"]
@@ -40,8 +41,24 @@ NAMED_ACCESSES = 100
 _NONE = (NO_RULES, NO_RULES)
 _FOREVER = datetime.max.replace(tzinfo=UTC)
 
-ReadRules = Callable[[UUID | None, str], RuleSet]
-"""Read the rules of a tenant, or of the platform, that cover a surface."""
+
+class ReadRules(Protocol):
+    """Reads the rules of a tenant, or of the platform, that cover a surface."""
+
+    def __call__(self, tenant_id: UUID | None, surface: str) -> RuleSet: ...
+
+    def expect(self, accesses: Sequence[PastAccess]) -> None:
+        """Say which accesses are decided next, so that their tenants' rules are read together."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a replay may take. What is left then is not examined."""
+
+    events: int
+    """Events looked at, whether rules decided them or not."""
+    seconds: float
+    """CPU time of its thread."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +127,9 @@ class Replay:
     examined: int
     changed: int
     truncated: bool
-    """Whether there were more accesses, of which only the newest were examined."""
+    """Whether there were more accesses than the budget allowed. Only the newest were examined."""
+    covered_from: datetime
+    """The accesses from this moment on were examined."""
     shifts: tuple[Shift, ...]
     actors: tuple[Affected, ...]
     """The actors with the most changed accesses."""
@@ -153,34 +172,63 @@ class ApplicableRules:
 
 
 def replay(
-    accesses: Iterable[PastAccess], proposal: Proposal, read: ReadRules, *, truncated: bool
+    history: Iterable[HistoryPage],
+    proposal: Proposal,
+    read: ReadRules,
+    since: datetime,
+    budget: Budget,
 ) -> Replay:
-    """Decide past accesses without a proposal and with it. `accesses` come the newest first."""
+    """Decide the accesses since a moment without a proposal and with it, the newest first."""
     evaluators = _Evaluators(proposal, read)
-    shifts: Counter[tuple[ReplayOutcome, ReplayOutcome]] = Counter()
-    actors: Counter[str] = Counter()
-    named: list[Changed] = []
-    examined = 0
-    for access in accesses:
-        examined += 1
+    findings = _Findings()
+    began, events = thread_time(), 0
+    covered_from = datetime.now(UTC)
+    for page in history:
+        if events >= budget.events:
+            return findings.conclude(covered_from, truncated=True)
+        read.expect(page.accesses)
+        for access in page.accesses:
+            if thread_time() - began > budget.seconds:
+                return findings.conclude(covered_from, truncated=True)
+            findings.examine(access, evaluators)
+            covered_from = access.at
+        events, covered_from = events + page.events, page.reaches
+    return findings.conclude(since, truncated=False)
+
+
+class _Findings:
+    """What a replay has found so far."""
+
+    def __init__(self) -> None:
+        self._shifts: Counter[tuple[ReplayOutcome, ReplayOutcome]] = Counter()
+        self._actors: Counter[str] = Counter()
+        self._named: list[Changed] = []
+        self._examined = 0
+
+    def examine(self, access: PastAccess, evaluators: "_Evaluators") -> None:
+        self._examined += 1
         evaluator = evaluators.find(access)
         if evaluator is None:
-            continue
+            return
         before, after = evaluator.compare(access)
         if before == after:
-            continue
-        shifts[before, after] += 1
-        actors[access.request.email] += 1
-        if len(named) < NAMED_ACCESSES:
-            named.append(_changed(access, before, after))
-    return Replay(
-        examined=examined,
-        changed=shifts.total(),
-        truncated=truncated,
-        shifts=tuple(Shift(*pair, accesses) for pair, accesses in shifts.most_common()),
-        actors=tuple(Affected(*counted) for counted in actors.most_common(NAMED_ACTORS)),
-        accesses=tuple(named),
-    )
+            return
+        self._shifts[before, after] += 1
+        self._actors[access.request.email] += 1
+        if len(self._named) < NAMED_ACCESSES:
+            self._named.append(_changed(access, before, after))
+
+    def conclude(self, covered_from: datetime, *, truncated: bool) -> Replay:
+        shifts, actors = self._shifts, self._actors
+        return Replay(
+            examined=self._examined,
+            changed=shifts.total(),
+            truncated=truncated,
+            covered_from=covered_from,
+            shifts=tuple(Shift(*pair, accesses) for pair, accesses in shifts.most_common()),
+            actors=tuple(Affected(*counted) for counted in actors.most_common(NAMED_ACTORS)),
+            accesses=tuple(self._named),
+        )
 
 
 class _Evaluators:
@@ -204,12 +252,15 @@ class _Evaluators:
         surface, tenant_id = access.request.surface, access.tenant_id
         if access.everywhere:
             tenant_id = self._proposal.tenant_id
-        if self._proposal.tenant_id not in (None, tenant_id):
+        owner_id = self._proposal.tenant_id
+        if owner_id not in (None, tenant_id):
+            return None
+        # The owner's rules first: where they stay the same, nobody else's are read.
+        own = self._before_and_after(owner_id, surface)
+        if own[0] is own[1]:
             return None
         platform = self._before_and_after(None, surface)
         tenant = _NONE if tenant_id is None else self._before_and_after(tenant_id, surface)
-        if platform[0] is platform[1] and tenant[0] is tenant[1]:
-            return None
         key = (surface, access.everywhere, id(tenant[0]))
         if key not in self._evaluators:
             before = ApplicableRules(platform[0], tenant[0])

@@ -1,6 +1,7 @@
 """Schemas of simulations."""
 
-from typing import Any, get_args
+from datetime import UTC, datetime
+from typing import Any, cast, get_args
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
@@ -9,6 +10,13 @@ from webapp.http.schema import Instant, Schema, Text, TupleOf
 from webapp.identity.principal import PLATFORM_ROLES, TENANT_ROLES
 from webapp.rules.schemas import FEW, RuleCreateSchema
 from webapp.rules.simulation import documentation
+from webapp.rules.simulation.models import SimulationRow
+from webapp.rules.simulation.queue import (
+    NOT_IN_TIME,
+    UNFINISHED,
+    QueuedSimulation,
+    SimulationState,
+)
 from webapp.rules.simulation.replay import Affected, Changed, Replay, ReplayOutcome, Shift
 from webapp.rules.simulation.service import Comparison, DecisionView, DescribedAccess, Simulation
 from webapp.scope.headers import MAX_TICKET, REASON_CODES
@@ -131,6 +139,7 @@ class ReplaySchema(Schema):
     examined = fields.Integer(required=True)
     changed = fields.Integer(required=True)
     truncated = fields.Boolean(required=True)
+    covered_from = fields.AwareDateTime(required=True)
     shifts = TupleOf(fields.Nested(ShiftSchema), required=True)
     actors = TupleOf(fields.Nested(AffectedSchema), required=True)
     accesses = TupleOf(fields.Nested(ChangedSchema), required=True)
@@ -143,3 +152,29 @@ class SimulationSchema(Schema):
 
     access = fields.Nested(ComparisonSchema, required=True, allow_none=True)
     past = fields.Nested(ReplaySchema, required=True, allow_none=True)
+
+
+class QueuedSimulationSchema(Schema):
+    model = QueuedSimulation
+    example = documentation.QUEUED
+    descriptions = documentation.QUEUED_FIELDS
+
+    id = fields.UUID(required=True)
+    state = fields.String(required=True, validate=validate.OneOf(get_args(SimulationState)))
+    asked_at = fields.AwareDateTime(required=True)
+    until = fields.AwareDateTime(required=True)
+    past = fields.Nested(ReplaySchema, required=True, allow_none=True)
+    problem = fields.String(required=True, allow_none=True)
+
+
+def queued_simulation(row: SimulationRow) -> QueuedSimulation:
+    """A stored simulation as a value. One that is overdue has failed already."""
+    is_overdue = row.state in UNFINISHED and row.until <= datetime.now(UTC)
+    return QueuedSimulation(
+        id=row.id,
+        state="failed" if is_overdue else cast(SimulationState, row.state),
+        asked_at=row.asked_at.astimezone(UTC),
+        until=row.until.astimezone(UTC),
+        past=None if row.result is None else ReplaySchema().loads(row.result),
+        problem=NOT_IN_TIME if is_overdue else row.problem,
+    )

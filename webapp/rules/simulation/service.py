@@ -1,10 +1,8 @@
 """Simulations of draft rules, on described accesses and on past ones. They change nothing."""
 
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -24,10 +22,19 @@ from webapp.rules.narrowing import prepare_within_budget
 from webapp.rules.rule import Rule
 from webapp.rules.rule_sets import ALL_TENANTS, PLATFORM, Owner, load_candidates, read_rules
 from webapp.rules.service import find_tenant, get_rule, slug_of
-from webapp.rules.simulation.history import read_history
-from webapp.rules.simulation.replay import DRAFT, ApplicableRules, Proposal, Replay, replay
+from webapp.rules.simulation.history import PastAccess, read_history
+from webapp.rules.simulation.replay import (
+    DRAFT,
+    ApplicableRules,
+    Budget,
+    Proposal,
+    Replay,
+    replay,
+)
 
-MAX_ACCESSES = 20_000
+IN_REQUEST = Budget(events=5_000, seconds=1.0)
+BEYOND_REQUEST = Budget(events=200_000, seconds=20.0)
+"""The budget of a task or a command. A task has to end before its broker delivers it again."""
 
 
 @dataclass(frozen=True)
@@ -125,33 +132,45 @@ def simulate_access(scope: Scope, proposal: Proposal, access: DescribedAccess) -
     return Comparison(*(_view(verdict, access.request, own, everywhere) for verdict in verdicts))
 
 
-def simulate_history(proposal: Proposal, days: int) -> Replay:
+def simulate_history(proposal: Proposal, days: int, budget: Budget) -> Replay:
     """Replay the accesses of the last days that the session's scope sees."""
-    history = read_history(datetime.now(UTC) - timedelta(days=days))
-    accesses = list(islice(history, MAX_ACCESSES + 1))
-    truncated = len(accesses) > MAX_ACCESSES
-    return replay(accesses[:MAX_ACCESSES], proposal, _RuleReader(proposal), truncated=truncated)
+    since = datetime.now(UTC) - timedelta(days=days)
+    return replay(read_history(since), proposal, _RuleReader(proposal), since, budget)
 
 
 class _RuleReader:
-    """Reads the rules that a replay needs.
+    """Reads the rules that a replay needs, and no other tenants' rules.
 
-    The rules of all tenants on a surface are read at once, since the ledger may name thousands of
-    tenants. The platform's rules and those of the proposal's owner are read alone.
+    The rules of all tenants among the next accesses are read at once, since the ledger may name
+    thousands of tenants. The platform's rules and those of the proposal's owner are read alone.
     """
 
     def __init__(self, proposal: Proposal) -> None:
         self._read_alone = (None, proposal.tenant_id)
-        self._others: dict[str, dict[UUID | None, list[Candidate]]] = {}
+        self._asked: set[tuple[str, UUID]] = set()
+        """By surface and tenant, what was asked for. A replay asks for each once."""
+        self._expected: dict[str, set[UUID]] = {}
+        self._others: dict[tuple[str, UUID], list[Candidate]] = {}
+
+    def expect(self, accesses: Sequence[PastAccess]) -> None:
+        self._expected.clear()
+        self._others.clear()
+        for access in accesses:
+            surface, tenant_id = access.request.surface, access.tenant_id
+            if tenant_id is not None and (surface, tenant_id) not in self._asked:
+                self._expected.setdefault(surface, set()).add(tenant_id)
 
     def __call__(self, tenant_id: UUID | None, surface: str) -> RuleSet:
-        if tenant_id in self._read_alone:
+        if tenant_id is None or tenant_id in self._read_alone:
             return read_rules(Owner(tenant_id), surface)
-        if surface not in self._others:
-            by_tenant = self._others[surface] = defaultdict(list)
-            for candidate in load_candidates(ALL_TENANTS, surface):
-                by_tenant[candidate.tenant_id].append(candidate)
-        candidates = self._others[surface].get(tenant_id)
+        self._asked.add((surface, tenant_id))
+        expected = self._expected.pop(surface, None)
+        if expected:
+            for candidate in load_candidates(ALL_TENANTS, surface, expected):
+                if candidate.tenant_id is not None:
+                    key = (surface, candidate.tenant_id)
+                    self._others.setdefault(key, []).append(candidate)
+        candidates = self._others.pop((surface, tenant_id), None)
         return NO_RULES if candidates is None else prepare_within_budget(candidates)
 
 

@@ -51,6 +51,11 @@ EXEMPTIONS: tuple[Exemption, ...] = (
         "claims a key with one insert, on which an equal request waits",
     ),
     Exemption(
+        "webapp/rules/simulation/queue.py",
+        source.TENANT_DML,
+        "deletes simulations that are over, of the scope's own or all of them in a task",
+    ),
+    Exemption(
         "webapp/audit/journal/file.py", source.RAW_SQL, "SQL of SQLite, for a file on this host"
     ),
     Exemption("webapp/audit/journal/reader.py", source.RAW_SQL, "SQL of SQLite, as above"),

@@ -109,7 +109,8 @@ def _check_actions(endpoint: str, view: View, declared: Surface) -> Iterator[tup
     reached = reached_by(view)
     if not reached & ANSWERS:
         yield "uncounted", f"{endpoint} answers without webapp.scope.answers, which counts rows"
-    if not declared.changes and any(map(writes, reached)):
+    stores = declared.changes or bool(declared.stores_because and declared.stores_because.strip())
+    if not stores and any(map(writes, reached)):
         yield "uncommitted", f"{endpoint} changes rows, and {declared.name} does not declare it"
     if declared.personal and declared.changes and begin not in reached:
         yield "unrecorded", f"{endpoint} changes something personal and records nothing"
