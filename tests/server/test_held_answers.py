@@ -39,16 +39,20 @@ def serving(environment: Mapping[str, str], home: Path, audit_timeout: int) -> I
         yield web
 
 
-@pytest.fixture
-def patient(worker: None, environment: dict[str, str], tmp_path: Path) -> Iterator[Web]:
+@pytest.fixture(scope="module")
+def patient(
+    worker: None, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Web]:
     """A web process in which a request waits for the journal as long as it takes."""
-    with serving(environment, tmp_path, PATIENCE) as web:
+    with serving(environment, tmp_path_factory.mktemp("patient"), PATIENCE) as web:
         yield web
 
 
-@pytest.fixture
-def impatient(worker: None, environment: dict[str, str], tmp_path: Path) -> Iterator[Web]:
-    with serving(environment, tmp_path, 1) as web:
+@pytest.fixture(scope="module")
+def impatient(
+    worker: None, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Web]:
+    with serving(environment, tmp_path_factory.mktemp("impatient"), 1) as web:
         yield web
 
 
