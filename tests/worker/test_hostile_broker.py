@@ -1,7 +1,6 @@
 """A stranger who can write to the broker ends no worker, and runs no task."""
 
 import json
-from base64 import b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +21,7 @@ from tests.audit.ledgers import owner_connection, seal
 from tests.audit.receipts import committed, second_connection, wait_for
 from tests.factories import Account, add_account
 from tests.worker.bombs import bomb
+from tests.worker.garbage import BRACKETS, GARBAGE, envelope
 from webapp.audit.models import AuditEventRow
 from webapp.audit.relay.pipeline import COMMIT_TASK
 from webapp.identity.last_use import TOUCH_TASK
@@ -73,42 +73,6 @@ def kept(app: Flask, item: bytes) -> list[tuple[str, int]]:
         return [tuple(row) for row in owner.execute(query, {"item": item[:MAX_KEPT]})]
 
 
-def envelope(body: bytes | str, **changes: Any) -> dict[str, Any]:
-    """A message as kombu writes it, with headers that name a task."""
-    made = {
-        "body": body if isinstance(body, str) else b64encode(body).decode(),
-        "content-encoding": "utf-8",
-        "content-type": "application/json",
-        "headers": {"task": COMMIT_TASK, "id": str(uuid4()), "lang": "py"},
-        "properties": {
-            "body_encoding": "base64",
-            "delivery_tag": str(uuid4()),
-            "delivery_info": {"exchange": "", "routing_key": "audit"},
-        },
-    }
-    return made | changes
-
-
-BRACKETS = b"[" * 600 + b"]" * 600
-
-GARBAGE = [
-    b"garbage",
-    b"",
-    b"[]",
-    b"{}",
-    b"null",
-    b"7",
-    b'"text"',
-    b"\xff\xfe\x00",
-    BRACKETS,
-    b"[" * 100_000,
-    b'{"__type__": "x", "__value__": 1}',
-    b'{"body": ' + BRACKETS + b"}",
-    json.dumps({"body": "", "content-type": "x", "properties": []}).encode(),
-    json.dumps({"body": 1, "content-type": "x", "properties": {}}).encode(),
-]
-
-
 @pytest.mark.parametrize("item", GARBAGE, ids=lambda item: item[:20].decode(errors="replace"))
 def test_garbage_in_a_queue_is_kept_and_ends_no_worker(
     app: Flask, stranger: Stranger, item: bytes
@@ -125,6 +89,20 @@ def test_item_beyond_the_largest_message_is_cut_and_ends_no_worker(
     stranger.push(item)
     stranger.sees_the_worker_work()
     wait_for(lambda: kept(app, item) != [])
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("audit", "default", "audit\x06\x163", "unacked", "unacked_index", "unacked_mutex"),
+        *("_kombu.binding.audit", "_kombu.binding_permanent.audit"),
+    ],
+)
+def test_broker_key_of_another_type_ends_no_worker(stranger: Stranger, key: str) -> None:
+    stranger.redis.delete(key)
+    stranger.redis.set(key, "no list")
+    stranger.sees_the_worker_work()
+    stranger.redis.delete(key)
 
 
 @pytest.mark.parametrize(
