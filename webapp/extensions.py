@@ -114,13 +114,24 @@ class Database:
         return bound
 
 
-def _connect_arguments(connector: Connector, timeout: float) -> dict[str, Any]:
+_SESSION_SETTINGS = {
     # A request left idle in its transaction must not hold row locks for ever.
-    idle = "-c idle_in_transaction_session_timeout=60s"
+    "idle_in_transaction_session_timeout": "60s",
+    # Whoever has the login role's password may give the role settings of its own. These would stop
+    # every process, until it is started again after somebody has reset them.
+    "default_transaction_read_only": "off",
+    "default_transaction_isolation": r"read\ committed",
+    "search_path": "public",
+    "lock_timeout": "0",
+}
+
+
+def _connect_arguments(connector: Connector, timeout: float) -> dict[str, Any]:
+    settings = _SESSION_SETTINGS | {"statement_timeout": f"{ceil(timeout * 1000)}ms"}
     return {
         "connection_factory": connector.connect,
         "application_name": "sightline",
-        "options": f"-c statement_timeout={ceil(timeout * 1000)}ms {idle}",
+        "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
         # Ends connections to a server that is gone without a word.
         "keepalives_idle": 10,
         "keepalives_interval": 5,
