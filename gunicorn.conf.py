@@ -47,7 +47,7 @@ logger_class = "webapp.server.log.GunicornLogger"
 def on_starting(server: Arbiter) -> None:
     from webapp.boot import check_database
 
-    check_database(server.app.wsgi())
+    check_database(server.app.wsgi(), "web")
 
 
 def post_worker_init(worker: Worker) -> None:

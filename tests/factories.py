@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 from flask import Flask
 
-from webapp.db.scopes import IdentityScope
+from webapp.db.scopes import DirectoryScope
 from webapp.directory import service
 from webapp.extensions import db
 from webapp.identity.lookup import find_tenant_id
@@ -37,7 +37,7 @@ class Account:
 
 def add_tenant(app: Flask, slug: str | None = None) -> MadeTenant:
     slug = slug or f"t-{uuid4().hex}"
-    with app.app_context(), db.scoped(IdentityScope()):
+    with app.app_context(), db.scoped(DirectoryScope()):
         made = MadeTenant(service.create_tenant(slug, f"Tenant {slug}").id, slug)
         db.session.commit()
     return made
@@ -61,7 +61,7 @@ def add_account(
     `mfa` says whether a second factor was shown.
     """
     email = f"{uuid4().hex}@example.org"
-    with app.app_context(), db.scoped(IdentityScope()):
+    with app.app_context(), db.scoped(DirectoryScope()):
         user_id = service.create_user(email, platform_roles).id
         for slug, role in (member_of or {}).items():
             service.set_membership(email, slug, role)

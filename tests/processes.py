@@ -14,6 +14,7 @@ from unittest import mock
 
 import requests
 
+from webapp.stack.home import LOGIN_URLS, environment_of
 from webapp.stack.servers import free_port
 
 ROOT = Path(__file__).parents[1]
@@ -27,6 +28,7 @@ RATE_LIMITS = tuple(f"RATE_LIMIT_{name}" for name in ("ADDRESS", "FAILURES", "PR
 
 SETTINGS = {
     *("SIGHTLINE_ENV", "SIGHTLINE_HOME", "SECRET_KEY", "AUDIT_MAC_KEY", "PORT", "WEB_CONCURRENCY"),
+    *LOGIN_URLS.values(),
     *("DATABASE_URL", "DATABASE_OWNER_URL", "DATABASE_TIMEOUT", "REDIS_URL", "CELERY_BROKER_URL"),
     *("JOURNAL_DIR", "JOURNAL_MAX_MB", "TRUSTED_PROXIES"),
     *("PUBLIC_URL", "SMTP_URL", "MAIL_FROM", "WEBHOOK_URL", "WEBHOOK_SECRET"),
@@ -92,7 +94,8 @@ def run_worker(
     environment: Mapping[str, str], log: Path, *options: str
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a worker. `options` come after the Procfile's, and win."""
-    with started([*command_of("worker"), *options], environment, log) as process:
+    own = environment_of("worker", environment)
+    with started([*command_of("worker"), *options], own, log) as process:
         _await(process, log, lambda: b"ready." in log.read_bytes())
         yield process
 
@@ -110,7 +113,8 @@ def run_server(
     """Run a web server on the PORT of its environment, once the path `ready` answers 200."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    with started(command, {**environment, "PORT": str(port)}, log) as process:
+    own = environment_of("web", environment)
+    with started(command, {**own, "PORT": str(port)}, log) as process:
         _await(process, log, lambda: _answers(url + ready))
         yield Web(url, process, log)
 

@@ -18,9 +18,10 @@ from tests.processes import STARTUP, command_of, run_server, run_worker, started
 from webapp import create_app
 from webapp.boot import UNSAFE
 from webapp.db import migrate
-from webapp.db.roles import UnsafeLoginRole
+from webapp.db.roles import Process, UnsafeLoginRole, login_role
 from webapp.extensions import db
 from webapp.settings import read_settings
+from webapp.stack.home import LOGIN_URLS
 from webapp.stack.servers import OWNER_ROLE, free_port
 
 pytestmark = pytest.mark.slow
@@ -115,6 +116,55 @@ def test_doctor_reports_unsafe_login_role(unsafe: dict[str, Database]) -> None:
     assert "the database's login role is a superuser" in result.output
 
 
+def deployed(database: Database, login: Process) -> dict[str, str]:
+    """The environment of a deployed process with the login of a kind of process."""
+    database.set_password(login_role(login))
+    return {**replace(database, login=login_role(login)).environment, "SIGHTLINE_ENV": "qa"}
+
+
+@pytest.mark.parametrize(
+    ("process", "login", "beyond"),
+    [
+        ("web", "worker", "may become sightline_ledger, may become sightline_maintenance:"),
+        ("web", "commands", "may become sightline_directory, may become sightline_ledger, may"),
+        ("worker", "web", "may become sightline_global, may become sightline_identity, may"),
+        ("worker", "commands", "may become sightline_directory, may become sightline_global, may"),
+    ],
+)
+def test_deployed_server_with_another_kinds_login_does_not_start(
+    database: Database, process: Process, login: Process, beyond: str, tmp_path: Path
+) -> None:
+    code, said = end_of(command_of(process), deployed(database, login), tmp_path / "log")
+    assert code == UNSAFE
+    assert said.count("unsafe_login_role") == 1
+    assert beyond in said
+    assert f"log in like sightline_{process}, which `flask db roles` makes" in said
+    assert "Traceback" not in said
+
+
+def test_deployed_servers_with_their_own_logins_start(database: Database, tmp_path: Path) -> None:
+    with (
+        run_worker(deployed(database, "worker"), tmp_path / "worker.log"),
+        run_server(command_of("web"), "/readyz", deployed(database, "web"), tmp_path / "web.log"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("role", ["pg_read_all_data", "pg_signal_backend", "a_group"])
+def test_login_role_that_may_become_any_other_role_is_refused(
+    database: Database, role: str
+) -> None:
+    database.run(*migrate.role_statements("too_much"))
+    database.set_password("too_much")
+    if role == "a_group":
+        database.run("create role a_group")
+    database.run(f"grant {role} to too_much with inherit false, set true")
+    result = invoke(replace(database, login="too_much"), "tenants", "list")
+    database.run(f"revoke {role} from too_much")
+    assert result.exit_code == 1
+    assert f"Refused: the database's login role may become {role}: log in like" in result.output
+
+
 def test_later_connection_with_unsafe_login_role_is_refused(unsafe: dict[str, Database]) -> None:
     with mock.patch.dict(os.environ, unsafe["has BYPASSRLS"].environment):
         app = create_app(read_settings())
@@ -143,7 +193,7 @@ def test_unreachable_database_does_not_stop_a_start(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     url = f"postgresql://app:secret@127.0.0.1:{free_port()}/sightline"
-    without = {**environment, "DATABASE_URL": url}
+    without = {**environment, **dict.fromkeys(("DATABASE_URL", *LOGIN_URLS.values()), url)}
     log = tmp_path / "log"
     with (
         run_worker(without, tmp_path / "worker.log"),

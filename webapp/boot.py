@@ -7,21 +7,26 @@ from celery.signals import worker_init
 from flask import Flask
 from sqlalchemy.exc import OperationalError
 
-from webapp.db.roles import UnsafeLoginRole
+from webapp.db.roles import Process, UnsafeLoginRole
 from webapp.extensions import db
+from webapp.settings import current_settings
 
 UNSAFE = 4
-"""The exit code of a server whose login role could bypass row level security."""
+"""The exit code of a server whose login role could bypass row level security, or do too much."""
 
 log = structlog.get_logger()
 
 
-def check_database(app: Flask) -> None:
+def check_database(app: Flask, process: Process) -> None:
     """End the process when the login role could bypass row level security.
+
+    Where it is deployed, the role may not become more than this kind of process needs either.
 
     An unreachable database does not end it: the first connection runs the same check.
     """
     with app.app_context():
+        if current_settings().deployed:
+            db.refuse_logins_beyond(process)
         try:
             db.reach()
         except UnsafeLoginRole as error:
@@ -37,6 +42,6 @@ def check_database_in_worker(app: Flask) -> None:
     """Run the check if this process starts as a Celery worker."""
 
     def check(**_: object) -> None:
-        check_database(app)
+        check_database(app, "worker")
 
     worker_init.connect(check, weak=False)

@@ -63,14 +63,22 @@ def check(*, as_json: bool) -> None:
 
 @db_cli.command("roles")
 def roles() -> None:
-    """Print the SQL that makes the roles, for a DBA to run instead of `flask db upgrade`."""
-    from webapp.db import migrate
+    """Print the SQL that makes the roles and the logins, and what each may do.
 
-    login = make_url(current_settings().database_url).username or ""
-    for statement in migrate.role_statements(login):
+    A DBA runs it instead of `flask db upgrade`, and reads there what to expect.
+    """
+    from webapp.db import migrate
+    from webapp.db.roles import SCOPE_ROLES
+
+    named = make_url(current_settings().database_url).username or ""
+    for statement in migrate.role_statements(named):
         click.echo(f"{statement};")
-    quoted = migrate.identifier(login)
-    click.echo(f"-- then, in psql, the password that DATABASE_URL has:  \\password {quoted}")
+    click.echo("-- Then, in psql, the passwords that each process has in its DATABASE_URL:")
+    for login in migrate.logins(named):
+        click.echo(f"-- \\password {migrate.identifier(login)}")
+    click.echo("-- What each role may do then, by the migrations:")
+    for role in SCOPE_ROLES:
+        click.echo(f"-- {role}: {migrate.describe_privileges(role)}")
 
 
 @click.command("doctor")

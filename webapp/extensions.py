@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from webapp.db.deadline import Connector
-from webapp.db.roles import refuse_unsafe_login_role
+from webapp.db.roles import Process, refuse_unsafe_login_role
 from webapp.db.scopes import Scope
 from webapp.db.session import ScopedSession
 from webapp.http.state import RequestState, current_state
@@ -34,6 +35,9 @@ POOL = {
 log = structlog.get_logger()
 
 S = TypeVar("S", bound=Scope)
+
+_PROCESS = "process"
+"""Key in an application's extensions: the kind of process that it runs in, where that is known."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Database:
         connector = Connector(settings.database_timeout)
         arguments = _connect_arguments(connector, settings.database_timeout)
         engine = create_engine(settings.database_url, connect_args=arguments, **POOL)
-        event.listen(engine, "first_connect", _refuse_unsafe_login_role)
+        event.listen(engine, "first_connect", partial(_refuse_unsafe_login_role, app))
         make_session = sessionmaker(engine, class_=ScopedSession)
         app.extensions["database"] = _Bound(connector, engine, make_session)
         app.teardown_appcontext(_close_session)
@@ -101,6 +105,11 @@ class Database:
         """
         with self.engine.connect() as connection:
             connection.execute(select(literal(1)))
+
+    def refuse_logins_beyond(self, process: Process) -> None:
+        """Refuse a login role that can do more than a kind of process needs. Call it before the
+        first connection; otherwise a role that may become any scope's is accepted."""
+        current_app.extensions[_PROCESS] = process
 
     def prepare_to_fork(self) -> None:
         """Keep nothing that a process forked from this one must not share or believe: connections,
@@ -158,8 +167,10 @@ def _close_session(_: BaseException | None) -> None:
             log.warning("session_not_closed", problem=type(error.orig).__name__)
 
 
-def _refuse_unsafe_login_role(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
-    refuse_unsafe_login_role(connection)
+def _refuse_unsafe_login_role(
+    app: Flask, connection: DBAPIConnection, _: ConnectionPoolEntry
+) -> None:
+    refuse_unsafe_login_role(connection, app.extensions.get(_PROCESS, "commands"))
 
 
 db = Database()

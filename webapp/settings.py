@@ -58,7 +58,7 @@ class Settings:
     audit_mac_key: str
     """Keys the MAC that an audit event carries from the web process to the ledger."""
     database_url: str
-    """The application's login role: owns nothing, may assume the scope roles."""
+    """The login of this kind of process: owns nothing, may become the scope roles it needs."""
     database_owner_url: str | None
     """The owner of the tables; only `flask db` uses it."""
     database_timeout: float

@@ -25,7 +25,7 @@ from webapp import create_app
 from webapp.db import migrate
 from webapp.extensions import db
 from webapp.settings import read_settings
-from webapp.stack.home import open_stack, running
+from webapp.stack.home import environment_of, open_stack, running
 from webapp.stack.servers import Server, free_port
 
 WEB_CONCURRENCY = "2"
@@ -123,7 +123,7 @@ class ProcessPart(Part):
     ) -> None:
         self.log = log
         self._command = command_of(name)
-        self._environment = environment
+        self._environment = environment_of(name, environment)
         self._answers = answers
         self._process: subprocess.Popen[bytes] | None = None
 

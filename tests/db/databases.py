@@ -8,7 +8,8 @@ import psycopg2
 
 from tests.caching.servers import PostgresServer
 from webapp.db import migrate
-from webapp.stack.servers import LOGIN_ROLE, OWNER_ROLE
+from webapp.stack.home import LOGIN_URLS
+from webapp.stack.servers import OWNER_ROLE
 
 PASSWORD = "pass word's \\100% %s :x"  # noqa: S105 - one that needs every kind of quoting
 
@@ -19,7 +20,7 @@ class Database:
 
     server: PostgresServer
     name: str
-    login: str = LOGIN_ROLE
+    login: str = "sightline_commands"
     owner: str = OWNER_ROLE
     others: dict[str, str] = field(default_factory=dict)
     """The other variables of the environment."""
@@ -29,6 +30,7 @@ class Database:
         return {
             **self.others,
             "DATABASE_URL": self._url(self.login),
+            **dict.fromkeys(LOGIN_URLS.values(), self._url(self.login)),
             "DATABASE_OWNER_URL": self._url(self.owner),
         }
 

@@ -125,7 +125,7 @@ def test_answer_on_one_connection_lets_others_connect_again(app: Flask) -> None:
 
 def test_process_does_not_pass_a_silence_on_to_those_it_forks(product: Product, app: Flask) -> None:
     with stopped(product):
-        check_database(app)
+        check_database(app, "web")
     with app.app_context():
         db.reach()
 

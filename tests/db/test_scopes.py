@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from webapp.db.scopes import (
     NO_EXCLUSION,
+    DirectoryScope,
     Exclusion,
     GlobalScope,
     IdentityScope,
@@ -16,6 +17,7 @@ from webapp.db.scopes import (
     MaintenanceScope,
     PolicyScope,
     PrincipalScope,
+    RelayScope,
     Scope,
     TenantScope,
 )
@@ -29,7 +31,16 @@ scopes: st.SearchStrategy[Scope] = st.one_of(
     st.builds(TenantScope, ids),
     st.builds(GlobalScope, st.uuids(), st.builds(Exclusion, sets)),
     st.builds(PrincipalScope, ids, sets, st.booleans()),
-    st.sampled_from([IdentityScope(), LedgerScope(), PolicyScope(), MaintenanceScope()]),
+    st.sampled_from(
+        [
+            IdentityScope(),
+            DirectoryScope(),
+            LedgerScope(),
+            RelayScope(),
+            PolicyScope(),
+            MaintenanceScope(),
+        ]
+    ),
 )
 
 

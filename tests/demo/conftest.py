@@ -16,7 +16,7 @@ from webapp import create_app
 from webapp.db import migrate
 from webapp.extensions import db
 from webapp.settings import read_settings
-from webapp.stack.home import Stack, open_stack, running
+from webapp.stack.home import LOGIN_URLS, Stack, open_stack, running
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def place(stack: Stack, tmp_path: Path) -> Iterator[Place]:
     stack.redis.client.flushdb()
     home = tmp_path / "home"
     environment = {**stack.environment, "SIGHTLINE_HOME": str(home)}
-    for variable in ("DATABASE_URL", "DATABASE_OWNER_URL"):
+    for variable in ("DATABASE_URL", "DATABASE_OWNER_URL", *set(LOGIN_URLS.values())):
         url = make_url(environment[variable]).set(database=name)
         environment[variable] = url.render_as_string(hide_password=False)
     with mock.patch.dict(os.environ, environment):

@@ -16,7 +16,7 @@ from uuid_utils.compat import uuid7
 
 from tests.demo.conftest import Place
 from webapp import create_app
-from webapp.db.scopes import GlobalScope, IdentityScope
+from webapp.db.scopes import DirectoryScope, GlobalScope
 from webapp.demo import accounts, drafts
 from webapp.demo.rules import add_rules
 from webapp.directory import service
@@ -63,7 +63,7 @@ def roles_of(app: Flask, secrets: dict[str, str]) -> dict[str, tuple[str, ...]]:
 def count_rules(app: Flask, model: type[RuleRow] | type[RuleVersionRow]) -> dict[str | None, int]:
     """The number of rules of each tenant and of the platform."""
     with app.app_context():
-        with db.scoped(IdentityScope()):
+        with db.scoped(DirectoryScope()):
             slugs: dict[UUID | None, str] = {
                 service.get_tenant(slug).id: slug for slug in drafts.CUSTOMERS
             }
@@ -120,7 +120,7 @@ def test_seed_replaces_tokens_that_have_ended(place: Place) -> None:
     with place.app.app_context():
         ended = tokens.verify(first["tokens"]["auditor"]).token_id
         assert ended is not None
-        with db.scoped(IdentityScope()):
+        with db.scoped(DirectoryScope()):
             service.revoke_token(ended)
             db.session.commit()
     seed(place)
@@ -170,12 +170,12 @@ def _ends_at_call(last: int, function: Callable[..., Any]) -> Callable[..., Any]
 
 
 def test_seed_changes_no_database_with_other_tenants(place: Place) -> None:
-    with place.app.app_context(), db.scoped(IdentityScope()):
+    with place.app.app_context(), db.scoped(DirectoryScope()):
         service.create_tenant("hooli", "Hooli")
         db.session.commit()
     assert "nothing to seed" in seed(place)
     assert not place.home.exists()
-    with place.app.app_context(), db.scoped(IdentityScope()):
+    with place.app.app_context(), db.scoped(DirectoryScope()):
         assert lookup.find_tenant_id("acme") is None
         assert not accounts.is_seeded()
 

@@ -15,7 +15,7 @@ from tests.elevations.calls import ask, question
 from tests.factories import INCIDENT, Account, MadeTenant, add_account, add_tenant
 from tests.rules.calls import add_rule
 from webapp.audit.models import AuditEventRow
-from webapp.db.scopes import IdentityScope
+from webapp.db.scopes import DirectoryScope
 from webapp.directory import service
 from webapp.extensions import db
 from webapp.identity import lookup, tokens
@@ -223,7 +223,7 @@ def test_address_of_ended_user_is_free_after_renaming(app: Flask, run: Run) -> N
 def test_token_written_while_a_user_ended_is_refused(app: Flask, tenant: MadeTenant) -> None:
     account = add_account(app)
     secret = tokens.make_secret()
-    with app.app_context(), db.scoped(IdentityScope()):
+    with app.app_context(), db.scoped(DirectoryScope()):
         service.end_user(account.email)
         digest = tokens.digest(secret)
         db.session.add(ApiToken(principal_id=account.id, name="late", token_hash=digest))
@@ -328,7 +328,7 @@ def test_membership_written_while_a_tenant_ended_counts_for_nothing(
     app: Flask, tenant: MadeTenant
 ) -> None:
     account = add_account(app)
-    with app.app_context(), db.scoped(IdentityScope()):
+    with app.app_context(), db.scoped(DirectoryScope()):
         service.end_tenant(tenant.slug)
         late = MembershipRow(tenant_id=tenant.id, principal_id=account.id, role="admin")
         db.session.add(late)

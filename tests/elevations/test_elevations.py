@@ -17,7 +17,7 @@ from tests.factories import Account, MadeTenant, add_account, add_tenant
 from tests.rules.calls import problem
 from webapp.audit.recorder import ACCESSES, EXCLUDED_HEADER
 from webapp.caching import invalidate
-from webapp.db.scopes import IdentityScope, MaintenanceScope
+from webapp.db.scopes import DirectoryScope, MaintenanceScope
 from webapp.directory import service as directory
 from webapp.extensions import db
 from webapp.grants.active import holder_tag
@@ -103,11 +103,11 @@ def test_elevation_is_decided_by_the_persons_current_roles(
     person = add_account(app, member_of={add_tenant(app).slug: "admin"})
     body = question(person.email.upper(), tenant)
     assert answered(client, service, body)["decision"] == "denied"
-    with app.app_context(), db.scoped(IdentityScope()):
+    with app.app_context(), db.scoped(DirectoryScope()):
         directory.set_platform_role(person.email, "support", held=True)
         db.session.commit()
     assert answered(client, service, body)["decision"] == "allowed"
-    with app.app_context(), db.scoped(IdentityScope()):
+    with app.app_context(), db.scoped(DirectoryScope()):
         directory.set_platform_role(person.email, "support", held=False)
         db.session.commit()
     assert answered(client, service, body)["decision"] == "denied"

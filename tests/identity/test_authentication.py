@@ -13,7 +13,7 @@ from tests.audit.receipts import committed, receipt
 from tests.clocks import INSTANT, clock_at
 from tests.factories import INCIDENT, Account, add_account, add_tenant
 from tests.processes import Web
-from webapp.db.scopes import IdentityScope
+from webapp.db.scopes import DirectoryScope
 from webapp.directory import service
 from webapp.extensions import db
 from webapp.http.errors import Unauthenticated
@@ -32,7 +32,7 @@ def who(app: Flask, token: str) -> Principal:
 
 
 def change(app: Flask, what: Callable[[], object], *, commit: bool = True) -> None:
-    with app.app_context(), db.scoped(IdentityScope()):
+    with app.app_context(), db.scoped(DirectoryScope()):
         what()
         if commit:
             db.session.commit()
@@ -41,7 +41,7 @@ def change(app: Flask, what: Callable[[], object], *, commit: bool = True) -> No
 
 
 def mint(app: Flask, account: Account, expires_at: datetime) -> str:
-    with app.app_context(), db.scoped(IdentityScope()):
+    with app.app_context(), db.scoped(DirectoryScope()):
         made = service.create_token(account.email, "test", expires_at)
         db.session.commit()
         return made.secret

@@ -14,7 +14,7 @@ from flask import Flask
 
 from tests.factories import add_account, add_tenant
 from webapp import create_app
-from webapp.db.scopes import IdentityScope
+from webapp.db.scopes import DirectoryScope, MaintenanceScope
 from webapp.directory import listing, service
 from webapp.extensions import db
 from webapp.identity import last_use, tokens
@@ -55,7 +55,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def last_used(app: Flask, token_id: UUID) -> datetime | None:
-    with app.app_context(), db.scoped(IdentityScope()):
+    with app.app_context(), db.scoped(DirectoryScope()):
         return next(t.last_used_at for t in listing.list_tokens() if t.id == token_id)
 
 
@@ -180,7 +180,7 @@ def test_worker_stores_the_last_use(app: Flask) -> None:
 def test_refused_token_counts_as_unused(app: Flask) -> None:
     account = add_account(app)
     notes = app.extensions["identity.last_use"]
-    with app.app_context(), db.scoped(IdentityScope()):
+    with app.app_context(), db.scoped(DirectoryScope()):
         service.revoke_token(account.token_id)
         db.session.commit()
     app.test_client().get("/admin/api/rules", headers=account.headers())
@@ -191,7 +191,7 @@ def test_late_last_use_moves_nothing_back(app: Flask) -> None:
     account = add_account(app)
     now = datetime.now(UTC)
     for used_at in (now, now - timedelta(minutes=5)):
-        with app.app_context(), db.scoped(IdentityScope()):
+        with app.app_context(), db.scoped(MaintenanceScope()):
             tokens.touch(account.token_id, used_at)
             db.session.commit()
     assert last_used(app, account.token_id) == now

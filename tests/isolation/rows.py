@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 from webapp.audit.event import moment_of
 from webapp.audit.models import AuditEventRow
 from webapp.db.base import Base
-from webapp.db.scopes import IdentityScope, LedgerScope, PrincipalScope, TenantScope
+from webapp.db.scopes import DirectoryScope, LedgerScope, PrincipalScope, TenantScope
 from webapp.db.session import ScopedSession
 from webapp.extensions import db
 from webapp.grants.models import GrantApprovalRow, GrantRow
@@ -176,7 +176,7 @@ def add_rows(session: ScopedSession, slug: str) -> Owned:
     member = PrincipalRow(id=uuid7(), email=f"{slug}@example.org")
     kept = rule(tenant.id)
     tenant_id, principal_id, rule_id = tenant.id, member.id, kept.id
-    with db.scoped(IdentityScope()):
+    with db.scoped(DirectoryScope()):
         session.add_all([tenant, member])
         session.flush()
         session.add(MembershipRow(tenant_id=tenant_id, principal_id=principal_id, role="admin"))

@@ -5,8 +5,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
 
 from tests.isolation.rows import Owned
-from tests.isolation.test_session import SCOPES, MakeScope
+from tests.isolation.test_session import SCOPES, MakeScope, relay_scope
+from webapp.db.scopes import RelayScope
 from webapp.db.session import ScopedSession
+
+RAISING = [scope for scope in SCOPES if scope is not relay_scope]
 
 READ = text("select generation from cache_generations where tag = 'identity'")
 RAISE = text("select generation from raise_generations(array['identity', 'identity'])")
@@ -35,8 +38,14 @@ def test_no_scope_can_write_or_lock_generations(
         session.execute(text(statement))
 
 
-@pytest.mark.parametrize("scope", SCOPES)
-def test_every_scope_can_raise_a_generation_and_no_call_lowers_it(
+def test_relay_cannot_raise_a_generation(session: ScopedSession) -> None:
+    session.enter(RelayScope())
+    with pytest.raises(ProgrammingError, match="permission denied"):
+        session.execute(RAISE)
+
+
+@pytest.mark.parametrize("scope", RAISING)
+def test_every_other_scope_can_raise_a_generation_and_no_call_lowers_it(
     session: ScopedSession, ours: Owned, scope: MakeScope
 ) -> None:
     session.enter(scope(ours))

@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from tests.isolation.rows import Owned, approval, grant
 from webapp.db.base import Base
-from webapp.db.scopes import IdentityScope, MaintenanceScope, PolicyScope, PrincipalScope
+from webapp.db.scopes import DirectoryScope, MaintenanceScope, PolicyScope, PrincipalScope
 from webapp.db.session import ScopedSession
 from webapp.extensions import db
 from webapp.grants.models import GrantApprovalRow, GrantRow
@@ -129,7 +129,7 @@ def test_policy_scope_reads_grants_and_changes_none(session: ScopedSession, ours
 
 def test_identity_scope_reads_no_grant(session: ScopedSession, ours: Owned) -> None:
     assert ours
-    with db.scoped(IdentityScope()):
+    with db.scoped(DirectoryScope()):
         session.add(PrincipalRow(email=f"{uuid4().hex}@example.org"))
         session.flush()
         with pytest.raises(ProgrammingError, match="denied"):

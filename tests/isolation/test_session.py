@@ -11,6 +11,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from tests.isolation.rows import Owned
 from webapp.db.scopes import (
+    DirectoryScope,
     Exclusion,
     GlobalScope,
     IdentityScope,
@@ -18,6 +19,7 @@ from webapp.db.scopes import (
     MaintenanceScope,
     PolicyScope,
     PrincipalScope,
+    RelayScope,
     Scope,
     TenantScope,
 )
@@ -33,11 +35,17 @@ def principal_scope(owned: Owned) -> Scope:
     return PrincipalScope(owned.principal_id, frozenset({owned.tenant_id}), staff=True)
 
 
+def relay_scope(_: Owned) -> Scope:
+    return RelayScope()
+
+
 SCOPES: list[MakeScope] = [
     lambda owned: TenantScope(owned.tenant_id),
     lambda owned: GlobalScope(owned.event_id, Exclusion(frozenset({owned.tenant_id}))),
     lambda _: IdentityScope(),
+    lambda _: DirectoryScope(),
     lambda _: LedgerScope(),
+    relay_scope,
     lambda _: PolicyScope(),
     principal_scope,
     lambda _: MaintenanceScope(),

@@ -47,6 +47,7 @@ from webapp.audit.event import (
 from webapp.audit.models import AuditEventRow, ContradictionRow, ExcludedSetRow, QuarantineRow
 from webapp.db import row_security
 from webapp.db.base import Base
+from webapp.db.session import ScopedSession
 
 log = structlog.get_logger()
 
@@ -168,14 +169,19 @@ def set_aside(session: Session, problem: str, message: bytes) -> Received:
     return Received(0, 0, (item,), _quarantine(session, [item]))
 
 
-def append_own(session: Session, events: Sequence[AuditEvent]) -> None:
-    """Append events of changes without a request. The caller's commit records both or neither.
+def append_own(session: ScopedSession, events: Sequence[AuditEvent]) -> None:
+    """Append events of changes without a request. The caller's commit records both or neither."""
+    if events:
+        with session.as_ledger():
+            _append_numbered(session, events)
+
+
+def _append_numbered(session: Session, events: Sequence[AuditEvent]) -> None:
+    """Give events the next numbers of OWN_JOURNAL, and append them.
 
     A lock lets one transaction at a time number its events. So no number becomes visible before
     the numbers below it.
     """
-    if not events:
-        return
     ensure_partitions(session, {event.occurred_at.date() for event in events})
     session.execute(select(func.pg_advisory_xact_lock(_OWN_JOURNAL_LOCK)))
     numbers = select(func.coalesce(func.max(AuditEventRow.origin_seq), 0))

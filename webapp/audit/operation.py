@@ -7,8 +7,6 @@ each with its change or not at all.
 from datetime import datetime
 from uuid import UUID, uuid4
 
-from sqlalchemy.orm import Session
-
 from webapp.audit import append
 from webapp.audit.event import (
     Actor,
@@ -20,6 +18,7 @@ from webapp.audit.event import (
     moment_of,
     new_event_id,
 )
+from webapp.db.session import ScopedSession
 
 _NO_USER = UUID(int=0)
 SIGHTLINE = Actor(email="sightline", id=_NO_USER, roles=(), token_id=None)
@@ -65,7 +64,7 @@ def change(
     )
 
 
-def record_command(session: Session, *words: str, rows: int = 1) -> None:
+def record_command(session: ScopedSession, *words: str, rows: int = 1) -> None:
     """Record a command that changes something, by its group, its name and its arguments.
 
     The arguments must not hold a secret. The caller commits.

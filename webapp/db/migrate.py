@@ -4,7 +4,7 @@ Everything here runs as the tables' owner (DATABASE_OWNER_URL), never as the app
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,14 @@ from sqlalchemy.dialects import postgresql
 
 from webapp.db.base import Base
 from webapp.db.deadline import Connector
-from webapp.db.roles import SCOPE_ROLES
+from webapp.db.roles import LOGINS, SCOPE_ROLES, Process, login_role
+from webapp.db.row_security import (
+    ALL_PRIVILEGES,
+    FUNCTIONS,
+    OTHER_TABLES,
+    TENANT_TABLES,
+    privileges_of,
+)
 from webapp.settings import Settings
 
 MIGRATIONS = Path(__file__).parents[2] / "migrations"
@@ -34,8 +41,8 @@ _MAY_MAKE_ROLES = text(
 )
 _TAKE_TURNS = text("select pg_advisory_lock(:lock)")
 _GRANTED_ROLES = text(
-    "select g.rolname from pg_auth_members m join pg_roles g on g.oid = m.roleid"
-    " join pg_roles u on u.oid = m.member where u.rolname = :login and m.set_option"
+    "select u.rolname, g.rolname from pg_auth_members m join pg_roles g on g.oid = m.roleid"
+    " join pg_roles u on u.oid = m.member where m.set_option"
 )
 
 
@@ -91,15 +98,44 @@ def _is_migrated(name: str | None, kind: str, _: object) -> bool:
     return not (kind == "table" and name and re.fullmatch(r"audit_events_\d{6}", name))
 
 
-def role_statements(login_role: str) -> list[str]:
+def logins(named: str = "") -> dict[str, Process]:
+    """The logins to make: one for each kind of process.
+
+    A name that is none of theirs, as DATABASE_URL may have it, is the login of commands.
+    """
+    made = {login_role(process): process for process in LOGINS}
+    if named and named not in made:
+        del made[login_role("commands")]
+        made[named] = "commands"
+    return made
+
+
+def role_statements(named: str = "") -> list[str]:
     """The SQL that makes the roles. Running a statement again changes nothing."""
-    login = identifier(login_role)
-    roles = [
-        _create_role(role, "nologin nosuperuser nobypassrls noinherit") for role in SCOPE_ROLES
-    ]
     attributes = "login nosuperuser nocreatedb nocreaterole nobypassrls noinherit"
-    grants = [f"grant {role} to {login} with inherit false, set true" for role in SCOPE_ROLES]
-    return [*roles, _create_role(login_role, attributes), *grants]
+    return [
+        *(_create_role(role, "nologin nosuperuser nobypassrls noinherit") for role in SCOPE_ROLES),
+        *(_create_role(login, attributes) for login in logins(named)),
+        *(
+            f"grant {', '.join(LOGINS[process])} to {identifier(login)}"
+            " with inherit false, set true"
+            for login, process in logins(named).items()
+        ),
+    ]
+
+
+def describe_privileges(role: str) -> str:
+    """What a scope's role may do, which migrations have granted: tables first, then functions."""
+    of_table = [
+        f"{', '.join(held)} on {table}"
+        for table in sorted({*TENANT_TABLES, *OTHER_TABLES})
+        if (held := _in_order(name for holder, name in privileges_of(table) if holder == role))
+    ]
+    return "; ".join([*of_table, *(f"{name}()" for name in FUNCTIONS if role in FUNCTIONS[name])])
+
+
+def _in_order(privileges: Iterable[str]) -> list[str]:
+    return sorted(privileges, key=ALL_PRIVILEGES.index)
 
 
 def _create_role(role: str, attributes: str) -> str:
@@ -121,12 +157,14 @@ def _literal(value: str) -> str:
 def _make_roles(connection: Connection, login: URL) -> None:
     """Make the roles that are missing.
 
-    Roles belong to the whole server: the migration of another database may have made them.
+    Roles belong to the whole server: the migration of another database may have made them. Only the
+    login that DATABASE_URL names gets a password here: nobody else's is known.
     """
     name = login.username or ""
     existing = set(connection.scalars(text("select rolname from pg_roles")))
-    granted = set(connection.scalars(_GRANTED_ROLES, {"login": name}))
-    if name in existing and granted >= set(SCOPE_ROLES):
+    granted = {tuple(row) for row in connection.execute(_GRANTED_ROLES)}
+    wanted = {(made, role) for made, kind in logins(name).items() for role in LOGINS[kind]}
+    if {*SCOPE_ROLES, *logins(name)} <= existing and wanted <= granted:
         return
     if not connection.scalar(_MAY_MAKE_ROLES):
         raise NotMigrated(

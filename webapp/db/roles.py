@@ -1,4 +1,6 @@
-"""PostgreSQL roles: one for each kind of scope, and the check of the role that logs in."""
+"""PostgreSQL roles: one for each kind of scope, and a login for each kind of process."""
+
+from typing import Literal
 
 from sqlalchemy import text
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -7,7 +9,9 @@ from sqlalchemy.orm import Session
 TENANT_ROLE = "sightline_tenant"
 GLOBAL_ROLE = "sightline_global"
 IDENTITY_ROLE = "sightline_identity"
+DIRECTORY_ROLE = "sightline_directory"
 LEDGER_ROLE = "sightline_ledger"
+RELAY_ROLE = "sightline_relay"
 POLICY_ROLE = "sightline_policy"
 PRINCIPAL_ROLE = "sightline_principal"
 MAINTENANCE_ROLE = "sightline_maintenance"
@@ -16,12 +20,32 @@ SCOPE_ROLES = (
     TENANT_ROLE,
     GLOBAL_ROLE,
     IDENTITY_ROLE,
+    DIRECTORY_ROLE,
     LEDGER_ROLE,
+    RELAY_ROLE,
     POLICY_ROLE,
     PRINCIPAL_ROLE,
     MAINTENANCE_ROLE,
 )
-"""The roles that transactions run as, one for each kind of scope. The login role may enter each."""
+"""The roles that transactions run as, one for each kind of scope."""
+
+Process = Literal["web", "worker", "commands"]
+"""The kinds of processes that log in to the database."""
+
+LOGINS: dict[Process, tuple[str, ...]] = {
+    "web": (TENANT_ROLE, GLOBAL_ROLE, IDENTITY_ROLE, RELAY_ROLE, POLICY_ROLE, PRINCIPAL_ROLE),
+    "worker": (LEDGER_ROLE, MAINTENANCE_ROLE),
+    "commands": SCOPE_ROLES,
+}
+"""The scope roles that each kind of process may become, and no other."""
+
+
+def login_role(process: Process) -> str:
+    """The name of the login of a kind of process, unless a DBA has made another one."""
+    return f"sightline_{process}"
+
+
+LOGIN_ROLES = tuple(map(login_role, LOGINS))
 
 
 class UnsafeLoginRole(RuntimeError):
@@ -39,28 +63,33 @@ select 'inherits ' || g.rolname from pg_auth_members m
   join pg_roles g on g.oid = m.roleid join pg_roles u on u.oid = m.member
   where u.rolname = session_user and m.inherit_option
 union all
-select 'may become ' || g.rolname from pg_roles g
-  where (g.rolsuper or g.rolbypassrls or g.oid in (select relowner from pg_class
-         where relnamespace = 'public'::regnamespace))
-    and g.rolname <> session_user and pg_has_role(session_user, g.oid, 'MEMBER')
+select 'may become ' || g.rolname from pg_roles g, pg_roles u
+  where u.rolname = session_user and not u.rolsuper and g.oid <> u.oid
+    and g.rolname <> all (%s) and pg_has_role(u.oid, g.oid, 'MEMBER')
 union all
 select 'owns ' || c.relname from pg_class c join pg_roles u on u.oid = c.relowner
   where u.rolname = session_user
-    and c.relnamespace not in (select oid from pg_namespace where nspname like 'pg\\_%')
+    and c.relnamespace not in (select oid from pg_namespace where nspname like 'pg\\_%%')
 """
 
 
-def refuse_unsafe_login_role(connection: DBAPIConnection) -> None:
-    """Raise `UnsafeLoginRole` unless the login role owns nothing and only enters scopes."""
+def refuse_unsafe_login_role(connection: DBAPIConnection, process: Process) -> None:
+    """Raise `UnsafeLoginRole` unless the login role owns nothing and only enters scopes.
+
+    The scopes are those that a kind of process needs.
+    """
     cursor = connection.cursor()
     try:
-        cursor.execute(_LOGIN_ROLE_PROBLEMS)
+        cursor.execute(_LOGIN_ROLE_PROBLEMS, (list(LOGINS[process]),))
         problems = sorted({row[0] for row in cursor.fetchall()})
     finally:
         cursor.close()
         connection.rollback()
     if problems:
-        raise UnsafeLoginRole(f"the database's login role {', '.join(problems)}")
+        raise UnsafeLoginRole(
+            f"the database's login role {', '.join(problems)}:"
+            f" log in like {login_role(process)}, which `flask db roles` makes"
+        )
 
 
 _OWN_SETTINGS = text(
@@ -78,5 +107,6 @@ def own_settings(session: Session) -> list[tuple[str, str]]:
     There should be none. A role may set its own, so whoever has its password can make it read-only
     for all processes, or change what its queries mean.
     """
-    rows = session.execute(_OWN_SETTINGS, {"roles": list(SCOPE_ROLES)})
+    roles = [*SCOPE_ROLES, *LOGIN_ROLES]
+    rows = session.execute(_OWN_SETTINGS, {"roles": roles})
     return [(role, setting) for role, setting in rows]

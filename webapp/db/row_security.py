@@ -1,9 +1,9 @@
-"""Who may do what in each tenant table: the privileges and the row level security policies.
+"""Who may do what in each table: the privileges, and the row level security policies.
 
-`webapp.db.tenant_tables` makes tables that way in migrations, and `make lint-scope` compares the
-database with it. Expressions are written as PostgreSQL prints them. A policy that means the same in
-other words is refused: what is compared exactly needs one review, here. The `( SELECT …)` around
-each setting makes PostgreSQL read the setting once a statement instead of once a row.
+`webapp.db.tenant_tables` makes tenant tables that way in migrations, and `make lint-scope` compares
+the database with it. Expressions are written as PostgreSQL prints them. A policy that means the
+same in other words is refused: what is compared exactly needs one review, here. The `( SELECT …)`
+around each setting makes PostgreSQL read the setting once a statement instead of once a row.
 """
 
 from collections.abc import Iterable
@@ -11,12 +11,15 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from webapp.db.roles import (
+    DIRECTORY_ROLE,
     GLOBAL_ROLE,
     IDENTITY_ROLE,
     LEDGER_ROLE,
     MAINTENANCE_ROLE,
     POLICY_ROLE,
     PRINCIPAL_ROLE,
+    RELAY_ROLE,
+    SCOPE_ROLES,
     TENANT_ROLE,
 )
 
@@ -47,8 +50,6 @@ _LEAVING_OUT_THE_SAME = (
     " AS string_to_array)))"
 )
 """Rows made by an access that left out all the tenants that this access leaves out."""
-
-_OF_OWN_JOURNAL = f"(origin_journal = '{OWN_JOURNAL}'::uuid)"
 
 
 def own(key: str) -> str:
@@ -175,13 +176,17 @@ TENANT_TABLES: dict[str, TableShape] = {
         "select",
         key="id",
         also=[
-            may(IDENTITY_ROLE, "select", "insert", "update"),
-            *map(may_read, (POLICY_ROLE, PRINCIPAL_ROLE, MAINTENANCE_ROLE)),
+            may(DIRECTORY_ROLE, "select", "insert", "update"),
+            *map(may_read, (IDENTITY_ROLE, POLICY_ROLE, PRINCIPAL_ROLE, MAINTENANCE_ROLE)),
         ],
         open_uniques=["uq_tenants_slug"],
     ),
     "memberships": tenant_table(
-        "select", also=[may(IDENTITY_ROLE, *ALL_PRIVILEGES), may_read(MAINTENANCE_ROLE)]
+        "select",
+        also=[
+            may(DIRECTORY_ROLE, *ALL_PRIVILEGES),
+            *map(may_read, (IDENTITY_ROLE, MAINTENANCE_ROLE)),
+        ],
     ),
     "rules": tenant_table(
         "select", "insert", "update", platform_rows=True, also=[may_read(POLICY_ROLE)]
@@ -239,17 +244,55 @@ TENANT_TABLES: dict[str, TableShape] = {
         (
             may_read(TENANT_ROLE, _TENANT_EVENTS),
             may_read(GLOBAL_ROLE, accessed("tenant_id", platform_rows=True)),
-            *map(may_append, (LEDGER_ROLE, MAINTENANCE_ROLE)),
-            *map(may_read, (LEDGER_ROLE, MAINTENANCE_ROLE)),
-            may_append(IDENTITY_ROLE, _OF_OWN_JOURNAL),
-            may_append(GLOBAL_ROLE, _OF_OWN_JOURNAL),
-            may_read(IDENTITY_ROLE, _OF_OWN_JOURNAL),
+            may_append(LEDGER_ROLE),
+            *map(may_read, (LEDGER_ROLE, RELAY_ROLE)),
         ),
         platform_rows=True,
         append_only=True,
     ),
 }
 """The tenant tables that need more or less than `tenant_table()`, which any other gets."""
+
+OTHER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
+    "alembic_version": {IDENTITY_ROLE: ("select",)},
+    "principals": {
+        DIRECTORY_ROLE: ("select", "insert", "update"),
+        IDENTITY_ROLE: ("select",),
+        MAINTENANCE_ROLE: ("select",),
+    },
+    "platform_roles": {
+        DIRECTORY_ROLE: ("select", "insert", "delete"),
+        IDENTITY_ROLE: ("select",),
+        MAINTENANCE_ROLE: ("select",),
+    },
+    "api_tokens": {
+        DIRECTORY_ROLE: ("select", "insert", "update"),
+        IDENTITY_ROLE: ("select",),
+        MAINTENANCE_ROLE: ("select", "update"),
+    },
+    "notices": {MAINTENANCE_ROLE: ALL_PRIVILEGES, PRINCIPAL_ROLE: ("insert",)},
+    "cache_generations": {role: ("select",) for role in SCOPE_ROLES if role != RELAY_ROLE},
+    "audit_contradictions": {LEDGER_ROLE: ("select", "insert"), RELAY_ROLE: ("select",)},
+    "audit_quarantine": {LEDGER_ROLE: ("select", "insert")},
+    "audit_numbers": {},
+}
+"""The privileges of each role in the tables without tenants' rows. Some are on some columns only:
+maintenance sees and changes of a token when it was last used, and nothing else."""
+
+FUNCTIONS: dict[str, tuple[str, ...]] = {
+    "raise_generations": tuple(role for role in SCOPE_ROLES if role != RELAY_ROLE),
+    "ensure_audit_partition": (LEDGER_ROLE,),
+}
+"""Who may call each function that runs with the rights of the tables' owner. Other functions only
+compute, or are triggers."""
+
+
+def privileges_of(table: str) -> frozenset[tuple[str, str]]:
+    """The pairs of a role and a privilege that a table's line declares; no line, no privilege."""
+    if table in TENANT_TABLES:
+        return TENANT_TABLES[table].privileges
+    given = OTHER_TABLES.get(table, {})
+    return frozenset((role, name) for role, names in given.items() for name in names)
 
 
 def shape_of(table: str, *, platform_rows: bool = False) -> TableShape:

@@ -85,9 +85,16 @@ class GlobalScope:
 
 @dataclass(frozen=True)
 class IdentityScope:
-    """Principals, memberships and tokens, for authentication and administration."""
+    """Principals, memberships and tokens, for authentication. Nothing can be changed."""
 
     visibility: str = "identity"
+
+
+@dataclass(frozen=True)
+class DirectoryScope:
+    """Tenants, principals, memberships and tokens, for their administration."""
+
+    visibility: str = "directory"
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,13 @@ class LedgerScope:
     """The ledger, for appending audit events. Nothing else is visible."""
 
     visibility: str = "ledger"
+
+
+@dataclass(frozen=True)
+class RelayScope:
+    """The ids and digests of events, for a process that asks which of its own are committed."""
+
+    visibility: str = "relay"
 
 
 @dataclass(frozen=True)
@@ -131,7 +145,9 @@ Scope = (
     TenantScope
     | GlobalScope
     | IdentityScope
+    | DirectoryScope
     | LedgerScope
+    | RelayScope
     | PolicyScope
     | PrincipalScope
     | MaintenanceScope

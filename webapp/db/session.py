@@ -5,6 +5,8 @@ to begin a transaction; with one, a single statement sets the role and the setti
 policies read, for that transaction only. A later transaction of the same session sets them again.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import psycopg2
@@ -13,21 +15,25 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, SessionTransaction
 
 from webapp.db.roles import (
+    DIRECTORY_ROLE,
     GLOBAL_ROLE,
     IDENTITY_ROLE,
     LEDGER_ROLE,
     MAINTENANCE_ROLE,
     POLICY_ROLE,
     PRINCIPAL_ROLE,
+    RELAY_ROLE,
     TENANT_ROLE,
 )
 from webapp.db.scopes import (
+    DirectoryScope,
     GlobalScope,
     IdentityScope,
     LedgerScope,
     MaintenanceScope,
     PolicyScope,
     PrincipalScope,
+    RelayScope,
     Scope,
     TenantScope,
 )
@@ -55,6 +61,21 @@ class ScopedSession(Session):
             self.close()
         self.info["scope"] = scope
 
+    @contextmanager
+    def as_ledger(self) -> Iterator[None]:
+        """Run statements of the open transaction as the role that may append to the ledger.
+
+        So a change and its event are committed together, and the role of the change may not append.
+        """
+        if self.scope is None:
+            raise UnscopedSession("this session has no scope, whose transaction could go on")
+        self.flush()
+        self.execute(_SET_ROLE, {"role": LEDGER_ROLE})
+        yield
+        self.execute(_SET_ROLE, {"role": _settings_of(self.scope)["role"]})
+
+
+_SET_ROLE = text("select set_config('role', :role, true)")
 
 _SETTINGS = ("tenant_id", "access", "excluded", "principal_id", "administers", "staff")
 """The settings that policies read, without their prefix `sightline.`; empty if a scope has none."""
@@ -80,8 +101,12 @@ def _settings_of(scope: Scope) -> dict[str, str]:
             return _parameters(GLOBAL_ROLE, access=str(access_id), excluded=excluded.setting)
         case IdentityScope():
             return _parameters(IDENTITY_ROLE)
+        case DirectoryScope():
+            return _parameters(DIRECTORY_ROLE)
         case LedgerScope():
             return _parameters(LEDGER_ROLE)
+        case RelayScope():
+            return _parameters(RELAY_ROLE)
         case PolicyScope():
             return _parameters(POLICY_ROLE)
         case PrincipalScope(principal_id, administers, staff):

@@ -6,7 +6,7 @@ import click
 from uuid_utils.compat import uuid7
 
 from webapp.commands import Commands, as_json, print_json
-from webapp.db.scopes import GlobalScope, IdentityScope, TenantScope
+from webapp.db.scopes import DirectoryScope, GlobalScope, TenantScope
 from webapp.demo import accounts, client
 from webapp.demo.credentials import FILE, Credentials, read_credentials, write_credentials
 from webapp.demo.drafts import CUSTOMERS, PLATFORM_RULES, tenant_rules
@@ -36,14 +36,14 @@ def seed_command(*, port: int) -> None:
     The tokens go to demo.json. Where the database has tenants already, it stays as it is, and
     only tokens that are missing or no longer good are made anew.
     """
-    with db.scoped(IdentityScope()):
+    with db.scoped(DirectoryScope()):
         empty = accounts.may_seed()
     if empty:
         _fill()
         click.echo("Seeded three tenants with their rules, and the platform's.")
     else:
         click.echo("There are tenants already: nothing to seed.")
-    with db.scoped(IdentityScope()):
+    with db.scoped(DirectoryScope()):
         seeded = accounts.is_seeded()
     if seeded:
         _keep_credentials(f"http://127.0.0.1:{port}")
@@ -75,7 +75,7 @@ def access_command(*, as_json: bool) -> None:
 
 def _fill() -> None:
     """Seed scope by scope: first what others refer to, and last the accounts."""
-    with db.scoped(IdentityScope()):
+    with db.scoped(DirectoryScope()):
         accounts.add_tenants()
         db.session.commit()
         ids = {slug: service.get_tenant(slug).id for slug in CUSTOMERS}
@@ -88,7 +88,7 @@ def _fill() -> None:
     with db.scoped(everywhere):
         add_rules(everywhere, PLATFORM_RULES, accounts.email_of("owner"))
         db.session.commit()
-    with db.scoped(IdentityScope()):
+    with db.scoped(DirectoryScope()):
         accounts.add_accounts()
         db.session.commit()
 
@@ -99,7 +99,7 @@ def _keep_credentials(base_url: str) -> None:
     if kept is not None and _are_good(kept):
         path = write_credentials(home, replace(kept, base_url=base_url))
     else:
-        with db.scoped(IdentityScope()):
+        with db.scoped(DirectoryScope()):
             minted = accounts.mint_tokens()
             db.session.commit()
         path = write_credentials(home, Credentials(base_url, minted))

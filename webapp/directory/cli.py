@@ -12,7 +12,7 @@ import click
 
 from webapp.audit.operation import record_command
 from webapp.commands import Commands, as_json, print_details, print_json, print_rows
-from webapp.db.scopes import GlobalScope, IdentityScope
+from webapp.db.scopes import DirectoryScope, GlobalScope
 from webapp.directory import listing, service
 from webapp.directory.listing import NamingRule, TenantEntry, TokenEntry, UserEntry
 from webapp.extensions import db
@@ -55,12 +55,12 @@ class Lifetime(click.ParamType[timedelta | None]):
         return lifetime
 
 
-def _within_identity(command: Callable[P, None]) -> Callable[P, None]:
-    """Run a command in the identity scope, past the policy: its operator is at the machine."""
+def _within_directory(command: Callable[P, None]) -> Callable[P, None]:
+    """Run a command in the scope of administration: its operator is at the machine."""
 
     @wraps(command)
     def scoped(*args: P.args, **kwargs: P.kwargs) -> None:
-        with db.scoped(IdentityScope()):
+        with db.scoped(DirectoryScope()):
             command(*args, **kwargs)
 
     return scoped
@@ -75,7 +75,7 @@ platform_role = click.argument("role", type=click.Choice(PLATFORM_ROLES))
 @slug_argument
 @click.option("--name", help="What people call it; the slug if left out.")
 @as_json
-@_within_identity
+@_within_directory
 def create_tenant(*, slug: str, name: str | None, as_json: bool) -> None:
     """Make a tenant. SLUG names it in Sightline-Scope."""
     tenant = service.create_tenant(slug, slug if name is None else name)
@@ -87,7 +87,7 @@ def create_tenant(*, slug: str, name: str | None, as_json: bool) -> None:
 
 @tenants.command("list")
 @as_json
-@_within_identity
+@_within_directory
 def list_tenants(*, as_json: bool) -> None:
     """Show all tenants, those that have ended too."""
     print_rows(TenantEntry, listing.list_tenants(), as_json=as_json)
@@ -96,7 +96,7 @@ def list_tenants(*, as_json: bool) -> None:
 @tenants.command("show")
 @slug_argument
 @as_json
-@_within_identity
+@_within_directory
 def show_tenant(*, slug: str, as_json: bool) -> None:
     """Show a tenant and its members."""
     print_details(listing.show_tenant(slug), as_json=as_json)
@@ -107,7 +107,7 @@ def show_tenant(*, slug: str, as_json: bool) -> None:
 @click.option("--slug", "new_slug", metavar="NEW", help="The slug that requests name it by.")
 @click.option("--name", help="What people call it.")
 @as_json
-@_within_identity
+@_within_directory
 def rename_tenant(*, slug: str, new_slug: str | None, name: str | None, as_json: bool) -> None:
     """Change the slug of a tenant, its name, or both, from the next request on.
 
@@ -132,7 +132,7 @@ def rename_tenant(*, slug: str, new_slug: str | None, name: str | None, as_json:
     prompt="The tenant ends for good. Go on?", help="End it without asking first."
 )
 @as_json
-@_within_identity
+@_within_directory
 def end_tenant(*, slug: str, as_json: bool) -> None:
     """End a tenant for good, from the next request on.
 
@@ -156,7 +156,7 @@ def end_tenant(*, slug: str, as_json: bool) -> None:
     help="A platform role to give the user; may be given more than once.",
 )
 @as_json
-@_within_identity
+@_within_directory
 def create_user(*, email: str, roles: tuple[PlatformRole, ...], as_json: bool) -> None:
     """Make a user, with platform roles if any are given."""
     user = service.create_user(email, roles)
@@ -168,7 +168,7 @@ def create_user(*, email: str, roles: tuple[PlatformRole, ...], as_json: bool) -
 
 @users.command("list")
 @as_json
-@_within_identity
+@_within_directory
 def list_users(*, as_json: bool) -> None:
     """Show all users and their roles, those that have ended too.
 
@@ -180,7 +180,7 @@ def list_users(*, as_json: bool) -> None:
 @users.command("show")
 @email
 @as_json
-@_within_identity
+@_within_directory
 def show_user(*, email: str, as_json: bool) -> None:
     """Show a user: roles, memberships and tokens."""
     print_details(listing.show_user(email), as_json=as_json)
@@ -197,7 +197,7 @@ def rename_user(*, email: str, new_email: str, as_json: bool) -> None:
     A rule that names the former address does not apply to the user any more: such rules are
     listed, to be changed by hand.
     """
-    with db.scoped(IdentityScope()):
+    with db.scoped(DirectoryScope()):
         user = service.rename_user(email, new_email)
         user_id, address = user.id, user.email
         record_command(db.session, "users", "rename", email, address)
@@ -216,7 +216,7 @@ def rename_user(*, email: str, new_email: str, as_json: bool) -> None:
     prompt="The user ends for good. Go on?", help="End the user without asking first."
 )
 @as_json
-@_within_identity
+@_within_directory
 def end_user(*, email: str, as_json: bool) -> None:
     """End a user for good, from the next request on.
 
@@ -238,7 +238,7 @@ def end_user(*, email: str, as_json: bool) -> None:
 @email
 @platform_role
 @as_json
-@_within_identity
+@_within_directory
 def grant(*, email: str, role: PlatformRole, as_json: bool) -> None:
     """Give a user a platform role."""
     service.set_platform_role(email, role, held=True)
@@ -251,7 +251,7 @@ def grant(*, email: str, role: PlatformRole, as_json: bool) -> None:
 @email
 @platform_role
 @as_json
-@_within_identity
+@_within_directory
 def revoke(*, email: str, role: PlatformRole, as_json: bool) -> None:
     """Take a platform role from a user, from the next request on."""
     service.set_platform_role(email, role, held=False)
@@ -271,7 +271,7 @@ def revoke(*, email: str, role: PlatformRole, as_json: bool) -> None:
     help="The role of the user in the tenant.",
 )
 @as_json
-@_within_identity
+@_within_directory
 def join(*, email: str, slug: str, role: TenantRole, as_json: bool) -> None:
     """Make a user a member of a tenant, or change the role in it."""
     service.set_membership(email, slug, role)
@@ -284,7 +284,7 @@ def join(*, email: str, slug: str, role: TenantRole, as_json: bool) -> None:
 @email
 @slug_argument
 @as_json
-@_within_identity
+@_within_directory
 def leave(*, email: str, slug: str, as_json: bool) -> None:
     """End a user's membership, from the next request on."""
     service.end_membership(email, slug)
@@ -305,7 +305,7 @@ def leave(*, email: str, slug: str, as_json: bool) -> None:
 )
 @click.option("--mfa", is_flag=True, help="The user has shown a second factor for the token.")
 @as_json
-@_within_identity
+@_within_directory
 def create_token(
     *, email: str, name: str, expires_in: timedelta | None, mfa: bool, as_json: bool
 ) -> None:
@@ -325,7 +325,7 @@ def create_token(
 @tokens.command("list")
 @click.option("--user", metavar="EMAIL", help="Only tokens of the user with this address.")
 @as_json
-@_within_identity
+@_within_directory
 def list_tokens(*, user: str | None, as_json: bool) -> None:
     """Show tokens, newest first; never their secrets."""
     print_rows(TokenEntry, listing.list_tokens(user), as_json=as_json)
@@ -334,7 +334,7 @@ def list_tokens(*, user: str | None, as_json: bool) -> None:
 @tokens.command("revoke")
 @click.argument("token_id", type=click.UUID)
 @as_json
-@_within_identity
+@_within_directory
 def revoke_token(*, token_id: UUID, as_json: bool) -> None:
     """End a token in every process, from the next request on."""
     service.revoke_token(token_id)

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from webapp.stack.home import (
+    LOGIN_URLS,
     HomeInUse,
     locked,
     open_stack,
@@ -72,8 +73,9 @@ def _servers(home: Path, url: str) -> Iterator[Mapping[str, str]]:
             say("Starting Redis …")
             started.enter_context(running_redis(stack))
         if os.environ.get("DATABASE_URL"):
-            # The owner's URL goes with it: the two must lead to one database.
-            del environment["DATABASE_URL"], environment["DATABASE_OWNER_URL"]
+            # The others go with it: all must lead to one database.
+            for name in ("DATABASE_URL", "DATABASE_OWNER_URL", *set(LOGIN_URLS.values())):
+                del environment[name]
         else:
             say("Starting PostgreSQL …")
             started.enter_context(running_postgres(stack))

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from webapp.db.roles import LOGINS, login_role
 from webapp.settings import STACK_FILE
 from webapp.stack.servers import (
-    LOGIN_ROLE,
     OWNER_ROLE,
     PostgresServer,
     RedisServer,
@@ -19,8 +19,17 @@ from webapp.stack.servers import (
 
 SECRETS = (
     *("SECRET_KEY", "AUDIT_MAC_KEY"),
-    *("POSTGRES_PASSWORD", "OWNER_PASSWORD", "APP_PASSWORD", "REDIS_PASSWORD"),
+    *("POSTGRES_PASSWORD", "OWNER_PASSWORD", "REDIS_PASSWORD"),
+    *(f"{process.upper()}_PASSWORD" for process in LOGINS),
 )
+LOGIN_URLS = {
+    "web": "WEB_DATABASE_URL",
+    "worker": "WORKER_DATABASE_URL",
+    "beat": "WORKER_DATABASE_URL",
+}
+"""The variables that keep the DATABASE_URL of servers, by their names in the Procfile. Everything
+else logs in as commands do."""
+
 PORTS = ("POSTGRES_PORT", "REDIS_PORT")
 
 
@@ -35,6 +44,8 @@ class Stack:
     postgres: PostgresServer
     redis: RedisServer
     owner_password: str
+    logins: Mapping[str, str]
+    """The passwords of the processes' logins, by their names."""
     environment: Mapping[str, str]
 
 
@@ -62,15 +73,25 @@ def open_stack(home: Path, *, durable: bool) -> Stack:
     postgres = PostgresServer(
         home / "postgres", int(kept["POSTGRES_PORT"]), kept["POSTGRES_PASSWORD"], durable=durable
     )
+    passwords = {process: kept[f"{process.upper()}_PASSWORD"] for process in LOGINS}
+    urls = {process: postgres.url(login_role(process), passwords[process]) for process in LOGINS}
     environment = {
         "SECRET_KEY": kept["SECRET_KEY"],
         "AUDIT_MAC_KEY": kept["AUDIT_MAC_KEY"],
-        "DATABASE_URL": postgres.url(LOGIN_ROLE, kept["APP_PASSWORD"]),
+        "DATABASE_URL": urls["commands"],
+        **{variable: urls[name] for name, variable in LOGIN_URLS.items() if name in urls},
         "DATABASE_OWNER_URL": postgres.url(OWNER_ROLE, kept["OWNER_PASSWORD"]),
         "REDIS_URL": redis.url,
         "TRUSTED_PROXIES": "0",
     }
-    return Stack(postgres, redis, kept["OWNER_PASSWORD"], environment)
+    logins = {login_role(process): password for process, password in passwords.items()}
+    return Stack(postgres, redis, kept["OWNER_PASSWORD"], logins, environment)
+
+
+def environment_of(name: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of one of the Procfile's processes: it logs in as its own kind does."""
+    own = environment.get(LOGIN_URLS.get(name, ""))
+    return {**environment, **({"DATABASE_URL": own} if own else {})}
 
 
 @contextmanager
@@ -93,7 +114,7 @@ def running_redis(stack: Stack) -> Iterator[None]:
 def running_postgres(stack: Stack) -> Iterator[None]:
     try:
         stack.postgres.start()
-        stack.postgres.ensure_database(stack.owner_password)
+        stack.postgres.ensure_database(stack.owner_password, logins=stack.logins)
         yield
     finally:
         stack.postgres.stop()

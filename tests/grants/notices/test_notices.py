@@ -44,7 +44,7 @@ from tests.grants.notices.channels import (
     rows,
     send,
 )
-from webapp.db.scopes import IdentityScope, MaintenanceScope
+from webapp.db.scopes import DirectoryScope, MaintenanceScope
 from webapp.directory import service as directory
 from webapp.extensions import db
 from webapp.grants.notices import mail, outbox, webhook
@@ -156,7 +156,7 @@ def test_holder_who_has_ended_gets_no_mail(
     notifying: NotifyingApp, mailbox: Mailbox, hooks: Hooks, tenant: MadeTenant, support: Account
 ) -> None:
     grant = add_grant(notifying.app, support, tenant)
-    with notifying.app.app_context(), db.scoped(IdentityScope()):
+    with notifying.app.app_context(), db.scoped(DirectoryScope()):
         directory.end_user(support.email)
         db.session.commit()
     enqueue(notifying.app, "expired", grant)
@@ -492,7 +492,7 @@ def test_note_with_line_breaks_adds_no_header_and_no_line(
 def test_notice_for_an_invalid_address_reaches_nobody(
     notifying: NotifyingApp, mailbox: Mailbox, tenant: MadeTenant, support: Account, name: str
 ) -> None:
-    with notifying.app.app_context(), db.scoped(IdentityScope()):
+    with notifying.app.app_context(), db.scoped(DirectoryScope()):
         misnamed = directory.create_user(name.format(uuid4().hex)).id
         db.session.commit()
     grant = add_grant(notifying.app, replace(support, id=misnamed), tenant)

@@ -8,7 +8,7 @@ from flask import Flask, current_app
 from webapp.audit import append
 from webapp.audit.journal.service import Journal
 from webapp.audit.relay.relay import Delivery, Relay
-from webapp.db.scopes import LedgerScope
+from webapp.db.scopes import RelayScope
 from webapp.extensions import db
 from webapp.settings import Settings
 
@@ -33,7 +33,7 @@ def init_app(app: Flask) -> None:
         )
 
     def find_committed(keys: Sequence[str]) -> set[str]:
-        with app.app_context(), db.scoped(LedgerScope()):
+        with app.app_context(), db.scoped(RelayScope()):
             return append.find_committed(db.session, keys)
 
     key = settings.audit_mac_key.encode()

@@ -2,8 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from webapp.db.roles import SCOPE_ROLES
-from webapp.db.row_security import TENANT_TABLES, RowPolicy, TableShape, tenant_table
+from webapp.db.roles import LOGIN_ROLES, SCOPE_ROLES
+from webapp.db.row_security import (
+    TENANT_TABLES,
+    RowPolicy,
+    TableShape,
+    privileges_of,
+    tenant_table,
+)
 from webapp.scope.lint.catalog import PUBLIC, Policy, Table
 from webapp.scope.lint.finding import LintFinding
 
@@ -27,13 +33,16 @@ def check_tables(
         elif table.name in keys:
             shape = shapes.get(table.name) or tenant_table(platform_rows=table.tenant_nullable)
             problems = [*_check_secured(table), *_check_policies(table, shape)]
-            problems += [*_check_access(table, login_role), *_check_privileges(table, shape)]
+            problems += [
+                *_check_access(table, login_role),
+                *_check_privileges(table, shape.privileges),
+            ]
             problems += [*_check_views(table)]
             problems += [*_check_keys(table, shape), *_check_references(table, keys)]
             if shape.append_only:
                 problems += _check_append_only(table)
         else:
-            problems = [*_check_undeclared(table), *_check_access(table, login_role)]
+            problems = [*_check_other(table), *_check_access(table, login_role)]
             problems += _check_references(table, keys)
         findings += [LintFinding(f"table {table.name}", None, *problem) for problem in problems]
     return findings
@@ -63,8 +72,9 @@ def _check_partition(table: Table, login_role: str) -> Iterator[Problem]:
     yield from _check_append_only(table)
 
 
-def _check_undeclared(table: Table) -> Iterator[Problem]:
-    """Check that a table without a shape has no policies: nothing would compare them."""
+def _check_other(table: Table) -> Iterator[Problem]:
+    """Check a table without tenants' rows. It has no policies: nothing would compare them."""
+    yield from _check_privileges(table, privileges_of(table.name))
     if table.secured or table.policies:
         yield "no-shape", "it has row level security, and no shape declares its policies"
 
@@ -125,7 +135,7 @@ def _check_access(table: Table, login_role: str) -> Iterator[Problem]:
     if table.owner in SCOPE_ROLES:
         yield "owner", f"the scope's role {table.owner} owns it"
     for grant in table.grants:
-        if grant.role in (PUBLIC, login_role):
+        if grant.role in (PUBLIC, login_role, *LOGIN_ROLES):
             yield "grant", f"{grant.privilege} is granted to {grant.role}"
         elif grant.role in SCOPE_ROLES and grant.privilege in _UNRESTRAINED:
             yield (
@@ -134,15 +144,15 @@ def _check_access(table: Table, login_role: str) -> Iterator[Problem]:
             )
 
 
-def _check_privileges(table: Table, shape: TableShape) -> Iterator[Problem]:
+def _check_privileges(table: Table, declared: frozenset[tuple[str, str]]) -> Iterator[Problem]:
     granted = {
         (grant.role, grant.privilege.lower())
         for grant in table.grants
         if grant.role in SCOPE_ROLES and grant.privilege not in _UNRESTRAINED
     }
-    for role, privilege in sorted(shape.privileges - granted):
+    for role, privilege in sorted(declared - granted):
         yield "no-grant", f"{privilege} is declared for {role} and not granted"
-    for role, privilege in sorted(granted - shape.privileges):
+    for role, privilege in sorted(granted - declared):
         yield "grant", f"{privilege} is granted to {role}, for which it is not declared"
 
 
