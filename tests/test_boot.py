@@ -127,8 +127,12 @@ def deployed(database: Database, login: Process) -> dict[str, str]:
     [
         ("web", "worker", "may become sightline_ledger, may become sightline_maintenance:"),
         ("web", "commands", "may become sightline_directory, may become sightline_ledger, may"),
-        ("worker", "web", "may become sightline_global, may become sightline_identity, may"),
-        ("worker", "commands", "may become sightline_directory, may become sightline_global, may"),
+        ("worker", "web", "may become sightline_identity, may become sightline_principal, may"),
+        (
+            "worker",
+            "commands",
+            "may become sightline_directory, may become sightline_identity, may",
+        ),
     ],
 )
 def test_deployed_server_with_another_kinds_login_does_not_start(

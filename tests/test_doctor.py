@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psycopg2
 import pytest
 from flask import Flask
 from sqlalchemy import text
@@ -24,7 +25,7 @@ from webapp.audit.journal import file as journal_file
 from webapp.audit.journal.reader import Row
 from webapp.extensions import db
 from webapp.ledger import search
-from webapp.stack.home import open_stack, running
+from webapp.stack.home import Stack, open_stack, running
 from webapp.stack.servers import free_port
 
 LEFT, QUARANTINE, PARTITION, CLOCKS, RULES, ADDRESSES, NOTICES, SLOW = (
@@ -39,15 +40,21 @@ LEFT, QUARANTINE, PARTITION, CLOCKS, RULES, ADDRESSES, NOTICES, SLOW = (
 )
 CONTRADICTIONS = "no event contradicts another"
 ROLE_SETTINGS = "roles have no own settings"
+ROLES = "roles may do what is declared"
 NETWORKS = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
-    home = tmp_path_factory.mktemp("doctor")
-    stack = open_stack(home, durable=False)
-    environment = {"SIGHTLINE_HOME": str(home), **stack.environment}
-    with running(stack), application(environment) as made:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    made = open_stack(tmp_path_factory.mktemp("doctor"), durable=False)
+    with running(made):
+        yield made
+
+
+@pytest.fixture(scope="module")
+def app(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
+    home = str(tmp_path_factory.mktemp("home"))
+    with application({"SIGHTLINE_HOME": home, **stack.environment}) as made:
         yield made
 
 
@@ -103,6 +110,73 @@ def test_doctor_reports_a_setting_that_the_login_role_gave_itself(app: Flask) ->
     assert "work_mem; reset" in found.detail
     assert "64kB" not in found.detail
     assert diagnose(app)[ROLE_SETTINGS].detail == "none"
+
+
+EXCESSES = [
+    (
+        "grant sightline_directory to sightline_web with inherit false, set true",
+        "revoke sightline_directory from sightline_web",
+        "sightline_web may become sightline_directory, which web needs not",
+    ),
+    (
+        "revoke sightline_ledger from sightline_worker granted by sightline_owner",
+        "grant sightline_ledger to sightline_worker with inherit false, set true"
+        " granted by sightline_owner",
+        "sightline_worker may not become sightline_ledger, which worker needs",
+    ),
+    (
+        "grant sightline_ledger to sightline_tenant",
+        "revoke sightline_ledger from sightline_tenant",
+        "sightline_tenant may become sightline_ledger, as no login should",
+    ),
+    (
+        "grant pg_read_all_data to sightline_worker",
+        "revoke pg_read_all_data from sightline_worker",
+        "sightline_worker may become pg_read_all_data, which worker needs not",
+    ),
+    (
+        "create role monitoring; grant sightline_tenant to monitoring",
+        "drop role monitoring",
+        "monitoring may become sightline_tenant, as no login should",
+    ),
+    (
+        "grant execute on function mint_token to sightline_tenant",
+        "revoke execute on function mint_token from sightline_tenant",
+        "sightline_tenant may call mint_token",
+    ),
+    (
+        "grant execute on function append_events to public",
+        "revoke execute on function append_events from public",
+        "everybody may call append_events",
+    ),
+    (
+        "revoke execute on function revoke_tokens from sightline_directory",
+        "grant execute on function revoke_tokens to sightline_directory",
+        "sightline_directory may not call revoke_tokens",
+    ),
+]
+
+
+@pytest.mark.parametrize(("statement", "back", "expected"), EXCESSES)
+def test_doctor_reports_what_roles_may_do_beyond_what_is_declared(
+    app: Flask, stack: Stack, statement: str, back: str, expected: str
+) -> None:
+    run_as_superuser(stack, statement)
+    try:
+        found = diagnose(app)[ROLES]
+    finally:
+        run_as_superuser(stack, back)
+    assert (found.ok, found.detail) == (False, expected)
+    assert diagnose(app)[ROLES].detail == "ok"
+
+
+def run_as_superuser(stack: Stack, statement: str) -> None:
+    postgres = stack.postgres
+    connection = psycopg2.connect(postgres.url("postgres", postgres._password))
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+    connection.close()
 
 
 def test_doctor_reports_an_unreadable_journal(app: Flask) -> None:

@@ -13,6 +13,7 @@ from webapp.audit import append
 from webapp.audit.relay import drain
 from webapp.caching.generations import SKEW
 from webapp.db import migrate
+from webapp.db.privileges import find_differences
 from webapp.db.roles import UnsafeLoginRole, own_settings
 from webapp.db.scopes import LedgerScope, MaintenanceScope, PolicyScope
 from webapp.extensions import db
@@ -48,6 +49,7 @@ def diagnose(app: Flask) -> list[Diagnosis]:
     ]
     checks: dict[str, Callable[[], str]] = {
         "login role owns nothing": _check_login_role,
+        "roles may do what is declared": _check_roles,
         "roles have no own settings": _check_role_settings,
         "tenant tables are closed": _check_tables,
         "models match the database": _check_drift,
@@ -81,6 +83,14 @@ def _check_login_role() -> str:
         db.reach()
     except UnsafeLoginRole as error:
         raise CheckFailed(str(error)) from error
+    return "ok"
+
+
+def _check_roles() -> str:
+    with db.scoped(LedgerScope()):
+        differences = find_differences(db.session)
+    if differences:
+        raise CheckFailed("; ".join(differences))
     return "ok"
 
 

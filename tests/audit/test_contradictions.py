@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
-from typing import Any
 from uuid import UUID, uuid4
 
 import orjson
 import pytest
 from flask import Flask
-from sqlalchemy import delete, func, insert, select, text
-from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy import delete, func, select, text
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from tests.audit.events import make_event
 from tests.audit.ledgers import (
@@ -39,13 +38,11 @@ def _no_contradictions(app: Flask) -> Iterator[None]:
         owner.execute(delete(ContradictionRow))
 
 
-def forge(app: Flask, event: AuditEvent, **changes: Any) -> None:
-    """Insert a row as the ledger's role, without a MAC."""
-    table = AuditEventRow.__table__
-    values = append._row(event) | {"event": orjson.loads(dump_event(event))} | changes
+def forge(app: Flask, event: AuditEvent) -> None:
+    """Append an event as the ledger's role, without a MAC."""
     with ledger_session(app) as session:
         append.ensure_partitions(session, [event.occurred_at.date()])
-        session.execute(insert(table).values(values))  # type: ignore[arg-type]  # a table, to the ORM any selectable
+        append._append(session, [event])
         session.commit()
 
 
@@ -119,8 +116,6 @@ def test_digest_is_the_databases_and_covers_the_canonical_bytes(app: Flask) -> N
     with ledger_session(app) as session:
         stored = select(AuditEventRow.digest).where(AuditEventRow.id == event.id)
         assert session.scalars(stored).one() == sha256(dump_event(event)).digest()
-    with pytest.raises(DBAPIError, match="digest"):
-        forge(app, make_event(), digest=sha256(dump_event(event)).digest())
 
 
 @pytest.mark.parametrize(

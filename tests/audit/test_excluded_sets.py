@@ -9,8 +9,8 @@ from uuid import UUID, uuid4
 import orjson
 import pytest
 from flask import Flask
-from sqlalchemy import delete, select, update
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from tests.audit.events import excluding, make_event, members_of
 from tests.audit.journal.journals import KEY, MAX_BYTES, PATIENCE
@@ -176,6 +176,15 @@ def test_tenant_learns_only_of_the_sets_that_leave_it_out_and_not_who_else_is_in
     denied = pytest.raises(ProgrammingError, match="permission denied")
     with app.app_context(), db.scoped(LedgerScope()), denied:
         db.session.scalars(select(ExcludedSetRow.tenant_ids)).all()
+
+
+def test_set_cannot_have_the_name_of_another(app: Flask) -> None:
+    """Not even for the worker: it would hide an access from a tenant, or show it one."""
+    event = excluding(some(2))
+    assert event.decision.excluded is not None
+    forged = {"digest": event.decision.excluded.digest, "tenant_ids": sorted(some(2))}
+    with ledger_session(app) as session, pytest.raises(IntegrityError, match="digest"):
+        session.execute(insert(ExcludedSetRow).values(forged))
 
 
 def test_no_role_can_rewrite_a_set(app: Flask) -> None:

@@ -9,6 +9,7 @@ import requests
 from flask import Flask, Request
 from sqlalchemy import NullPool, create_engine, text
 
+from tests.audit.ledgers import owner_connection
 from tests.audit.receipts import committed, receipt
 from tests.clocks import INSTANT, clock_at
 from tests.factories import INCIDENT, Account, add_account, add_tenant
@@ -154,7 +155,11 @@ def test_token_is_refused_from_its_expiry_on_and_good_until_just_before(
 
 
 def test_expired_token_is_refused_each_time(app: Flask) -> None:
-    token = mint(app, add_account(app), datetime.now(UTC) - timedelta(seconds=1))
+    account = add_account(app)
+    token = mint(app, account, datetime.now(UTC) + timedelta(days=1))
+    with owner_connection(app) as owner:  # nobody else may change when a token ends
+        ended = "update api_tokens set expires_at = now() where principal_id = :id"
+        owner.execute(text(ended), {"id": account.id})
     for _ in range(2):
         assert_refused(app, token, "expired")
 

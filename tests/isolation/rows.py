@@ -5,11 +5,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import insert, inspect, select
+from sqlalchemy import inspect, select
 from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
-from webapp.audit.event import moment_of
+from tests.audit.events import make_event
+from webapp.audit import append
+from webapp.audit.event import EventScope, ScopeKind
 from webapp.audit.models import AuditEventRow
 from webapp.db.base import Base
 from webapp.db.scopes import DirectoryScope, LedgerScope, PrincipalScope, TenantScope
@@ -148,26 +150,10 @@ def simulation(tenant_id: UUID | None) -> SimulationRow:
 
 def add_event(session: Session, tenant_id: UUID | None) -> UUID:
     """Append an event as the ledger does, whose role may not read all that it inserts."""
-    event_id = uuid7()
-    values: dict[str, Any] = {
-        "id": event_id,
-        "tenant_id": tenant_id,
-        "occurred_at": moment_of(event_id),
-        "kind": "access",
-        "actor_id": uuid4(),
-        "actor_email": "test@example.org",
-        "surface": "rules.list",
-        "scope_kind": "tenant" if tenant_id else "global",
-        "effect": "allowed",
-        "outcome": "served",
-        "request_id": "test",
-        "origin_journal": uuid4(),
-        "origin_seq": 1,
-        "excluded_tenant_ids": [],
-        "event": {"id": str(event_id)},
-    }
-    session.execute(insert(Base.metadata.tables["audit_events"]).values(values))
-    return event_id
+    kind: ScopeKind = "tenant" if tenant_id else "global"
+    event = make_event(scope=EventScope(kind=kind, tenant=None, tenant_id=tenant_id))
+    append._append(session, [event])
+    return event.id
 
 
 def add_rows(session: ScopedSession, slug: str) -> Owned:

@@ -3,16 +3,13 @@
 The logins are those of the web server, the worker and the commands, on connections of their own.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
-from sqlalchemy import Connection, Engine, NullPool, create_engine, make_url, text
+from sqlalchemy import Engine, text
 from sqlalchemy.exc import ProgrammingError
 
+from tests.isolation.logins import connected
 from webapp.db.roles import LOGINS, SCOPE_ROLES, Process, login_role
 from webapp.db.row_security import FUNCTIONS, OTHER_TABLES, TENANT_TABLES, privileges_of
-from webapp.stack.home import environment_of
 
 PRIVILEGES = text(
     """
@@ -28,16 +25,6 @@ PRIVILEGES = text(
 """What the current role may do, also to some columns of a table only."""
 
 TABLES = {*TENANT_TABLES, *OTHER_TABLES}
-
-
-@contextmanager
-def connected(environment: dict[str, str], login: Process) -> Iterator[Connection]:
-    url = make_url(environment_of(login, environment)["DATABASE_URL"])
-    url = url.set(drivername="postgresql+psycopg2")
-    engine = create_engine(url, poolclass=NullPool, connect_args={"options": "-c lock_timeout=60s"})
-    with engine.connect() as connection:
-        assert connection.scalar(text("select session_user")) == login_role(login)
-        yield connection
 
 
 def test_every_table_is_declared(owner_engine: Engine) -> None:

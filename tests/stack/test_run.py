@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
+from sqlalchemy import make_url
 
 from webapp.stack.servers import RedisServer, free_port
 
@@ -79,6 +80,18 @@ def run(home: Path, **environment: str) -> Iterator[Running]:
     assert alive == []
 
 
+def logins_in(running: Running) -> dict[str, set[str]]:
+    """The logins whose URLs are in the environment of the servers' processes."""
+    found: dict[str, set[str]] = {}
+    for process in running.family():
+        words = " ".join(process.cmdline())
+        name = next((n for n in ("gunicorn", " worker ", " beat ") if n in words), "").strip()
+        if name:
+            urls = [value for key, value in process.environ().items() if "DATABASE" in key]
+            found.setdefault(name, set()).update(str(make_url(url).username) for url in urls)
+    return found
+
+
 STEPS = (
     "Starting Redis …",
     "Starting PostgreSQL …",
@@ -100,6 +113,11 @@ def test_second_run_has_the_data_of_the_first(tmp_path: Path) -> None:
         tokens = first.demo["tokens"]
         for name in ("demo.json", "stack.env", "stack.secrets"):
             assert (home / name).stat().st_mode & 0o777 == 0o600
+        assert logins_in(first) == {
+            "gunicorn": {"sightline_web"},
+            "worker": {"sightline_worker"},
+            "beat": {"sightline_worker"},
+        }
     with run(home) as second:
         assert second.demo["tokens"] == tokens
         assert second.list_rules("acme-member").json()["total"] == total

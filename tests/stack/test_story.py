@@ -69,7 +69,7 @@ STORY = (
     *ACCESS[2:],
     "< NUMBER receipts, each of them once in the ledger",
     "$ flask --app wsgi audit verify --complete",
-    "NUMBER events of 2 journals: 0 missing, NUMBER waiting in files on this host.",
+    "NUMBER events of 3 journals: 0 missing, NUMBER waiting in files on this host.",
     "Told in NUMBER seconds. The servers have ended; nothing is left.",
     "For servers that stay: make run",
 )

@@ -114,6 +114,7 @@ class ExcludedSetRow(Base):
     tenant_ids: Mapped[list[UUID]] = mapped_column(ARRAY(PgUUID(as_uuid=True)))
 
     __table_args__ = (
+        CheckConstraint("digest = excluded_digest(tenant_ids)", name="digest"),
         # For the sets that leave one tenant out.
         Index(None, "tenant_ids", postgresql_using="gin", postgresql_with={"fastupdate": "off"}),
     )

@@ -34,7 +34,7 @@ Process = Literal["web", "worker", "commands"]
 
 LOGINS: dict[Process, tuple[str, ...]] = {
     "web": (TENANT_ROLE, GLOBAL_ROLE, IDENTITY_ROLE, RELAY_ROLE, POLICY_ROLE, PRINCIPAL_ROLE),
-    "worker": (LEDGER_ROLE, MAINTENANCE_ROLE),
+    "worker": (TENANT_ROLE, GLOBAL_ROLE, POLICY_ROLE, LEDGER_ROLE, MAINTENANCE_ROLE),
     "commands": SCOPE_ROLES,
 }
 """The scope roles that each kind of process may become, and no other."""

@@ -97,6 +97,11 @@ class RowPolicy:
     check: str | None
 
 
+OWNER = "owner"
+"""The role of a policy for the tables' owner, whose name is the installation's. Functions and
+triggers that run with its rights need one where row level security is forced on it too."""
+
+
 @dataclass(frozen=True)
 class Permission:
     """What one role may do in a table, and in which rows."""
@@ -135,10 +140,13 @@ class TableShape:
     """No role but the owner may change or remove rows, and a trigger refuses the owner too."""
     open_uniques: frozenset[str] = field(default=frozenset())
     """Unique indexes that span tenants on purpose."""
+    of_owner: tuple[RowPolicy, ...] = ()
+    """What the tables' owner may do, in functions and triggers."""
 
     @property
     def policies(self) -> frozenset[RowPolicy]:
-        return frozenset(policy for given in self.permissions for policy in given.policies)
+        given = (policy for permission in self.permissions for policy in permission.policies)
+        return frozenset((*given, *self.of_owner))
 
     @property
     def privileges(self) -> frozenset[tuple[str, str]]:
@@ -157,6 +165,7 @@ def tenant_table(
     platform_rows: bool = False,
     also: Iterable[Permission] = (),
     open_uniques: Iterable[str] = (),
+    of_owner: Iterable[RowPolicy] = (),
 ) -> TableShape:
     """Describe a table that tenants own: a tenant's scope has its own rows, an access has those of
     the tenants that it does not exclude. Both get `privileges`, or all four if none are named."""
@@ -167,7 +176,11 @@ def tenant_table(
         *also,
     )
     return TableShape(
-        permissions, key, platform_rows=platform_rows, open_uniques=frozenset(open_uniques)
+        permissions,
+        key,
+        platform_rows=platform_rows,
+        open_uniques=frozenset(open_uniques),
+        of_owner=tuple(of_owner),
     )
 
 
@@ -180,6 +193,7 @@ TENANT_TABLES: dict[str, TableShape] = {
             *map(may_read, (IDENTITY_ROLE, POLICY_ROLE, PRINCIPAL_ROLE, MAINTENANCE_ROLE)),
         ],
         open_uniques=["uq_tenants_slug"],
+        of_owner=[RowPolicy(OWNER, "r", "true", None)],  # events name the tenant
     ),
     "memberships": tenant_table(
         "select",
@@ -244,11 +258,11 @@ TENANT_TABLES: dict[str, TableShape] = {
         (
             may_read(TENANT_ROLE, _TENANT_EVENTS),
             may_read(GLOBAL_ROLE, accessed("tenant_id", platform_rows=True)),
-            may_append(LEDGER_ROLE),
             *map(may_read, (LEDGER_ROLE, RELAY_ROLE)),
         ),
         platform_rows=True,
         append_only=True,
+        of_owner=(RowPolicy(OWNER, "a", None, "true"),),  # `append_events`, `record_change`
     ),
 }
 """The tenant tables that need more or less than `tenant_table()`, which any other gets."""
@@ -266,7 +280,7 @@ OTHER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
         MAINTENANCE_ROLE: ("select",),
     },
     "api_tokens": {
-        DIRECTORY_ROLE: ("select", "insert", "update"),
+        DIRECTORY_ROLE: ("select",),
         IDENTITY_ROLE: ("select",),
         MAINTENANCE_ROLE: ("select", "update"),
     },
@@ -280,8 +294,11 @@ OTHER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
 maintenance sees and changes of a token when it was last used, and nothing else."""
 
 FUNCTIONS: dict[str, tuple[str, ...]] = {
+    "append_events": (LEDGER_ROLE,),
     "raise_generations": tuple(role for role in SCOPE_ROLES if role != RELAY_ROLE),
     "ensure_audit_partition": (LEDGER_ROLE,),
+    "mint_token": (DIRECTORY_ROLE,),
+    "revoke_tokens": (DIRECTORY_ROLE,),
 }
 """Who may call each function that runs with the rights of the tables' owner. Other functions only
 compute, or are triggers."""

@@ -8,7 +8,7 @@ from alembic import op
 from sqlalchemy.schema import SchemaItem
 
 from webapp.db.roles import SCOPE_ROLES
-from webapp.db.row_security import RowPolicy, TableShape, shape_of
+from webapp.db.row_security import OWNER, RowPolicy, TableShape, shape_of
 
 _COMMANDS = {"*": "all", "r": "select", "a": "insert", "w": "update", "d": "delete"}
 _DROP_POLICIES = """
@@ -78,6 +78,8 @@ def _permission_statements(table: str, shape: TableShape) -> Iterator[str]:
         for policy in permission.policies:
             yield _policy_statement(table, policy)
         yield f"grant {', '.join(permission.privileges)} on {table} to {permission.role}"
+    for policy in shape.of_owner:
+        yield _policy_statement(table, policy)
 
 
 def _policy_statement(table: str, policy: RowPolicy) -> str:
@@ -85,7 +87,8 @@ def _policy_statement(table: str, policy: RowPolicy) -> str:
     using = f" using ({policy.using})" if policy.using else ""
     check = f" with check ({policy.check})" if policy.check else ""
     name = f"{policy.role.removeprefix('sightline_')}_{command}"
-    return f"create policy {name} on {table} for {command} to {policy.role}{using}{check}"
+    role = "current_user" if policy.role == OWNER else policy.role
+    return f"create policy {name} on {table} for {command} to {role}{using}{check}"
 
 
 def _nulls_not_distinct(platform_rows: bool) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from uuid import UUID, uuid4
 
 import click
 
-from webapp.audit.operation import record_command
 from webapp.commands import Commands, as_json, print_details, print_json, print_rows
 from webapp.db.scopes import DirectoryScope, GlobalScope
 from webapp.directory import listing, service
@@ -80,7 +79,6 @@ def create_tenant(*, slug: str, name: str | None, as_json: bool) -> None:
     """Make a tenant. SLUG names it in Sightline-Scope."""
     tenant = service.create_tenant(slug, slug if name is None else name)
     tenant_id = tenant.id
-    record_command(db.session, "tenants", "create", slug)
     db.session.commit()
     _done(f"The tenant {slug} is made.", as_json, id=tenant_id, slug=slug)
 
@@ -114,13 +112,10 @@ def rename_tenant(*, slug: str, new_slug: str | None, name: str | None, as_json:
     Its rules, grants and members stay. Audit events keep the slug that they recorded; requests
     that still name the former slug find no tenant.
     """
-    options = (("--slug", new_slug), ("--name", name))
-    words = [word for option, value in options if value is not None for word in (option, value)]
-    if not words:
+    if new_slug is None and name is None:
         raise click.UsageError("Give --slug, --name, or both.")
     tenant = service.rename_tenant(slug, new_slug=new_slug, name=name)
     tenant_id, slug_now, name_now = tenant.id, tenant.slug, tenant.name
-    record_command(db.session, "tenants", "rename", slug, *words)
     db.session.commit()
     said = f"The tenant {slug} is now {slug_now}, {name_now}."
     _done(said, as_json, id=tenant_id, slug=slug_now, name=name_now)
@@ -140,7 +135,6 @@ def end_tenant(*, slug: str, as_json: bool) -> None:
     events stay. Its slug stays taken; `flask tenants rename` frees it.
     """
     members = service.end_tenant(slug)
-    record_command(db.session, "tenants", "end", slug, rows=1 + members)
     db.session.commit()
     said = f"The tenant {slug} has ended, with {members} memberships."
     _done(said, as_json, slug=slug, memberships=members)
@@ -161,7 +155,6 @@ def create_user(*, email: str, roles: tuple[PlatformRole, ...], as_json: bool) -
     """Make a user, with platform roles if any are given."""
     user = service.create_user(email, roles)
     user_id, made = user.id, user.email
-    record_command(db.session, "users", "create", made, *roles)
     db.session.commit()
     _done(f"The user {made} is made.", as_json, id=user_id, email=made)
 
@@ -200,7 +193,6 @@ def rename_user(*, email: str, new_email: str, as_json: bool) -> None:
     with db.scoped(DirectoryScope()):
         user = service.rename_user(email, new_email)
         user_id, address = user.id, user.email
-        record_command(db.session, "users", "rename", email, address)
         db.session.commit()
     with db.scoped(GlobalScope(access_id=uuid4())):
         naming = listing.list_naming_rules(email)
@@ -225,7 +217,6 @@ def end_user(*, email: str, as_json: bool) -> None:
     """
     ended = service.end_user(email)
     counts = asdict(ended)
-    record_command(db.session, "users", "end", email, rows=1 + sum(counts.values()))
     db.session.commit()
     said = (
         f"The user {email} has ended, with {ended.tokens} tokens, {ended.platform_roles} platform"
@@ -242,7 +233,6 @@ def end_user(*, email: str, as_json: bool) -> None:
 def grant(*, email: str, role: PlatformRole, as_json: bool) -> None:
     """Give a user a platform role."""
     service.set_platform_role(email, role, held=True)
-    record_command(db.session, "users", "grant", email, role)
     db.session.commit()
     _done(f"{email} has the role {role}.", as_json, email=email, role=role)
 
@@ -255,7 +245,6 @@ def grant(*, email: str, role: PlatformRole, as_json: bool) -> None:
 def revoke(*, email: str, role: PlatformRole, as_json: bool) -> None:
     """Take a platform role from a user, from the next request on."""
     service.set_platform_role(email, role, held=False)
-    record_command(db.session, "users", "revoke", email, role)
     db.session.commit()
     _done(f"{email} no longer has the role {role}.", as_json, email=email, role=role)
 
@@ -275,7 +264,6 @@ def revoke(*, email: str, role: PlatformRole, as_json: bool) -> None:
 def join(*, email: str, slug: str, role: TenantRole, as_json: bool) -> None:
     """Make a user a member of a tenant, or change the role in it."""
     service.set_membership(email, slug, role)
-    record_command(db.session, "users", "join", email, slug, role)
     db.session.commit()
     _done(f"{email} is {role} of {slug}.", as_json, email=email, tenant=slug, role=role)
 
@@ -288,7 +276,6 @@ def join(*, email: str, slug: str, role: TenantRole, as_json: bool) -> None:
 def leave(*, email: str, slug: str, as_json: bool) -> None:
     """End a user's membership, from the next request on."""
     service.end_membership(email, slug)
-    record_command(db.session, "users", "leave", email, slug)
     db.session.commit()
     _done(f"{email} is no longer in {slug}.", as_json, email=email, tenant=slug)
 
@@ -312,7 +299,6 @@ def create_token(
     """Make a token and print it, this once: nobody can print it again."""
     expires_at = None if expires_in is None else datetime.now(UTC) + expires_in
     made = service.create_token(email, name, expires_at, mfa=mfa)
-    record_command(db.session, "tokens", "create", str(made.id), "for", email)
     db.session.commit()
     if as_json:
         print_json({"id": made.id, "token": made.secret, "expires_at": expires_at})
@@ -338,7 +324,6 @@ def list_tokens(*, user: str | None, as_json: bool) -> None:
 def revoke_token(*, token_id: UUID, as_json: bool) -> None:
     """End a token in every process, from the next request on."""
     service.revoke_token(token_id)
-    record_command(db.session, "tokens", "revoke", str(token_id))
     db.session.commit()
     _done(f"The token {token_id} is revoked.", as_json, id=token_id)
 

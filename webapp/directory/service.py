@@ -1,20 +1,22 @@
 """The administration of tenants, users, their roles and their tokens.
 
-A change counts from the next request on, in every process. The caller commits.
+A change counts from the next request on, in every process. The caller commits; triggers record each
+change in the same transaction.
 
 A tenant or user that ends keeps its row, since rules, grants and audit events name it, and keeps
 its slug or address. Another one can have that only after the ended one is renamed.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy import ARRAY, ColumnElement, Text, Uuid, bindparam, delete, func, select
 from sqlalchemy.exc import IntegrityError
+from uuid_utils.compat import uuid7
 
 from webapp.caching import invalidate
 from webapp.extensions import db
@@ -105,12 +107,8 @@ def end_user(email: str) -> Ended:
     """End a user: revoke all tokens, and end all roles and memberships."""
     user = _active_user(email)
     user.ended_at = datetime.now(UTC)
-    revoked = db.session.scalars(
-        update(ApiToken)
-        .where(ApiToken.principal_id == user.id, ApiToken.revoked_at.is_(None))
-        .values(revoked_at=user.ended_at)
-        .returning(ApiToken.id)
-    ).all()
+    tokens_of_user = select(ApiToken.id).where(ApiToken.principal_id == user.id)
+    revoked = _revoke(db.session.scalars(tokens_of_user).all())
     roles = db.session.scalars(
         delete(PlatformRoleRow)
         .where(PlatformRoleRow.principal_id == user.id)
@@ -157,30 +155,26 @@ def create_token(
 ) -> NewToken:
     """Make a token. `mfa` says that the user has shown a second factor for it."""
     user = _active_user(email)
-    secret = tokens.make_secret()
-    token = ApiToken(
-        principal_id=user.id,
-        name=_name(name),
-        token_hash=tokens.digest(secret),
-        expires_at=expires_at,
-        mfa=mfa,
+    secret, token_id = tokens.make_secret(), uuid7()
+    minted = func.mint_token(
+        token_id, user.id, _name(name), tokens.digest(secret), expires_at, mfa, type_=Text
     )
-    db.session.add(token)
+    db.session.execute(select(minted))
     _changed()
-    return NewToken(token.id, secret)
+    return NewToken(token_id, secret)
 
 
 def revoke_token(token_id: UUID) -> None:
     """Revoke a token; raises `NotFound` if it is unknown or revoked already."""
-    revoked = db.session.execute(
-        update(ApiToken)
-        .where(ApiToken.id == token_id, ApiToken.revoked_at.is_(None))
-        .values(revoked_at=datetime.now(UTC))
-        .returning(ApiToken.id)
-    )
-    if revoked.first() is None:
+    if not _revoke([token_id]):
         raise NotFound("There is no such token, or it was revoked before.")
     _changed()
+
+
+def _revoke(token_ids: Sequence[UUID]) -> Sequence[UUID]:
+    """Revoke those of some tokens that are not revoked yet, and return their ids."""
+    ids = bindparam("ids", list(token_ids), type_=ARRAY(Uuid))
+    return db.session.scalars(select(func.revoke_tokens(ids, type_=Uuid))).all()
 
 
 def get_user(email: str) -> PrincipalRow:

@@ -89,9 +89,13 @@ def open_stack(home: Path, *, durable: bool) -> Stack:
 
 
 def environment_of(name: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment of one of the Procfile's processes: it logs in as its own kind does."""
+    """The environment of one of the Procfile's processes: a server has its own login's only."""
     own = environment.get(LOGIN_URLS.get(name, ""))
-    return {**environment, **({"DATABASE_URL": own} if own else {})}
+    if own is None:
+        return dict(environment)
+    others = {"DATABASE_OWNER_URL", *LOGIN_URLS.values()}
+    kept = {variable: value for variable, value in environment.items() if variable not in others}
+    return {**kept, "DATABASE_URL": own}
 
 
 @contextmanager

@@ -185,10 +185,10 @@ TABLE_FAULTS = {
     ("table rules", "not-secured"): "alter table rules disable row level security",
     ("table rule_versions", "not-forced"): "alter table rule_versions no force row level security",
     ("table memberships", "no-policy"): (
-        "drop policy own on memberships;"
-        f" create policy own on memberships to sightline_tenant using (tenant_id = {OWN})"
+        "drop policy tenant_all on memberships;"
+        f" create policy tenant_all on memberships to sightline_tenant using (tenant_id = {OWN})"
     ),
-    ("table tenants", "other-policy"): "alter policy own on tenants using (true)",
+    ("table tenants", "other-policy"): "alter policy tenant_all on tenants using (true)",
     ("table audit_events", "append-only"): "grant update on audit_events to sightline_ledger",
     ("table audit_events", "no-index"): ("drop index ix_audit_events_tenant_id_occurred_at_id"),
     ("table faulty", "no-policy"): "create table faulty (id uuid primary key, tenant_id uuid)",

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from webapp.db.roles import LOGIN_ROLES, SCOPE_ROLES
 from webapp.db.row_security import (
+    OWNER,
     TENANT_TABLES,
     RowPolicy,
     TableShape,
@@ -89,20 +90,23 @@ def _check_secured(table: Table) -> Iterator[Problem]:
 def _check_policies(table: Table, shape: TableShape) -> Iterator[Problem]:
     found: set[RowPolicy] = set()
     for policy in table.policies:
-        yield from _check_policy(policy)
-        for role in policy.roles:
+        yield from _check_policy(policy, table.owner)
+        for name in policy.roles:
+            role = OWNER if name == table.owner else name
             found.add(RowPolicy(role, policy.command, policy.using, policy.check))
     for missing in sorted(shape.policies - found, key=repr):
         yield "no-policy", f"no policy has the declared shape {_describe(missing)}"
     for other in sorted(found - shape.policies, key=repr):
-        if other.role in SCOPE_ROLES:
+        if other.role == OWNER:
+            yield "policy-role", f"a policy for the owner is not declared: {_describe(other)}"
+        elif other.role in SCOPE_ROLES:
             yield "other-policy", f"a policy differs from the declared shapes: {_describe(other)}"
 
 
-def _check_policy(policy: Policy) -> Iterator[Problem]:
+def _check_policy(policy: Policy, owner: str) -> Iterator[Problem]:
     if not policy.permissive:
         yield "other-policy", f"policy {policy.name} is restrictive"
-    for role in sorted(set(policy.roles).difference(SCOPE_ROLES)):
+    for role in sorted(set(policy.roles).difference(SCOPE_ROLES, [owner])):
         everybody = "everybody" if role == PUBLIC else f"{role}, which is no scope's role"
         yield "policy-role", f"policy {policy.name} is for {everybody}"
     for expression in (policy.using or "", policy.check or ""):
