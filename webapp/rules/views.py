@@ -45,6 +45,8 @@ from webapp.scope.answers import respond, respond_cached, respond_empty, respond
 from webapp.scope.surface import current_principal, current_scope, surface
 
 SIMULATORS: tuple[PlatformRole, ...] = ("owner", "engineer", "auditor")
+WAIT = {"Retry-After": "RetryAfter"}
+"""The headers of an answer about a simulation that is not finished."""
 
 blueprint = Blueprint(
     "rules",
@@ -146,7 +148,7 @@ def list_rule_history(query: HistoryQuery, rule_id: UUID) -> Response:
 )
 @blueprint.arguments(SimulationRequestSchema)
 @blueprint.response(200, SimulationSchema)
-@blueprint.alt_response(202, schema=QueuedSimulationSchema)
+@blueprint.alt_response(202, schema=QueuedSimulationSchema, headers=WAIT)
 def simulate_rule(draft: dict[str, Any]) -> Response:
     """Try a draft rule
 
@@ -181,7 +183,7 @@ def _hand_to_worker(turn: UUID) -> Response:
 
 @blueprint.route("/simulations/<uuid:simulation_id>")
 @surface("admin.rules.simulation", tenant_roles=("admin",), platform_roles=SIMULATORS)
-@blueprint.response(200, QueuedSimulationSchema)
+@blueprint.response(200, QueuedSimulationSchema, headers=WAIT)
 def read_simulation(simulation_id: UUID) -> Response:
     """Fetch the result of a simulation
 
