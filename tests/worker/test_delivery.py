@@ -15,11 +15,11 @@ from kombu.serialization import dumps, loads
 from tests.audit.events import make_event
 from tests.worker.bombs import bomb, compress
 from webapp.audit.event import dump_event, event_mac
+from webapp.http.json_bounds import MAX_DEPTH
 from webapp.worker import serialization
 from webapp.worker.messages import headers_of
 from webapp.worker.serialization import (
     MAC_BYTES,
-    MAX_DEPTH,
     MAX_PACKED,
     MAX_UNPACKED,
     NotSealed,

@@ -12,6 +12,7 @@ from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import HTTPException
 
 from webapp.http.errors import Invalid
+from webapp.http.json_bounds import MAX_DEPTH, MAX_FIELDS, has_too_many_fields, is_too_deep
 
 QUERIES = 1024
 """The number of parsed queries that a process caches."""
@@ -48,12 +49,23 @@ class Parser(FlaskParser):
 
     def load_json(self, req: Request, schema: ma.Schema) -> Any:
         try:
-            if req.is_json:
-                return orjson.loads(_read_body(req))
+            body = orjson.loads(_read_body(req)) if req.is_json else _NO_JSON
         except orjson.JSONDecodeError:
-            pass
-        problem = "must be JSON, and say so in Content-Type"
-        raise Invalid(f"The body {problem}.", {"json": [problem]})
+            body = _NO_JSON
+        if body is _NO_JSON:
+            raise _invalid("must be JSON, and say so in Content-Type")
+        if is_too_deep(body):
+            raise _invalid(f"has lists or objects nested more than {MAX_DEPTH} levels deep")
+        if has_too_many_fields(body):
+            raise _invalid(f"has an object with more than {MAX_FIELDS} fields")
+        return body
+
+
+_NO_JSON = object()
+
+
+def _invalid(problem: str) -> Invalid:
+    return Invalid(f"The body {problem}.", {"json": [problem]})
 
 
 def _read_body(req: Request) -> bytes:
@@ -64,8 +76,7 @@ def _read_body(req: Request) -> bytes:
     except HTTPException:
         raise
     except Exception as error:  # the web server raises it for malformed chunks
-        problem = "could not be read"
-        raise Invalid(f"The body {problem}.", {"json": [problem]}) from error
+        raise _invalid("could not be read") from error
     return body
 
 
@@ -96,7 +107,9 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         decorate: Callable[[V], V] = super().response(status_code, schema, **options)
         return decorate
 
-    def alt_response(self, status_code: int, *, schema: type[ma.Schema]) -> Callable[[V], V]:
+    def alt_response(
+        self, status_code: int, *, schema: type[ma.Schema], **options: Any
+    ) -> Callable[[V], V]:
         """Describe another answer, which the view itself writes."""
-        decorate: Callable[[V], V] = super().alt_response(status_code, schema=schema)
+        decorate: Callable[[V], V] = super().alt_response(status_code, schema=schema, **options)
         return decorate

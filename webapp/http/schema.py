@@ -1,6 +1,6 @@
 """The base schema, and the fields that every feature's schemas share."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -44,10 +44,23 @@ class TupleOf(ma.fields.List[Any]):
 
     def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(value, list):
-            for validator in self.validators:
-                if isinstance(validator, ma.validate.Length):
-                    validator(value)
+            _check_length(self, value)
         return tuple(super()._deserialize(value, *args, **kwargs))
+
+
+class MapOf(ma.fields.Dict):
+    """An object with any keys. One of a wrong length is refused before its values are looked at."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(value, dict):
+            _check_length(self, value)
+        return super()._deserialize(value, *args, **kwargs)  # type: ignore[no-untyped-call]  # marshmallow left it untyped
+
+
+def _check_length(field: ma.fields.Field[Any], value: Sized) -> None:
+    for validator in field.validators:
+        if isinstance(validator, ma.validate.Length):
+            validator(value)
 
 
 class Text(ma.fields.String):

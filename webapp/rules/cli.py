@@ -22,7 +22,7 @@ from webapp.rules.checks.service import check_rules
 from webapp.rules.engine.cedar import SCHEMA_TEXT
 from webapp.rules.engine.templates import Unreadable
 from webapp.rules.files import cedar_text, transfer
-from webapp.rules.files.format import BadFile, read_draft, read_file, write_file
+from webapp.rules.files.format import MAX_FILE, BadFile, read_draft, read_file, write_file
 from webapp.rules.files.transfer import Plan, Step
 from webapp.rules.rule import Rule, RuleQuery
 from webapp.rules.rule_sets import load
@@ -176,7 +176,7 @@ def import_command(*, file: Path, dry_run: bool, prune: bool, by: str, as_json: 
 def _read(read: Callable[[str], T], file: Path) -> T:
     try:
         with click.open_file(str(file), encoding="utf-8") as opened:
-            return read(opened.read())
+            return read(opened.read(MAX_FILE + 1))
     except UnicodeDecodeError as error:
         raise click.ClickException(f"{file} is not UTF-8.") from error
     except BadFile as error:

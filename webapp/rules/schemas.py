@@ -38,7 +38,10 @@ MAX_ENTRIES = 20
 APPROVER_ROLES = (*STAFF_ROLES, "admin")
 """Roles that a rule may name as approvers. All of them can see requests for grants."""
 
-CLOCK = FullMatch(r"^([01][0-9]|2[0-3]):[0-5][0-9]$", error="Must be a time as HH:MM.")
+CLOCK = [
+    validate.Length(5, 5),
+    FullMatch(r"^([01][0-9]|2[0-3]):[0-5][0-9]$", error="Must be a time as HH:MM."),
+]
 FEW = validate.Length(max=MAX_ENTRIES)
 
 

@@ -7,7 +7,11 @@ from webapp.scope import documentation
 from webapp.scope.headers import MAX_NOTE, MAX_TICKET, REASON_CODES, Reason
 
 MAX_SURFACE = 200
-SLUG = FullMatch(r"^[a-z0-9][a-z0-9-]{0,62}$", error="Must be a tenant's slug.")
+MAX_SLUG = 63
+SLUG = [
+    validate.Length(1, MAX_SLUG),
+    FullMatch(r"^[a-z0-9][a-z0-9-]*$", error="Must be a tenant's slug."),
+]
 SURFACE = [
     validate.Length(1, MAX_SURFACE),
     FullMatch(r"^[a-z0-9_]+(\.[a-z0-9_]+)*$", error="Must be a surface, without `*`."),

@@ -16,6 +16,8 @@ from typing import Any, cast
 import orjson
 from kombu.serialization import register
 
+from webapp.http.json_bounds import is_too_deep
+
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
@@ -28,9 +30,6 @@ MAX_UNPACKED = 8 * 2**20
 
 MAX_PACKED = MAX_UNPACKED // 2
 """Bytes of a task's body as it travels."""
-
-MAX_DEPTH = 16
-"""How deep lists and objects may be nested in a task."""
 
 
 class NotSealed(ValueError):
@@ -115,16 +114,5 @@ def _load(data: bytes) -> Any:
 
 def _check_depth(value: object) -> None:
     """Raise `NotSealed` for a value that functions which call themselves could not walk."""
-    nested = [value]
-    for _ in range(MAX_DEPTH + 1):
-        nested = [inner for outer in nested for inner in _parts(outer)]
-        if not nested:
-            return
-    raise NotSealed("the task is nested too deeply")
-
-
-def _parts(value: object) -> Any:
-    """Return what a list or an object holds."""
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, (list, tuple)) else ()
+    if is_too_deep(value):
+        raise NotSealed("the task is nested too deeply")

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import marshmallow as ma
 import pytest
 import yaml
 from click.testing import Result
@@ -13,12 +14,16 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import Run
 from tests.factories import INCIDENT, Account, MadeTenant, add_tenant
 from tests.rules.calls import PATH, add_rule, draft, names, of
 from tests.rules.engine.questions import RULE
 from tests.rules.engine.strategies import rules
 from tests.rules.test_rules_changes import FULL
+from webapp.http.schema import MapOf
 from webapp.rules.files.format import (
+    MAX_FILE,
+    MAX_RULES,
     BadFile,
     read_draft,
     read_file,
@@ -259,3 +264,30 @@ def test_import_of_a_file_that_is_not_utf8_is_refused(app: Flask, tmp_path: Path
     (tmp_path / "rules.yaml").write_bytes(b"\xff\xfe")
     refused = _run(app, "import", str(tmp_path / "rules.yaml"))
     assert (refused.exit_code, "UTF-8" in refused.stderr) == (1, True)
+
+
+def test_rule_file_with_too_many_rules_of_an_owner_is_one_problem() -> None:
+    for place, text in (
+        ("platform", "platform:\n" + "- 1\n" * (MAX_RULES + 1)),
+        ("tenants.acme", "tenants:\n  acme:\n" + "  - 1\n" * (MAX_RULES + 1)),
+    ):
+        with pytest.raises(BadFile) as refused:
+            read_file(text)
+        assert refused.value.problems == (f"{place}: Longer than maximum length {MAX_RULES}.",)
+
+
+def test_object_of_a_wrong_length_is_refused_before_its_values_are_looked_at() -> None:
+    values = ma.fields.Integer(required=True)
+    field = MapOf(keys=ma.fields.String(), values=values, validate=ma.validate.Length(max=2))
+    with pytest.raises(ma.ValidationError) as refused:
+        field.deserialize(dict.fromkeys("abc", "no number"))
+    assert refused.value.messages == ["Longer than maximum length 2."]
+
+
+def test_rule_file_that_is_too_large_is_not_parsed(tmp_path: Path, run: Run) -> None:
+    file = tmp_path / "rules.yaml"
+    with file.open("wb") as opened:
+        opened.truncate(MAX_FILE + 2)  # a hole on the disk
+    refused = run("rules", "import", str(file))
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert f"more than {MAX_FILE:,} characters" in refused.stderr

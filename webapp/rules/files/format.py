@@ -13,7 +13,8 @@ A field with its default value is left out. A written file reads back as the sam
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -24,7 +25,7 @@ import yaml
 from marshmallow import fields, validate
 
 from webapp.http.errors import Invalid
-from webapp.http.schema import Schema
+from webapp.http.schema import MapOf, Schema, TupleOf
 from webapp.rules.drafts import rule_of_draft
 from webapp.rules.rule import Rule
 from webapp.rules.schemas import RuleCreateSchema, RuleSchema
@@ -32,6 +33,12 @@ from webapp.scope.schemas import SLUG
 
 Draft = Mapping[str, Any]
 """A rule as `RuleCreateSchema` loads it, with every field."""
+
+MAX_FILE = 64 * 2**20
+"""Characters of a file."""
+
+MAX_TENANTS, MAX_RULES = 100_000, 10_000
+"""How many tenants a file may name, and how many rules of one owner it may have."""
 
 _NO_ID = UUID(int=0)
 _FIELDS = tuple(name for name in RuleCreateSchema().fields if name != "tenant")
@@ -87,11 +94,12 @@ class _Loader(yaml.SafeLoader):
     }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        for key in {key for key in keys if isinstance(key, str) and keys.count(key) > 1}:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"{key} is there twice", node.start_mark
-            )
+        keys = Counter(key.value for key, _ in node.value if isinstance(key.value, str))
+        for key, times in keys.most_common(1):
+            if times > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key} is there twice", node.start_mark
+                )
         return super().construct_mapping(node, deep)
 
 
@@ -111,14 +119,19 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_representer(str, _Dumper.represent_str)
 
 
+def _rules_of_an_owner() -> TupleOf:
+    rule = fields.Nested(RuleCreateSchema(exclude=("tenant",)))
+    return TupleOf(rule, validate=validate.Length(max=MAX_RULES))
+
+
 class RuleFileSchema(Schema):
     """A file of rules. A rule's place in the file names its owner."""
 
-    platform = fields.List(fields.Nested(RuleCreateSchema(exclude=("tenant",))))
-    tenants = fields.Dict(
+    platform = _rules_of_an_owner()
+    tenants = MapOf(
         keys=fields.String(validate=SLUG),
-        values=fields.List(fields.Nested(RuleCreateSchema(exclude=("tenant",)))),
-        validate=validate.Length(max=100_000),
+        values=_rules_of_an_owner(),
+        validate=validate.Length(max=MAX_TENANTS),
     )
 
 
@@ -128,7 +141,7 @@ def read_file(text: str) -> RuleFile:
         found: dict[str, Any] = RuleFileSchema().load(_parse(text) or {})
     except ma.ValidationError as error:
         raise BadFile(_problems(error.normalized_messages())) from error  # type: ignore[no-untyped-call]  # marshmallow left it untyped
-    owners: dict[str | None, list[Draft]] = dict(found.get("tenants", {}))
+    owners: dict[str | None, Sequence[Draft]] = dict(found.get("tenants", {}))
     if "platform" in found:
         owners[None] = found["platform"]
     entries = tuple(
@@ -179,6 +192,8 @@ def wire_of_draft(draft: Draft, tenant: str | None) -> dict[str, Any]:
 
 
 def _parse(text: str) -> Any:
+    if len(text) > MAX_FILE:
+        raise BadFile([f"It has more than {MAX_FILE:,} characters."])
     try:
         return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader that reads less
     except (yaml.YAMLError, ValueError, RecursionError) as error:
