@@ -7,11 +7,15 @@ from celery import Task, shared_task
 
 from webapp.audit import append
 from webapp.audit.relay.pipeline import COMMIT_TASK
+from webapp.audit.split import split
 from webapp.db.scopes import LedgerScope
 from webapp.extensions import db
 from webapp.settings import current_settings
 from webapp.worker.consumer import ASIDE_TASK
 from webapp.worker.delivery import put_back
+from webapp.worker.lost_runs import split_by
+
+split_by(COMMIT_TASK, split)
 
 
 @shared_task(name=COMMIT_TASK, acks_late=True, ignore_result=True)
@@ -27,14 +31,19 @@ def commit(delivery: object) -> None:
 
 
 @shared_task(name=ASIDE_TASK, bind=True, acks_late=True, ignore_result=True)
-def set_aside(self: "Task[[str, str], None]", problem: str, message: str) -> None:
-    """Put into quarantine what the broker held and no process of Sightline has sent, in base64.
+def set_aside(
+    self: "Task[[str, str, bool], None]", problem: str, message: str, authentic: bool = False
+) -> None:
+    """Put a message into quarantine, given in base64.
+
+    One that is `authentic` has ended its worker again and again. Others no process of Sightline has
+    sent.
 
     After an error it is put back once: it must not keep a worker busy without end.
     """
     again = not (self.request.delivery_info or {}).get("redelivered")
     with put_back("audit_set_aside_failed", again=again), db.scoped(LedgerScope()):
-        received = append.set_aside(db.session, problem, b64decode(message))
+        received = append.set_aside(db.session, problem, b64decode(message), authentic=authentic)
         db.session.commit()
     append.count_received(received)
 

@@ -161,9 +161,11 @@ def receive(session: Session, delivery: object, key: bytes) -> Received:
     )
 
 
-def set_aside(session: Session, problem: str, message: bytes) -> Received:
-    """Put a message into quarantine that could not be opened. The caller goes on as above."""
-    item = Quarantined(problem, message)
+def set_aside(
+    session: Session, problem: str, message: bytes, *, authentic: bool = False
+) -> Received:
+    """Put a message into quarantine, as above: one that could not be opened, or not be survived."""
+    item = Quarantined(problem, message, authentic)
     return Received(0, 0, (item,), _quarantine(session, [item]))
 
 

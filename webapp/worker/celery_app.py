@@ -1,26 +1,47 @@
 """Celery, set up for one application."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import structlog
 from celery import Celery, Task
 from flask import Flask
 
 from webapp.settings import Settings
 from webapp.worker import consumer, redis_transport
+from webapp.worker.consumer import ASIDE_TASK
+from webapp.worker.lost_runs import MAX_LOST, LostRuns, excerpt, parts_of
 from webapp.worker.messages import SealedMessages
 from webapp.worker.serialization import register_serializer
+
+log = structlog.get_logger()
 
 
 def init_app(app: Flask) -> None:
     """Set up Celery by `celeryconfig`. Each task runs in an application context of its own."""
     settings: Settings = app.extensions["settings"]
 
+    lost = LostRuns(settings.redis_url, settings.cache_timeout, settings.secret_key)
+
     class ContextTask(Task[Any, Any]):
         Request = "webapp.worker.delivery:Delivery"
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             with app.app_context():
-                return self.run(*args, **kwargs)
+                if not (self.request.delivery_info or {}).get("redelivered"):
+                    return self.run(*args, **kwargs)
+                with lost.noted(self.name, self.request.id or "", args) as is_given_up:
+                    return self._give_up(args) if is_given_up else self.run(*args, **kwargs)
+
+        def _give_up(self, args: Sequence[Any]) -> None:
+            """Send the parts of a task instead of it; what has no parts goes into quarantine."""
+            parts = parts_of(self.name, args)
+            log.critical("task_ended_its_worker", task=self.name, parts=len(parts))
+            for part in parts:
+                self.app.send_task(self.name, args=[part], argsrepr="", kwargsrepr="", retry=False)
+            if not parts and self.name != ASIDE_TASK:
+                problem = f"{self.name} has ended its worker {MAX_LOST + 1} times"
+                self.app.send_task(ASIDE_TASK, args=[problem, excerpt(args), True], argsrepr="")
 
     consumer.refuse_compression()
     redis_transport.use_for_redis()
