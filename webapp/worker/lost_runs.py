@@ -17,7 +17,7 @@ import orjson
 import structlog
 from redis import Redis, RedisError
 
-MAX_LOST = 1
+MAX_LOST = 3
 """After how many noted runs that ended their worker a task is given up. The first delivery, which
 is not noted, has ended one more."""
 
