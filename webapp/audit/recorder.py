@@ -33,6 +33,7 @@ from webapp.audit.event import (
 )
 from webapp.audit.journal.service import JournalFailed, Writing
 from webapp.audit.relay.pipeline import current_journal
+from webapp.audit.size import EventTooLarge, check_size, shorten
 from webapp.http.errors import AuditUnavailable, problem
 from webapp.http.held import holder_for, message_of
 from webapp.http.state import current_state, resume_request
@@ -146,8 +147,8 @@ def init_app(app: Flask) -> None:
 def begin(access: Access) -> UUID:
     """Begin to record an access, or count a repeat of it in this request; return its event's id.
 
-    Raises `AuditUnavailable` where a change or an external access cannot be recorded. The caller
-    must not carry it out then.
+    Raises `AuditUnavailable` where a change or an external access cannot be recorded, and where any
+    access would have too large a record. The caller must not carry it out then.
     """
     state = current_state()
     if state.finalized:
@@ -241,6 +242,14 @@ def _begin(access: Access) -> _Begun:
     access waits too, denied or not, since its answer itself is committed.
     """
     event, journal = _event(access), current_journal()
+    try:
+        check_size(event)
+    except EventTooLarge as error:
+        log.critical("audit_event_too_large", events=[str(event.id)], problem=str(error))
+        REFUSED.inc()
+        refused = _Begun(access, shorten(event))
+        _finalize_later([refused.answered(AuditUnavailable.status)])
+        raise AuditUnavailable(str(error)) from error
     begun = _Begun(access, event)
     if access.decision.effect != "allowed" and access.external is None:
         return begun

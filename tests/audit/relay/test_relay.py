@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 import requests
 from flask import Flask
+from kombu.serialization import dumps
 from uuid_utils.compat import uuid7
 
 from tests.audit.events import excluding, make_event, members_of
@@ -30,6 +31,7 @@ from tests.processes import Web
 from webapp.audit.event import (
     AuditEvent,
     EventError,
+    Reason,
     dump_event,
     event_key,
     load_event,
@@ -39,6 +41,7 @@ from webapp.audit.journal.reader import Row, read_all
 from webapp.audit.journal.service import Journal, JournalFailed
 from webapp.audit.relay.outbox import BATCH
 from webapp.audit.relay.relay import DAMAGED, RELAY_FAILURES, Delivery, Relay
+from webapp.worker.serialization import MAX_UNPACKED, register_serializer
 
 LEFT_BEHIND = """
 events = [make_event(), make_event(outcome="interrupted")]
@@ -471,3 +474,26 @@ def test_access_over_http_reaches_the_ledger_and_leaves_the_journal(
     ids = {UUID(event["id"]) for event in events}
     directory = app.extensions["settings"].journal_dir
     wait_for(lambda: ids.isdisjoint(event.id for event in events_in(directory)))
+
+
+def test_event_that_no_task_can_hold_does_not_hold_up_those_behind_it(
+    tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a former version may have left one in a file."""
+    monkeypatch.setattr("webapp.audit.journal.writer.MAX_STORED", MAX_UNPACKED * 2)
+    large = make_event(reason=Reason(code="incident", note="x" * MAX_UNPACKED, ticket=None))
+    send, sealed = ledger.send, register_serializer("a secret of this test")
+
+    def refuse_large(batch: Delivery) -> None:
+        dumps([batch], sealed)
+        send(batch)
+
+    monkeypatch.setattr(ledger, "send", refuse_large)
+    with running_relay(tmp_path / "journal", ledger, 2**26) as journal:
+        journal.finalize([large], PATIENCE)
+        behind = {finalize(journal) for _ in range(3)}
+        wait_for(lambda: ledger.events.keys() == behind)
+        wait_for(lambda: [event.id for event in events_in(journal.directory)] == [large.id])
+        adopted = tmp_path / "journal"
+        ledger.kept.add(next(row.key for path in list_files(adopted) for row in read_all(path)))
+        wait_until_empty(journal)

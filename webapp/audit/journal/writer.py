@@ -14,6 +14,7 @@ from prometheus_client import Counter
 from webapp.audit.event import AuditEvent, EventOrigin, dump_event, event_mac
 from webapp.audit.journal.file import JournalFile, create
 from webapp.audit.journal.reader import Row
+from webapp.audit.size import MAX_STORED, EventTooLarge
 
 log = structlog.get_logger()
 
@@ -152,6 +153,8 @@ class JournalWriter:
 
     def _row(self, place: int, event: AuditEvent, origin: EventOrigin, *, finalized: bool) -> Row:
         data = dump_event(replace(event, origin=origin))
+        if len(data) > MAX_STORED:
+            raise EventTooLarge(f"{event.id} has {len(data)} bytes")
         excluded = event.decision.excluded
         return Row(
             place,

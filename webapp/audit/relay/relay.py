@@ -14,6 +14,7 @@ from threading import Event, Lock, Thread
 from time import monotonic, sleep
 
 import structlog
+from kombu.exceptions import EncodeError
 from prometheus_client import Counter, Gauge
 
 from webapp.audit.event import SealedEvent, TravellingSet
@@ -204,8 +205,11 @@ class Relay:
     def _send_next(self, now: float, box: Outbox) -> None:
         rows = box.take(now)
         if rows:
-            self._send(delivery_of(box.file, rows, self._sets_to_send(box, rows)))
-            SENT.inc(len(rows))
+            try:
+                self._send(delivery_of(box.file, rows, self._sets_to_send(box, rows)))
+                SENT.inc(len(rows))
+            except EncodeError as error:  # of a former version, which had no limit
+                log.error("audit_event_too_large", events=[row.id for row in rows], exc_info=error)
             box.note_sent(rows, now)
         self._has_more |= is_full(rows)
 
