@@ -12,7 +12,7 @@ from uuid import uuid4
 import psycopg2
 import pytest
 from flask import Flask
-from sqlalchemy import text
+from sqlalchemy import NullPool, create_engine, make_url, text
 
 from tests.applications import application, application_of
 from tests.audit.events import make_event
@@ -23,9 +23,9 @@ from webapp.audit import append
 from webapp.audit.event import dump_event, event_mac
 from webapp.audit.journal import file as journal_file
 from webapp.audit.journal.reader import Row
-from webapp.extensions import db
+from webapp.db.roles import LOGINS
 from webapp.ledger import search
-from webapp.stack.home import Stack, open_stack, running
+from webapp.stack.home import Stack, environment_of, open_stack, running
 from webapp.stack.servers import free_port
 
 LEFT, QUARANTINE, PARTITION, CLOCKS, RULES, ADDRESSES, NOTICES, SLOW = (
@@ -97,8 +97,13 @@ def test_doctor_reports_events_left_by_dead_processes_only(app: Flask) -> None:
     assert diagnose(app)[LEFT].ok
 
 
-def test_doctor_reports_a_setting_that_the_login_role_gave_itself(app: Flask) -> None:
-    with app.app_context(), db.engine.connect() as connection:
+@pytest.mark.parametrize("login", ["web", "worker", "commands"])
+def test_doctor_reports_a_setting_that_a_login_gave_itself(
+    app: Flask, stack: Stack, login: str
+) -> None:
+    url = make_url(environment_of(login, stack.environment)["DATABASE_URL"])
+    engine = create_engine(url.set(drivername="postgresql+psycopg2"), poolclass=NullPool)
+    with engine.connect() as connection:
         connection.execute(text("alter role session_user set work_mem = '64kB'"))
         connection.commit()
         try:
@@ -107,9 +112,23 @@ def test_doctor_reports_a_setting_that_the_login_role_gave_itself(app: Flask) ->
             connection.execute(text("alter role session_user reset all"))
             connection.commit()
     assert not found.ok
-    assert "work_mem; reset" in found.detail
+    assert f"sightline_{login}: work_mem; reset" in found.detail
     assert "64kB" not in found.detail
     assert diagnose(app)[ROLE_SETTINGS].detail == "none"
+
+
+def test_doctor_reports_a_setting_of_a_login_with_another_name(app: Flask, stack: Stack) -> None:
+    run_as_superuser(
+        stack,
+        "create role shop_web login noinherit; alter role shop_web set work_mem = '64kB';"
+        f" grant {', '.join(LOGINS['web'])} to shop_web with inherit false, set true",
+    )
+    try:
+        found = diagnose(app)
+    finally:
+        run_as_superuser(stack, "drop role shop_web")
+    assert found[ROLE_SETTINGS].detail.startswith("shop_web: work_mem; reset")
+    assert found[ROLES].detail == "ok"
 
 
 EXCESSES = [

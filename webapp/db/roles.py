@@ -95,18 +95,20 @@ def refuse_unsafe_login_role(connection: DBAPIConnection, process: Process) -> N
 _OWN_SETTINGS = text(
     "select r.rolname, split_part(setting, '=', 1)"
     " from pg_db_role_setting s join pg_roles r on r.oid = s.setrole, unnest(s.setconfig) setting"
-    " where r.rolname in (select session_user union select unnest(cast(:roles as text[])))"
+    " where (r.rolname in (select session_user union select unnest(cast(:roles as text[])))"
+    "  or r.oid in (select a.member from pg_auth_members a join pg_roles g on g.oid = a.roleid"
+    "   where g.rolname = any(:scopes) and a.set_option))"
     " and s.setdatabase in (0, (select oid from pg_database where datname = current_database()))"
     " order by 1, 2"
 )
 
 
 def own_settings(session: Session) -> list[tuple[str, str]]:
-    """The settings that `alter role` gave to the application's roles: pairs of role and setting.
+    """The settings that `alter role` gave to scopes' roles and logins: pairs of role and setting.
 
     There should be none. A role may set its own, so whoever has its password can make it read-only
     for all processes, or change what its queries mean.
     """
     roles = [*SCOPE_ROLES, *LOGIN_ROLES]
-    rows = session.execute(_OWN_SETTINGS, {"roles": roles})
+    rows = session.execute(_OWN_SETTINGS, {"roles": roles, "scopes": list(SCOPE_ROLES)})
     return [(role, setting) for role, setting in rows]
