@@ -10,7 +10,7 @@ from flask import Flask
 from webapp.settings import Settings
 from webapp.worker import consumer, redis_transport
 from webapp.worker.consumer import ASIDE_TASK
-from webapp.worker.lost_runs import MAX_LOST, LostRuns, excerpt, parts_of
+from webapp.worker.lost_runs import MAX_LOST, SPLIT_AFTER, LostRuns, excerpt, parts_of
 from webapp.worker.messages import SealedMessages
 from webapp.worker.serialization import register_serializer
 
@@ -30,12 +30,13 @@ def init_app(app: Flask) -> None:
             with app.app_context():
                 if not (self.request.delivery_info or {}).get("redelivered"):
                     return self.run(*args, **kwargs)
-                with lost.noted(self.name, self.request.id or "", args) as is_given_up:
-                    return self._give_up(args) if is_given_up else self.run(*args, **kwargs)
+                parts = parts_of(self.name, args)
+                limit = SPLIT_AFTER if parts else MAX_LOST
+                with lost.noted(self.name, self.request.id or "", args, limit) as is_given_up:
+                    return self._give_up(args, parts) if is_given_up else self.run(*args, **kwargs)
 
-        def _give_up(self, args: Sequence[Any]) -> None:
+        def _give_up(self, args: Sequence[Any], parts: Sequence[Any]) -> None:
             """Send the parts of a task instead of it; what has no parts goes into quarantine."""
-            parts = parts_of(self.name, args)
             log.critical("task_ended_its_worker", task=self.name, parts=len(parts))
             for part in parts:
                 self.app.send_task(self.name, args=[part], argsrepr="", kwargsrepr="", retry=False)

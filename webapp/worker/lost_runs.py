@@ -21,6 +21,9 @@ MAX_LOST = 3
 """After how many noted runs that ended their worker a task is given up. The first delivery, which
 is not noted, has ended one more."""
 
+SPLIT_AFTER = 1
+"""After how many a task is split, where it can be. That may be bad luck, and does no harm."""
+
 KEPT = 3600
 """Seconds for which a note is kept."""
 
@@ -46,15 +49,18 @@ class LostRuns:
         self._client: Redis | None = None
 
     @contextmanager
-    def noted(self, task: str, task_id: str, args: Sequence[Any]) -> Iterator[bool]:
+    def noted(
+        self, task: str, task_id: str, args: Sequence[Any], limit: int = MAX_LOST
+    ) -> Iterator[bool]:
         """Run a task that comes again in the block, unless this yields that it is to be given up.
 
-        Tasks with the same arguments are the same one: it may be sent anew under another id.
+        It is after `limit` noted runs that ended their worker. Tasks with the same arguments are
+        the same one: it may be sent anew under another id.
         """
         name = self._name(task, task_id, args)
         lost = self._read(name)
         self._write(name, min(lost + 1, MAX_LOST))
-        if lost >= MAX_LOST:
+        if lost >= limit:
             yield True  # the note stays: the next one like it is given up too
             return
         try:
