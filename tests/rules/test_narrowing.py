@@ -245,3 +245,23 @@ def test_unreadable_rule_of_a_tenant_excludes_nobody_else_in_its_group() -> None
 
 def test_rule_has_one_condition_in_these_tests() -> None:
     assert evaluate.count_all_conditions([deny(TENANTS[0])]) == len(RULE.surfaces) == 1
+
+
+def test_tenants_that_are_too_large_deny_and_none_of_their_rules_is_loaded() -> None:
+    store = Store(TENANTS[:4])
+    for tenant in TENANTS[:4]:
+        store.write(tenant, [for_fraud(deny(tenant))])
+    giant = TENANTS[3]
+    fitting = dict.fromkeys(TENANTS[:3], 1)
+    before = REGISTRY.get_sample_value("sightline_rules_over_budget_total") or 0.0
+    rules = NarrowingRules().renew(fitting, store.load, inf, frozenset({giant}))
+    again = rules.renew(fitting, store.load, inf, frozenset({giant}))
+    assert store.loaded == [set(TENANTS[:3])]
+    for each in (rules, again):
+        assert excluded(each) == {giant}
+        assert [candidate.tenant_id for candidate in each.rules.over_budget] == [giant]
+        assert not each.rules.pending
+    assert REGISTRY.get_sample_value("sightline_rules_over_budget_total") == before + 1
+    back = again.renew({**fitting, giant: 2}, store.load, inf)
+    assert excluded(back) == frozenset()
+    assert store.loaded == [set(TENANTS[:3]), {giant}]

@@ -1,6 +1,6 @@
 """A cache in the process's memory for values that are valid until a generation changes."""
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from threading import Lock
 from typing import Any
 
@@ -14,8 +14,11 @@ class GenerationCache:
     costs more than making a value again now and then.
     """
 
-    def __init__(self, size: int = MAX_ENTRIES) -> None:
+    def __init__(self, size: int = MAX_ENTRIES, weigh: Callable[[Any], int] = lambda _: 1) -> None:
+        """Keep values of `size` together, by default so many values."""
         self._size = size
+        self._weigh = weigh
+        self._weight = 0
         self._entries: dict[Hashable, tuple[object, Any]] = {}
         self._lock = Lock()
 
@@ -29,8 +32,15 @@ class GenerationCache:
         return self._entries.get(key)
 
     def put(self, key: Hashable, generations: object, value: object) -> None:
+        weight = self._weigh(value)
         with self._lock:
-            self._entries.pop(key, None)
-            while len(self._entries) >= self._size:
-                del self._entries[next(iter(self._entries))]
+            if key in self._entries:
+                self._drop(key)
+            while self._entries and self._weight + weight > self._size:
+                self._drop(next(iter(self._entries)))
             self._entries[key] = (generations, value)
+            self._weight += weight
+
+    def _drop(self, key: Hashable) -> None:
+        _, value = self._entries.pop(key)
+        self._weight -= self._weigh(value)

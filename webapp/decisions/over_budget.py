@@ -19,14 +19,12 @@ from webapp.audit.journal.service import JournalFailed
 from webapp.audit.operation import SIGHTLINE, change, origin
 from webapp.audit.relay.pipeline import current_journal
 from webapp.rules.engine.evaluate import Candidate
+from webapp.rules.rule_sets import NAMED, describe_rules
 
 _EXTENSION = "decisions.over_budget"
 
 PAUSE = 3600
 """Seconds in which a process tells a tenant once."""
-
-NAMED = 20
-"""How many of its rules the event names."""
 
 MAX_TOLD = 10_000
 
@@ -71,13 +69,16 @@ def tell_tenants(over_budget: Iterable[Candidate], surface: str) -> None:
 
 
 def _event(tenant_id: UUID, rules: Sequence[Candidate], surface: str) -> AuditEvent:
-    slug = next((c.rule.tenant for c in rules if c.rule is not None), None)
+    slug, count = next((c.rule.tenant for c in rules if c.rule is not None), None), len(rules)
+    if slug is None:  # they were not even loaded
+        described = describe_rules(tenant_id, surface)
+        slug, count, rules = described.tenant, described.rules, described.named
     named = tuple(candidate.id for candidate in islice(rules, NAMED))
     event = change(
         "rules.over_budget",
         origin("DECISION", surface),
         actor=SIGHTLINE,
         scope=EventScope(kind="tenant", tenant=slug, tenant_id=tenant_id),
-        rows=len(rules),
+        rows=count,
     )
     return replace(event, decision=EventDecision("denied", rule_ids=named), outcome="denied")

@@ -35,6 +35,14 @@ GROUP_TENANTS, GROUP_CONDITIONS = 64, 500
 SHARED_CONDITIONS = 20
 """A tenant with more conditions than this shares its group with nobody."""
 
+ALL_CONDITIONS = 100_000
+"""Conditions of all tenants' rules together that are prepared for one surface. The tenants with the
+fewest come first. A decision about all tenants takes 0.1 s of CPU time with so many."""
+
+TENANT_RULES, TENANT_CONDITIONS = 1_000, 20_000
+"""How many rules and conditions of one tenant are loaded at most, for one surface. More would take
+longer than BUDGET anyway; only rules that are older than the quotas can be so many."""
+
 Generations = Mapping[UUID, int]
 """The generation of the rules of each tenant that has any."""
 
@@ -86,12 +94,20 @@ class NarrowingRules:
     _shared_groups: int = 1
     """How many groups there are for tenants with few conditions. It never shrinks: otherwise a
     tenant at the limit could have everybody's rules prepared again by each of its changes."""
+    _too_large: frozenset[UUID] = frozenset()
 
-    def renew(self, generations: Generations, load: LoadRules, deadline: float) -> "NarrowingRules":
+    def renew(
+        self,
+        generations: Generations,
+        load: LoadRules,
+        deadline: float,
+        too_large: frozenset[UUID] = frozenset(),
+    ) -> "NarrowingRules":
         """Load the rules of the tenants whose generation has changed, and prepare their groups.
 
-        Of the groups that are left at the `deadline`, by the monotonic clock, each tenant counts as
-        having denied until the next renewal.
+        Those of tenants that are `too_large` are not loaded: these tenants count as having denied,
+        as tenants over the budget do. Of the groups that are left at the `deadline`, by the
+        monotonic clock, each tenant counts as having denied until the next renewal.
         """
         tenants = self._load(generations, load)
         shared_groups = _count_groups(tenants.values(), self._shared_groups)
@@ -111,8 +127,21 @@ class NarrowingRules:
             else:
                 groups[key] = Group(members, _prepare(members))
         denying = RuleSet(unreadable=tuple(left), pending=bool(left))
-        rules = combine([*(group.rules for group in groups.values()), denying])
-        return NarrowingRules(rules, tenants, groups, shared_groups)
+        unloaded = tuple(map(unloaded_rules, sorted(too_large)))
+        _note_too_large(too_large - self._too_large)
+        rules = combine(
+            [
+                *(group.rules for group in groups.values()),
+                denying,
+                RuleSet(unreadable=unloaded, over_budget=unloaded),
+            ]
+        )
+        return NarrowingRules(rules, tenants, groups, shared_groups, too_large)
+
+    @property
+    def conditions(self) -> int:
+        """The conditions of all the rules that are loaded."""
+        return _conditions(self._tenants.values())
 
     def _load(self, generations: Generations, load: LoadRules) -> Mapping[UUID, TenantRules]:
         known = self._tenants
@@ -130,6 +159,17 @@ class NarrowingRules:
             else known[tenant_id]
             for tenant_id, generation in generations.items()
         }
+
+
+def unloaded_rules(tenant_id: UUID) -> Candidate:
+    """Stands for all rules of a tenant that are not loaded. It denies."""
+    return Candidate(tenant_id, tenant_id, None)
+
+
+def _note_too_large(tenants: Collection[UUID]) -> None:
+    OVER_BUDGET.inc(len(tenants))
+    for tenant_id in sorted(tenants):
+        log.warning("rules_over_budget", tenant_id=str(tenant_id), rules=None)
 
 
 def prepare_within_budget(candidates: Iterable[Candidate]) -> RuleSet:

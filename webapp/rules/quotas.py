@@ -58,14 +58,14 @@ def within_quotas(tenant_id: UUID | None) -> Iterator[None]:
 
 def read_usage(tenant_id: UUID) -> Usage:
     """Count a tenant's rules that are not deleted, and their conditions."""
-    counts = select(func.count(), func.coalesce(func.sum(_conditions()), 0)).where(
+    counts = select(func.count(), func.coalesce(func.sum(conditions_of_row()), 0)).where(
         RuleRow.tenant_id == tenant_id, RuleRow.deleted_at.is_(None)
     )
     rules, conditions = db.session.execute(counts).one()
     return Usage(rules, conditions)
 
 
-def _conditions() -> ColumnElement[int]:
+def conditions_of_row() -> ColumnElement[int]:
     """The number of entries of a rule's lists. A list that is none counts nothing."""
     arrays = (RuleRow.surfaces, RuleRow.reasons, RuleRow.networks)
     documents = (RuleRow.subjects["roles"], RuleRow.subjects["users"], RuleRow.windows)

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import structlog
 from flask import Flask, current_app
-from sqlalchemy import ARRAY, ColumnElement, Text, Uuid, cast, func, literal, select
+from sqlalchemy import ARRAY, ColumnElement, Text, Uuid, and_, cast, func, literal, select
 
 from webapp.caching import CacheGeneration, GenerationCache, SingleFlight, read_generations
 from webapp.db.scopes import PolicyScope
@@ -21,13 +21,26 @@ from webapp.identity.models import Tenant
 from webapp.rules.engine.evaluate import Candidate, RuleSet, prepare
 from webapp.rules.mapping import candidate_of
 from webapp.rules.models import RuleRow
-from webapp.rules.narrowing import Generations, NarrowingRules, prepare_within_budget
+from webapp.rules.narrowing import (
+    ALL_CONDITIONS,
+    TENANT_CONDITIONS,
+    TENANT_RULES,
+    Generations,
+    NarrowingRules,
+    prepare_within_budget,
+    unloaded_rules,
+)
+from webapp.rules.quotas import conditions_of_row
 from webapp.rules.rule import ALL_RULES_TAG, TENANT_TAGS, owner_tag, surfaces_covering
 
 _EXTENSION = "sightline.rule_sets"
 MAX_CACHED = 1000
 MAX_SURFACES = 100
 """How many surfaces have all tenants' rules prepared at most."""
+
+KEPT_CONDITIONS = 3 * ALL_CONDITIONS
+"""How many conditions all tenants' rules have together that are kept prepared for all surfaces.
+1,000 take 1.4 MB."""
 
 PATIENCE = 5.0
 """Seconds after which a request prepares no further tenants' rules, but leaves them out."""
@@ -36,6 +49,9 @@ INTERVAL, IDLE_SHARE = 0.25, 4
 """How many seconds the thread sleeps at least, and how many times as long as it has worked."""
 
 PAUSE_AFTER_ERROR = 5.0
+
+NAMED = 20
+"""How many of a tenant's rules are named that are too many to be loaded."""
 
 KEEP = 60.0
 """Seconds after which the thread no longer prepares rules for a surface that nobody accesses."""
@@ -62,13 +78,19 @@ PLATFORM = Owner()
 ALL_TENANTS = Owner(all_tenants=True)
 
 
+def _weight(everyone: NarrowingRules) -> int:
+    return max(everyone.conditions, KEPT_CONDITIONS // MAX_SURFACES)
+
+
 @dataclass(frozen=True)
 class _Prepared:
     """What the process keeps prepared."""
 
     owners: GenerationCache = field(default_factory=lambda: GenerationCache(MAX_CACHED))
     """By owner and surface: a `RuleSet`, with the generation of the owner's rules."""
-    everyone: GenerationCache = field(default_factory=lambda: GenerationCache(MAX_SURFACES))
+    everyone: GenerationCache = field(
+        default_factory=lambda: GenerationCache(KEPT_CONDITIONS, _weight)
+    )
     """By surface: `NarrowingRules`, with the generation of all rules, or `None` if some of them
     have yet to be prepared."""
     preparing: SingleFlight = field(default_factory=SingleFlight)
@@ -152,34 +174,93 @@ def _prepare(
 ) -> RuleSet:
     """Read and prepare rules, and keep them. `generation` was read before."""
     if not owner.all_tenants:
-        candidates = load_candidates(owner, surface)
-        rules = prepare_within_budget(candidates) if owner.tenant_id else prepare(candidates)
+        rules = _prepare_alone(owner, surface)
         prepared.owners.put((owner, surface), generation, rules)
         return rules
     _, before = prepared.everyone.entry(surface) or (None, NarrowingRules())
+    generations, too_large = _measure(surface)
     everyone: NarrowingRules = before.renew(
-        _tenant_generations(surface),
+        generations,
         lambda tenant_ids: load_candidates(ALL_TENANTS, surface, tenant_ids),
         deadline,
+        too_large,
     )
     prepared.everyone.put(surface, None if everyone.rules.pending else generation, everyone)
     return everyone.rules
 
 
-def _tenant_generations(surface: str) -> Generations:
-    """The generation of each tenant that has a rule which covers the surface and may narrow."""
-    tenants = (
-        select(RuleRow.tenant_id)
-        .where(*_IN_USE, _owned_by(ALL_TENANTS), _covers(surface))
-        .distinct()
+def _prepare_alone(owner: Owner, surface: str) -> RuleSet:
+    """Prepare the rules of the platform, or of one tenant within its budget."""
+    if owner.tenant_id is None:
+        return prepare(load_candidates(owner, surface))
+    _, too_large = _measure(surface, [owner.tenant_id])
+    if too_large:
+        named = tuple(describe_rules(owner.tenant_id, surface).named)
+        return RuleSet(unreadable=named, over_budget=named)
+    return prepare_within_budget(load_candidates(owner, surface))
+
+
+def load_of_tenants(surface: str, tenant_ids: Collection[UUID]) -> list[Candidate]:
+    """Load the rules of these tenants; those of one that has too many are one that denies."""
+    generations, too_large = _measure(surface, tenant_ids)
+    loaded = load_candidates(ALL_TENANTS, surface, generations.keys()) if generations else []
+    return [*loaded, *map(unloaded_rules, too_large)]
+
+
+def _measure(
+    surface: str, tenant_ids: Collection[UUID] | None = None
+) -> tuple[Generations, frozenset[UUID]]:
+    """The generation of each tenant that has a rule which covers the surface and may narrow.
+
+    Apart from these, the tenants whose rules are too large to be loaded: by themselves, or, where
+    all tenants are asked for, since those of smaller tenants fill the budget.
+    """
+    of_tenants = [] if tenant_ids is None else [_owned_by_any(tenant_ids)]
+    sizes = (
+        select(
+            RuleRow.tenant_id,
+            func.count().label("rules"),
+            func.sum(conditions_of_row()).label("conditions"),
+        )
+        .where(*_IN_USE, _owned_by(ALL_TENANTS), _covers(surface), *of_tenants)
+        .group_by(RuleRow.tenant_id)
         .subquery()
     )
-    tag = func.concat(TENANT_TAGS, cast(tenants.c.tenant_id, Text))
-    statement = select(tenants.c.tenant_id, func.coalesce(CacheGeneration.generation, 0)).outerjoin(
-        CacheGeneration, CacheGeneration.tag == tag
-    )
+    order = (sizes.c.conditions, sizes.c.tenant_id)
+    fits = [sizes.c.rules <= TENANT_RULES, sizes.c.conditions <= TENANT_CONDITIONS]
+    if tenant_ids is None:
+        fits.append(func.sum(sizes.c.conditions).over(order_by=order) <= ALL_CONDITIONS)
+    tag = func.concat(TENANT_TAGS, cast(sizes.c.tenant_id, Text))
+    statement = select(
+        sizes.c.tenant_id, func.coalesce(CacheGeneration.generation, 0), and_(*fits)
+    ).outerjoin(CacheGeneration, CacheGeneration.tag == tag)
     with db.scoped(PolicyScope()):
-        return {row[0]: row[1] for row in db.session.execute(statement)}
+        found = db.session.execute(statement).all()
+    generations = {tenant_id: generation for tenant_id, generation, fit in found if fit}
+    return generations, frozenset(tenant_id for tenant_id, _, fit in found if not fit)
+
+
+@dataclass(frozen=True)
+class RulesOfTenant:
+    """What is told of a tenant's rules on a surface that are too many to be loaded."""
+
+    tenant: str | None
+    """The tenant's slug."""
+    rules: int
+    named: tuple[Candidate, ...]
+    """The first of them, without what they say."""
+
+
+def describe_rules(tenant_id: UUID, surface: str) -> RulesOfTenant:
+    """Count a tenant's rules that cover a surface and may narrow, and name the first of them."""
+    conditions = (*_IN_USE, _owned_by(Owner(tenant_id)), _covers(surface))
+    first = select(RuleRow.id).where(*conditions).order_by(RuleRow.id).limit(NAMED)
+    counted = select(func.count(RuleRow.id)).where(*conditions)
+    with db.scoped(PolicyScope()):
+        slug = db.session.scalar(select(Tenant.slug).where(Tenant.id == tenant_id))
+        ids = db.session.scalars(first).all()
+        count = db.session.scalars(counted).one()
+    return RulesOfTenant(slug, count, tuple(Candidate(rule, tenant_id, None) for rule in ids))
 
 
 def load_candidates(
@@ -188,7 +269,7 @@ def load_candidates(
     """Load the owner's rules that cover a surface; of all tenants, only those of `tenant_ids`."""
     conditions = [_owned_by(owner), _covers(surface)]
     if tenant_ids is not None:
-        conditions.append(RuleRow.tenant_id == func.any(literal(list(tenant_ids), ARRAY(Uuid))))
+        conditions.append(_owned_by_any(tenant_ids))
     return load(*conditions)
 
 
@@ -204,6 +285,10 @@ def load(*conditions: ColumnElement[bool]) -> list[Candidate]:
 def _covers(surface: str) -> ColumnElement[bool]:
     covering: ColumnElement[bool] = RuleRow.surfaces.overlap(list(surfaces_covering(surface)))
     return covering
+
+
+def _owned_by_any(tenant_ids: Collection[UUID]) -> ColumnElement[bool]:
+    return RuleRow.tenant_id == func.any(literal(list(tenant_ids), ARRAY(Uuid)))
 
 
 def _owned_by(owner: Owner) -> ColumnElement[bool]:

@@ -367,15 +367,15 @@ def test_only_the_rules_of_tenants_in_the_history_are_read(
     add_rule(client, outsider.headers(), surfaces=[past.surface])
     past.add(tenant, "sue@example.org")
     past.add(tenant, "tom@example.org")
-    read: list[set[UUID] | None] = []
-    load = rule_sets.load_candidates
+    read: list[set[UUID]] = []
+    load = rule_sets.load_of_tenants
 
-    def noted(owner: Any, surface: str, tenant_ids: Any = None) -> Any:
+    def noted(surface: str, tenant_ids: Any) -> Any:
         if surface == past.surface:
-            read.append(tenant_ids and set(tenant_ids))
-        return load(owner, surface, tenant_ids)
+            read.append(set(tenant_ids))
+        return load(surface, tenant_ids)
 
-    monkeypatch.setattr(service, "load_candidates", noted)
+    monkeypatch.setattr(service, "load_of_tenants", noted)
     accepted(ask(client, everywhere, past.surface))
     carry_out(app)
     assert read == [{tenant.id}]

@@ -20,7 +20,7 @@ from webapp.rules.engine.explanation import explain
 from webapp.rules.engine.request import AuthorizationRequest
 from webapp.rules.narrowing import prepare_within_budget
 from webapp.rules.rule import Rule
-from webapp.rules.rule_sets import ALL_TENANTS, PLATFORM, Owner, load_candidates, read_rules
+from webapp.rules.rule_sets import ALL_TENANTS, PLATFORM, Owner, load_of_tenants, read_rules
 from webapp.rules.service import find_tenant, get_rule, slug_of
 from webapp.rules.simulation.history import PastAccess, read_history
 from webapp.rules.simulation.replay import (
@@ -166,7 +166,7 @@ class _RuleReader:
         self._asked.add((surface, tenant_id))
         expected = self._expected.pop(surface, None)
         if expected:
-            for candidate in load_candidates(ALL_TENANTS, surface, expected):
+            for candidate in load_of_tenants(surface, expected):
                 if candidate.tenant_id is not None:
                     key = (surface, candidate.tenant_id)
                     self._others.setdefault(key, []).append(candidate)
