@@ -38,10 +38,13 @@ SETTINGS = {
 
 
 @contextmanager
-def no_settings_of_the_caller() -> Iterator[None]:
-    """Hide the settings of the calling shell from the product, and lift its rate limits."""
+def no_settings_of_the_caller(*, limited: bool = False) -> Iterator[None]:
+    """Hide the settings of the calling shell from the product.
+
+    Its rate limits are lifted, unless it is to be `limited` as it is by default.
+    """
     kept = {name: value for name, value in os.environ.items() if name not in SETTINGS}
-    lifted = dict.fromkeys(RATE_LIMITS, "1000000")
+    lifted = {} if limited else dict.fromkeys(RATE_LIMITS, "1000000")
     with mock.patch.dict(os.environ, kept | lifted, clear=True):
         yield
 

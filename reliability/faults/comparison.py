@@ -11,8 +11,7 @@ from uuid import UUID, uuid4
 from flask import Flask
 from sqlalchemy import func, select
 
-from reliability.faults.faults import Harm
-from reliability.faults.history import History, SentRequest
+from reliability.faults.history import Harm, History, SentRequest
 from webapp.audit.models import AuditEventRow, QuarantineRow
 from webapp.db.scopes import GlobalScope, LedgerScope
 from webapp.extensions import db

@@ -5,15 +5,11 @@ from dataclasses import dataclass, field
 from random import Random
 from signal import SIGKILL, SIGSTOP
 from time import sleep
-from typing import Literal
 
 from reliability.faults import deliveries
 from reliability.faults.disk import Tracer
+from reliability.faults.history import Harm
 from reliability.faults.installation import Installation, Part, kill_child, send
-
-Harm = Literal["answers", "database", "journal"]
-"""What a fault may do to requests: leave them without an answer, have them refused because of the
-database, or have elevated ones refused because of the journal."""
 
 TAKING = 1.0
 """Seconds in which the worker takes as many tasks as it can."""

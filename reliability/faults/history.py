@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
-
-from reliability.faults.faults import Fault, Harm
+from typing import Literal, Protocol
 
 Effect = Literal["allowed", "denied"]
+Harm = Literal["answers", "database", "journal"]
+"""What may happen to requests: they have no answer, or are refused because of the database, or
+elevated ones are refused because of the journal."""
 
 NO_FAULT = "no fault yet"
 
@@ -43,9 +44,23 @@ class SentRequest:
         return bool(self.receipts)
 
 
+class Cause(Protocol):
+    """What is done to the installation, and what clients may legitimately see of it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def harms(self) -> frozenset[Harm]: ...
+
+    @property
+    def stops_web(self) -> bool:
+        """Whether it stops the web processes, which makes every wait of theirs long."""
+
+
 @dataclass(frozen=True)
 class FaultPeriod:
-    fault: Fault
+    fault: Cause
     began: float
     repaired: float
     """When everything was seen to work again."""

@@ -171,7 +171,7 @@ class Installation:
     beat: ProcessPart
     journal: Disk
     clock: WallClock | None
-    """`None` if libfaketime is not installed."""
+    """`None` if libfaketime is not installed, or not wanted."""
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -195,8 +195,11 @@ class Installation:
 
 
 @contextmanager
-def running_installation(home: Path) -> Iterator[Installation]:
-    """Run an installation on servers of its own, and leave nothing of it behind."""
+def running_installation(home: Path, *, as_deployed: bool = False) -> Iterator[Installation]:
+    """Run an installation on servers of its own, and leave nothing of it behind.
+
+    `as_deployed` it has its rate limits, and a clock that nobody can move: libfaketime takes time.
+    """
     stack = open_stack(home, durable=True)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -210,10 +213,10 @@ def running_installation(home: Path) -> Iterator[Installation]:
         "TMPDIR": str(home),  # killed processes clear nothing away
     }
     (home / "metrics").mkdir()
-    clock = find_wall_clock(home / "clock")
+    clock = None if as_deployed else find_wall_clock(home / "clock")
     with (
         ExitStack() as cleaning,
-        no_settings_of_the_caller(),
+        no_settings_of_the_caller(limited=as_deployed),
         running(stack),
         journal_disk(home / "journal") as journal,
     ):

@@ -31,6 +31,8 @@ TIMEOUT = 40.0
 """Seconds; longer than any process is stopped, and than any statement may take."""
 
 PAUSE = 0.08
+"""The most seconds between an answer and the client's next request."""
+
 RETRY = 0.1
 
 RuleVersions = frozenset[tuple[str, str, int]]
@@ -71,14 +73,15 @@ class RequestLog:
 class Load:
     """The tenants, people and clients of a run. The ids of all their requests begin with `run`."""
 
-    def __init__(self, app: Flask, url: str, run: str, seed: int) -> None:
+    def __init__(self, app: Flask, url: str, run: str, seed: int, *, pause: float = PAUSE) -> None:
         self.log = RequestLog()
         self.run = run
         self._url = url
+        self._pause = pause
         self._stopping = Event()
-        self._people = create_people(app)
+        self.people = create_people(app)
         self._expected: dict[str, RuleVersions] = {}
-        for slug in self._people.slugs:
+        for slug in self.people.slugs:
             self._create_rules(slug)
             self._expected[slug] = _rules_in_database(app, slug)
         mixes = [self._access] * ELEVATED + [self._list_own_tenant] * PLAIN
@@ -100,7 +103,7 @@ class Load:
         with requests.Session() as session:
             session.trust_env = False  # no proxy is between
             for count in itertools.count():
-                if self._stopping.wait(rng.uniform(0, PAUSE)):
+                if self._stopping.wait(rng.uniform(0, self._pause)):
                     break
                 sent = self._ask(session, choose(rng), f"{self.run}.{number}.{count}")
                 self.log.write(sent)
@@ -157,41 +160,41 @@ class Load:
         return make(rng)
 
     def _list_all_tenants(self, rng: Random) -> Call:
-        account = self._people.in_all_tenants(rng)
+        account = self.people.in_all_tenants(rng)
         query = {"limit": rng.choice(("10", "50"))}
         return Call("a list of all rules", account.headers, query=query, effect="allowed")
 
     def _list_foreign_tenant(self, rng: Random) -> Call:
         slug = rng.choice(sorted(self._expected))
-        headers = _headers_at(self._people, rng, slug)
+        headers = _headers_at(self.people, rng, slug)
         return Call(f"an access to {slug}", headers, query=ALL, effect="allowed", shows=slug)
 
     def _read_one(self, rng: Random) -> Call:
         slug = rng.choice(sorted(self._expected))
         rule_id, *_ = rng.choice(sorted(self._expected[slug]))
-        headers = _headers_at(self._people, rng, slug)
+        headers = _headers_at(self.people, rng, slug)
         return Call(f"a rule of {slug}", headers, path=f"{PATH}/{rule_id}", effect="allowed")
 
     def _access_without_permission(self, rng: Random) -> Call:
         return Call(
             "an access without permission",
-            self._people.without_permission(rng).headers,
+            self.people.without_permission(rng).headers,
             effect="denied",
         )
 
     def _create_rule(self, rng: Random) -> Call:
         """A rule of the platform, which may have as many as it likes."""
-        owner = self._people.in_all_tenants(rng, "owner")
+        owner = self.people.in_all_tenants(rng, "owner")
         body = _draft(f"{rng.getrandbits(64):016x}")
         return Call("a new rule", owner.headers, method="POST", body=body, effect="allowed")
 
     def _list_own_tenant(self, rng: Random) -> Call:
         slug = rng.choice(sorted(self._expected))
-        account = rng.choice((self._people.members, self._people.admins))[slug]
+        account = rng.choice((self.people.members, self.people.admins))[slug]
         return Call(f"the list of {slug}", account.headers(), query=ALL, shows=slug)
 
     def _create_rules(self, slug: str) -> None:
-        headers = self._people.admin_of(slug).headers
+        headers = self.people.admin_of(slug).headers
         for number in range(RULES):
             body = _draft(f"{slug} {number}")
             response = requests.post(self._url + PATH, headers=headers, json=body, timeout=TIMEOUT)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 from uuid import uuid4
 
 from reliability.faults.comparison import (
@@ -84,9 +85,9 @@ def run(
     installation.await_well()
     report("waiting for the journals to drain")
     began = time.monotonic()
-    completeness = _await_drained(installation, extent.drain, report)
+    completeness = await_drained(installation, extent.drain, report)
     drained_after = time.monotonic() - began
-    missing, waiting = _verify(installation)
+    missing, waiting = _count_missing(verify(installation))
     recorded = read_ledger(installation.app, name)
     settings: Settings = installation.app.extensions["settings"]
     comparison = compare(
@@ -152,10 +153,10 @@ def _shuffled(faults: tuple[Fault, ...], rng: Random) -> Iterator[Fault]:
         yield from rng.sample(faults, len(faults))
 
 
-def _await_drained(
+def await_drained(
     installation: Installation, within: float, report: Callable[[str], object]
 ) -> Completeness:
-    """The ledger's completeness, once no event waits any more or the time is up."""
+    """Return the ledger's completeness, once no event waits any more or the time is up."""
     deadline = time.monotonic() + within
     while True:
         with installation.app.app_context(), db.scoped(LedgerScope()):
@@ -167,11 +168,18 @@ def _await_drained(
         time.sleep(2)
 
 
-def _verify(installation: Installation) -> tuple[int, int]:
-    """Count what `flask audit verify` says is missing, and what still waits."""
-    command = [sys.executable, "-m", "flask", "--app", "wsgi", "audit", "verify", "--complete"]
+def verify(installation: Installation) -> Any:
+    """Return what `flask audit verify` says."""
+    found, exit_code = flask(installation, "audit", "verify", "--complete")
+    if exit_code == 0 and found["missing"]:
+        raise InstallationError("`flask audit verify` exits 0 with numbers missing")
+    return found
+
+
+def flask(installation: Installation, *arguments: str) -> tuple[Any, int]:
+    """Run a command on the installation; return the JSON that it prints, and its exit code."""
     done = subprocess.run(
-        [*command, "--json"],
+        [sys.executable, "-m", "flask", "--app", "wsgi", *arguments, "--json"],
         cwd=ROOT,
         env=os.environ | dict(installation.environment),
         capture_output=True,
@@ -180,14 +188,13 @@ def _verify(installation: Installation) -> tuple[int, int]:
         check=False,
     )
     try:
-        found = json.loads(done.stdout)
+        return json.loads(done.stdout), done.returncode
     except ValueError as error:
-        raise InstallationError(
-            f"`flask audit verify` says {done.stdout!r} {done.stderr!r}"
-        ) from error
+        said = f"{done.stdout!r} {done.stderr!r}"
+        raise InstallationError(f"`flask {' '.join(arguments)}` says {said}") from error
+
+
+def _count_missing(found: Any) -> tuple[int, int]:
+    """Count the numbers that are missing, and what still waits."""
     missing = sum(gap["last"] - gap["first"] + 1 for gap in found["missing"])
-    if done.returncode == 0 and missing:
-        raise InstallationError(
-            f"`flask audit verify` exits {done.returncode} with {missing} missing"
-        )
-    return missing, len(found["waiting"]) + len(found.get("unreadable", ()))
+    return missing, len(found["waiting"]) + len(found["unreadable"])

@@ -41,16 +41,20 @@ def make_event(**changes: Any) -> AuditEvent:
         http_status=200,
         rows=3,
         repeats=1,
-        request=EventRequest(
-            id=uuid4().hex,
-            ip="127.0.0.1",
-            method="GET",
-            path="/admin/accesses/things",
-            user_agent=None,
-        ),
+        request=make_request(uuid4().hex),
         origin=EventOrigin(uuid4(), 1),
     )
     return replace(event, **changes)
+
+
+def make_request(request_id: str) -> EventRequest:
+    return EventRequest(
+        id=request_id,
+        ip="127.0.0.1",
+        method="GET",
+        path="/admin/accesses/things",
+        user_agent=None,
+    )
 
 
 def excluding(tenants: frozenset[UUID], **changes: Any) -> AuditEvent:
