@@ -25,7 +25,7 @@ WRK = command -v wrk > /dev/null \
 PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check lint lint-scope format requirements stress faults bench clean
+.PHONY: help run demo test check lint lint-scope format requirements stress faults hostile bench clean
 
 help: ## Explain every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ stress: $(READY) ## One minute of mixed load on the real processes, and a count 
 faults: $(READY) ## Break every part under load, half an hour or so, and write what was lost into docs/reliability.md
 	@$(FAULT_TOOLS)
 	$(BIN)/python -m reliability.faults
+
+hostile: $(READY) ## Attack the real processes under load, ten minutes or so, and write what others noticed into docs/reliability.md
+	$(BIN)/python -m reliability.hostile
 
 bench: $(READY) ## Measure beside peers, in one table of ratios (needs wrk)
 	@$(WRK)
