@@ -220,6 +220,9 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "overwritten": lambda data: data[:4096] + b"\xff" * (len(data) - 4096),
     "cut off": lambda data: data[: len(data) // 2],
     "another's": lambda data: _other_database(),
+    "a schema that is no text": lambda data: data.replace(
+        b"tableeventsevents", b"tableev\xf3\xfftsev\xf3\xffts"
+    ).replace(b"CREATE TABLE events", b"CREXTE TABLE events"),
 }
 
 
@@ -252,6 +255,22 @@ def test_row_with_an_invalid_id_is_reported_as_damage(file: JournalFile) -> None
         connection.execute("update events set id = 'x'")
     with pytest.raises(sqlite3.DatabaseError):
         file.read_finalized(0, 10)
+
+
+@pytest.mark.parametrize(
+    "change", ["event = 'a text'", "event = null", "mac = x'00'", "finalized = 'a text'"]
+)
+def test_row_with_a_value_of_another_type_is_reported_as_damage(
+    tmp_path: Path, change: str
+) -> None:
+    path = tmp_path / f"{uuid4()}.journal"
+    with sqlite3.connect(path) as connection:
+        connection.execute("create table events (place, id, finalized, event, mac, excluded)")
+        connection.execute("insert into events values (?, ?, ?, ?, ?, ?)", row(1))
+        update = f"update events set {change}"  # noqa: S608 - a constant
+        assert connection.execute(update).rowcount == 1
+    with pytest.raises(sqlite3.DatabaseError):
+        read_all(path)
 
 
 def test_file_that_was_never_written_is_removed(tmp_path: Path) -> None:

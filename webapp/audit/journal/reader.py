@@ -49,6 +49,19 @@ class Row(NamedTuple):
         return event_key(self.id, self.event)
 
 
+class _Connection(sqlite3.Connection):
+    """Raises `sqlite3.Error` too where SQLite's message repeats bytes of the file that are no text.
+
+    Python raises `UnicodeDecodeError` then, which nobody takes for a damaged file.
+    """
+
+    def execute(self, *args: Any) -> sqlite3.Cursor:
+        try:
+            return super().execute(*args)
+        except UnicodeDecodeError as error:
+            raise sqlite3.DatabaseError("the journal is damaged") from error
+
+
 class JournalReader:
     """Reads a journal's file, which another process or thread may write meanwhile.
 
@@ -62,7 +75,11 @@ class JournalReader:
         self.path = path
         # `rw` creates no file: a removed file must not come back as an empty one.
         self._connection = sqlite3.connect(
-            f"{path.as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False
+            f"{path.as_uri()}?mode=rw",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            factory=_Connection,
         )
         try:
             self._set_up()
@@ -112,7 +129,7 @@ def read_all(path: Path) -> list[Row]:
     A file that is gone has no rows.
     """
     try:
-        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
+        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, factory=_Connection)
         try:
             if connection.execute("select 1 from sqlite_schema").fetchone() is None:
                 return []  # its process is just creating it
@@ -136,13 +153,19 @@ def _sweep(path: Path) -> None:
 
 def _rows(found: Iterable[Any]) -> list[Row]:
     rows = [Row._make(row) for row in found]
-    try:
-        sound = _IDS.fullmatch("".join([row.id for row in rows]))
-    except TypeError:
-        sound = None
-    if sound is None:
-        raise sqlite3.DatabaseError("a row of the journal is damaged")
-    return rows
+    if all(map(_has_its_types, rows)) and _IDS.fullmatch("".join([row.id for row in rows])):
+        return rows
+    raise sqlite3.DatabaseError("a row of the journal is damaged")
+
+
+def _has_its_types(row: Row) -> bool:
+    """Whether the values are of the table's types: of a damaged file they may be of any."""
+    return (
+        type(row.place) is type(row.finalized) is int
+        and type(row.id) is type(row.mac) is str
+        and type(row.event) is bytes
+        and (row.excluded is None or type(row.excluded) is str)
+    )
 
 
 _here: WeakSet[JournalReader] = WeakSet()
