@@ -73,6 +73,13 @@ def fetched(client: FlaskClient, headers: dict[str, str], path: str) -> dict[str
     return found
 
 
+@pytest.fixture(autouse=True)
+def _no_simulations_of_other_tests(app: Flask) -> None:
+    with app.app_context(), db.scoped(MaintenanceScope()):
+        db.session.execute(delete(SimulationRow))
+        db.session.commit()
+
+
 def rows(app: Flask, scope: Scope | None = None) -> Sequence[SimulationRow]:
     with app.app_context(), db.scoped(scope or MaintenanceScope()):
         return db.session.scalars(select(SimulationRow).order_by(SimulationRow.asked_at)).all()
