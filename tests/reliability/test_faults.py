@@ -9,7 +9,7 @@ from reliability.faults.faults import available_faults
 from reliability.faults.installation import running_installation
 from reliability.faults.run import Extent, run
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=150)
 
 LONGEST, PAUSE, DRAIN = 0.8, 0.2, 120.0
 

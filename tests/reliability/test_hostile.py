@@ -9,7 +9,7 @@ from reliability.faults.installation import running_installation
 from reliability.hostile.attacks import ATTACKS
 from reliability.hostile.run import Extent, run
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=240)
 
 SECONDS, QUIET = 1.0, 0.2
 
