@@ -100,10 +100,11 @@ def test_removed_journal_is_not_ready(journaling: Flask, client: FlaskClient) ->
 
 def test_nearly_full_journal_is_not_ready(journaling: Flask, client: FlaskClient) -> None:
     """The journal reports before it is full and accesses are refused."""
-    for _ in range(8):
-        finalize(journaling, 100_000)
+    for _ in range(16):
+        finalize(journaling, 50_000)
     assert state(client)["ok"]
-    finalize(journaling, 150_000)
+    for _ in range(3):
+        finalize(journaling, 50_000)
     found = state(client)
     assert not found["ok"]
     assert found["detail"].startswith("the journal of this process is 9")

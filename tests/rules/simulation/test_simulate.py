@@ -23,8 +23,16 @@ from webapp.audit.event import (
     Reason,
 )
 from webapp.extensions import db
+from webapp.rules import views
+from webapp.rules.simulation.replay import Budget
 
 NO_EXCLUSION = str(UUID(int=0))
+
+
+@pytest.fixture(autouse=True)
+def _time_for_any_history(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests may have recorded more than a request looks at."""
+    monkeypatch.setattr(views, "IN_REQUEST", Budget(events=10**6, seconds=600.0))
 
 
 def simulate(client: FlaskClient, headers: dict[str, str], **body: Any) -> dict[str, Any]:
