@@ -211,6 +211,8 @@ def _overwrite_cache(scene: Scene) -> None:
     with _sabotage(scene) as counts:
         for _ in scene.meanwhile():
             sleep(PAUSE)
+        while not counts.sabotage:  # what it has chosen found nothing to harm
+            sleep(PAUSE)
     scene.did += counts.sabotage
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from werkzeug.test import TestResponse
 from tests.applications import application_of
 from tests.factories import INCIDENT, Account, MadeTenant, add_account, add_tenant
 from webapp.extensions import db
+from webapp.http import rate_limits
 from webapp.http.errors import ProblemSchema, RateLimited
 from webapp.http.rate_limits import KNOWN, Limit
 from webapp.stack.servers import free_port
@@ -195,6 +197,19 @@ def test_refusal_takes_nothing_from_a_limit() -> None:
             limit.take("a")
         waits.append(int(caught.value.headers["Retry-After"]))
     assert max(waits) <= 1 / SLOW
+
+
+def test_full_bucket_gives_its_only_token_whatever_the_clock_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(rate_limits, "monotonic", lambda: clock.now)
+    limit = Limit("test", SLOW)
+    for number in range(2000):  # with some of them, subtracting what was added leaves a rest
+        clock.now += 0.37
+        assert limit.take(number) == 0
+        with pytest.raises(RateLimited):
+            limit.take(number)
 
 
 def test_limit_forgets_what_it_has_known_for_longest() -> None:

@@ -48,10 +48,11 @@ class Limit:
             return self.size
         now = monotonic()
         with self._lock:
-            full_at = max(now, self._full_at.get(key, now)) + self._seconds
-            tokens = self.size - (full_at - now) * self.rate
+            owed = max(0.0, self._full_at.get(key, now) - now)
+            # In this order, so that no rounding takes the only token of a full bucket.
+            tokens = self.size - 1 - owed * self.rate
             if tokens >= 0:
-                self._full_at[key] = full_at
+                self._full_at[key] = now + owed + self._seconds
                 if len(self._full_at) > KNOWN:
                     del self._full_at[next(iter(self._full_at))]
                 return tokens
