@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from time import monotonic
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 from uuid import UUID
 
 import structlog
@@ -207,7 +207,7 @@ class _HeldRecord:
         self._begun = begun
         self._events = events
         self._writing = writing
-        self._app = cast(Any, current_app)._get_current_object()
+        self._request_context = current_app.request_context
         self._environ = request.environ
         self._state = current_state()
         self._since = monotonic()
@@ -228,10 +228,10 @@ class _HeldRecord:
 
     def _refusal(self, error: JournalFailed) -> bytes:
         self._state.held = None
-        with self._app.request_context(self._environ):
+        with self._request_context(self._environ):
             resume_request(self._state)
             refusal = _unrecorded(self._begun, self._events, Response(), error)
-            return message_of(self._app.process_response(refusal), self._environ)
+            return message_of(current_app.process_response(refusal), self._environ)
 
 
 def _begin(access: Access) -> _Begun:

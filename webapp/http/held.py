@@ -4,7 +4,7 @@ A server that can hold an answer offers it to the application as the socket in t
 environment. Other servers offer nothing, and the request's thread waits.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 from wsgiref.types import WSGIEnvironment
 
@@ -57,5 +57,10 @@ def message_of(response: Response, environ: WSGIEnvironment) -> bytes:
     """A whole answer as bytes, after which the connection ends."""
     response.headers["Connection"] = "close"
     body, status, headers = response.get_wsgi_response(environ)
+    return last_message(status, headers, b"".join(body))
+
+
+def last_message(status: str, headers: Iterable[tuple[str, str]], body: bytes) -> bytes:
+    """An HTTP message; `status` is the code and its phrase."""
     lines = [f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in headers)]
-    return "\r\n".join([*lines, "", ""]).encode("latin-1") + b"".join(body)
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body

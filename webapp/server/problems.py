@@ -7,6 +7,7 @@ from uuid_utils.compat import uuid7
 from werkzeug.http import HTTP_STATUS_CODES
 
 from webapp.http.errors import PROBLEM_TYPE
+from webapp.http.held import last_message
 from webapp.observability.request_log import REQUEST_ID_HEADER
 
 
@@ -27,11 +28,10 @@ def problem(status: int) -> bytes:
     headers = {
         "Connection": "close",
         "Content-Type": PROBLEM_TYPE,
-        "Content-Length": len(body),
+        "Content-Length": str(len(body)),
         REQUEST_ID_HEADER: request_id,
     }
-    lines = [f"HTTP/1.1 {status} {title}", *(f"{name}: {value}" for name, value in headers.items())]
-    return "\r\n".join([*lines, "", ""]).encode() + body
+    return last_message(f"{status} {title}", headers.items(), body)
 
 
 class ErrorPageReplacement:
