@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import orjson
+import psycopg2.errors
+import redis
 from flask.cli import AppGroup
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import exc as sql
 
 from webapp.db.roles import UnsafeLoginRole
+from webapp.db.session import violated_constraint
 from webapp.http.errors import AppError
+from webapp.text import escaped, escaped_json, escaped_lines
 from webapp.version import VERSION
 
 if TYPE_CHECKING:
@@ -44,12 +48,51 @@ class Commands(AppGroup):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except AppError as error:
-            raise click.ClickException(str(error)) from error
-        except UnsafeLoginRole as error:
-            raise click.ClickException(f"Refused: {error}; see DATABASE_URL.") from error
-        except (sql.OperationalError, sql.TimeoutError) as error:
-            raise click.ClickException("The database does not answer; see DATABASE_URL.") from error
+        except (click.UsageError, click.exceptions.Exit, click.Abort):
+            raise
+        except click.ClickException as error:
+            raise click.ClickException(escaped_lines(error.message)) from error
+        except Exception as error:
+            raise click.ClickException(escaped_lines(describe(error))) from error
+
+
+def describe(error: Exception) -> str:
+    """What a command says of an error: never a statement, a parameter or a stack."""
+    match error:
+        case AppError():
+            return str(error)
+        case UnsafeLoginRole():
+            return f"Refused: {error}; see DATABASE_URL."
+        case sql.IntegrityError():
+            constraint = violated_constraint(error)
+            return "It contradicts what the database has" + (
+                f": the constraint {constraint} refuses it." if constraint else "."
+            )
+        case sql.ProgrammingError(orig=psycopg2.errors.InsufficientPrivilege()):
+            return "The login of DATABASE_URL may not do that."
+        case sql.ProgrammingError(
+            orig=psycopg2.errors.UndefinedTable()
+            | psycopg2.errors.UndefinedColumn()
+            | psycopg2.errors.UndefinedFunction()
+        ):
+            return "The database has another version's schema: run `flask db upgrade`."
+        case sql.OperationalError() | sql.TimeoutError():
+            return "The database does not answer; see DATABASE_URL."
+        case sql.DBAPIError() if error.connection_invalidated:
+            return "The database does not answer; see DATABASE_URL."
+        case sql.SQLAlchemyError():
+            cause = error.orig if isinstance(error, sql.DBAPIError) else error
+            return f"The database refuses it ({type(cause).__name__})."
+        case redis.RedisError():
+            return "Redis does not answer; see REDIS_URL."
+        case OSError(strerror=str() as problem):
+            return f"{error.filename}: {problem}." if error.filename else f"{problem}."
+    return f"It failed, by a fault of Sightline's own ({type(error).__name__})."
+
+
+def say(text: str, *, nl: bool = True, **style: Any) -> None:
+    """Print text whose lines are ours; what else is not printable in it is escaped."""
+    click.secho(escaped_lines(text), nl=nl, **style)
 
 
 class LazyCommand(click.Command):
@@ -80,7 +123,8 @@ class LazyCommand(click.Command):
 
 
 def print_json(value: object) -> None:
-    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z))
+    document = orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z)
+    click.echo(escaped_json(document.decode()))
 
 
 def print_rows(
@@ -115,10 +159,10 @@ def print_details(details: "DataclassInstance", *, as_json: bool) -> None:
         value, heading = getattr(details, field.name), field.name.replace("_", " ")
         match value:
             case (first, *_) if is_dataclass(first) and not isinstance(first, type):
-                click.echo(f"{heading}:")
+                say(f"{heading}:")
                 print_rows(type(first), value, as_json=False)
             case _:
-                click.echo(f"{heading}: {_cell(value) or '-'}")
+                say(f"{heading}: {_cell(value) or '-'}")
 
 
 def _least_width(cell: str) -> int:
@@ -136,6 +180,10 @@ def console(*, at_least: int = 0) -> Console:
 
 
 def _cell(value: object) -> str:
+    return escaped(_text(value))
+
+
+def _text(value: object) -> str:
     match value:
         case None:
             return ""

@@ -12,6 +12,7 @@ from flask.testing import FlaskClient
 
 from webapp.http.errors import PROBLEM_TYPE
 from webapp.http.openapi import Api
+from webapp.http.openapi.shapes import LINE_FORMAT
 from webapp.version import VERSION
 
 Description = dict[str, Any]
@@ -192,6 +193,44 @@ def test_patterns_are_readable_for_clients_of_any_language(description: Descript
     patterns = re.findall(r"'pattern': '(.*?)'", str(description))
     assert patterns
     assert [pattern for pattern in patterns if "(?" in pattern] == []
+
+
+CHECKED_OTHERWISE = {
+    "tz": "a name from a list",
+    "networks": "parsed",
+    "ip": "parsed",
+    "cursor": "under a MAC",
+    "Idempotency-Key": "parsed",
+}
+
+
+def _strings(
+    description: Description, name: str, shape: dict[str, Any]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every string in a shape, under the name of the field that has it."""
+    shape = _resolved(description, shape)
+    for part in shape.get("anyOf", shape.get("allOf", ())):
+        yield from _strings(description, name, part)
+    for field, inner in shape.get("properties", {}).items():
+        yield from _strings(description, field, inner)
+    if "items" in shape:
+        yield from _strings(description, name, shape["items"])
+    if "string" in (shape.get("type"), *(shape.get("type") or ())):
+        yield name, shape
+
+
+def test_every_text_that_a_client_sends_is_one_line_or_narrower(description: Description) -> None:
+    lines = 0
+    for _, _, operation in _operations(description):
+        bodies = operation.get("requestBody", {}).get("content", {}).values()
+        sent = [("body", body["schema"]) for body in bodies]
+        parameters = [_resolved(description, p) for p in operation.get("parameters", ())]
+        sent += [(p["name"], p["schema"]) for p in parameters if p["in"] == "query"]
+        for name, shape in (found for part in sent for found in _strings(description, *part)):
+            narrower = {"enum", "pattern", "format"} & shape.keys()
+            assert narrower or name in CHECKED_OTHERWISE, (operation["operationId"], name)
+            lines += shape.get("format") == LINE_FORMAT
+    assert lines >= 15
 
 
 def test_document_is_read_by_anybody_and_says_that_it_is_json(client: FlaskClient) -> None:

@@ -20,11 +20,14 @@ from webapp.scope.headers import (
     parse_reason,
     parse_scope,
 )
+from webapp.text import is_line
 
 header_text = st.text(st.characters(max_codepoint=0xFF))
 slugs = st.from_regex(r"[a-z0-9][a-z0-9-]{0,62}", fullmatch=True)
-ascii_text = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1)
-unicode_text = st.text(st.characters(min_codepoint=0x20).filter(str.isprintable), min_size=1)
+ascii_text = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1).filter(
+    is_line
+)
+unicode_text = st.text(st.characters(min_codepoint=0x20).filter(is_line), min_size=1)
 
 
 def written(code: str, **parameters: BareItemType) -> str:
@@ -144,7 +147,7 @@ def test_any_reason_header_is_parsed_or_raises_header_error(header: str) -> None
     except HeaderError:
         return
     assert reason.code in REASON_CODES
-    assert all(text is None or text.isprintable() for text in (reason.ticket, reason.note))
+    assert all(text is None or is_line(text) for text in (reason.ticket, reason.note))
 
 
 @given(st.text())

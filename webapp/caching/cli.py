@@ -18,7 +18,7 @@ from webapp.caching.invalidation import invalidate
 from webapp.caching.keys import function_of
 from webapp.caching.state import current_caching
 from webapp.caching.store import Unavailable
-from webapp.commands import Commands, as_json, print_json, print_rows
+from webapp.commands import Commands, as_json, print_json, print_rows, say
 from webapp.db.scopes import IdentityScope
 from webapp.extensions import db
 
@@ -88,7 +88,7 @@ def clear(*, function: str | None, as_json: bool) -> None:
     if as_json:
         print_json({"removed": removed})
     else:
-        click.echo(f"{removed:,} keys removed")
+        say(f"{removed:,} keys removed")
 
 
 @group.command("warm")
@@ -114,7 +114,7 @@ def warm(*, as_json: bool) -> None:
         print_json({"calls": len(calls), "outcomes": outcomes})
     else:
         counts = ", ".join(f"{outcome} {count}" for outcome, count in outcomes.items())
-        click.echo(f"{len(calls):,} calls: {counts or 'nothing to warm'}")
+        say(f"{len(calls):,} calls: {counts or 'nothing to warm'}")
 
 
 def _refuse_unknown(function: str) -> None:

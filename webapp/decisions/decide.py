@@ -169,8 +169,10 @@ def _grant_finder(
 
 def decision_of(verdict: Verdict, request: AuthorizationRequest, version: int) -> Decision:
     """The decision that a verdict makes. `version` is the version of the rules that decided."""
+    explanation = explain(verdict, request)
     outcome = RulesOutcome(
-        explanation=explain(verdict, request),
+        explanation=explanation.sentence,
+        named=explanation.named,
         rules=tuple(candidate.id for candidate in verdict.decided_by),
         policy_version=version,
         excluded=verdict.excluded,

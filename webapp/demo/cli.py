@@ -5,7 +5,7 @@ from dataclasses import replace
 import click
 from uuid_utils.compat import uuid7
 
-from webapp.commands import Commands, as_json, print_json
+from webapp.commands import Commands, as_json, print_json, say
 from webapp.db.scopes import DirectoryScope, GlobalScope, TenantScope
 from webapp.demo import accounts, client
 from webapp.demo.credentials import FILE, Credentials, read_credentials, write_credentials
@@ -40,9 +40,9 @@ def seed_command(*, port: int) -> None:
         empty = accounts.may_seed()
     if empty:
         _fill()
-        click.echo("Seeded three tenants with their rules, and the platform's.")
+        say("Seeded three tenants with their rules, and the platform's.")
     else:
-        click.echo("There are tenants already: nothing to seed.")
+        say("There are tenants already: nothing to seed.")
     with db.scoped(DirectoryScope()):
         seeded = accounts.is_seeded()
     if seeded:
@@ -64,9 +64,9 @@ def access_command(*, as_json: bool) -> None:
     if as_json:
         print_json({"status": answer.status, "receipt": answer.receipt, "event": event})
     else:
-        click.echo(f"status   {answer.status}")
-        click.echo(f"receipt  {answer.receipt}")
-        click.echo("event    " + ("not committed" if event is None else ""))
+        say(f"status   {answer.status}")
+        say(f"receipt  {answer.receipt}")
+        say("event    " + ("not committed" if event is None else ""))
         if event is not None:
             print_json(event)
     if answer.status != 200 or event is None:
@@ -103,7 +103,7 @@ def _keep_credentials(base_url: str) -> None:
             minted = accounts.mint_tokens()
             db.session.commit()
         path = write_credentials(home, Credentials(base_url, minted))
-    click.echo(f"The accounts' tokens are in {path}")
+    say(f"The accounts' tokens are in {path}")
 
 
 def _are_good(kept: Credentials) -> bool:

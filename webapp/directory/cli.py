@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import click
 
-from webapp.commands import Commands, as_json, print_details, print_json, print_rows
+from webapp.commands import Commands, as_json, print_details, print_json, print_rows, say
 from webapp.db.scopes import DirectoryScope, GlobalScope
 from webapp.directory import listing, service
 from webapp.directory.listing import NamingRule, TenantEntry, TokenEntry, UserEntry
@@ -198,7 +198,7 @@ def rename_user(*, email: str, new_email: str, as_json: bool) -> None:
         naming = listing.list_naming_rules(email)
     _done(f"The user {email} is now {address}.", as_json, id=user_id, email=address, rules=naming)
     if naming and not as_json:
-        click.echo(f"These rules name {email}, and do not apply to {address}:")
+        say(f"These rules name {email}, and do not apply to {address}:")
         print_rows(NamingRule, naming, as_json=False)
 
 
@@ -305,7 +305,7 @@ def create_token(
         return
     click.echo(made.secret)
     until = NEVER if expires_at is None else expires_at.isoformat(timespec="minutes")
-    click.echo(f"Token {made.id}, expires {until}. It is not shown again.", err=True)
+    say(f"Token {made.id}, expires {until}. It is not shown again.", err=True)
 
 
 @tokens.command("list")
@@ -332,4 +332,4 @@ def _done(said: str, as_json: bool, **values: object) -> None:
     if as_json:
         print_json(values)
     else:
-        click.echo(said)
+        say(said)

@@ -32,6 +32,7 @@ from webapp.identity.models import (
 )
 from webapp.identity.principal import MAX_EMAIL, PlatformRole, TenantRole
 from webapp.rules.rule import ALL_RULES_TAG, owner_tag
+from webapp.text import LINE, is_line
 
 MAX_NAME = 200
 
@@ -242,14 +243,14 @@ def _slug(slug: str) -> str:
 
 def _email(email: str) -> str:
     email = email.lower()
-    if not (_EMAIL.fullmatch(email) and email.isprintable() and len(email) <= MAX_EMAIL):
+    if not (_EMAIL.fullmatch(email) and is_line(email) and len(email) <= MAX_EMAIL):
         raise _invalid("email", "must be an e-mail address")
     return email
 
 
 def _name(name: str) -> str:
-    if not (name.isprintable() and 0 < len(name) <= MAX_NAME):
-        raise _invalid("name", f"must be 1 to {MAX_NAME} printable characters")
+    if not (is_line(name) and 0 < len(name) <= MAX_NAME):
+        raise _invalid("name", f"must be {LINE}, of 1 to {MAX_NAME} characters")
     return name
 
 

@@ -22,6 +22,9 @@ ELEVATION: dict[str, Any] = {
     "decision": "allowed",
     "elevated": True,
     "explanation": "The platform's rule “Staff access” allows it.",
+    "named": [
+        {"id": "3b1cd4c5-3a43-4e8e-b4a8-6a1d9bd0a0c5", "owner": None, "name": "Staff access"}
+    ],
     "rules": ["3b1cd4c5-3a43-4e8e-b4a8-6a1d9bd0a0c5"],
     "excluded": {"count": 0, "tenants": []},
     "grants": [],
@@ -50,6 +53,7 @@ ELEVATION_FIELDS: Fields = {
     "decision": "The decision.",
     "elevated": "Whether the access is beyond the person's own tenant.",
     "explanation": "Why, in a sentence to show to the person.",
+    "named": "The rules that the explanation names.",
     "rules": "The rules that decided.",
     "excluded": "The tenants that an access to all tenants must leave out.",
     "grants": "The grants that the decision rests on: approvals, or a break-glass incident.",

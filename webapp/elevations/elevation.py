@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from webapp.audit.event import Ruling
+from webapp.scope.decision import NamedRule
 from webapp.scope.headers import Reason
 
 
@@ -50,6 +51,8 @@ class Elevation:
     elevated: bool
     """False in the person's own tenant, where there is nothing to decide or to record."""
     explanation: str
+    named: tuple[NamedRule, ...]
+    """The rules that the explanation names."""
     rules: tuple[UUID, ...]
     """The rules that decided."""
     excluded: Excluded

@@ -16,9 +16,10 @@ from webapp.elevations.elevation import (
     ExcludedTenant,
     Person,
 )
+from webapp.http.errors import NamedRuleSchema
 from webapp.http.schema import FullMatch, Schema, Text, TupleOf
 from webapp.identity.principal import MAX_EMAIL
-from webapp.scope.schemas import SLUG, SURFACE, GivenReasonSchema, is_printable
+from webapp.scope.schemas import SLUG, SURFACE, GivenReasonSchema
 
 KEY_HEADER = "Idempotency-Key"
 MAX_KEY = 128
@@ -78,7 +79,7 @@ class PersonSchema(Schema):
     model = Person
     descriptions = documentation.PERSON_FIELDS
 
-    email = Text(required=True, validate=[validate.Length(3, MAX_EMAIL), EMAIL, is_printable])
+    email = Text(required=True, validate=[validate.Length(3, MAX_EMAIL), EMAIL])
     mfa = fields.Boolean(load_default=False)
 
 
@@ -119,6 +120,7 @@ class ElevationSchema(Schema):
     decision = fields.String(required=True, validate=validate.OneOf(get_args(Ruling)))
     elevated = fields.Boolean(required=True)
     explanation = fields.String(required=True)
+    named = TupleOf(fields.Nested(NamedRuleSchema), required=True)
     rules = TupleOf(fields.UUID(), required=True)
     excluded = fields.Nested(ExcludedSchema, required=True)
     grants = TupleOf(fields.UUID(), required=True)

@@ -55,6 +55,7 @@ _OWN_TENANT = Elevation(
     decision="allowed",
     elevated=False,
     explanation="It is the person's own tenant.",
+    named=(),
     rules=(),
     excluded=Excluded(0, ()),
     grants=(),
@@ -178,7 +179,7 @@ def _decide(
 
 
 def _denied(explanation: str, outcome: RulesOutcome) -> Denied:
-    return Denied(explanation, replace(outcome, explanation=explanation))
+    return Denied(explanation, replace(outcome, explanation=explanation, named=()))
 
 
 def _record(
@@ -193,6 +194,7 @@ def _record(
         decision=ruling,
         elevated=True,
         explanation=outcome.explanation,
+        named=outcome.named,
         rules=outcome.rules,
         excluded=_excluded(outcome.excluded),
         grants=outcome.grants,

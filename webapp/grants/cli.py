@@ -9,7 +9,7 @@ from uuid import UUID
 import click
 
 from webapp.audit.operation import origin
-from webapp.commands import Commands, as_json, print_json, print_rows
+from webapp.commands import Commands, as_json, print_json, print_rows, say
 from webapp.db.scopes import MaintenanceScope
 from webapp.extensions import db
 from webapp.grants import expiry, service
@@ -66,7 +66,7 @@ def revoke(*, grant_id: UUID, as_json: bool) -> None:
     if as_json:
         print_json(GrantSchema().dump(grant))
     else:
-        click.echo(f"The grant {grant_id} of {grant.email} is revoked.")
+        say(f"The grant {grant_id} of {grant.email} is revoked.")
 
 
 @group.command("expire")
@@ -81,7 +81,7 @@ def expire(*, as_json: bool) -> None:
     if as_json:
         print_json({"expired": expired})
     else:
-        click.echo(f"{expired} {'grant has' if expired == 1 else 'grants have'} expired.")
+        say(f"{expired} {'grant has' if expired == 1 else 'grants have'} expired.")
 
 
 def _grants(query: GrantQuery) -> Iterator[Grant]:

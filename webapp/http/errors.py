@@ -17,6 +17,7 @@ from sqlalchemy import exc as sql
 from werkzeug.exceptions import HTTPException, InternalServerError, default_exceptions
 
 from webapp.http.state import current_state
+from webapp.text import escaped
 
 PROBLEM_TYPE = "application/problem+json"
 PAGE_TYPE = "text/html; charset=utf-8"
@@ -71,6 +72,12 @@ class AppError(Exception):
         self.extra = dict(extra or {})
 
 
+def _ruled(
+    rules: Sequence[object], named: Sequence[Mapping[str, object]]
+) -> dict[str, Sequence[object]]:
+    return {"rules": [str(rule) for rule in rules]} | ({"named": named} if named else {})
+
+
 class Unauthenticated(AppError):
     status = 401
     code = "unauthenticated"
@@ -91,9 +98,15 @@ class ElevationDenied(AppError):
     code = "elevation_denied"
     title = "Elevation denied by the rules"
 
-    def __init__(self, detail: str | None = None, *, rules: Sequence[object] = ()) -> None:
-        """`rules` are the ids of the rules that denied it."""
-        super().__init__(detail, extra={"rules": [str(rule) for rule in rules]})
+    def __init__(
+        self,
+        detail: str | None = None,
+        *,
+        rules: Sequence[object] = (),
+        named: Sequence[Mapping[str, object]] = (),
+    ) -> None:
+        """`rules` are the ids of the rules that denied it, `named` those that `detail` names."""
+        super().__init__(detail, extra=_ruled(rules, named))
 
 
 class ApprovalRequired(AppError):
@@ -102,11 +115,16 @@ class ApprovalRequired(AppError):
     title = "Approval required"
 
     def __init__(
-        self, detail: str | None = None, *, rules: Sequence[object] = (), ask: str | None = None
+        self,
+        detail: str | None = None,
+        *,
+        rules: Sequence[object] = (),
+        named: Sequence[Mapping[str, object]] = (),
+        ask: str | None = None,
     ) -> None:
         """`ask` is the path for requests; `rules` are the ids of rules that want an approval."""
         where = {} if ask is None else {"ask": ask}
-        super().__init__(detail, extra={"rules": [str(rule) for rule in rules], **where})
+        super().__init__(detail, extra=_ruled(rules, named) | where)
 
 
 class Forbidden(AppError):
@@ -179,6 +197,25 @@ class DatabaseUnavailable(Unavailable):
     title = "The database does not answer"
 
 
+class NamedRuleSchema(ma.Schema):
+    """A rule that an explanation names."""
+
+    id = ma.fields.UUID(required=True)
+    owner = ma.fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "The slug of its tenant; null for the platform."},
+    )
+    name = ma.fields.String(
+        required=True,
+        allow_none=True,
+        metadata={
+            "description": "As it is stored, so escape it where you show it. `…` where your scope"
+            " may not see it; null where the rule cannot be read."
+        },
+    )
+
+
 class ProblemSchema(ma.Schema):
     """The body of every error, for the API's description."""
 
@@ -196,6 +233,10 @@ class ProblemSchema(ma.Schema):
     )
     rules = ma.fields.List(
         ma.fields.String(), metadata={"description": "The ids of the rules that decided."}
+    )
+    named = ma.fields.List(
+        ma.fields.Nested(NamedRuleSchema),
+        metadata={"description": "The rules that `detail` names."},
     )
     ask = ma.fields.String(metadata={"description": "Where to ask for an approval."})
 
@@ -219,10 +260,10 @@ def problem(error: AppError) -> Response:
         "request_id": current_state().request_id,
     }
     if error.detail is not None:
-        body["detail"] = _encodable(error.detail)
+        body["detail"] = escaped(error.detail)
     if error.errors is not None:
         body["errors"] = {
-            _encodable(field): [_encodable(message) for message in messages]
+            escaped(field): [escaped(message) for message in messages]
             for field, messages in islice(error.errors.items(), MAX_FIELDS)
         }
     response = _page(body) if _wants_page() else _json(body | error.extra)
@@ -322,8 +363,3 @@ def _leaves(nested: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
             yield from _leaves(inner, path)
     else:
         yield path, str(nested)
-
-
-def _encodable(text: str) -> str:
-    """Replace lone surrogates, which names of unknown fields may hold: clients choose them."""
-    return text.encode("utf-8", "replace").decode()

@@ -6,6 +6,8 @@ from typing import Any, ClassVar
 
 import marshmallow as ma
 
+from webapp.text import LINE, is_line
+
 Fields = Mapping[str, str]
 """Descriptions of a schema's fields, by their names in Python."""
 
@@ -64,16 +66,12 @@ def _check_length(field: ma.fields.Field[Any], value: Sized) -> None:
 
 
 class Text(ma.fields.String):
-    """A string that PostgreSQL can hold: no NUL, no lone surrogate."""
+    """A text that a person gives: one line of printable characters."""
 
     def _deserialize(self, *args: Any, **kwargs: Any) -> Any:
         value = super()._deserialize(*args, **kwargs)
-        if "\x00" in value:
-            raise ma.ValidationError("Must not contain NUL.")
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise ma.ValidationError("Must be valid Unicode.") from error
+        if not is_line(value):
+            raise ma.ValidationError(f"Must be {LINE}.")
         return value
 
 

@@ -24,7 +24,7 @@ from webapp.audit.operation import OPERATOR, SIGHTLINE
 from webapp.audit.relay import drain
 from webapp.audit.relay.outbox import sets_named_by
 from webapp.audit.relay.relay import delivery_of
-from webapp.commands import Commands, print_json, print_rows
+from webapp.commands import Commands, print_json, print_rows, say
 from webapp.db.scopes import GlobalScope, IdentityScope, LedgerScope
 from webapp.extensions import db
 from webapp.http.errors import NotFound
@@ -36,6 +36,7 @@ from webapp.ledger.search import AuditQuery, LedgerEntry, SortKey
 from webapp.scope.decision import Surface
 from webapp.scope.headers import REASON_CODES
 from webapp.settings import current_settings
+from webapp.text import escaped, escaped_json
 
 POLL = 0.5
 FILTERS = tuple(
@@ -247,13 +248,13 @@ def _follow(
 def _print_json(entries: Iterable[LedgerEntry]) -> None:
     schema = AuditSchema()
     for entry in entries:
-        click.echo(orjson.dumps(schema.dump(entry)))
+        click.echo(escaped_json(orjson.dumps(schema.dump(entry)).decode()))
 
 
 def _print_lines(entries: Iterable[LedgerEntry]) -> None:
     for entry in entries:
         shown = astuple(_line(entry))
-        click.echo("  ".join("-" if value is None else str(value) for value in shown))
+        click.echo("  ".join("-" if value is None else escaped(str(value)) for value in shown))
 
 
 def _line(entry: LedgerEntry) -> Line:
@@ -318,13 +319,13 @@ class Drained:
 
 
 def _print_drained(done: Drained) -> None:
-    click.echo(f"{done.committed} events committed, {done.refused} refused.")
+    say(f"{done.committed} events committed, {done.refused} refused.")
     if done.refused:
-        click.echo("Refused events stay in their files, and are in quarantine too.")
+        say("Refused events stay in their files, and are in quarantine too.")
     if done.running:
-        click.echo(f"{done.running} more are in files of running processes, which send them.")
+        say(f"{done.running} more are in files of running processes, which send them.")
     for name in done.unreadable:
-        click.echo(f"cannot be read: {name}")
+        say(f"cannot be read: {name}")
 
 
 def _commit(file: JournalFile, rows: Sequence[Row]) -> set[str]:
@@ -361,18 +362,16 @@ def verify_command(*, complete: bool, as_json: bool) -> None:
 
 def _print_completeness(found: completeness.Completeness) -> None:
     for missing in found.missing:
-        click.echo(_missing_line(missing))
+        say(_missing_line(missing))
     for doubled in found.doubled:
-        click.echo(_doubled_line(doubled))
+        say(_doubled_line(doubled))
     for contradiction in found.contradictions:
-        click.echo(
-            f"contradicted: event {contradiction.event}, received {contradiction.received_at}"
-        )
+        say(f"contradicted: event {contradiction.event}, received {contradiction.received_at}")
     for name in found.unreadable:
-        click.echo(f"cannot be read: {name}")
+        say(f"cannot be read: {name}")
     if found.waiting:
         print_rows(completeness.Waiting, found.waiting, as_json=False)
-    click.echo(
+    say(
         f"{found.events} events of {found.journals} journals:"
         f" {sum(gap.last - gap.first + 1 for gap in found.missing)} missing,"
         f" {len(found.waiting)} waiting in files on this host."

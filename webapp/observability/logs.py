@@ -20,6 +20,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from webapp.http.state import current_state
 from webapp.observability.redaction import redact
 from webapp.settings import Environment
+from webapp.text import escaped_json, escaped_lines
 
 LIBRARIES = ("celery", "gunicorn.error", "gunicorn.access", "sqlalchemy")
 
@@ -109,7 +110,7 @@ def _redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 def render_json(_: WrappedLogger, __: str, event: EventDict) -> str:
     try:
-        return orjson.dumps(event, option=orjson.OPT_UTC_Z).decode()
+        return escaped_json(orjson.dumps(event, option=orjson.OPT_UTC_Z).decode())
     except TypeError:  # a lone surrogate, or an integer of more than 64 bits
         return json.dumps(event, default=str)
 
@@ -121,5 +122,6 @@ _console = structlog.dev.ConsoleRenderer(
 
 
 def render_pretty(logger: WrappedLogger, name: str, event: EventDict) -> str:
-    rendered = _console(logger, name, event)
+    shown = {key: escaped_lines(v) if isinstance(v, str) else v for key, v in event.items()}
+    rendered = _console(logger, name, shown)
     return rendered if isinstance(rendered, str) else rendered.decode()

@@ -11,7 +11,7 @@ import click
 import orjson
 
 from webapp.audit.operation import record_command
-from webapp.commands import Commands, as_json, print_json, print_rows
+from webapp.commands import Commands, as_json, print_json, print_rows, say
 from webapp.db.scopes import GlobalScope
 from webapp.extensions import db
 from webapp.http.pagination import MAX_LIMIT
@@ -30,6 +30,7 @@ from webapp.rules.schemas import RuleSchema
 from webapp.rules.simulation.replay import Affected, Changed, Replay, Shift
 from webapp.rules.simulation.schemas import MAX_DAYS, ReplaySchema
 from webapp.rules.simulation.service import BEYOND_REQUEST, propose, simulate_history
+from webapp.text import escaped_json
 
 T = TypeVar("T")
 
@@ -190,25 +191,24 @@ def _print_plan(plan: Plan, *, dry_run: bool) -> None:
     for step in plan.steps:
         _print_step(step)
     counts = (len(plan.creations), len(plan.amendments), len(plan.deletions), plan.unchanged)
-    click.echo("{} created, {} changed, {} deleted, {} unchanged.".format(*counts))
+    say("{} created, {} changed, {} deleted, {} unchanged.".format(*counts))
     if dry_run:
-        click.echo("This was a dry run: nothing was changed.")
+        say("This was a dry run: nothing was changed.")
 
 
 def _print_step(step: Step) -> None:
     sign, colour = _SIGNS[step.kind]
-    click.secho(f"{sign} {step.tenant or 'the platform'}: {_quoted(step.name)}", fg=colour)
+    say(f"{sign} {step.tenant or 'the platform'}: {_quoted(step.name)}", fg=colour)
     for difference in step.differences:
-        click.echo(f"    {difference.field}: ", nl=False)
-        click.secho(_quoted(difference.before), fg="red", nl=False)
-        click.echo(" → ", nl=False)
-        click.secho(_quoted(difference.after), fg="green")
+        say(f"    {difference.field}: ", nl=False)
+        say(_quoted(difference.before), fg="red", nl=False)
+        say(" → ", nl=False)
+        say(_quoted(difference.after), fg="green")
 
 
 def _quoted(value: Any) -> str:
     """A value as JSON on one line, without characters that a terminal would obey."""
-    text = orjson.dumps(value).decode()
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return escaped_json(orjson.dumps(value).decode())
 
 
 @group.command("check")
@@ -265,9 +265,9 @@ def simulate_command(*, file: Path, days: int, replaces: UUID | None, as_json: b
 
 def _print_replay(found: Replay) -> None:
     newest = "the newest " if found.truncated else ""
-    click.echo(f"{found.changed} of {newest}{found.examined} accesses would have changed.")
+    say(f"{found.changed} of {newest}{found.examined} accesses would have changed.")
     if found.truncated:
-        click.echo(f"Accesses before {found.covered_from.isoformat()} were not tried.")
+        say(f"Accesses before {found.covered_from.isoformat()} were not tried.")
     for kind, rows in ((Shift, found.shifts), (Affected, found.actors), (Changed, found.accesses)):
         if rows:
             print_rows(kind, rows, as_json=False)

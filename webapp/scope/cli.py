@@ -2,10 +2,9 @@
 
 import sys
 
-import click
 from flask import current_app
 
-from webapp.commands import Commands, as_json, print_json
+from webapp.commands import Commands, as_json, print_json, say
 from webapp.scope.lint import Report, lint
 
 group = Commands(
@@ -21,7 +20,7 @@ def lint_command(*, as_json: bool) -> None:
     if as_json:
         print_json(report)
     else:
-        click.echo(_text(report))
+        say(_text(report))
     sys.exit(1 if report.findings else 0)
 
 

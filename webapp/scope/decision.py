@@ -57,15 +57,29 @@ Target = TenantTarget | GlobalTarget
 
 
 @dataclass(frozen=True)
+class NamedRule:
+    """A rule that an explanation names."""
+
+    id: UUID
+    owner: str | None
+    """A tenant's slug; `None` for the platform."""
+    name: str | None
+    """`None` for a rule that cannot be read."""
+
+
+@dataclass(frozen=True)
 class RulesOutcome:
     """What the rules say about an elevation."""
 
     explanation: str
+    """A sentence, made from the parts in `named`."""
     rules: tuple[UUID, ...] = ()
     """The ids of the rules that decided; none when nothing allowed it."""
     policy_version: int | None = None
     excluded: Exclusion = NO_EXCLUSION
     grants: tuple[UUID, ...] = ()
+    named: tuple[NamedRule, ...] = ()
+    """The rules that the explanation names."""
     minutes: int | None = None
     """The longest time that the rules allow, where they set one."""
     needs_break_glass: bool = False

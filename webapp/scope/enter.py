@@ -1,6 +1,7 @@
 """The only way into a scope: decide, record, enter."""
 
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from typing import cast
 from uuid import UUID, uuid4
 
@@ -116,11 +117,17 @@ def begin_access(
 def raise_unless_allowed(decision: Decision) -> None:
     match decision:
         case NeedsApproval(outcome):
-            raise ApprovalRequired(outcome.explanation, rules=outcome.rules, ask=ASK)
+            raise ApprovalRequired(
+                outcome.explanation, rules=outcome.rules, named=_named(outcome), ask=ASK
+            )
         case Denied(detail, None):
             raise Forbidden(detail)
-        case Denied(detail, RulesOutcome(rules=rules)):
-            raise ElevationDenied(detail, rules=rules)
+        case Denied(detail, RulesOutcome() as outcome):
+            raise ElevationDenied(detail, rules=outcome.rules, named=_named(outcome))
+
+
+def _named(outcome: RulesOutcome) -> list[dict[str, object]]:
+    return [asdict(rule) for rule in outcome.named]
 
 
 def _is_elevation(decision: Decision) -> bool:

@@ -7,6 +7,8 @@ from typing import Any, Literal, get_args
 import http_sf
 from http_sf.types import DisplayString, Token
 
+from webapp.text import LINE, is_line
+
 ReasonCode = Literal["incident", "support_case", "fraud", "legal", "maintenance", "break_glass"]
 REASON_CODES: tuple[ReasonCode, ...] = get_args(ReasonCode)
 
@@ -90,6 +92,6 @@ def _text(parameters: dict[str, object], name: str, longest: int) -> str | None:
     text = str(value)
     if not isinstance(value, (str, DisplayString)) or not 0 < len(text) <= longest:
         raise HeaderError(f"{name} must be a string of 1 to {longest} characters")
-    if not text.isprintable():
-        raise HeaderError(f"{name} must be printable")
+    if not is_line(text):
+        raise HeaderError(f"{name} must be {LINE}")
     return text

@@ -1,6 +1,6 @@
 """Wire fields of accesses that features share: tenants, surfaces and reasons."""
 
-from marshmallow import ValidationError, fields, validate
+from marshmallow import fields, validate
 
 from webapp.http.schema import FullMatch, Schema, Text
 from webapp.scope import documentation
@@ -26,11 +26,6 @@ SURFACES = [
 """The validators of a pattern of surfaces, in a rule or a filter."""
 
 
-def is_printable(value: str) -> None:
-    if not value.isprintable():
-        raise ValidationError("Must be printable.")
-
-
 class GivenReasonSchema(Schema):
     """A reason for an access, with the same fields as the header `Sightline-Reason`."""
 
@@ -38,9 +33,5 @@ class GivenReasonSchema(Schema):
     descriptions = documentation.GIVEN_REASON_FIELDS
 
     code = fields.String(required=True, validate=validate.OneOf(REASON_CODES))
-    ticket = Text(
-        load_default=None, allow_none=True, validate=[validate.Length(1, MAX_TICKET), is_printable]
-    )
-    note = Text(
-        load_default=None, allow_none=True, validate=[validate.Length(1, MAX_NOTE), is_printable]
-    )
+    ticket = Text(load_default=None, allow_none=True, validate=validate.Length(1, MAX_TICKET))
+    note = Text(load_default=None, allow_none=True, validate=validate.Length(1, MAX_NOTE))

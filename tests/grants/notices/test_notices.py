@@ -485,7 +485,7 @@ def test_note_with_line_breaks_adds_no_header_and_no_line(
     (mail,) = mailbox.mails
     assert mailbox.recipients == [support.email]
     assert mail["Bcc"] is None
-    assert "Note      wrong Bcc: everybody@example.org To decide" in mail.get_content()
+    assert r"Note      wrong\r\nBcc: everybody@example.org\r\n\r\nTo decide" in mail.get_content()
 
 
 @pytest.mark.parametrize("name", ["{},victim@example.org", "{}<victim@example.org>"])

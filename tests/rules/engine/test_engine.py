@@ -387,7 +387,7 @@ def test_verdict_on_rules_without_times_is_valid_for_ever() -> None:
     ],
 )
 def test_verdict_is_explained_in_one_sentence(verdict: Verdict, sentence: str) -> None:
-    assert explain(verdict, ACCESS) == sentence
+    assert explain(verdict, ACCESS).sentence == sentence
 
 
 def _matches(access: AuthorizationRequest, at: datetime = NOON, **fields: Any) -> bool:

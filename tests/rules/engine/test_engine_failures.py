@@ -62,14 +62,14 @@ def test_unreadable_platform_rule_denies(fields: dict[str, Any]) -> None:
     verdict = ask(allow, broken)
     assert verdict == Verdict("denied", (broken,), failed=True)
     name = f"the platform's rule “{broken.rule.name}”" if broken.rule else ""
-    assert explain(verdict, ACCESS) == f"Denied, since a rule cannot be evaluated: {name}."
+    assert explain(verdict, ACCESS).sentence == f"Denied, since a rule cannot be evaluated: {name}."
 
 
 def test_rule_that_cannot_be_loaded_denies() -> None:
     lost = replace(rule(ALLOW, 11), rule=None)
     verdict = ask(rule(ALLOW, 10), lost)
     assert verdict == Verdict("denied", (lost,), failed=True)
-    assert str(lost.id) in explain(verdict, ACCESS)
+    assert str(lost.id) in explain(verdict, ACCESS).sentence
 
 
 @pytest.mark.parametrize("fields", BROKEN, ids=str)
@@ -107,7 +107,7 @@ def test_evaluation_error_denies() -> None:
         for everywhere in (True, False):
             verdict = decide(platform, tenants, ACCESS, NOON, everywhere=everywhere)
             assert verdict == Verdict("denied", (), failed=True)
-            assert explain(verdict, ACCESS) == "Denied, since a rule cannot be evaluated."
+            assert explain(verdict, ACCESS).sentence == "Denied, since a rule cannot be evaluated."
 
 
 @pytest.mark.parametrize("fields", [{"email": "\ud800"}, {"ticket": "\ud800"}], ids=str)

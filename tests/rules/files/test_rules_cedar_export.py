@@ -28,6 +28,9 @@ from webapp.rules.rule import Rule, surfaces_covering
 
 NASTY = 'we"ird */ \n// \u2028 \\ forbid(principal, action, resource);'
 
+NASTY_LINE = 'we"ird */ // \\ forbid(principal, action, resource);'
+"""What of it somebody can name a rule today."""
+
 DecidingParts = set[tuple[str, str]]
 """Ids of rules, and the part of each that decided."""
 
@@ -153,7 +156,7 @@ def test_cedar_export_prints_policies_entities_and_schema(
     app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account
 ) -> None:
     full = {name: value for name, value in FULL.items() if name != "name"}
-    rule = add_rule(client, admin.headers(), NASTY, **(full | {"enabled": True}))
+    rule = add_rule(client, admin.headers(), NASTY_LINE, **(full | {"enabled": True}))
     add_rule(client, admin.headers(), "idle", effect="allow")
     policies = _export(app, "--tenant", tenant.slug)
     entities = json.loads(_export(app, "--tenant", tenant.slug, "--part", "entities"))

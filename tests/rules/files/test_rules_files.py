@@ -32,11 +32,12 @@ from webapp.rules.files.format import (
     write_file,
 )
 from webapp.rules.rule import Rule
+from webapp.text import is_line
 
-breaks = st.sampled_from("\n\r\x85\u2028\u2029\ufeff\x7f\t :#'\"")
+breaks = st.sampled_from(" :#'\"")
 texts = st.text(
-    breaks | st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=40
-)
+    breaks | st.characters(codec="utf-8").filter(is_line), min_size=1, max_size=40
+).filter(is_line)
 
 
 drafts = rules.map(lambda rule: replace(rule, ends_at=None))
@@ -167,7 +168,7 @@ def test_import_creates_and_changes_rules_and_keeps_unchanged_ones(
 def test_exported_file_restores_deleted_rules(
     app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account
 ) -> None:
-    for name in ("Ünïcode 🎫: #1\x1b[31m", "yes", "  kept\nspaces "):
+    for name in ("Ünïcode 🎫: #1", "yes", "  kept spaces "):
         add_rule(client, admin.headers(), **(FULL | {"name": name}))
     before = client.get(PATH, headers=admin.headers()).get_json()["items"]
     exported = _export(app, "--tenant", tenant.slug)

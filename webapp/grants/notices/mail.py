@@ -12,6 +12,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
+from webapp.text import escaped
+
 TIMEOUT = 10.0
 """Seconds to wait for each answer of the server."""
 
@@ -36,7 +38,8 @@ def compose(notice_id: UUID, sender: str, recipient: str, body: Mapping[str, Any
     message["Date"] = format_datetime(datetime.now(UTC))
     message["Message-ID"] = f"<{notice_id}@{domain}>"
     message["Auto-Submitted"] = "auto-generated"
-    lines = (f"{name:<9} {value}" for name, value in _facts(grant) if value)
+    # What people wrote must not imitate a line of the mail.
+    lines = (f"{name:<9} {escaped(value)}" for name, value in _facts(grant) if value)
     message.set_content(
         "\n".join((f"{_filled(headline, grant)}.", "", *lines, "", ask, _url(grant), ""))
     )
@@ -88,7 +91,8 @@ _TEXTS = {
 
 
 def _filled(headline: str, grant: Mapping[str, Any]) -> str:
-    return headline.format(holder=grant["holder"], where=grant["tenant"] or "all tenants")
+    where = grant["tenant"] or "all tenants"
+    return headline.format(holder=escaped(grant["holder"]), where=escaped(where))
 
 
 def _facts(grant: Mapping[str, Any]) -> tuple[tuple[str, str | None], ...]:
@@ -96,19 +100,14 @@ def _facts(grant: Mapping[str, Any]) -> tuple[tuple[str, str | None], ...]:
     return (
         ("What", ", ".join(grant["surfaces"])),
         ("Why", grant["reason"]),
-        ("Ticket", _line(grant["ticket"])),
-        ("Note", _line(grant["note"])),
+        ("Ticket", grant["ticket"]),
+        ("Note", grant["note"]),
         ("How long", f"{minutes} {'minute' if minutes == 1 else 'minutes'}"),
         ("Until", grant["ends_at"]),
         ("Ended by", grant["closed_by"]),
         ("Reviewed", grant["reviewed_by"]),
-        ("Review", _line(grant["review"])),
+        ("Review", grant["review"]),
     )
-
-
-def _line(text: str | None) -> str | None:
-    """Text that a person wrote, on one line, so that it cannot imitate a line of the mail."""
-    return text and " ".join(text.split())
 
 
 def _url(grant: Mapping[str, Any]) -> str:

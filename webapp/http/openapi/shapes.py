@@ -7,6 +7,11 @@ import marshmallow as ma
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 
+from webapp.http.schema import Text
+
+LINE_FORMAT = "line"
+"""The format of a text that people give."""
+
 
 class ShapesPlugin(MarshmallowPlugin):
     """apispec's plugin, which also adds examples and descriptions, and takes null from queries."""
@@ -16,6 +21,7 @@ class ShapesPlugin(MarshmallowPlugin):
         if self.converter is not None:
             add: Any = self.converter.add_attribute_function  # apispec does not type it
             add(_describe)
+            add(_name_format)
 
     def operation_helper(
         self, path: str | None = None, operations: dict[str, Any] | None = None, **options: Any
@@ -53,6 +59,10 @@ def _remove_null(schema: dict[str, Any]) -> None:
         del schema["default"]
     if "enum" in schema:
         schema["enum"] = [value for value in schema["enum"] if value is not None]
+
+
+def _name_format(_: Any, field: ma.fields.Field[Any], **__: Any) -> dict[str, str]:
+    return {"format": LINE_FORMAT} if isinstance(field, Text) else {}
 
 
 def _describe(_: Any, field: ma.fields.Field[Any], **__: Any) -> dict[str, str]:

@@ -1,15 +1,41 @@
-"""Explanations: a verdict as a sentence for the person who asked for the access."""
+"""Explanations: the rules that made a verdict, and a sentence for the person who asked.
+
+The sentence quotes names that people chose. No name can end its quotes, or show other than it is.
+"""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from webapp.rules.engine.evaluate import Candidate, Verdict
 from webapp.rules.engine.request import AuthorizationRequest
+from webapp.scope.decision import NamedRule
+from webapp.text import escaped
 
 NAMED = 3
 """How many rules a sentence names; it only counts the others."""
 
 
-def explain(verdict: Verdict, request: AuthorizationRequest) -> str:
+@dataclass(frozen=True)
+class Explanation:
+    sentence: str
+    named: tuple[NamedRule, ...]
+    """The rules that the sentence names."""
+
+
+def explain(verdict: Verdict, request: AuthorizationRequest) -> Explanation:
+    mentioned = (verdict.decided_by, verdict.bypassed_approvals)
+    named = {c.id: _named(c) for candidates in mentioned for c in candidates[:NAMED]}
+    return Explanation(_explain(verdict, request), tuple(named.values()))
+
+
+def _named(candidate: Candidate) -> NamedRule:
+    rule = candidate.rule
+    if rule is None:
+        return NamedRule(candidate.id, None, None)
+    return NamedRule(candidate.id, rule.tenant, rule.name)
+
+
+def _explain(verdict: Verdict, request: AuthorizationRequest) -> str:
     if verdict.failed:
         return f"Denied, since a rule cannot be evaluated{_where(verdict.decided_by)}."
     match verdict.ruling:
@@ -67,4 +93,8 @@ def _name(candidate: Candidate) -> str:
     rule = candidate.rule
     if rule is None:
         return f"the unreadable rule {candidate.id}"
-    return f"{rule.tenant or 'the platform'}'s rule “{rule.name}”"
+    return f"{rule.tenant or 'the platform'}'s rule “{_quotable(rule.name)}”"
+
+
+def _quotable(name: str) -> str:
+    return escaped(name).replace("“", r"\u201c").replace("”", r"\u201d")

@@ -30,6 +30,7 @@ from webapp.rules.drafts import rule_of_draft
 from webapp.rules.rule import Rule
 from webapp.rules.schemas import RuleCreateSchema, RuleSchema
 from webapp.scope.schemas import SLUG
+from webapp.text import escaped_lines
 
 Draft = Mapping[str, Any]
 """A rule as `RuleCreateSchema` loads it, with every field."""
@@ -112,7 +113,7 @@ class _Dumper(yaml.SafeDumper):
     """YAML dumper that escapes unprintable text, which YAML might otherwise fold into a space."""
 
     def represent_str(self, text: str) -> yaml.ScalarNode:
-        style = None if text.replace("\n", "").isprintable() else '"'
+        style = None if text == escaped_lines(text) else '"'
         return self.represent_scalar("tag:yaml.org,2002:str", text, style)
 
 
@@ -178,7 +179,9 @@ def write_file(rules: Iterable[Rule], owners: Iterable[str | None] = ()) -> str:
     tenants = {slug: _entries(found) for slug, found in sorted(by_owner.items(), key=str)}
     if tenants:
         document["tenants"] = tenants
-    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    written = yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    # YAML reads the escapes: text that is not printable stands in double quotes.
+    return escaped_lines(written)
 
 
 def wire_of(rule: Rule) -> dict[str, Any]:

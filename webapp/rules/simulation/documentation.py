@@ -60,6 +60,7 @@ SIMULATE_FIELDS: Fields = {
 DECISION_VIEW_FIELDS: Fields = {
     "effect": "The decision.",
     "explanation": "Why, in a sentence.",
+    "named": "The rules that the explanation names.",
     "rule_ids": "The rules that decided.",
     "excluded_count": "How many tenants an access to all leaves out. Null in a tenant's scope.",
     "excluded_tenant_ids": "Which tenants an access to all leaves out. Null in a tenant's scope.",

@@ -6,6 +6,7 @@ from typing import Any, cast, get_args
 from marshmallow import ValidationError, fields, validate, validates_schema
 
 from webapp.audit.event import Ruling
+from webapp.http.errors import NamedRuleSchema
 from webapp.http.schema import Instant, Schema, Text, TupleOf
 from webapp.identity.principal import PLATFORM_ROLES, TENANT_ROLES
 from webapp.rules.schemas import FEW, RuleCreateSchema
@@ -84,6 +85,7 @@ class DecisionViewSchema(Schema):
 
     effect = fields.String(required=True, validate=validate.OneOf(get_args(Ruling)))
     explanation = fields.String(required=True)
+    named = TupleOf(fields.Nested(NamedRuleSchema), required=True)
     rule_ids = TupleOf(fields.UUID(), required=True)
     excluded_count = fields.Integer(required=True, allow_none=True)
     excluded_tenant_ids = TupleOf(fields.UUID(), required=True, allow_none=True)

@@ -31,6 +31,7 @@ from webapp.rules.simulation.replay import (
     Replay,
     replay,
 )
+from webapp.scope.decision import NamedRule
 
 IN_REQUEST = Budget(events=5_000, seconds=1.0)
 BEYOND_REQUEST = Budget(events=200_000, seconds=20.0)
@@ -72,6 +73,8 @@ class DecisionView:
 
     effect: Ruling
     explanation: str
+    named: tuple[NamedRule, ...]
+    """The rules that the explanation names."""
     rule_ids: tuple[UUID, ...]
     excluded_count: int | None
     """How many tenants are left out. A tenant's scope sees neither this nor their ids: `None`."""
@@ -215,7 +218,8 @@ def _view(
         explanation = explain(_without_platform_names(verdict), request)
     return DecisionView(
         effect=verdict.ruling,
-        explanation=explanation,
+        explanation=explanation.sentence,
+        named=explanation.named,
         rule_ids=tuple(candidate.id for candidate in verdict.decided_by),
         excluded_count=count,
         excluded_tenant_ids=ids,
