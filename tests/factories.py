@@ -8,11 +8,14 @@ from flask import Flask
 
 from webapp.db.scopes import DirectoryScope
 from webapp.directory import service
+from webapp.directory.service import NewBindings
 from webapp.extensions import db
 from webapp.identity.lookup import find_tenant_id
 from webapp.identity.principal import PlatformRole, TenantRole
 
 INCIDENT = 'incident;ticket="INC-1"'
+EVERYTHING = NewBindings(("*",), None, break_glass=True, reports_mfa=True)
+"""What the tokens of services are bound to, unless a test says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,11 @@ def add_account(
     *platform_roles: PlatformRole,
     member_of: Mapping[str, TenantRole] | None = None,
     mfa: bool = False,
+    bindings: NewBindings = EVERYTHING,
 ) -> Account:
     """Make an account with platform roles, and with roles in tenants, by slug.
 
-    `mfa` says whether a second factor was shown.
+    `mfa` says whether a second factor was shown; `bindings`, what a service may ask.
     """
     email = f"{uuid4().hex}@example.org"
     with app.app_context(), db.scoped(DirectoryScope()):
@@ -66,5 +70,7 @@ def add_account(
         for slug, role in (member_of or {}).items():
             service.set_membership(email, slug, role)
         token = service.create_token(email, "test", mfa=mfa)
+        if "service" in platform_roles:
+            service.bind_token(token.id, bindings)
         db.session.commit()
     return Account(user_id, email, token.id, token.secret)

@@ -171,6 +171,13 @@ def create_token(setting: Setting) -> Prepared:
     return Prepared(words, [f"flask tokens create … for {setting.somebody.email}"])
 
 
+def bind_token(setting: Setting) -> Prepared:
+    token_id = add_account(setting.app, "service").token_id
+    words = ["tokens", "bind", str(token_id), "--surface", "shop.*", "--tenant"]
+    words.append(setting.tenant.slug)
+    return Prepared(words, [" ".join(["flask", *words])])
+
+
 def import_rules(setting: Setting) -> Prepared:
     return Prepared(["rules", "import", setting.rules_file("new")], [IMPORTED])
 
@@ -207,6 +214,7 @@ CHANGES: Sequence[Callable[[Setting], Prepared]] = [
     by_words("users", "join", "EMAIL", "SLUG", given=("--role", "admin")),
     by_words("users", "leave", "EMAIL", "SLUG"),
     create_token,
+    bind_token,
     by_words("tokens", "revoke", "TOKEN"),
     revoke_grant,
     expire_grants,

@@ -23,6 +23,8 @@ def test_changing_command_is_recorded_with_its_change(app: Flask, run: Run) -> N
     run("users", "grant", email, "support")
     run("users", "join", email, slug, "--role", "admin")
     made = succeed(run, "tokens", "create", email, "--name", "x")
+    run("users", "grant", email, "service")
+    run("tokens", "bind", made["id"], "--surface", "shop.*", "--tenant", slug)
     run("tokens", "revoke", made["id"])
     run("users", "leave", email, slug)
     run("users", "revoke", email, "support")
@@ -32,6 +34,8 @@ def test_changing_command_is_recorded_with_its_change(app: Flask, run: Run) -> N
         f"flask users grant {email} support",
         f"flask users join {email} {slug} admin",
         f"flask tokens create {made['id']} for {email}",
+        f"flask users grant {email} service",
+        f"flask tokens bind {made['id']} --surface shop.* --tenant {slug}",
         f"flask tokens revoke {made['id']}",
         f"flask users leave {email} {slug}",
         f"flask users revoke {email} support",
@@ -169,6 +173,18 @@ BY_SQL = {
     "second factor": (
         "update api_tokens set mfa = not mfa where id = :token",
         ["tokens change TOKEN of EMAIL"],
+    ),
+    "bindings": (
+        "update api_tokens set surfaces = '{shop.*,desk.read}', tenant_ids = array[cast(:tenant"
+        " as uuid)], break_glass = true, reports_mfa = true where id = :token",
+        [
+            "tokens bind TOKEN --surface shop.* --surface desk.read --tenant SLUG --break-glass"
+            " --reports-mfa"
+        ],
+    ),
+    "bindings to all tenants": (
+        "update api_tokens set tenant_ids = null where id = :token",
+        ["tokens bind TOKEN --all-tenants"],
     ),
     "end of a user": (
         "update principals set ended_at = now() where id = :user",

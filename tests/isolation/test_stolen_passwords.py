@@ -26,6 +26,9 @@ OF_IDENTITY = {
     "take a token over": "update api_tokens set token_hash = sha256('mine')",
     "make a token last": "update api_tokens set expires_at = null",
     "revoke everybody's tokens": "select revoke_tokens(array(select id from api_tokens))",
+    "bind a token": "update api_tokens set surfaces = '{*}', tenant_ids = null",
+    "bind a token by the function": "select bind_token(id, '{*}', null, true, true)"
+    " from api_tokens",
     "become an owner": "insert into platform_roles values (gen_random_uuid(), 'owner')",
     "take roles away": "delete from platform_roles",
     "become an admin": "insert into memberships values (gen_random_uuid(), null, 'admin')",

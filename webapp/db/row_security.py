@@ -298,6 +298,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "raise_generations": tuple(role for role in SCOPE_ROLES if role != RELAY_ROLE),
     "ensure_audit_partition": (LEDGER_ROLE,),
     "mint_token": (DIRECTORY_ROLE,),
+    "bind_token": (DIRECTORY_ROLE,),
     "revoke_tokens": (DIRECTORY_ROLE,),
 }
 """Who may call each function that runs with the rights of the tables' owner. Other functions only

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from functools import wraps
-from typing import ParamSpec
+from typing import Any, ParamSpec
 from uuid import UUID, uuid4
 
 import click
@@ -14,6 +14,7 @@ from webapp.commands import Commands, as_json, print_details, print_json, print_
 from webapp.db.scopes import DirectoryScope, GlobalScope
 from webapp.directory import listing, service
 from webapp.directory.listing import NamingRule, TenantEntry, TokenEntry, UserEntry
+from webapp.directory.service import NewBindings
 from webapp.extensions import db
 from webapp.identity.principal import (
     PLATFORM_ROLES,
@@ -68,6 +69,55 @@ def _within_directory(command: Callable[P, None]) -> Callable[P, None]:
 email = click.argument("email")
 slug_argument = click.argument("slug")
 platform_role = click.argument("role", type=click.Choice(PLATFORM_ROLES))
+
+
+def _bindings(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say what a service may ask with its token, as `bindings`."""
+
+    @click.option(
+        "--surface",
+        "surfaces",
+        metavar="PATTERN",
+        multiple=True,
+        help="A surface that a service may ask about with the token, or a prefix and .*, or *; may"
+        " be given more than once. * covers no surface of Sightline's own, whose names begin with"
+        " admin.",
+    )
+    @click.option(
+        "--tenant",
+        "tenants",
+        metavar="SLUG",
+        multiple=True,
+        help="A tenant that a service may ask about with the token; may be given more than once.",
+    )
+    @click.option(
+        "--all-tenants", is_flag=True, help="A service may ask about every tenant with the token."
+    )
+    @click.option(
+        "--break-glass", is_flag=True, help="A service may ask for break-glass with the token."
+    )
+    @click.option(
+        "--reports-mfa",
+        is_flag=True,
+        help="A service may say with the token that a person has shown a second factor.",
+    )
+    @wraps(command)
+    def bound(
+        *,
+        surfaces: tuple[str, ...],
+        tenants: tuple[str, ...],
+        all_tenants: bool,
+        break_glass: bool,
+        reports_mfa: bool,
+        **others: Any,
+    ) -> None:
+        if tenants and all_tenants:
+            raise click.UsageError("Give --tenant or --all-tenants, not both.")
+        named = None if all_tenants else tenants
+        given = NewBindings(surfaces, named, break_glass=break_glass, reports_mfa=reports_mfa)
+        command(bindings=given, **others)
+
+    return bound
 
 
 @tenants.command("create")
@@ -291,14 +341,27 @@ def leave(*, email: str, slug: str, as_json: bool) -> None:
     help="The token's lifetime in minutes, hours, days or weeks (30m, 12h, 90d, 2w), or never.",
 )
 @click.option("--mfa", is_flag=True, help="The user has shown a second factor for the token.")
+@_bindings
 @as_json
 @_within_directory
 def create_token(
-    *, email: str, name: str, expires_in: timedelta | None, mfa: bool, as_json: bool
+    *,
+    email: str,
+    name: str,
+    expires_in: timedelta | None,
+    mfa: bool,
+    bindings: NewBindings,
+    as_json: bool,
 ) -> None:
-    """Make a token and print it, this once: nobody can print it again."""
+    """Make a token and print it, this once: nobody can print it again.
+
+    A service's token has to be bound to what the service may ask. Bound to nothing, it asks
+    nothing.
+    """
     expires_at = None if expires_in is None else datetime.now(UTC) + expires_in
     made = service.create_token(email, name, expires_at, mfa=mfa)
+    if bindings.binds:
+        service.bind_token(made.id, bindings)
     db.session.commit()
     if as_json:
         print_json({"id": made.id, "token": made.secret, "expires_at": expires_at})
@@ -306,6 +369,21 @@ def create_token(
     click.echo(made.secret)
     until = NEVER if expires_at is None else expires_at.isoformat(timespec="minutes")
     say(f"Token {made.id}, expires {until}. It is not shown again.", err=True)
+
+
+@tokens.command("bind")
+@click.argument("token_id", type=click.UUID)
+@_bindings
+@as_json
+@_within_directory
+def bind_token(*, token_id: UUID, bindings: NewBindings, as_json: bool) -> None:
+    """Bind a service's token to what is given here and nothing else, from the next request on.
+
+    Without any option the token asks nothing any more.
+    """
+    service.bind_token(token_id, bindings)
+    db.session.commit()
+    _done(f"The token {token_id} is bound.", as_json, id=token_id, **asdict(bindings))
 
 
 @tokens.command("list")

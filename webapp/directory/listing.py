@@ -1,6 +1,7 @@
 """Tenants, users and tokens as values for an operator to read."""
 
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -12,6 +13,9 @@ from webapp.directory.service import get_tenant, get_user
 from webapp.extensions import db
 from webapp.identity.models import ApiToken, MembershipRow, PlatformRoleRow, PrincipalRow, Tenant
 from webapp.rules.models import RuleRow
+
+ALL = ("*",)
+"""How a token shows that it is bound to all tenants."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,12 @@ class TokenEntry:
     revoked_at: datetime | None
     last_used_at: datetime | None
     """Up to a minute too early: each process reports the use of a token once a minute."""
+    surfaces: tuple[str, ...]
+    """Of a service's token: what it may ask about. The same holds for the next three."""
+    tenants: tuple[str, ...]
+    """Slugs, or `ALL`."""
+    break_glass: bool
+    reports_mfa: bool
 
 
 @dataclass(frozen=True)
@@ -143,7 +153,8 @@ def list_tokens(email: str | None = None) -> list[TokenEntry]:
     )
     if email is not None:
         query = query.where(PrincipalRow.id == get_user(email).id)
-    rows = db.session.execute(query.order_by(ApiToken.created_at.desc(), ApiToken.id))
+    rows = db.session.execute(query.order_by(ApiToken.created_at.desc(), ApiToken.id)).all()
+    slugs = _slugs_of({tenant for token, _ in rows for tenant in token.tenant_ids or ()})
     return [
         TokenEntry(
             id=token.id,
@@ -153,9 +164,24 @@ def list_tokens(email: str | None = None) -> list[TokenEntry]:
             expires_at=token.expires_at,
             revoked_at=token.revoked_at,
             last_used_at=token.last_used_at,
+            surfaces=tuple(token.surfaces),
+            tenants=_tenants_of(token, slugs),
+            break_glass=token.break_glass,
+            reports_mfa=token.reports_mfa,
         )
         for token, owner in rows
     ]
+
+
+def _slugs_of(tenant_ids: Iterable[UUID]) -> dict[UUID, str]:
+    named = select(Tenant.id, Tenant.slug).where(Tenant.id.in_(list(tenant_ids)))
+    return dict(iter(db.session.execute(named)))
+
+
+def _tenants_of(token: ApiToken, slugs: Mapping[UUID, str]) -> tuple[str, ...]:
+    if token.tenant_ids is None:
+        return ALL
+    return tuple(sorted(slugs[tenant_id] for tenant_id in token.tenant_ids))
 
 
 def _members(condition: ColumnElement[bool]) -> tuple[Member, ...]:

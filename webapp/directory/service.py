@@ -11,9 +11,11 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import product
 from typing import TypeVar
 from uuid import UUID
 
+from marshmallow import ValidationError
 from sqlalchemy import ARRAY, ColumnElement, Text, Uuid, bindparam, delete, func, select
 from sqlalchemy.exc import IntegrityError
 from uuid_utils.compat import uuid7
@@ -32,9 +34,14 @@ from webapp.identity.models import (
 )
 from webapp.identity.principal import MAX_EMAIL, PlatformRole, TenantRole
 from webapp.rules.rule import ALL_RULES_TAG, owner_tag
+from webapp.scope.schemas import SURFACES
 from webapp.text import LINE, is_line
 
 MAX_NAME = 200
+MAX_SURFACES, MAX_TENANTS = 20, 100
+"""How many surfaces and tenants a service's token may name."""
+
+UNKNOWN_TOKEN = "There is no such token, or it was revoked before."  # noqa: S105 - an error's text
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _EMAIL = re.compile(r"[^\s@]+@[^\s@]+")
@@ -47,6 +54,23 @@ class NewToken:
     id: UUID
     secret: str
     """The token itself: shown once, kept nowhere."""
+
+
+@dataclass(frozen=True)
+class NewBindings:
+    """What a service's token is to be bound to."""
+
+    surfaces: tuple[str, ...]
+    """Patterns: a surface's name, a prefix and `.*`, or `*`, which covers no `admin.` surface."""
+    tenants: tuple[str, ...] | None
+    """Slugs; `None` for all tenants."""
+    break_glass: bool
+    reports_mfa: bool
+
+    @property
+    def binds(self) -> bool:
+        """Whether it lets the token ask anything at all."""
+        return self != NewBindings((), (), break_glass=False, reports_mfa=False)
 
 
 @dataclass(frozen=True)
@@ -165,10 +189,30 @@ def create_token(
     return NewToken(token_id, secret)
 
 
+def bind_token(token_id: UUID, bindings: NewBindings) -> None:
+    """Bind a service's token, instead of what it was bound to; raises `NotFound` and `Invalid`."""
+    token = db.session.get(ApiToken, token_id)
+    if token is None or token.revoked_at is not None:
+        raise NotFound(UNKNOWN_TOKEN)
+    if db.session.get(PlatformRoleRow, (token.principal_id, "service")) is None:
+        raise _invalid("token", "must be a service's: its user does not have the role service")
+    bound = func.bind_token(
+        token_id,
+        bindparam("surfaces", _patterns(bindings.surfaces), type_=ARRAY(Text)),
+        bindparam("tenant_ids", _tenant_ids(bindings.tenants), type_=ARRAY(Uuid)),
+        bindings.break_glass,
+        bindings.reports_mfa,
+        type_=Uuid,
+    )
+    if db.session.scalar(select(bound)) is None:
+        raise NotFound(UNKNOWN_TOKEN)
+    _changed()
+
+
 def revoke_token(token_id: UUID) -> None:
     """Revoke a token; raises `NotFound` if it is unknown or revoked already."""
     if not _revoke([token_id]):
-        raise NotFound("There is no such token, or it was revoked before.")
+        raise NotFound(UNKNOWN_TOKEN)
     _changed()
 
 
@@ -233,6 +277,28 @@ def _changed(taken: str = "Somebody made the same change just now.") -> None:
 
 def _taken(kind: str, name: str) -> str:
     return f"There is a {kind} {name} already."
+
+
+def _tenant_ids(slugs: Sequence[str] | None) -> list[UUID] | None:
+    if slugs is None:
+        return None
+    return [get_tenant(slug).id for slug in _bounded("tenant", slugs, MAX_TENANTS)]
+
+
+def _patterns(surfaces: Sequence[str]) -> list[str]:
+    try:
+        for pattern, check in product(surfaces, SURFACES):
+            check(pattern)
+    except ValidationError as error:
+        raise _invalid("surface", "must be a surface, a prefix and `.*`, or `*`") from error
+    return _bounded("surface", surfaces, MAX_SURFACES)
+
+
+def _bounded(field: str, values: Iterable[str], most: int) -> list[str]:
+    distinct = list(dict.fromkeys(values))
+    if len(distinct) > most:
+        raise _invalid(field, f"can be given {most} times at most")
+    return distinct
 
 
 def _slug(slug: str) -> str:

@@ -23,6 +23,7 @@ from webapp.audit.recorder import ExternalAccess
 from webapp.db.scopes import Exclusion
 from webapp.decisions.break_glass import use_break_glass
 from webapp.decisions.decide import authorization_request, decide_elevation
+from webapp.elevations.bindings import find_refusals
 from webapp.elevations.elevation import (
     Elevation,
     ElevationRequest,
@@ -34,7 +35,7 @@ from webapp.elevations.elevation import (
 from webapp.elevations.models import ElevationRow
 from webapp.elevations.schemas import KEY_HEADER, ElevationSchema
 from webapp.extensions import db
-from webapp.http.errors import Conflict
+from webapp.http.errors import Conflict, NotBound
 from webapp.identity import lookup
 from webapp.identity.models import Tenant
 from webapp.identity.principal import Principal
@@ -69,9 +70,10 @@ _OWN_TENANT = Elevation(
 def answer(service: Principal, key: str, body: bytes, question: ElevationRequest) -> StoredAnswer:
     """Decide and record `question`, or return the answer that is stored under this key.
 
-    `body` is the question as the service sent it. Raises `Conflict` if the key belongs to another
-    question.
+    `body` is the question as the service sent it. Raises `NotBound` if the service's token does not
+    let it ask that, and `Conflict` if the key belongs to another question.
     """
+    _refuse_unbound(service, question)
     digest = _digest(body)
     # Ask for a stored answer first: deciding a question may open a break-glass incident.
     if (stored := _find(service, key, digest)) is not None:
@@ -90,6 +92,13 @@ def answer(service: Principal, key: str, body: bytes, question: ElevationRequest
         update(ElevationRow).where(_stored_under(service, key)).values(answer=answer_body.decode())
     )
     return StoredAnswer(answer_body, replayed=False)
+
+
+def _refuse_unbound(service: Principal, question: ElevationRequest) -> None:
+    tenant_id = None if question.tenant is None else lookup.find_tenant_id(question.tenant)
+    refusals = find_refusals(service.bindings, question, tenant_id)
+    if refusals:
+        raise NotBound("Your token is not bound to what you ask.", refusals)
 
 
 def _digest(body: bytes) -> bytes:

@@ -133,6 +133,11 @@ class Forbidden(AppError):
     title = "Not permitted for your role"
 
 
+class NotBound(Forbidden):
+    code = "not_bound"
+    title = "Not permitted for your token"
+
+
 class NotFound(AppError):
     status = 404
     code = "not_found"

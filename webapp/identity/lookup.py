@@ -20,7 +20,14 @@ from webapp.db.scopes import IdentityScope
 from webapp.extensions import db
 from webapp.http.errors import NotFound
 from webapp.identity.models import MembershipRow, PlatformRoleRow, PrincipalRow, Tenant
-from webapp.identity.principal import Membership, PlatformRole, Principal, TenantRole
+from webapp.identity.principal import (
+    NO_BINDINGS,
+    Bindings,
+    Membership,
+    PlatformRole,
+    Principal,
+    TenantRole,
+)
 
 IDENTITY_TAG = "identity"
 """The cache tag of all tenants, principals, roles and tokens together."""
@@ -100,6 +107,7 @@ def load_principal(
     token_id: UUID | None,
     expires_at: datetime | None = None,
     mfa: bool,
+    bindings: Bindings = NO_BINDINGS,
 ) -> Principal:
     """Read the principal of a row, with its current roles."""
     roles = session.scalars(
@@ -123,4 +131,5 @@ def load_principal(
         expires_at=expires_at,
         mfa=mfa,
         ended=row.ended_at is not None,
+        bindings=bindings,
     )

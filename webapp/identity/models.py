@@ -3,8 +3,8 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, Text, false, text
-from sqlalchemy.dialects.postgresql import TIMESTAMP
+from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, Text, Uuid, false, text
+from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP
 from sqlalchemy.orm import Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
@@ -12,6 +12,7 @@ from webapp.db.base import Base
 
 Timestamp = TIMESTAMP(timezone=True)
 NOW = text("clock_timestamp()")
+NOTHING = text("'{}'")
 
 
 class Tenant(Base):
@@ -78,5 +79,13 @@ class ApiToken(Base):
     last_used_at: Mapped[datetime | None] = mapped_column(Timestamp)
     mfa: Mapped[bool] = mapped_column(server_default=false())
     """Whether the principal has shown a second factor for it."""
+    surfaces: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=NOTHING)
+    """Of a service's token: patterns of the surfaces that it may ask about."""
+    tenant_ids: Mapped[list[UUID] | None] = mapped_column(ARRAY(Uuid), server_default=NOTHING)
+    """Of a service's token: the tenants that it may ask about; null for all of them."""
+    break_glass: Mapped[bool] = mapped_column(server_default=false())
+    """Of a service's token: whether it may ask for break-glass."""
+    reports_mfa: Mapped[bool] = mapped_column(server_default=false())
+    """Of a service's token: whether it may say that a person has shown a second factor."""
 
     __table_args__ = (CheckConstraint("octet_length(token_hash) = 32", name="token_hash"),)

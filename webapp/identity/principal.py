@@ -27,6 +27,23 @@ class Membership:
 
 
 @dataclass(frozen=True)
+class Bindings:
+    """What a service may ask with its token: by default nothing."""
+
+    surfaces: tuple[str, ...] = ()
+    """Patterns: a surface's name, a prefix and `.*`, or `*`."""
+    tenant_ids: frozenset[UUID] | None = frozenset()
+    """`None` for all tenants."""
+    break_glass: bool = False
+    """Whether it may ask for break-glass."""
+    reports_mfa: bool = False
+    """Whether it may say that a person has shown a second factor."""
+
+
+NO_BINDINGS = Bindings()
+
+
+@dataclass(frozen=True)
 class Principal:
     id: UUID
     email: str
@@ -40,6 +57,8 @@ class Principal:
     """Whether a second factor was shown for the credential."""
     ended: bool = False
     """Whether the user has ended; only possible if another principal asks for the user."""
+    bindings: Bindings = NO_BINDINGS
+    """What the credential lets a service ask."""
 
     def membership(self, slug: str) -> Membership | None:
         return next((m for m in self.memberships if m.tenant == slug), None)

@@ -24,7 +24,7 @@ from webapp.http.rate_limits import client_site, current_limits
 from webapp.identity.last_use import TOUCH_TASK, LastUse
 from webapp.identity.lookup import IDENTITY_TAG, load_principal, remembered
 from webapp.identity.models import ApiToken, PrincipalRow
-from webapp.identity.principal import Principal
+from webapp.identity.principal import Bindings, Principal
 
 TOKEN_PREFIX = "slt_"  # noqa: S105 - the public prefix that every token has
 
@@ -133,7 +133,22 @@ def _load(session: Session, token_hash: bytes) -> Principal:
         raise Unauthenticated(UNKNOWN)
     token, row = found
     return load_principal(
-        session, row, token_id=token.id, expires_at=token.expires_at, mfa=token.mfa
+        session,
+        row,
+        token_id=token.id,
+        expires_at=token.expires_at,
+        mfa=token.mfa,
+        bindings=bindings_of(token),
+    )
+
+
+def bindings_of(token: ApiToken) -> Bindings:
+    """What a service may ask with a token."""
+    return Bindings(
+        surfaces=tuple(token.surfaces),
+        tenant_ids=None if token.tenant_ids is None else frozenset(token.tenant_ids),
+        break_glass=token.break_glass,
+        reports_mfa=token.reports_mfa,
     )
 
 
