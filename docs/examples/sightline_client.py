@@ -11,6 +11,7 @@ Copy it into your service. docs/elevations.md describes its questions and answer
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from time import sleep
 from typing import Any, Literal
 from uuid import uuid4
@@ -70,8 +71,10 @@ class Elevation:
     excluded: tuple[Tenant, ...]
     """The tenants that an access to all tenants must leave out."""
     grants: tuple[str, ...]
+    until: datetime | None
+    """When the permission ends; then ask again. `None` where nothing is allowed."""
     minutes: int | None
-    """For how many minutes the decision holds at most; then ask again."""
+    """The whole minutes until then, from the first answer to the question."""
     ask: str | None
     """Sightline's path at which to ask for an approval."""
     receipt: str | None
@@ -179,6 +182,7 @@ def _elevation(body: Mapping[str, Any]) -> Elevation:
         rules=tuple(body["rules"]),
         excluded=tuple(Tenant(left["id"], left["slug"]) for left in body["excluded"]["tenants"]),
         grants=tuple(body["grants"]),
+        until=datetime.fromisoformat(body["until"]) if body["until"] else None,
         minutes=body["minutes"],
         ask=body["ask"],
         receipt=body["receipt"],

@@ -219,7 +219,14 @@ def test_elevation_to_all_tenants_lists_the_excluded_ones(
     assert event["scope"]["kind"] == "global"
 
 
-def grant(app: Flask, holder: Account, tenant: MadeTenant, surface: str, by: Account) -> UUID:
+def grant(
+    app: Flask,
+    holder: Account,
+    tenant: MadeTenant,
+    surface: str,
+    by: Account,
+    lasts: timedelta = timedelta(minutes=30),
+) -> UUID:
     """Add a grant that a tenant's admin has approved."""
     now, grant_id = datetime.now(UTC), uuid4()
     values: dict[str, Any] = {
@@ -235,7 +242,7 @@ def grant(app: Flask, holder: Account, tenant: MadeTenant, surface: str, by: Acc
         "state": "approved",
         "requested_at": now,
         "starts_at": now,
-        "ends_at": now + timedelta(minutes=30),
+        "ends_at": now + lasts,
         "version": 2,
     }
     approval = {
@@ -282,7 +289,7 @@ def test_elevation_requires_an_approval_until_there_is_a_grant(
     granted = answered(client, service, body)
     assert (granted["decision"], granted["ask"]) == ("allowed", None)
     assert granted["grants"] == [str(grant_id)]
-    assert granted["minutes"] == 45
+    assert granted["minutes"] == 29  # the grant's, which are less than the rule's
     (event,) = committed(app, UUID(granted["receipt"]))
     assert event["decision"]["grant_ids"] == [str(grant_id)]
 

@@ -177,7 +177,7 @@ def test_client_uses_the_key_that_it_is_given(
     assert first == again
     with pytest.raises(Refused) as refused:
         sightline.ask(engineer.email, SHOPS[1], tenant=None, reason=why, key="once")
-    assert (refused.value.status, refused.value.code) == (409, "conflict")
+    assert (refused.value.status, refused.value.code) == (422, "invalid")
 
 
 def test_client_raises_the_error_code_for_a_refused_token(web: Web, engineer: Account) -> None:

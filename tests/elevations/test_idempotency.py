@@ -106,7 +106,7 @@ def test_key_of_another_question_is_refused(
     first = ask(client, service, body, key)
     for other in (question(engineer.email), question(engineer.email, tenant, "fraud")):
         refused = ask(client, service, other, key)
-        assert problem(refused) == (409, "conflict", ["Idempotency-Key"])
+        assert problem(refused) == (422, "invalid", ["Idempotency-Key"])
         assert receipt(refused) == []
     assert ask(client, service, body, key).data == first.data
 

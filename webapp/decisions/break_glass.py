@@ -65,7 +65,8 @@ def use_break_glass(
         return Denied(refusal, RulesOutcome(refusal, policy_version=outcome.policy_version))
     if set(_tenants_bypassed(target, outcome)) - set(incident.bypassed_approvals):
         _widen(principal, incident, _tenants_bypassed(target, outcome))
-    return Allowed(replace(outcome, grants=(incident.id,)))
+    until = min(incident.ends_at, outcome.until or incident.ends_at)
+    return Allowed(replace(outcome, grants=(incident.id,), until=until))
 
 
 def _unreviewed(grants: Iterable[Grant]) -> Grant | None:

@@ -4,7 +4,7 @@ Each process caches its decisions. A cached decision is used until one of its ru
 changes, or until the time at which the same rules may decide otherwise.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from uuid import UUID
@@ -30,6 +30,7 @@ from webapp.rules.engine.evaluate import (
 from webapp.rules.engine.explanation import explain
 from webapp.rules.engine.request import AuthorizationRequest
 from webapp.rules.engine.templates import BREAK_GLASS
+from webapp.rules.engine.until import holds_until
 from webapp.rules.rule_sets import ALL_TENANTS, PLATFORM, Owner, read_rules
 from webapp.scope.decision import (
     Allowed,
@@ -120,7 +121,8 @@ def decide_at(
 ) -> tuple[Verdict, datetime | None]:
     """Decide an access at the moment `at` by the current rules.
 
-    Returns the verdict, and when time alone may change it.
+    Returns the verdict, with the moment at which the first of what it rests on ends, and when it
+    has to be decided again.
     """
     platform, *others = [read_rules(owner, request.surface) for owner in owners_of(target)]
     tenants = others[0] if others else NO_RULES
@@ -133,7 +135,9 @@ def decide_at(
         everywhere=isinstance(target, GlobalTarget),
         find_grant=_grant_finder(request, target, holder, at),
     )
-    return verdict, valid_until(verdict, (platform, tenants), at)
+    sets = (platform, tenants)
+    held = replace(verdict, until=holds_until(verdict, sets, at))
+    return held, valid_until(verdict, sets, at)
 
 
 def owners_of(target: Target) -> tuple[Owner, ...]:
@@ -178,6 +182,7 @@ def decision_of(verdict: Verdict, request: AuthorizationRequest, version: int) -
         excluded=verdict.excluded,
         grants=verdict.grants,
         minutes=verdict.minutes,
+        until=verdict.until,
         needs_break_glass=request.reason == BREAK_GLASS and verdict.ruling == "allowed",
         bypassed_approvals=tuple(
             {candidate.tenant_id: None for candidate in verdict.bypassed_approvals}

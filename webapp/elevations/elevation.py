@@ -1,6 +1,7 @@
 """Elevations as values: what another service asks about a person, and the answer."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from webapp.audit.event import Ruling
@@ -57,8 +58,10 @@ class Elevation:
     """The rules that decided."""
     excluded: Excluded
     grants: tuple[UUID, ...]
+    until: datetime | None
+    """When the permission ends. `None` where nothing is allowed."""
     minutes: int | None
-    """For how long the decision holds at most; `None` if no rule sets a limit."""
+    """The whole minutes from the answer until then."""
     ask: str | None
     """The path at which to ask for an approval, if one is needed."""
     receipt: UUID | None

@@ -124,6 +124,7 @@ class ElevationSchema(Schema):
     rules = TupleOf(fields.UUID(), required=True)
     excluded = fields.Nested(ExcludedSchema, required=True)
     grants = TupleOf(fields.UUID(), required=True)
+    until = fields.AwareDateTime(required=True, allow_none=True)
     minutes = fields.Integer(required=True, allow_none=True)
     ask = fields.String(required=True, allow_none=True)
     receipt = fields.UUID(required=True, allow_none=True)

@@ -9,9 +9,12 @@ the record says that the access was interrupted. When the service asks again, th
 decided anew.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from hashlib import sha256
+from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import orjson
@@ -35,7 +38,7 @@ from webapp.elevations.elevation import (
 from webapp.elevations.models import ElevationRow
 from webapp.elevations.schemas import KEY_HEADER, ElevationSchema
 from webapp.extensions import db
-from webapp.http.errors import Conflict, NotBound
+from webapp.http.errors import Expired, Invalid, NotBound
 from webapp.identity import lookup
 from webapp.identity.models import Tenant
 from webapp.identity.principal import Principal
@@ -52,26 +55,18 @@ from webapp.scope.decision import (
 )
 from webapp.scope.enter import ASK, begin_access
 
-_OWN_TENANT = Elevation(
-    decision="allowed",
-    elevated=False,
-    explanation="It is the person's own tenant.",
-    named=(),
-    rules=(),
-    excluded=Excluded(0, ()),
-    grants=(),
-    minutes=None,
-    ask=None,
-    receipt=None,
-    policy_version=None,
-)
+LONGEST = timedelta(days=1)
+"""How long an answer holds at most. Then the service has to ask again."""
+
+MINUTE = timedelta(minutes=1)
 
 
 def answer(service: Principal, key: str, body: bytes, question: ElevationRequest) -> StoredAnswer:
     """Decide and record `question`, or return the answer that is stored under this key.
 
     `body` is the question as the service sent it. Raises `NotBound` if the service's token does not
-    let it ask that, and `Conflict` if the key belongs to another question.
+    let it ask that, `Invalid` if the key belongs to another question, and `Expired` if the stored
+    answer has ended.
     """
     _refuse_unbound(service, question)
     digest = _digest(body)
@@ -86,7 +81,11 @@ def answer(service: Principal, key: str, body: bytes, question: ElevationRequest
         stored = _find(service, key, digest)
         assert stored is not None  # noqa: S101 - no row of this table is ever deleted
         return stored
-    elevation = _OWN_TENANT if decision is None else _record(person, target, question, decision)
+    if _is_over(decision):
+        # What it rests on has ended while it waited for the key.
+        db.session.rollback()
+        return answer(service, key, body, question)
+    elevation = _own_tenant() if decision is None else _record(person, target, question, decision)
     answer_body = orjson.dumps(ElevationSchema().dump(elevation))
     db.session.execute(
         update(ElevationRow).where(_stored_under(service, key)).values(answer=answer_body.decode())
@@ -114,8 +113,18 @@ def _find(service: Principal, key: str, digest: bytes) -> StoredAnswer | None:
         return None
     if found.digest != digest:
         problem = "belongs to another question"
-        raise Conflict(f"The key {problem}.", {KEY_HEADER: [problem]})
+        raise Invalid(f"The key {problem}.", {KEY_HEADER: [problem]})
+    if _has_expired(orjson.loads(found.answer)):
+        raise Expired("What the answer allowed has ended. Ask again, with another key.")
     return StoredAnswer(found.answer.encode(), replayed=True)
+
+
+def _has_expired(stored: Mapping[str, Any]) -> bool:
+    """Whether what a stored answer allowed has ended. One that allows nothing does not end."""
+    if stored["decision"] != "allowed":
+        return False
+    until: str | None = stored.get("until")  # earlier versions did not say it
+    return until is None or datetime.fromisoformat(until) <= datetime.now(UTC)
 
 
 def _claim(service: Principal, key: str, digest: bytes) -> bool:
@@ -191,6 +200,39 @@ def _denied(explanation: str, outcome: RulesOutcome) -> Denied:
     return Denied(explanation, replace(outcome, explanation=explanation, named=()))
 
 
+def _is_over(decision: Decision | None) -> bool:
+    """Whether what an allowing decision rests on has ended since it was made."""
+    if not isinstance(decision, Allowed) or decision.outcome is None:
+        return False
+    return decision.outcome.until is not None and decision.outcome.until <= datetime.now(UTC)
+
+
+def _own_tenant() -> Elevation:
+    until, minutes = _validity(RulesOutcome(""))
+    return Elevation(
+        decision="allowed",
+        elevated=False,
+        explanation="It is the person's own tenant.",
+        named=(),
+        rules=(),
+        excluded=Excluded(0, ()),
+        grants=(),
+        until=until,
+        minutes=minutes,
+        ask=None,
+        receipt=None,
+        policy_version=None,
+    )
+
+
+def _validity(outcome: RulesOutcome) -> tuple[datetime, int]:
+    """When what an answer of this moment allows ends, and the whole minutes until then."""
+    now = datetime.now(UTC)
+    longest = LONGEST if outcome.minutes is None else min(LONGEST, outcome.minutes * MINUTE)
+    until = min(now + longest, outcome.until or now + longest)
+    return until, (until - now) // MINUTE
+
+
 def _record(
     person: Principal, target: Target, question: ElevationRequest, decision: Decision
 ) -> Elevation:
@@ -199,6 +241,7 @@ def _record(
     receipt = begin_access(
         person, surface, target, question.reason, decision, ExternalAccess(question.ip)
     )
+    until, minutes = _validity(outcome) if ruling == "allowed" else (None, None)
     return Elevation(
         decision=ruling,
         elevated=True,
@@ -207,7 +250,8 @@ def _record(
         rules=outcome.rules,
         excluded=_excluded(outcome.excluded),
         grants=outcome.grants,
-        minutes=outcome.minutes,
+        until=until,
+        minutes=minutes,
         ask=ASK if ruling == "approval_required" else None,
         receipt=receipt,
         policy_version=outcome.policy_version,

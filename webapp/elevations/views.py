@@ -45,8 +45,8 @@ def create_elevation(keyed: dict[str, Any], question: ElevationRequest) -> Respo
 
     Decides whether a person may access something in your service, and records the decision. A
     denial is an answer too, with status 200. The same question with the same `Idempotency-Key` gets
-    the same answer again, with `Idempotency-Replayed: true`. Another question with the same key is
-    a conflict.
+    the same answer again, with `Idempotency-Replayed: true`, until the permission ends; after that
+    it is 409 `expired`. Another question with the same key is 422.
     """
     answer = service.answer(current_principal(), keyed["key"], request.get_data(), question)
     response = respond_json(answer.body, rows=None)

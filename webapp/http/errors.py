@@ -150,6 +150,11 @@ class Conflict(AppError):
     title = "Conflicts with an existing resource"
 
 
+class Expired(Conflict):
+    code = "expired"
+    title = "The answer's time is over"
+
+
 class Stale(AppError):
     status = 412
     code = "stale"

@@ -6,6 +6,7 @@ decision is a denial.
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
@@ -82,6 +83,9 @@ class RulesOutcome:
     """The rules that the explanation names."""
     minutes: int | None = None
     """The longest time that the rules allow, where they set one."""
+    until: datetime | None = None
+    """When the first of what an allowed elevation rests on ends: a rule, its window, a grant or an
+    incident. `None` if nothing of it ends within a day."""
     needs_break_glass: bool = False
     """Whether the elevation needs an open incident."""
     bypassed_approvals: tuple[UUID | None, ...] = ()
