@@ -44,7 +44,7 @@ def partition_of(app: Flask, event: AuditEvent) -> str:
     ("moment", "partition"),
     [
         (datetime(2011, 11, 11, tzinfo=UTC), "audit_events_201111"),
-        (datetime(2061, 2, 28, tzinfo=UTC), "audit_events_206102"),
+        (datetime(1996, 2, 29, tzinfo=UTC), "audit_events_199602"),
         (datetime(1970, 1, 1, tzinfo=UTC), "audit_events_197001"),
         (datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC), "audit_events_999912"),
     ],
@@ -60,7 +60,7 @@ def test_event_of_any_month_gets_its_partition(
 
 @pytest.mark.parametrize("zone", ["UTC", "Pacific/Auckland", "America/Los_Angeles"])
 def test_partitions_are_utc_months_in_any_database_time_zone(app: Flask, zone: str) -> None:
-    begins = datetime(2040 + len(zone), 7, 1, tzinfo=UTC)
+    begins = datetime(1988 + len(zone), 7, 1, tzinfo=UTC)
     with ledger_session(app) as session:
         session.execute(select(func.set_config("timezone", zone, True)))
         session.execute(select(func.set_config("datestyle", "SQL, DMY", True)))
@@ -73,7 +73,7 @@ def test_partitions_are_utc_months_in_any_database_time_zone(app: Flask, zone: s
 
 
 def test_two_workers_can_make_the_same_partition_at_once(app: Flask) -> None:
-    months = [date(2070, 1, 1), date(2070, 2, 1)]
+    months = [date(1992, 1, 1), date(1992, 2, 1)]
     with ThreadPoolExecutor(1) as threads, ledger_session(app) as first:
         append.ensure_partitions(first, months)
         with ledger_session(app) as second:
@@ -84,11 +84,11 @@ def test_two_workers_can_make_the_same_partition_at_once(app: Flask) -> None:
             other.result()
             assert all(append.has_partition(second, month) for month in months)
             second.commit()
-    append_events(app, make_event(occurred_at=datetime(2070, 2, 1, tzinfo=UTC)))
+    append_events(app, make_event(occurred_at=datetime(1992, 2, 1, tzinfo=UTC)))
 
 
 def test_waiting_worker_makes_the_partition_after_a_rollback(app: Flask) -> None:
-    month = date(2070, 3, 1)
+    month = date(1992, 3, 1)
     with ThreadPoolExecutor(1) as threads, ledger_session(app) as first:
         append.ensure_partitions(first, [month])
         with ledger_session(app) as second:
@@ -111,7 +111,7 @@ def test_making_a_partition_blocks_no_reader_and_no_append(app: Flask) -> None:
         append.ensure_partitions(appending, [date.today()])  # noqa: DTZ011 - any day
         appending.execute(select(AuditEventRow.id).limit(1))
         with ledger_session(app, lock_timeout="1ms") as making:
-            append.ensure_partitions(making, [date(2070, 4, 1)])
+            append.ensure_partitions(making, [date(1992, 4, 1)])
             with ledger_session(app, lock_timeout="1ms") as reading:
                 key = event_key(known.id, dump_event(known))
                 assert append.find_committed(reading, [key]) == {key}
@@ -121,20 +121,20 @@ def test_making_a_partition_blocks_no_reader_and_no_append(app: Flask) -> None:
 
 
 def test_month_that_another_partition_covers_gets_none_of_its_own(app: Flask) -> None:
-    yearly = "audit_events_in_2090"
+    yearly = "audit_events_in_1990"
     with owner_connection(app) as owner:
         owner.execute(
             text(
                 f"create table {yearly} partition of audit_events"
-                " for values from ('2090-01-01Z') to ('2091-01-01Z')"
+                " for values from ('1990-01-01Z') to ('1991-01-01Z')"
             )
         )
     try:
-        event = make_event(occurred_at=datetime(2090, 5, 5, tzinfo=UTC))
+        event = make_event(occurred_at=datetime(1990, 5, 5, tzinfo=UTC))
         append_events(app, event)
         assert partition_of(app, event) == yearly
         with ledger_session(app) as session:
-            assert not append.has_partition(session, date(2090, 5, 1))
+            assert not append.has_partition(session, date(1990, 5, 1))
     finally:
         with owner_connection(app) as owner:
             owner.execute(text(f"drop table {yearly}"))

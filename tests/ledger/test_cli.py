@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from types import SimpleNamespace
@@ -293,9 +294,13 @@ def test_tail_follows_until_it_is_interrupted(app: Flask, environment: Mapping[s
     mine = [str(event.id) for event in (before, first, second, third)]
     append_events(app, before)
     command = [sys.executable, "-m", "flask", "--app", "wsgi", "audit", "tail", "-f", "--json"]
-    with subprocess.Popen(
-        [*command, "-n", "1"], cwd=ROOT, env=os.environ | environment, stdout=subprocess.PIPE
-    ) as process:
+    with (
+        subprocess.Popen(
+            [*command, "-n", "50"], cwd=ROOT, env=os.environ | environment, stdout=subprocess.PIPE
+        ) as process,
+        ExitStack() as ends,
+    ):
+        ends.callback(process.kill)  # or its end would be waited for, whatever fails
         assert process.stdout is not None
         shown = (orjson.loads(line)["id"] for line in process.stdout)
         ours = (event_id for event_id in shown if event_id in mine)
