@@ -24,7 +24,7 @@ COPIES = UUID(int=0)
 _INSERT_EVENTS = """
 insert into audit_events (id, tenant_id, tenant, occurred_at, kind, actor_id, actor_email, surface,
   reason_code, ticket, scope_kind, effect, outcome, request_id, origin_journal, origin_seq,
-  excluded_tenant_ids, event)
+  event)
 select (lpad(to_hex((extract(epoch from moment) * 1000)::bigint), 12, '0') || '70008000'
     || lpad(to_hex(n), 12, '0'))::uuid,
   case whose when 'own' then '{tenant}' when 'other' then md5((n % 1000)::text)::uuid end,
@@ -42,7 +42,7 @@ select (lpad(to_hex((extract(epoch from moment) * 1000)::bigint), 12, '0') || '7
   case when rare and whose <> 'all' then 'denied' else 'allowed' end,
   case when rare then 'interrupted' else 'served' end,
   case when rare then 'rare' else md5(n::text) end,
-  '{journal}', n, '{{}}', oldest.event
+  '{journal}', n, oldest.event
 from {numbers},
   (select * from audit_events order by occurred_at limit 1) oldest,
   lateral (select n < {rare} as rare, oldest.occurred_at + n * interval '1 ms' as moment) one,

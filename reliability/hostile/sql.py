@@ -84,7 +84,7 @@ PROCESSES = ("web", "worker")
 COLUMNS = (
     *("id", "tenant_id", "tenant", "occurred_at", "kind", "actor_id", "actor_email", "surface"),
     *("reason_code", "ticket", "scope_kind", "effect", "outcome", "request_id", "origin_journal"),
-    *("origin_seq", "excluded_tenant_ids", "event"),
+    *("origin_seq", "event"),
 )
 INSERT_EVENT = (
     f"insert into audit_events ({', '.join(COLUMNS)})"  # noqa: S608 - constants
@@ -138,7 +138,6 @@ def columns_of(event_id: object, request_id: str) -> dict[str, Any]:
         "request_id": request_id,
         "origin_journal": str(event.origin.journal),
         "origin_seq": event.origin.seq,
-        "excluded_tenant_ids": [],
         "event": dump_event(event).decode(),
     }
 

@@ -15,7 +15,6 @@ from webapp.audit.event import (
     EventRequest,
     EventScope,
     ExcludedTenants,
-    InlineEventDecision,
     Reason,
     moment_of,
     new_event_id,
@@ -82,13 +81,6 @@ decisions = st.builds(
     effect=effects,
     rule_ids=uuid_tuples,
     excluded=st.none() | st.builds(ExcludedTenants, count=counts, digest=digests),
-    grant_ids=uuid_tuples,
-    policy_version=st.none() | counts,
-) | st.builds(
-    InlineEventDecision,
-    effect=effects,
-    rule_ids=uuid_tuples,
-    excluded_tenant_ids=uuid_tuples,
     grant_ids=uuid_tuples,
     policy_version=st.none() | counts,
 )

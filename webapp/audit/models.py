@@ -34,7 +34,6 @@ FILTERED = (
     "kind",
     "effect",
     "outcome",
-    "request_id",
 )
 """The columns that lists filter by. Each has its rows in order, in all events and a tenant's."""
 
@@ -68,7 +67,9 @@ class AuditEventRow(Base):
     origin_seq: Mapped[int] = mapped_column(BigInteger)
     excluded_digest: Mapped[str | None] = mapped_column(Text)
     """The name of the set of tenants that the access left out, in `excluded_sets`."""
-    excluded_tenant_ids: Mapped[list[UUID]] = mapped_column(ARRAY(PgUUID(as_uuid=True)))
+    excluded_tenant_ids: Mapped[list[UUID]] = mapped_column(
+        ARRAY(PgUUID(as_uuid=True)), server_default=text("'{}'")
+    )
     """The set itself, in events of earlier versions."""
     event: Mapped[dict[str, Any]] = mapped_column(JSON)
     """The canonical bytes, as they came: JSONB would keep their meaning only."""
@@ -98,6 +99,8 @@ class AuditEventRow(Base):
         Index(None, "visible_to", "occurred_at", "id"),
         *(Index(None, column, "occurred_at", "id") for column in FILTERED),
         *(Index(None, "visible_to", column, "occurred_at", "id") for column in FILTERED),
+        # A request leaves a few events at most: whose they are need not lead to them.
+        Index(None, "request_id", "occurred_at", "id"),
         Index(None, "origin_journal", "origin_seq"),
         # Rows arrive nearly in this order, so that the small BRIN index serves `flask audit tail`.
         Index(None, "committed_at", postgresql_using="brin"),

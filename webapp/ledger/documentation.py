@@ -66,7 +66,6 @@ DECISION_FIELDS: Fields = {
     "policy_version": "Grows with each change of an evaluated rule; null where none was evaluated.",
     "grant_ids": "The grants that the decision rests on, or the grant that was changed.",
     "excluded": "The tenants that an access in global scope left out; null where none was.",
-    "excluded_tenant_ids": "Only in events of earlier versions: the ids of these tenants.",
 }
 EXCLUDED_TENANTS_FIELDS: Fields = {
     "count": "How many tenants were left out.",

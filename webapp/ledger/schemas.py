@@ -58,7 +58,6 @@ class DecisionSchema(Schema):
     policy_version = fields.Integer(required=True, allow_none=True)
     grant_ids = fields.List(fields.UUID(), required=True)
     excluded = fields.Nested(ExcludedTenantsSchema, allow_none=True)
-    excluded_tenant_ids = fields.List(fields.UUID())
 
 
 class RequestSchema(Schema):

@@ -145,7 +145,7 @@ def _excluded_by(session: ScopedSession, row: AuditEventRow) -> Sequence[UUID]:
     if isinstance(session.scope, TenantScope):
         return ()  # a tenant must not learn of the others
     if row.excluded_digest is None:
-        return row.excluded_tenant_ids
+        return ()
     named = select(ExcludedSetRow.tenant_ids).where(ExcludedSetRow.digest == row.excluded_digest)
     return session.scalars(named).one()
 
@@ -256,7 +256,5 @@ def _entry(row: AuditEventRow) -> LedgerEntry:
 def _entry_for_tenant(row: AuditEventRow) -> LedgerEntry:
     """Return the entry without excluded tenants: a tenant must not learn of the others."""
     entry = _entry(row)
-    hidden: dict[str, Any] = {"excluded": None, "excluded_tenant_ids": []}
-    decision = entry.event.get("decision", {})
-    decision = {name: hidden.get(name, value) for name, value in decision.items()}
-    return replace(entry, event={**entry.event, "decision": decision})
+    decision = entry.event["decision"]
+    return replace(entry, event={**entry.event, "decision": {**decision, "excluded": None}})

@@ -1,6 +1,7 @@
 """POST /admin/api/rules/simulate: what a draft would change, who sees it, and no writes."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,13 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import event
 
+from tests.audit.events import excluding
 from tests.factories import INCIDENT, Account, MadeTenant, add_account, add_tenant
 from tests.rules.calls import add_rule, delete, draft, problem
 from tests.rules.simulation.history import SIMULATE, PastAccesses
 from webapp.audit.event import (
     Actor,
     EventDecision,
-    InlineEventDecision,
     Reason,
 )
 from webapp.extensions import db
@@ -253,7 +254,7 @@ def test_tenant_simulates_on_the_accesses_that_it_sees(
     past.add(tenant, "sue@example.org")
     past.add(other, "not@example.org")
     past.add(None, "tom@example.org")
-    left_out = InlineEventDecision("allowed", excluded_tenant_ids=(tenant.id,), policy_version=1)
+    left_out = replace(excluding(frozenset({tenant.id})).decision, policy_version=1)
     past.add(None, "out@example.org", decision=left_out)
     found = _days(client, admin.headers(), rule=draft(surfaces=[past.surface]))
     assert {actor["actor"] for actor in found["actors"]} == {"sue@example.org", "tom@example.org"}
