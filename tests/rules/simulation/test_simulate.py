@@ -66,6 +66,7 @@ def test_described_access_is_decided_without_the_draft_and_with_it(
     assert after == {
         "effect": "denied",
         "explanation": f"{tenant.slug.capitalize()}'s rule “Not at night” denies it.",
+        "named": [{"id": NO_EXCLUSION, "name": "Not at night", "owner": tenant.slug}],
         "rule_ids": [NO_EXCLUSION],
         "excluded_count": 0,
         "excluded_tenant_ids": [],
