@@ -1,6 +1,5 @@
 """Schemas of elevations, and of the idempotency key."""
 
-import ipaddress
 import re
 from typing import Any, get_args
 
@@ -17,25 +16,13 @@ from webapp.elevations.elevation import (
     Person,
 )
 from webapp.http.errors import NamedRuleSchema
-from webapp.http.schema import FullMatch, Schema, Text, TupleOf
-from webapp.identity.principal import MAX_EMAIL
-from webapp.scope.schemas import SLUG, SURFACE, GivenReasonSchema
+from webapp.http.schema import ADDRESS, Flag, Schema, Text, TupleOf
+from webapp.scope.schemas import EMAIL, SLUG, SURFACE, GivenReasonSchema
 
 KEY_HEADER = "Idempotency-Key"
 MAX_KEY = 128
 
 _BARE_KEY = re.compile(r"[\w!#$%&'*+.^`|~:/=-]{1,128}", re.ASCII)
-
-EMAIL = FullMatch(r"^[^\s@]+@[^\s@]+$", error="Must be an e-mail address.")
-
-
-def _is_address(value: str) -> None:
-    try:
-        address = ipaddress.ip_address(value)
-    except ValueError as error:
-        raise ValidationError("Must be an IP address.") from error
-    if getattr(address, "scope_id", None) is not None:
-        raise ValidationError("Must have no zone.")
 
 
 class Key(fields.String):
@@ -79,8 +66,8 @@ class PersonSchema(Schema):
     model = Person
     descriptions = documentation.PERSON_FIELDS
 
-    email = Text(required=True, validate=[validate.Length(3, MAX_EMAIL), EMAIL])
-    mfa = fields.Boolean(load_default=False)
+    email = Text(required=True, validate=EMAIL)
+    mfa = Flag(load_default=False)
 
 
 class ElevationRequestSchema(Schema):
@@ -92,9 +79,7 @@ class ElevationRequestSchema(Schema):
     surface = fields.String(required=True, validate=SURFACE)
     tenant = fields.String(required=True, allow_none=True, validate=SLUG)
     reason = fields.Nested(GivenReasonSchema, required=True)
-    ip = fields.String(
-        load_default=None, allow_none=True, validate=[validate.Length(2, 64), _is_address]
-    )
+    ip = fields.String(load_default=None, allow_none=True, validate=ADDRESS)
 
 
 class ExcludedTenantSchema(Schema):

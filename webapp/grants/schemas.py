@@ -7,7 +7,7 @@ from marshmallow import fields, validate
 from webapp.grants import documentation
 from webapp.grants.grant import GrantKind, GrantQuery, GrantRequest, GrantState, SortKey
 from webapp.http.pagination import PageQuerySchema, PageSchema
-from webapp.http.schema import Schema, Text, TupleOf
+from webapp.http.schema import Schema, Text, TupleOf, Whole
 from webapp.ledger.schemas import ReasonSchema
 from webapp.rules.engine.templates import BREAK_GLASS
 from webapp.scope.headers import REASON_CODES
@@ -88,7 +88,7 @@ class GrantRequestSchema(Schema):
         validate=validate.Length(1, MAX_ENTRIES),
     )
     reason = fields.Nested(ApprovableReasonSchema, required=True)
-    minutes = fields.Integer(required=True, validate=validate.Range(1, MAX_MINUTES))
+    minutes = Whole(required=True, validate=validate.Range(1, MAX_MINUTES))
 
 
 class ReviewSchema(Schema):

@@ -1,12 +1,16 @@
 """Entity tags, conditional requests, and JSON answers that carry a tag."""
 
+import re
 from collections.abc import Callable
 from hashlib import blake2b
 from uuid import UUID
 
 from flask import Response, request
 
-from webapp.http.errors import PreconditionRequired, Stale
+from webapp.http.errors import Invalid, PreconditionRequired, Stale
+
+_TAG = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
+_TAGS = re.compile(rf"\*|{_TAG}(?:\s*,\s*{_TAG})*")
 
 
 def json_response(body: bytes, etag: str, status: int = 200) -> Response:
@@ -36,6 +40,9 @@ def required_version(row_id: UUID) -> Callable[[int], None]:
     """
     if not request.headers.get("If-Match"):
         raise PreconditionRequired("Send If-Match with the ETag that you last saw.")
+    if not _TAGS.fullmatch(request.headers["If-Match"].strip()):
+        problem = 'must be `*` or an ETag in its quotes, as in "0123abcd.1"'
+        raise Invalid(f"The header If-Match {problem}.", {"If-Match": [problem]})
     tags = request.if_match
 
     def check(version: int) -> None:

@@ -32,7 +32,7 @@ from sqlalchemy.orm import Session
 
 from webapp.db.scopes import Scope
 from webapp.http.errors import Invalid
-from webapp.http.schema import PAGE_FIELDS, Fields, Schema
+from webapp.http.schema import PAGE_FIELDS, Digits, Fields, Schema
 from webapp.settings import current_settings
 
 MAX_LIMIT = 200
@@ -49,7 +49,7 @@ class PageQuerySchema(Schema):
         "cursor": "A `next_cursor` of the same list, filters, sort and scope.",
     }
 
-    limit = ma.fields.Integer(load_default=50, validate=ma.validate.Range(1, MAX_LIMIT))
+    limit = Digits(load_default=50, validate=ma.validate.Range(1, MAX_LIMIT))
     cursor = ma.fields.String(load_default=None, validate=ma.validate.Length(1, 4096))
 
 

@@ -1,8 +1,10 @@
 """Blueprints, and the parser of queries and bodies that views are given."""
 
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Concatenate, ParamSpec, TypeVar
+from urllib.parse import unquote_to_bytes
 
 import flask_smorest
 import marshmallow as ma
@@ -11,7 +13,7 @@ from flask import Request, request
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import HTTPException
 
-from webapp.http.errors import Invalid
+from webapp.http.errors import MAX_FIELD_NAME, Invalid
 from webapp.http.json_bounds import MAX_DEPTH, MAX_FIELDS, has_too_many_fields, is_too_deep
 
 QUERIES = 1024
@@ -47,6 +49,9 @@ class Parser(FlaskParser):
     def _parse_query(self, schema: ma.Schema, _: bytes) -> Any:
         return super().parse(schema, location="query")
 
+    def load_querystring(self, req: Request, schema: ma.Schema) -> Any:
+        return read_query(req.query_string)
+
     def load_json(self, req: Request, schema: ma.Schema) -> Any:
         try:
             body = orjson.loads(_read_body(req)) if req.is_json else _NO_JSON
@@ -62,6 +67,33 @@ class Parser(FlaskParser):
 
 
 _NO_JSON = object()
+
+
+def read_query(query: bytes) -> dict[str, str]:
+    """The parameters of a query, each once. Raises `Invalid` for what has another reading too."""
+    found: dict[str, str] = {}
+    for part in filter(None, query.split(b"&")):
+        name, _, value = (_decoded(text) for text in part.partition(b"="))
+        if name in found:
+            raise _invalid_query(name, "Is given more than once.")
+        found[name] = value
+    return found
+
+
+def _decoded(text: bytes) -> str:
+    if _BAD_ESCAPE.search(text) is None:
+        try:
+            return unquote_to_bytes(text.replace(b"+", b" ")).decode()
+        except UnicodeDecodeError:
+            pass
+    raise _invalid_query("query", "Must be UTF-8, with `%` and two hexadecimal digits as escapes.")
+
+
+_BAD_ESCAPE = re.compile(rb"%(?![0-9a-fA-F]{2})")
+
+
+def _invalid_query(name: str, problem: str) -> Invalid:
+    return Invalid("The query cannot be read.", {name[:MAX_FIELD_NAME]: [problem]})
 
 
 def _invalid(problem: str) -> Invalid:
@@ -80,6 +112,13 @@ def _read_body(req: Request) -> bytes:
     return body
 
 
+def refuse_query(view: Callable[..., Any]) -> None:
+    """Raise `Invalid` where the request has a query and the view takes none."""
+    if request.query_string and not hasattr(view, "__takes_query__"):
+        name = next(iter(read_query(request.query_string)), "query")
+        raise _invalid_query(name, "Unknown: this address takes no parameters.")
+
+
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest ships no types
     """flask-smorest's blueprint, with Sightline's parser."""
 
@@ -95,7 +134,14 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         """Give the view what `schema` loads, before the arguments of its route."""
         decorate: Callable[[Callable[Concatenate[Any, P], R]], Callable[P, R]]
         decorate = super().arguments(schema, location=location, **options)
-        return decorate
+
+        def with_arguments(view: Callable[Concatenate[Any, P], R]) -> Callable[P, R]:
+            given = decorate(view)
+            if location == "query":
+                given.__takes_query__ = True  # type: ignore[attr-defined]  # read by `refuse_query`
+            return given
+
+        return with_arguments
 
     def response(
         self,

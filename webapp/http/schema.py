@@ -1,6 +1,8 @@
 """The base schema, and the fields that every feature's schemas share."""
 
-from collections.abc import Mapping, Sized
+import ipaddress
+import re
+from collections.abc import Callable, Mapping, Sized
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -16,6 +18,23 @@ PAGE_FIELDS: Fields = {
     "total": "How many there are on all pages.",
 }
 """Descriptions of the fields that every page of a list has."""
+
+
+_DIGITS = re.compile(r"0|[1-9][0-9]{0,8}")
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
+def _is_address(value: str) -> None:
+    try:
+        address = ipaddress.ip_address(value)
+    except ValueError as error:
+        raise ma.ValidationError("Must be an IP address.") from error
+    if getattr(address, "scope_id", None) is not None:
+        raise ma.ValidationError("Must have no zone.")
+
+
+ADDRESS: list[Callable[[str], object]] = [ma.validate.Length(2, 64), _is_address]
+"""The validators of an IP address."""
 
 
 class Schema(ma.Schema):
@@ -75,6 +94,57 @@ class Text(ma.fields.String):
         return value
 
 
+class Whole(ma.fields.Integer):
+    """A whole number of a body, and no text or boolean that could stand for it."""
+
+    def _validated(self, value: Any) -> int:
+        if type(value) is not int:
+            raise self.make_error("invalid")
+        return super()._validated(value)
+
+
+class Digits(ma.fields.Integer):
+    """A whole number of a query: ASCII digits and nothing else."""
+
+    default_error_messages = {"invalid": "Must be a whole number, in digits."}
+
+    def _validated(self, value: Any) -> int:
+        if not isinstance(value, str) or _DIGITS.fullmatch(value) is None:
+            raise self.make_error("invalid")
+        return super()._validated(value)
+
+
+class Flag(ma.fields.Boolean):
+    """A boolean of a body, and no text or number that could stand for it."""
+
+    default_error_messages = {"invalid": "Must be true or false."}
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> bool:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid")
+        return value
+
+
+class FlagText(ma.fields.Boolean):
+    """A boolean of a query: `true` or `false`."""
+
+    default_error_messages = {"invalid": "Must be true or false."}
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> bool:
+        if value not in ("true", "false"):
+            raise self.make_error("invalid")
+        return bool(value == "true")
+
+
+class Id(ma.fields.UUID):
+    """A UUID of a body, in its usual form."""
+
+    def _deserialize(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(value, str) or _UUID.fullmatch(value) is None:
+            raise self.make_error("invalid_uuid")
+        return super()._deserialize(value, *args, **kwargs)
+
+
 class FullMatch(ma.validate.Regexp):
     """A pattern that the whole text must match, as JSON Schema reads it.
 
@@ -89,6 +159,11 @@ class FullMatch(ma.validate.Regexp):
 
 class Instant(ma.fields.AwareDateTime):
     """A moment in UTC. PostgreSQL does not read offsets beyond 15:59, which Python allows."""
+
+    default_error_messages = dict.fromkeys(
+        ("invalid", "invalid_awareness"),
+        "Must be a moment with its offset, as in 2026-11-30T12:00:00Z.",
+    )
 
     def _deserialize(self, *args: Any, **kwargs: Any) -> datetime:
         try:

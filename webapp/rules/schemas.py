@@ -5,16 +5,26 @@ older rules can still be listed after a check has become stricter.
 """
 
 import ipaddress
-import zoneinfo
 from datetime import datetime
 from typing import Any, get_args
 
 from marshmallow import ValidationError, fields, missing, validate
 
 from webapp.http.pagination import PageQuerySchema, PageSchema
-from webapp.http.schema import PAGE_FIELDS, FullMatch, Instant, Schema, Text, TupleOf
+from webapp.http.schema import (
+    PAGE_FIELDS,
+    Flag,
+    FlagText,
+    FullMatch,
+    Instant,
+    Schema,
+    Text,
+    TupleOf,
+    Whole,
+)
 from webapp.identity.principal import PLATFORM_ROLES, STAFF_ROLES, TENANT_ROLES
 from webapp.rules import documentation
+from webapp.rules.engine.templates import time_zones
 from webapp.rules.rule import (
     Change,
     Day,
@@ -55,10 +65,8 @@ def _is_network(value: str) -> None:
 
 
 def _is_time_zone(value: str) -> None:
-    try:
-        zoneinfo.ZoneInfo(value)
-    except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError) as error:
-        raise ValidationError("Must be an IANA time zone.") from error
+    if value not in time_zones():
+        raise ValidationError("Must be an IANA time zone, as in Europe/Berlin.")
 
 
 def _is_near(value: datetime) -> None:
@@ -198,17 +206,15 @@ class RuleDraftSchema(Schema):
     networks = TupleOf(
         fields.String(validate=[validate.Length(1, 64), _is_network]), load_default=(), validate=FEW
     )
-    mfa = fields.Boolean(load_default=False)
-    max_minutes = fields.Integer(
-        load_default=None, allow_none=True, validate=validate.Range(1, 7 * 24 * 60)
-    )
-    min_approvals = fields.Integer(load_default=1, validate=validate.Range(1, 10))
+    mfa = Flag(load_default=False)
+    max_minutes = Whole(load_default=None, allow_none=True, validate=validate.Range(1, 7 * 24 * 60))
+    min_approvals = Whole(load_default=1, validate=validate.Range(1, 10))
     approver_roles = TupleOf(
         fields.String(validate=validate.OneOf(APPROVER_ROLES)),
         load_default=(),
         validate=FEW,
     )
-    enabled = fields.Boolean(load_default=True)
+    enabled = Flag(load_default=True)
     starts_at = Instant(load_default=None, allow_none=True, validate=_is_near)
     ends_at = Instant(load_default=None, allow_none=True, validate=_is_near)
 
@@ -238,7 +244,7 @@ class RuleQuerySchema(PageQuerySchema):
     tenant = fields.String(load_default=None, validate=SLUG)
     effect = fields.String(load_default=None, validate=validate.OneOf(get_args(Effect)))
     surface = fields.String(load_default=None, validate=SURFACES)
-    enabled = fields.Boolean(load_default=None)
+    enabled = FlagText(load_default=None)
     q = Text(load_default=None, validate=validate.Length(1, 200))
 
 

@@ -1,11 +1,12 @@
 """The scope and the reason of a request, parsed from its headers (RFC 9651 items)."""
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import http_sf
-from http_sf.types import DisplayString, Token
+from http_sf.types import BareItemType, DisplayString, Token
 
 from webapp.text import LINE, is_line
 
@@ -78,11 +79,47 @@ def _parse_item(header: str) -> tuple[str, dict[str, object]]:
     try:
         item: Any = http_sf.parse(header.encode("latin-1"), tltype="item")
         value, parameters = item
+    except http_sf.StructuredFieldError as error:
+        raise HeaderError(_describe(header, error)) from error
     except ValueError as error:
-        raise HeaderError("is not a structured field item (RFC 9651)") from error
+        raise HeaderError(f"cannot be read. {_FORM}") from error
     if not isinstance(value, Token):
         raise HeaderError("must begin with a token, without quotes")
     return str(value), parameters
+
+
+_FORM = (
+    "It must be an item of RFC 9651, as in `tenant:acme`,"
+    ' or `incident;ticket="INC-4711";note="login fails"`'
+)
+
+
+def _describe(header: str, error: http_sf.StructuredFieldError) -> str:
+    """What is wrong with a header, and how it should look."""
+    if error.position is None:
+        return f"cannot be read. {_FORM}"
+    where = f"cannot be read at character {error.position + 1}"
+    character = error.offending_char
+    if error.context and character is not None and not 0x20 <= character < 0x7F:
+        written = re.search(rf';\s*{re.escape(error.context)}="([^"]*)"?', header)
+        shown = _display_string(error.context, written[1]) if written else None
+        return f"{where}: text beyond ASCII stands in a display string, as in `{shown or _CAFE}`"
+    return f"{where}. {_FORM}"
+
+
+_CAFE = 'note=%"caf%c3%a9"'
+
+
+def _display_string(name: str, raw: str) -> str | None:
+    """How a parameter should look whose text has been sent as it is; `None` if it has no form."""
+    try:
+        text = raw.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        text = raw
+    if not text or not is_line(text):
+        return None
+    parameters: dict[str, BareItemType] = {name: DisplayString(text)}
+    return http_sf.ser((Token("x"), parameters)).partition(";")[2]
 
 
 def _text(parameters: dict[str, object], name: str, longest: int) -> str | None:

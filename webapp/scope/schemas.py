@@ -3,6 +3,7 @@
 from marshmallow import fields, validate
 
 from webapp.http.schema import FullMatch, Schema, Text
+from webapp.identity.principal import MAX_EMAIL
 from webapp.scope import documentation
 from webapp.scope.headers import MAX_NOTE, MAX_TICKET, REASON_CODES, Reason
 
@@ -11,6 +12,10 @@ MAX_SLUG = 63
 SLUG = [
     validate.Length(1, MAX_SLUG),
     FullMatch(r"^[a-z0-9][a-z0-9-]*$", error="Must be a tenant's slug."),
+]
+EMAIL = [
+    validate.Length(3, MAX_EMAIL),
+    FullMatch(r"^[^\s@]+@[^\s@]+$", error="Must be an e-mail address."),
 ]
 SURFACE = [
     validate.Length(1, MAX_SURFACE),

@@ -16,6 +16,7 @@ from flask import Response, request
 from webapp.db.scopes import Scope, TenantScope
 from webapp.extensions import db
 from webapp.http.errors import Forbidden, Invalid, ReasonRequired
+from webapp.http.parsing import refuse_query
 from webapp.http.rate_limits import current_limits
 from webapp.http.state import RequestState, current_state
 from webapp.identity import lookup
@@ -72,6 +73,7 @@ def surface(
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             state = current_state()
             with _enter(state, declared) as state.surface_scope:
+                refuse_query(view)
                 response = view(*args, **kwargs)
                 if declared.changes or declared.stores_because:
                     db.session.commit()

@@ -19,7 +19,7 @@ from webapp.rules.rule import Rule, Window
 RuleEffect = Literal["deny", "approve", "allow"]
 
 WEEK = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-ZONES = available_timezones()
+ZONES = available_timezones() - {"Factory", "localtime"}
 MAPPED = bytes(10) + b"\xff\xff"
 
 

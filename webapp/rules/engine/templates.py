@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib.resources import files
 from typing import Any, Final, Literal, get_args
 from zoneinfo import ZoneInfo
 
@@ -23,6 +24,7 @@ from webapp.rules.rule import Day, Rule, Window
 BREAK_GLASS: Final = "break_glass"
 DAYS: Final = get_args(Day)
 _CLOCK: Final = re.compile(r"(?:[01][0-9]|2[0-3]):[0-5][0-9]")
+_TZDATA: Final = files("tzdata")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 Json = dict[str, Any]
@@ -56,9 +58,26 @@ def policies_of(rule: Rule) -> tuple[Policy, ...]:
         raise Unreadable(f"rule {rule.id}: {error}") from error
 
 
-@lru_cache(maxsize=1024)
 def zone_of(name: str) -> ZoneInfo:
-    return ZoneInfo(name)
+    """A time zone of the pinned `tzdata`, whatever zones the host has.
+
+    Raises `ValueError` for a name that is not in its list.
+    """
+    if name not in time_zones():
+        raise ValueError(f"{name!r} is no time zone")
+    return _read_zone(name)
+
+
+@cache
+def time_zones() -> frozenset[str]:
+    """The names of all time zones but `Factory`, which stands for none."""
+    return frozenset(_TZDATA.joinpath("zones").read_text().split()) - {"Factory"}
+
+
+@lru_cache(maxsize=1024)
+def _read_zone(name: str) -> ZoneInfo:
+    with _TZDATA.joinpath("zoneinfo", *name.split("/")).open("rb") as file:
+        return ZoneInfo.from_file(file, key=name)
 
 
 def microseconds(at: datetime) -> int:

@@ -7,7 +7,7 @@ from marshmallow import ValidationError, fields, validate, validates_schema
 
 from webapp.audit.event import Ruling
 from webapp.http.errors import NamedRuleSchema
-from webapp.http.schema import Instant, Schema, Text, TupleOf
+from webapp.http.schema import ADDRESS, Flag, Id, Instant, Schema, Text, TupleOf, Whole
 from webapp.identity.principal import PLATFORM_ROLES, TENANT_ROLES
 from webapp.rules.schemas import FEW, RuleCreateSchema
 from webapp.rules.simulation import documentation
@@ -21,7 +21,7 @@ from webapp.rules.simulation.queue import (
 from webapp.rules.simulation.replay import Affected, Changed, Replay, ReplayOutcome, Shift
 from webapp.rules.simulation.service import Comparison, DecisionView, DescribedAccess, Simulation
 from webapp.scope.headers import MAX_TICKET, REASON_CODES
-from webapp.scope.schemas import SLUG, SURFACE
+from webapp.scope.schemas import EMAIL, SLUG, SURFACE
 
 MAX_DAYS = 90
 
@@ -30,17 +30,17 @@ class DescribedAccessSchema(Schema):
     model = DescribedAccess
     descriptions = documentation.DESCRIBED_ACCESS_FIELDS
 
-    email = Text(required=True, validate=validate.Length(1, 320))
+    email = Text(required=True, validate=EMAIL)
     roles = TupleOf(
         fields.String(validate=validate.OneOf((*PLATFORM_ROLES, *TENANT_ROLES))),
         load_default=(),
         validate=FEW,
     )
-    mfa = fields.Boolean(load_default=False)
+    mfa = Flag(load_default=False)
     surface = fields.String(required=True, validate=SURFACE)
     reason = fields.String(required=True, validate=validate.OneOf(REASON_CODES))
     ticket = Text(load_default=None, allow_none=True, validate=validate.Length(1, MAX_TICKET))
-    ip = Text(load_default=None, allow_none=True, validate=validate.Length(1, 64))
+    ip = fields.String(load_default=None, allow_none=True, validate=ADDRESS)
     at = Instant(
         load_default=None, allow_none=True, metadata={"description": "Null or absent: now."}
     )
@@ -59,10 +59,10 @@ class SimulationRequestSchema(Schema):
     descriptions = documentation.SIMULATE_FIELDS
 
     rule = fields.Nested(RuleCreateSchema, load_default=None, allow_none=True)
-    replaces = fields.UUID(load_default=None, allow_none=True)
-    remove = fields.Boolean(load_default=False)
+    replaces = Id(load_default=None, allow_none=True)
+    remove = Flag(load_default=False)
     access = fields.Nested(DescribedAccessSchema, load_default=None, allow_none=True)
-    days = fields.Integer(load_default=None, allow_none=True, validate=validate.Range(1, MAX_DAYS))
+    days = Whole(load_default=None, allow_none=True, validate=validate.Range(1, MAX_DAYS))
 
     @validates_schema
     def _is_one_question(self, data: dict[str, Any], **_: Any) -> None:
