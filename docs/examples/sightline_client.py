@@ -64,7 +64,7 @@ class Tenant:
 class Elevation:
     decision: Literal["allowed", "denied", "approval_required"]
     elevated: bool
-    """`False` in the person's own tenant, where nothing is recorded."""
+    """`False` in the person's own tenant, where no rule is asked."""
     explanation: str
     """Why, in a sentence for that person."""
     rules: tuple[str, ...]
@@ -77,7 +77,7 @@ class Elevation:
     """The whole minutes until then, from the first answer to the question."""
     ask: str | None
     """Sightline's path at which to ask for an approval."""
-    receipt: str | None
+    receipt: str
     """The id of the audit event."""
     policy_version: int | None
 

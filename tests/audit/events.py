@@ -16,6 +16,8 @@ from webapp.audit.event import (
     EventScope,
     ExcludedTenants,
     Reason,
+    Via,
+    asked_by,
     moment_of,
     new_event_id,
 )
@@ -85,7 +87,7 @@ decisions = st.builds(
     policy_version=st.none() | counts,
 )
 
-events = st.builds(
+own_events = st.builds(
     AuditEvent,
     id=st.uuids(),
     occurred_at=moments,
@@ -122,6 +124,10 @@ events = st.builds(
     ),
     origin=st.builds(EventOrigin, journal=st.uuids(), seq=counts),
 )
+
+
+vias = st.builds(Via, email=texts, id=st.uuids(), token_id=st.none() | st.uuids())
+events = own_events | st.builds(asked_by, own_events, vias)
 
 
 def as_json(value: Any) -> Any:

@@ -49,7 +49,7 @@ def statuses(account: Account, *clients: FlaskClient, scope: str | None = None) 
 
 def find_person(app: Flask, email: str) -> Principal | None:
     with app.app_context():
-        return lookup.find_principal(email, None, mfa=False)
+        return lookup.find_principal(email, mfa=False)
 
 
 def test_tenant_is_shown_with_its_members(run: Run, app: Flask, tenant: MadeTenant) -> None:

@@ -10,10 +10,11 @@ from flask.testing import FlaskClient
 from sqlalchemy import insert
 
 from tests.audit.ledgers import owner_connection
-from tests.audit.receipts import committed, events_of_request, excluded_by, receipt
+from tests.audit.receipts import committed, excluded_by, receipt
+from tests.conftest import Run
 from tests.elevations.calls import PATH, SURFACE, answered, ask, question
 from tests.elevations.conftest import MakeRule
-from tests.factories import Account, MadeTenant, add_account, add_tenant
+from tests.factories import INCIDENT, Account, MadeTenant, add_account, add_tenant
 from tests.rules.calls import problem
 from webapp.audit.recorder import ACCESSES, EXCLUDED_HEADER
 from webapp.caching import invalidate
@@ -23,6 +24,15 @@ from webapp.extensions import db
 from webapp.grants.active import holder_tag
 from webapp.grants.models import GrantApprovalRow, GrantRow
 from webapp.identity.principal import STAFF_ROLES
+
+
+def via(service: Account) -> dict[str, str]:
+    """How an event names the service that asked."""
+    return {
+        "id": str(service.id),
+        "email": service.email,
+        "token_id": str(service.token_id),
+    }
 
 
 def test_allowed_elevation_is_recorded_as_the_persons_access(
@@ -42,7 +52,8 @@ def test_allowed_elevation_is_recorded_as_the_persons_access(
     assert event["actor"]["id"] == str(engineer.id)
     assert (event["actor"]["email"], event["actor"]["mfa"]) == (engineer.email, True)
     assert "engineer" in event["actor"]["roles"]
-    assert event["actor"]["token_id"] == str(service.token_id)
+    assert event["actor"]["token_id"] is None
+    assert event["via"] == via(service)
     assert (event["kind"], event["surface"], event["outcome"]) == ("access", SURFACE, "served")
     assert event["reason"] == {"code": "incident", "ticket": "INC-1", "note": None}
     assert event["scope"] == {
@@ -63,8 +74,8 @@ def test_second_factor_counts_only_for_the_service_that_reports_it(
     body["principal"]["mfa"] = True
     second = answered(client, other, body)
     events = committed(app, UUID(first["receipt"]), UUID(second["receipt"]))
-    said = [(event["actor"]["token_id"], event["actor"]["mfa"]) for event in events]
-    assert said == [(str(service.token_id), False), (str(other.token_id), True)]
+    said = [(event["via"], event["actor"]["mfa"]) for event in events]
+    assert said == [(via(service), False), (via(other), True)]
 
 
 def test_metrics_have_no_label_for_surfaces_of_other_services(
@@ -143,14 +154,48 @@ def test_stranger_has_no_role_but_is_allowed_by_a_rule_for_the_address(
         assert (event["actor"]["email"], event["actor"]["roles"]) == (email, [])
 
 
-def test_access_to_the_own_tenant_is_no_elevation_and_not_recorded(
-    app: Flask, client: FlaskClient, service: Account, tenant: MadeTenant, admin: Account
+def test_access_to_the_own_tenant_is_no_elevation_and_recorded(
+    app: Flask,
+    worker: None,
+    client: FlaskClient,
+    service: Account,
+    tenant: MadeTenant,
+    admin: Account,
 ) -> None:
+    """The answer tells the service that the person is a member, so somebody may see that."""
     response = ask(client, service, question(admin.email, tenant))
     answer = response.get_json()
-    assert (answer["decision"], answer["elevated"], answer["receipt"]) == ("allowed", False, None)
-    assert receipt(response) == []
-    assert events_of_request(app, response.headers["X-Request-ID"]) == []
+    assert (answer["decision"], answer["elevated"], answer["rules"]) == ("allowed", False, [])
+    assert receipt(response) == [UUID(answer["receipt"])]
+    (event,) = committed(app, UUID(answer["receipt"]))
+    assert (event["kind"], event["surface"], event["outcome"]) == ("access", SURFACE, "served")
+    assert event["scope"]["tenant_id"] == str(tenant.id)
+    assert (event["actor"]["email"], event["via"]) == (admin.email, via(service))
+    assert event["decision"]["policy_version"] is None
+    shown = client.get(f"/admin/api/audits/{answer['receipt']}", headers=admin.headers())
+    assert shown.get_json()["via"] == via(service)
+
+
+def test_audit_list_and_commands_name_the_service_beside_the_person(
+    app: Flask,
+    worker: None,
+    run: Run,
+    client: FlaskClient,
+    service: Account,
+    tenant: MadeTenant,
+    admin: Account,
+    engineer: Account,
+) -> None:
+    asked = ask(client, service, question(engineer.email, tenant))
+    own = client.get(
+        "/admin/api/rules", headers=engineer.headers(f"tenant:{tenant.slug}", INCIDENT)
+    )
+    committed(app, *receipt(asked), *receipt(own))
+    listed = client.get(f"/admin/api/audits?actor={engineer.email}", headers=admin.headers())
+    assert [event["via"] for event in listed.get_json()["items"]] == [None, via(service)]
+    table = run("audit", "search", "--actor", engineer.email).stdout
+    assert table.count(engineer.email) == 2
+    assert table.count(f"{engineer.email} via {service.email}") == 1
 
 
 def test_elevation_for_an_unknown_tenant_is_denied_and_recorded(
@@ -317,7 +362,7 @@ def test_repeated_question_opens_one_break_glass_incident(
     assert access["decision"]["grant_ids"] == [incident_id]
     for event in (opened, access):
         assert event["actor"]["id"] == str(engineer.id)
-        assert event["actor"]["token_id"] == str(service.token_id)
+        assert event["via"] == via(service)
         assert event["request"]["ip"] == "203.0.113.9"
     assert (opened["kind"], access["kind"]) == ("change", "access")
     again = ask(client, service, body, "break-glass")

@@ -51,7 +51,10 @@ def test_guarded_view_runs_after_its_access_is_recorded(
     assert (shown.status_code, shown.get_json()["invoices"]) == (200, ["A-1", "A-2"])
     (event,) = committed(app, UUID(shown.get_json()["receipt"]))
     assert event["actor"]["id"] == str(engineer.id)
-    assert event["actor"]["token_id"] == str(service.token_id)
+    assert (event["via"]["email"], event["via"]["token_id"]) == (
+        service.email,
+        str(service.token_id),
+    )
     assert (event["surface"], event["outcome"]) == ("shop.invoices.list", "served")
     assert event["reason"] == {"code": "support_case", "ticket": "T-1", "note": None}
     assert (event["scope"]["tenant"], event["request"]["ip"]) == ("acme", "127.0.0.1")

@@ -203,7 +203,7 @@ def certificates(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
         email = request.headers.get(CERTIFICATE_HEADER)
         if email is None:
             return None
-        principal = lookup.find_principal(email, None, mfa=True)
+        principal = lookup.find_principal(email, mfa=True)
         if principal is None:
             raise Unauthenticated("Nobody has this certificate.")
         return principal

@@ -50,6 +50,16 @@ class Actor:
     """Whether the actor had shown a second factor."""
     roles: tuple[str, ...]
     token_id: UUID | None
+    """The actor's own token; `None` where a service asked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Via:
+    """The service that asked on the actor's behalf, about data of its own."""
+
+    email: str
+    id: UUID
+    token_id: UUID | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +150,33 @@ class AuditEvent:
     scope: EventScope
     surface: str
 
+    @property
+    def who(self) -> str:
+        """The actor's address, for people to read."""
+        return self.actor.email
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceEvent(AuditEvent):
+    """An event of an access about which a service asked. Others have no field `via` at all."""
+
+    via: Via
+
+    @property
+    def who(self) -> str:
+        """The actor's address and the service's."""
+        return by_way_of(self.actor.email, self.via.email)
+
+
+def asked_by(event: AuditEvent, via: Via) -> ServiceEvent:
+    """Return the event as one about which a service asked."""
+    return ServiceEvent(**vars(event), via=via)
+
+
+def by_way_of(actor: str, via: str | None) -> str:
+    """Name an actor and the service that asked, if one did, for people to read."""
+    return actor if via is None else f"{actor} via {via}"
+
 
 def new_event_id(at: datetime | None = None) -> UUID:
     """Return an id for an event that occurred at a moment, by default now."""
@@ -183,6 +220,9 @@ def dump_event(event: AuditEvent) -> bytes:
 
 
 _DECODER = msgspec.json.Decoder(AuditEvent)
+_SERVICE_DECODER = msgspec.json.Decoder(ServiceEvent)
+_VIA = b'"via":{'
+"""Only a field's name can stand so: a text has its quotes escaped."""
 
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -194,7 +234,7 @@ def load_event(data: bytes) -> AuditEvent:
     events of its delivery.
     """
     try:
-        event = _DECODER.decode(data)
+        event = (_SERVICE_DECODER if _VIA in data else _DECODER).decode(data)
         # The first shows that every field is there and no other; it has them in the given order.
         forms = {dump_event(event), orjson.dumps(orjson.loads(data), option=orjson.OPT_SORT_KEYS)}
     except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:

@@ -27,6 +27,8 @@ from webapp.audit.event import (
     Kind,
     Outcome,
     Reason,
+    Via,
+    asked_by,
     dump_event,
     moment_of,
     new_event_id,
@@ -73,6 +75,8 @@ class ExternalAccess:
 
     ip: str | None
     """The person's address, as the service states it."""
+    via: Via
+    """The service."""
 
     SURFACE: ClassVar = "external"
     """The label of all such surfaces in metrics: services name as many surfaces as they like."""
@@ -340,8 +344,8 @@ def _finalize_interrupted(_: BaseException | None) -> None:
 
 def _event(access: Access) -> AuditEvent:
     """Return the event of an access that has no answer yet."""
-    event_id = new_event_id()
-    return AuditEvent(
+    event_id, external = new_event_id(), access.external
+    event = AuditEvent(
         actor=access.actor,
         decision=access.decision,
         http_status=None,
@@ -351,11 +355,12 @@ def _event(access: Access) -> AuditEvent:
         outcome=_outcome(access, None),
         reason=access.reason,
         repeats=1,
-        request=_request(access.external),
+        request=_request(external),
         rows=None,
         scope=access.scope,
         surface=access.surface,
     )
+    return event if external is None else asked_by(event, external.via)
 
 
 def _request(external: ExternalAccess | None) -> EventRequest:

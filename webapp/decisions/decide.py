@@ -136,7 +136,7 @@ def decide_at(
         find_grant=_grant_finder(request, target, holder, at),
     )
     sets = (platform, tenants)
-    held = replace(verdict, until=holds_until(verdict, sets, at))
+    held = replace(verdict, until=holds_until(verdict, sets, request, at))
     return held, valid_until(verdict, sets, at)
 
 

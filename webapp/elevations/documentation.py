@@ -62,6 +62,6 @@ ELEVATION_FIELDS: Fields = {
     " answer at the latest. Then ask again, with another key. Null where nothing is allowed.",
     "minutes": "How many whole minutes that is from the first answer to this question.",
     "ask": "The path at which to ask for an approval; null if none is needed.",
-    "receipt": "The id of the audit event; null if nothing was recorded.",
+    "receipt": "The id of the audit event.",
     "policy_version": "The version of the rules that decided.",
 }

@@ -50,7 +50,7 @@ class Excluded:
 class Elevation:
     decision: Ruling
     elevated: bool
-    """False in the person's own tenant, where there is nothing to decide or to record."""
+    """False in the person's own tenant, where there is nothing to decide."""
     explanation: str
     named: tuple[NamedRule, ...]
     """The rules that the explanation names."""
@@ -64,7 +64,7 @@ class Elevation:
     """The whole minutes from the answer until then."""
     ask: str | None
     """The path at which to ask for an approval, if one is needed."""
-    receipt: UUID | None
+    receipt: UUID
     """The audit event's id."""
     policy_version: int | None
 

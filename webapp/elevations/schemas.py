@@ -112,5 +112,5 @@ class ElevationSchema(Schema):
     until = fields.AwareDateTime(required=True, allow_none=True)
     minutes = fields.Integer(required=True, allow_none=True)
     ask = fields.String(required=True, allow_none=True)
-    receipt = fields.UUID(required=True, allow_none=True)
+    receipt = fields.UUID(required=True)
     policy_version = fields.Integer(required=True, allow_none=True)

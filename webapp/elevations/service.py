@@ -21,7 +21,7 @@ import orjson
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from webapp.audit.event import Ruling
+from webapp.audit.event import Ruling, Via
 from webapp.audit.recorder import ExternalAccess
 from webapp.db.scopes import Exclusion
 from webapp.decisions.break_glass import use_break_glass
@@ -73,9 +73,10 @@ def answer(service: Principal, key: str, body: bytes, question: ElevationRequest
     # Ask for a stored answer first: deciding a question may open a break-glass incident.
     if (stored := _find(service, key, digest)) is not None:
         return stored
-    person, is_known = _person(question.principal, service)
+    person, is_known = _person(question.principal)
     target = _target(person, question.tenant)
-    decision = _decide(person, target, question, is_known=is_known)
+    external = ExternalAccess(question.ip, _via(service))
+    decision = _decide(person, target, question, external, is_known=is_known)
     if not _claim(service, key, digest):
         # A concurrent request with the same key has committed: the insert has waited for it.
         stored = _find(service, key, digest)
@@ -85,7 +86,7 @@ def answer(service: Principal, key: str, body: bytes, question: ElevationRequest
         # What it rests on has ended while it waited for the key.
         db.session.rollback()
         return answer(service, key, body, question)
-    elevation = _own_tenant() if decision is None else _record(person, target, question, decision)
+    elevation = _record(person, target, question, external, decision)
     answer_body = orjson.dumps(ElevationSchema().dump(elevation))
     db.session.execute(
         update(ElevationRow).where(_stored_under(service, key)).values(answer=answer_body.decode())
@@ -141,12 +142,16 @@ def _stored_under(service: Principal, key: str) -> ColumnElement[bool]:
     return (ElevationRow.service_id == service.id) & (ElevationRow.key == key)
 
 
-def _person(described: Person, service: Principal) -> tuple[Principal, bool]:
+def _via(service: Principal) -> Via:
+    return Via(email=service.email, id=service.id, token_id=service.token_id)
+
+
+def _person(described: Person) -> tuple[Principal, bool]:
     """The person as a principal, and whether Sightline knows them.
 
     A stranger holds no role, but rules may name their e-mail address.
     """
-    found = lookup.find_principal(described.email, service.token_id, mfa=described.mfa)
+    found = lookup.find_principal(described.email, mfa=described.mfa)
     if found is not None:
         return found, True
     email = described.email.lower()
@@ -155,7 +160,7 @@ def _person(described: Person, service: Principal) -> tuple[Principal, bool]:
         email=email,
         platform_roles=frozenset(),
         memberships=(),
-        token_id=service.token_id,
+        token_id=None,
         expires_at=None,
         mfa=described.mfa,
     )
@@ -170,14 +175,20 @@ def _target(person: Principal, slug: str | None) -> Target:
 
 
 def _decide(
-    person: Principal, target: Target, question: ElevationRequest, *, is_known: bool
-) -> Decision | None:
-    """Decide the question; `None` in the person's own tenant.
+    person: Principal,
+    target: Target,
+    question: ElevationRequest,
+    external: ExternalAccess,
+    *,
+    is_known: bool,
+) -> Decision:
+    """Decide the question.
 
-    What somebody may do in their own tenant is the service's business.
+    What somebody may do in their own tenant is the service's business: that is allowed, without an
+    outcome of rules.
     """
     if isinstance(target, TenantTarget) and person.membership(target.slug) is not None:
-        return None
+        return Allowed()
     request = authorization_request(person, question.surface, question.reason, question.ip)
     decision = decide_elevation(target, person.id if is_known else None, request)
     if person.ended and isinstance(decision, (Allowed, NeedsApproval)) and decision.outcome:
@@ -192,7 +203,7 @@ def _decide(
         return decision
     if not is_known:
         return _denied("Only somebody whom Sightline knows can use break-glass.", outcome)
-    begin = partial(begin_access, external=ExternalAccess(question.ip))
+    begin = partial(begin_access, external=external)
     return use_break_glass(person, target, question.reason, outcome, begin)
 
 
@@ -200,29 +211,11 @@ def _denied(explanation: str, outcome: RulesOutcome) -> Denied:
     return Denied(explanation, replace(outcome, explanation=explanation, named=()))
 
 
-def _is_over(decision: Decision | None) -> bool:
+def _is_over(decision: Decision) -> bool:
     """Whether what an allowing decision rests on has ended since it was made."""
     if not isinstance(decision, Allowed) or decision.outcome is None:
         return False
     return decision.outcome.until is not None and decision.outcome.until <= datetime.now(UTC)
-
-
-def _own_tenant() -> Elevation:
-    until, minutes = _validity(RulesOutcome(""))
-    return Elevation(
-        decision="allowed",
-        elevated=False,
-        explanation="It is the person's own tenant.",
-        named=(),
-        rules=(),
-        excluded=Excluded(0, ()),
-        grants=(),
-        until=until,
-        minutes=minutes,
-        ask=None,
-        receipt=None,
-        policy_version=None,
-    )
 
 
 def _validity(outcome: RulesOutcome) -> tuple[datetime, int]:
@@ -234,17 +227,23 @@ def _validity(outcome: RulesOutcome) -> tuple[datetime, int]:
 
 
 def _record(
-    person: Principal, target: Target, question: ElevationRequest, decision: Decision
+    person: Principal,
+    target: Target,
+    question: ElevationRequest,
+    external: ExternalAccess,
+    decision: Decision,
 ) -> Elevation:
+    """Record that the question is answered, and make the answer.
+
+    An answer about the person's own tenant is recorded too: it tells the service who is a member.
+    """
     surface = Surface(question.surface, tenant_roles=frozenset(), platform_roles=frozenset())
     ruling, outcome = _ruling(decision)
-    receipt = begin_access(
-        person, surface, target, question.reason, decision, ExternalAccess(question.ip)
-    )
+    receipt = begin_access(person, surface, target, question.reason, decision, external)
     until, minutes = _validity(outcome) if ruling == "allowed" else (None, None)
     return Elevation(
         decision=ruling,
-        elevated=True,
+        elevated=decision != Allowed(),
         explanation=outcome.explanation,
         named=outcome.named,
         rules=outcome.rules,
@@ -260,6 +259,8 @@ def _record(
 
 def _ruling(decision: Decision) -> tuple[Ruling, RulesOutcome]:
     match decision:
+        case Allowed(None):
+            return "allowed", RulesOutcome("It is the person's own tenant.")
         case Allowed(RulesOutcome() as outcome):
             return "allowed", outcome
         case NeedsApproval(outcome):

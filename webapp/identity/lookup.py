@@ -43,22 +43,21 @@ def remembered() -> GenerationCache:
     return cache
 
 
-def find_principal(email: str, token_id: UUID | None, *, mfa: bool) -> Principal | None:
-    """The principal with this address, for whom another principal asks.
+def find_principal(email: str, *, mfa: bool) -> Principal | None:
+    """The principal with this address, for whom a service asks: without a credential of their own.
 
-    `token_id` is the asking principal's token. `mfa` is what the asking principal says about the
-    second factor.
+    `mfa` is what the service says about the second factor.
     """
     email = email.lower()
     generation = read_generations({IDENTITY_TAG})[IDENTITY_TAG]
     known: Principal | None = remembered().get(("principal", email), generation)
     if known is not None:
-        return replace(known, token_id=token_id, mfa=mfa)
+        return replace(known, mfa=mfa)
     with db.scoped(IdentityScope()):
         row = db.session.scalar(select(PrincipalRow).where(PrincipalRow.email == email))
         if row is None:
             return None
-        found = load_principal(db.session, row, token_id=token_id, mfa=mfa)
+        found = load_principal(db.session, row, token_id=None, mfa=mfa)
     remembered().put(("principal", email), generation, found)
     return found
 

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from webapp.audit import append
+from webapp.audit.event import by_way_of
 from webapp.audit.journal.file import JournalFile
 from webapp.audit.journal.reader import Row
 from webapp.audit.operation import OPERATOR, SIGHTLINE
@@ -261,7 +262,7 @@ def _line(entry: LedgerEntry) -> Line:
     event = entry.event
     return Line(
         occurred_at=_of(event, "occurred_at"),
-        actor=_of(event, "actor", "email"),
+        actor=by_way_of(_of(event, "actor", "email"), _of(event, "via", "email")),
         surface=_of(event, "surface"),
         scope=_of(event, "scope", "tenant") or _of(event, "scope", "kind"),
         reason=_of(event, "reason", "code"),

@@ -219,7 +219,7 @@ def _waiting(event: AuditEvent) -> Waiting:
         event.id,
         event.request.id,
         event.surface,
-        event.actor.email,
+        event.who,
         event.outcome,
     )
 

@@ -15,6 +15,7 @@ AUDIT: dict[str, Any] = {
         "roles": ["engineer"],
         "token_id": "01937c20-44ab-7e01-8b3c-0d1e2f3a4b5c",
     },
+    "via": None,
     "surface": "admin.rules.list",
     "reason": {"code": "incident", "ticket": "INC-4711", "note": None},
     "scope": {
@@ -52,7 +53,11 @@ PAGE: dict[str, Any] = {"items": [AUDIT], "next_cursor": None, "total": 1}
 
 ACTOR_FIELDS: Fields = {
     "mfa": "Whether the person had shown a second factor.",
-    "token_id": "The token that was used; null for a command.",
+    "token_id": "The actor's token that was used; null for a command, and where a service asked.",
+}
+VIA_FIELDS: Fields = {
+    "email": "The service's address.",
+    "token_id": "The service's token.",
 }
 REASON_FIELDS: Fields = {
     "code": "`incident`, `support_case`, `fraud`, `legal`, `maintenance` or `break_glass`.",
@@ -82,6 +87,7 @@ ORIGIN_FIELDS: Fields = {
 }
 AUDIT_FIELDS: Fields = {
     "kind": "`access` if something was read, `change` if something was changed.",
+    "via": "The service that asked on the actor's behalf; null where none did.",
     "surface": "The surface that was used.",
     "reason": "The reason given; null only for a change in one's own tenant.",
     "outcome": "How the access ended; `interrupted` means that it died before its answer.",

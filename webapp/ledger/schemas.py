@@ -27,6 +27,14 @@ class ActorSchema(Schema):
     token_id = fields.UUID(required=True, allow_none=True)
 
 
+class ViaSchema(Schema):
+    descriptions = documentation.VIA_FIELDS
+
+    id = fields.UUID(required=True)
+    email = fields.String(required=True)
+    token_id = fields.UUID(required=True, allow_none=True)
+
+
 class ReasonSchema(Schema):
     descriptions = documentation.REASON_FIELDS
 
@@ -87,6 +95,7 @@ class AuditSchema(Schema):
     occurred_at = fields.String(required=True, metadata={"format": "date-time"})
     kind = fields.String(required=True, validate=_one_of(Kind))
     actor = fields.Nested(ActorSchema, required=True)
+    via = fields.Nested(ViaSchema, required=True, allow_none=True)
     surface = fields.String(required=True)
     reason = fields.Nested(ReasonSchema, required=True, allow_none=True)
     scope = fields.Nested(ScopeSchema, required=True)
@@ -101,7 +110,7 @@ class AuditSchema(Schema):
 
     @ma.pre_dump
     def _flatten(self, entry: LedgerEntry, **_: Any) -> dict[str, Any]:
-        return {**entry.event, "committed_at": entry.committed_at}
+        return {"via": None, **entry.event, "committed_at": entry.committed_at}
 
 
 class AuditPageSchema(PageSchema):

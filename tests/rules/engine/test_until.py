@@ -1,6 +1,7 @@
 """Until when a verdict holds: no later than anything that it rests on, at any drawn moment."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import event, given
@@ -23,7 +24,7 @@ from tests.rules.engine.strategies import dice as dice_of
 from tests.rules.engine.test_engine_agreement import thoroughly
 from webapp.rules.engine.evaluate import Candidate, RuleSet, Verdict, decide, prepare
 from webapp.rules.engine.until import DAY, holds_until, is_open, next_change
-from webapp.rules.rule import Window
+from webapp.rules.rule import Subjects, Window
 
 MINUTE, MOMENT = timedelta(minutes=1), timedelta(microseconds=1)
 
@@ -37,7 +38,7 @@ def until(*rules: Candidate, at: datetime = NOON, granted: bool = False) -> date
     question = Question(ACCESS, at, {r.id: GRANT for r in rules if granted})
     verdict = _decide(question, [platform, tenant], everywhere=False)
     assert verdict.ruling == "allowed"
-    return holds_until(verdict, [platform, tenant], at)
+    return holds_until(verdict, [platform, tenant], ACCESS, at)
 
 
 def daily(begins: str, ends: str, tz: str = "UTC") -> Window:
@@ -78,6 +79,15 @@ def test_verdict_ends_when_a_rule_begins_that_may_refuse(effect: str, owner: Non
     assert until(rule(ALLOW, 1), ended) is None
 
 
+def test_verdict_does_not_end_for_a_rule_that_does_not_concern_it() -> None:
+    soon: dict[str, Any] = {"windows": (daily("12:04", "13:00"),)}
+    others = rule(DENY, 2, subjects=Subjects(("auditor",), ("ann@example.org",)), **soon)
+    otherwise = rule(DENY, 3, reasons=("fraud",), **soon)
+    assert until(rule(ALLOW, 1), others, otherwise, rule(ALLOW, 4, **soon)) is None
+    by_name = rule(DENY, 5, subjects=Subjects(("auditor",), ("SUE@example.org",)), **soon)
+    assert until(rule(ALLOW, 1), by_name) == NOON + 4 * MINUTE
+
+
 def test_more_windows_than_are_looked_at_count_as_opening_at_once() -> None:
     times = [f"{n // 60:02}:{n % 60:02}" for n in range(14 * 60, 23 * 60)]
     windows = [daily(begins, time) for begins in ("13:00", "13:01") for time in times]
@@ -116,16 +126,17 @@ def test_access_stays_allowed_until_then(
     event(verdict.ruling)
     if verdict.ruling != "allowed":
         return
-    end = holds_until(verdict, sets, question.at)
+    end = holds_until(verdict, sets, question.access, question.at)
     event("for good" if end is None else "for a while")
-    if end is None:
-        end = question.at + DAY
+    end = min(end or question.at + DAY, question.at + DAY)
     assert question.at < end
     used = [g for g in question.grants.values() if g.grant_id in verdict.grants]
     for ends in [c.rule.ends_at for c in verdict.decided_by if c.rule] + [g.ends_at for g in used]:
-        assert ends is None or ends >= min(end, question.at + DAY)
+        assert ends is None or ends >= end
     for moment in (question.at + (end - question.at) * part, end - MOMENT):
-        later = Question(question.access, max(question.at, moment), question.grants)
+        later = Question(
+            question.access, min(max(question.at, moment), end - MOMENT), question.grants
+        )
         expected = decide_by_reference(
             platform,
             tenant,

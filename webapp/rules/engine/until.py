@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 
 from webapp.rules.engine.evaluate import MINUTE, Candidate, RuleSet, Verdict
+from webapp.rules.engine.request import AuthorizationRequest
 from webapp.rules.engine.templates import DAYS, minutes_of, zone_of
 from webapp.rules.rule import Rule, Window
 
@@ -20,18 +21,20 @@ MAX_WINDOWS = 1000
 moment at which one does."""
 
 
-def holds_until(verdict: Verdict, sets: Iterable[RuleSet], at: datetime) -> datetime | None:
+def holds_until(
+    verdict: Verdict, sets: Iterable[RuleSet], request: AuthorizationRequest, at: datetime
+) -> datetime | None:
     """When the first of what an allowing verdict of the moment `at` rests on ends.
 
-    `sets` are the sets of rules that decided. Returns `None` if nothing ends within a day. The
-    verdict may still be the same then: other rules may allow it too.
+    `sets` are the sets of rules that decided. Returns `None` if nothing ends; of windows only the
+    next day is looked at. The verdict may still be the same then: other rules may allow it too.
     """
     deciding = {candidate.id for candidate in verdict.decided_by}
     rules = [c.rule for s in sets for c in s.candidates if c.rule and c.id not in deciding]
     moments = [
         *([] if verdict.until is None else [verdict.until]),
         *_ends(verdict.decided_by, at),
-        *_beginnings([rule for rule in rules if rule.effect != "allow"], at),
+        *_beginnings([rule for rule in rules if _may_refuse(rule, request)], at),
     ]
     return min(moments, default=None)
 
@@ -46,6 +49,17 @@ def _ends(candidates: Iterable[Candidate], at: datetime) -> Iterator[datetime]:
         closings = [next_change(window, at) for window in rule.windows if is_open(window, at)]
         if closings and None not in closings:
             yield max(closing for closing in closings if closing is not None)
+
+
+def _may_refuse(rule: Rule, request: AuthorizationRequest) -> bool:
+    """Whether a rule may refuse what is requested, as far as its subjects and reasons tell."""
+    roles, users = rule.subjects.roles, {user.lower() for user in rule.subjects.users}
+    concerns = not (roles or users) or request.roles & set(roles) or request.email.lower() in users
+    return (
+        rule.effect != "allow"
+        and bool(concerns)
+        and request.reason in (rule.reasons or (request.reason,))
+    )
 
 
 def _beginnings(rules: Iterable[Rule], at: datetime) -> Iterator[datetime]:
