@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from typing import Any
 
 import psycopg2
 
 
-def run(url: str, statement: str) -> Sequence[Sequence[int]]:
+def run(url: str, statement: str) -> Sequence[Sequence[Any]]:
     """Run a statement in a transaction of its own; returns its rows, if it has any."""
     with (
         closing(psycopg2.connect(url)) as connection,

@@ -1,5 +1,6 @@
 """The product on servers of its own: migrated once a run, and copied for each worker's tests."""
 
+import gc
 import os
 import secrets
 import signal
@@ -68,6 +69,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if slow := item.get_closest_marker("slow"):
             seconds[item.path] += slow.kwargs.get("seconds", SLOW)
     items.sort(key=lambda item: -seconds[item.path])
+
+
+def pytest_collection_finish() -> None:
+    """Search no more for garbage in what is there by now, which took a twentieth of a run."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
