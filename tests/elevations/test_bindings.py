@@ -7,7 +7,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from tests.audit.receipts import events_of_request
+from tests.audit.receipts import committed, receipt
 from tests.conftest import Run
 from tests.directory.test_cli import refuse, succeed
 from tests.elevations.calls import ask, question
@@ -122,12 +122,15 @@ def test_stored_answer_is_not_told_to_a_token_that_is_no_longer_bound(
     assert problem(ask(client, service, body, key)) == (403, "not_bound", ["surface"])
 
 
-def test_refused_question_is_in_no_tenants_audit_list(
-    app: Flask, client: FlaskClient, tenant: MadeTenant, engineer: Account
+def test_refused_question_is_recorded_as_the_services_attempt_and_in_no_tenants_list(
+    app: Flask, worker: None, client: FlaskClient, tenant: MadeTenant, engineer: Account
 ) -> None:
-    response = ask(client, add_service(app, NOTHING), question(engineer.email, tenant))
-    events = events_of_request(app, response.headers["X-Request-ID"])
-    assert [event for event in events if event["scope"]["tenant_id"] is not None] == []
+    service = add_service(app, NOTHING)
+    response = ask(client, service, question(engineer.email, tenant))
+    (event,) = committed(app, *receipt(response))
+    assert (event["actor"]["email"], event["surface"]) == (service.email, "admin.elevations.create")
+    assert (event["outcome"], event["http_status"]) == ("denied", 403)
+    assert (event["scope"]["kind"], event["scope"]["tenant"]) == ("global", None)
 
 
 def test_commands_bind_tokens_and_show_it(app: Flask, run: Run, tenant: MadeTenant) -> None:

@@ -99,15 +99,22 @@ def test_differently_formatted_json_is_the_same_question(
     assert second.data == first.data
 
 
-def test_key_of_another_question_is_refused(
-    client: FlaskClient, service: Account, engineer: Account, tenant: MadeTenant
+def test_key_of_another_question_is_refused_and_recorded_as_the_services_attempt(
+    app: Flask,
+    worker: None,
+    client: FlaskClient,
+    service: Account,
+    engineer: Account,
+    tenant: MadeTenant,
 ) -> None:
     key, body = str(uuid4()), question(engineer.email, tenant)
     first = ask(client, service, body, key)
     for other in (question(engineer.email), question(engineer.email, tenant, "fraud")):
         refused = ask(client, service, other, key)
         assert problem(refused) == (422, "invalid", ["Idempotency-Key"])
-        assert receipt(refused) == []
+        (attempt,) = committed(app, *receipt(refused))
+        assert attempt["actor"]["email"] == service.email
+        assert (attempt["outcome"], attempt["http_status"]) == ("failed", 422)
     assert ask(client, service, body, key).data == first.data
 
 
@@ -160,13 +167,13 @@ def test_key_is_accepted_with_and_without_quotes(
 
 
 @pytest.mark.parametrize("key", NO_KEYS.values(), ids=NO_KEYS)
-def test_question_with_an_invalid_key_is_refused_and_not_recorded(
+def test_question_with_an_invalid_key_is_refused_and_not_stored(
     app: Flask, client: FlaskClient, service: Account, engineer: Account, key: str | None
 ) -> None:
     headers = service.headers() if key is None else {**service.headers(), "Idempotency-Key": key}
     answer = client.post(PATH, headers=headers, json=question(engineer.email))
     assert problem(answer) == (422, "invalid", ["Idempotency-Key"])
-    assert receipt(answer) == []
+    assert len(receipt(answer)) == 1  # the service's attempt
     assert keys_of(app, service.id) == []
 
 

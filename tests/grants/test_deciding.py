@@ -18,6 +18,7 @@ from tests.grants.calls import (
     problem,
     require_approval,
 )
+from tests.rules.calls import PATH as RULES
 
 ACTIONS = ("approve", "deny", "revoke")
 
@@ -42,15 +43,28 @@ def test_requester_cannot_decide_their_own_request(
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_admin_of_another_tenant_finds_no_request(
-    client: FlaskClient, outsider: Account, request_: dict[str, Any], action: str
+def test_admin_of_another_tenant_finds_no_request_and_the_attempt_is_recorded(
+    app: Flask,
+    worker: None,
+    client: FlaskClient,
+    outsider: Account,
+    request_: dict[str, Any],
+    action: str,
 ) -> None:
+    """The attempt is in the list of the tenant that it came from, as one on a foreign rule is."""
     listed = client.get(PATH, headers=outsider.headers()).get_json()
     assert listed == {"items": [], "next_cursor": None, "total": 0}
     assert problem(client.get(of(request_), headers=outsider.headers())) == (404, "not_found")
     refused = act(client, outsider, action, request_)
     assert problem(refused) == (404, "not_found")
-    assert receipt(refused) == []
+    (event,) = committed(app, *receipt(refused))
+    assert (event["kind"], event["surface"]) == ("change", f"admin.grants.{action}")
+    assert (event["outcome"], event["http_status"]) == ("failed", 404)
+    assert event["request"]["path"] == of(request_, action)
+    on_rule = client.delete(f"{RULES}/{request_['rules'][0]}", headers=outsider.headers())
+    (like,) = committed(app, *receipt(on_rule))
+    for part in ("scope", "reason", "outcome", "kind"):
+        assert event[part] == like[part], part
 
 
 @pytest.mark.parametrize("action", ACTIONS)

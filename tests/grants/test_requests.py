@@ -174,3 +174,32 @@ def test_request_is_evaluated_with_the_requesters_address_and_second_factor(
     response = ask(client, support, [tenant.slug])
     assert problem(response) == (403, "elevation_denied")
     assert response.get_json()["rules"] == [with_factor["id"]]
+
+
+def test_request_that_cannot_be_made_is_recorded_as_an_attempt(
+    app: Flask,
+    worker: None,
+    client: FlaskClient,
+    tenant: MadeTenant,
+    rule: dict[str, Any],
+    support: Account,
+) -> None:
+    """Whoever asks learns by the answer what a tenant's rules say, and which tenants there are."""
+    free = add_tenant(app)
+    attempts = (
+        (ask(client, support, [free.slug]), 409, [free.slug]),
+        (ask(client, support, None), 409, [None]),
+        (ask(client, support, [tenant.slug, "nobodys"]), 422, [tenant.slug, "nobodys"]),
+        (ask(client, support, [tenant.slug], minutes=61), 422, [tenant.slug]),
+        (ask(client, support, [tenant.slug], minutes=0), 422, [None]),
+    )
+    for response, status, slugs in attempts:
+        assert response.status_code == status, response.text
+        events = committed(app, *receipt(response))
+        assert [event["scope"]["tenant"] for event in events] == slugs
+        for event in events:
+            assert (event["kind"], event["surface"]) == ("change", "admin.grants.ask")
+            assert (event["outcome"], event["http_status"]) == ("failed", status)
+            assert event["decision"]["grant_ids"] == []  # none was made
+            assert event["actor"]["email"] == support.email
+    assert requests_of(client, support) == 0

@@ -138,7 +138,7 @@ def test_every_error_is_described_by_its_status_as_a_problem(description: Descri
         ("update_rule", "400 401 403 404 409 412 413 422 428 429 500 503"),
         ("delete_rule", "400 401 403 404 409 412 422 428 429 500 503"),
         ("list_grants", "401 403 422 429 500 503"),
-        ("approve_grant", "401 403 404 409 429 500 503"),
+        ("approve_grant", "401 403 404 409 412 422 429 500 503"),
         ("create_elevation", "401 403 409 413 422 429 500 503"),
     ],
 )

@@ -67,10 +67,27 @@ class ScopedSession(Session):
 
         So a change and its event are committed together, and the role of the change may not append.
         """
+        with self._as_role(LEDGER_ROLE):
+            yield
+
+    @contextmanager
+    def reading(self, scope: IdentityScope | PolicyScope) -> Iterator[None]:
+        """Read what another scope sees in the open transaction, which keeps its locks.
+
+        Objects that are loaded meanwhile are forgotten afterwards, as when a scope is left.
+        """
+        known = set(self.identity_map.keys())
+        with self._as_role(_settings_of(scope)["role"]):
+            yield
+        for key in set(self.identity_map.keys()) - known:
+            self.expunge(self.identity_map[key])
+
+    @contextmanager
+    def _as_role(self, role: str) -> Iterator[None]:
         if self.scope is None:
             raise UnscopedSession("this session has no scope, whose transaction could go on")
         self.flush()
-        self.execute(_SET_ROLE, {"role": LEDGER_ROLE})
+        self.execute(_SET_ROLE, {"role": role})
         yield
         self.execute(_SET_ROLE, {"role": _settings_of(self.scope)["role"]})
 

@@ -32,6 +32,8 @@ from webapp.scope.decision import (
 )
 from webapp.scope.enter import current_decider
 
+TO_BE_DECIDED = "To be decided."
+
 LAPSES = timedelta(hours=24)
 """A request lapses after this time if nobody has decided it."""
 
@@ -46,23 +48,35 @@ class EvaluatedRequest:
     rules: tuple[UUID, ...] = ()
     """The rules that require an approval."""
 
+    @property
+    def attempt(self) -> Allowed | Denied:
+        """The decision without the grant: what a request is recorded as that makes none."""
+        if isinstance(self.decision, Denied):
+            return self.decision
+        return Allowed(RulesOutcome(TO_BE_DECIDED))
+
 
 def evaluate(
     principal: Principal, request: GrantRequest, ip: str | None
 ) -> tuple[EvaluatedRequest, ...]:
-    """Evaluate a request for each of its targets. If the rules deny some, return only those.
+    """Evaluate a request for each of its targets. If the rules deny some, return only those."""
+    evaluated = tuple(_evaluate(principal, target, request, ip) for target in _targets(request))
+    return tuple(e for e in evaluated if isinstance(e.decision, Denied)) or evaluated
 
-    Raises `Invalid` for an unknown tenant and for a time longer than the rules allow, and
-    `Conflict` if no approval is needed.
+
+def find_problem(
+    request: GrantRequest, evaluated: Iterable[EvaluatedRequest]
+) -> Conflict | Invalid | None:
+    """Why no grant can be requested so, though no rule denies it; `None` if nothing is wrong.
+
+    A tenant is unknown, no approval is needed, or the time is longer than the rules allow.
     """
-    evaluated = [_evaluate(principal, target, request, ip) for target in _targets(request)]
-    if denied := tuple(e for e in evaluated if isinstance(e.decision, Denied)):
-        return denied
-    _refuse_unknown(request, evaluated)
-    if free := [_name(e.target) for e in evaluated if not e.rules]:
-        raise Conflict(f"No approval is needed for {' and '.join(free)}.")
-    _refuse_longer(request.minutes, {rule for e in evaluated for rule in e.rules})
-    return tuple(evaluated)
+    asked = [e for e in evaluated if not isinstance(e.decision, Denied)]
+    if unknown := _unknown(request, asked):
+        return unknown
+    if free := [_name(e.target) for e in asked if not e.rules]:
+        return Conflict(f"No approval is needed for {' and '.join(free)}.")
+    return _longer(request.minutes, {rule for e in asked for rule in e.rules})
 
 
 def submit(
@@ -93,7 +107,7 @@ def _evaluate(
         if isinstance(outcome, Denied):
             return EvaluatedRequest(grant_id, target, outcome)
         rules |= dict.fromkeys(outcome.rules)
-    to_be_decided = Allowed(RulesOutcome("To be decided.", grants=(grant_id,)))
+    to_be_decided = Allowed(RulesOutcome(TO_BE_DECIDED, grants=(grant_id,)))
     return EvaluatedRequest(grant_id, target, to_be_decided, tuple(rules))
 
 
@@ -114,23 +128,23 @@ def _outcomes(
             yield decision.outcome
 
 
-def _refuse_unknown(request: GrantRequest, evaluated: Iterable[EvaluatedRequest]) -> None:
+def _unknown(request: GrantRequest, evaluated: Iterable[EvaluatedRequest]) -> Invalid | None:
     targets = [e.target for e in evaluated if isinstance(e.target, TenantTarget)]
     unknown = {target.slug for target in targets if target.tenant_id is None}
-    if unknown:
-        slugs = enumerate(request.tenants or ())
-        errors = {
-            f"tenants.{place}": ["does not exist"] for place, slug in slugs if slug in unknown
-        }
-        raise Invalid("A requested tenant does not exist.", errors)
+    if not unknown:
+        return None
+    slugs = enumerate(request.tenants or ())
+    errors = {f"tenants.{place}": ["does not exist"] for place, slug in slugs if slug in unknown}
+    return Invalid("A requested tenant does not exist.", errors)
 
 
-def _refuse_longer(minutes: int, rules: Iterable[UUID]) -> None:
+def _longer(minutes: int, rules: Iterable[UUID]) -> Invalid | None:
     limits = [c.rule.max_minutes for c in load(RuleRow.id.in_(list(rules))) if c.rule]
     longest = min((limit for limit in limits if limit is not None), default=minutes)
-    if minutes > longest:
-        problem = f"must be {longest} at most"
-        raise Invalid(f"By the rules the minutes {problem}.", {"minutes": [problem]})
+    if minutes <= longest:
+        return None
+    problem = f"must be {longest} at most"
+    return Invalid(f"By the rules the minutes {problem}.", {"minutes": [problem]})
 
 
 def _name(target: Target) -> str:

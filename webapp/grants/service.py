@@ -35,7 +35,7 @@ from webapp.identity.models import Tenant
 from webapp.identity.principal import Principal
 from webapp.rules.models import RuleRow
 from webapp.rules.rule import Rule
-from webapp.rules.rule_sets import load
+from webapp.rules.rule_sets import load_under_locks
 from webapp.scope.decision import (
     ALL_TENANTS_TARGET,
     Allowed,
@@ -96,10 +96,14 @@ def get_grant(grant_id: UUID) -> Grant:
     return found[0]
 
 
-def read_pending(grant_id: UUID) -> PendingDecision:
-    """Read a grant that the scope sees, and its rules as they are now, of whichever owner."""
-    grant = get_grant(grant_id)
-    rules = [candidate.rule for candidate in load(RuleRow.id.in_(grant.rule_ids))]
+def lock_pending(grant_id: UUID) -> PendingDecision:
+    """Lock a grant that the scope sees until the transaction ends.
+
+    Its rules are those of whichever owner, as they are once the lock is there. Raises `NotFound`.
+    """
+    row, tenant = _lock(grant_id)
+    grant = grant_of(row, tenant, load_approvals([row.id])[row.id])
+    rules = [candidate.rule for candidate in load_under_locks(RuleRow.id.in_(grant.rule_ids))]
     return PendingDecision(grant, tuple(r for r in rules if r and r.effect == "require_approval"))
 
 
@@ -181,6 +185,16 @@ def lock(grant_id: UUID, *states: str) -> tuple[GrantRow, str | None, datetime]:
 
     Raises `NotFound`, and `Conflict` if the grant is over or in none of these states.
     """
+    row, tenant = _lock(grant_id)
+    now = datetime.now(UTC)
+    if row.state not in states:
+        raise Conflict(f"The grant is {row.state} already.")
+    if row.ends_at <= now:
+        raise Conflict("The grant's time is over.")
+    return row, tenant, now
+
+
+def _lock(grant_id: UUID) -> tuple[GrantRow, str | None]:
     statement = (
         select(GrantRow, Tenant.slug)
         .outerjoin(Tenant, Tenant.id == GrantRow.tenant_id)
@@ -192,12 +206,7 @@ def lock(grant_id: UUID, *states: str) -> tuple[GrantRow, str | None, datetime]:
     if found is None:
         raise NotFound("There is no such grant.")
     row, tenant = found
-    now = datetime.now(UTC)
-    if row.state not in states:
-        raise Conflict(f"The grant is {row.state} already.")
-    if row.ends_at <= now:
-        raise Conflict("The grant's time is over.")
-    return row, tenant, now
+    return row, tenant
 
 
 def save(row: GrantRow, tenant: str | None, approvals: Iterable[Approval] | None = None) -> Grant:

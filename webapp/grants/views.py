@@ -6,6 +6,7 @@ from uuid import UUID
 
 from flask import Response, request
 
+from webapp.extensions import db
 from webapp.grants import requests, service
 from webapp.grants.grant import Grant, GrantQuery, GrantRequest
 from webapp.grants.review import may_review, review
@@ -18,8 +19,10 @@ from webapp.grants.schemas import (
     ReviewSchema,
 )
 from webapp.grants.service import PendingDecision
+from webapp.http.etags import row_etag, sent_version
 from webapp.http.parsing import Blueprint
 from webapp.identity.principal import STAFF_ROLES, TENANT_ROLES, Principal
+from webapp.identity.tokens import read_again
 from webapp.scope.answers import respond, respond_page
 from webapp.scope.decision import Allowed, Denied
 from webapp.scope.enter import begin_access, raise_unless_allowed
@@ -65,10 +68,14 @@ def request_grants(grant_request: GrantRequest) -> Response:
     """
     principal = current_principal()
     evaluated = requests.evaluate(principal, grant_request, request.remote_addr)
+    problem = requests.find_problem(grant_request, evaluated)
     for one in evaluated:
-        begin_access(principal, current_surface(), one.target, grant_request.reason, one.decision)
+        decision = one.decision if problem is None else one.attempt
+        begin_access(principal, current_surface(), one.target, grant_request.reason, decision)
     for one in evaluated:
         raise_unless_allowed(one.decision)
+    if problem is not None:
+        raise problem
     grants = requests.submit(principal, grant_request, evaluated)
     return respond(GrantsSchema(), {"items": grants}, rows=1, status=201)
 
@@ -78,7 +85,7 @@ def request_grants(grant_request: GrantRequest) -> Response:
 @blueprint.response(200, GrantSchema)
 def read_grant(grant_id: UUID) -> Response:
     """Read a grant"""
-    return respond(GrantSchema(), service.get_grant(grant_id), rows=1)
+    return _respond(service.get_grant(grant_id))
 
 
 @blueprint.route("/<uuid:grant_id>/approve", methods=["POST"])
@@ -144,9 +151,20 @@ def _decide(
     may: Callable[[Principal, PendingDecision], Allowed | Denied],
     act: Callable[[Principal, PendingDecision], Grant],
 ) -> Response:
-    """Record that somebody wants to change a grant, and change it if they may."""
-    principal, pending = current_principal(), service.read_pending(grant_id)
+    """Record that somebody wants to change a grant, and change it if they may.
+
+    Whether they may is decided once nobody else can change the grant: a role, a token or a rule may
+    have ended while it was waited for.
+    """
+    check_version = sent_version(grant_id)
+    pending = service.lock_pending(grant_id)
+    principal = read_again(db.session, current_principal())
     decision = may(principal, pending)
     begin_access(principal, current_surface(), pending.target, pending.grant.why, decision)
     raise_unless_allowed(decision)
-    return respond(GrantSchema(), act(principal, pending), rows=1)
+    check_version(pending.grant.version)
+    return _respond(act(principal, pending))
+
+
+def _respond(grant: Grant) -> Response:
+    return respond(GrantSchema(), grant, rows=1, etag=row_etag(grant.id, grant.version))

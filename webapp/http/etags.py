@@ -40,6 +40,16 @@ def required_version(row_id: UUID) -> Callable[[int], None]:
     """
     if not request.headers.get("If-Match"):
         raise PreconditionRequired("Send If-Match with the ETag that you last saw.")
+    return sent_version(row_id)
+
+
+def sent_version(row_id: UUID) -> Callable[[int], None]:
+    """Check the client's `If-Match` against a row's version, if the client sends one.
+
+    The function returned raises `Stale` where the header names only other versions.
+    """
+    if "If-Match" not in request.headers:
+        return lambda version: None
     if not _TAGS.fullmatch(request.headers["If-Match"].strip()):
         problem = 'must be `*` or an ETag in its quotes, as in "0123abcd.1"'
         raise Invalid(f"The header If-Match {problem}.", {"If-Match": [problem]})

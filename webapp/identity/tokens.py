@@ -13,11 +13,12 @@ from uuid import UUID
 
 from celery import Celery
 from flask import Flask, Request, current_app, has_request_context, request
-from sqlalchemy import func, literal, select, update
+from sqlalchemy import ColumnElement, func, literal, select, update
 from sqlalchemy.orm import Session
 
 from webapp.caching import GenerationCache, read_generations
 from webapp.db.scopes import IdentityScope
+from webapp.db.session import ScopedSession
 from webapp.extensions import db
 from webapp.http.errors import Unauthenticated
 from webapp.http.rate_limits import client_site, current_limits
@@ -119,18 +120,37 @@ def _unknown() -> GenerationCache:
     return cache
 
 
+def read_again(session: ScopedSession, principal: Principal) -> Principal:
+    """The principal of a request as it is now, read in the open transaction and not from a cache.
+
+    Raises `Unauthenticated` if the token, the only credential that a principal may have, has ended.
+    """
+    with session.reading(IdentityScope()):
+        found = _find(session, ApiToken.id == principal.token_id)
+    if found is None:
+        raise Unauthenticated(UNKNOWN)
+    return found
+
+
 def _load(session: Session, token_hash: bytes) -> Principal:
+    found = _find(session, ApiToken.token_hash == token_hash)
+    if found is None:
+        raise Unauthenticated(UNKNOWN)
+    return found
+
+
+def _find(session: Session, condition: ColumnElement[bool]) -> Principal | None:
     found = session.execute(
         select(ApiToken, PrincipalRow)
         .join(PrincipalRow, PrincipalRow.id == ApiToken.principal_id)
         .where(
-            ApiToken.token_hash == token_hash,
+            condition,
             ApiToken.revoked_at.is_(None),
             PrincipalRow.ended_at.is_(None),
         )
     ).one_or_none()
     if found is None:
-        raise Unauthenticated(UNKNOWN)
+        return None
     token, row = found
     return load_principal(
         session,

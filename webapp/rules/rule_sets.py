@@ -275,11 +275,21 @@ def load_candidates(
 
 def load(*conditions: ColumnElement[bool]) -> list[Candidate]:
     """Load the enabled rules that meet the conditions, of any owner."""
+    with db.scoped(PolicyScope()):
+        return _load(*conditions)
+
+
+def load_under_locks(*conditions: ColumnElement[bool]) -> list[Candidate]:
+    """Load such rules in the open transaction, which keeps its locks."""
+    with db.session.reading(PolicyScope()):
+        return _load(*conditions)
+
+
+def _load(*conditions: ColumnElement[bool]) -> list[Candidate]:
     # A subquery for each rule: a join might read a hundred thousand tenants for a few rules.
     slug = select(Tenant.slug).where(Tenant.id == RuleRow.tenant_id).scalar_subquery()
     statement = select(RuleRow, slug).where(*_IN_USE, *conditions).order_by(RuleRow.id)
-    with db.scoped(PolicyScope()):
-        return [candidate_of(row, tenant) for row, tenant in db.session.execute(statement)]
+    return [candidate_of(row, tenant) for row, tenant in db.session.execute(statement)]
 
 
 def _covers(surface: str) -> ColumnElement[bool]:

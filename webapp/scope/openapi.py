@@ -67,6 +67,9 @@ class SurfacesPlugin(BasePlugin):
             add_conditions(method, operation)
             if not declared.personal:
                 operation["parameters"] += PARAMETERS
+            elif declared.changes and rule.arguments:
+                operation["parameters"].append("OptionalIfMatch")
+                add_errors(operation, 412, 422)
             _add_headers(operation, declared)
             add_errors(operation, *_errors_of(declared))
 

@@ -5,8 +5,8 @@ returns. `make lint-scope` refuses a route that declares neither a surface nor
 `@public`.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial, wraps
 from typing import ParamSpec, TypeVar, cast
 from uuid import UUID
@@ -22,8 +22,15 @@ from webapp.http.state import RequestState, current_state
 from webapp.identity import lookup
 from webapp.identity.authentication import authenticate
 from webapp.identity.principal import PlatformRole, Principal, TenantRole
-from webapp.scope.decision import ALL_TENANTS_TARGET, Surface, Target, TenantTarget
-from webapp.scope.enter import current_decider, enter_own, enter_scope
+from webapp.scope.decision import (
+    ALL_TENANTS_TARGET,
+    Allowed,
+    Denied,
+    Surface,
+    Target,
+    TenantTarget,
+)
+from webapp.scope.enter import begin_access, current_decider, enter_own, enter_scope
 from webapp.scope.headers import (
     HeaderError,
     Reason,
@@ -74,7 +81,8 @@ def surface(
             state = current_state()
             with _enter(state, declared) as state.surface_scope:
                 refuse_query(view)
-                response = view(*args, **kwargs)
+                with _recording_attempts(state, declared):
+                    response = view(*args, **kwargs)
                 if declared.changes or declared.stores_because:
                     db.session.commit()
                 return _private(response)
@@ -113,6 +121,32 @@ def _enter(state: RequestState, declared: Surface) -> AbstractContextManager[Sco
     _count_for_tenant(state, principal, target)
     reason = _reason(headers.get(REASON_HEADER))
     return enter_scope(principal, declared, target, reason, request.remote_addr)
+
+
+@contextmanager
+def _recording_attempts(state: RequestState, declared: Surface) -> Iterator[None]:
+    """Record a use of a personal surface that fails before its view has recorded it.
+
+    Elsewhere the guard has recorded a change before the view runs. A personal surface is in no
+    scope: the record is in that of the principal's only tenant, or in no tenant's.
+    """
+    try:
+        yield
+    except Exception as error:
+        if declared.personal and declared.changes and not state.accesses:
+            principal = current_principal()
+            refused = isinstance(error, Forbidden)
+            decision = Denied(str(error)) if refused else Allowed()
+            begin_access(principal, declared, _home(principal), None, decision)
+        raise
+
+
+def _home(principal: Principal) -> Target:
+    """The principal's tenant, if there is exactly one, or else the platform."""
+    if len(principal.memberships) != 1:
+        return ALL_TENANTS_TARGET
+    own = principal.memberships[0]
+    return TenantTarget(own.tenant_id, own.tenant)
 
 
 def _count_for_tenant(state: RequestState, principal: Principal, target: Target) -> None:
@@ -198,8 +232,8 @@ def _target(principal: Principal, requested: RequestedScope | None) -> Target:
             membership = principal.membership(slug)
             tenant_id = membership.tenant_id if membership else lookup.find_tenant_id(slug)
             return TenantTarget(tenant_id, slug)
-    if len(principal.memberships) != 1:
+    own = _home(principal)
+    if own == ALL_TENANTS_TARGET:
         needed = "required: you have no tenant that is your only one"
         raise Invalid(f"The header {SCOPE_HEADER} is {needed}.", {SCOPE_HEADER: [needed]})
-    own = principal.memberships[0]
-    return TenantTarget(own.tenant_id, own.tenant)
+    return own

@@ -26,6 +26,12 @@ PARAMETERS: Final[dict[str, dict[str, Any]]] = {
         "example": '"01890a5d7c3b7a6e9f2b4c8d1e0f3a5b.3"',
         "required": True,
     },
+    "OptionalIfMatch": {
+        "name": "If-Match",
+        "description": "The `ETag` of the version that you decide about, if only that one counts.",
+        "schema": {"type": "string"},
+        "example": '"01890a5d7c3b7a6e9f2b4c8d1e0f3a5b.1"',
+    },
     "IfNoneMatch": {
         "name": "If-None-Match",
         "description": "The `ETag` of what you have. The answer is 304 where nothing has changed.",
@@ -62,9 +68,9 @@ HEADERS: Final[dict[str, dict[str, Any]]] = {
 ERRORS: Final[Mapping[int, Sequence[type[errors.AppError]]]] = {
     400: (errors.ReasonRequired,),
     401: (errors.Unauthenticated,),
-    403: (errors.ElevationDenied, errors.ApprovalRequired, errors.Forbidden),
+    403: (errors.ElevationDenied, errors.ApprovalRequired, errors.Forbidden, errors.NotBound),
     404: (errors.NotFound,),
-    409: (errors.Conflict,),
+    409: (errors.Conflict, errors.Expired),
     412: (errors.Stale,),
     413: (),
     422: (errors.Invalid,),
