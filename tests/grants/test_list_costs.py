@@ -1,5 +1,6 @@
 """What the list of grants reads from the database, among many other people's grants."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from uuid import UUID, uuid4
 
@@ -9,7 +10,7 @@ from flask import Flask
 from bench import filling
 from tests.factories import Account, MadeTenant, add_account, add_tenant
 from tests.plans import scans_of
-from webapp.db.scopes import PrincipalScope
+from webapp.db.scopes import GlobalScope, PrincipalScope, Scope, TenantScope
 from webapp.extensions import db
 from webapp.grants.grant import GrantQuery
 from webapp.grants.service import list_grants
@@ -38,8 +39,9 @@ def holder(filled_app: Flask, filled_stack: Stack, tenant: MadeTenant) -> Accoun
     return holder
 
 
-SCOPES = {
-    "staff": lambda holder, tenant: PrincipalScope(uuid4(), staff=True),
+SCOPES: dict[str, Callable[[Account, MadeTenant], Scope]] = {
+    "all tenants": lambda holder, tenant: GlobalScope(uuid4()),
+    "tenant": lambda holder, tenant: TenantScope(tenant.id),
     "admin": lambda holder, tenant: PrincipalScope(uuid4(), frozenset({tenant.id})),
     "admin of many": lambda holder, tenant: PrincipalScope(
         uuid4(), frozenset({tenant.id, *(UUID(int=n) for n in range(1, 200))})
@@ -71,7 +73,14 @@ def test_page_of_grants_reads_no_more_rows_than_it_counts_and_shows(
 
 
 @pytest.mark.parametrize(
-    ("scope", "total"), [("admin", 10), ("admin of many", 10), ("holder", 5), ("staff", None)]
+    ("scope", "total"),
+    [
+        ("admin", 10),
+        ("admin of many", 10),
+        ("holder", 5),
+        ("tenant", 10),
+        ("all tenants", None),
+    ],
 )
 def test_total_of_grants_is_what_the_scope_sees(
     filled_app: Flask, holder: Account, tenant: MadeTenant, scope: str, total: int | None

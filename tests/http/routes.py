@@ -117,6 +117,7 @@ USES = (
     ),
     Use("GET", AUDITS, "admin.audits.list", ("admin",), ("auditor", "owner"), lists="event_id"),
     Use("GET", AUDIT, "admin.audits.read", ("admin",), ("auditor", "owner")),
+    Use("GET", f"{GRANTS}/all", "admin.grants.all", ("admin",), STAFF_ROLES),
     Use("GET", f"{AUDIT}/excluded", "admin.audits.excluded", ("admin",), ("auditor", "owner")),
 )
 

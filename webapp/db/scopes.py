@@ -126,7 +126,7 @@ class PrincipalScope:
     administers: frozenset[UUID] = frozenset()
     """The tenants whose admin the principal is."""
     staff: bool = False
-    """Whether the principal has a role on the platform."""
+    """Whether the principal has a role on the platform, and may have to decide about any grant."""
 
     @property
     def visibility(self) -> str:

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from uuid_utils.compat import uuid7
 
 from webapp.caching import invalidate
-from webapp.db.scopes import PrincipalScope, Scope
+from webapp.db.scopes import PrincipalScope, Scope, TenantScope
 from webapp.extensions import db
 from webapp.grants.active import grant_of, holder_tag, load_approvals, load_grants
 from webapp.grants.grant import (
@@ -33,9 +33,10 @@ from webapp.http.errors import Conflict, NotFound
 from webapp.http.pagination import WHOLE_LIST, Run, listing_of, read_page
 from webapp.identity.models import Tenant
 from webapp.identity.principal import Principal
+from webapp.rules.engine.evaluate import Candidate
 from webapp.rules.models import RuleRow
 from webapp.rules.rule import Rule
-from webapp.rules.rule_sets import load_under_locks
+from webapp.rules.rule_sets import load, load_under_locks
 from webapp.scope.decision import (
     ALL_TENANTS_TARGET,
     Allowed,
@@ -44,6 +45,8 @@ from webapp.scope.decision import (
     Target,
     TenantTarget,
 )
+
+UNKNOWN = "There is no such grant."
 
 
 @dataclass(frozen=True)
@@ -89,11 +92,12 @@ def list_grants(scope: Scope, query: GrantQuery) -> GrantPage:
     )
 
 
-def get_grant(grant_id: UUID) -> Grant:
-    found = load_grants(GrantRow.id == grant_id)
-    if not found:
-        raise NotFound("There is no such grant.")
-    return found[0]
+def read_pending(grant_id: UUID) -> PendingDecision:
+    """Read a grant that the scope sees, and its rules as they are now. Raises `NotFound`."""
+    grants = load_grants(GrantRow.id == grant_id)
+    if not grants:
+        raise NotFound(UNKNOWN)
+    return _pending(grants[0], load(RuleRow.id.in_(grants[0].rule_ids)))
 
 
 def lock_pending(grant_id: UUID) -> PendingDecision:
@@ -103,7 +107,11 @@ def lock_pending(grant_id: UUID) -> PendingDecision:
     """
     row, tenant = _lock(grant_id)
     grant = grant_of(row, tenant, load_approvals([row.id])[row.id])
-    rules = [candidate.rule for candidate in load_under_locks(RuleRow.id.in_(grant.rule_ids))]
+    return _pending(grant, load_under_locks(RuleRow.id.in_(grant.rule_ids)))
+
+
+def _pending(grant: Grant, candidates: Iterable[Candidate]) -> PendingDecision:
+    rules = (candidate.rule for candidate in candidates)
     return PendingDecision(grant, tuple(r for r in rules if r and r.effect == "require_approval"))
 
 
@@ -204,7 +212,7 @@ def _lock(grant_id: UUID) -> tuple[GrantRow, str | None]:
     )
     found = db.session.execute(statement).one_or_none()
     if found is None:
-        raise NotFound("There is no such grant.")
+        raise NotFound(UNKNOWN)
     row, tenant = found
     return row, tenant
 
@@ -243,8 +251,11 @@ def _roles(principal: Principal, grant: Grant) -> tuple[str, ...]:
 
 
 def _runs(scope: Scope) -> Sequence[Run]:
-    """The runs of a list: one's own grants, and those of each tenant that one administers."""
-    if not isinstance(scope, PrincipalScope) or scope.staff:
+    """The runs of a list, in the scope of what concerns somebody: the grants that they hold, and
+    those of each tenant whose admin they are."""
+    if isinstance(scope, TenantScope):
+        return (Run((GrantRow.tenant_id == scope.tenant_id,)),)
+    if not isinstance(scope, PrincipalScope):
         return WHOLE_LIST
     administered = cast(sorted(scope.administers), ARRAY(Uuid))
     tenants = select(func.unnest(administered).label("id")).subquery("administered")

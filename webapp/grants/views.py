@@ -19,6 +19,7 @@ from webapp.grants.schemas import (
     ReviewSchema,
 )
 from webapp.grants.service import PendingDecision
+from webapp.http.errors import NotFound
 from webapp.http.etags import row_etag, sent_version
 from webapp.http.parsing import Blueprint
 from webapp.identity.principal import STAFF_ROLES, TENANT_ROLES, Principal
@@ -32,12 +33,17 @@ blueprint = Blueprint(
     "grants",
     __name__,
     url_prefix="/admin/api/grants",
-    description="Approvals for a limited time, and uses of break-glass. Send no scope: you see the"
-    " grants that concern you.",
+    description="Approvals for a limited time, and uses of break-glass. Send no scope, but for"
+    " the list of all: you see the grants that concern you.",
 )
 
 _decides = partial(
-    surface, tenant_roles=TENANT_ROLES, platform_roles=STAFF_ROLES, changes=True, personal=True
+    surface,
+    tenant_roles=TENANT_ROLES,
+    platform_roles=STAFF_ROLES,
+    changes=True,
+    personal=True,
+    decides=True,
 )
 """A surface that changes one grant: who may do so depends on the grant."""
 
@@ -49,7 +55,21 @@ _decides = partial(
 def list_grants(query: GrantQuery) -> Response:
     """List grants and requests
 
-    You see your own and those at the tenants whose admin you are. With a platform role you see all.
+    You see your own and those at the tenants whose admin you are.
+    """
+    return respond_page(GrantPageSchema(), service.list_grants(current_scope(), query))
+
+
+@blueprint.route("/all")
+@surface("admin.grants.all", tenant_roles=("admin",), platform_roles=STAFF_ROLES)
+@blueprint.arguments(GrantQuerySchema, location="query")
+@blueprint.response(200, GrantPageSchema)
+def list_all_grants(query: GrantQuery) -> Response:
+    """List the grants and requests of a scope
+
+    In a tenant's scope you see those at that tenant. In the scope `global` you see those at every
+    tenant that does not say no, and those for all tenants. Beyond your own tenant it is an
+    elevation.
     """
     return respond_page(GrantPageSchema(), service.list_grants(current_scope(), query))
 
@@ -81,11 +101,24 @@ def request_grants(grant_request: GrantRequest) -> Response:
 
 
 @blueprint.route("/<uuid:grant_id>")
-@surface("admin.grants.read", tenant_roles=TENANT_ROLES, platform_roles=STAFF_ROLES, personal=True)
+@surface(
+    "admin.grants.read",
+    tenant_roles=TENANT_ROLES,
+    platform_roles=STAFF_ROLES,
+    personal=True,
+    decides=True,
+)
 @blueprint.response(200, GrantSchema)
 def read_grant(grant_id: UUID) -> Response:
-    """Read a grant"""
-    return _respond(service.get_grant(grant_id))
+    """Read a grant
+
+    You see your own, those at the tenants whose admin you are, and those that your roles may
+    approve, revoke or review.
+    """
+    principal, pending = current_principal(), service.read_pending(grant_id)
+    if not _concerns(principal, pending):
+        raise NotFound(service.UNKNOWN)
+    return _respond(pending.grant)
 
 
 @blueprint.route("/<uuid:grant_id>/approve", methods=["POST"])
@@ -130,6 +163,7 @@ def revoke_grant(grant_id: UUID) -> Response:
     platform_roles=STAFF_ROLES,
     changes=True,
     personal=True,
+    decides=True,
 )
 @blueprint.arguments(ReviewSchema)
 @blueprint.response(200, GrantSchema)
@@ -164,6 +198,15 @@ def _decide(
     raise_unless_allowed(decision)
     check_version(pending.grant.version)
     return _respond(act(principal, pending))
+
+
+def _concerns(principal: Principal, pending: PendingDecision) -> bool:
+    """Whether somebody may do anything about a grant. Its holder and the tenant's admins may."""
+    grant = pending.grant
+    may = [service.may_decide(principal, pending), service.may_revoke(principal, pending)]
+    if grant.kind == "break_glass":
+        may.append(may_review(principal, grant))
+    return any(isinstance(decision, Allowed) for decision in may)
 
 
 def _respond(grant: Grant) -> Response:

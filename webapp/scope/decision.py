@@ -39,6 +39,9 @@ class Surface:
     """Whether it shows and changes what concerns the principal, in no tenant's scope: the
     principal's own requests, and those that the principal decides about. Its view records its
     changes."""
+    decides: bool = False
+    """Whether it is for one thing that staff may have to decide about. Then its view finds what is
+    of any tenant, and has to refuse whoever may decide nothing about it."""
 
 
 @dataclass(frozen=True)

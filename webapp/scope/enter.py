@@ -79,10 +79,13 @@ def enter_scope(
     return cast(AbstractContextManager[Scope], db.scoped(scope))
 
 
-def enter_own(principal: Principal) -> AbstractContextManager[PrincipalScope]:
-    """A context manager that runs a block in the scope of what concerns the principal."""
+def enter_own(principal: Principal, *, decides: bool) -> AbstractContextManager[PrincipalScope]:
+    """A context manager that runs a block in the scope of what concerns the principal.
+
+    With `decides`, that is for staff everything that somebody may have to decide about.
+    """
     administers = frozenset(m.tenant_id for m in principal.memberships if m.role == "admin")
-    staff = bool(principal.platform_roles & set(STAFF_ROLES))
+    staff = decides and bool(principal.platform_roles & set(STAFF_ROLES))
     return db.scoped(PrincipalScope(principal.id, administers, staff))
 
 

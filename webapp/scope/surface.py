@@ -58,6 +58,7 @@ def surface(
     caches: tuple[str, ...] = (),
     open_because: str | None = None,
     personal: bool = False,
+    decides: bool = False,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Declare a view to be the surface `name`; the fields are those of `decision.Surface`.
 
@@ -73,6 +74,7 @@ def surface(
         caches=caches,
         open_because=open_because,
         personal=personal,
+        decides=decides,
     )
 
     def decorate(view: Callable[P, R]) -> Callable[P, R]:
@@ -116,7 +118,7 @@ def _enter(state: RequestState, declared: Surface) -> AbstractContextManager[Sco
     state.principal = principal = authenticate(request, expect)
     if declared.personal:
         _refuse_outsider(principal, declared)
-        return enter_own(principal)
+        return enter_own(principal, decides=declared.decides)
     target = _target(principal, _requested_scope(scope_header))
     _count_for_tenant(state, principal, target)
     reason = _reason(headers.get(REASON_HEADER))
