@@ -38,6 +38,10 @@ graceful_timeout = 4
 DRAIN = 3.0
 """Seconds that an ending worker takes to deliver its events. Other workers adopt the rest."""
 control_socket_disable = True
+# What a client on this host may say of itself: nothing. TRUSTED_PROXIES names whom we believe.
+forwarded_allow_ips = ""
+forwarder_headers = ""
+secure_scheme_headers: dict[str, str] = {}
 # A worker's heartbeat sets the time of a file at each event. On a disk, that would wait for the
 # disk, which the journal flushes at the same time.
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108 - gunicorn's file has no name

@@ -14,7 +14,7 @@ from webapp.elevations.views import blueprint as elevations
 from webapp.extensions import db
 from webapp.grants import active
 from webapp.grants.views import blueprint as grants
-from webapp.http import errors, openapi, proxies, rate_limits
+from webapp.http import errors, openapi, proxies, rate_limits, redirects
 from webapp.identity import authentication
 from webapp.ledger.views import blueprint as audits
 from webapp.observability.health import blueprint as health
@@ -50,6 +50,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["settings"] = settings or read_settings()
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     observability.init_app(app)
+    redirects.init_app(app)
     errors.init_app(app)
     rate_limits.init_app(app)
     db.init_app(app)

@@ -41,8 +41,21 @@ def escaped_json(document: str) -> str:
     return "".join([c if c == "\n" or _is_shown(c) else _json_escape(c) for c in document])
 
 
+def percent_encoded(raw: bytes) -> str:
+    """Bytes as one line that they can be read back from: what is no printable UTF-8 is `%` and two
+    digits, and so is `%` itself."""
+    text = raw.decode(errors="surrogateescape")
+    if "%" not in text and _is_shown(text):
+        return text
+    return "".join([c if c != "%" and _is_shown(c) else _percent(c) for c in text])
+
+
 def _is_shown(text: str) -> bool:
     return text.isprintable() and _INVISIBLE.search(text) is None
+
+
+def _percent(character: str) -> str:
+    return "".join([f"%{byte:02X}" for byte in character.encode(errors="surrogateescape")])
 
 
 def _escape(character: str) -> str:

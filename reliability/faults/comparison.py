@@ -41,7 +41,7 @@ counted as recording."""
 EXAMPLES = 8
 DATABASE, JOURNAL = "database_unavailable", "audit_unavailable"
 
-_LINE = re.compile(r"audit_ms=([\d.]+).*request_id=(\S+)")
+_LINE = re.compile(r"audit_ms=([\d.]+).* x_request_id=(\S+)")
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")
 
 
@@ -115,9 +115,10 @@ class Comparison:
 def read_ledger(app: Flask, run: str) -> list[Recorded]:
     """Read the events of a run's requests."""
     row = AuditEventRow
-    columns = (row.id, row.request_id, row.outcome, row.origin_journal, row.origin_seq, row.event)
+    sent = row.event["request"]["x_request_id"].as_string()
+    columns = (row.id, sent, row.outcome, row.origin_journal, row.origin_seq, row.event)
     with app.app_context(), db.scoped(GlobalScope(access_id=uuid4())):
-        found = db.session.execute(select(*columns).where(row.request_id.startswith(f"{run}.")))
+        found = db.session.execute(select(*columns).where(sent.startswith(f"{run}.")))
         return [
             Recorded(
                 id_, request_id, outcome, (journal, seq), event["http_status"], event["repeats"]

@@ -10,7 +10,7 @@ from reliability.stress.ledger import Recorded
 
 Statuses = Mapping[str, int]
 
-_LINE = re.compile(r"method=\S+ .*request_id=(\S+) .*status=(\d{3})\b")
+_LINE = re.compile(r"method=\S+ .* status=(\d{3})\b.* x_request_id=(\S+)")
 
 
 def answered(log: Path, run: str) -> Statuses:
@@ -18,7 +18,7 @@ def answered(log: Path, run: str) -> Statuses:
     witness of a request whose client hung up."""
     with log.open(errors="replace") as lines:
         found = [match for match in map(_LINE.search, lines) if match]
-    return {match[1]: int(match[2]) for match in found if match[1].startswith(run)}
+    return {match[2]: int(match[1]) for match in found if match[2].startswith(run)}
 
 
 def compare(counts: Counts, statuses: Statuses, events: Sequence[Recorded]) -> None:

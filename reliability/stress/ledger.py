@@ -17,6 +17,9 @@ from webapp.extensions import db
 DRAIN = 60.0
 """Seconds that the worker has for what is left."""
 
+SENT = AuditEventRow.event["request"]["x_request_id"].as_string()
+"""The id that the client gave its request."""
+
 POLL = 0.25
 QUIET = 4
 """How many times in a row the queue must be empty and no new event have come."""
@@ -48,13 +51,13 @@ def read_once_drained(app: Flask, broker: redis.Redis, run: str) -> list[Recorde
 
 def _count(app: Flask, run: str) -> int:
     with app.app_context(), db.scoped(GlobalScope(access_id=uuid4())):
-        ours = select(func.count()).where(AuditEventRow.request_id.startswith(run))
+        ours = select(func.count()).where(SENT.startswith(run))
         return db.session.scalars(ours).one()
 
 
 def _read(app: Flask, run: str) -> list[Recorded]:
     row = AuditEventRow
-    columns = (row.id, row.request_id, row.actor_id, row.surface, row.event)
+    columns = (row.id, SENT, row.actor_id, row.surface, row.event)
     with app.app_context(), db.scoped(GlobalScope(access_id=uuid4())):
-        rows = db.session.execute(select(*columns).where(row.request_id.startswith(run)))
+        rows = db.session.execute(select(*columns).where(SENT.startswith(run)))
         return [Recorded(*found) for found in rows]

@@ -121,6 +121,7 @@ own_events = st.builds(
         method=texts,
         path=texts,
         user_agent=st.none() | texts,
+        x_request_id=st.none() | texts,
     ),
     origin=st.builds(EventOrigin, journal=st.uuids(), seq=counts),
 )
@@ -138,7 +139,9 @@ def as_json(value: Any) -> Any:
         case datetime():
             return value.isoformat().replace("+00:00", "Z")
         case dict():
-            return {k: as_json(inner) for k, inner in value.items() if not k.startswith("_")}
+            absent = {"x_request_id"} if value.get("x_request_id") is None else set()
+            kept = {k: inner for k, inner in value.items() if k not in absent}
+            return {k: as_json(inner) for k, inner in kept.items() if not k.startswith("_")}
         case list() | tuple():
             return [as_json(inner) for inner in value]
     return value

@@ -71,9 +71,14 @@ def committed_of_request(app: Flask, request_id: str) -> list[Mapping[str, Any]]
 
 
 def events_of_request(app: Flask, request_id: str) -> list[Mapping[str, Any]]:
-    """Return the events of a request that are in the ledger now, in the order they began."""
+    """Return the events of a request that are in the ledger now, in the order they began.
+
+    `request_id` is the answer's `X-Request-ID`, or the one that the client has sent.
+    """
     with second_connection(app) as session:
-        query = select(AuditEventRow.event).where(AuditEventRow.request_id == request_id)
+        given = AuditEventRow.event["request"]["x_request_id"].as_string()
+        named = (AuditEventRow.request_id == request_id) | (given == request_id)
+        query = select(AuditEventRow.event).where(named)
         return list(session.scalars(query.order_by(AuditEventRow.id)))
 
 

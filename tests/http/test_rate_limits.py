@@ -220,3 +220,27 @@ def test_limit_forgets_what_it_has_known_for_longest() -> None:
     assert limit.take("first") == 0
     with pytest.raises(RateLimited):
         limit.take(KNOWN - 1)
+
+
+@pytest.mark.parametrize("path", ["/openapi.json", "/docs/", "/healthz", "/nowhere"])
+def test_public_route_refuses_an_address_that_asks_too_often(app: Flask, path: str) -> None:
+    with limited(app, rate_limit_address=SLOW) as other:
+        client = other.test_client()
+        answers = [client.get(path) for _ in range(2)]
+        assert answers[0].status_code != 429
+        assert refuses(answers[1], "address")
+        elsewhere = client.get(path, environ_overrides={"REMOTE_ADDR": "192.0.2.77"})
+        assert elsewhere.status_code == answers[0].status_code
+
+
+def test_probe_passes_whatever_else_comes_from_its_address(app: Flask, admin: Account) -> None:
+    with limited(app, rate_limit_address=SLOW) as other:
+        proxy = {"REMOTE_ADDR": "192.0.2.1"}
+        assert [ask(other, admin).status_code for _ in range(3)] == [200, 429, 429]
+        assert other.test_client().get("/healthz", environ_overrides=proxy).status_code == 200
+
+
+def test_probe_passes_behind_a_proxy_that_is_not_known(app: Flask) -> None:
+    with limited(app, rate_limit_address=SLOW, trusted_proxies=None, env="production") as other:
+        client = other.test_client()
+        assert [client.get("/healthz").status_code for _ in range(5)] == [200] * 5

@@ -129,3 +129,9 @@ def test_log_of_malformed_http_names_no_other_request(web: Web, here: Place) -> 
     said = [line for line in web.log.read_bytes()[before:].splitlines() if b"X Y" in line]
     assert len(said) == 32
     assert not any(b"request_id" in line for line in said)
+
+
+@pytest.mark.parametrize("name", ["SCRIPT_NAME", "PATH_INFO", "Script-Name", "Path-Info"])
+def test_header_that_names_another_path_is_not_believed(web: Web, name: str) -> None:
+    answer = send(web, GET + name.encode() + b": /nowhere" + CRLF * 2)
+    assert answer.status == 200

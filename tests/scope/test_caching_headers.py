@@ -3,9 +3,10 @@
 import pytest
 from flask.testing import FlaskClient
 
-from tests.factories import Account
+from tests.factories import INCIDENT, Account, MadeTenant
 
 LIST = "/admin/api/rules"
+VARIES = {"authorization", "cookie", "sightline-scope"}
 
 
 def test_answer_of_surface_is_private_and_varies_by_principal_and_scope(
@@ -17,7 +18,20 @@ def test_answer_of_surface_is_private_and_varies_by_principal_and_scope(
     assert [shown.status_code, unchanged.status_code] == [200, 304]
     for answer in (shown, unchanged):
         assert answer.headers["Cache-Control"] == "private, no-cache"
-        assert {"authorization", "sightline-scope"} <= {v.lower() for v in answer.vary}
+        assert {v.lower() for v in answer.vary} >= VARIES
+
+
+def test_elevated_answer_is_not_stored(
+    client: FlaskClient, engineer: Account, tenant: MadeTenant
+) -> None:
+    for scope in ("global", f"tenant:{tenant.slug}"):
+        headers = engineer.headers(scope, INCIDENT)
+        shown = client.get(LIST, headers=headers)
+        unchanged = client.get(LIST, headers=headers | {"If-None-Match": shown.headers["ETag"]})
+        assert [shown.status_code, unchanged.status_code] == [200, 304]
+        for answer in (shown, unchanged):
+            assert answer.headers["Cache-Control"] == "no-store"
+            assert {v.lower() for v in answer.vary} >= VARIES
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer slt_unknown"}])

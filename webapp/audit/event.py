@@ -112,7 +112,10 @@ class EventRequest:
     ip: str | None
     method: str
     path: str
+    """With `%` and two digits for each byte that is not printable, and for `%`; so is the next."""
     user_agent: str | None
+    x_request_id: str | None = None
+    """The id that the client gave its request. Where it gave none, the event has no such field."""
 
 
 @dataclass(frozen=True)
@@ -216,7 +219,11 @@ def dump_event(event: AuditEvent) -> bytes:
     All keys are ASCII and sorted, and all numbers are integers. orjson's output has the canonical
     form then.
     """
-    return orjson.dumps(event, option=orjson.OPT_UTC_Z)
+    return orjson.dumps(event, option=orjson.OPT_UTC_Z).replace(_NO_CLIENT_ID, b"", 1)
+
+
+_NO_CLIENT_ID = b',"x_request_id":null'
+"""Only a field's name can stand so: a text has its quotes escaped."""
 
 
 _DECODER = msgspec.json.Decoder(AuditEvent)

@@ -40,10 +40,11 @@ from webapp.http.errors import AuditUnavailable, problem
 from webapp.http.held import holder_for, message_of
 from webapp.http.state import current_state, resume_request
 from webapp.settings import current_settings
+from webapp.text import percent_encoded
 
 RECEIPT_HEADER = "Sightline-Audit"
 EXCLUDED_HEADER = "Sightline-Excluded"
-MAX_PATH, MAX_USER_AGENT = 2048, 512
+MAX_PATH, MAX_USER_AGENT = 2048, 1024
 
 log = structlog.get_logger()
 
@@ -364,13 +365,14 @@ def _event(access: Access) -> AuditEvent:
 
 
 def _request(external: ExternalAccess | None) -> EventRequest:
-    user_agent = request.headers.get("User-Agent", "")[:MAX_USER_AGENT]
+    state, user_agent = current_state(), request.headers.get("User-Agent", "")
     return EventRequest(
-        id=current_state().request_id or "",
+        id=state.request_id or "",
         ip=external.ip if external else request.remote_addr,
         method=request.method,
-        path=_printable(request.path[:MAX_PATH]),
-        user_agent=_printable(user_agent) or None,
+        path=_bounded(percent_encoded(request.path.encode(errors="surrogateescape")), MAX_PATH),
+        user_agent=_bounded(percent_encoded(user_agent.encode("latin-1")), MAX_USER_AGENT) or None,
+        x_request_id=state.client_request_id,
     )
 
 
@@ -387,8 +389,5 @@ def _outcome(access: Access, status: int | None) -> Outcome:
     return "served" if status < 400 else "failed"
 
 
-def _printable(text: str) -> str:
-    """Replace control characters: PostgreSQL refuses NUL, and the others could forge log lines."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+def _bounded(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"

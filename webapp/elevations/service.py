@@ -74,7 +74,7 @@ def answer(service: Principal, key: str, body: bytes, question: ElevationRequest
     if (stored := _find(service, key, digest)) is not None:
         return stored
     person, is_known = _person(question.principal)
-    target = _target(person, question.tenant)
+    target = _target(person, question.tenant, service)
     external = ExternalAccess(question.ip, _via(service))
     decision = _decide(person, target, question, external, is_known=is_known)
     if not _claim(service, key, digest):
@@ -95,7 +95,9 @@ def answer(service: Principal, key: str, body: bytes, question: ElevationRequest
 
 
 def _refuse_unbound(service: Principal, question: ElevationRequest) -> None:
-    tenant_id = None if question.tenant is None else lookup.find_tenant_id(question.tenant)
+    tenant_id = (
+        None if question.tenant is None else lookup.find_tenant_id(question.tenant, service.id)
+    )
     refusals = find_refusals(service.bindings, question, tenant_id)
     if refusals:
         raise NotBound("Your token is not bound to what you ask.", refusals)
@@ -167,11 +169,11 @@ def _person(described: Person) -> tuple[Principal, bool]:
     return stranger, False
 
 
-def _target(person: Principal, slug: str | None) -> Target:
+def _target(person: Principal, slug: str | None, service: Principal) -> Target:
     if slug is None:
         return ALL_TENANTS_TARGET
     own = person.membership(slug)
-    return TenantTarget(own.tenant_id if own else lookup.find_tenant_id(slug), slug)
+    return TenantTarget(own.tenant_id if own else lookup.find_tenant_id(slug, service.id), slug)
 
 
 def _decide(

@@ -14,3 +14,7 @@ def public(reason: str) -> Callable[[V], V]:
         return view
 
     return declare
+
+
+def is_public(view: Callable[..., Any]) -> bool:
+    return hasattr(view, "__public__")

@@ -11,10 +11,11 @@ from math import ceil
 from threading import Lock
 from time import monotonic
 
-from flask import Flask, current_app
+from flask import Flask, current_app, request
 
 from webapp.http.addresses import address, site
 from webapp.http.errors import RateLimited
+from webapp.http.public import is_public
 from webapp.http.state import RequestState
 from webapp.settings import Settings
 
@@ -92,6 +93,9 @@ class RateLimits:
     """The limits of one application."""
 
     address: Limit
+    public: Limit
+    """Requests of an address for public routes, and for none. It is apart from the others, so that
+    a load balancer's probes pass whatever else comes from its address."""
     failures: Limit
     """Bad credentials of an address."""
     principal: Limit
@@ -104,10 +108,20 @@ def init_app(app: Flask) -> None:
     shared = settings.deployed and settings.trusted_proxies is None
     app.extensions[_EXTENSION] = RateLimits(
         address=Limit("address", 0 if shared else settings.rate_limit_address),
+        public=Limit("address", 0 if shared else settings.rate_limit_address),
         failures=Limit("failures", 0 if shared else settings.rate_limit_failures),
         principal=Limit("principal", settings.rate_limit_principal),
         tenant=Limit("tenant", settings.rate_limit_tenant),
     )
+
+    app.before_request(_count_public)
+
+
+def _count_public() -> None:
+    """Count a request that no surface counts."""
+    view = current_app.view_functions.get(request.endpoint or "")
+    if view is None or is_public(view):
+        current_limits().public.take(client_site(request.remote_addr))
 
 
 def current_limits() -> RateLimits:

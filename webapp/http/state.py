@@ -49,6 +49,8 @@ class RequestState:
 
     request_id: str | None = None
     """`observability`: the `X-Request-ID` of the answer; `None` outside a request."""
+    client_request_id: str | None = None
+    """`observability`: the `X-Request-ID` of the request, escaped; `None` if it has none."""
     started: float = field(default_factory=perf_counter)
     session: ScopedSession | None = None
     """`extensions`: the session, made when it is first used."""
@@ -62,6 +64,8 @@ class RequestState:
     """`rate_limits`: the limit of which least is left, which the answer tells."""
     tokens: float = 0.0
     """`rate_limits`: how much of it is left."""
+    elevated: bool = False
+    """`scope`: whether a surface was entered beyond the principal's own scope."""
     surface_scope: Scope | None = None
     """`scope`: the scope that the surface was entered in."""
     accesses: dict[Any, Any] = field(default_factory=dict)
@@ -74,11 +78,14 @@ class RequestState:
     """`audit`: seconds that this request has waited for the journal."""
 
 
-def begin_request(request_id: str) -> None:
+def begin_request(request_id: str, client_request_id: str | None = None) -> None:
     """Start a new state, even if one application context surrounds several requests."""
     before: RequestState | None = g.get(_NAME)
     session = None if before is None else before.session
-    setattr(g, _NAME, RequestState(request_id=request_id, session=session))
+    state = RequestState(
+        request_id=request_id, client_request_id=client_request_id, session=session
+    )
+    setattr(g, _NAME, state)
 
 
 def resume_request(state: RequestState) -> None:

@@ -6,7 +6,7 @@ change.
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import cast
 from uuid import UUID
@@ -35,11 +35,19 @@ IDENTITY_TAG = "identity"
 
 def init_app(app: Flask) -> None:
     app.extensions["identity"] = GenerationCache()
+    app.extensions["identity.tenants"] = GenerationCache()
+    app.extensions["identity.strangers"] = GenerationCache()
 
 
 def remembered() -> GenerationCache:
     """This process's cache of principals, tenants and tokens."""
     cache: GenerationCache = current_app.extensions["identity"]
+    return cache
+
+
+def _strangers() -> GenerationCache:
+    """The addresses that nobody has."""
+    cache: GenerationCache = current_app.extensions["identity.strangers"]
     return cache
 
 
@@ -53,28 +61,48 @@ def find_principal(email: str, *, mfa: bool) -> Principal | None:
     known: Principal | None = remembered().get(("principal", email), generation)
     if known is not None:
         return replace(known, mfa=mfa)
+    if _strangers().get(email, generation):
+        return None
     with db.scoped(IdentityScope()):
         row = db.session.scalar(select(PrincipalRow).where(PrincipalRow.email == email))
         if row is None:
+            _strangers().put(email, generation, True)
             return None
         found = load_principal(db.session, row, token_id=None, mfa=mfa)
     remembered().put(("principal", email), generation, found)
     return found
 
 
-def find_tenant_id(slug: str) -> UUID | None:
-    """The id of the tenant with this slug; `None` if there is none, or if it has ended."""
+def find_tenant_id(slug: str, asker: UUID | None = None) -> UUID | None:
+    """The id of the tenant with this slug; `None` if there is none, or if it has ended.
+
+    What is found is remembered for the one who asks, and so is that there is none. So nobody can
+    tell by the time that it takes whether a tenant exists, or whether somebody else uses it.
+    """
     generation = read_generations({IDENTITY_TAG})[IDENTITY_TAG]
-    tenant_id: UUID | None = remembered().get(("tenant", slug), generation)
-    if tenant_id is not None:
-        return tenant_id
+    key = ("tenant", asker, slug)
+    known: _Found | None = _tenants().get(key, generation)
+    if known is not None:
+        return known.tenant_id
     with db.scoped(IdentityScope()):
         tenant_id = db.session.scalar(
             select(Tenant.id).where(Tenant.slug == slug, Tenant.ended_at.is_(None))
         )
-    if tenant_id is not None:
-        remembered().put(("tenant", slug), generation, tenant_id)
+    _tenants().put(key, generation, _Found(tenant_id))
     return tenant_id
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What was found under a slug: also nothing."""
+
+    tenant_id: UUID | None
+
+
+def _tenants() -> GenerationCache:
+    """Tenants by slug, kept apart so that guesses drive out no principals."""
+    cache: GenerationCache = current_app.extensions["identity.tenants"]
+    return cache
 
 
 def require_tenant(slug: str) -> None:
@@ -93,10 +121,10 @@ def has_user(session: Session, email: str) -> bool:
     return session.scalar(found) is not None
 
 
-def recall_tenant_id(slug: str) -> UUID | None:
+def recall_tenant_id(slug: str, asker: UUID) -> UUID | None:
     """The id that `find_tenant_id` found last, which may be outdated: a hint, never an answer."""
-    known = remembered().entry(("tenant", slug))
-    return cast(UUID, known[1]) if known is not None else None
+    known = _tenants().entry(("tenant", asker, slug))
+    return cast(_Found, known[1]).tenant_id if known is not None else None
 
 
 def load_principal(

@@ -76,6 +76,7 @@ class RequestSchema(Schema):
     path = fields.String(required=True)
     ip = fields.String(required=True, allow_none=True)
     user_agent = fields.String(required=True, allow_none=True)
+    x_request_id = fields.String(allow_none=True)
 
 
 class OriginSchema(Schema):

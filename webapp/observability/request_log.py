@@ -5,7 +5,6 @@
 """
 
 import atexit
-import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import partial
@@ -13,6 +12,7 @@ from queue import SimpleQueue
 from threading import Thread
 from time import perf_counter, sleep, time
 from typing import NamedTuple
+from urllib.parse import quote
 from uuid import UUID
 
 import structlog
@@ -24,6 +24,7 @@ from werkzeug.routing import Rule
 from webapp.db.scopes import GlobalScope, IdentityScope, PrincipalScope, TenantScope
 from webapp.http.state import RequestState, begin_request, current_state
 from webapp.observability import logs, metrics
+from webapp.observability.redaction import scrub
 from webapp.settings import Settings
 
 REQUEST_ID_HEADER = "X-Request-ID"
@@ -34,8 +35,8 @@ WAITING_MAX = 10_000
 GATHER = 0.05
 """Seconds in which requests gather before the thread notes them."""
 
-_REQUEST_ID = re.compile(r"(?!slt_)[A-Za-z0-9._-]{1,128}")
-"""The ids that a client may choose. Never what resembles a token: the id is logged."""
+MAX_REQUEST_ID = 128
+"""Characters of an id that a client gives its request."""
 
 _SCOPE_KINDS: dict[type, str] = {
     TenantScope: "tenant",
@@ -63,6 +64,7 @@ class Answered(NamedTuple):
     route: str
     status: int
     request_id: str | None
+    client_request_id: str | None
     principal: UUID | None
     scope: type
     surface: str | None
@@ -128,6 +130,7 @@ class RequestLog:
                 route=UNMATCHED if rule is None else rule.rule,
                 status=status,
                 request_id=state.request_id,
+                client_request_id=state.client_request_id,
                 principal=state.principal.id if state.principal else None,
                 scope=type(state.surface_scope),
                 surface=state.surface.name if state.surface else None,
@@ -173,11 +176,17 @@ def _count(answered: Answered) -> None:
 
 
 def _begin() -> None:
-    begin_request(_request_id(request.headers.get(REQUEST_ID_HEADER)))
+    begin_request(str(uuid7()), _given_id(request.headers.get(REQUEST_ID_HEADER)))
 
 
-def _request_id(given: str | None) -> str:
-    return given if given and _REQUEST_ID.fullmatch(given) else str(uuid7())
+def _given_id(given: str | None) -> str | None:
+    """The id that the client gives its request, fit for a log line; never what resembles a token.
+
+    It is beside ours and never in its place: whoever chooses an id could choose another's.
+    """
+    if not given:
+        return None
+    return scrub(quote(given.encode("latin-1"), safe="/:=+@"))[:MAX_REQUEST_ID]
 
 
 def _fields(answered: Answered) -> dict[str, object]:
@@ -194,6 +203,8 @@ def _fields(answered: Answered) -> dict[str, object]:
         "level": "info",
         "timestamp": datetime.fromtimestamp(answered.at, UTC),
     }
+    if answered.client_request_id:
+        fields["x_request_id"] = answered.client_request_id
     if answered.waited:
         fields["audit_ms"] = _milliseconds(answered.waited)
     return fields

@@ -24,6 +24,7 @@ from webapp.http.errors import (
     NotFound,
     ReasonRequired,
 )
+from webapp.http.state import current_state
 from webapp.identity.principal import STAFF_ROLES, Principal
 from webapp.scope.decision import (
     Allowed,
@@ -72,6 +73,7 @@ def enter_scope(
     if isinstance(decision, NeedsReason):
         raise ReasonRequired("Say why in the header Sightline-Reason.")
     event_id = None
+    current_state().elevated |= _is_elevation(decision)
     if surface.changes or _is_elevation(decision):
         event_id = begin_access(principal, surface, target, reason, decision)
     raise_unless_allowed(decision)

@@ -160,10 +160,14 @@ def _count_for_tenant(state: RequestState, principal: Principal, target: Target)
 
 
 def _private(response: R) -> R:
-    """Mark an answer as one principal's, in one scope: no shared cache may keep it."""
+    """Mark an answer as one principal's, in one scope: no shared cache may keep it.
+
+    No cache at all may keep an elevated one: reading it again is another access.
+    """
     if isinstance(response, Response):
-        response.headers.add("Cache-Control", "private, no-cache")
-        response.headers.add("Vary", f"Authorization, {SCOPE_HEADER}")
+        stored = "no-store" if current_state().elevated else "private, no-cache"
+        response.headers.add("Cache-Control", stored)
+        response.headers.add("Vary", f"Authorization, Cookie, {SCOPE_HEADER}")
     return response
 
 
@@ -183,7 +187,10 @@ def _expected_tags(
         return [*decided, *(f"{kind}:global" for kind in declared.caches)]
     slug = requested.removeprefix("tenant:") if requested else None
     own = _own_tenant(hint, slug)
-    tenant_id = lookup.recall_tenant_id(slug) if own is None and slug else own
+    if own is None and hint is not None and slug and hint.platform_roles & declared.platform_roles:
+        tenant_id = lookup.recall_tenant_id(slug, hint.id)
+    else:
+        tenant_id = own
     if tenant_id is None:
         return []
     target = TenantTarget(tenant_id, slug or "")
@@ -232,7 +239,9 @@ def _target(principal: Principal, requested: RequestedScope | None) -> Target:
             return ALL_TENANTS_TARGET
         case RequestedTenant(slug):
             membership = principal.membership(slug)
-            tenant_id = membership.tenant_id if membership else lookup.find_tenant_id(slug)
+            tenant_id = (
+                membership.tenant_id if membership else lookup.find_tenant_id(slug, principal.id)
+            )
             return TenantTarget(tenant_id, slug)
     own = _home(principal)
     if own == ALL_TENANTS_TARGET:

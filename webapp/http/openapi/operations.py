@@ -115,6 +115,7 @@ class OperationsPlugin(BasePlugin):
             operation["operationId"] = view.__name__
             if hasattr(view, "__public__"):
                 operation["security"] = []
+                add_errors(operation, 429)
             add_errors(operation, *_errors_of(rule, operation))
 
 
