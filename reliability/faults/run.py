@@ -160,8 +160,9 @@ def await_drained(
     deadline = time.monotonic() + within
     while True:
         with installation.app.app_context(), db.scoped(LedgerScope()):
-            directory = installation.app.extensions["settings"].journal_dir
-            found = check_completeness(db.session, directory)
+            settings = installation.app.extensions["settings"]
+            key = settings.audit_mac_key.encode()
+            found = check_completeness(db.session, settings.journal_dir, key)
         if not found.waiting or time.monotonic() > deadline:
             return found
         report(f"{len(found.waiting)} events wait, {len(found.missing)} gaps")

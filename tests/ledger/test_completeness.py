@@ -10,11 +10,12 @@ import orjson
 import pytest
 from sqlalchemy.orm import Session
 
-from tests.audit.ledgers import append_events, ledger_session
+from tests.audit.ledgers import append_events, key_of, ledger_session
 from tests.audit.products import Product, numbered, own_product
 from webapp.audit.event import AuditEvent
-from webapp.audit.journal.file import list_files
+from webapp.audit.journal.file import adopt, list_files
 from webapp.audit.journal.reader import Row, read_all
+from webapp.audit.relay import drain
 from webapp.ledger import completeness
 from webapp.ledger.completeness import Missing
 
@@ -33,7 +34,7 @@ def _empty_product(product: Product) -> Iterator[None]:
 
 def check(product: Product) -> completeness.Completeness:
     with ledger_session(product.app) as session:
-        return completeness.check_completeness(session, product.journals)
+        return completeness.check_completeness(session, product.journals, key_of(product.app))
 
 
 def ranges(found: completeness.Completeness, journal: UUID) -> list[tuple[int, int]]:
@@ -186,11 +187,11 @@ def test_events_that_move_to_the_ledger_during_the_check_are_not_missing(
     file = product.hold(journal, waits, finalized=finalized)
     read_files = completeness._read_files
 
-    def during_the_check(session: Session, directory: Any) -> Any:
+    def during_the_check(session: Session, directory: Any, mac_key: bytes) -> Any:
         append_events(product.app, waits, later)
         file.forget_now([1])
         file.write([product._row(2, late, finalized=False)], durable=False)
-        return read_files(session, directory)
+        return read_files(session, directory, mac_key)
 
     monkeypatch.setattr(completeness, "_read_files", during_the_check)
     found = check(product)
@@ -266,6 +267,61 @@ def test_damaged_row_is_named(product: Product) -> None:
     found = check(product)
     assert found.unreadable == (f"row 2, event {bad.id}",)
     assert [each.seq for each in found.waiting] == [1]
+
+
+def test_row_with_a_wrong_mac_is_named_and_does_not_wait(product: Product) -> None:
+    journal = uuid4()
+    good, bad = numbered(journal, [1, 2])
+    file = product.hold(journal, good)
+    row = product._row(2, bad, finalized=True)
+    file.write([Row(2, str(bad.id), True, row.event, "0" * 64)], durable=False)
+    file.close()
+    found = check(product)
+    assert found.forged == (f"row 2, event {bad.id}",)
+    assert [each.seq for each in found.waiting] == [1]
+    assert (found.unreadable, found.is_complete) == ((), False)
+    done = product.run("verify", "--complete")
+    assert done.exit_code == 1
+    assert f"wrong MAC: row 2, event {bad.id}" in done.output
+
+
+def test_events_that_no_running_process_holds_are_counted(product: Product) -> None:
+    dead, living = uuid4(), uuid4()
+    product.leave(dead, *numbered(dead, [1, 2]))
+    held = product.hold(living, *numbered(living, [1]))
+    try:
+        assert (check(product).ownerless, len(check(product).waiting)) == (2, 3)
+    finally:
+        held.close()
+
+
+@pytest.mark.parametrize("ending", ["", "-wal"])
+def test_file_that_is_a_link_is_not_followed(product: Product, tmp_path: Path, ending: str) -> None:
+    journal = uuid4()
+    path = product.leave(journal, *numbered(journal, [1]))
+    elsewhere = tmp_path / "elsewhere"
+    if not ending:
+        path.rename(elsewhere)
+    link = path.with_name(path.name + ending)
+    link.symlink_to(elsewhere)
+    before = elsewhere.read_bytes() if elsewhere.exists() else None
+    found = check(product)
+    assert (found.unreadable, found.waiting) == ((path.name,), ())
+    assert drain.count_waiting(product.journals).unreadable == (path.name,)
+    with pytest.raises(sqlite3.OperationalError, match="link"):
+        adopt(path, 2**24)
+    assert (elsewhere.read_bytes() if elsewhere.exists() else None) == before
+    link.unlink()
+
+
+def test_lock_that_is_a_link_is_not_followed(product: Product, tmp_path: Path) -> None:
+    journal = uuid4()
+    path = product.leave(journal, *numbered(journal, [1]))
+    path.with_suffix(".lock").unlink(missing_ok=True)
+    path.with_suffix(".lock").symlink_to(tmp_path / "made")
+    with pytest.raises(OSError, match="symbolic"):
+        adopt(path, 2**24)
+    assert not (tmp_path / "made").exists()
 
 
 def subtract(gaps: Sequence[tuple[int, int]], known: Sequence[int]) -> list[tuple[int, int]]:

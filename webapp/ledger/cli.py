@@ -352,8 +352,11 @@ def verify_command(*, complete: bool, as_json: bool) -> None:
     on this host are listed, and are no reason to fail. Events that wait on other hosts count as
     missing: run this where no other host has events.
     """
+    settings = current_settings()
     with db.scoped(LedgerScope()):
-        found = completeness.check_completeness(db.session, current_settings().journal_dir)
+        found = completeness.check_completeness(
+            db.session, settings.journal_dir, settings.audit_mac_key.encode()
+        )
     if as_json:
         print_json(found)
     else:
@@ -368,14 +371,17 @@ def _print_completeness(found: completeness.Completeness) -> None:
         say(_doubled_line(doubled))
     for contradiction in found.contradictions:
         say(f"contradicted: event {contradiction.event}, received {contradiction.received_at}")
+    for name in found.forged:
+        say(f"wrong MAC: {name}")
     for name in found.unreadable:
         say(f"cannot be read: {name}")
     if found.waiting:
         print_rows(completeness.Waiting, found.waiting, as_json=False)
+    ownerless = f", {found.ownerless} of them in files of dead processes" * bool(found.ownerless)
     say(
         f"{found.events} events of {found.journals} journals:"
         f" {sum(gap.last - gap.first + 1 for gap in found.missing)} missing,"
-        f" {len(found.waiting)} waiting in files on this host."
+        f" {len(found.waiting)} waiting in files on this host{ownerless}."
     )
 
 

@@ -17,8 +17,8 @@ from sqlalchemy import Function, Over, func, or_, select
 from sqlalchemy.orm import Session
 
 from webapp.audit.append import find_committed
-from webapp.audit.event import AuditEvent, EventError, load_event
-from webapp.audit.journal.file import list_files
+from webapp.audit.event import AuditEvent, EventError, has_valid_mac, load_event
+from webapp.audit.journal.file import is_held, list_files
 from webapp.audit.journal.reader import Row, read_all
 from webapp.audit.models import AuditEventRow, ContradictionRow
 from webapp.db.deadline import long_statements
@@ -78,29 +78,34 @@ class Completeness:
     doubled: tuple[Doubled, ...]
     contradictions: tuple[Contradiction, ...]
     waiting: tuple[Waiting, ...]
+    ownerless: int
+    """How many of the waiting events are in files that no running process holds."""
+    forged: tuple[str, ...]
+    """Rows of files whose MAC is not that of their event."""
     unreadable: tuple[str, ...]
     """Files, and rows of files, that cannot be read."""
 
     @property
     def is_complete(self) -> bool:
-        return not (self.missing or self.doubled or self.contradictions or self.unreadable)
+        bad = self.forged or self.unreadable
+        return not (self.missing or self.doubled or self.contradictions or bad)
 
 
-def check_completeness(session: Session, directory: Path) -> Completeness:
+def check_completeness(session: Session, directory: Path, mac_key: bytes) -> Completeness:
     """Find the numbers that are neither in the ledger nor in the files in `directory`, and those
     that several events have.
 
     A number that another host's file still holds counts as missing.
     """
     with long_statements(session):
-        return _compare(session, directory)
+        return _compare(session, directory, mac_key)
 
 
-def _compare(session: Session, directory: Path) -> Completeness:
+def _compare(session: Session, directory: Path, mac_key: bytes) -> Completeness:
     events = session.scalars(select(func.count()).select_from(AuditEventRow)).one()
     # The ledger first: events move from the files to the ledger meanwhile.
     ledger = _read_ledger(session)
-    files = _read_files(session, directory)
+    files = _read_files(session, directory, mac_key)
     unexplained = [*_without([*ledger.gaps, *_beyond(ledger.last, files.held)], files.held)]
     missing = _without(unexplained, _committed_meanwhile(session, unexplained))
     return Completeness(
@@ -110,6 +115,8 @@ def _compare(session: Session, directory: Path) -> Completeness:
         doubled=(*_doubled_ids(session), *_doubled_numbers(session)),
         contradictions=tuple(_contradictions(session)),
         waiting=tuple(files.waiting),
+        ownerless=files.ownerless,
+        forged=tuple(files.forged),
         unreadable=tuple(files.unreadable),
     )
 
@@ -146,10 +153,12 @@ class _Ledger:
     """The highest number of each journal, and its event's request."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Files:
     held: defaultdict[UUID, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
     waiting: list[Waiting] = field(default_factory=list)
+    ownerless: int = 0
+    forged: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
 
 
@@ -182,7 +191,7 @@ def _in_order(function: Function[Any]) -> Over[Any]:
     )
 
 
-def _read_files(session: Session, directory: Path) -> _Files:
+def _read_files(session: Session, directory: Path, mac_key: bytes) -> _Files:
     found = _Files()
     for path in list_files(directory):
         try:
@@ -191,19 +200,27 @@ def _read_files(session: Session, directory: Path) -> _Files:
             if path.exists():  # otherwise its process has emptied and removed it meanwhile
                 found.unreadable.append(path.name)
             continue
+        before, is_owned = len(found.waiting), is_held(path)
         for start in range(0, len(rows), QUERY_KEYS):
-            _add_rows(session, rows[start : start + QUERY_KEYS], found)
+            _add_rows(session, rows[start : start + QUERY_KEYS], found, mac_key)
+        found.ownerless += 0 if is_owned else len(found.waiting) - before
     return found
 
 
-def _add_rows(session: Session, rows: list[Row], found: _Files) -> None:
-    """Add the numbers of a file's rows to `found`, and the events that the ledger does not have."""
+def _add_rows(session: Session, rows: list[Row], found: _Files, mac_key: bytes) -> None:
+    """Add the numbers of a file's rows to `found`, and the events that the ledger does not have.
+
+    A row with a wrong MAC holds no number: a worker would put it aside, and not commit it.
+    """
     committed = find_committed(session, [row.key for row in rows])
     for row in rows:
         try:
             event = load_event(row.event)
         except EventError:
             found.unreadable.append(f"row {row.place}, event {row.id}")
+            continue
+        if row.key not in committed and not has_valid_mac(row.event, row.mac, mac_key):
+            found.forged.append(f"row {row.place}, event {row.id}")
             continue
         waiting = _waiting(event)
         found.held[waiting.journal][waiting.seq] = waiting.request

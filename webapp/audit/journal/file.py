@@ -58,6 +58,10 @@ _ADD_SET = "insert or ignore into excluded_sets (digest, members) values (?, ?)"
 _DELETE = "delete from events where place in (select value from json_each(?))"
 
 
+_OPEN = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+"""How a file is opened that is to be there: never what a link leads to."""
+_NEW = _OPEN | os.O_EXCL
+
 NO_SETS: Mapping[str, str] = {}
 
 Statement = tuple[str, Sequence[Any]]
@@ -204,10 +208,11 @@ def create(directory: Path, origin: UUID, max_bytes: int) -> JournalFile:
     """
     _make(directory)
     path = directory / f"{origin}{SUFFIX}"
-    lock = os.open(path.with_suffix(LOCK_SUFFIX), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    lock = os.open(path.with_suffix(LOCK_SUFFIX), _NEW, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.touch(mode=0o600)  # SQLite gives the files beside it the same mode
+        # SQLite gives the files beside it the same mode.
+        os.close(os.open(path, _NEW, 0o600))
         file = JournalFile(path, lock, max_bytes, adopted=False)
         _sync(directory)
     except BaseException:
@@ -224,7 +229,7 @@ def adopt(path: Path, max_bytes: int) -> JournalFile:
     Raises `Locked` while that process lives, `FileNotFoundError` where another process was faster,
     and `sqlite3.Error` or `OSError` where the file cannot be read.
     """
-    lock = os.open(path.with_suffix(LOCK_SUFFIX), os.O_RDWR | os.O_CREAT, 0o600)
+    lock = os.open(path.with_suffix(LOCK_SUFFIX), _OPEN, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not path.exists() or path.stat().st_size == 0:
@@ -237,6 +242,21 @@ def adopt(path: Path, max_bytes: int) -> JournalFile:
     except BaseException:
         os.close(lock)
         raise
+
+
+def is_held(path: Path) -> bool:
+    """Whether a running process holds a journal's file."""
+    try:
+        lock = os.open(path.with_suffix(LOCK_SUFFIX), os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
 
 
 def list_files(directory: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 import os
 import re
 import sqlite3
+import stat
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -62,6 +63,19 @@ class _Connection(sqlite3.Connection):
             raise sqlite3.DatabaseError("the journal is damaged") from error
 
 
+def refuse_links(path: Path) -> None:
+    """Raise `sqlite3.OperationalError` where a journal's file, or one of those that SQLite keeps
+    beside it, is a link or no file: whoever made it would choose what is read and written.
+
+    Python's SQLite has no way to say that no link be followed.
+    """
+    for ending in ("", "-wal", "-shm", "-journal"):
+        with suppress(FileNotFoundError):
+            found = os.lstat(path.with_name(path.name + ending))
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+                raise sqlite3.OperationalError("the journal is a link, or no file")
+
+
 class JournalReader:
     """Reads a journal's file, which another process or thread may write meanwhile.
 
@@ -73,6 +87,7 @@ class JournalReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        refuse_links(path)
         # `rw` creates no file: a removed file must not come back as an empty one.
         self._connection = sqlite3.connect(
             f"{path.as_uri()}?mode=rw",
@@ -82,6 +97,7 @@ class JournalReader:
             factory=_Connection,
         )
         try:
+            refuse_links(path)
             self._set_up()
         except BaseException:
             self._connection.close()
@@ -129,6 +145,7 @@ def read_all(path: Path) -> list[Row]:
     A file that is gone has no rows.
     """
     try:
+        refuse_links(path)
         connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, factory=_Connection)
         try:
             if connection.execute("select 1 from sqlite_schema").fetchone() is None:

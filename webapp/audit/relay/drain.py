@@ -1,13 +1,11 @@
 """Drain the journal files of dead processes into the ledger by hand, without the broker."""
 
-import fcntl
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from webapp.audit.journal.file import LOCK_SUFFIX, JournalFile, Locked, adopt, list_files
+from webapp.audit.journal.file import JournalFile, Locked, adopt, is_held, list_files
 from webapp.audit.journal.reader import Row, read_all
 
 BATCH = 500
@@ -84,7 +82,7 @@ def count_waiting(directory: Path) -> WaitingEvents:
         rows = _read(path)
         if rows is None:
             unreadable.append(path.name)
-        elif _is_held(path):
+        elif is_held(path):
             living += len(rows)
         else:
             dead += len(rows)
@@ -100,12 +98,3 @@ def _read(path: Path) -> list[Row] | None:
         return read_all(path)
     except sqlite3.Error:
         return None if path.exists() else []
-
-
-def _is_held(path: Path) -> bool:
-    with suppress(FileNotFoundError), path.with_suffix(LOCK_SUFFIX).open("rb") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
