@@ -18,6 +18,7 @@ from webapp import create_app
 from webapp.audit import recorder
 from webapp.audit.relay import pipeline
 from webapp.extensions import db
+from webapp.http.parsing import takes_query
 from webapp.http.state import current_state
 from webapp.identity.lookup import find_tenant_id
 from webapp.rules.models import RuleRow
@@ -58,6 +59,7 @@ def access(name: str) -> Surface:
 
 @blueprint.get("/several")
 @surface("accesses.several", tenant_roles=(), platform_roles=("engineer",))
+@takes_query
 def several() -> Response:
     """Enter each requested `surface|reason|tenant`, nested, and count one row for each."""
     with ExitStack() as stack:
@@ -131,6 +133,7 @@ def open_() -> Response:
 
 @blueprint.get("/waits")
 @surface("accesses.waits", tenant_roles=(), platform_roles=("engineer",))
+@takes_query
 def waits() -> NoReturn:
     """Write the process id into the file that the query names, and never answer."""
     Path(request.args["file"]).write_text(str(os.getpid()))

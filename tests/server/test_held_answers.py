@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 import requests
@@ -152,8 +152,9 @@ def test_answers_on_one_connection_keep_their_order(
     received = received_by(client)
     heads = [part for part in received.split(b"HTTP/1.1 ") if part]
     assert [head[:3] for head in heads] == [b"200"] * len(names)
-    found = [parse(b"HTTP/1.1 " + head).headers["x-request-id"] for head in heads]
-    assert found == names
+    receipts = [parse(b"HTTP/1.1 " + head).headers["sightline-audit"] for head in heads]
+    events = committed(app, *map(UUID, receipts))
+    assert [event["request"]["x_request_id"] for event in events] == names
 
 
 def test_access_that_the_disk_does_not_take_in_time_is_refused_in_the_usual_form(

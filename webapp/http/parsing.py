@@ -112,6 +112,12 @@ def _read_body(req: Request) -> bytes:
     return body
 
 
+def takes_query(view: Callable[P, R]) -> Callable[P, R]:
+    """Mark a view as one that reads the query of its request."""
+    view.__takes_query__ = True  # type: ignore[attr-defined]  # read by `refuse_query`
+    return view
+
+
 def refuse_query(view: Callable[..., Any]) -> None:
     """Raise `Invalid` where the request has a query and the view takes none."""
     if request.query_string and not hasattr(view, "__takes_query__"):
@@ -137,9 +143,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
 
         def with_arguments(view: Callable[Concatenate[Any, P], R]) -> Callable[P, R]:
             given = decorate(view)
-            if location == "query":
-                given.__takes_query__ = True  # type: ignore[attr-defined]  # read by `refuse_query`
-            return given
+            return takes_query(given) if location == "query" else given
 
         return with_arguments
 
