@@ -22,7 +22,7 @@ def add_run_options(parser: argparse.ArgumentParser, of: str) -> None:
 
 def end_by_signals() -> None:
     """Let SIGTERM end what runs here the way an error would: through every `finally`."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def keep_logs(home: Path, directory: Path) -> None:
@@ -33,7 +33,3 @@ def keep_logs(home: Path, directory: Path) -> None:
 
 def report(line: str) -> None:
     print(f"{datetime.now(UTC):%T} {line}", file=sys.stderr, flush=True)  # noqa: T201 - for the person who started it
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt

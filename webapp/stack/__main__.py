@@ -42,7 +42,7 @@ class PortInUse(Exception):
 def main() -> int:
     home = Path(os.environ.get("SIGHTLINE_HOME", ROOT / ".sightline")).resolve()
     # A signal ends what runs here the way an error would: through every `finally`.
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         port = _choose_port(os.environ.get("PORT"))
         environment = {"PORT": str(port)}
@@ -91,10 +91,6 @@ def _choose_port(wanted: str | None) -> int:
     if not is_free(int(wanted)):
         raise PortInUse(f"port {wanted} is in use; choose another, as in `PORT=8001 make run`")
     return int(wanted)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ class NotAsTold(Exception):
 
 def main() -> int:
     # A signal ends what runs here the way an error would: through every `finally`.
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     begun = monotonic()
     say("The story of one incident, on servers of its own that end with it.")
     try:
@@ -286,10 +286,6 @@ def _show_owners(answer: Answer, expected: set[str | None]) -> None:
     ordered = sorted(owners, key=lambda owner: (owner is None, owner))
     parts = [f"{owners[owner]} of {owner or 'the platform'}" for owner in ordered]
     narration.line(f"{owners.total()} rules: {', '.join(parts)}")
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
