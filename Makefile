@@ -25,7 +25,7 @@ WRK = command -v wrk > /dev/null \
 PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check lint lint-scope format requirements stress faults hostile bench clean
+.PHONY: help run demo test check lint lint-scope format requirements sbom stress faults hostile bench clean
 
 help: ## Explain every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ requirements: $(RUNNABLE) ## Pin what pyproject.toml names, with hashes (UPGRADE
 	$(PIN) -o requirements.txt
 	$(PIN) --group run -c requirements.txt -o requirements-run.txt
 	$(PIN) --group dev -c requirements-run.txt -o requirements-dev.txt
+
+sbom: $(READY) ## Write sbom.json: what production installs, as CycloneDX, the same each time
+	@$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible -o sbom.json requirements.txt
 
 stress: $(READY) ## One minute of mixed load on the real processes, and a count of what went wrong
 	$(BIN)/python -m reliability.stress

@@ -1,6 +1,6 @@
 """`flask doctor`: checks of everything that the service and its guarantees rest on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -47,24 +47,7 @@ def diagnose(app: Flask) -> list[Diagnosis]:
         Diagnosis(name, finding.ok, finding.detail)
         for name, finding in run_probes(app.extensions[PROBES]).items()
     ]
-    checks: dict[str, Callable[[], str]] = {
-        "login role owns nothing": _check_login_role,
-        "roles may do what is declared": _check_roles,
-        "roles have no own settings": _check_role_settings,
-        "tenant tables are closed": _check_tables,
-        "models match the database": _check_drift,
-        "workers take audit events": _check_backlog,
-        "no dead process's events wait": _check_left_events,
-        "no event is in quarantine": _check_quarantine,
-        "no event contradicts another": _check_contradictions,
-        "next month's partition is there": _check_partition,
-        "clocks agree": _check_clocks,
-        "an owner may mend the rules": _check_rules,
-        "rules see clients' addresses": _check_addresses,
-        "notices arrive": _check_notices,
-        "slow clients hold nobody up": _check_slow_clients,
-    }
-    return [*found, *(_run(name, check) for name, check in checks.items())]
+    return [*found, *(_run(name, check) for name, check in CHECKS.items())]
 
 
 def _run(name: str, check: Callable[[], str]) -> Diagnosis:
@@ -236,3 +219,23 @@ def _check_slow_clients() -> str:
     if not answered:
         raise CheckFailed(f"no answer {said}")
     return f"answered {said}"
+
+
+CHECKS: Mapping[str, Callable[[], str]] = {
+    "login role owns nothing": _check_login_role,
+    "roles may do what is declared": _check_roles,
+    "roles have no own settings": _check_role_settings,
+    "tenant tables are closed": _check_tables,
+    "models match the database": _check_drift,
+    "workers take audit events": _check_backlog,
+    "no dead process's events wait": _check_left_events,
+    "no event is in quarantine": _check_quarantine,
+    "no event contradicts another": _check_contradictions,
+    "next month's partition is there": _check_partition,
+    "clocks agree": _check_clocks,
+    "an owner may mend the rules": _check_rules,
+    "rules see clients' addresses": _check_addresses,
+    "notices arrive": _check_notices,
+    "slow clients hold nobody up": _check_slow_clients,
+}
+"""Each returns a description, or raises `CheckFailed` with what is wrong."""
