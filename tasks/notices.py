@@ -17,7 +17,7 @@ SENDING = 20.0
 def send() -> None:
     """Send the notices that are due, and skip a channel that does not answer for the rest of it."""
     until = monotonic() + SENDING
-    unreachable: set[str] = set()
+    unreachable: set[str | None] = set()
     with db.scoped(MaintenanceScope()):
         while (notice := outbox.take(unreachable)) is not None:
             db.session.commit()

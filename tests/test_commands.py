@@ -67,7 +67,7 @@ def tenant(app: Flask) -> MadeTenant:
 
 @pytest.fixture
 def somebody(app: Flask, tenant: MadeTenant) -> Account:
-    return add_account(app, "support", member_of={tenant.slug: "member"})
+    return add_account(app, member_of={tenant.slug: "member"})
 
 
 class Setting:
@@ -116,6 +116,7 @@ def by_words(*words: str, given: Sequence[str] = ()) -> Callable[[Setting], Prep
     def prepare(setting: Setting) -> Prepared:
         values = {
             "EMAIL": setting.somebody.email,
+            "STAFF": add_account(setting.app, "support").email,
             "SLUG": setting.tenant.slug,
             "TOKEN": str(setting.somebody.token_id),
         }
@@ -133,12 +134,11 @@ def end_tenant(setting: Setting) -> Prepared:
 
 
 def end_user(setting: Setting) -> Prepared:
-    """Prepare the end of a user with a token, a platform role and a membership."""
+    """Prepare the end of a user with a token and a membership."""
     email = setting.somebody.email
     words = ["users", "end", email]
     ended = [
         f"flask tokens revoke {setting.somebody.token_id}",
-        f"flask users revoke {email} support",
         f"flask users leave {email} {setting.tenant.slug}",
     ]
     return Prepared([*words, "--yes"], [" ".join(["flask", *words]), *ended])
@@ -196,11 +196,10 @@ def prune_rules(setting: Setting) -> Prepared:
 
 def import_as_somebody(setting: Setting) -> Prepared:
     by = ["--by", setting.somebody.email]
-    path = f"flask rules import by {setting.somebody.email}"
-    return Prepared(["rules", "import", *by, setting.rules_file("new")], [path])
+    return Prepared(["rules", "import", *by, setting.rules_file("new")], [IMPORTED])
 
 
-IMPORTED = "flask rules import by operator"
+IMPORTED = "flask rules import"
 
 CHANGES: Sequence[Callable[[Setting], Prepared]] = [
     create_tenant,
@@ -209,8 +208,8 @@ CHANGES: Sequence[Callable[[Setting], Prepared]] = [
     create_user,
     rename_user,
     end_user,
-    by_words("users", "grant", "EMAIL", "auditor"),
-    by_words("users", "revoke", "EMAIL", "support"),
+    by_words("users", "grant", "STAFF", "auditor"),
+    by_words("users", "revoke", "STAFF", "support"),
     by_words("users", "join", "EMAIL", "SLUG", given=("--role", "admin")),
     by_words("users", "leave", "EMAIL", "SLUG"),
     create_token,

@@ -155,6 +155,7 @@ MALFORMED: dict[str, dict[str, str]] = {
     "a key without its prefix": {"WEBHOOK_SECRET": "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"},
     "a short key": {"WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaS="},
     "a key that is no base64": {"WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8I-PZIo2LaLaSw"},
+    "an operator in two lines": {"SIGHTLINE_OPERATOR": "ada\nbob"},
     "proxies in words": {"TRUSTED_PROXIES": "two"},
     "less than no proxy": {"TRUSTED_PROXIES": "-1"},
     "a proxy and a half": {"TRUSTED_PROXIES": "1.5"},

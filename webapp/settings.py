@@ -37,6 +37,8 @@ WEBHOOK_SECRET_BYTES = range(24, 65)
 """Lengths of a key that Standard Webhooks allows."""
 
 _MAIL_ADDRESS = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]+@[a-z0-9.-]+\Z", re.ASCII | re.IGNORECASE)
+_NAME = re.compile(r"[\w.@+-]{1,64}\Z")
+_NOT_A_NAME = "must be 1 to 64 letters, digits and . _ @ + -"
 _COUNT = re.compile(r"[0-9]{1,2}")
 
 
@@ -94,6 +96,8 @@ class Settings:
     webhook_url: str | None = None
     """Receives a signed request for each notice of a grant; without one, none is sent."""
     webhook_secret: str | None = None
+    operator: str | None = None
+    """The name of whoever runs commands; by default that of the operating system's user."""
 
     @property
     def deployed(self) -> bool:
@@ -152,6 +156,7 @@ def _read(env: Env) -> Settings:
         cache_ttl=ceil(env.positive("CACHE_TTL", 300) or 0),
         cache_timeout=env.positive("CACHE_TIMEOUT", 0.25),
         trusted_proxies=env.proxies("TRUSTED_PROXIES", ""),
+        operator=env.text("SIGHTLINE_OPERATOR", "", checks=[Regexp(_NAME, error=_NOT_A_NAME)]),
         **_read_channels(env, deployed=deployed),
     )
 

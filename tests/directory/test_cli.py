@@ -44,13 +44,12 @@ def who(app: Flask, token: str) -> Principal:
 def test_created_token_works_until_it_is_revoked(app: Flask, run: Run) -> None:
     slug, email = unique("acme"), f"{unique('ann')}@example.org"
     tenant = succeed(run, "tenants", "create", slug, "--name", "Acme [bold]Rockets")
-    user = succeed(run, "users", "create", email, "--role", "support")
+    user = succeed(run, "users", "create", email)
     succeed(run, "users", "join", email, slug, "--role", "admin")
-    succeed(run, "users", "grant", email, "auditor")
-    succeed(run, "users", "grant", email, "auditor")
+    succeed(run, "users", "join", email, slug, "--role", "admin")
     made = succeed(run, "tokens", "create", email, "--name", "laptop", "--expires-in", "12h")
     principal = who(app, made["token"])
-    assert principal.roles == ("auditor", "support", f"{slug}:admin")
+    assert principal.roles == (f"{slug}:admin",)
     assert (str(principal.id), str(principal.token_id)) == (user["id"], made["id"])
     assert str(principal.memberships[0].tenant_id) == tenant["id"]
     assert principal.expires_at == datetime.fromisoformat(made["expires_at"])
@@ -58,10 +57,13 @@ def test_created_token_works_until_it_is_revoked(app: Flask, run: Run) -> None:
     [listed] = [t for t in succeed(run, "tenants", "list")["items"] if t["slug"] == slug]
     assert listed["name"] == "Acme [bold]Rockets"
     [listed] = [u for u in succeed(run, "users", "list")["items"] if u["email"] == email]
-    assert listed["roles"] == ["auditor", "support", f"{slug}:admin"]
+    assert listed["roles"] == [f"{slug}:admin"]
 
-    succeed(run, "users", "revoke", email, "auditor")
     succeed(run, "users", "leave", email, slug)
+    succeed(run, "users", "grant", email, "auditor")
+    succeed(run, "users", "grant", email, "auditor")
+    succeed(run, "users", "grant", email, "support")
+    succeed(run, "users", "revoke", email, "auditor")
     assert who(app, made["token"]).roles == ("support",)
     succeed(run, "tokens", "revoke", made["id"])
     with pytest.raises(Unauthenticated):
@@ -108,7 +110,7 @@ def test_token_lifetime_is_parsed_and_bounded(run: Run) -> None:
 def test_tables_show_names_as_they_were_given(run: Run) -> None:
     slug, email = unique("acme"), f"{unique('ann')}@example.org"
     succeed(run, "tenants", "create", slug, "--name", ":rocket: [red]Acme[/red]")
-    succeed(run, "users", "create", email, "--role", "owner")
+    succeed(run, "users", "create", email)
     succeed(run, "users", "join", email, slug)
     made = succeed(run, "tokens", "create", email, "--name", "laptop")
     tables = {name: run(name, "list").stdout for name in ("tenants", "users", "tokens")}
@@ -118,7 +120,7 @@ def test_tables_show_names_as_they_were_given(run: Run) -> None:
         return found
 
     assert ":rocket: [red]Acme[/red]" in line("tenants", slug)
-    assert f"owner, {slug}:member" in line("users", email)
+    assert f"{slug}:member" in line("users", email)
     assert made["id"] in line("tokens", email)
 
 

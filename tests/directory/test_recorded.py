@@ -11,6 +11,7 @@ from tests.audit.receipts import second_connection, wait_for
 from tests.conftest import Run
 from tests.directory.test_cli import succeed, unique
 from tests.factories import Account, MadeTenant, add_account, add_tenant
+from tests.operators import OPERATOR
 from webapp.audit.append import OWN_JOURNAL
 from webapp.audit.event import AuditEvent, dump_event, load_event
 from webapp.audit.models import AuditEventRow
@@ -20,24 +21,24 @@ def test_changing_command_is_recorded_with_its_change(app: Flask, run: Run) -> N
     slug, email = unique("acme"), f"{unique('ann')}@example.org"
     run("tenants", "create", slug)
     run("users", "create", email)
-    run("users", "grant", email, "support")
     run("users", "join", email, slug, "--role", "admin")
     made = succeed(run, "tokens", "create", email, "--name", "x")
     run("users", "grant", email, "service")
     run("tokens", "bind", made["id"], "--surface", "shop.*", "--tenant", slug)
     run("tokens", "revoke", made["id"])
     run("users", "leave", email, slug)
+    run("users", "grant", email, "support")
     run("users", "revoke", email, "support")
     paths = [
         f"flask tenants create {slug}",
         f"flask users create {email}",
-        f"flask users grant {email} support",
         f"flask users join {email} {slug} admin",
         f"flask tokens create {made['id']} for {email}",
         f"flask users grant {email} service",
         f"flask tokens bind {made['id']} --surface shop.* --tenant {slug}",
         f"flask tokens revoke {made['id']}",
         f"flask users leave {email} {slug}",
+        f"flask users grant {email} support",
         f"flask users revoke {email} support",
     ]
     with second_connection(app) as session:
@@ -48,7 +49,7 @@ def test_changing_command_is_recorded_with_its_change(app: Flask, run: Run) -> N
             .order_by(AuditEventRow.origin_seq)
         ).all()
     assert [row[0] for row in recorded] == paths
-    assert {(row[1], row[2]) for row in recorded} == {("change", "operator")}
+    assert {(row[1], row[2]) for row in recorded} == {("change", OPERATOR)}
     numbers = [row[3] for row in recorded]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
@@ -65,13 +66,14 @@ RULES = "/admin/api/rules"
 
 
 class Somebody:
-    """A member of a tenant, with a platform role and a token, and what SQL may name of it."""
+    """A member of a tenant with a token, one of the staff, and what SQL may name of them."""
 
     def __init__(self, app: Flask) -> None:
         self.app = app
         self.tenant: MadeTenant = add_tenant(app)
         self.other: MadeTenant = add_tenant(app)
-        self.account: Account = add_account(app, "support", member_of={self.tenant.slug: "member"})
+        self.account: Account = add_account(app, member_of={self.tenant.slug: "member"})
+        self.staff: Account = add_account(app, "support")
 
     @property
     def names(self) -> dict[str, Any]:
@@ -79,6 +81,7 @@ class Somebody:
             "tenant": self.tenant.id,
             "other": self.other.id,
             "user": self.account.id,
+            "staff": self.staff.id,
             "token": self.account.token_id,
         }
 
@@ -88,6 +91,7 @@ class Somebody:
             "SLUG": self.tenant.slug,
             "OTHER": self.other.slug,
             "EMAIL": self.account.email,
+            "STAFF": self.staff.email,
             "TOKEN": str(self.account.token_id),
         }
 
@@ -133,16 +137,16 @@ def change(somebody: Somebody, statement: str, **names: str) -> list[AuditEvent]
 
 BY_SQL = {
     "grant": (
-        "insert into platform_roles values (:user, 'owner')",
-        ["users grant EMAIL owner"],
+        "insert into platform_roles values (:staff, 'owner')",
+        ["users grant STAFF owner"],
     ),
     "change of a role": (
-        "update platform_roles set role = 'owner' where principal_id = :user",
-        ["users revoke EMAIL support", "users grant EMAIL owner"],
+        "update platform_roles set role = 'owner' where principal_id = :staff",
+        ["users revoke STAFF support", "users grant STAFF owner"],
     ),
     "loss of a role": (
-        "delete from platform_roles where principal_id = :user",
-        ["users revoke EMAIL support"],
+        "delete from platform_roles where principal_id = :staff",
+        ["users revoke STAFF support"],
     ),
     "join": (
         "insert into memberships values (:other, :user, 'admin')",
@@ -216,7 +220,7 @@ def test_change_by_sql_leaves_one_event_for_each_row(somebody: Somebody, how: st
     assert [event.request.path for event in events] == expected
     for event in events:
         assert event.surface == ".".join(event.request.path.split()[:2])
-        assert (event.kind, event.actor.email) == ("change", "operator")
+        assert (event.kind, event.actor.email) == ("change", "operator:sightline_owner")
         assert (event.request.method, event.request.user_agent) == ("SQL", "sightline_owner")
         assert dump_event(event)
 
@@ -247,7 +251,9 @@ def test_truncation_leaves_an_event(somebody: Somebody) -> None:
 def test_change_that_is_rolled_back_leaves_no_event(somebody: Somebody) -> None:
     with owner_connection(somebody.app) as owner:
         number = last_number(owner)
-        owner.execute(text("delete from platform_roles where principal_id = :user"), somebody.names)
+        owner.execute(
+            text("delete from platform_roles where principal_id = :staff"), somebody.names
+        )
         owner.execute(text("set constraints all immediate"))
         assert last_number(owner) == number + 1
         owner.rollback()

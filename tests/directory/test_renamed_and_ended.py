@@ -69,11 +69,13 @@ def test_tenant_is_shown_with_its_members(run: Run, app: Flask, tenant: MadeTena
 
 
 def test_user_is_shown_with_roles_and_tokens(run: Run, app: Flask, tenant: MadeTenant) -> None:
-    account = add_account(app, "support", "auditor", member_of={tenant.slug: "admin"})
+    member = add_account(app, member_of={tenant.slug: "admin"})
+    shown = succeed(run, "users", "show", member.email)
+    assert [(m["tenant"], m["role"]) for m in shown["memberships"]] == [(tenant.slug, "admin")]
+    account = add_account(app, "support", "auditor")
     shown = succeed(run, "users", "show", account.email.upper())
     assert (shown["email"], shown["id"]) == (account.email, str(account.id))
     assert shown["platform_roles"] == ["auditor", "support"]
-    assert [(m["tenant"], m["role"]) for m in shown["memberships"]] == [(tenant.slug, "admin")]
     assert [token["id"] for token in shown["tokens"]] == [str(account.token_id)]
     text = run("users", "show", account.email).stdout
     assert "platform roles: auditor, support\n" in text
@@ -129,7 +131,7 @@ def test_tenant_is_not_renamed_to_a_taken_or_invalid_name(
 def test_renamed_user_keeps_roles_and_tokens_in_every_process(
     app: Flask, other_app: Flask, run: Run, tenant: MadeTenant
 ) -> None:
-    account = add_account(app, "support", member_of={tenant.slug: "member"})
+    account = add_account(app, member_of={tenant.slug: "member"})
     new = f"{unique('new')}@example.org"
     for place in (app, other_app):
         assert who(place, account.token).email == account.email
@@ -139,7 +141,7 @@ def test_renamed_user_keeps_roles_and_tokens_in_every_process(
     for place in (app, other_app):
         principal = who(place, account.token)
         assert (principal.id, principal.email) == (account.id, new)
-        assert principal.roles == ("support", f"{tenant.slug}:member")
+        assert principal.roles == (f"{tenant.slug}:member",)
         assert find_person(place, account.email) is None
     assert recorded(app, f"flask users rename {account.email} {new}")
 
@@ -176,7 +178,7 @@ def test_user_is_not_renamed_to_a_taken_or_invalid_address(app: Flask, run: Run)
 def test_ended_user_is_refused_from_the_next_request_in_every_process(
     app: Flask, other_app: Flask, run: Run, tenant: MadeTenant
 ) -> None:
-    account = add_account(app, "support", "owner", member_of={tenant.slug: "member"})
+    account = add_account(app, member_of={tenant.slug: "member"})
     succeed(run, "tokens", "create", account.email, "--name", "second")
     clients = [app.test_client(), other_app.test_client()]
     assert statuses(account, *clients, scope=f"tenant:{tenant.slug}") == [200, 200]
@@ -184,7 +186,7 @@ def test_ended_user_is_refused_from_the_next_request_in_every_process(
     assert ended == {
         "email": account.email,
         "tokens": 2,
-        "platform_roles": 2,
+        "platform_roles": 0,
         "memberships": 1,
     }
     assert statuses(account, *clients, scope=f"tenant:{tenant.slug}") == [401, 401]
@@ -197,6 +199,13 @@ def test_ended_user_is_refused_from_the_next_request_in_every_process(
     assert recorded(app, f"flask users end {account.email}") == [
         (f"flask users end {account.email}", 1)
     ]
+
+
+def test_platform_roles_end_with_their_user(app: Flask, run: Run) -> None:
+    account = add_account(app, "support", "owner")
+    ended = succeed(run, "users", "end", account.email, "--yes")
+    assert (ended["platform_roles"], ended["memberships"]) == (2, 0)
+    assert succeed(run, "users", "show", account.email)["platform_roles"] == []
 
 
 def test_ended_user_gets_nothing_new(app: Flask, run: Run, tenant: MadeTenant) -> None:

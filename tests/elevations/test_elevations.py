@@ -38,7 +38,7 @@ def via(service: Account) -> dict[str, str]:
 def test_allowed_elevation_is_recorded_as_the_persons_access(
     app: Flask, worker: None, client: FlaskClient, service: Account, tenant: MadeTenant
 ) -> None:
-    engineer = add_account(app, "engineer", member_of={add_tenant(app).slug: "member"})
+    engineer = add_account(app, "engineer")
     body = question(engineer.email, tenant, ip="203.0.113.9")
     body["principal"]["mfa"] = True
     response = ask(client, service, body)
@@ -111,7 +111,7 @@ def test_denied_elevation_is_answered_and_recorded(
 def test_elevation_is_decided_by_the_persons_current_roles(
     app: Flask, client: FlaskClient, service: Account, tenant: MadeTenant
 ) -> None:
-    person = add_account(app, member_of={add_tenant(app).slug: "admin"})
+    person = add_account(app)
     body = question(person.email.upper(), tenant)
     assert answered(client, service, body)["decision"] == "denied"
     with app.app_context(), db.scoped(DirectoryScope()):
@@ -388,7 +388,7 @@ def test_stranger_may_not_use_break_glass(
 def test_elevation_asked_by_a_person_is_refused(
     app: Flask, client: FlaskClient, tenant: MadeTenant, engineer: Account, role: Any
 ) -> None:
-    person = add_account(app, role, member_of={tenant.slug: "admin"})
+    person = add_account(app, role)
     response = ask(client, person, question(engineer.email, tenant))
     assert (response.status_code, response.get_json()["code"]) == (403, "forbidden")
     assert receipt(response) == []

@@ -15,6 +15,7 @@ from tests.audit.receipts import second_connection
 from tests.factories import Account, MadeTenant
 from tests.grants.calls import access, add_request, perform
 from tests.grants.test_expiry import expiries, let_end
+from tests.operators import OPERATOR
 from webapp.audit.append import OWN_JOURNAL
 from webapp.audit.models import AuditEventRow
 
@@ -86,13 +87,15 @@ def test_revoked_grant_ends_and_is_recorded(
     assert revoked.stdout == f"The grant {request_['id']} of {support.email} is revoked.\n"
     assert access(client, support, tenant).status_code == 403
     [shown] = succeed(run, "list", "--tenant", tenant.slug)["items"]
-    assert (shown["state"], shown["closed_by"]) == ("revoked", "operator")
+    assert (shown["state"], shown["closed_by"]) == ("revoked", OPERATOR)
     with second_connection(app) as session:
         own = select(AuditEventRow.event).where(
-            AuditEventRow.origin_journal == OWN_JOURNAL, AuditEventRow.tenant == tenant.slug
+            AuditEventRow.origin_journal == OWN_JOURNAL,
+            AuditEventRow.tenant == tenant.slug,
+            AuditEventRow.surface == "grants.revoke",
         )
         (event,) = session.scalars(own)
-    assert (event["surface"], event["actor"]["email"]) == ("grants.revoke", "operator")
+    assert (event["surface"], event["actor"]["email"]) == ("grants.revoke", OPERATOR)
     assert event["request"]["method"] == "CLI"
     assert event["decision"]["grant_ids"] == [request_["id"]]
 

@@ -87,14 +87,6 @@ def test_request_that_needs_no_approval_is_refused(
     assert requests_of(client, support) == 0
 
 
-def test_request_for_the_own_tenant_is_refused(
-    app: Flask, client: FlaskClient, tenant: MadeTenant, rule: dict[str, Any]
-) -> None:
-    assert rule
-    own = add_account(app, "support", member_of={tenant.slug: "member"})
-    assert problem(ask(client, own, [tenant.slug])) == (409, "conflict")
-
-
 def test_request_for_an_unknown_tenant_is_refused_by_name(
     client: FlaskClient, tenant: MadeTenant, rule: dict[str, Any], support: Account
 ) -> None:

@@ -20,6 +20,7 @@ from flask import Flask
 from tests.audit.events import make_event
 from tests.audit.ledgers import key_of, ledger_session
 from tests.factories import Account, MadeTenant
+from tests.operators import OPERATOR
 from tests.processes import ROOT
 from webapp.audit import append
 from webapp.audit.event import (
@@ -190,12 +191,12 @@ def test_search_for_a_known_name_without_events_finds_nothing(
     app: Flask, tenant: MadeTenant, support: Account
 ) -> None:
     for options in (
-        ("--tenant", tenant.slug),
+        ("--tenant", tenant.slug, "--kind", "access"),
         ("--actor", support.email.upper()),
         ("--actor", support.email, "--surface", "admin.rules.list"),
         ("--actor", support.email, "--surface", "admin.*"),
         ("--ticket", "no such ticket"),
-        ("--actor", "operator", "--tenant", tenant.slug),
+        ("--actor", OPERATOR, "--ticket", "no such ticket"),
     ):
         assert run(app, "search", *options).stdout == "Nothing found.\n"
         assert lines(run(app, "search", *options, "--json")) == []

@@ -34,6 +34,9 @@ Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 Digest = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 """A SHA-256 in hex."""
 
+NOBODY = UUID(int=0)
+"""The id of an actor that is no principal: an operator, or Sightline itself."""
+
 
 class EventError(ValueError):
     """Bytes that are not a valid audit event."""

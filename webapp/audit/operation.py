@@ -4,11 +4,13 @@ An operator's command and a task have no journal. The database numbers their eve
 each with its change or not at all.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from uuid import UUID, uuid4
 
 from webapp.audit import append
 from webapp.audit.event import (
+    NOBODY,
     Actor,
     AuditEvent,
     EventDecision,
@@ -18,37 +20,49 @@ from webapp.audit.event import (
     moment_of,
     new_event_id,
 )
+from webapp.db.operator import current_operator
 from webapp.db.session import ScopedSession
 
-_NO_USER = UUID(int=0)
-SIGHTLINE = Actor(email="sightline", id=_NO_USER, roles=(), token_id=None)
+SIGHTLINE = Actor(email="sightline", id=NOBODY, roles=(), token_id=None)
 """The application itself."""
-OPERATOR = Actor(email="operator", id=_NO_USER, roles=(), token_id=None)
-"""A person who runs a command on the host."""
+OPERATOR = "operator"
+"""What the names of those who run commands on a host begin with."""
 
 ALL_TENANTS_TARGET = EventScope(kind="global", tenant=None, tenant_id=None)
 
 
+def operator() -> Actor:
+    """The person who runs a command on the host, as the actor of its events."""
+    running = current_operator()
+    email = f"{OPERATOR}:{running.name}" if running else OPERATOR
+    return Actor(email=email, id=NOBODY, roles=(), token_id=None)
+
+
 def origin(method: str, path: str) -> EventRequest:
     """Return the request of an event that had none: `CLI` and a command, or `TASK` and a task."""
-    return EventRequest(id=uuid4().hex, ip=None, method=method, path=path, user_agent=None)
+    running = current_operator()
+    agent = running.account if running else None
+    return EventRequest(id=uuid4().hex, ip=None, method=method, path=path, user_agent=agent)
 
 
 def change(
     surface: str,
     request: EventRequest,
     *,
-    actor: Actor = OPERATOR,
+    actor: Actor | None = None,
     scope: EventScope = ALL_TENANTS_TARGET,
     at: datetime | None = None,
     rows: int = 1,
     reason: Reason | None = None,
     grants: tuple[UUID, ...] = (),
 ) -> AuditEvent:
-    """Return the event of a change that was made at the moment `at`, by default now."""
+    """Return the event of a change that was made at the moment `at`, by default now.
+
+    The actor is by default the operator.
+    """
     event_id = new_event_id(at)
     return AuditEvent(
-        actor=actor,
+        actor=actor or operator(),
         decision=EventDecision("allowed", grant_ids=grants),
         http_status=None,
         id=event_id,
@@ -64,11 +78,29 @@ def change(
     )
 
 
-def record_command(session: ScopedSession, *words: str, rows: int = 1) -> None:
-    """Record a command that changes something, by its group, its name and its arguments.
+def record_command(
+    session: ScopedSession,
+    command: str,
+    changed: Mapping[EventScope, int],
+    reason: Reason | None = None,
+) -> None:
+    """Record a command that changes something: one event for each tenant that it concerns.
 
-    The arguments must not hold a secret. The caller commits.
+    `changed` has the number of changed rows of each, and of the platform. The caller commits.
     """
-    group, name, *_ = words
-    event = change(f"{group}.{name}", origin("CLI", " ".join(("flask", *words))), rows=rows)
-    append.append_own(session, [event])
+    request = origin("CLI", f"flask {command}")
+    surface = command.replace(" ", ".")
+    append.append_own(
+        session,
+        [
+            change(surface, request, scope=scope, rows=rows, reason=reason)
+            for scope, rows in changed.items()
+        ],
+    )
+
+
+def tenant_scope(tenant_id: UUID | None, slug: str | None) -> EventScope:
+    """The scope of an event that concerns a tenant, or the platform where there is none."""
+    if slug is None and tenant_id is None:
+        return ALL_TENANTS_TARGET
+    return EventScope(kind="tenant", tenant=slug, tenant_id=tenant_id)

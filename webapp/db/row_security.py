@@ -201,6 +201,7 @@ TENANT_TABLES: dict[str, TableShape] = {
             may(DIRECTORY_ROLE, *ALL_PRIVILEGES),
             *map(may_read, (IDENTITY_ROLE, MAINTENANCE_ROLE)),
         ],
+        of_owner=[RowPolicy(OWNER, "r", "true", None)],  # whose tenants an event concerns
     ),
     "rules": tenant_table(
         "select", "insert", "update", platform_rows=True, also=[may_read(POLICY_ROLE)]

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, SessionTransaction
 
+from webapp.db.operator import current_operator
 from webapp.db.roles import (
     DIRECTORY_ROLE,
     GLOBAL_ROLE,
@@ -97,9 +98,15 @@ _SET_ROLE = text("select set_config('role', :role, true)")
 _SETTINGS = ("tenant_id", "access", "excluded", "principal_id", "administers", "staff")
 """The settings that policies read, without their prefix `sightline.`; empty if a scope has none."""
 
+_OPERATOR_SETTINGS = ("operator", "operator_host")
+"""What triggers record of who runs a command; empty outside one."""
+
 _SET_SCOPE = text(
     "select set_config('role', :role, true), "
-    + ", ".join(f"set_config('sightline.{name}', :{name}, true)" for name in _SETTINGS)
+    + ", ".join(
+        f"set_config('sightline.{name}', :{name}, true)"
+        for name in (*_SETTINGS, *_OPERATOR_SETTINGS)
+    )
 )
 
 
@@ -107,7 +114,13 @@ _SET_SCOPE = text(
 def _set_scope(session: ScopedSession, _: SessionTransaction, connection: Connection) -> None:
     if session.scope is None:
         raise UnscopedSession("this session has no scope; enter one through webapp.scope.enter")
-    connection.execute(_SET_SCOPE, _settings_of(session.scope))
+    connection.execute(_SET_SCOPE, _settings_of(session.scope) | _operator_settings())
+
+
+def _operator_settings() -> dict[str, str]:
+    operator = current_operator()
+    values = (operator.name, operator.account) if operator else ("", "")
+    return dict(zip(_OPERATOR_SETTINGS, values, strict=True))
 
 
 def _settings_of(scope: Scope) -> dict[str, str]:

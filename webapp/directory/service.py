@@ -1,7 +1,9 @@
 """The administration of tenants, users, their roles and their tokens.
 
 A change counts from the next request on, in every process. The caller commits; triggers record each
-change in the same transaction.
+change in the same transaction, and store a notice for a tenant's admins where it concerns a member.
+
+Whoever holds a platform role is no member of a tenant: a trigger refuses it.
 
 A tenant or user that ends keeps its row, since rules, grants and audit events name it, and keeps
 its slug or address. Another one can have that only after the ended one is renamed.
@@ -21,6 +23,7 @@ from sqlalchemy.exc import IntegrityError
 from uuid_utils.compat import uuid7
 
 from webapp.caching import invalidate
+from webapp.db.session import violated_constraint
 from webapp.extensions import db
 from webapp.http.errors import Conflict, Invalid, NotFound
 from webapp.identity import tokens
@@ -45,6 +48,13 @@ UNKNOWN_TOKEN = "There is no such token, or it was revoked before."  # noqa: S10
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _EMAIL = re.compile(r"[^\s@]+@[^\s@]+")
+
+_ONE_SIDE = "one_side"
+"""What the triggers name that keep platform roles and memberships apart."""
+
+_BOTH_SIDES = (
+    "Nobody holds a platform role and is a member of a tenant; end the one before the other."
+)
 
 Row = TypeVar("Row", Tenant, PrincipalRow)
 
@@ -271,7 +281,8 @@ def _changed(taken: str = "Somebody made the same change just now.") -> None:
     try:
         db.session.flush()
     except IntegrityError as error:
-        raise Conflict(taken) from error
+        apart = violated_constraint(error) == _ONE_SIDE
+        raise Conflict(_BOTH_SIDES if apart else taken) from error
     invalidate(IDENTITY_TAG)
 
 

@@ -10,8 +10,8 @@ from uuid import UUID
 from sqlalchemy import select
 
 from webapp.audit import append, operation
-from webapp.audit.event import Actor, AuditEvent, EventRequest, EventScope, Reason
-from webapp.audit.operation import OPERATOR, SIGHTLINE
+from webapp.audit.event import Actor, AuditEvent, EventRequest, Reason
+from webapp.audit.operation import SIGHTLINE, operator
 from webapp.extensions import db
 from webapp.grants import service
 from webapp.grants.grant import Grant
@@ -46,8 +46,9 @@ def expire_over(request: EventRequest) -> int:
 
 def revoke(grant_id: UUID, request: EventRequest) -> Grant:
     """Revoke a grant as the operator, and record that. Raises what `service.revoke` raises."""
-    grant = service.revoke(grant_id, OPERATOR.email)
-    event = _event("grants.revoke", OPERATOR, grant, datetime.now(UTC), request)
+    actor = operator()
+    grant = service.revoke(grant_id, actor.email)
+    event = _event("grants.revoke", actor, grant, datetime.now(UTC), request)
     append.append_own(db.session, [event])
     return grant
 
@@ -62,16 +63,11 @@ def _expire(row: GrantRow, tenant: str | None) -> Grant:
 def _event(
     surface: str, actor: Actor, grant: Grant, at: datetime, request: EventRequest
 ) -> AuditEvent:
-    everywhere = grant.tenant_id is None
     return operation.change(
         surface,
         request,
         actor=actor,
-        scope=EventScope(
-            kind="global" if everywhere else "tenant",
-            tenant=grant.tenant,
-            tenant_id=grant.tenant_id,
-        ),
+        scope=operation.tenant_scope(grant.tenant_id, grant.tenant),
         at=at,
         reason=Reason(code=grant.reason, note=grant.note, ticket=grant.ticket),
         grants=(grant.id,),

@@ -109,19 +109,26 @@ class GrantApprovalRow(Base):
 
 
 class NoticeRow(Base):
-    """A notice about a grant, to be sent by mail or to the webhook.
+    """A notice about a grant or a tenant's member, to be sent by mail or to the webhook.
 
-    `due_at` is null once the notice was sent or given up.
+    `due_at` is null once the notice was sent or given up. Triggers of the database insert those
+    about members.
     """
 
     __tablename__ = "notices"
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
-    grant_id: Mapped[UUID]
+    grant_id: Mapped[UUID | None]
+    """Null in a notice about a member."""
     event: Mapped[str] = mapped_column(Text)
     tenants: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
-    """The tenants whose admins are notified of a break-glass incident at all tenants."""
-    channel: Mapped[str] = mapped_column(Text)
+    """The tenants whose admins are notified, of a member or of break-glass at all tenants."""
+    people: Mapped[list[UUID]] = mapped_column(
+        ARRAY(Uuid), default=list, server_default=text("'{}'")
+    )
+    """Who is notified of a member beside the admins: whoever was one until then."""
+    channel: Mapped[str | None] = mapped_column(Text)
+    """Null until a sender replaces the notice by one for each configured channel."""
     recipient: Mapped[str | None] = mapped_column(Text)
     """Null until a mail is addressed. Addressing replaces it by one mail for each recipient."""
     body: Mapped[dict[str, Any]] = mapped_column(JSONB)

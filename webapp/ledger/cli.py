@@ -21,7 +21,7 @@ from webapp.audit import append
 from webapp.audit.event import by_way_of
 from webapp.audit.journal.file import JournalFile
 from webapp.audit.journal.reader import Row
-from webapp.audit.operation import OPERATOR, SIGHTLINE
+from webapp.audit.operation import OPERATOR, SIGHTLINE, operator
 from webapp.audit.relay import drain
 from webapp.audit.relay.outbox import sets_named_by
 from webapp.audit.relay.relay import delivery_of
@@ -186,7 +186,7 @@ def _refuse_unknown(query: AuditQuery) -> None:
         actor = query.actor is None or has_user(db.session, query.actor)
         tenant = query.tenant is None or has_tenant(db.session, query.tenant)
     known = {
-        "actor": actor or query.actor in (OPERATOR.email, SIGHTLINE.email),
+        "actor": actor or query.actor in (OPERATOR, operator().email, SIGHTLINE.email),
         "tenant": tenant,
         "surface": query.surface is None or any(map(_covers(query.surface), _surfaces())),
     }

@@ -1,6 +1,7 @@
 """`flask rules`: show, check and try rules, and move them to files and back."""
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,8 @@ from uuid import UUID, uuid4
 import click
 import orjson
 
-from webapp.audit.operation import record_command
+from webapp.audit.event import EventScope, Reason
+from webapp.audit.operation import operator, record_command, tenant_scope
 from webapp.commands import Commands, as_json, print_json, print_rows, say
 from webapp.db.scopes import GlobalScope
 from webapp.extensions import db
@@ -30,6 +32,7 @@ from webapp.rules.schemas import RuleSchema
 from webapp.rules.simulation.replay import Affected, Changed, Replay, Shift
 from webapp.rules.simulation.schemas import MAX_DAYS, ReplaySchema
 from webapp.rules.simulation.service import BEYOND_REQUEST, propose, simulate_history
+from webapp.scope.headers import MAX_NOTE
 from webapp.text import escaped_json
 
 T = TypeVar("T")
@@ -143,28 +146,26 @@ def _cedar(part: str, rules: Sequence[Rule]) -> str:
 )
 @click.option(
     "--by",
-    metavar="EMAIL",
-    default="operator",
-    show_default=True,
-    help="The author whom the rules' history names.",
+    metavar="NOTE",
+    help="Who asked for it: a note in the audit events. The author is whoever runs the command.",
 )
 @as_json
-def import_command(*, file: Path, dry_run: bool, prune: bool, by: str, as_json: bool) -> None:
+def import_command(
+    *, file: Path, dry_run: bool, prune: bool, by: str | None, as_json: bool
+) -> None:
     """Change the rules to those of a FILE (`-`: standard input): all of them, or none.
 
     An entry of the file stands for the rule with the same owner and name. A rule that is the same
     already stays as it is.
     """
-    rule_file = _read(read_file, file)
+    rule_file, reason = _read(read_file, file), _noted(by)
     scope = GlobalScope(access_id=uuid4())
     try:
         with db.scoped(scope):
             plan = transfer.plan_import(rule_file, prune=prune)
-            transfer.carry_out(scope, plan, by)
+            transfer.carry_out(scope, plan, operator().email)
             if not dry_run:
-                if plan.steps:
-                    rows = len(plan.steps)
-                    record_command(db.session, "rules", "import", "by", by, rows=rows)
+                record_command(db.session, "rules import", _changed(plan), reason)
                 db.session.commit()
     except BadFile as error:
         raise click.ClickException(str(error)) from error
@@ -172,6 +173,23 @@ def import_command(*, file: Path, dry_run: bool, prune: bool, by: str, as_json: 
         print_json({"steps": plan.steps, "unchanged": plan.unchanged, "dry_run": dry_run})
     else:
         _print_plan(plan, dry_run=dry_run)
+
+
+def _noted(by: str | None) -> Reason | None:
+    if by is None:
+        return None
+    if not (by.isprintable() and 0 < len(by) <= MAX_NOTE):
+        raise click.BadParameter(f"must be 1 to {MAX_NOTE} printable characters", param_hint="--by")
+    return Reason(code="maintenance", note=by, ticket=None)
+
+
+def _changed(plan: Plan) -> dict[EventScope, int]:
+    """The number of changed rules of each owner."""
+    ids = {slug: tenant_id for tenant_id, slug in transfer.find_tenants(plan)}
+    counts = Counter(step.tenant for step in plan.steps)
+    return {
+        tenant_scope(ids[slug] if slug else None, slug): count for slug, count in counts.items()
+    }
 
 
 def _read(read: Callable[[str], T], file: Path) -> T:

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from aiosmtpd.controller import Controller
 from flask import Flask
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from uuid_utils.compat import uuid7
 
 import tasks  # noqa: F401 - registers the tasks
@@ -200,8 +200,23 @@ def enqueue(app: Flask, event: Any, grant: Grant) -> None:
 
 
 def send(app: Flask) -> None:
-    """Run the task that sends notices, as a worker does."""
+    """Run the task that sends notices of grants, as a worker does.
+
+    The notices of members, which tests make by the hundred, are dropped before.
+    """
+    drop_member_notices(app)
+    send_all(app)
+
+
+def send_all(app: Flask) -> None:
+    """Run the task that sends notices."""
     app.extensions["celery"].tasks[outbox.NOTICES_TASK]()
+
+
+def drop_member_notices(app: Flask) -> None:
+    with app.app_context(), db.scoped(MaintenanceScope()):
+        db.session.execute(delete(NoticeRow).where(NoticeRow.grant_id.is_(None)))
+        db.session.commit()
 
 
 def rows(app: Flask, grant_id: UUID) -> list[NoticeRow]:

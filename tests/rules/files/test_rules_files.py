@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import Run
 from tests.factories import INCIDENT, Account, MadeTenant, add_tenant
+from tests.operators import OPERATOR
 from tests.rules.calls import PATH, add_rule, draft, names, of
 from tests.rules.engine.questions import RULE
 from tests.rules.engine.strategies import rules
@@ -156,7 +157,7 @@ def test_import_creates_and_changes_rules_and_keeps_unchanged_ones(
     ]
     now = client.get(of(full), headers=admin.headers()).get_json()
     assert (now["mfa"], now["ticket"], now["version"]) == (False, None, 2)
-    assert (now["created_by"], now["updated_by"]) == (admin.email, "deploy@example.org")
+    assert (now["created_by"], now["updated_by"]) == (admin.email, OPERATOR)
     assert names(client, admin.headers()) == ["Office hours only", "kept", "new"]
 
     assert _import(app, file) == "0 created, 0 changed, 0 deleted, 3 unchanged.\n"

@@ -29,19 +29,20 @@ def compose(notice_id: UUID, sender: str, recipient: str, body: Mapping[str, Any
 
     Every mail of one notice has the same Message-ID, so that a mailbox recognizes a repeated mail.
     """
-    grant, domain = body["data"], sender.rpartition("@")[2]
+    data, domain = body["data"], sender.rpartition("@")[2]
     headline, ask = _TEXTS[body["type"]]
     message = EmailMessage()
     message["From"] = Address("Sightline", addr_spec=sender)
     message["To"] = Address(addr_spec=recipient)
-    message["Subject"] = _filled(headline, grant)
+    message["Subject"] = _filled(headline, data)
     message["Date"] = format_datetime(datetime.now(UTC))
     message["Message-ID"] = f"<{notice_id}@{domain}>"
     message["Auto-Submitted"] = "auto-generated"
     # What people wrote must not imitate a line of the mail.
-    lines = (f"{name:<9} {escaped(value)}" for name, value in _facts(grant) if value)
+    facts = _member_facts(data) if "member" in data else _facts(data)
+    lines = (f"{name:<9} {escaped(value)}" for name, value in facts if value)
     message.set_content(
-        "\n".join((f"{_filled(headline, grant)}.", "", *lines, "", ask, _url(grant), ""))
+        "\n".join((f"{_filled(headline, data)}.", "", *lines, "", ask, _url(data), ""))
     )
     return message
 
@@ -85,14 +86,21 @@ _TEXTS = {
     "grant.revoked": ("Your access to {where} was revoked", f"{_READ}:"),
     "grant.expired": ("Your access to {where}, or your request for it, has expired", f"{_READ}:"),
     "grant.break_glass": ("{holder} used break-glass to access {where}", f"{_END}. {_REVIEW}:"),
+    "member.joined": ("{member} is now {role} of {where}", f"{_READ}:"),
+    "member.changed": ("{member} is now {role} of {where}", f"{_READ}:"),
+    "member.left": ("{member} is no longer in {where}", f"{_READ}:"),
     "grant.reviewed": ("The use of break-glass by {holder} at {where} was reviewed", f"{_READ}:"),
 }
 """The subject of a mail, and what its reader can do, by the type of the notice."""
 
 
-def _filled(headline: str, grant: Mapping[str, Any]) -> str:
-    where = grant["tenant"] or "all tenants"
-    return headline.format(holder=escaped(grant["holder"]), where=escaped(where))
+def _filled(headline: str, data: Mapping[str, Any]) -> str:
+    names = {name: escaped(data.get(name) or "") for name in ("holder", "member", "role")}
+    return headline.format(where=escaped(data["tenant"] or "all tenants"), **names)
+
+
+def _member_facts(member: Mapping[str, Any]) -> tuple[tuple[str, str | None], ...]:
+    return ("Who", member["member"]), ("Role", member["role"]), ("Before", member["former_role"])
 
 
 def _facts(grant: Mapping[str, Any]) -> tuple[tuple[str, str | None], ...]:
@@ -110,5 +118,5 @@ def _facts(grant: Mapping[str, Any]) -> tuple[tuple[str, str | None], ...]:
     )
 
 
-def _url(grant: Mapping[str, Any]) -> str:
-    return f"  {grant['url']}"
+def _url(data: Mapping[str, Any]) -> str:
+    return f"  {data['url']}"

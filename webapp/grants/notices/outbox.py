@@ -1,6 +1,7 @@
-"""The outbox of notices about grants.
+"""The outbox of notices about grants and about tenants' members.
 
-A notice is stored in the transaction that changes the grant, and a task sends it. A notice is sent
+A notice is stored in the transaction that makes the change, and a task sends it. Triggers of the
+database store those about members, whoever makes the change. A notice is sent
 at least once. It is sent again only if its sender died before it could store that it was sent. Its
 id stays the same, so a receiver recognizes a repeated notice.
 """
@@ -15,14 +16,14 @@ from uuid import UUID
 import orjson
 import structlog
 from prometheus_client import Counter
-from sqlalchemy import delete, func, select
+from sqlalchemy import ColumnElement, delete, func, or_, select
 
 from webapp.extensions import db
 from webapp.grants.active import load_grants
 from webapp.grants.grant import Grant, GrantEvent
 from webapp.grants.models import GrantRow, NoticeRow
 from webapp.grants.notices import mail, webhook
-from webapp.grants.notices.recipients import find_recipients
+from webapp.grants.notices.recipients import find_admins, find_recipients
 from webapp.settings import current_settings
 from webapp.worker.after_commit import send_after_commit
 
@@ -54,10 +55,13 @@ class Notice:
     """A notice that a sender has taken."""
 
     id: UUID
-    grant_id: UUID
-    event: GrantEvent
+    grant_id: UUID | None
+    """`None` of a notice about a member."""
+    event: str
     tenants: tuple[UUID, ...]
-    channel: Channel
+    people: tuple[UUID, ...]
+    channel: Channel | None
+    """`None` until it is replaced by a notice for each channel."""
     recipient: str | None
     body: Mapping[str, Any]
     attempt: int
@@ -69,11 +73,7 @@ def enqueue(event: GrantEvent, grant: Grant, tenants: Iterable[UUID] = ()) -> No
     It goes to the people whom the grant concerns. For break-glass at all tenants, it goes to the
     admins of `tenants` too.
     """
-    settings, now = current_settings(), datetime.now(UTC)
-    configured: dict[Channel, str | None] = {
-        "mail": settings.smtp_url,
-        "webhook": settings.webhook_url,
-    }
+    now = datetime.now(UTC)
     body = _body(event, grant, now)
     db.session.add_all(
         NoticeRow(
@@ -86,14 +86,23 @@ def enqueue(event: GrantEvent, grant: Grant, tenants: Iterable[UUID] = ()) -> No
             due_at=now,
             attempts=0,
         )
-        for channel, address in configured.items()
-        if address
+        for channel in _channels()
     )
     db.session.flush()
     send_after_commit(db.session, NOTICES_TASK)
 
 
-def take(unreachable: Collection[str]) -> Notice | None:
+def _channels() -> list[Channel]:
+    """The channels that are configured."""
+    settings = current_settings()
+    configured: dict[Channel, str | None] = {
+        "mail": settings.smtp_url,
+        "webhook": settings.webhook_url,
+    }
+    return [channel for channel, address in configured.items() if address]
+
+
+def take(unreachable: Collection[str | None]) -> Notice | None:
     """Take the next notice that is due, except on unreachable channels.
 
     Once the caller has committed, no other sender takes the notice for the time of `LEASE`.
@@ -101,7 +110,7 @@ def take(unreachable: Collection[str]) -> Notice | None:
     now = datetime.now(UTC)
     row = db.session.scalar(
         select(NoticeRow)
-        .where(NoticeRow.due_at <= now, NoticeRow.channel.not_in(unreachable))
+        .where(NoticeRow.due_at <= now, _usable(unreachable))
         .order_by(NoticeRow.due_at, NoticeRow.id)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -113,9 +122,10 @@ def take(unreachable: Collection[str]) -> Notice | None:
     return Notice(
         id=row.id,
         grant_id=row.grant_id,
-        event=cast(GrantEvent, row.event),
+        event=row.event,
         tenants=tuple(row.tenants),
-        channel=cast(Channel, row.channel),
+        people=tuple(row.people),
+        channel=cast(Channel | None, row.channel),
         recipient=row.recipient,
         body=row.body,
         attempt=row.attempts,
@@ -127,6 +137,9 @@ def carry_out(notice: Notice) -> bool:
 
     Returns whether its channel can be used for other notices now.
     """
+    if notice.channel is None:
+        _spread(notice)
+        return True
     if notice.channel == "mail" and notice.recipient is None:
         _address(notice)
         return True
@@ -214,32 +227,50 @@ def _describe(error: Exception) -> str:
     return type(error).__name__
 
 
-def _address(notice: Notice) -> None:
-    """Replace a mail that has no recipient yet by one mail for each recipient."""
-    (grant,) = load_grants(GrantRow.id == notice.grant_id)
-    recipients = find_recipients(notice.event, grant, notice.tenants)
+def _usable(unreachable: Collection[str | None]) -> ColumnElement[bool]:
+    return or_(NoticeRow.channel.is_(None), NoticeRow.channel.not_in(unreachable))
+
+
+def _spread(notice: Notice) -> None:
+    """Replace a notice that has no channel yet by one for each channel that is configured."""
     row = db.session.get_one(NoticeRow, notice.id, with_for_update=True)
     if row.attempts != notice.attempt:  # another sender has taken it meanwhile
         return
-    now = datetime.now(UTC)
-    row.sent_at, row.due_at = now, None
+    url = f"{current_settings().public_url}/admin/api/audits/{row.body['data']['event']}"
+    body = {**row.body, "data": {**row.body["data"], "url": url}}
+    db.session.add_all(_copy(row, channel=channel, body=body) for channel in _channels())
+    db.session.delete(row)
+
+
+def _address(notice: Notice) -> None:
+    """Replace a mail that has no recipient yet by one mail for each recipient."""
+    recipients = _recipients(notice)
+    row = db.session.get_one(NoticeRow, notice.id, with_for_update=True)
+    if row.attempts != notice.attempt:  # another sender has taken it meanwhile
+        return
+    row.sent_at, row.due_at = datetime.now(UTC), None
     db.session.add_all(
-        NoticeRow(
-            grant_id=row.grant_id,
-            event=row.event,
-            tenants=row.tenants,
-            channel=row.channel,
-            recipient=recipient,
-            body=row.body,
-            created_at=row.created_at,
-            due_at=now,
-            attempts=0,
-        )
-        for recipient in recipients
+        _copy(row, channel=row.channel, recipient=recipient) for recipient in recipients
     )
     if not recipients:
         row.problem = "no recipient"
         log.error("notice_without_recipient", notice=str(notice.id), event_told=notice.event)
+
+
+def _recipients(notice: Notice) -> list[str]:
+    if notice.grant_id is None:
+        return find_admins(notice.tenants, notice.people)
+    (grant,) = load_grants(GrantRow.id == notice.grant_id)
+    return find_recipients(cast(GrantEvent, notice.event), grant, notice.tenants)
+
+
+def _copy(row: NoticeRow, **values: Any) -> NoticeRow:
+    """A notice like another one, that is due now."""
+    kept = {name: getattr(row, name) for name in _KEPT_FIELDS}
+    return NoticeRow(**(kept | {"due_at": datetime.now(UTC), "attempts": 0} | values))
+
+
+_KEPT_FIELDS = ("grant_id", "event", "tenants", "people", "body", "created_at")
 
 
 def _body(event: GrantEvent, grant: Grant, at: datetime) -> dict[str, Any]:

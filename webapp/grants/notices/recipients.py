@@ -29,6 +29,12 @@ def find_recipients(event: GrantEvent, grant: Grant, tenants: Iterable[UUID]) ->
     return _emails(_audience(event, grant, tenants))
 
 
+def find_admins(tenants: Iterable[UUID], people: Iterable[UUID]) -> list[str]:
+    """Find the addresses of the tenants' admins, and of some people beside them."""
+    admins = frozenset((tenant, role) for tenant in tenants for role in TENANT_APPROVERS)
+    return _emails(_Audience(frozenset(people), members=admins))
+
+
 @dataclass(frozen=True)
 class _Audience:
     """The principals that a notice concerns, by id and by role."""

@@ -160,13 +160,13 @@ def carry_out(scope: Scope, plan: Plan, by: str) -> None:
     """
     _lock(plan)
     with ExitStack() as quotas:
-        for tenant_id, slug in _find_tenants(plan):
+        for tenant_id, slug in find_tenants(plan):
             quotas.enter_context(_errors_at(place_of(slug)))
             quotas.enter_context(within_quotas(tenant_id))
         _carry_out(scope, plan, by)
 
 
-def _find_tenants(plan: Plan) -> Sequence[Row[UUID, str]]:
+def find_tenants(plan: Plan) -> Sequence[Row[UUID, str]]:
     """The ids and slugs of the tenants whose rules a plan changes."""
     slugs = {step.tenant for step in plan.steps if step.tenant is not None}
     return db.session.execute(

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import FromClause, Select, select, tuple_, union_all
 
+from webapp.audit.event import NOBODY
 from webapp.audit.models import EVERY_TENANT, AuditEventRow
 from webapp.db.scopes import TenantScope
 from webapp.extensions import db
@@ -69,6 +70,7 @@ def _read_page(since: datetime, before: _Position | None) -> Sequence[Any]:
         select(
             AuditEventRow.id,
             AuditEventRow.occurred_at,
+            AuditEventRow.actor_id,
             AuditEventRow.actor_email,
             AuditEventRow.surface,
             AuditEventRow.reason_code,
@@ -130,8 +132,11 @@ def _accesses(rows: Sequence[Any]) -> Iterator[PastAccess]:
 def _was_decided_by_rules(row: Any, roles: Sequence[str]) -> bool:
     """Whether rules decided an access.
 
-    They do not in the actor's own tenant, nor if none of the actor's roles may elevate at all.
+    They do not in the actor's own tenant, nor if none of the actor's roles may elevate at all, nor
+    of what an operator or Sightline itself did.
     """
+    if row.actor_id == NOBODY:
+        return False
     in_own_tenant = row.tenant is not None and any(r.startswith(f"{row.tenant}:") for r in roles)
     refused_by_role = row.effect == "denied" and row.policy_version is None
     return not in_own_tenant and not refused_by_role
