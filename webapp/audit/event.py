@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from hashlib import blake2b, sha256
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -184,6 +184,19 @@ def by_way_of(actor: str, via: str | None) -> str:
     return actor if via is None else f"{actor} via {via}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class SearchEvent(AuditEvent):
+    """An event of a request that looked for something. Others have no field `terms` at all."""
+
+    terms: dict[str, str]
+    """The parameters of its query, sorted, each value bounded."""
+
+
+def looking_for(event: AuditEvent, terms: dict[str, str] | None) -> AuditEvent:
+    """Return the event as one of a request that looked for `terms`, if it had any."""
+    return SearchEvent(**vars(event), terms=terms) if terms else event
+
+
 def new_event_id(at: datetime | None = None) -> UUID:
     """Return an id for an event that occurred at a moment, by default now."""
     made = uuid7()
@@ -230,9 +243,12 @@ _NO_CLIENT_ID = b',"x_request_id":null'
 
 
 _DECODER = msgspec.json.Decoder(AuditEvent)
-_SERVICE_DECODER = msgspec.json.Decoder(ServiceEvent)
-_VIA = b'"via":{'
-"""Only a field's name can stand so: a text has its quotes escaped."""
+_OTHER_DECODERS: dict[bytes, msgspec.json.Decoder[Any]] = {
+    b'"terms":{': msgspec.json.Decoder(SearchEvent),
+    b'"via":{': msgspec.json.Decoder(ServiceEvent),
+}
+"""By a field that only these events have. Its name cannot stand so in a text, whose quotes are
+escaped, nor in `terms`, whose values are texts."""
 
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -244,7 +260,7 @@ def load_event(data: bytes) -> AuditEvent:
     events of its delivery.
     """
     try:
-        event = (_SERVICE_DECODER if _VIA in data else _DECODER).decode(data)
+        event: AuditEvent = _decoder_of(data).decode(data)
         # The first shows that every field is there and no other; it has them in the given order.
         forms = {dump_event(event), orjson.dumps(orjson.loads(data), option=orjson.OPT_SORT_KEYS)}
     except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
@@ -258,6 +274,10 @@ def load_event(data: bytes) -> AuditEvent:
     if b"\\u0000" in data and _NUL.search(data):
         raise EventError("a text with a NUL")
     return event
+
+
+def _decoder_of(data: bytes) -> msgspec.json.Decoder[Any]:
+    return next((other for mark, other in _OTHER_DECODERS.items() if mark in data), _DECODER)
 
 
 def event_mac(data: bytes, key: bytes) -> str:

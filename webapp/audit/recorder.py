@@ -30,6 +30,7 @@ from webapp.audit.event import (
     Via,
     asked_by,
     dump_event,
+    looking_for,
     moment_of,
     new_event_id,
 )
@@ -118,13 +119,15 @@ class _Begun:
     repeats: int = 1
 
     def answered(self, status: int | None) -> AuditEvent:
-        return replace(
+        event = replace(
             self.event,
             outcome=_outcome(self.access, status),
             http_status=status,
             rows=self.rows,
             repeats=self.repeats,
         )
+        # The query of a service's request is none of the person's.
+        return event if self.access.external else looking_for(event, current_state().terms)
 
 
 _Accesses = dict[_Key, _Begun]

@@ -1,7 +1,7 @@
 """Blueprints, and the parser of queries and bodies that views are given."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import unquote_to_bytes
@@ -15,6 +15,10 @@ from werkzeug.exceptions import HTTPException
 
 from webapp.http.errors import MAX_FIELD_NAME, Invalid
 from webapp.http.json_bounds import MAX_DEPTH, MAX_FIELDS, has_too_many_fields, is_too_deep
+from webapp.http.state import current_state
+
+MAX_TERM = 320
+"""Characters of each parameter that events record; only a cursor may have more."""
 
 QUERIES = 1024
 """The number of parsed queries that a process caches."""
@@ -43,11 +47,12 @@ class Parser(FlaskParser):
 
     def parse(self, argmap: Any, req: Request | None = None, **options: Any) -> Any:
         if options["location"] == "query" and getattr(argmap, "model", None) is not None:
-            return self._queries(argmap, request.query_string)
+            loaded, current_state().terms = self._queries(argmap, request.query_string)
+            return loaded
         return super().parse(argmap, req, **options)
 
-    def _parse_query(self, schema: ma.Schema, _: bytes) -> Any:
-        return super().parse(schema, location="query")
+    def _parse_query(self, schema: ma.Schema, query: bytes) -> tuple[Any, dict[str, str] | None]:
+        return super().parse(schema, location="query"), terms_of(read_query(query))
 
     def load_querystring(self, req: Request, schema: ma.Schema) -> Any:
         return read_query(req.query_string)
@@ -78,6 +83,15 @@ def read_query(query: bytes) -> dict[str, str]:
             raise _invalid_query(name, "Is given more than once.")
         found[name] = value
     return found
+
+
+def terms_of(parameters: Mapping[str, str]) -> dict[str, str] | None:
+    """What a query looks for, as events record it: sorted, and each value bounded."""
+    return {name: _bounded(value) for name, value in sorted(parameters.items())} or None
+
+
+def _bounded(value: str) -> str:
+    return value if len(value) <= MAX_TERM else f"{value[:MAX_TERM]}…"
 
 
 def _decoded(text: bytes) -> str:

@@ -66,6 +66,9 @@ class RequestState:
     """`rate_limits`: how much of it is left."""
     elevated: bool = False
     """`scope`: whether a surface was entered beyond the principal's own scope."""
+    terms: dict[str, str] | None = None
+    """`parsing`: the parameters of the query by name, once they are known to be valid; `None` where
+    there are none."""
     surface_scope: Scope | None = None
     """`scope`: the scope that the surface was entered in."""
     accesses: dict[Any, Any] = field(default_factory=dict)

@@ -16,6 +16,7 @@ AUDIT: dict[str, Any] = {
         "token_id": "01937c20-44ab-7e01-8b3c-0d1e2f3a4b5c",
     },
     "via": None,
+    "terms": {"tenant": "acme", "enabled": "true"},
     "surface": "admin.rules.list",
     "reason": {"code": "incident", "ticket": "INC-4711", "note": None},
     "scope": {
@@ -89,6 +90,8 @@ ORIGIN_FIELDS: Fields = {
 AUDIT_FIELDS: Fields = {
     "kind": "`access` if something was read, `change` if something was changed.",
     "via": "The service that asked on the actor's behalf; null where none did.",
+    "terms": "What was looked for: the parameters of the query, each cut at 320 characters; null"
+    " where there were none, and in a tenant's scope of an access to all tenants.",
     "surface": "The surface that was used.",
     "reason": "The reason given; null only for a change in one's own tenant.",
     "outcome": "How the access ended; `interrupted` means that it died before its answer.",

@@ -97,6 +97,9 @@ class AuditSchema(Schema):
     kind = fields.String(required=True, validate=_one_of(Kind))
     actor = fields.Nested(ActorSchema, required=True)
     via = fields.Nested(ViaSchema, required=True, allow_none=True)
+    terms = fields.Dict(
+        keys=fields.String(), values=fields.String(), required=True, allow_none=True
+    )
     surface = fields.String(required=True)
     reason = fields.Nested(ReasonSchema, required=True, allow_none=True)
     scope = fields.Nested(ScopeSchema, required=True)
@@ -111,7 +114,7 @@ class AuditSchema(Schema):
 
     @ma.pre_dump
     def _flatten(self, entry: LedgerEntry, **_: Any) -> dict[str, Any]:
-        return {"via": None, **entry.event, "committed_at": entry.committed_at}
+        return {"via": None, "terms": None, **entry.event, "committed_at": entry.committed_at}
 
 
 class AuditPageSchema(PageSchema):

@@ -254,7 +254,10 @@ def _entry(row: AuditEventRow) -> LedgerEntry:
 
 
 def _entry_for_tenant(row: AuditEventRow) -> LedgerEntry:
-    """Return the entry without excluded tenants: a tenant must not learn of the others."""
+    """Return the entry without what tells a tenant of the others: who was left out of an access to
+    all of them, and what was looked for in it."""
     entry = _entry(row)
-    decision = entry.event["decision"]
-    return replace(entry, event={**entry.event, "decision": {**decision, "excluded": None}})
+    event = {**entry.event, "decision": {**entry.event["decision"], "excluded": None}}
+    if event["scope"]["kind"] == "global":
+        event.pop("terms", None)
+    return replace(entry, event=event)

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 import marshmallow as ma
 import orjson
-from flask import Response
+from flask import Response, request
 
 from webapp.audit import recorder
 from webapp.caching import Cached
@@ -30,7 +30,7 @@ def respond(
 ) -> Response:
     """Answer with `value` as JSON; its entity tag is by default that of the bytes.
 
-    `rows` is the number of rows shown; `None` where the answer shows none.
+    `rows` is the number of rows that the body shows; `None` where rows are not counted.
     """
     return respond_json(orjson.dumps(schema.dump(value)), rows=rows, etag=etag, status=status)
 
@@ -49,10 +49,12 @@ def respond_json(
     body: bytes, *, rows: int | None, etag: str | None = None, status: int = 200
 ) -> Response:
     """Answer with JSON that is written already."""
-    state = current_state()
+    state, response = current_state(), json_response(body, etag or etag_of(body), status)
     if rows is not None and state.surface is not None and state.accesses:
-        recorder.count_rows(state.surface.name, rows)
-    return json_response(body, etag or etag_of(body), status)
+        # Neither an answer to HEAD nor 304 shows what it is about.
+        shown = 0 if request.method == "HEAD" or response.status_code == 304 else rows
+        recorder.count_rows(state.surface.name, shown)
+    return response
 
 
 def respond_empty() -> Response:
