@@ -117,6 +117,8 @@ class _Begun:
     """The record for the case that the request ends without an answer."""
     rows: int | None = None
     repeats: int = 1
+    concerns: EventScope | None = None
+    """The scope that the event names instead, once a change is known to concern a tenant."""
 
     def answered(self, status: int | None) -> AuditEvent:
         event = replace(
@@ -125,6 +127,7 @@ class _Begun:
             http_status=status,
             rows=self.rows,
             repeats=self.repeats,
+            scope=self.concerns or self.event.scope,
         )
         # The query of a service's request is none of the person's.
         return event if self.access.external else looking_for(event, current_state().terms)
@@ -177,6 +180,16 @@ def count_rows(surface: str, rows: int) -> None:
     for begun in cast(_Accesses, current_state().accesses).values():
         if begun.access.surface == surface:
             begun.rows = (begun.rows or 0) + rows
+
+
+def concern(tenant_id: UUID | None, slug: str | None) -> None:
+    """Note which tenant a change in the scope of all tenants concerns, so that the tenant sees its
+    event. To be called as soon as it is known, whether the change succeeds or not."""
+    if tenant_id is None:
+        return
+    for begun in cast(_Accesses, current_state().accesses).values():
+        if begun.access.kind == "change" and begun.access.scope.kind == "global":
+            begun.concerns = EventScope(kind="global", tenant=slug, tenant_id=tenant_id)
 
 
 def finalize(response: Response) -> Response:

@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Select, or_, select
 from sqlalchemy.exc import IntegrityError
 from uuid_utils.compat import uuid7
 
+from webapp.audit import recorder
 from webapp.caching import cache_result, invalidate
 from webapp.db.scopes import GlobalScope, Scope, TenantScope
 from webapp.db.session import violated_constraint
@@ -102,6 +103,7 @@ def create_rule(scope: Scope, draft: Mapping[str, Any], by: str) -> Rule:
     the draft names, or to the platform. Raises `Conflict` above a quota.
     """
     tenant_id, tenant = _owner(scope, draft)
+    recorder.concern(tenant_id, tenant)
     now = datetime.now(UTC)
     row = RuleRow(id=uuid7(), tenant_id=tenant_id, version=1, created_at=now, created_by=by)
     _write(row, draft)
@@ -119,6 +121,7 @@ def update_rule(
     version is stored. Raises `Conflict` above a quota.
     """
     row, tenant = _find(_one(rule_id).with_for_update(of=RuleRow))
+    recorder.concern(row.tenant_id, tenant)
     check(row.version)
     with within_quotas(row.tenant_id):
         _write(row, changes)
@@ -131,6 +134,7 @@ def update_rule(
 def delete_rule(rule_id: UUID, check: Callable[[int], None], by: str) -> None:
     """Mark a rule as deleted; its history stays. `check` works as in `update_rule`."""
     row, tenant = _find(_one(rule_id).with_for_update(of=RuleRow))
+    recorder.concern(row.tenant_id, tenant)
     check(row.version)
     now = datetime.now(UTC)
     row.version += 1
