@@ -23,10 +23,10 @@ def test_changing_command_is_recorded_with_its_change(app: Flask, run: Run) -> N
     run("users", "create", email)
     run("users", "join", email, slug, "--role", "admin")
     made = succeed(run, "tokens", "create", email, "--name", "x")
+    run("users", "leave", email, slug)
     run("users", "grant", email, "service")
     run("tokens", "bind", made["id"], "--surface", "shop.*", "--tenant", slug)
     run("tokens", "revoke", made["id"])
-    run("users", "leave", email, slug)
     run("users", "grant", email, "support")
     run("users", "revoke", email, "support")
     paths = [
@@ -34,10 +34,10 @@ def test_changing_command_is_recorded_with_its_change(app: Flask, run: Run) -> N
         f"flask users create {email}",
         f"flask users join {email} {slug} admin",
         f"flask tokens create {made['id']} for {email}",
+        f"flask users leave {email} {slug}",
         f"flask users grant {email} service",
         f"flask tokens bind {made['id']} --surface shop.* --tenant {slug}",
         f"flask tokens revoke {made['id']}",
-        f"flask users leave {email} {slug}",
         f"flask users grant {email} support",
         f"flask users revoke {email} support",
     ]

@@ -125,6 +125,17 @@ def test_change_of_a_member_of_two_tenants_is_in_the_list_of_each(
         assert (event["surface"], event["scope"]["tenant"]) == ("tokens.create", tenant.slug)
 
 
+def test_token_of_a_service_concerns_the_tenants_that_it_is_bound_to(
+    app: Flask, run: Run, client: FlaskClient, tenant: MadeTenant, admin: Account
+) -> None:
+    service = add_account(app, "service")
+    bind = ("tokens", "bind", str(service.token_id))
+    succeed(run, *bind, "--surface", "shop.*", "--tenant", tenant.slug)
+    succeed(run, *bind, "--surface", "shop.*")
+    events = [event for event in newest(client, admin) if event["surface"] == "tokens.bind"]
+    assert len(events) == 2
+
+
 def test_change_by_sql_is_in_the_tenants_list(
     app: Flask, client: FlaskClient, tenant: MadeTenant, admin: Account, member: Account
 ) -> None:
