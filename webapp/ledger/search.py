@@ -25,6 +25,7 @@ from webapp.http.pagination import (
     listing_of,
     read_page,
 )
+from webapp.identity.principal import STAFF_ROLES
 
 SortKey = Literal["-occurred_at", "occurred_at"]
 
@@ -255,9 +256,25 @@ def _entry(row: AuditEventRow) -> LedgerEntry:
 
 def _entry_for_tenant(row: AuditEventRow) -> LedgerEntry:
     """Return the entry without what tells a tenant of the others: who was left out of an access to
-    all of them, and what was looked for in it."""
+    all of them, and what was looked for in it. Nor does a tenant see a stranger's own words."""
     entry = _entry(row)
     event = {**entry.event, "decision": {**entry.event["decision"], "excluded": None}}
     if event["scope"]["kind"] == "global":
         event.pop("terms", None)
+    if _is_strangers(event):
+        event = _without_own_words(event)
     return replace(entry, event=event)
+
+
+def _is_strangers(event: Mapping[str, Any]) -> bool:
+    """Whether a refused attempt was that of somebody who is neither a member nor of the staff."""
+    roles, own = event["actor"]["roles"], f"{event['scope']['tenant']}:"
+    known = any(role in STAFF_ROLES or role.startswith(own) for role in roles)
+    return event["outcome"] == "denied" and not known
+
+
+def _without_own_words(event: Mapping[str, Any]) -> dict[str, Any]:
+    """The event without the texts that its actor chose."""
+    request = {name: value for name, value in event["request"].items() if name != "x_request_id"}
+    reason = event["reason"] and {**event["reason"], "ticket": None, "note": None}
+    return {**event, "reason": reason, "request": {**request, "user_agent": None}}
