@@ -62,9 +62,10 @@ begin
     || '},"outcome":"served","reason":null,"repeats":1,"request":{"id":"' || request
     || '","ip":null,"method":"' || method || '","path":' || to_json(path)
     || ',"user_agent":' || to_json(agent)
-    || '},"rows":1,"scope":{"kind":"' || kind || '","tenant":'
+    || ',"x_request_id":null},"rows":1,"scope":{"kind":"' || kind || '","tenant":'
     || coalesce(to_json(slug)::text, 'null') || ',"tenant_id":'
-    || coalesce(to_json(concerned)::text, 'null') || '},"surface":' || to_json(surface) || '}';
+    || coalesce(to_json(concerned)::text, 'null') || '},"surface":' || to_json(surface)
+    || ',"terms":null,"via":null}';
   insert into public.audit_events (id, tenant_id, tenant, occurred_at, kind, actor_id, actor_email,
       surface, scope_kind, effect, outcome, request_id, origin_journal, origin_seq,
       excluded_tenant_ids, event)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from hashlib import blake2b, sha256
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 import msgspec
@@ -118,7 +118,7 @@ class EventRequest:
     """With `%` and two digits for each byte that is not printable, and for `%`; so is the next."""
     user_agent: str | None
     x_request_id: str | None = None
-    """The id that the client gave its request. Where it gave none, the event has no such field."""
+    """The id that the client gave its request, if it gave one."""
 
 
 @dataclass(frozen=True)
@@ -155,46 +155,20 @@ class AuditEvent:
     """How many rows the answer held; `None` where the surface does not count its rows."""
     scope: EventScope
     surface: str
+    terms: dict[str, str] | None = None
+    """What the request looked for: the parameters of its query, sorted, each value bounded."""
+    via: Via | None = None
+    """The service that asked on the actor's behalf."""
 
     @property
     def who(self) -> str:
-        """The actor's address, for people to read."""
-        return self.actor.email
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServiceEvent(AuditEvent):
-    """An event of an access about which a service asked. Others have no field `via` at all."""
-
-    via: Via
-
-    @property
-    def who(self) -> str:
-        """The actor's address and the service's."""
-        return by_way_of(self.actor.email, self.via.email)
-
-
-def asked_by(event: AuditEvent, via: Via) -> ServiceEvent:
-    """Return the event as one about which a service asked."""
-    return ServiceEvent(**vars(event), via=via)
+        """The actor's address, and the service's if one asked, for people to read."""
+        return by_way_of(self.actor.email, self.via.email if self.via else None)
 
 
 def by_way_of(actor: str, via: str | None) -> str:
     """Name an actor and the service that asked, if one did, for people to read."""
     return actor if via is None else f"{actor} via {via}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchEvent(AuditEvent):
-    """An event of a request that looked for something. Others have no field `terms` at all."""
-
-    terms: dict[str, str]
-    """The parameters of its query, sorted, each value bounded."""
-
-
-def looking_for(event: AuditEvent, terms: dict[str, str] | None) -> AuditEvent:
-    """Return the event as one of a request that looked for `terms`, if it had any."""
-    return SearchEvent(**vars(event), terms=terms) if terms else event
 
 
 def new_event_id(at: datetime | None = None) -> UUID:
@@ -235,20 +209,10 @@ def dump_event(event: AuditEvent) -> bytes:
     All keys are ASCII and sorted, and all numbers are integers. orjson's output has the canonical
     form then.
     """
-    return orjson.dumps(event, option=orjson.OPT_UTC_Z).replace(_NO_CLIENT_ID, b"", 1)
-
-
-_NO_CLIENT_ID = b',"x_request_id":null'
-"""Only a field's name can stand so: a text has its quotes escaped."""
+    return orjson.dumps(event, option=orjson.OPT_UTC_Z)
 
 
 _DECODER = msgspec.json.Decoder(AuditEvent)
-_OTHER_DECODERS: dict[bytes, msgspec.json.Decoder[Any]] = {
-    b'"terms":{': msgspec.json.Decoder(SearchEvent),
-    b'"via":{': msgspec.json.Decoder(ServiceEvent),
-}
-"""By a field that only these events have. Its name cannot stand so in a text, whose quotes are
-escaped, nor in `terms`, whose values are texts."""
 
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -260,7 +224,7 @@ def load_event(data: bytes) -> AuditEvent:
     events of its delivery.
     """
     try:
-        event: AuditEvent = _decoder_of(data).decode(data)
+        event = _DECODER.decode(data)
         # The first shows that every field is there and no other; it has them in the given order.
         forms = {dump_event(event), orjson.dumps(orjson.loads(data), option=orjson.OPT_SORT_KEYS)}
     except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
@@ -274,10 +238,6 @@ def load_event(data: bytes) -> AuditEvent:
     if b"\\u0000" in data and _NUL.search(data):
         raise EventError("a text with a NUL")
     return event
-
-
-def _decoder_of(data: bytes) -> msgspec.json.Decoder[Any]:
-    return next((other for mark, other in _OTHER_DECODERS.items() if mark in data), _DECODER)
 
 
 def event_mac(data: bytes, key: bytes) -> str:

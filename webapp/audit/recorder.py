@@ -28,9 +28,7 @@ from webapp.audit.event import (
     Outcome,
     Reason,
     Via,
-    asked_by,
     dump_event,
-    looking_for,
     moment_of,
     new_event_id,
 )
@@ -121,16 +119,16 @@ class _Begun:
     """The scope that the event names instead, once a change is known to concern a tenant."""
 
     def answered(self, status: int | None) -> AuditEvent:
-        event = replace(
+        return replace(
             self.event,
             outcome=_outcome(self.access, status),
             http_status=status,
             rows=self.rows,
             repeats=self.repeats,
             scope=self.concerns or self.event.scope,
+            # The query of a service's request is none of the person's.
+            terms=None if self.access.external else current_state().terms or None,
         )
-        # The query of a service's request is none of the person's.
-        return event if self.access.external else looking_for(event, current_state().terms)
 
 
 _Accesses = dict[_Key, _Begun]
@@ -362,7 +360,7 @@ def _finalize_interrupted(_: BaseException | None) -> None:
 def _event(access: Access) -> AuditEvent:
     """Return the event of an access that has no answer yet."""
     event_id, external = new_event_id(), access.external
-    event = AuditEvent(
+    return AuditEvent(
         actor=access.actor,
         decision=access.decision,
         http_status=None,
@@ -376,8 +374,8 @@ def _event(access: Access) -> AuditEvent:
         rows=None,
         scope=access.scope,
         surface=access.surface,
+        via=external.via if external else None,
     )
-    return event if external is None else asked_by(event, external.via)
 
 
 def _request(external: ExternalAccess | None) -> EventRequest:

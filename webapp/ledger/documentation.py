@@ -80,7 +80,7 @@ EXCLUDED_TENANTS_FIELDS: Fields = {
 REQUEST_FIELDS: Fields = {
     "id": "The `X-Request-ID` of the request's answer.",
     "path": "The request's path, or the command with its arguments.",
-    "x_request_id": "The `X-Request-ID` that the client has sent. Absent where it has sent none.",
+    "x_request_id": "The `X-Request-ID` that the client has sent; null where it has sent none.",
     "ip": "The client's address; for an access to another service's data, the person's address.",
 }
 ORIGIN_FIELDS: Fields = {

@@ -114,7 +114,7 @@ class AuditSchema(Schema):
 
     @ma.pre_dump
     def _flatten(self, entry: LedgerEntry, **_: Any) -> dict[str, Any]:
-        return {"via": None, "terms": None, **entry.event, "committed_at": entry.committed_at}
+        return {**entry.event, "committed_at": entry.committed_at}
 
 
 class AuditPageSchema(PageSchema):

@@ -260,7 +260,7 @@ def _entry_for_tenant(row: AuditEventRow) -> LedgerEntry:
     entry = _entry(row)
     event = {**entry.event, "decision": {**entry.event["decision"], "excluded": None}}
     if event["scope"]["kind"] == "global":
-        event.pop("terms", None)
+        event["terms"] = None
     if _is_strangers(event):
         event = _without_own_words(event)
     return replace(entry, event=event)
@@ -275,6 +275,6 @@ def _is_strangers(event: Mapping[str, Any]) -> bool:
 
 def _without_own_words(event: Mapping[str, Any]) -> dict[str, Any]:
     """The event without the texts that its actor chose."""
-    request = {name: value for name, value in event["request"].items() if name != "x_request_id"}
+    request = {**event["request"], "user_agent": None, "x_request_id": None}
     reason = event["reason"] and {**event["reason"], "ticket": None, "note": None}
-    return {**event, "reason": reason, "request": {**request, "user_agent": None}}
+    return {**event, "reason": reason, "request": request}
