@@ -76,7 +76,7 @@ def start_access(web: Web, who: Account, request_id: str, directory: Path) -> in
     threads = ThreadPoolExecutor(1)
     threads.submit(ask)
     threads.shutdown(wait=False)
-    wait_for(lambda: request_id in {event.request.id for event in events_in(directory)})
+    wait_for(lambda: request_id in {e.request.x_request_id for e in events_in(directory)})
     return int(process_file.read_text())
 
 
