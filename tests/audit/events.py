@@ -1,5 +1,6 @@
 """Audit events for tests, and Hypothesis strategies for them."""
 
+import string
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -105,7 +106,7 @@ events = st.builds(
         token_id=st.none() | st.uuids(),
     ),
     surface=texts,
-    terms=st.none() | st.dictionaries(st.text(st.characters(codec="ascii")), texts).map(in_order),
+    terms=st.none() | st.dictionaries(st.text(string.ascii_lowercase), texts).map(in_order),
     via=st.none() | st.builds(Via, email=texts, id=st.uuids(), token_id=st.none() | st.uuids()),
     reason=st.none()
     | st.builds(Reason, code=texts, note=st.none() | texts, ticket=st.none() | texts),

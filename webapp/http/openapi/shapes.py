@@ -9,8 +9,8 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 
 from webapp.http.schema import Text
 
-LINE_FORMAT = "line"
-"""The format of a text that people give."""
+LINE = "x-line"
+"""Marks a text that people give. Generators of clients warn of formats that they do not know."""
 
 
 class ShapesPlugin(MarshmallowPlugin):
@@ -21,7 +21,7 @@ class ShapesPlugin(MarshmallowPlugin):
         if self.converter is not None:
             add: Any = self.converter.add_attribute_function  # apispec does not type it
             add(_describe)
-            add(_name_format)
+            add(_mark_line)
 
     def operation_helper(
         self, path: str | None = None, operations: dict[str, Any] | None = None, **options: Any
@@ -61,8 +61,8 @@ def _remove_null(schema: dict[str, Any]) -> None:
         schema["enum"] = [value for value in schema["enum"] if value is not None]
 
 
-def _name_format(_: Any, field: ma.fields.Field[Any], **__: Any) -> dict[str, str]:
-    return {"format": LINE_FORMAT} if isinstance(field, Text) else {}
+def _mark_line(_: Any, field: ma.fields.Field[Any], **__: Any) -> dict[str, bool]:
+    return {LINE: True} if isinstance(field, Text) else {}
 
 
 def _describe(_: Any, field: ma.fields.Field[Any], **__: Any) -> dict[str, str]:
