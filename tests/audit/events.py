@@ -106,7 +106,8 @@ events = st.builds(
         token_id=st.none() | st.uuids(),
     ),
     surface=texts,
-    terms=st.none() | st.dictionaries(st.text(string.ascii_lowercase), texts).map(in_order),
+    terms=st.none()
+    | st.dictionaries(st.text(string.ascii_lowercase), texts, min_size=1).map(in_order),
     via=st.none() | st.builds(Via, email=texts, id=st.uuids(), token_id=st.none() | st.uuids()),
     reason=st.none()
     | st.builds(Reason, code=texts, note=st.none() | texts, ticket=st.none() | texts),
