@@ -53,7 +53,10 @@ class Commands(AppGroup):
         except click.ClickException as error:
             raise click.ClickException(escaped_lines(error.message)) from error
         except Exception as error:
-            raise click.ClickException(escaped_lines(describe(error))) from error
+            raise click.ClickException(escaped_lines(self.describe(error))) from error
+
+    def describe(self, error: Exception) -> str:
+        return describe(error)
 
 
 def describe(error: Exception) -> str:

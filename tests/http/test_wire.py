@@ -40,10 +40,6 @@ NO_HTTP: dict[str, tuple[bytes, int, str]] = {
         *(400, "bad_request"),
     ),
     "no length": (GET + b"Content-Length: x\r\n\r\n", 400, "bad_request"),
-    "two schemes": (
-        GET + b"X-Forwarded-Proto: https\r\nX-Forwarded-Ssl: off\r\n\r\n",
-        *(400, "bad_request"),
-    ),
     "an expectation": (GET + b"Expect: secret\r\n\r\n", 417, "expectation_failed"),
     "another coding": (GET + b"Transfer-Encoding: secret\r\n\r\n", 501, "not_implemented"),
     "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n", 400, "bad_request"),

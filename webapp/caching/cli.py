@@ -26,13 +26,10 @@ from webapp.extensions import db
 class CacheCommands(Commands):
     """A group of commands that fail without Redis, unlike a request."""
 
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except Unavailable as error:
-            raise click.ClickException(
-                "Redis does not answer; see REDIS_URL and `flask doctor`."
-            ) from error
+    def describe(self, error: Exception) -> str:
+        if isinstance(error, Unavailable):
+            return "Redis does not answer; see REDIS_URL and `flask doctor`."
+        return super().describe(error)
 
 
 group = CacheCommands(

@@ -29,6 +29,8 @@ def holds_until(
     `sets` are the sets of rules that decided. Returns `None` if nothing ends; of windows only the
     next day is looked at. The verdict may still be the same then: other rules may allow it too.
     """
+    if verdict.ruling != "allowed":
+        return None
     deciding = {candidate.id for candidate in verdict.decided_by}
     rules = [c.rule for s in sets for c in s.candidates if c.rule and c.id not in deciding]
     moments = [
@@ -70,13 +72,21 @@ def _beginnings(rules: Iterable[Rule], at: datetime) -> Iterator[datetime]:
             continue
         if rule.starts_at is not None and rule.starts_at > at:
             yield rule.starts_at
-        elif rule.windows and not any(is_open(window, at) for window in rule.windows):
+        elif _is_closed(rule, at):
             closed.update(rule.windows)
         if len(closed) > MAX_WINDOWS:
             yield at.replace(second=0, microsecond=0) + MINUTE
             return
     openings = (next_change(window, at) for window in closed)
     yield from (opening for opening in openings if opening is not None)
+
+
+def _is_closed(rule: Rule, at: datetime) -> bool:
+    """Whether none of a rule's windows is open. A rule that cannot be read applies at any time."""
+    try:
+        return bool(rule.windows) and not any(is_open(window, at) for window in rule.windows)
+    except ValueError:
+        return False
 
 
 def is_open(window: Window, at: datetime) -> bool:
