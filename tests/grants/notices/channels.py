@@ -14,7 +14,7 @@ from uuid import UUID
 
 from aiosmtpd.controller import Controller
 from flask import Flask
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from uuid_utils.compat import uuid7
 
 import tasks  # noqa: F401 - registers the tasks
@@ -231,9 +231,8 @@ def rows(app: Flask, grant_id: UUID) -> list[NoticeRow]:
 def change_notices(app: Flask, **changes: Any) -> None:
     """Change all notices that are still to be sent."""
     with app.app_context(), db.scoped(MaintenanceScope()):
-        for row in db.session.scalars(select(NoticeRow).where(NoticeRow.due_at.is_not(None))):
-            for name, value in changes.items():
-                setattr(row, name, value)
+        waiting = update(NoticeRow).where(NoticeRow.due_at.is_not(None))
+        db.session.execute(waiting.values(**changes))
         db.session.commit()
 
 
