@@ -142,7 +142,7 @@ def old_rule(app: Flask, client: FlaskClient, owner: Account, surface: str) -> d
 
 @pytest.fixture
 def surface() -> str:
-    return f"shop.s{uuid4().hex}.read"
+    return f"s{uuid4().hex}.read"
 
 
 @pytest.fixture

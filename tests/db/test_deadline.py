@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,12 +53,14 @@ def stopped(product: Product) -> Iterator[None]:
     parent = psutil.Process(product.stack.postgres.process.pid)
     processes = [parent, *parent.children(recursive=True)]
     for process in processes:
-        process.suspend()
+        with suppress(psutil.NoSuchProcess):  # the server of a connection that was closed
+            process.suspend()
     try:
         yield
     finally:
         for process in reversed(processes):
-            process.resume()
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
 
 def pool(app: Flask) -> QueuePool:

@@ -29,7 +29,7 @@ def owner(app: Flask) -> Account:
 
 
 def create(client: FlaskClient, owner: Account, tenant: MadeTenant | None) -> TestResponse:
-    draft = {"name": "theirs", "effect": "deny", "surfaces": ["shop.*"]}
+    draft = {"name": "theirs", "effect": "deny", "surfaces": ["shop.nothing"]}
     body = draft | {"tenant": tenant.slug if tenant else None}
     return client.post(RULES, headers=owner.headers("global", INCIDENT), json=body)
 
