@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,11 +84,12 @@ def logins_in(running: Running) -> dict[str, set[str]]:
     """The logins whose URLs are in the environment of the servers' processes."""
     found: dict[str, set[str]] = {}
     for process in running.family():
-        words = " ".join(process.cmdline())
-        name = next((n for n in ("gunicorn", " worker ", " beat ") if n in words), "").strip()
-        if name:
-            urls = [value for key, value in process.environ().items() if "DATABASE" in key]
-            found.setdefault(name, set()).update(str(make_url(url).username) for url in urls)
+        with suppress(psutil.NoSuchProcess):  # the server of a connection that has ended
+            words = " ".join(process.cmdline())
+            name = next((n for n in ("gunicorn", " worker ", " beat ") if n in words), "").strip()
+            if name:
+                urls = [value for key, value in process.environ().items() if "DATABASE" in key]
+                found.setdefault(name, set()).update(str(make_url(url).username) for url in urls)
     return found
 
 
@@ -141,8 +142,9 @@ def _run_and_kill(home: Path) -> list[psutil.Process]:
         assert process.poll() is None
     family = Running(process, home).family()
     for member in family:
-        if member.name() not in ("postgres", "redis-server"):
-            member.kill()
+        with suppress(psutil.NoSuchProcess):  # ended by its parent's end, or a connection's server
+            if member.name() not in ("postgres", "redis-server"):
+                member.kill()
     process.communicate(timeout=PATIENCE)
     return family
 
@@ -168,7 +170,10 @@ def test_server_that_the_caller_names_is_used_and_not_started(tmp_path: Path) ->
     try:
         with run(tmp_path / "home", REDIS_URL=redis.url) as running:
             assert running.list_rules("acme-member").status_code == 200
-            names = [process.name() for process in running.family()]
+            names = set()
+            for process in running.family():
+                with suppress(psutil.NoSuchProcess):
+                    names.add(process.name())
             assert "redis-server" not in names
             assert "postgres" in names
             assert redis.client.keys("sightline:*")
