@@ -14,6 +14,8 @@ def init_app(app: Flask) -> None:
 
     def redirect_by_public_url(response: Response) -> Response:
         """The client chooses the header Host, which must lead nobody anywhere."""
+        if not 300 <= response.status_code < 400:
+            return response
         location = response.location
         if location is not None and location.startswith(request.host_url):
             response.location = f"{public_url}/{location.removeprefix(request.host_url)}"

@@ -5,8 +5,8 @@ returns. `make lint-scope` refuses a route that declares neither a surface nor
 `@public`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial, wraps
 from typing import ParamSpec, TypeVar, cast
 from uuid import UUID
@@ -83,11 +83,14 @@ def surface(
             state = current_state()
             with _enter(state, declared) as state.surface_scope:
                 refuse_query(view)
-                with _recording_attempts(state, declared):
+                try:
                     response = view(*args, **kwargs)
+                except Exception as error:
+                    _record_attempt(state, declared, error)
+                    raise
                 if declared.changes or declared.stores_because:
                     db.session.commit()
-                return _private(response)
+                return _private(response, state)
 
         guarded.__surface__ = declared  # type: ignore[attr-defined]  # read back by the lint
         return guarded
@@ -125,22 +128,16 @@ def _enter(state: RequestState, declared: Surface) -> AbstractContextManager[Sco
     return enter_scope(principal, declared, target, reason, request.remote_addr)
 
 
-@contextmanager
-def _recording_attempts(state: RequestState, declared: Surface) -> Iterator[None]:
+def _record_attempt(state: RequestState, declared: Surface, error: Exception) -> None:
     """Record a use of a personal surface that fails before its view has recorded it.
 
     Elsewhere the guard has recorded a change before the view runs. A personal surface is in no
     scope: the record is in that of the principal's only tenant, or in no tenant's.
     """
-    try:
-        yield
-    except Exception as error:
-        if declared.personal and declared.changes and not state.accesses:
-            principal = current_principal()
-            refused = isinstance(error, Forbidden)
-            decision = Denied(str(error)) if refused else Allowed()
-            begin_access(principal, declared, _home(principal), None, decision)
-        raise
+    if declared.personal and declared.changes and not state.accesses:
+        principal = current_principal()
+        decision = Denied(str(error)) if isinstance(error, Forbidden) else Allowed()
+        begin_access(principal, declared, _home(principal), None, decision)
 
 
 def _home(principal: Principal) -> Target:
@@ -159,13 +156,13 @@ def _count_for_tenant(state: RequestState, principal: Principal, target: Target)
             current_limits().tenant.count(membership.tenant_id.int, state)
 
 
-def _private(response: R) -> R:
+def _private(response: R, state: RequestState) -> R:
     """Mark an answer as one principal's, in one scope: no shared cache may keep it.
 
     No cache at all may keep an elevated one: reading it again is another access.
     """
     if isinstance(response, Response):
-        stored = "no-store" if current_state().elevated else "private, no-cache"
+        stored = "no-store" if state.elevated else "private, no-cache"
         response.headers.add("Cache-Control", stored)
         response.headers.add("Vary", f"Authorization, Cookie, {SCOPE_HEADER}")
     return response
