@@ -23,7 +23,9 @@ PATIENCE = 120
 DEPRECATED = "error::DeprecationWarning"
 """Warnings are errors in the product's processes, as they are in the tests' own."""
 
-RATE_LIMITS = tuple(f"RATE_LIMIT_{name}" for name in ("ADDRESS", "FAILURES", "PRINCIPAL", "TENANT"))
+RATE_LIMITS = tuple(
+    f"RATE_LIMIT_{name}" for name in ("ADDRESS", "FAILURES", "PRINCIPAL", "TENANT", "DENIED")
+)
 """Out of reach in tests and measurements, but for the tests of limits."""
 
 SETTINGS = {

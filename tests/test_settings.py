@@ -223,19 +223,22 @@ def test_development_needs_only_settings_without_default() -> None:
     assert found.database_timeout == 5.0
     assert (found.rate_limit_address, found.rate_limit_failures) == (500, 2)
     assert (found.rate_limit_principal, found.rate_limit_tenant) == (200, 400)
+    assert found.rate_limit_denied == 100
     assert found.trusted_proxies is None
     assert found.public_url == "http://127.0.0.1:8000"
     assert found.smtp_url is found.mail_from is found.webhook_url is found.webhook_secret is None
 
 
 def test_numbers_in_settings_are_read() -> None:
-    numbers = dict(zip(NUMBERS, ("2.5", "0", "1", "2", "3", "1.5", "0.5", "0.2", "1"), strict=True))
+    values = ("2.5", "0", "1", "2", "3", "50", "1.5", "0.5", "0.2", "1")
+    numbers = dict(zip(NUMBERS, values, strict=True))
     found = read(DEVELOPMENT | numbers)
     assert (found.audit_timeout, found.journal_max_mb) == (1.5, 1)
     assert (found.cache_ttl, found.cache_timeout) == (1, 1.0)
     assert found.database_timeout == 2.5
     assert (found.rate_limit_address, found.rate_limit_failures) == (0, 1)
     assert (found.rate_limit_principal, found.rate_limit_tenant) == (2, 3)
+    assert found.rate_limit_denied == 50
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,8 @@ class Settings:
     """Requests of one principal."""
     rate_limit_tenant: float
     """Requests of one tenant's own people, in its scope."""
+    rate_limit_denied: float
+    """Refused attempts an hour of one actor that one process records; 0: any number."""
     cache_ttl: int
     """Seconds until a cached value expires, changed or not."""
     cache_timeout: float
@@ -153,6 +155,7 @@ def _read(env: Env) -> Settings:
         rate_limit_failures=env.rate("RATE_LIMIT_FAILURES", 2),
         rate_limit_principal=env.rate("RATE_LIMIT_PRINCIPAL", 200),
         rate_limit_tenant=env.rate("RATE_LIMIT_TENANT", 400),
+        rate_limit_denied=env.rate("RATE_LIMIT_DENIED", 100),
         cache_ttl=ceil(env.positive("CACHE_TTL", 300) or 0),
         cache_timeout=env.positive("CACHE_TIMEOUT", 0.25),
         trusted_proxies=env.proxies("TRUSTED_PROXIES", ""),

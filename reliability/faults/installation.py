@@ -211,6 +211,7 @@ def running_installation(home: Path, *, as_deployed: bool = False) -> Iterator[I
         "PORT": str(port),
         "PROMETHEUS_MULTIPROC_DIR": str(home / "metrics"),
         "TMPDIR": str(home),  # killed processes clear nothing away
+        "RATE_LIMIT_DENIED": "0",  # the load is refused all the time, to see that recorded
     }
     (home / "metrics").mkdir()
     clock = None if as_deployed else find_wall_clock(home / "clock")

@@ -161,6 +161,7 @@ def create_app(
         rate_limit_failures=0,
         rate_limit_principal=0,
         rate_limit_tenant=0,
+        rate_limit_denied=0,
         redis_url=redis_url,
         celery_broker_url=redis_url,
         journal_dir=Path(),

@@ -68,6 +68,7 @@ def _app(env: Environment = "qa", port: int = 1) -> Flask:
         rate_limit_failures=0,
         rate_limit_principal=0,
         rate_limit_tenant=0,
+        rate_limit_denied=0,
         redis_url=f"redis://:{SECRET}@127.0.0.1:{port}/0",
         celery_broker_url=f"redis://:{SECRET}@127.0.0.1:{port}/0",
         journal_dir=Path(),

@@ -1,4 +1,5 @@
-"""How many requests a client may send: token buckets in this process's memory.
+"""How many requests a client may send, and how many of them may be refused: token buckets in this
+process's memory.
 
 Nothing here waits, and nothing depends on another server. Each process counts for itself. All of it
 takes 15 of the 200 µs that a cached answer takes.
@@ -22,6 +23,8 @@ from webapp.settings import Settings
 BURST = 10.0
 """Seconds for which a client that has been quiet may send without pause."""
 
+HOUR = 3600.0
+
 KNOWN = 10_000
 """Buckets of each limit that are kept. The one that was made first is dropped first."""
 
@@ -29,12 +32,24 @@ _EXTENSION = "rate_limits"
 
 
 class Limit:
-    """A token bucket for each key, of which `rate` tokens a second come back; 0: no limit."""
+    """A token bucket for each key, of which `number` tokens come back in `seconds`; 0: no limit.
 
-    def __init__(self, name: str, rate: float) -> None:
+    It holds what comes back in `burst` seconds.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        number: float,
+        *,
+        seconds: float = 1.0,
+        burst: float = BURST,
+        counted: str = "requests",
+    ) -> None:
         self.name = name
-        self.rate = rate
-        self.size = max(1.0, rate * BURST)
+        self.rate = rate = number / seconds
+        self.size = max(1.0, number * (burst / seconds))
+        self.counted = counted
         self.policy = f'"{name}";q={int(self.size)};w={ceil(self.size / rate) if rate else 0}'
         """The value of `RateLimit-Policy`."""
         self._seconds = 1 / rate if rate else 0.0
@@ -82,7 +97,7 @@ class Limit:
     def _refusal(self, missing: float) -> RateLimited:
         wait = max(1, ceil(missing * self._seconds))
         return RateLimited(
-            f"More requests than the limit of this {self.name} allows.",
+            f"More {self.counted} than the limit “{self.name}” allows.",
             retry_after=wait,
             headers={"RateLimit": f'"{self.name}";r=0;t={wait}', "RateLimit-Policy": self.policy},
         )
@@ -100,6 +115,8 @@ class RateLimits:
     """Bad credentials of an address."""
     principal: Limit
     tenant: Limit
+    denied: Limit
+    """Attempts of one actor that are refused, each of which is on record for good."""
 
 
 def init_app(app: Flask) -> None:
@@ -109,9 +126,18 @@ def init_app(app: Flask) -> None:
     app.extensions[_EXTENSION] = RateLimits(
         address=Limit("address", 0 if shared else settings.rate_limit_address),
         public=Limit("address", 0 if shared else settings.rate_limit_address),
-        failures=Limit("failures", 0 if shared else settings.rate_limit_failures),
+        failures=Limit(
+            "failures", 0 if shared else settings.rate_limit_failures, counted="bad credentials"
+        ),
         principal=Limit("principal", settings.rate_limit_principal),
         tenant=Limit("tenant", settings.rate_limit_tenant),
+        denied=Limit(
+            "denied",
+            settings.rate_limit_denied,
+            seconds=HOUR,
+            burst=HOUR,
+            counted="refused attempts",
+        ),
     )
 
     app.before_request(_count_public)

@@ -5,7 +5,9 @@ from dataclasses import asdict
 from typing import cast
 from uuid import UUID, uuid4
 
+import structlog
 from flask import Flask, current_app
+from prometheus_client import Counter
 
 from webapp.audit import event, recorder
 from webapp.db.scopes import (
@@ -22,8 +24,10 @@ from webapp.http.errors import (
     ElevationDenied,
     Forbidden,
     NotFound,
+    RateLimited,
     ReasonRequired,
 )
+from webapp.http.rate_limits import current_limits
 from webapp.http.state import current_state
 from webapp.identity.principal import STAFF_ROLES, Principal
 from webapp.scope.decision import (
@@ -44,6 +48,13 @@ from webapp.scope.headers import Reason
 
 ASK = "/admin/api/grants"
 """The path where approvals are requested."""
+
+LIMITED = Counter(
+    "sightline_denied_limited_total",
+    "Refused attempts beyond the limit of their actor, which are answered 429 and not recorded.",
+)
+
+log = structlog.get_logger()
 
 _EXTENSION = "decider"
 
@@ -67,7 +78,7 @@ def enter_scope(
 
     Raises `Forbidden` in the principal's own tenant, and `ReasonRequired`, `ElevationDenied` or
     `ApprovalRequired` beyond it. Raises `NotFound` for a tenant that does not exist: only those who
-    may elevate learn that.
+    may elevate learn that. Raises `RateLimited` instead of a refusal beyond the limit of those.
     """
     decision = decide(principal, surface, target, reason, ip, current_decider())
     if isinstance(decision, NeedsReason):
@@ -99,7 +110,12 @@ def begin_access(
     decision: Decision,
     external: recorder.ExternalAccess | None = None,
 ) -> UUID:
-    """Record a use of the surface, and return its event's id; raises as `recorder.begin` does."""
+    """Record a use of the surface, and return its event's id; raises as `recorder.begin` does.
+
+    Raises `RateLimited` where it is refused, and its actor has had too many refused already.
+    """
+    if not isinstance(decision, Allowed):
+        count_refused(principal, surface, by_way_of_service=external is not None)
     access = recorder.Access(
         kind="change" if surface.changes else "access",
         actor=event.Actor(
@@ -117,6 +133,28 @@ def begin_access(
         external=external,
     )
     return recorder.begin(access)
+
+
+def count_refused(
+    principal: Principal, surface: Surface, *, by_way_of_service: bool = False
+) -> None:
+    """Count a refused attempt before it is recorded; raises `RateLimited` beyond the limit.
+
+    An event stays for good: nobody may fill the ledger with what is refused. Of a service each
+    token counts for itself; what it asks on behalf of a person counts for the person.
+    """
+    is_service = "service" in principal.platform_roles and principal.token_id is not None
+    key = principal.token_id if is_service else principal.id
+    limit = current_limits().denied
+    try:
+        if by_way_of_service:
+            limit.take(key)
+        else:
+            limit.count(key, current_state())
+    except RateLimited:
+        LIMITED.inc()
+        log.warning("denied_limited", actor=str(principal.id), surface=surface.name)
+        raise
 
 
 def raise_unless_allowed(decision: Decision) -> None:

@@ -15,7 +15,7 @@ from flask import Response, request
 
 from webapp.db.scopes import Scope, TenantScope
 from webapp.extensions import db
-from webapp.http.errors import Forbidden, Invalid, ReasonRequired
+from webapp.http.errors import Forbidden, Invalid, NotFound, RateLimited, ReasonRequired
 from webapp.http.parsing import refuse_query
 from webapp.http.rate_limits import current_limits
 from webapp.http.state import RequestState, current_state
@@ -30,7 +30,13 @@ from webapp.scope.decision import (
     Target,
     TenantTarget,
 )
-from webapp.scope.enter import begin_access, current_decider, enter_own, enter_scope
+from webapp.scope.enter import (
+    begin_access,
+    count_refused,
+    current_decider,
+    enter_own,
+    enter_scope,
+)
 from webapp.scope.headers import (
     HeaderError,
     Reason,
@@ -134,9 +140,13 @@ def _record_attempt(state: RequestState, declared: Surface, error: Exception) ->
     Elsewhere the guard has recorded a change before the view runs. A personal surface is in no
     scope: the record is in that of the principal's only tenant, or in no tenant's.
     """
-    if declared.personal and declared.changes and not state.accesses:
+    # What is beyond the limit of refused attempts is counted, and not recorded.
+    is_recorded = bool(state.accesses) or isinstance(error, RateLimited)
+    if declared.personal and declared.changes and not is_recorded:
         principal = current_principal()
         decision = Denied(str(error)) if isinstance(error, Forbidden) else Allowed()
+        if isinstance(error, NotFound):
+            count_refused(principal, declared)
         begin_access(principal, declared, _home(principal), None, decision)
 
 
