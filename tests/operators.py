@@ -7,3 +7,6 @@ from socket import gethostname
 _USER = pwd.getpwuid(os.geteuid()).pw_name
 OPERATOR = f"operator:{_USER}"
 ACCOUNT = f"{_USER}@{gethostname()}"
+
+WHY = ("--reason", "maintenance")
+"""Why they read tenants' data."""

@@ -1,6 +1,8 @@
-"""Every `flask` command either changes nothing, or leaves the event of what it changes."""
+"""Every `flask` command changes something, reads tenants' data, or neither: the first two leave
+events, and whoever reads says why."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +20,7 @@ from tests.audit.receipts import second_connection
 from tests.conftest import Run
 from tests.factories import Account, MadeTenant, add_account, add_tenant
 from tests.grants.notices.channels import add_grant, end
+from tests.operators import ACCOUNT, OPERATOR
 from webapp.audit.append import OWN_JOURNAL
 from webapp.audit.models import AuditEventRow
 from webapp.commands import LazyCommand
@@ -45,6 +48,12 @@ STATE: Mapping[Scope, Sequence[type[Base]]] = {
     PolicyScope(): (RuleRow, GrantRow, GrantApprovalRow),
 }
 """The rows that operators change, and the scopes that see all of them."""
+
+WHY = ("--reason", 'support_case;ticket="C-17";note="a customer asks"')
+RECORDED_REASON = {"code": "support_case", "note": "a customer asks", "ticket": "C-17"}
+
+CHANGES_AND_READS = {"rules import", "users rename"}
+"""Commands that change something, and show tenants' rows too. So they ask for a reason."""
 
 VOLATILE = {"last_used_at"}
 """Columns that a worker may change meanwhile, for requests of other tests."""
@@ -146,7 +155,7 @@ def end_user(setting: Setting) -> Prepared:
 
 def rename_user(setting: Setting) -> Prepared:
     words = ["users", "rename", setting.somebody.email, f"{uuid4().hex}@example.org"]
-    return Prepared(words, [" ".join(["flask", *words])])
+    return Prepared([*words, *WHY], [" ".join(["flask", *words])])
 
 
 def rename_tenant(setting: Setting) -> Prepared:
@@ -179,26 +188,22 @@ def bind_token(setting: Setting) -> Prepared:
 
 
 def import_rules(setting: Setting) -> Prepared:
-    return Prepared(["rules", "import", setting.rules_file("new")], [IMPORTED])
+    return Prepared([*IMPORT, setting.rules_file("new")], [IMPORTED])
 
 
 def import_changes(setting: Setting) -> Prepared:
-    assert setting.run("rules", "import", setting.rules_file("kept")).exit_code == 0
+    assert setting.run(*IMPORT, setting.rules_file("kept")).exit_code == 0
     file = Path(setting.rules_file("kept"))
     file.write_text(file.read_text().replace("deny", "require_approval"))
-    return Prepared(["rules", "import", str(file)], [IMPORTED])
+    return Prepared([*IMPORT, str(file)], [IMPORTED])
 
 
 def prune_rules(setting: Setting) -> Prepared:
-    assert setting.run("rules", "import", setting.rules_file("kept", "gone")).exit_code == 0
-    return Prepared(["rules", "import", "--prune", setting.rules_file("kept")], [IMPORTED])
+    assert setting.run(*IMPORT, setting.rules_file("kept", "gone")).exit_code == 0
+    return Prepared([*IMPORT, "--prune", setting.rules_file("kept")], [IMPORTED])
 
 
-def import_as_somebody(setting: Setting) -> Prepared:
-    by = ["--by", setting.somebody.email]
-    return Prepared(["rules", "import", *by, setting.rules_file("new")], [IMPORTED])
-
-
+IMPORT = ("rules", "import", *WHY)
 IMPORTED = "flask rules import"
 
 CHANGES: Sequence[Callable[[Setting], Prepared]] = [
@@ -219,25 +224,104 @@ CHANGES: Sequence[Callable[[Setting], Prepared]] = [
     expire_grants,
     import_rules,
     import_changes,
-    import_as_somebody,
     prune_rules,
 ]
 
 
-def dry_run(setting: Setting) -> Sequence[str]:
-    return ["rules", "import", "--dry-run", setting.rules_file("new")]
+class Read(NamedTuple):
+    """A command that reads tenants' data, without its reason."""
+
+    arguments: Sequence[str]
+    of_tenant: bool = False
+    """Whether it reads the setting's tenant alone."""
+    rows: int | None = None
+    """How many rows it shows, if that is known."""
+    prints: bool = True
+    """Whether it has something to print."""
 
 
-def unchanged_import(setting: Setting) -> Sequence[str]:
-    assert setting.run("rules", "import", setting.rules_file("kept")).exit_code == 0
-    return ["rules", "import", "--prune", setting.rules_file("kept")]
+def dry_run(setting: Setting) -> Read:
+    return Read(["rules", "import", "--dry-run", setting.rules_file("new")], rows=1)
 
 
-def simulation(setting: Setting) -> Sequence[str]:
+def unchanged_import(setting: Setting) -> Read:
+    assert setting.run(*IMPORT, setting.rules_file("kept")).exit_code == 0
+    return Read(["rules", "import", "--prune", setting.rules_file("kept")], rows=0)
+
+
+def simulation(setting: Setting) -> Read:
     draft = {"name": "new", "effect": "deny", "surfaces": ["shop.*"]}
     path = Path(setting.rules_file()).with_suffix(".json")
     path.write_bytes(orjson.dumps(draft))
-    return ["rules", "simulate", str(path)]
+    return Read(["rules", "simulate", str(path)])
+
+
+def one_tenants_rules(setting: Setting) -> Read:
+    assert setting.run(*IMPORT, setting.rules_file("one", "two")).exit_code == 0
+    return Read(["rules", "list", "--tenant", setting.tenant.slug], of_tenant=True, rows=2)
+
+
+def one_tenants_export(setting: Setting) -> Read:
+    assert setting.run(*IMPORT, setting.rules_file("one", "two")).exit_code == 0
+    return Read(["rules", "export", "--tenant", setting.tenant.slug], of_tenant=True, rows=2)
+
+
+def one_tenants_grants(setting: Setting) -> Read:
+    setting.grant()
+    return Read(["grants", "list", "--tenant", setting.tenant.slug], of_tenant=True, rows=1)
+
+
+def one_tenants_events(setting: Setting) -> Read:
+    words = ["audit", "search", "--kind", "change", "--tenant", setting.tenant.slug]
+    assert setting.run(*IMPORT, setting.rules_file("one", "two")).exit_code == 0
+    return Read([*words, "--surface", "rules.import"], of_tenant=True, rows=1)
+
+
+def all_grants(setting: Setting) -> Read:
+    setting.grant()
+    return Read(["grants", "list"])
+
+
+def checked_rules(setting: Setting) -> Read:
+    """Prepare a check that finds something: a rule for a time that is over."""
+    rule = {"name": "over", "effect": "deny", "surfaces": ["x"], "ends_at": "2020-01-01T00:00:00Z"}
+    file = Path(setting.rules_file())
+    file.write_text(yaml.safe_dump({"tenants": {setting.tenant.slug: [rule]}}))
+    assert setting.run(*IMPORT, str(file)).exit_code == 0
+    return Read(["rules", "check"])
+
+
+def refused_search(_: Setting) -> Read:
+    return Read(["audit", "search", "--surface", "no.such.surface"], rows=0, prints=False)
+
+
+def reads(*words: str) -> Callable[[Setting], Read]:
+    """Prepare a command about all tenants, one of which has rules and events."""
+
+    def prepare(setting: Setting) -> Read:
+        assert setting.run(*IMPORT, setting.rules_file("new")).exit_code == 0
+        return Read(words)
+
+    prepare.__qualname__ = "_".join(words[:2])
+    return prepare
+
+
+READS: Sequence[Callable[[Setting], Read]] = [
+    reads("audit", "search"),
+    reads("audit", "tail"),
+    reads("rules", "export"),
+    reads("rules", "list"),
+    all_grants,
+    checked_rules,
+    simulation,
+    dry_run,
+    unchanged_import,
+    one_tenants_rules,
+    one_tenants_export,
+    one_tenants_grants,
+    one_tenants_events,
+    refused_search,
+]
 
 
 def tenant_shown(setting: Setting) -> Sequence[str]:
@@ -257,17 +341,11 @@ def shows(*words: str) -> Callable[[Setting], Sequence[str]]:
 
 
 SHOWS: Sequence[Callable[[Setting], Sequence[str]]] = [
-    shows("audit", "search"),
-    shows("audit", "tail"),
     shows("audit", "verify", "--complete"),
     shows("cache", "stats"),
     shows("db", "check"),
     shows("db", "roles"),
     shows("doctor"),
-    shows("grants", "list"),
-    shows("rules", "check"),
-    shows("rules", "export"),
-    shows("rules", "list"),
     shows("scope", "lint"),
     shows("tenants", "list"),
     shows("tokens", "list"),
@@ -275,10 +353,8 @@ SHOWS: Sequence[Callable[[Setting], Sequence[str]]] = [
     shows("version"),
     tenant_shown,
     user_shown,
-    simulation,
-    dry_run,
-    unchanged_import,
 ]
+"""Commands that show nothing of tenants' data: the directory is the platform's own."""
 
 
 def state(app: Flask) -> dict[str, list[tuple[Any, ...]]]:
@@ -311,10 +387,13 @@ def recorded_since(app: Flask, number: int) -> list[Mapping[str, Any]]:
 
 @contextmanager
 def no_room_for_events(app: Flask) -> Iterator[None]:
-    """Let the database refuse every event."""
-    refuse = "create trigger refused before insert on audit_events execute function"
+    """Let the database refuse every event, when its transaction commits."""
+    refuse = (
+        "create constraint trigger refused after insert on audit_events"
+        " deferrable initially deferred for each row execute function refuse_rewriting()"
+    )
     with owner_connection(app) as owner:
-        owner.execute(text(f"{refuse} refuse_rewriting()"))
+        owner.execute(text(refuse))
     try:
         yield
     finally:
@@ -328,34 +407,42 @@ def is_path(found: str, expected: str) -> bool:
     return found.startswith(before) and found.endswith(after) if gap else found == expected
 
 
-def names_of(group: click.Group, context: click.Context, *path: str) -> Iterator[str]:
-    """The words of each command of a group and of its groups."""
+def commands_of(
+    group: click.Group, context: click.Context, *path: str
+) -> Iterator[tuple[str, click.Command]]:
+    """Each command of a group and of its groups, by its words."""
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         command = command.loaded if isinstance(command, LazyCommand) else command
         if isinstance(command, click.Group):
-            yield from names_of(command, context, *path, name)
-        elif not path or path[0] not in NOT_OURS:
-            yield " ".join((*path, name))
+            yield from commands_of(command, context, *path, name)
+        elif command is not None and not NOT_OURS.intersection((*path, name)):
+            yield " ".join((*path, name)), command
 
 
 NOT_OURS = {"openapi", "routes", "run", "shell"}
 """Commands of Flask and its extensions, which read and change no rows."""
 
 
-def test_every_command_is_known_to_change_something_or_nothing(
+def test_every_command_changes_something_or_reads_tenants_data_or_neither(
     app: Flask, setting: Setting
 ) -> None:
-    """Add a new command to CHANGES or SHOWS, where it is tested."""
-    changing = {" ".join(prepare(setting).arguments) for prepare in CHANGES}
-    showing = {" ".join(prepare(setting)) for prepare in SHOWS}
-    tried = changing | showing
+    """Add a new command to CHANGES, READS or SHOWS, where it is tested."""
     with app.app_context():
-        names = set(names_of(app.cli, click.Context(app.cli))) - NOT_OURS
-    assert names
-    for name in names:
-        known = any(called == name or called.startswith(f"{name} ") for called in tried)
-        assert known != (name in OTHERWISE_RECORDED), name
+        commands = dict(commands_of(app.cli, click.Context(app.cli)))
+    assert commands
+
+    def named_by(tried: Iterable[Sequence[str]]) -> set[str]:
+        calls = {f"{' '.join(arguments)} " for arguments in tried}
+        return {name for name in commands if any(call.startswith(f"{name} ") for call in calls)}
+
+    changing = named_by(prepare(setting).arguments for prepare in CHANGES)
+    reading = named_by(prepare(setting).arguments for prepare in READS) - CHANGES_AND_READS
+    showing = named_by(prepare(setting) for prepare in SHOWS)
+    places = Counter([*changing, *reading, *showing, *OTHERWISE_RECORDED])
+    assert places == Counter(list(commands))
+    asking = {name for name, c in commands.items() if any(p.name == "reason" for p in c.params)}
+    assert asking == reading | CHANGES_AND_READS
 
 
 @pytest.mark.parametrize("prepare", CHANGES, ids=lambda prepare: prepare.__qualname__)
@@ -367,13 +454,13 @@ def test_change_by_a_command_leaves_its_event(
     result = setting.run(*arguments)
     assert result.exit_code == 0, result.output
     assert state(app) != before
-    events = recorded_since(app, number)
+    events = [event for event in recorded_since(app, number) if event["kind"] == "change"]
     paths = [event["request"]["path"] for event in events]
     assert len(paths) == len(expected), paths
     assert all(map(is_path, sorted(paths), sorted(expected))), paths
     assert len({event["request"]["id"] for event in events}) == 1
     for event in events:
-        assert (event["kind"], event["outcome"]) == ("change", "served")
+        assert event["outcome"] == "served"
         assert event["surface"] == ".".join(event["request"]["path"].split()[1:3])
         assert event["request"]["method"] == "CLI"
         assert event["rows"] == rows
@@ -389,6 +476,82 @@ def test_change_by_a_command_that_cannot_be_recorded_is_not_made(
         assert setting.run(*arguments).exit_code != 0
     assert state(app) == before
     assert recorded_since(app, number) == []
+
+
+@pytest.mark.parametrize("prepare", READS, ids=lambda prepare: prepare.__qualname__)
+def test_command_that_reads_tenants_data_is_recorded_where_it_reads(
+    app: Flask, setting: Setting, prepare: Callable[[Setting], Read]
+) -> None:
+    arguments, of_tenant, rows, prints = prepare(setting)
+    before, number = state(app), last_number(app)
+    result = setting.run(*arguments, *WHY)
+    assert bool(result.stdout) == prints, result.output
+    assert state(app) == before
+    [event] = recorded_since(app, number)
+    assert (event["kind"], event["actor"]["email"]) == ("access", OPERATOR)
+    assert event["surface"] == ".".join(arguments[:2])
+    assert event["request"]["path"] == " ".join(["flask", *arguments[:2]])
+    assert (event["request"]["method"], event["request"]["user_agent"]) == ("CLI", ACCOUNT)
+    assert event["reason"] == RECORDED_REASON
+    assert event["outcome"] == ("served" if prints else "failed")
+    tenant = setting.tenant.slug if of_tenant else None
+    assert event["scope"]["kind"] == ("tenant" if of_tenant else "global")
+    assert event["scope"]["tenant"] == tenant
+    assert (event["terms"] or {}).get("tenant") == tenant
+    assert event["rows"] is not None
+    assert event["rows"] == (event["rows"] if rows is None else rows)
+
+
+@pytest.mark.parametrize("prepare", READS, ids=lambda prepare: prepare.__qualname__)
+def test_command_that_reads_tenants_data_without_a_reason_shows_nothing(
+    app: Flask, setting: Setting, prepare: Callable[[Setting], Read]
+) -> None:
+    arguments, number = prepare(setting).arguments, last_number(app)
+    for reason, problem in (
+        ((), "Say why you read tenants' data, which is recorded: --reason 'incident;ticket="),
+        (("--reason", "curiosity"), "must begin with one of incident, support_case,"),
+        (("--reason", 'legal;note="café"'), 'as in `note=%"caf%c3%a9"`'),
+        (("--reason", "legal;ticket=x"), "ticket must be a string"),
+        (("--reason", "break_glass"), "a command opens no incident"),
+    ):
+        result = setting.run(*arguments, *reason)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert problem in " ".join(result.stderr.split())
+    assert recorded_since(app, number) == []
+
+
+@pytest.mark.parametrize("prepare", READS, ids=lambda prepare: prepare.__qualname__)
+def test_command_that_cannot_be_recorded_shows_nothing_of_tenants(
+    app: Flask, setting: Setting, prepare: Callable[[Setting], Read]
+) -> None:
+    arguments, number = prepare(setting).arguments, last_number(app)
+    with no_room_for_events(app):
+        result = setting.run(*arguments, *WHY)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert recorded_since(app, number) == []
+
+
+def test_json_of_a_command_that_reads_tenants_data_is_recorded_likewise(
+    app: Flask, setting: Setting
+) -> None:
+    arguments = one_tenants_rules(setting).arguments
+    number = last_number(app)
+    items = orjson.loads(setting.run(*arguments, "--json", *WHY).stdout)["items"]
+    [event] = recorded_since(app, number)
+    assert event["rows"] == len(items) == 2
+    assert event["terms"] == {"tenant": setting.tenant.slug}
+
+
+def test_note_of_an_import_is_that_of_its_reason_or_of_by(app: Flask, setting: Setting) -> None:
+    by = ("--by", "deploy@example.org")
+    number = last_number(app)
+    file = setting.rules_file("new")
+    assert setting.run("rules", "import", "--reason", "maintenance", *by, file).exit_code == 0
+    [event] = recorded_since(app, number)
+    assert event["reason"] == {"code": "maintenance", "note": by[1], "ticket": None}
+    assert event["actor"]["email"] == OPERATOR
+    refused = setting.run(*IMPORT, *by, file)
+    assert "Give a note in --reason or by --by, not both." in refused.stderr
 
 
 @pytest.mark.parametrize("prepare", SHOWS, ids=lambda prepare: prepare.__qualname__)

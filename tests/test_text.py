@@ -22,6 +22,7 @@ from tests.conftest import Run
 from tests.elevations import calls as elevations
 from tests.factories import INCIDENT, Account, MadeTenant, add_account
 from tests.grants import calls as grants
+from tests.operators import WHY
 from tests.rules.calls import PATH, add_rule, draft, problem
 from webapp.caching import invalidate
 from webapp.db.scopes import GlobalScope
@@ -108,10 +109,10 @@ def test_text_of_a_command_is_refused(
         ("tenants", "create", f"t-{uuid4().hex}", "--name", text),
         ("tenants", "rename", tenant.slug, "--name", text),
         ("users", "create", f"a{text}@example.org"),
-        ("users", "rename", support.email, f"a{text}@example.org"),
+        ("users", "rename", *WHY, support.email, f"a{text}@example.org"),
         ("tokens", "create", support.email, "--name", text),
-        ("rules", "import", str(file)),
-        ("rules", "simulate", str(file)),
+        ("rules", "import", *WHY, str(file)),
+        ("rules", "simulate", *WHY, str(file)),
     ):
         done = run(*words)
         assert done.exit_code == 1, words
@@ -160,11 +161,11 @@ def test_old_name_is_shown_escaped(
     old_rule: dict[str, Any],
 ) -> None:
     own = old_rule["name"]
-    table = run("rules", "list", "--q", own).output
+    table = run("rules", "list", *WHY, "--q", own).output
     assert own + SHOWN in table
-    printed = run("rules", "list", "--q", own, "--json").output
+    printed = run("rules", "list", *WHY, "--q", own, "--json").output
     assert [rule["name"] for rule in json.loads(printed)["items"]] == [own + OLD]
-    exported = run("rules", "export", "--platform").output
+    exported = run("rules", "export", *WHY, "--platform").output
     assert own in exported
     for output in (table, printed, exported):
         assert escaped_lines(output) == output

@@ -14,6 +14,7 @@ from tests.conftest import Run
 from tests.directory.test_cli import refuse, succeed, unique, who
 from tests.elevations.calls import ask, question
 from tests.factories import INCIDENT, Account, MadeTenant, add_account, add_tenant
+from tests.operators import WHY
 from tests.rules.calls import add_rule
 from webapp.audit.models import AuditEventRow
 from webapp.db.scopes import DirectoryScope
@@ -136,7 +137,7 @@ def test_renamed_user_keeps_roles_and_tokens_in_every_process(
     for place in (app, other_app):
         assert who(place, account.token).email == account.email
         assert find_person(place, account.email) is not None
-    renamed = succeed(run, "users", "rename", account.email, new.upper())
+    renamed = succeed(run, "users", "rename", account.email, new.upper(), *WHY)
     assert (renamed["id"], renamed["email"], renamed["rules"]) == (str(account.id), new, [])
     for place in (app, other_app):
         principal = who(place, account.token)
@@ -155,23 +156,23 @@ def test_renaming_a_user_lists_rules_that_no_longer_apply(
     rule = add_rule(client, admin.headers(), "names them", subjects=naming)
     add_rule(client, admin.headers(), "names another", subjects=other)
     first, second = (f"{unique('new')}@example.org" for _ in range(2))
-    text = run("users", "rename", account.email, first).stdout
+    text = run("users", "rename", account.email, first, *WHY).stdout
     assert f"The user {account.email} is now {first}.\n" in text
     assert "names them" in text
     assert rule["id"] in text
     assert "names another" not in text
-    back = succeed(run, "users", "rename", first, account.email)
+    back = succeed(run, "users", "rename", first, account.email, *WHY)
     assert back["rules"] == []
-    [named] = succeed(run, "users", "rename", account.email, second)["rules"]
+    [named] = succeed(run, "users", "rename", account.email, second, *WHY)["rules"]
     assert named == {"tenant": tenant.slug, "name": "names them", "id": rule["id"]}
 
 
 def test_user_is_not_renamed_to_a_taken_or_invalid_address(app: Flask, run: Run) -> None:
     account, other = add_account(app), add_account(app)
-    rename = ("users", "rename", account.email)
+    rename = ("users", "rename", *WHY, account.email)
     refuse(run, *rename, other.email.upper(), says=f"There is a user {other.email} already.")
     refuse(run, *rename, "ann", says="The email must be")
-    refuse(run, "users", "rename", "no@example.org", "x@example.org", says="There is no user")
+    refuse(run, "users", "rename", *WHY, "no@example.org", "x@example.org", says="There is no user")
     assert who(app, account.token).email == account.email
 
 
@@ -222,7 +223,7 @@ def test_ended_user_gets_nothing_new(app: Flask, run: Run, tenant: MadeTenant) -
 def test_address_of_ended_user_is_free_after_renaming(app: Flask, run: Run) -> None:
     account = add_account(app)
     assert run("users", "end", account.email, "--yes").exit_code == 0
-    assert run("users", "rename", account.email, f"former-{account.email}").exit_code == 0
+    assert run("users", "rename", *WHY, account.email, f"former-{account.email}").exit_code == 0
     anew = succeed(run, "users", "create", account.email)
     assert anew["id"] != str(account.id)
     person = find_person(app, account.email)
@@ -300,9 +301,9 @@ def test_records_of_ended_tenant_stay(
 ) -> None:
     rule = add_rule(client, admin.headers())
     assert run("tenants", "end", tenant.slug, "--yes").exit_code == 0
-    assert succeed(run, "rules", "list", "--tenant", tenant.slug)["items"] == [rule]
-    assert run("audit", "search", "--tenant", tenant.slug).exit_code == 0
-    assert run("grants", "list", "--tenant", tenant.slug).exit_code == 0
+    assert succeed(run, "rules", "list", "--tenant", tenant.slug, *WHY)["items"] == [rule]
+    assert run("audit", "search", "--tenant", tenant.slug, *WHY).exit_code == 0
+    assert run("grants", "list", "--tenant", tenant.slug, *WHY).exit_code == 0
 
 
 def test_ended_tenant_gets_nothing_new(

@@ -26,7 +26,7 @@ from tests.grants.notices.channels import (
     receiving_mail,
     send_all,
 )
-from tests.operators import ACCOUNT, OPERATOR
+from tests.operators import ACCOUNT, OPERATOR, WHY
 
 AUDITS = "/admin/api/audits"
 
@@ -57,7 +57,7 @@ CHANGES: dict[str, tuple[list[str], str]] = {
     "join": (["users", "join", "STRANGER", "SLUG", "--role", "admin"], "users.join"),
     "role": (["users", "join", "EMAIL", "SLUG", "--role", "admin"], "users.join"),
     "leave": (["users", "leave", "EMAIL", "SLUG"], "users.leave"),
-    "address": (["users", "rename", "EMAIL", "NEW"], "users.rename"),
+    "address": (["users", "rename", "EMAIL", "NEW", *WHY], "users.rename"),
     "end": (["users", "end", "EMAIL", "--yes"], "users.end"),
     "token": (["tokens", "create", "EMAIL", "--name", "x"], "tokens.create"),
     "revocation": (["tokens", "revoke", "TOKEN"], "tokens.revoke"),
@@ -309,7 +309,7 @@ def test_operator_is_recorded_by_name_and_by_account(
     rule = {"name": "new", "effect": "deny", "surfaces": ["shop.*"]}
     file = orjson.dumps({"tenants": {tenant.slug: [rule]}}).decode()
     runner = app.test_cli_runner()
-    imported = runner.invoke(args=["rules", "import", "-", "--by", admin.email], input=file)
+    imported = runner.invoke(args=["rules", "import", "-", "--by", admin.email, *WHY], input=file)
     assert imported.exit_code == 0, imported.output
     imports, rename = newest(client, admin)[:2]
     assert (imports["surface"], rename["surface"]) == ("rules.import", "tenants.rename")
@@ -327,7 +327,9 @@ def test_import_of_several_owners_rules_is_recorded_for_each(
     other = add_tenant(app)
     rules = [{"name": f"r{n}", "effect": "deny", "surfaces": ["shop.*"]} for n in range(2)]
     file = orjson.dumps({"tenants": {tenant.slug: rules, other.slug: rules[:1]}}).decode()
-    assert app.test_cli_runner().invoke(args=["rules", "import", "-"], input=file).exit_code == 0
+    assert (
+        app.test_cli_runner().invoke(args=["rules", "import", "-", *WHY], input=file).exit_code == 0
+    )
     event = newest(client, admin)[0]
     assert (event["surface"], event["scope"]["tenant"]) == ("rules.import", tenant.slug)
     assert event["rows"] == 2

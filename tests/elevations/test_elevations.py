@@ -15,6 +15,7 @@ from tests.conftest import Run
 from tests.elevations.calls import PATH, SURFACE, answered, ask, question
 from tests.elevations.conftest import MakeRule
 from tests.factories import INCIDENT, Account, MadeTenant, add_account, add_tenant
+from tests.operators import WHY
 from tests.rules.calls import problem
 from webapp.audit.recorder import ACCESSES, EXCLUDED_HEADER
 from webapp.caching import invalidate
@@ -193,7 +194,7 @@ def test_audit_list_and_commands_name_the_service_beside_the_person(
     committed(app, *receipt(asked), *receipt(own))
     listed = client.get(f"/admin/api/audits?actor={engineer.email}", headers=admin.headers())
     assert [event["via"] for event in listed.get_json()["items"]] == [None, via(service)]
-    table = run("audit", "search", "--actor", engineer.email).stdout
+    table = run("audit", "search", "--actor", engineer.email, *WHY).stdout
     assert table.count(engineer.email) == 2
     assert table.count(f"{engineer.email} via {service.email}") == 1
 

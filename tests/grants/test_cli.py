@@ -15,7 +15,7 @@ from tests.audit.receipts import second_connection
 from tests.factories import Account, MadeTenant
 from tests.grants.calls import access, add_request, perform
 from tests.grants.test_expiry import expiries, let_end
-from tests.operators import OPERATOR
+from tests.operators import OPERATOR, WHY
 from webapp.audit.append import OWN_JOURNAL
 from webapp.audit.models import AuditEventRow
 
@@ -45,10 +45,10 @@ def test_list_shows_grants_with_filters(
     request_: dict[str, Any],
 ) -> None:
     denied = perform(client, admin, "deny", add_request(client, support, tenant))
-    assert succeed(run, "list", "--tenant", tenant.slug)["items"] == [denied, request_]
-    chosen = succeed(run, "list", "--tenant", tenant.slug, "--state", "requested")
+    assert succeed(run, "list", "--tenant", tenant.slug, *WHY)["items"] == [denied, request_]
+    chosen = succeed(run, "list", "--tenant", tenant.slug, "--state", "requested", *WHY)
     assert chosen["items"] == [request_]
-    lines = run("list", "--tenant", tenant.slug).stdout.splitlines()
+    lines = run("list", "--tenant", tenant.slug, *WHY).stdout.splitlines()
     (line,) = [line for line in lines if request_["id"] in line]
     assert [cell.strip() for cell in line.strip("│").split("│")][1:-1] == [
         "approval",
@@ -62,12 +62,12 @@ def test_list_shows_grants_with_filters(
 
 
 def test_list_refuses_an_unknown_tenant_or_state(run: Run, tenant: MadeTenant) -> None:
-    assert run("list", "--tenant", tenant.slug).stdout == "Nothing found.\n"
+    assert run("list", "--tenant", tenant.slug, *WHY).stdout == "Nothing found.\n"
     for option, value, code, says in (
         ("--tenant", "no-such-tenant", 1, "There is no tenant no-such-tenant."),
         ("--state", "over", 2, "'over' is not one of"),
     ):
-        result = run("list", option, value)
+        result = run("list", option, value, *WHY)
         assert (result.exit_code, result.stdout) == (code, "")
         assert says in result.stderr
 
@@ -86,7 +86,7 @@ def test_revoked_grant_ends_and_is_recorded(
     revoked = run("revoke", request_["id"])
     assert revoked.stdout == f"The grant {request_['id']} of {support.email} is revoked.\n"
     assert access(client, support, tenant).status_code == 403
-    [shown] = succeed(run, "list", "--tenant", tenant.slug)["items"]
+    [shown] = succeed(run, "list", "--tenant", tenant.slug, *WHY)["items"]
     assert (shown["state"], shown["closed_by"]) == ("revoked", OPERATOR)
     with second_connection(app) as session:
         own = select(AuditEventRow.event).where(

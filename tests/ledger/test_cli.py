@@ -20,7 +20,7 @@ from flask import Flask
 from tests.audit.events import make_event
 from tests.audit.ledgers import key_of, ledger_session
 from tests.factories import Account, MadeTenant
-from tests.operators import OPERATOR
+from tests.operators import OPERATOR, WHY
 from tests.processes import ROOT
 from webapp.audit import append
 from webapp.audit.event import (
@@ -38,7 +38,7 @@ from webapp.ledger import cli, search
 
 
 def run(app: Flask, *arguments: str) -> Result:
-    return app.test_cli_runner().invoke(args=["audit", *arguments])
+    return app.test_cli_runner().invoke(args=["audit", *arguments, *WHY])
 
 
 def append_events(app: Flask, *events: AuditEvent) -> None:
@@ -119,7 +119,7 @@ def test_search_has_the_filters_of_the_list(app: Flask) -> None:
         ("--outcome", "denied"): ["denied"],
         ("--kind", "change"): ["change"],
         ("--tenant", "acme"): ["tenant"],
-        ("--reason", "legal"): ["ticket"],
+        ("--reason-code", "legal"): ["ticket"],
         ("--ticket", "L-1"): ["ticket"],
         ("--surface", "a.*"): ["change", "denied"],
         ("--surface", "a.b"): ["denied"],
@@ -151,7 +151,7 @@ def test_search_goes_through_all_pages(app: Flask) -> None:
         ("--limit", "0"),
         ("--outcome", "allowed"),
         ("--kind", "read"),
-        ("--reason", "because"),
+        ("--reason-code", "because"),
     ],
 )
 def test_search_refuses_an_invalid_value_and_names_the_option(
@@ -190,7 +190,7 @@ def test_search_for_a_known_name_without_events_finds_nothing(
     app: Flask, tenant: MadeTenant, support: Account
 ) -> None:
     for options in (
-        ("--tenant", tenant.slug, "--kind", "access"),
+        ("--tenant", tenant.slug, "--surface", "admin.rules.list"),
         ("--actor", support.email.upper()),
         ("--actor", support.email, "--surface", "admin.rules.list"),
         ("--actor", support.email, "--surface", "admin.*"),
@@ -295,6 +295,7 @@ def test_tail_follows_until_it_is_interrupted(app: Flask, environment: Mapping[s
     mine = [str(event.id) for event in (before, first, second, third)]
     append_events(app, before)
     command = [sys.executable, "-m", "flask", "--app", "wsgi", "audit", "tail", "-f", "--json"]
+    command += WHY
     with (
         subprocess.Popen(
             [*command, "-n", "50"], cwd=ROOT, env=os.environ | environment, stdout=subprocess.PIPE

@@ -7,12 +7,13 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from tests.factories import INCIDENT, Account, MadeTenant
+from tests.operators import WHY
 from tests.rules.calls import add_rule
 from webapp.rules import cli
 
 
 def _run(app: Flask, *arguments: str) -> str:
-    result = app.test_cli_runner().invoke(args=["rules", "list", *arguments])
+    result = app.test_cli_runner().invoke(args=["rules", "list", *arguments, *WHY])
     assert result.exit_code == 0, result.output
     return result.stdout
 
@@ -58,13 +59,13 @@ def test_list_of_a_tenant_without_rules_is_no_error(app: Flask, tenant: MadeTena
 
 @pytest.mark.parametrize("command", [("list",), ("list", "--json"), ("export",)])
 def test_unknown_tenant_is_refused(app: Flask, command: tuple[str, ...]) -> None:
-    arguments = ["rules", *command, "--tenant", "no-such-tenant"]
+    arguments = ["rules", *command, "--tenant", "no-such-tenant", *WHY]
     result = app.test_cli_runner().invoke(args=arguments)
     assert (result.exit_code, result.stdout) == (1, "")
     assert "There is no tenant no-such-tenant." in result.stderr
 
 
 def test_export_refuses_a_part_of_cedar_for_yaml(app: Flask) -> None:
-    result = app.test_cli_runner().invoke(args=["rules", "export", "--part", "schema"])
+    result = app.test_cli_runner().invoke(args=["rules", "export", "--part", "schema", *WHY])
     assert (result.exit_code, result.stdout) == (2, "")
     assert "--part is for --format cedar." in result.stderr

@@ -15,6 +15,7 @@ from flask.testing import FlaskClient
 
 from tests.conftest import Run
 from tests.factories import INCIDENT, Account, MadeTenant
+from tests.operators import WHY
 from tests.rules.calls import PATH, add_rule, delete, draft, names, patch, problem
 from webapp.db.scopes import TenantScope
 from webapp.extensions import db
@@ -133,7 +134,7 @@ def test_import_above_a_quota_is_refused_whole_and_names_the_tenant(
     file = tmp_path / "rules.yaml"
     rules = [draft(name) for name in ("a", "b", "c", "d")]
     file.write_text(yaml.safe_dump({"tenants": {tenant.slug: rules}}))
-    result = run("rules", "import", str(file))
+    result = run("rules", "import", *WHY, str(file))
     assert result.exit_code == 1
     expected = f"tenants.{tenant.slug}: A tenant may have 3 rules. This tenant would have 4."
     assert expected in result.stderr
@@ -149,7 +150,7 @@ def test_import_that_replaces_all_rules_is_counted_as_a_whole(
     file = tmp_path / "rules.yaml"
     rules = [draft(name, surfaces=surfaces(2)) for name in ("d", "e", "f")]
     file.write_text(yaml.safe_dump({"tenants": {tenant.slug: rules}}))
-    assert run("rules", "import", str(file), "--prune").exit_code == 0
+    assert run("rules", "import", *WHY, str(file), "--prune").exit_code == 0
     assert names(client, admin.headers()) == ["d", "e", "f"]
 
 
@@ -170,7 +171,7 @@ def test_list_with_more_than_twenty_entries_is_refused(
     assert problem(simulated) == (422, "invalid", [f"rule.{path}"])
     file = tmp_path / "rules.yaml"
     file.write_text(yaml.safe_dump({"platform": [body]}))
-    assert f"platform[0].{path}: " in run("rules", "import", str(file)).stderr
+    assert f"platform[0].{path}: " in run("rules", "import", *WHY, str(file)).stderr
 
 
 @pytest.mark.parametrize("field", LISTS)

@@ -1,14 +1,15 @@
-"""Changes without a request, recorded in the transaction that makes them.
+"""What happens without a request: changes, recorded in the transaction that makes them, and what
+commands read.
 
 An operator's command and a task have no journal. The database numbers their events, and commits
 each with its change or not at all.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from uuid import UUID, uuid4
 
-from webapp.audit import append
 from webapp.audit.event import (
     NOBODY,
     Actor,
@@ -21,7 +22,6 @@ from webapp.audit.event import (
     new_event_id,
 )
 from webapp.db.operator import current_operator
-from webapp.db.session import ScopedSession
 
 SIGHTLINE = Actor(email="sightline", id=NOBODY, roles=(), token_id=None)
 """The application itself."""
@@ -78,25 +78,22 @@ def change(
     )
 
 
-def record_command(
-    session: ScopedSession,
-    command: str,
-    changed: Mapping[EventScope, int],
-    reason: Reason | None = None,
-) -> None:
-    """Record a command that changes something: one event for each tenant that it concerns.
-
-    `changed` has the number of changed rows of each, and of the platform. The caller commits.
-    """
+def access_of_command(
+    command: str, reason: Reason, scope: EventScope, terms: dict[str, str] | None
+) -> AuditEvent:
+    """Return the event of a command that reads tenants' rows now, without their number."""
     request = origin("CLI", f"flask {command}")
-    surface = command.replace(" ", ".")
-    append.append_own(
-        session,
-        [
-            change(surface, request, scope=scope, rows=rows, reason=reason)
-            for scope, rows in changed.items()
-        ],
-    )
+    made = change(command.replace(" ", "."), request, scope=scope, reason=reason)
+    return replace(made, kind="access", rows=None, terms=terms)
+
+
+def changes_of_command(begun: AuditEvent, changed: Mapping[EventScope, int]) -> list[AuditEvent]:
+    """Return the events of a command that changes what it reads: one for each tenant that it
+    concerns. `changed` has the number of changed rows of each, and of the platform."""
+    return [
+        change(begun.surface, begun.request, scope=scope, rows=rows, reason=begun.reason)
+        for scope, rows in changed.items()
+    ]
 
 
 def tenant_scope(tenant_id: UUID | None, slug: str | None) -> EventScope:

@@ -6,12 +6,12 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from functools import wraps
 from typing import Any, ParamSpec
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import click
 
 from webapp.commands import Commands, as_json, print_details, print_json, print_rows, say
-from webapp.db.scopes import DirectoryScope, GlobalScope
+from webapp.db.scopes import DirectoryScope
 from webapp.directory import listing, service
 from webapp.directory.listing import NamingRule, TenantEntry, TokenEntry, UserEntry
 from webapp.directory.service import NewBindings
@@ -22,6 +22,8 @@ from webapp.identity.principal import (
     PlatformRole,
     TenantRole,
 )
+from webapp.scope.command_access import command_access, reason_option
+from webapp.scope.headers import Reason
 
 NEVER = "never"
 LONGEST = timedelta(days=3650)
@@ -232,20 +234,22 @@ def show_user(*, email: str, as_json: bool) -> None:
 @users.command("rename")
 @email
 @click.argument("new_email")
+@reason_option
 @as_json
-def rename_user(*, email: str, new_email: str, as_json: bool) -> None:
+def rename_user(*, email: str, new_email: str, reason: Reason, as_json: bool) -> None:
     """Change the address of a user, from the next request on.
 
     Roles, memberships, tokens and grants stay. Audit events keep the address that they recorded.
     A rule that names the former address does not apply to the user any more: such rules are
-    listed, to be changed by hand.
+    listed, to be changed by hand. They are tenants' data, so a reason is asked for.
     """
     with db.scoped(DirectoryScope()):
         user = service.rename_user(email, new_email)
         user_id, address = user.id, user.email
         db.session.commit()
-    with db.scoped(GlobalScope(access_id=uuid4())):
+    with command_access("users rename", reason, {"user": email}) as access:
         naming = listing.list_naming_rules(email)
+        access.rows = len(naming)
     _done(f"The user {email} is now {address}.", as_json, id=user_id, email=address, rules=naming)
     if naming and not as_json:
         say(f"These rules name {email}, and do not apply to {address}:")

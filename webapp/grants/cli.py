@@ -10,13 +10,14 @@ import click
 
 from webapp.audit.operation import origin
 from webapp.commands import Commands, as_json, print_json, print_rows, say
-from webapp.db.scopes import MaintenanceScope
+from webapp.db.scopes import MaintenanceScope, Scope
 from webapp.extensions import db
 from webapp.grants import expiry, service
 from webapp.grants.grant import Grant, GrantQuery, GrantState
 from webapp.grants.schemas import GrantSchema
 from webapp.http.pagination import MAX_LIMIT
-from webapp.identity.lookup import require_tenant
+from webapp.scope.command_access import command_access, reason_option
+from webapp.scope.headers import Reason
 
 group = Commands(
     "grants",
@@ -42,13 +43,17 @@ class GrantEntry:
 @group.command("list")
 @click.option("--tenant", metavar="SLUG", help="Only grants at the tenant with this slug.")
 @click.option("--state", type=click.Choice(get_args(GrantState)), help="Only grants in this state.")
+@reason_option
 @as_json
-def list_command(*, tenant: str | None, state: GrantState | None, as_json: bool) -> None:
+def list_command(
+    *, tenant: str | None, state: GrantState | None, reason: Reason, as_json: bool
+) -> None:
     """Show grants and requests, the newest first. A grant at all tenants names no tenant."""
-    if tenant is not None:
-        require_tenant(tenant)
-    with db.scoped(MaintenanceScope()):
-        grants = list(_grants(GrantQuery(limit=MAX_LIMIT, tenant=tenant, state=state)))
+    terms = {"tenant": tenant, "state": state}
+    with command_access("grants list", reason, terms, tenant=tenant) as access:
+        query = GrantQuery(limit=MAX_LIMIT, tenant=tenant, state=state)
+        grants = list(_grants(access.scope, query))
+        access.rows = len(grants)
     if as_json:
         print_json({"items": GrantSchema(many=True).dump(grants)})
     else:
@@ -84,9 +89,9 @@ def expire(*, as_json: bool) -> None:
         say(f"{expired} {'grant has' if expired == 1 else 'grants have'} expired.")
 
 
-def _grants(query: GrantQuery) -> Iterator[Grant]:
+def _grants(scope: Scope, query: GrantQuery) -> Iterator[Grant]:
     while True:
-        page = service.list_grants(MaintenanceScope(), query)
+        page = service.list_grants(scope, query)
         yield from page.items
         if page.next_cursor is None:
             return

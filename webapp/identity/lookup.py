@@ -105,20 +105,28 @@ def _tenants() -> GenerationCache:
     return cache
 
 
-def require_tenant(slug: str) -> None:
-    """Raise `NotFound` for a slug that no tenant has, not even an ended one."""
+def require_tenant(slug: str) -> UUID:
+    """The id of the tenant with this slug, also of one that has ended; raises `NotFound`."""
     with db.scoped(IdentityScope()):
-        if not has_tenant(db.session, slug):
-            raise NotFound(f"There is no tenant {slug}.")
+        tenant_id = db.session.scalar(select(Tenant.id).where(Tenant.slug == slug))
+    if tenant_id is None:
+        raise NotFound(f"There is no tenant {slug}.")
+    return tenant_id
 
 
-def has_tenant(session: Session, slug: str) -> bool:
-    return session.scalar(select(Tenant.id).where(Tenant.slug == slug)) is not None
+def has_tenant(slug: str) -> bool:
+    """Whether a tenant has this slug, or had it when it ended."""
+    try:
+        require_tenant(slug)
+    except NotFound:
+        return False
+    return True
 
 
-def has_user(session: Session, email: str) -> bool:
-    found = select(PrincipalRow.id).where(PrincipalRow.email == email.lower())
-    return session.scalar(found) is not None
+def has_user(email: str) -> bool:
+    with db.scoped(IdentityScope()):
+        found = select(PrincipalRow.id).where(PrincipalRow.email == email.lower())
+        return db.session.scalar(found) is not None
 
 
 def recall_tenant_id(slug: str, asker: UUID) -> UUID | None:

@@ -2,13 +2,12 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
 from datetime import datetime
-from itertools import chain
 from typing import Any, get_args
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import click
 import marshmallow as ma
@@ -26,7 +25,7 @@ from webapp.audit.relay import drain
 from webapp.audit.relay.outbox import sets_named_by
 from webapp.audit.relay.relay import delivery_of
 from webapp.commands import Commands, print_json, print_rows, say
-from webapp.db.scopes import GlobalScope, IdentityScope, LedgerScope
+from webapp.db.scopes import LedgerScope
 from webapp.extensions import db
 from webapp.http.errors import NotFound
 from webapp.http.pagination import MAX_LIMIT
@@ -34,12 +33,15 @@ from webapp.identity.lookup import has_tenant, has_user
 from webapp.ledger import completeness, search
 from webapp.ledger.schemas import AuditQuerySchema, AuditSchema
 from webapp.ledger.search import AuditQuery, LedgerEntry, SortKey
+from webapp.scope.command_access import CommandAccess, command_access, reason_option
 from webapp.scope.decision import Surface
-from webapp.scope.headers import REASON_CODES
+from webapp.scope.headers import REASON_CODES, Reason
 from webapp.settings import current_settings
 from webapp.text import escaped, escaped_json
 
 POLL = 0.5
+MOST = 10_000
+"""The most events that a command shows. It holds them all until its access is recorded."""
 FILTERS = tuple(
     name for name in AuditQuerySchema().fields if name not in ("limit", "cursor", "sort")
 )
@@ -79,13 +81,13 @@ class Line:
 
 
 def _filter_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the filters that the list over HTTP has, by the same names."""
+    """Add the filters that the list over HTTP has, by the same names but for one."""
     fields = AuditQuerySchema().fields
     for name in reversed(FILTERS):
         values = _values(name, fields[name])
         command = click.option(
             f"--{_option(fields[name].data_key or name)}",
-            name,
+            f"filter_{name}",
             type=click.Choice(values) if values else None,
             metavar=METAVARS.get(name),
             help=fields[name].metadata["description"].replace("`", ""),
@@ -102,14 +104,15 @@ def _values(name: str, field: ma.fields.Field[Any]) -> Sequence[str]:
 
 
 def _option(filter_name: str) -> str:
-    return filter_name.replace("_", "-")
+    """The option for a filter. `--reason` says why the operator reads."""
+    return "reason-code" if filter_name == "reason" else filter_name.replace("_", "-")
 
 
 @group.command("search")
 @_filter_options
 @click.option(
     "--limit",
-    type=click.IntRange(1),
+    type=click.IntRange(1, MOST),
     default=50,
     show_default=True,
     help="Show at most this many events.",
@@ -121,19 +124,24 @@ def _option(filter_name: str) -> str:
     show_default=True,
     help="Show the newest first, or the oldest.",
 )
+@reason_option
 @as_json
-def search_command(*, limit: int, as_json: bool, **filters: str | None) -> None:
+def search_command(
+    *, limit: int, sort: SortKey, reason: Reason, as_json: bool, **filters: str | None
+) -> None:
     """Find events, with the filters that GET /admin/api/audits has.
 
-    An event has to match all the filters that are given.
+    An event has to match all the filters that are given. With --tenant the command runs in the
+    tenant's scope, which sees no other tenant's events.
     """
-    query = _query(filters)
-    entries = _pages(query, limit)
-    first = next(entries, None)
-    if first is None:
-        _refuse_unknown(query)
-    else:
-        entries = chain([first], entries)
+    given = _given(filters)
+    query = replace(_query(given), sort=sort)
+    tenant = query.tenant if query.tenant and has_tenant(query.tenant) else None
+    with command_access("audit search", reason, given, tenant=tenant) as access:
+        entries = list(_pages(query, limit))
+        if not entries:
+            _refuse_unknown(query, tenant)
+        access.rows = len(entries)
     if as_json:
         _print_json(entries)
     else:
@@ -144,32 +152,41 @@ def search_command(*, limit: int, as_json: bool, **filters: str | None) -> None:
 @click.option(
     "-n",
     "last",
-    type=click.IntRange(0),
+    type=click.IntRange(0, MOST),
     default=10,
     show_default=True,
     help="Show this many of the last events.",
 )
 @click.option("--follow", "-f", is_flag=True, help="Follow new events until interrupted.")
+@reason_option
 @as_json
-def tail(*, last: int, follow: bool, as_json: bool) -> None:
-    """Show the last events, the newest at the end."""
+def tail(*, last: int, follow: bool, reason: Reason, as_json: bool) -> None:
+    """Show the last events, the newest at the end.
+
+    What follows is recorded once, at its start, without a number of rows.
+    """
     show = _print_json if as_json else _print_lines
-    moment, seen = _now()
-    newest = list(_pages(AuditQuery(), last))
+    with command_access("audit tail", reason, {"follow": follow}) as access:
+        moment, seen = _now()
+        newest = list(_pages(AuditQuery(), last))
+        access.rows = None if follow else len(newest)
     show(reversed(newest))
     if follow:
-        _follow(moment, seen | {entry.id for entry in newest}, show)
+        _follow(access, moment, seen | {entry.id for entry in newest}, show)
 
 
-def _query(filters: dict[str, str | None]) -> AuditQuery:
-    schema = AuditQuerySchema()
-    given = {
-        schema.fields[name].data_key or name: value
-        for name, value in filters.items()
-        if value is not None
+def _given(options: Mapping[str, str | None]) -> dict[str, str]:
+    """The filters that are given, by their names over HTTP."""
+    fields = AuditQuerySchema().fields
+    values = {name: options[f"filter_{name}"] for name in FILTERS}
+    return {
+        fields[name].data_key or name: value for name, value in values.items() if value is not None
     }
+
+
+def _query(given: Mapping[str, str]) -> AuditQuery:
     try:
-        query: AuditQuery = schema.load(given)
+        query: AuditQuery = AuditQuerySchema().load(given)
     except ma.ValidationError as error:
         problems: dict[str, list[str]] = error.normalized_messages()  # type: ignore[no-untyped-call]  # marshmallow left it untyped
         lines = [f"--{_option(name)}: {' '.join(texts)}" for name, texts in problems.items()]
@@ -177,25 +194,23 @@ def _query(filters: dict[str, str | None]) -> AuditQuery:
     return query
 
 
-def _refuse_unknown(query: AuditQuery) -> None:
+def _refuse_unknown(query: AuditQuery, tenant: str | None) -> None:
     """Raise `NotFound` for a filter's value that nothing has, and that no event names.
 
     A typing error must not appear as an empty ledger.
     """
-    with db.scoped(IdentityScope()):
-        actor = query.actor is None or has_user(db.session, query.actor)
-        tenant = query.tenant is None or has_tenant(db.session, query.tenant)
+    operators = (OPERATOR, operator().email, SIGHTLINE.email)
     known = {
-        "actor": actor or query.actor in (OPERATOR, operator().email, SIGHTLINE.email),
-        "tenant": tenant,
+        "actor": query.actor is None or query.actor in operators or has_user(query.actor),
+        "tenant": query.tenant is None or has_tenant(query.tenant),
         "surface": query.surface is None or any(map(_covers(query.surface), _surfaces())),
     }
     for name in (name for name, is_known in known.items() if not is_known):
         # An event may name something that is gone, or something that only another service has.
         value = getattr(query, name)
-        with db.scoped(GlobalScope(access_id=uuid4())):
-            if not search.has_events(db.session, AuditQuery(**{name: value})):
-                raise NotFound(f"There is no {name} {value}, and no event names one.")
+        if not search.has_events(db.session, AuditQuery(**{name: value})):
+            of_tenant = "" if tenant is None else f" of {tenant}"
+            raise NotFound(f"There is no {name} {value}, and no event{of_tenant} names one.")
 
 
 def _covers(pattern: str) -> Callable[[str], bool]:
@@ -216,8 +231,7 @@ def _pages(query: AuditQuery, limit: int) -> Iterator[LedgerEntry]:
     cursor: str | None = None
     while limit > 0:
         page_query = replace(query, limit=min(limit, MAX_LIMIT), cursor=cursor)
-        with db.scoped(GlobalScope(access_id=uuid4())):
-            page = search.list_events(db.session, page_query)
+        page = search.list_events(db.session, page_query)
         yield from page.items
         limit -= len(page.items)
         cursor = page.next_cursor
@@ -227,18 +241,20 @@ def _pages(query: AuditQuery, limit: int) -> Iterator[LedgerEntry]:
 
 def _now() -> tuple[datetime, set[UUID]]:
     """Return the moment by the database's clock, and the ids of the latest events before it."""
-    with db.scoped(GlobalScope(access_id=uuid4())):
-        moment = search.current_moment(db.session)
-        return moment, {entry.id for entry in search.list_committed_since(db.session, moment)}
+    moment = search.current_moment(db.session)
+    return moment, {entry.id for entry in search.list_committed_since(db.session, moment)}
 
 
 def _follow(
-    moment: datetime, seen: set[UUID], show: Callable[[Iterable[LedgerEntry]], None]
+    access: CommandAccess,
+    moment: datetime,
+    seen: set[UUID],
+    show: Callable[[Iterable[LedgerEntry]], None],
 ) -> None:
     """Show unseen events that are committed from `moment` on, until interrupted."""
     with suppress(KeyboardInterrupt):
         while True:
-            with db.scoped(GlobalScope(access_id=uuid4())):
+            with access.go_on():
                 entries = search.list_committed_since(db.session, moment)
             show(entry for entry in entries if entry.id not in seen)
             seen = {entry.id for entry in entries}

@@ -6,18 +6,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import click
 import orjson
 
-from webapp.audit.event import EventScope, Reason
-from webapp.audit.operation import operator, record_command, tenant_scope
+from webapp.audit.event import EventScope
+from webapp.audit.operation import operator, tenant_scope
 from webapp.commands import Commands, as_json, print_json, print_rows, say
-from webapp.db.scopes import GlobalScope
+from webapp.db.scopes import Scope
 from webapp.extensions import db
 from webapp.http.pagination import MAX_LIMIT
-from webapp.identity.lookup import require_tenant
 from webapp.rules import service
 from webapp.rules.checks.findings import RuleFinding
 from webapp.rules.checks.service import check_rules
@@ -32,8 +31,9 @@ from webapp.rules.schemas import RuleSchema
 from webapp.rules.simulation.replay import Affected, Changed, Replay, Shift
 from webapp.rules.simulation.schemas import MAX_DAYS, ReplaySchema
 from webapp.rules.simulation.service import BEYOND_REQUEST, propose, simulate_history
-from webapp.scope.headers import MAX_NOTE
-from webapp.text import escaped_json
+from webapp.scope.command_access import command_access, reason_option
+from webapp.scope.headers import MAX_NOTE, Reason
+from webapp.text import LINE, escaped_json, is_line
 
 T = TypeVar("T")
 
@@ -62,21 +62,21 @@ class RuleEntry:
 @group.command("list")
 @click.option("--tenant", metavar="SLUG", help="Only rules of the tenant with this slug.")
 @click.option("--q", metavar="TEXT", help="Only rules with this text in their name or description.")
+@reason_option
 @as_json
-def list_command(*, tenant: str | None, q: str | None, as_json: bool) -> None:
+def list_command(*, tenant: str | None, q: str | None, reason: Reason, as_json: bool) -> None:
     """Show rules by name: the platform's, which have no tenant, and every tenant's."""
-    if tenant is not None:
-        require_tenant(tenant)
-    scope = GlobalScope(access_id=uuid4())
-    with db.scoped(scope):
-        rules = list(_rules(scope, RuleQuery(limit=MAX_LIMIT, tenant=tenant, q=q)))
+    terms = {"tenant": tenant, "q": q}
+    with command_access("rules list", reason, terms, tenant=tenant) as access:
+        rules = list(_rules(access.scope, RuleQuery(limit=MAX_LIMIT, tenant=tenant, q=q)))
+        access.rows = len(rules)
     if as_json:
         print_json({"items": RuleSchema(many=True).dump(rules)})
     else:
         print_rows(RuleEntry, [_entry(rule) for rule in rules], as_json=False)
 
 
-def _rules(scope: GlobalScope, query: RuleQuery) -> Iterator[Rule]:
+def _rules(scope: Scope, query: RuleQuery) -> Iterator[Rule]:
     """Every rule of every page of the list, read from the database and not from the cache."""
     while True:
         page = service.list_rules.uncached(scope, query)
@@ -106,7 +106,10 @@ def _entry(rule: Rule) -> RuleEntry:
     type=click.Choice(["policies", "schema", "entities"]),
     help="The part of Cedar to print: the policies, unless another is named.",
 )
-def export_command(*, tenant: str | None, platform: bool, form: str, part: str | None) -> None:
+@reason_option
+def export_command(
+    *, tenant: str | None, platform: bool, form: str, part: str | None, reason: Reason
+) -> None:
     """Print rules as YAML, which `import` reads, or the enabled ones as Cedar.
 
     A tenant's policies only narrow what the platform's allow, so evaluate each set alone in Cedar.
@@ -118,12 +121,15 @@ def export_command(*, tenant: str | None, platform: bool, form: str, part: str |
     if part is not None and form != "cedar":
         raise click.UsageError("--part is for --format cedar.")
     owners = {tenant} if tenant is not None or platform else None
-    with db.scoped(GlobalScope(access_id=uuid4())):
+    terms = {"tenant": tenant, "platform": platform, "format": form, "part": part}
+    with command_access("rules export", reason, terms, tenant=tenant) as access:
         rules = transfer.find_rules(owners)
-    if form == "yaml":
-        click.echo(write_file(rules, owners or ()), nl=False)
-    else:
-        click.echo(_cedar(part or "policies", rules), nl=False)
+        access.rows = len(rules)
+        if form == "yaml":
+            exported = write_file(rules, owners or ())
+        else:
+            exported = _cedar(part or "policies", rules)
+    click.echo(exported, nl=False)
 
 
 def _cedar(part: str, rules: Sequence[Rule]) -> str:
@@ -144,29 +150,35 @@ def _cedar(part: str, rules: Sequence[Rule]) -> str:
     is_flag=True,
     help="Delete the rules that the file lacks, of each owner that it names.",
 )
-@click.option(
-    "--by",
-    metavar="NOTE",
-    help="Who asked for it: a note in the audit events. The author is whoever runs the command.",
-)
+@click.option("--by", metavar="NOTE", help="Who asked for it: the note of the reason.")
+@reason_option
 @as_json
 def import_command(
-    *, file: Path, dry_run: bool, prune: bool, by: str | None, as_json: bool
+    *,
+    file: Path,
+    dry_run: bool,
+    prune: bool,
+    by: str | None,
+    reason: Reason,
+    as_json: bool,
 ) -> None:
     """Change the rules to those of a FILE (`-`: standard input): all of them, or none.
 
     An entry of the file stands for the rule with the same owner and name. A rule that is the same
-    already stays as it is.
+    already stays as it is. The reason is recorded with the changes, or with the access where
+    nothing is changed; the author of the changes is whoever runs the command.
     """
-    rule_file, reason = _read(read_file, file), _noted(by)
-    scope = GlobalScope(access_id=uuid4())
+    rule_file, noted = _read(read_file, file), _noted(reason, by)
+    terms = {"dry_run": dry_run, "prune": prune}
     try:
-        with db.scoped(scope):
+        with command_access("rules import", noted, terms) as access:
             plan = transfer.plan_import(rule_file, prune=prune)
-            transfer.carry_out(scope, plan, operator().email)
-            if not dry_run:
-                record_command(db.session, "rules import", _changed(plan), reason)
-                db.session.commit()
+            transfer.carry_out(access.scope, plan, operator().email)
+            if dry_run:
+                db.session.rollback()
+                access.rows = len(plan.steps)
+            else:
+                access.changed = _changed(plan)
     except BadFile as error:
         raise click.ClickException(str(error)) from error
     if as_json:
@@ -175,12 +187,15 @@ def import_command(
         _print_plan(plan, dry_run=dry_run)
 
 
-def _noted(by: str | None) -> Reason | None:
+def _noted(reason: Reason, by: str | None) -> Reason:
+    """The reason with the note that `--by` gives."""
     if by is None:
-        return None
-    if not (by.isprintable() and 0 < len(by) <= MAX_NOTE):
-        raise click.BadParameter(f"must be 1 to {MAX_NOTE} printable characters", param_hint="--by")
-    return Reason(code="maintenance", note=by, ticket=None)
+        return reason
+    if reason.note is not None:
+        raise click.UsageError("Give a note in --reason or by --by, not both.")
+    if not (is_line(by) and len(by) <= MAX_NOTE):
+        raise click.BadParameter(f"must be {LINE}, {MAX_NOTE} at most", param_hint="--by")
+    return replace(reason, note=by)
 
 
 def _changed(plan: Plan) -> dict[EventScope, int]:
@@ -237,16 +252,17 @@ def _quoted(value: Any) -> str:
     show_default=True,
     help="Find rules that applied to no access of this many days.",
 )
+@reason_option
 @as_json
-def check_command(*, days: int, as_json: bool) -> None:
+def check_command(*, days: int, reason: Reason, as_json: bool) -> None:
     """Find rules that do nothing or cannot work; exit 1 when there are any.
 
     It finds rules that cannot be read, can never apply, contradict each other, or applied to no
     access of the last days. It also warns if networks are not compared with clients' addresses.
     """
-    candidates = load()
-    with db.scoped(GlobalScope(access_id=uuid4())):
-        found = check_rules(candidates, days)
+    with command_access("rules check", reason, {"days": days}) as access:
+        found = check_rules(load(), days)
+        access.rows = len(found)
     print_rows(RuleFinding, found, as_json=as_json)
     sys.exit(1 if found else 0)
 
@@ -263,18 +279,22 @@ def check_command(*, days: int, as_json: bool) -> None:
 @click.option(
     "--replaces", metavar="ID", type=click.UUID, help="The rule that the draft would replace."
 )
+@reason_option
 @as_json
-def simulate_command(*, file: Path, days: int, replaces: UUID | None, as_json: bool) -> None:
+def simulate_command(
+    *, file: Path, days: int, replaces: UUID | None, reason: Reason, as_json: bool
+) -> None:
     """Show which of the last days' accesses the draft rule in a FILE would have changed.
 
     The file has one rule, in YAML. Its `tenant` names the owner; without one the rule belongs to
     the platform.
     """
     draft = _read(read_draft, file)
-    scope = GlobalScope(access_id=uuid4())
-    with db.scoped(scope):
-        proposal = propose(scope, draft, replaces)
+    terms = {"days": days, "replaces": replaces}
+    with command_access("rules simulate", reason, terms) as access:
+        proposal = propose(access.scope, draft, replaces)
         found = simulate_history(proposal, days, BEYOND_REQUEST)
+        access.rows = len(found.accesses)
     if as_json:
         print_json(ReplaySchema().dump(found))
     else:

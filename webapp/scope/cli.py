@@ -15,7 +15,7 @@ group = Commands(
 @group.command("lint")
 @as_json
 def lint_command(*, as_json: bool) -> None:
-    """Check every route, table and source file; exit 1 when anything is found."""
+    """Check every route, command, table and source file; exit 1 when anything is found."""
     report = lint(current_app)
     if as_json:
         print_json(report)
@@ -25,7 +25,10 @@ def lint_command(*, as_json: bool) -> None:
 
 
 def _text(report: Report) -> str:
-    checked = f"{report.routes} routes, {report.tables} tenant tables, {report.files} files"
+    checked = (
+        f"{report.routes} routes, {report.commands} commands, {report.tables} tenant tables,"
+        f" {report.files} files"
+    )
     if report.findings:
         lines = [str(finding) for finding in report.findings]
         return "\n".join([*lines, f"{len(lines)} found in {checked}."])

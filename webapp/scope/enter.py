@@ -1,4 +1,4 @@
-"""The only way into a scope: decide, record, enter."""
+"""The only way of a request into a scope: decide, record, enter."""
 
 from contextlib import AbstractContextManager
 from dataclasses import asdict

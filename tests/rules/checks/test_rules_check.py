@@ -20,6 +20,7 @@ from tests.applications import application_of
 from tests.audit.events import make_event
 from tests.audit.ledgers import append_events, owner_connection
 from tests.factories import Account, MadeTenant
+from tests.operators import WHY
 from tests.rules.calls import add_rule
 from tests.rules.engine.questions import ACCESS, NOON, RULE
 from tests.rules.engine.reference import says
@@ -180,7 +181,7 @@ def test_tenant_rule_is_matched_only_by_accesses_to_its_tenant() -> None:
 
 def _check(app: Flask, tenant: MadeTenant, *options: str) -> tuple[int, dict[str, str]]:
     """The exit code, and the problems of a tenant's rules by name."""
-    result = app.test_cli_runner().invoke(args=["rules", "check", "--json", *options])
+    result = app.test_cli_runner().invoke(args=["rules", "check", "--json", *options, *WHY])
     assert result.stderr == ""
     items = json.loads(result.stdout)["items"]
     own = [item for item in items if item["tenant"] == tenant.slug]
@@ -215,7 +216,7 @@ def test_rules_check_names_each_finding(
         "other": "contradictory",
     }
     assert _check(app, tenant, "--days", "2")[1]["met"] == "never_matched"
-    table = app.test_cli_runner().invoke(args=["rules", "check"])
+    table = app.test_cli_runner().invoke(args=["rules", "check", *WHY])
     assert table.exit_code == 1
     assert "contradictory" in table.stdout
 
@@ -226,10 +227,10 @@ def test_rules_check_names_unreadable_rules(
     rules = {name: add_rule(client, admin.headers(), name)["id"] for name in ("zone", "shape")}
     nowhere = [{**NIGHT, "tz": "Mars/Olympus"}]
     with _stored(app, rules["zone"], nowhere), _stored(app, rules["shape"], [{"days": ["mon"]}]):
-        result = app.test_cli_runner().invoke(args=["rules", "check", "--json"])
+        result = app.test_cli_runner().invoke(args=["rules", "check", "--json", *WHY])
         found = {i["rule_id"]: i["problem"] for i in json.loads(result.stdout)["items"]}
         assert {found.get(rule_id) for rule_id in rules.values()} == {"unreadable"}
-        refused = app.test_cli_runner().invoke(args=["rules", "export"])
+        refused = app.test_cli_runner().invoke(args=["rules", "export", *WHY])
         assert refused.exit_code == 1
         assert rules["shape"] in refused.stderr
 
@@ -276,7 +277,7 @@ def test_rules_check_reports_networks_until_trusted_proxies_is_set(
     add_rule(client, admin.headers(), "from the office", networks=["10.20.0.0/16"])
     add_rule(client, admin.headers(), "from anywhere")
     with application_of(replace(app.extensions["settings"], trusted_proxies=proxies)) as made:
-        result = made.test_cli_runner().invoke(args=["rules", "check", "--json"])
+        result = made.test_cli_runner().invoke(args=["rules", "check", "--json", *WHY])
     found = [i for i in json.loads(result.stdout)["items"] if i["problem"] == "connecting_address"]
     if proxies is not None:
         assert found == []
@@ -306,6 +307,6 @@ def test_rules_check_finds_a_tenant_above_a_quota(
     for name in ("a", "b"):
         add_rule(client, admin.headers(), name)
     with mock.patch.object(service, "LIMITS", Usage(1, 100)):
-        result = app.test_cli_runner().invoke(args=["rules", "check", "--json"])
+        result = app.test_cli_runner().invoke(args=["rules", "check", "--json", *WHY])
     found = [item for item in json.loads(result.stdout)["items"] if item["tenant"] == tenant.slug]
     assert "above_quota" in {item["problem"] for item in found}

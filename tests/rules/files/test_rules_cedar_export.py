@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from tests.factories import Account, MadeTenant
+from tests.operators import WHY
 from tests.rules.calls import add_rule
 from tests.rules.engine.questions import RULE
 from tests.rules.engine.strategies import Question, candidates, questions
@@ -146,7 +147,7 @@ def test_export_leaves_out_rules_that_have_no_effect(fields: dict[str, Any]) -> 
 
 
 def _export(app: Flask, *options: str) -> str:
-    arguments = ["rules", "export", "--format", "cedar", *options]
+    arguments = ["rules", "export", "--format", "cedar", *options, *WHY]
     result = app.test_cli_runner().invoke(args=arguments)
     assert result.exit_code == 0, result.output
     return result.stdout

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import Run
 from tests.factories import INCIDENT, Account, MadeTenant, add_tenant
-from tests.operators import OPERATOR
+from tests.operators import OPERATOR, WHY
 from tests.rules.calls import PATH, add_rule, draft, names, of
 from tests.rules.engine.questions import RULE
 from tests.rules.engine.strategies import rules
@@ -121,7 +121,7 @@ def test_problem_of_a_rule_file_names_its_path() -> None:
 
 
 def _run(app: Flask, command: str, *options: str, file: str | None = None) -> Result:
-    return app.test_cli_runner().invoke(args=["rules", command, *options], input=file)
+    return app.test_cli_runner().invoke(args=["rules", command, *options, *WHY], input=file)
 
 
 def _export(app: Flask, *options: str) -> str:
@@ -290,6 +290,6 @@ def test_rule_file_that_is_too_large_is_not_parsed(tmp_path: Path, run: Run) -> 
     file = tmp_path / "rules.yaml"
     with file.open("wb") as opened:
         opened.truncate(MAX_FILE + 2)  # a hole on the disk
-    refused = run("rules", "import", str(file))
+    refused = run("rules", "import", str(file), *WHY)
     assert (refused.exit_code, refused.stdout) == (1, "")
     assert f"more than {MAX_FILE:,} characters" in refused.stderr

@@ -16,6 +16,7 @@ from sqlalchemy import event
 
 from tests.audit.events import excluding
 from tests.factories import INCIDENT, Account, MadeTenant, add_account, add_tenant
+from tests.operators import WHY
 from tests.rules.calls import add_rule, delete, draft, problem
 from tests.rules.simulation.history import SIMULATE, PastAccesses
 from webapp.audit.event import (
@@ -368,7 +369,7 @@ def test_simulation_that_replaces_an_invisible_rule_is_not_found(
 
 def _command(app: Flask, tmp_path: Path, rule: Any, *options: str) -> Result:
     (tmp_path / "draft.yaml").write_text(yaml.safe_dump(rule))
-    arguments = ["rules", "simulate", str(tmp_path / "draft.yaml"), *options]
+    arguments = ["rules", "simulate", str(tmp_path / "draft.yaml"), *options, *WHY]
     return app.test_cli_runner().invoke(args=arguments)
 
 

@@ -1,4 +1,4 @@
-"""`make lint-scope`: proves that no route, table or source file leads around the scopes."""
+"""`make lint-scope`: proves that no route, command, table or file leads around the scopes."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from webapp.db.base import Base
 from webapp.db.deadline import Connector
 from webapp.scope.lint.allowlist import EXEMPTIONS, check_allowlist, keep_refused
 from webapp.scope.lint.catalog import Table, read_tables
+from webapp.scope.lint.commands import check_commands, commands_of
 from webapp.scope.lint.exceptions import (
     FILE,
     RULE,
@@ -35,12 +36,14 @@ class Report:
 
     findings: tuple[LintFinding, ...]
     routes: int
+    commands: int
     tables: int
     files: int
 
 
 def lint(app: Flask, root: Path = ROOT) -> Report:
-    """Check the application's routes, the tables of its database, and the sources in `root`."""
+    """Check the application's routes and commands, the tables of its database, and the sources in
+    `root`."""
     settings = current_settings()
     tables = _read_tables(settings)
     keys = tenant_keys(tables)
@@ -49,6 +52,7 @@ def lint(app: Flask, root: Path = ROOT) -> Report:
     refused, used = keep_refused(found)
     findings = [
         *check_routes(app),
+        *check_commands(app),
         *check_tables(tables, _login_role(settings)),
         *check_allowlist(EXEMPTIONS, used),
         *refused,
@@ -56,6 +60,7 @@ def lint(app: Flask, root: Path = ROOT) -> Report:
     return Report(
         findings=tuple(sorted(_except(findings, root), key=str)),
         routes=sum(1 for _ in app.url_map.iter_rules()),
+        commands=sum(1 for _ in commands_of(app)),
         tables=len(keys),
         files=len(files),
     )

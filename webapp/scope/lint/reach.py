@@ -7,6 +7,8 @@ product's modules. A function that is passed as a value is found where it is nam
 import ast
 import inspect
 from collections.abc import Callable, Iterator
+from importlib import import_module
+from itertools import chain
 from textwrap import dedent
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
@@ -33,7 +35,7 @@ def reached_by(view: Callable[..., Any]) -> set[FunctionType]:
         if function in reached:
             continue
         reached.add(function)
-        named = map(_as_function, _named(function))
+        named = map(_as_function, named_by(function))
         waiting += [f for f in named if f and f.__module__.partition(".")[0] in roots]
     return reached
 
@@ -54,10 +56,12 @@ def writes(function: FunctionType) -> bool:
     )
 
 
-def _named(function: FunctionType) -> Iterator[Any]:
-    """All values that a function names: globals, and attributes of the product's modules."""
+def named_by(function: FunctionType) -> Iterator[Any]:
+    """All values that a function names: globals, and attributes of the product's modules, also of
+    those that it imports when it runs."""
     names = set(_names(function.__code__))
-    for value in _globals_named(function):
+    imported = (import_module(name) for name in names if name.startswith("webapp."))
+    for value in chain(_globals_named(function), imported):
         yield value
         if isinstance(value, ModuleType) and value.__name__.startswith("webapp."):
             yield from (getattr(value, name) for name in names if hasattr(value, name))
