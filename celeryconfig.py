@@ -28,6 +28,7 @@ worker_redirect_stdouts = False
 enable_utc = True
 timezone = "UTC"
 
+beat_scheduler = "webapp.worker.beat:Scheduler"
 # Fixed times: they come however often beat is restarted.
 beat_schedule = {
     "audit-partitions": {"task": "audit.make_partitions", "schedule": crontab(minute="17")},

@@ -27,6 +27,7 @@ GOOD = {
     "DATABASE_OWNER_URL": "postgresql://owner:owner-secret@db.example/sightline",
     "REDIS_URL": "rediss://:redis-secret@redis.example/0",
     "CELERY_BROKER_URL": "amqps://broker:broker-secret@broker.example//",
+    "BROKER_QUEUES": "quorum",
     "JOURNAL_DIR": "/var/lib/journal-of-ours",
     "TRUSTED_PROXIES": "10.1.0.0/16, fd00::/8",
     "PUBLIC_URL": "https://sightline.example/",
@@ -81,7 +82,7 @@ def test_good_settings_are_read(env: str) -> None:
     assert found.audit_mac_key == OTHER
     assert found.database_url == "postgresql+psycopg2://app:app-secret@db.example/sightline"
     assert found.database_owner_url is not None
-    assert found.celery_broker_url == GOOD["CELERY_BROKER_URL"]
+    assert (found.celery_broker_url, found.broker_queues) == (GOOD["CELERY_BROKER_URL"], "quorum")
     assert found.journal_dir == Path(GOOD["JOURNAL_DIR"])
     assert found.trusted_proxies == (ip_network("10.1.0.0/16"), ip_network("fd00::/8"))
     assert found.public_url == "https://sightline.example"
@@ -136,6 +137,7 @@ MALFORMED: dict[str, dict[str, str]] = {
     "half an address": {"REDIS_URL": "redis://[::1"},
     "a port out of range": {"CELERY_BROKER_URL": "amqp://broker:70000//"},
     "HTTP": {"CELERY_BROKER_URL": "http://broker/"},
+    "no kind of queues": {"BROKER_QUEUES": "both"},
     "no number": {"AUDIT_TIMEOUT": "soon"},
     "zero": {"AUDIT_TIMEOUT": "0"},
     "negative": {"CACHE_TTL": "-1"},
@@ -191,6 +193,7 @@ def test_all_problems_of_settings_are_reported_at_once() -> None:
             "DATABASE_URL": "postgresql://same:same@db/x",
             "DATABASE_OWNER_URL": "postgresql://same:same@db/x",
             "CELERY_BROKER_URL": "http://broker/",
+            "BROKER_QUEUES": "both",
             "DATABASE_TIMEOUT": "0",
             **dict.fromkeys(RATE_LIMITS, "-1"),
             "AUDIT_TIMEOUT": "0",
@@ -211,6 +214,14 @@ def test_all_problems_of_settings_are_reported_at_once() -> None:
     assert len(error.problems) == len(expected) + 2
 
 
+@pytest.mark.parametrize("broker", ["redis://broker.example/0", ""])
+def test_quorum_queues_are_refused_where_the_broker_is_redis(broker: str) -> None:
+    error = refused(GOOD | {"CELERY_BROKER_URL": broker})
+    assert error.problems == (
+        "BROKER_QUEUES is quorum, which only RabbitMQ has: name it by amqp://",
+    )
+
+
 def test_development_needs_only_settings_without_default() -> None:
     found = read(DEVELOPMENT)
     assert found.env == "development"
@@ -218,6 +229,7 @@ def test_development_needs_only_settings_without_default() -> None:
     assert found.home == Path.cwd() / ".sightline"
     assert found.database_owner_url is None
     assert found.celery_broker_url == found.redis_url == "redis://localhost/0"
+    assert found.broker_queues == "classic"
     assert (found.audit_timeout, found.cache_ttl, found.cache_timeout) == (2.0, 300, 0.25)
     assert (found.journal_dir, found.journal_max_mb) == (found.home / "journal", 256)
     assert found.database_timeout == 5.0

@@ -24,6 +24,7 @@ PRODUCT = ("webapp", "tasks")
 NAMELESS = {"utils", "util", "helpers", "helper", "common", "manager", "managers", "misc"}
 
 ENTRANCES = {
+    "webapp.worker.beat": "named in celeryconfig.py",
     "webapp.worker.delivery": "named by the tasks' class in webapp.worker.celery_app",
     "webapp": "imported by wsgi.py",
     "tasks": "imported by wsgi.py",

@@ -19,6 +19,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 
 Environment = Literal["development", "qa", "production"]
+BrokerQueues = Literal["classic", "quorum"]
 TrustedProxies = int | tuple[IPv4Network | IPv6Network, ...] | None
 
 Check = Callable[[str], Any]
@@ -98,6 +99,8 @@ class Settings:
     webhook_url: str | None = None
     """Receives a signed request for each notice of a grant; without one, none is sent."""
     webhook_secret: str | None = None
+    broker_queues: BrokerQueues = "classic"
+    """The kind of queues in RabbitMQ: one node's, or replicated to several."""
     operator: str | None = None
     """The name of whoever runs commands; by default that of the operating system's user."""
 
@@ -185,6 +188,7 @@ def _read_servers(env: Env, *, deployed: bool) -> dict[str, Any]:
     unlike: list[Check] = [_other_role_than(owner_url)] if deployed else []
     redis_url = env.text("REDIS_URL", "", missing=missing, checks=[_url("redis", "rediss")])
     broker = _url("redis", "rediss", "amqp", "amqps")
+    in_redis = (env.str("CELERY_BROKER_URL", "") or "redis://").startswith("redis")
     return {
         "database_url": env.database(
             "DATABASE_URL", "", missing=missing, checks=postgresql + unlike
@@ -193,6 +197,7 @@ def _read_servers(env: Env, *, deployed: bool) -> dict[str, Any]:
         "database_timeout": env.positive("DATABASE_TIMEOUT", 5.0),
         "redis_url": redis_url,
         "celery_broker_url": env.text("CELERY_BROKER_URL", "", checks=[broker]) or redis_url,
+        "broker_queues": env.str("BROKER_QUEUES", "classic", validate=_queues(in_redis=in_redis)),
     }
 
 
@@ -322,6 +327,18 @@ def _host_url(*schemes: str) -> Check:
         check_url(value)
         if not (value.isprintable() and " " not in value and urlsplit(value).hostname):
             raise ValidationError("is not a URL")
+
+    return check
+
+
+def _queues(*, in_redis: bool) -> Check:
+    """A kind of queues that the broker has."""
+    kinds = get_args(BrokerQueues)
+
+    def check(value: str) -> None:
+        OneOf(kinds, error="must be one of {choices}")(value)
+        if value == "quorum" and in_redis:
+            raise ValidationError("is quorum, which only RabbitMQ has: name it by amqp://")
 
     return check
 

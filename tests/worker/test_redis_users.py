@@ -20,7 +20,7 @@ from webapp.audit.relay.pipeline import COMMIT_TASK
 
 pytestmark = pytest.mark.slow
 
-PAGE = ROOT / "docs" / "operations" / "redis.md"
+PAGE = ROOT / "docs" / "operations" / "broker.md"
 CACHE, BROKER = "sightline_cache", "sightline_broker"
 
 

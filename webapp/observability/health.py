@@ -8,6 +8,7 @@ import orjson
 import redis
 from celery import Celery
 from flask import Flask, Response, current_app
+from kombu import Connection
 from sqlalchemy import String, column, select, table
 from sqlalchemy.exc import OperationalError
 
@@ -133,4 +134,18 @@ def _check_broker() -> None:
     celery: Celery = current_app.extensions["celery"]
     bounded = {"socket_timeout": LIMIT, "socket_connect_timeout": LIMIT}
     with celery.connection_for_write(connect_timeout=LIMIT, transport_options=bounded) as broker:
-        broker.ensure_connection(max_retries=0)
+        broker.ensure_connection(max_retries=max(0, len(broker.alt) - 1))  # each node once
+        if broker.transport.driver_type == "amqp":
+            _check_queues(celery, broker)
+
+
+def _check_queues(celery: Celery, broker: Connection) -> None:
+    """Declare the queues in RabbitMQ. It refuses one that is there with other arguments."""
+    for name, queue in celery.amqp.queues.items():
+        try:
+            queue(broker.default_channel).declare()
+        except broker.channel_errors as error:
+            raise CheckFailed(
+                f"the queue {name} cannot be used: BROKER_QUEUES names another kind than it has,"
+                " or the user may not declare it"
+            ) from error

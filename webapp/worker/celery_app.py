@@ -8,7 +8,7 @@ from celery import Celery, Task
 from flask import Flask
 
 from webapp.settings import Settings
-from webapp.worker import consumer, redis_transport
+from webapp.worker import broker, consumer, redis_transport
 from webapp.worker.consumer import ASIDE_TASK
 from webapp.worker.lost_runs import MAX_LOST, SPLIT_AFTER, LostRuns, excerpt, parts_of
 from webapp.worker.messages import SealedMessages
@@ -50,17 +50,9 @@ def init_app(app: Flask) -> None:
     celery.config_from_object("celeryconfig")
     serializer = register_serializer(settings.secret_key)
     celery.conf.update(
-        broker_url=settings.celery_broker_url,
         task_serializer=serializer,
         accept_content=[serializer],
+        **broker.configuration(settings, celery.conf.task_queues),
     )
-    if settings.celery_broker_url.startswith("redis"):
-        celery.conf.broker_transport_options = {
-            "socket_timeout": settings.audit_timeout,
-            "socket_connect_timeout": settings.audit_timeout,
-            "retry_on_timeout": False,
-            "max_retries": 0,
-            "visibility_timeout": 60,
-        }
     celery.set_default()
     app.extensions["celery"] = celery
