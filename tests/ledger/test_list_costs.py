@@ -1,7 +1,7 @@
 """What the list of audit events reads from the database, on a ledger with many other events."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Literal
 from uuid import UUID, uuid4
@@ -15,11 +15,13 @@ from tests.audit.events import make_event
 from tests.factories import MadeTenant, add_tenant
 from tests.plans import scans_of
 from webapp.audit.append import append_own
+from webapp.audit.event import Actor, EventDecision, EventScope
 from webapp.audit.models import AuditEventRow
 from webapp.db.scopes import Exclusion, GlobalScope, Scope, TenantScope
 from webapp.extensions import db
-from webapp.http.pagination import COUNTED
+from webapp.http.pagination import COUNTED, MAX_LIMIT
 from webapp.ledger import search
+from webapp.ledger.attempts import MOST
 from webapp.ledger.search import AuditQuery
 from webapp.rules.simulation.history import PAGE as PAGE_OF_HISTORY
 from webapp.rules.simulation.history import read_history
@@ -28,7 +30,9 @@ from webapp.stack.home import Stack
 pytestmark = pytest.mark.slow
 
 EVENTS = 30_000
-OLDEST = make_event()
+OLDEST = make_event(occurred_at=datetime.now(UTC) - timedelta(hours=1))
+"""Older than what making tenants leaves in the ledger, by more than all events that are filled in."""
+
 PAGE = 50
 BOUND = 4 * (COUNTED + PAGE)
 """Rows that a page may read: those counted and those shown, of a tenant and of all tenants."""
@@ -152,6 +156,35 @@ def test_page_of_the_history_for_simulations_reads_no_more_rows_than_it_looks_at
     # Of each page: the keys of two runs, and then the rows.
     assert sum(scan.rows for scan in scans) <= 2 * 4 * (PAGE_OF_HISTORY + 1), scans
     assert all(scan.kind.startswith("Index") for scan in scans), scans
+
+
+def test_page_that_groups_attempts_reads_no_more_rows_than_it_stands_for(
+    filled_app: Flask, own: MadeTenant
+) -> None:
+    tenant = add_tenant(filled_app)
+    scope = EventScope(kind="tenant", tenant=tenant.slug, tenant_id=tenant.id)
+    stranger = Actor(id=uuid4(), email="stranger@example.org", roles=(), token_id=None)
+    denied = EventDecision("denied")
+    attempts = [
+        make_event(scope=scope, actor=stranger, decision=denied, outcome="denied")
+        for _ in range(2 * MOST)
+    ]
+    with filled_app.app_context(), db.scoped(GlobalScope(access_id=uuid4())):
+        append_own(db.session, attempts)
+        db.session.commit()
+    query = AuditQuery(limit=PAGE, outcome="denied")
+    with filled_app.app_context(), db.scoped(TenantScope(tenant.id)):
+        (line,) = search.list_events(db.session, query).items
+        scans = scans_of("audit_events", lambda: search.list_events(db.session, query))
+    assert line.attempts is not None
+    assert line.attempts.count == PAGE + MOST
+    reading = [scan for scan in scans if scan.rows]
+    # Those counted; the keys of each event, and of one more of each statement, and the events.
+    statements = 1 + MOST // MAX_LIMIT
+    assert sum(scan.rows for scan in reading) <= 1 + COUNTED + 2 * (PAGE + MOST + statements), (
+        "\n".join(map(str, reading))
+    )
+    assert all(scan.kind.startswith("Index") for scan in reading), scans
 
 
 def _again(query: AuditQuery, cursor: str | None) -> str | None:

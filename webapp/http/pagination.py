@@ -101,8 +101,8 @@ class Run:
     """
 
     conditions: tuple[ColumnElement[bool], ...] = ()
-    key: Key | None = None
-    """The column before the sorted ones in the index that is to be read, and its value."""
+    key: tuple[Key, ...] = ()
+    """The columns before the sorted ones in the index that is to be read, and their values."""
     each: FromClause | None = None
     """Rows that the others refer to: each of these rows makes a run of its own."""
 
@@ -158,10 +158,11 @@ def read_page(
     cursor: str | None,
     listing: str,
     runs: Sequence[Run] = WHOLE_LIST,
+    counts: bool = True,
 ) -> Page:
     """Read a page of `statement`, whose first column is the `model`.
 
-    Raises `Invalid` for a cursor of another list.
+    Raises `Invalid` for a cursor of another list. Its total is 0 unless it `counts`.
 
     `sort` is a column of the model's, with `-` before it for descending.
     """
@@ -170,8 +171,7 @@ def read_page(
     matching = tuple(filters)
     position = None if cursor is None else order.position(decode_cursor(cursor, listing))
     # The rows are counted in the same statement, and so in the same snapshot.
-    found = select(_merge(runs, matching, order, COUNTED + 1)).limit(COUNTED + 1).subquery()
-    counted = select(func.count()).select_from(found).scalar_subquery()
+    counted = _count(runs, matching, order) if counts else literal(0)
     page = statement.add_columns(counted).order_by(*order.by(*order.columns)).limit(limit + 1)
     if runs == WHOLE_LIST:
         page = page.where(*matching, *order.after(position))
@@ -179,7 +179,7 @@ def read_page(
         merged = _merge(runs, matching, order, limit + 1, position)
         keys = select(merged).order_by(*order.by(*merged.c)).limit(limit + 1).subquery()
         page = page.join(keys, (column == keys.c.value) & (model.id == keys.c.id))
-    read_in_index_order(session)
+    read_in_index_order(session, runs)
     rows = session.execute(page).all()
     shown = rows[:limit]
     next_cursor = None
@@ -190,18 +190,32 @@ def read_page(
     return Page(shown, next_cursor, total if total <= COUNTED else None)
 
 
-def read_in_index_order(session: Session) -> None:
-    """Have PostgreSQL read runs in their index's order, until the transaction ends.
+def _count(
+    runs: Sequence[Run], matching: Sequence[ColumnElement[bool]], order: "_Order"
+) -> ColumnElement[int]:
+    """The number of rows in the list, up to one more than COUNTED."""
+    found = select(_merge(runs, matching, order, COUNTED + 1)).limit(COUNTED + 1).subquery()
+    return select(func.count()).select_from(found).scalar_subquery()
+
+
+def read_in_index_order(session: Session, runs: Sequence[Run] = ()) -> None:
+    """Have PostgreSQL read runs in their index's order, and rows by their keys, until the
+    transaction ends.
 
     It underestimates what the policies let through, and so would rather read a run as a whole and
     sort it. What no index has in order it still sorts.
     """
-    session.execute(_IN_INDEX_ORDER)
+    session.execute(_IN_ORDER_OF_KEYS if any(run.key for run in runs) else _IN_INDEX_ORDER)
 
 
-_IN_INDEX_ORDER = select(
-    *(func.set_config(name, "off", True) for name in ("enable_sort", "enable_bitmapscan"))
-)
+def _without(*ways: str) -> Select[*tuple[Any, ...]]:
+    return select(*(func.set_config(f"enable_{way}", "off", True) for way in ways))
+
+
+_WAYS = ("sort", "bitmapscan", "mergejoin")
+_IN_INDEX_ORDER = _without(*_WAYS)
+_IN_ORDER_OF_KEYS = _without(*_WAYS, "incremental_sort")
+"""Else it would take an index of a part of the key, and sort that part."""
 
 
 _Position = tuple[ColumnElement[Any], ColumnElement[Any]]
@@ -226,17 +240,21 @@ class _Order:
         return literal(value, column.type), literal(UUID(last_id), row_id.type)
 
     def after(
-        self, position: _Position | None, key: Key | None = None
+        self, position: _Position | None, key: Sequence[Key] = ()
     ) -> Iterator[ColumnElement[bool]]:
         """The conditions for the rows that follow a position, in a run with this key."""
-        if key is not None:
+        columns = tuple(column for column, _ in key)
+        values = tuple(
+            value if isinstance(value, ColumnElement) else literal(value, column.type)
+            for column, value in key
+        )
+        if key:
             # Not `==`: PostgreSQL could then take another index that has the same order, and walk
             # past all rows with other values, however rare this one is.
-            yield key[0] >= key[1]
-            yield key[0] <= key[1]
+            yield tuple_(*columns) >= tuple_(*values)
+            yield tuple_(*columns) <= tuple_(*values)
         if position is not None:
-            column, value = (key[:1], key[1:]) if key else ((), ())
-            row, last = tuple_(*column, *self.columns), tuple_(*value, *position)
+            row, last = tuple_(*columns, *self.columns), tuple_(*values, *position)
             yield row < last if self.descending else row > last
 
 
@@ -253,8 +271,8 @@ def _merge(
     for run in runs:
         part = select(column.label("value"), row_id.label("id"))
         part = part.where(*conditions, *run.conditions, *order.after(position, run.key))
-        key_column = run.key[:1] if run.key else ()
-        part = part.order_by(*order.by(*key_column, *order.columns)).limit(most)
+        of_key = (column for column, _ in run.key)
+        part = part.order_by(*order.by(*of_key, *order.columns)).limit(most)
         if run.each is not None:
             of_each = part.correlate(run.each).lateral()
             part = select(of_each.c.value, of_each.c.id).join_from(run.each, of_each, true())

@@ -43,7 +43,7 @@ POLL = 0.5
 MOST = 10_000
 """The most events that a command shows. It holds them all until its access is recorded."""
 FILTERS = tuple(
-    name for name in AuditQuerySchema().fields if name not in ("limit", "cursor", "sort")
+    name for name in AuditQuerySchema().fields if name not in ("limit", "cursor", "sort", "grouped")
 )
 SORTS = get_args(SortKey)
 METAVARS = {

@@ -50,7 +50,8 @@ EXCLUDED_PAGE: dict[str, Any] = {
     "next_cursor": None,
     "total": 1,
 }
-PAGE: dict[str, Any] = {"items": [AUDIT], "next_cursor": None, "total": 1}
+LINE: dict[str, Any] = {**AUDIT, "attempts": None}
+PAGE: dict[str, Any] = {"items": [LINE], "next_cursor": None, "total": 1}
 
 ACTOR_FIELDS: Fields = {
     "mfa": "Whether the person had shown a second factor.",
@@ -101,6 +102,16 @@ AUDIT_FIELDS: Fields = {
     "origin": "The journal that first wrote the event, and its number there.",
     "committed_at": "When the ledger committed the event.",
 }
+LINE_FIELDS: Fields = {
+    "attempts": "The refused attempts of a stranger, alike by surface and decision, that this line"
+    " of the page stands for; null where the line is one event.",
+}
+ATTEMPTS_FIELDS: Fields = {
+    "count": "How many they are; the line shows the first of them in the list's order.",
+    "first_at": "When the first of them occurred.",
+    "last_at": "When the last of them occurred.",
+    "each": "The path of the list that shows each of them.",
+}
 AUDIT_QUERY_FIELDS: Fields = {
     "sort": "The order of the list; `-` means descending.",
     "actor": "Only events of the user with this e-mail address.",
@@ -114,4 +125,6 @@ AUDIT_QUERY_FIELDS: Fields = {
     "request_id": "Only events of the request with this id.",
     "begins": "Only events from this moment on (ISO 8601, with an offset).",
     "ends": "Only events before this moment (ISO 8601, with an offset).",
+    "grouped": "Whether a stranger's refused attempts that are alike make one line of a page. By"
+    " default they do in a tenant's scope, and not in the scope `global`.",
 }

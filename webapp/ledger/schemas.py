@@ -1,16 +1,25 @@
 """Schemas of audit events on the wire, and of the filters over HTTP and in commands."""
 
 from typing import Any, get_args
+from urllib.parse import urlencode
 
 import marshmallow as ma
 from marshmallow import fields, validate
 
 from webapp.audit.event import Kind, Outcome, Ruling, ScopeKind
 from webapp.http.pagination import PageQuerySchema, PageSchema
-from webapp.http.schema import PAGE_FIELDS, Instant, Schema, Text
+from webapp.http.schema import PAGE_FIELDS, FlagText, Instant, Schema, Text
 from webapp.ledger import documentation
-from webapp.ledger.search import AuditQuery, ExcludedQuery, LedgerEntry, SortKey
+from webapp.ledger.search import (
+    AuditQuery,
+    ExcludedQuery,
+    GroupedAttempts,
+    LedgerEntry,
+    SortKey,
+)
 from webapp.scope.schemas import SURFACES
+
+PATH = "/admin/api/audits"
 
 
 def _one_of(literal: Any) -> validate.OneOf:
@@ -117,10 +126,45 @@ class AuditSchema(Schema):
         return {**entry.event, "committed_at": entry.committed_at}
 
 
+class AttemptsSchema(Schema):
+    """A stranger's refused attempts that one line of a list stands for."""
+
+    descriptions = documentation.ATTEMPTS_FIELDS
+
+    count = fields.Integer(required=True)
+    first_at = fields.AwareDateTime(required=True)
+    last_at = fields.AwareDateTime(required=True)
+    each = fields.String(required=True)
+
+    @ma.pre_dump
+    def _flatten(self, attempts: GroupedAttempts, **_: Any) -> dict[str, Any]:
+        return {**vars(attempts), "each": _path_of(attempts.each)}
+
+
+def _path_of(query: AuditQuery) -> str:
+    """The path and the query of a list that is not grouped, from its first page on."""
+    filters = AuditQuerySchema(exclude=("limit", "cursor", "grouped")).dump(query)
+    given = {name: value for name, value in filters.items() if value is not None}
+    return f"{PATH}?{urlencode({**given, 'grouped': 'false'})}"
+
+
+class AuditLineSchema(AuditSchema):
+    """A line of a list: an event, or the first of the attempts that it stands for."""
+
+    example = documentation.LINE
+    descriptions = documentation.LINE_FIELDS
+
+    attempts = fields.Nested(AttemptsSchema, required=True, allow_none=True)
+
+    @ma.pre_dump
+    def _flatten(self, entry: LedgerEntry, **_: Any) -> dict[str, Any]:
+        return {**entry.event, "committed_at": entry.committed_at, "attempts": entry.attempts}
+
+
 class AuditPageSchema(PageSchema):
     example = documentation.PAGE
 
-    items = fields.List(fields.Nested(AuditSchema), required=True)
+    items = fields.List(fields.Nested(AuditLineSchema), required=True)
 
 
 class ExcludedPageSchema(Schema):
@@ -196,3 +240,4 @@ class AuditQuerySchema(PageQuerySchema):
         data_key="to",
         metadata={"description": "Only events before this moment (ISO 8601, with an offset)."},
     )
+    grouped = FlagText(load_default=None)

@@ -7,10 +7,10 @@ events have other fields by now.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from uuid import UUID
 
-from sqlalchemy import CTE, ColumnElement, func, select
+from sqlalchemy import CTE, ColumnElement, func, literal, select, tuple_
 
 from webapp.audit.event import Kind, Outcome, Ruling
 from webapp.audit.models import EVERY_TENANT, AuditEventRow, ExcludedSetRow
@@ -18,14 +18,16 @@ from webapp.db.scopes import Scope, TenantScope
 from webapp.db.session import ScopedSession
 from webapp.http.errors import NotFound
 from webapp.http.pagination import (
+    MAX_LIMIT,
     WHOLE_LIST,
+    Page,
     Run,
     decode_cursor,
     encode_cursor,
     listing_of,
     read_page,
 )
-from webapp.identity.principal import STAFF_ROLES
+from webapp.ledger.attempts import MILLISECOND, MOST, Attempts, Lines, is_strangers
 
 SortKey = Literal["-occurred_at", "occurred_at"]
 
@@ -57,6 +59,20 @@ class AuditQuery:
     """The first moment; `from` on the wire, which is a keyword in Python."""
     ends: datetime | None = None
     """The moment after the last one; `to` on the wire."""
+    grouped: bool | None = None
+    """Whether strangers' attempts of a page that are alike make one line; by default, in a
+    tenant's scope they do."""
+
+
+@dataclass(frozen=True)
+class GroupedAttempts:
+    """A stranger's attempts that one line of a list stands for."""
+
+    count: int
+    first_at: datetime
+    last_at: datetime
+    each: AuditQuery
+    """The list of each of them."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +83,8 @@ class LedgerEntry:
     event: Mapping[str, Any]
     """The event as the version that recorded it dumped it."""
     committed_at: datetime
+    attempts: GroupedAttempts | None = None
+    """In a list, the attempts that it stands for if it is not the only one."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +111,17 @@ class ExcludedPage:
 
 def list_events(session: ScopedSession, query: AuditQuery) -> AuditPage:
     """Return the page that `query` asks for; raises `Invalid` for a wrong cursor."""
-    page = read_page(
+    page, shows = _read(session, query), _shown_in(session)
+    if query.grouped or (query.grouped is None and isinstance(session.scope, TenantScope)):
+        lines, next_cursor = _group(session, query, page)
+        items = [replace(shows(row), attempts=_grouped(query, row, of)) for row, of in lines.rows]
+    else:
+        items, next_cursor = [shows(row) for row, _ in page.rows], page.next_cursor
+    return AuditPage(tuple(items), next_cursor, page.total, page.total_is_at_least)
+
+
+def _read(session: ScopedSession, query: AuditQuery, *, counts: bool = True) -> Page:
+    return read_page(
         session,
         select(AuditEventRow),
         AuditEventRow,
@@ -101,21 +129,59 @@ def list_events(session: ScopedSession, query: AuditQuery) -> AuditPage:
         sort=query.sort,
         limit=query.limit,
         cursor=query.cursor,
-        listing=listing_of("audits", session.scope, replace(query, limit=0, cursor=None)),
+        listing=_listing(session, query),
         runs=_runs(session.scope, query),
+        counts=counts,
     )
-    shows = _shown_in(session)
-    return AuditPage(
-        tuple(shows(row) for row, _ in page.rows),
-        page.next_cursor,
-        page.total,
-        page.total_is_at_least,
+
+
+def _listing(session: ScopedSession, query: AuditQuery) -> str:
+    return listing_of("audits", session.scope, replace(query, limit=0, cursor=None))
+
+
+def _group(session: ScopedSession, query: AuditQuery, page: Page) -> tuple[Lines, str | None]:
+    """The lines of a page whose first events are those of `page`, and the cursor that follows it.
+
+    Attempts that make one line leave room for others, so that further events are read, up to MOST.
+    """
+    lines = Lines(query.limit)
+    read = 0
+    while True:
+        for row, _ in page.rows:
+            last = lines.last
+            if not lines.add(row):
+                assert last is not None  # noqa: S101 - a page has room for one line
+                return lines, encode_cursor([last.occurred_at, last.id], _listing(session, query))
+        left = min(MAX_LIMIT, MOST - read)
+        if page.next_cursor is None or not lines.want_more or not left:
+            return lines, page.next_cursor
+        page = _read(session, replace(query, limit=left, cursor=page.next_cursor), counts=False)
+        read += left
+
+
+def _grouped(
+    query: AuditQuery, row: AuditEventRow, attempts: Attempts | None
+) -> GroupedAttempts | None:
+    if attempts is None:
+        return None
+    each = replace(
+        query,
+        cursor=None,
+        actor=row.actor_email,
+        surface=row.surface,
+        tenant=row.tenant,
+        effect=cast(Ruling, row.effect),
+        outcome="denied",
+        begins=attempts.first_at,
+        ends=attempts.last_at + MILLISECOND,
+        grouped=False,
     )
+    return GroupedAttempts(attempts.count, attempts.first_at, attempts.last_at, each)
 
 
 def has_events(session: ScopedSession, query: AuditQuery) -> bool:
     """Whether any event that the scope sees matches the filters."""
-    return bool(list_events(session, replace(query, limit=1)).items)
+    return bool(list_events(session, replace(query, limit=1, grouped=False)).items)
 
 
 def get_event(session: ScopedSession, event_id: UUID) -> LedgerEntry:
@@ -184,15 +250,20 @@ def _filters(query: AuditQuery) -> Iterator[ColumnElement[bool]]:
 def _runs(scope: Scope | None, query: AuditQuery) -> Sequence[Run]:
     """The runs of a list: in a tenant's scope its own events, and those at all tenants.
 
-    Each has the only filter as its key; of a prefix, each surface under it is the key of a run.
+    The owner is in the key of each, and the only filter; of a prefix, each surface under it is in
+    the key of a run.
     """
     runs: Sequence[Run] = WHOLE_LIST
     if isinstance(scope, TenantScope):
         owners = (scope.tenant_id, EVERY_TENANT)
-        runs = [Run((AuditEventRow.visible_to == owner,)) for owner in owners]
+        runs = [Run(key=((AuditEventRow.visible_to, owner),)) for owner in owners]
     match _exact(query), _prefix(query):
+        case [(column, _) as key], None if column is AuditEventRow.request_id:
+            # A request leaves a few events at most: its index is nobody's.
+            owned = (tuple(of == owner for of, owner in run.key) for run in runs)
+            return [Run(conditions, key=(key,)) for conditions in owned]
         case [key], None:
-            return [replace(run, key=key) for run in runs]
+            return [replace(run, key=(*run.key, key)) for run in runs]
         case [], str() as prefix:
             return [_of_each_surface(prefix, run) for run in runs]
     return runs
@@ -224,13 +295,18 @@ def _prefix(query: AuditQuery) -> str | None:
 
 def _under(prefix: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     """The conditions for surfaces under a prefix. They are sorted by bytes; "/" follows the dot."""
-    return AuditEventRow.surface >= prefix, AuditEventRow.surface < prefix[:-1] + "/"
+    return AuditEventRow.surface >= prefix, AuditEventRow.surface < _end_of(prefix)
+
+
+def _end_of(prefix: str) -> str:
+    return prefix[:-1] + "/"
 
 
 def _of_each_surface(prefix: str, run: Run) -> Run:
     """Split a run into one for each surface under a prefix."""
     surfaces = _surfaces_under(prefix, run)
-    return replace(run, key=(AuditEventRow.surface, surfaces.c.surface), each=surfaces)
+    key = (*run.key, (AuditEventRow.surface, surfaces.c.surface))
+    return replace(run, key=key, each=surfaces)
 
 
 def _surfaces_under(prefix: str, run: Run) -> CTE:
@@ -239,11 +315,14 @@ def _surfaces_under(prefix: str, run: Run) -> CTE:
     The last row is null.
     """
     surface = AuditEventRow.surface
-    under = select(surface.label("surface")).where(*run.conditions, *_under(prefix))
-    under = under.order_by(surface).limit(1)
-    found = under.cte(recursive=True)
-    following = under.where(surface > found.c.surface).scalar_subquery()
-    return found.union_all(select(following).where(found.c.surface.is_not(None)))
+    columns = (*(column for column, _ in run.key), surface)
+    owner = tuple(literal(value, column.type) for column, value in run.key)
+    begin, end = (literal(bound, surface.type) for bound in (prefix, _end_of(prefix)))
+    under = select(surface.label("surface")).where(tuple_(*columns) < tuple_(*owner, end))
+    under = under.order_by(*columns).limit(1)
+    found = under.where(tuple_(*columns) >= tuple_(*owner, begin)).cte(recursive=True)
+    following = under.where(tuple_(*columns) > tuple_(*owner, found.c.surface))
+    return found.union_all(select(following.scalar_subquery()).where(found.c.surface.is_not(None)))
 
 
 def _shown_in(session: ScopedSession) -> Callable[[AuditEventRow], LedgerEntry]:
@@ -261,16 +340,9 @@ def _entry_for_tenant(row: AuditEventRow) -> LedgerEntry:
     event = {**entry.event, "decision": {**entry.event["decision"], "excluded": None}}
     if event["scope"]["kind"] == "global":
         event["terms"] = None
-    if _is_strangers(event):
+    if is_strangers(event):
         event = _without_own_words(event)
     return replace(entry, event=event)
-
-
-def _is_strangers(event: Mapping[str, Any]) -> bool:
-    """Whether a refused attempt was that of somebody who is neither a member nor of the staff."""
-    roles, own = event["actor"]["roles"], f"{event['scope']['tenant']}:"
-    known = any(role in STAFF_ROLES or role.startswith(own) for role in roles)
-    return event["outcome"] == "denied" and not known
 
 
 def _without_own_words(event: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from webapp.extensions import db
 from webapp.http.parsing import Blueprint
 from webapp.ledger import search
 from webapp.ledger.schemas import (
+    PATH,
     AuditPageSchema,
     AuditQuerySchema,
     AuditSchema,
@@ -20,7 +21,7 @@ from webapp.scope.surface import surface
 blueprint = Blueprint(
     "audits",
     __name__,
-    url_prefix="/admin/api/audits",
+    url_prefix=PATH,
     description="Who accessed or changed what, and why.",
 )
 
@@ -34,6 +35,10 @@ def list_audits(query: search.AuditQuery) -> Response:
 
     The list holds committed events. In a tenant's scope it holds the accesses to that tenant, the
     allowed accesses to all tenants that did not leave it out, and the changes in it.
+
+    There a stranger's refused attempts that are alike, by surface and decision, make one line of a
+    page, the first of them: `attempts` says how many they are, and where each is listed. `total`
+    counts events. A page with such lines may have fewer than `limit`.
     """
     page = search.list_events(db.session, query)
     return respond_page(AuditPageSchema(), page)
