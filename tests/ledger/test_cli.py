@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from flask import Flask
 
 from tests.audit.events import make_event
 from tests.audit.ledgers import key_of, ledger_session
-from tests.factories import Account, MadeTenant
+from tests.factories import Account, MadeTenant, add_tenant
 from tests.operators import OPERATOR, WHY
 from tests.processes import ROOT
 from webapp.audit import append
@@ -84,7 +85,34 @@ def test_search_prints_events_as_they_were_recorded(app: Flask) -> None:
     append_events(app, event)
     (line,) = lines(run(app, "search", "--actor", event.actor.email, "--json"))
     assert line.pop("committed_at")
+    assert line.pop("attempts") is None
     assert line == orjson.loads(dump_event(event))
+
+
+def test_search_shows_alike_attempts_of_a_stranger_as_one_row_of_its_tenant(app: Flask) -> None:
+    tenant = add_tenant(app)
+    scope = EventScope(kind="tenant", tenant_id=tenant.id, tenant=tenant.slug)
+    actor = replace(make_actor(), roles=())
+    denied = EventDecision("denied")
+    attempts = [
+        make_event(actor=actor, scope=scope, decision=denied, outcome="denied") for _ in range(3)
+    ]
+    append_events(app, *attempts)
+    search = ("search", "--actor", actor.email)
+    for options, rows in (
+        (("--tenant", tenant.slug), 1),
+        (("--tenant", tenant.slug, "--grouped", "false"), 3),
+        ((), 3),
+        (("--grouped", "true"), 1),
+    ):
+        shown = lines(run(app, *search, *options, "--json"))
+        assert len(shown) == rows
+        table = run(app, *search, *options).stdout
+        assert len([line for line in table.splitlines() if actor.email in line]) == rows
+        assert ("attempts" in table) is (rows == 1)
+    (row,) = (line for line in table.splitlines() if actor.email in line)
+    *_, count_, first_at, _ = map(str.strip, row.split("│"))
+    assert (count_, first_at) == ("3", f"{attempts[0].occurred_at:%Y-%m-%d %H:%M:%S}Z")
 
 
 def test_search_has_the_filters_of_the_list(app: Flask) -> None:

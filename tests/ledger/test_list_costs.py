@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow
 
 EVENTS = 30_000
 OLDEST = make_event(occurred_at=datetime.now(UTC) - timedelta(hours=1))
-"""Older than what making tenants leaves in the ledger, by more than all events that are filled in."""
+"""Older than what making tenants leaves in the ledger, by more than the events filled in span."""
 
 PAGE = 50
 BOUND = 4 * (COUNTED + PAGE)

@@ -74,7 +74,7 @@ class Lines:
 
     @property
     def rows(self) -> list[tuple[AuditEventRow, Attempts | None]]:
-        """Each line's first event, and the attempts that it stands for if it is not the only one."""
+        """Each line's first event, and the attempts that it stands for if there are several."""
         return [(row, self._several(kind)) for row, kind in self._lines]
 
     def _several(self, kind: Kind | None) -> Attempts | None:

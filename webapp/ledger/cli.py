@@ -29,9 +29,10 @@ from webapp.db.scopes import LedgerScope
 from webapp.extensions import db
 from webapp.http.errors import NotFound
 from webapp.http.pagination import MAX_LIMIT
+from webapp.http.schema import FlagText
 from webapp.identity.lookup import has_tenant, has_user
 from webapp.ledger import completeness, search
-from webapp.ledger.schemas import AuditQuerySchema, AuditSchema
+from webapp.ledger.schemas import AuditLineSchema, AuditQuerySchema, AuditSchema
 from webapp.ledger.search import AuditQuery, LedgerEntry, SortKey
 from webapp.scope.command_access import CommandAccess, command_access, reason_option
 from webapp.scope.decision import Surface
@@ -43,7 +44,7 @@ POLL = 0.5
 MOST = 10_000
 """The most events that a command shows. It holds them all until its access is recorded."""
 FILTERS = tuple(
-    name for name in AuditQuerySchema().fields if name not in ("limit", "cursor", "sort", "grouped")
+    name for name in AuditQuerySchema().fields if name not in ("limit", "cursor", "sort")
 )
 SORTS = get_args(SortKey)
 METAVARS = {
@@ -80,6 +81,14 @@ class Line:
     id: UUID
 
 
+@dataclass(frozen=True)
+class GroupedLine(Line):
+    """A row of a table in which rows stand for several attempts."""
+
+    attempts: int | None
+    first_at: datetime | None
+
+
 def _filter_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the filters that the list over HTTP has, by the same names but for one."""
     fields = AuditQuerySchema().fields
@@ -99,6 +108,8 @@ def _values(name: str, field: ma.fields.Field[Any]) -> Sequence[str]:
     """Return the values that a filter can have; none where it takes any value."""
     if name == "reason":
         return REASON_CODES
+    if isinstance(field, FlagText):
+        return "true", "false"
     choices = (v.choices for v in field.validators if isinstance(v, ma.validate.OneOf))
     return tuple(next(choices, ()))
 
@@ -143,7 +154,9 @@ def search_command(
             _refuse_unknown(query, tenant)
         access.rows = len(entries)
     if as_json:
-        _print_json(entries)
+        _print_json(entries, AuditLineSchema)
+    elif any(entry.attempts for entry in entries):
+        print_rows(GroupedLine, [_grouped_line(entry) for entry in entries], as_json=False)
     else:
         print_rows(Line, [_line(entry) for entry in entries], as_json=False)
 
@@ -262,8 +275,8 @@ def _follow(
             time.sleep(POLL)
 
 
-def _print_json(entries: Iterable[LedgerEntry]) -> None:
-    schema = AuditSchema()
+def _print_json(entries: Iterable[LedgerEntry], kind: type[AuditSchema] = AuditSchema) -> None:
+    schema = kind()
     for entry in entries:
         click.echo(escaped_json(orjson.dumps(schema.dump(entry)).decode()))
 
@@ -287,6 +300,15 @@ def _line(entry: LedgerEntry) -> Line:
         rows=_of(event, "rows"),
         repeats=_of(event, "repeats"),
         id=entry.id,
+    )
+
+
+def _grouped_line(entry: LedgerEntry) -> GroupedLine:
+    attempts = entry.attempts
+    return GroupedLine(
+        **vars(_line(entry)),
+        attempts=attempts.count if attempts else None,
+        first_at=attempts.first_at if attempts else None,
     )
 
 

@@ -240,4 +240,10 @@ class AuditQuerySchema(PageQuerySchema):
         data_key="to",
         metadata={"description": "Only events before this moment (ISO 8601, with an offset)."},
     )
-    grouped = FlagText(load_default=None)
+    grouped = FlagText(
+        load_default=None,
+        metadata={
+            "description": "Whether a stranger's refused attempts that are alike make one line. By"
+            " default they do in a tenant's scope."
+        },
+    )
