@@ -5,6 +5,7 @@ third less time that way.
 """
 
 import sys
+from itertools import chain
 
 import click
 from flask import Flask, current_app
@@ -71,7 +72,8 @@ def roles() -> None:
     from webapp.db.roles import SCOPE_ROLES
 
     named = make_url(current_settings().database_url).username or ""
-    for statement in migrate.role_statements(named):
+    limits = (migrate.limit_statements(login) for login in migrate.logins(named))
+    for statement in chain(migrate.role_statements(named), *limits):
         click.echo(f"{statement};")
     click.echo("-- Then, in psql, the passwords that each process has in its DATABASE_URL:")
     for login in migrate.logins(named):

@@ -13,8 +13,9 @@ from webapp.audit import append
 from webapp.audit.relay import drain
 from webapp.caching.generations import SKEW
 from webapp.db import migrate
+from webapp.db.limits import is_pooled
 from webapp.db.privileges import find_differences
-from webapp.db.roles import UnsafeLoginRole, own_settings
+from webapp.db.roles import UnsafeLoginRole, find_setting_differences
 from webapp.db.scopes import LedgerScope, MaintenanceScope, PolicyScope
 from webapp.extensions import db
 from webapp.grants.notices import outbox
@@ -79,11 +80,19 @@ def _check_roles() -> str:
 
 def _check_role_settings() -> str:
     with db.scoped(LedgerScope()):
-        found = own_settings(db.session)
+        found = find_setting_differences(db.session)
     if found:
-        settings = ", ".join(f"{role}: {setting}" for role, setting in found)
-        raise CheckFailed(f"{settings}; reset them with `alter role … reset all`")
-    return "none"
+        raise CheckFailed(f"{', '.join(found)}; `flask db roles` prints what they should be")
+    return "ok"
+
+
+def _check_pooler() -> str:
+    """Check that only the application goes through a pooler, which keeps no session's lock."""
+    with db.engine.connect() as connection:
+        pooled = is_pooled(connection)
+    if current_settings().database_owner_url is not None:
+        migrate.reach(current_settings())
+    return "through a pooler: each transaction limits itself" if pooled else "connects directly"
 
 
 def _check_tables() -> str:
@@ -224,7 +233,8 @@ def _check_slow_clients() -> str:
 CHECKS: Mapping[str, Callable[[], str]] = {
     "login role owns nothing": _check_login_role,
     "roles may do what is declared": _check_roles,
-    "roles have no own settings": _check_role_settings,
+    "roles have only their limits": _check_role_settings,
+    "migrations go past a pooler": _check_pooler,
     "tenant tables are closed": _check_tables,
     "models match the database": _check_drift,
     "workers take audit events": _check_backlog,

@@ -1,11 +1,10 @@
 """Extensions, unbound until `create_app` binds them to an application."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from math import ceil
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
 import structlog
 from flask import Flask, current_app
@@ -16,7 +15,8 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from webapp.db.deadline import Connector
+from webapp.db.deadline import BoundedConnection, Connector
+from webapp.db.limits import limits_of_statements, prepare_connection
 from webapp.db.roles import Process, refuse_unsafe_login_role
 from webapp.db.scopes import Scope
 from webapp.db.session import ScopedSession
@@ -60,10 +60,12 @@ class Database:
         """Bind the database; its first connection is refused unless the login role is harmless."""
         settings: Settings = app.extensions["settings"]
         connector = Connector(settings.database_timeout)
-        arguments = _connect_arguments(connector, settings.database_timeout)
+        arguments = {**_CONNECT_ARGUMENTS, "connection_factory": connector.connect}
+        limits = limits_of_statements(settings.database_timeout)
         engine = create_engine(settings.database_url, connect_args=arguments, **POOL)
+        event.listen(engine, "connect", partial(_prepare, limits))
         event.listen(engine, "first_connect", partial(_refuse_unsafe_login_role, app))
-        make_session = sessionmaker(engine, class_=ScopedSession)
+        make_session = sessionmaker(engine, class_=ScopedSession, limits=limits)
         app.extensions["database"] = _Bound(connector, engine, make_session)
         app.teardown_appcontext(_close_session)
 
@@ -123,29 +125,13 @@ class Database:
         return bound
 
 
-_SESSION_SETTINGS = {
-    # A request left idle in its transaction must not hold row locks for ever.
-    "idle_in_transaction_session_timeout": "60s",
-    # Whoever has the login role's password may give the role settings of its own. These would stop
-    # every process, until it is started again after somebody has reset them.
-    "default_transaction_read_only": "off",
-    "default_transaction_isolation": r"read\ committed",
-    "search_path": "public",
-    "lock_timeout": "0",
+_CONNECT_ARGUMENTS = {
+    "application_name": "sightline",
+    # Ends connections to a server that is gone without a word.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
 }
-
-
-def _connect_arguments(connector: Connector, timeout: float) -> dict[str, Any]:
-    settings = _SESSION_SETTINGS | {"statement_timeout": f"{ceil(timeout * 1000)}ms"}
-    return {
-        "connection_factory": connector.connect,
-        "application_name": "sightline",
-        "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
-        # Ends connections to a server that is gone without a word.
-        "keepalives_idle": 10,
-        "keepalives_interval": 5,
-        "keepalives_count": 3,
-    }
 
 
 def _scope_of(state: RequestState) -> Scope | None:
@@ -165,6 +151,10 @@ def _close_session(_: BaseException | None) -> None:
             session.enter(None)
         except OperationalError as error:  # the answer is made; what was open is rolled back
             log.warning("session_not_closed", problem=type(error.orig).__name__)
+
+
+def _prepare(limits: Mapping[str, str], made: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+    prepare_connection(cast(BoundedConnection, made), limits)
 
 
 def _refuse_unsafe_login_role(

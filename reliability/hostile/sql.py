@@ -274,7 +274,7 @@ def _set_itself(scene: Scene) -> None:
             _try(made, None, "alter role current_user set default_transaction_read_only = on")
             scene.did["settings"] += 1
             _end_others(made)
-    scene.expect_alarm("roles have no own settings")
+    scene.expect_alarm("roles have only their limits")
     time.sleep(scene.seconds / 2)
 
 
@@ -292,7 +292,7 @@ def _reset(scene: Scene) -> None:
     for process in PROCESSES:
         with connected(scene, process) as made, made.cursor() as cursor:
             cursor.execute("set default_transaction_read_only = off")
-            cursor.execute("alter role current_user reset all")
+            cursor.execute("alter role current_user reset default_transaction_read_only")
 
 
 _DATABASE: frozenset[Harm] = frozenset({"database"})

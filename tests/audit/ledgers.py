@@ -12,6 +12,7 @@ from tests.audit.events import make_event, members_of
 from webapp.audit import append
 from webapp.audit.append import Received
 from webapp.audit.event import AuditEvent, dump_event, event_mac
+from webapp.db.limits import limits_of_statements
 from webapp.db.scopes import LedgerScope
 from webapp.db.session import ScopedSession
 
@@ -32,7 +33,7 @@ def ledger_session(app: Flask, lock_timeout: str = "120s") -> Iterator[ScopedSes
     options = {"options": f"-c lock_timeout={lock_timeout}"}
     url = app.extensions["settings"].database_url
     engine = create_engine(url, poolclass=NullPool, connect_args=options)
-    with ScopedSession(engine) as session:
+    with ScopedSession(engine, limits=limits_of_statements(60)) as session:
         session.enter(LedgerScope())
         yield session
 

@@ -11,6 +11,7 @@ from sqlalchemy import NullPool, create_engine, select
 
 from webapp.audit.models import AuditEventRow, ExcludedSetRow
 from webapp.audit.recorder import RECEIPT_HEADER
+from webapp.db.limits import limits_of_statements
 from webapp.db.scopes import GlobalScope
 from webapp.db.session import ScopedSession
 
@@ -36,7 +37,7 @@ def receipt(answer: ReceivedAnswer) -> list[UUID]:
 def second_connection(app: Flask) -> Iterator[ScopedSession]:
     """Open a session outside of any request and pool, which sees every event."""
     engine = create_engine(app.extensions["settings"].database_url, poolclass=NullPool)
-    with ScopedSession(engine) as session:
+    with ScopedSession(engine, limits=limits_of_statements(60)) as session:
         session.enter(GlobalScope(access_id=uuid4()))
         yield session
 

@@ -20,6 +20,7 @@ from sqlalchemy.dialects import postgresql
 
 from webapp.db.base import Base
 from webapp.db.deadline import Connector
+from webapp.db.limits import LOGIN_SETTINGS, is_pooled
 from webapp.db.roles import LOGINS, SCOPE_ROLES, Process, login_role
 from webapp.db.row_security import (
     ALL_PRIVILEGES,
@@ -44,6 +45,14 @@ _GRANTED_ROLES = text(
     "select u.rolname, g.rolname from pg_auth_members m join pg_roles g on g.oid = m.roleid"
     " join pg_roles u on u.oid = m.member where m.set_option"
 )
+_UNLIMITED_LOGINS = text(
+    "select r.rolname from pg_roles r"
+    " left join pg_db_role_setting s on s.setrole = r.oid and s.setdatabase = 0"
+    " where r.rolname = any(:logins)"
+    " and pg_has_role(current_user, r.oid, 'MEMBER WITH ADMIN OPTION')"
+    " and not coalesce(s.setconfig, '{}') @> cast(:settings as text[])"
+)
+"""Of these logins those without their limits, as far as the owner may change them."""
 
 
 class NotMigrated(Exception):
@@ -72,6 +81,7 @@ def upgrade(settings: Settings) -> tuple[str, ...]:
         # The lock is held until the connection ends, through the commits of roles and migrations.
         connection.execute(_TAKE_TURNS, {"lock": ADVISORY_LOCK})
         _make_roles(connection, make_url(settings.database_url))
+        _limit_logins(connection, logins(make_url(settings.database_url).username or ""))
         connection.commit()
         pending = _pending(connection)
         connection.rollback()
@@ -81,6 +91,12 @@ def upgrade(settings: Settings) -> tuple[str, ...]:
         command.upgrade(config, "heads")
         connection.commit()
     return pending
+
+
+def reach(settings: Settings) -> None:
+    """Connect as the owner; raises `NotMigrated` where that goes through a pooler."""
+    with _owner(settings):
+        pass
 
 
 def check(settings: Settings) -> Drift:
@@ -121,6 +137,14 @@ def role_statements(named: str = "") -> list[str]:
             " with inherit false, set true"
             for login, process in logins(named).items()
         ),
+    ]
+
+
+def limit_statements(login: str) -> list[str]:
+    """The SQL that gives a login its limits, which hold through a pooler too."""
+    return [
+        f"alter role {identifier(login)} set {name} = {_literal(value)}"
+        for name, value in LOGIN_SETTINGS.items()
     ]
 
 
@@ -176,6 +200,19 @@ def _make_roles(connection: Connection, login: URL) -> None:
         driver = connection.connection.driver_connection
         password = encrypt_password(str(login.password), name, scope=driver)
         statements.append(f"alter role {identifier(name)} password {_literal(password)}")
+    _run(connection, statements)
+
+
+def _limit_logins(connection: Connection, names: Iterable[str]) -> None:
+    """Give logins their limits. `flask doctor` names those that the owner may not change."""
+    settings = [f"{name}={value}" for name, value in LOGIN_SETTINGS.items()]
+    asked = {"logins": list(names), "settings": settings}
+    for login in connection.scalars(_UNLIMITED_LOGINS, asked).all():
+        _run(connection, limit_statements(login))
+
+
+def _run(connection: Connection, statements: Iterable[str]) -> None:
+    """Run statements as they are: a percent sign in a name is no parameter."""
     for statement in statements:
         connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
 
@@ -198,4 +235,7 @@ def _owner(settings: Settings) -> Iterator[Connection]:
         connect_args={"connection_factory": connector.connect},
     )
     with engine.connect() as connection:
+        if is_pooled(connection):
+            raise NotMigrated("DATABASE_OWNER_URL goes through a pooler: name the database itself")
+        connection.rollback()
         yield connection

@@ -1,10 +1,13 @@
 """PostgreSQL roles: one for each kind of scope, and a login for each kind of process."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from sqlalchemy import text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import Session
+
+from webapp.db.limits import LOGIN_SETTINGS
 
 TENANT_ROLE = "sightline_tenant"
 GLOBAL_ROLE = "sightline_global"
@@ -92,23 +95,33 @@ def refuse_unsafe_login_role(connection: DBAPIConnection, process: Process) -> N
         )
 
 
-_OWN_SETTINGS = text(
-    "select r.rolname, split_part(setting, '=', 1)"
-    " from pg_db_role_setting s join pg_roles r on r.oid = s.setrole, unnest(s.setconfig) setting"
-    " where (r.rolname in (select session_user union select unnest(cast(:roles as text[])))"
+_SETTINGS = text(
+    "select r.rolname, r.rolcanlogin, coalesce(s.setconfig, '{}')"
+    " from pg_roles r left join pg_db_role_setting s on s.setrole = r.oid"
+    "  and s.setdatabase in (0, (select oid from pg_database where datname = current_database()))"
+    " where r.rolname in (select session_user union select unnest(cast(:roles as text[])))"
     "  or r.oid in (select a.member from pg_auth_members a join pg_roles g on g.oid = a.roleid"
-    "   where g.rolname = any(:scopes) and a.set_option))"
-    " and s.setdatabase in (0, (select oid from pg_database where datname = current_database()))"
-    " order by 1, 2"
+    "   where g.rolname = any(:scopes) and a.set_option)"
+    " order by 1"
 )
 
 
-def own_settings(session: Session) -> list[tuple[str, str]]:
-    """The settings that `alter role` gave to scopes' roles and logins: pairs of role and setting.
+def find_setting_differences(session: Session) -> list[str]:
+    """Find where the settings of scopes' roles and logins are not what they should be.
 
-    There should be none. A role may set its own, so whoever has its password can make it read-only
-    for all processes, or change what its queries mean.
+    Each login has LOGIN_SETTINGS, and nobody has others. A role may set its own, so whoever has
+    its password can make it read-only, or change what its queries mean. No value is told.
     """
     roles = [*SCOPE_ROLES, *LOGIN_ROLES]
-    rows = session.execute(_OWN_SETTINGS, {"roles": roles, "scopes": list(SCOPE_ROLES)})
-    return [(role, setting) for role, setting in rows]
+    rows = session.execute(_SETTINGS, {"roles": roles, "scopes": list(SCOPE_ROLES)})
+    held: dict[str, dict[str, str]] = {}
+    wanted: dict[str, Mapping[str, str]] = {}
+    for role, is_login, settings in rows:
+        wanted[role] = LOGIN_SETTINGS if is_login else {}
+        held.setdefault(role, {}).update(setting.split("=", 1) for setting in settings)
+    return [
+        f"{role}: {name}"
+        for role, found in held.items()
+        for name in sorted(found.keys() | wanted[role].keys())
+        if found.get(name) != wanted[role].get(name)
+    ]

@@ -5,15 +5,17 @@ to begin a transaction; with one, a single statement sets the role and the setti
 policies read, for that transaction only. A later transaction of the same session sets them again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 import psycopg2
 from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, SessionTransaction
 
+from webapp.db.limits import limits_of_statements
 from webapp.db.operator import current_operator
 from webapp.db.roles import (
     DIRECTORY_ROLE,
@@ -46,6 +48,11 @@ class UnscopedSession(RuntimeError):
 
 class ScopedSession(Session):
     """A session that belongs to one scope at a time."""
+
+    def __init__(self, *bound: Any, limits: Mapping[str, str], **options: Any) -> None:
+        """`limits`: what each transaction sets for itself, as `limits_of_statements` has it."""
+        super().__init__(*bound, **options)
+        self.limits = limits
 
     @property
     def scope(self) -> Scope | None:
@@ -101,11 +108,16 @@ _SETTINGS = ("tenant_id", "access", "excluded", "principal_id", "administers", "
 _OPERATOR_SETTINGS = ("operator", "operator_host")
 """What triggers record of who runs a command; empty outside one."""
 
+_LIMITS = tuple(limits_of_statements(1.0))
+
 _SET_SCOPE = text(
-    "select set_config('role', :role, true), "
+    "select pg_catalog.set_config('role', :role, true), "
     + ", ".join(
-        f"set_config('sightline.{name}', :{name}, true)"
-        for name in (*_SETTINGS, *_OPERATOR_SETTINGS)
+        f"pg_catalog.set_config('{setting}', :{name}, true)"
+        for setting, name in (
+            *((name, name) for name in _LIMITS),
+            *((f"sightline.{name}", name) for name in (*_SETTINGS, *_OPERATOR_SETTINGS)),
+        )
     )
 )
 
@@ -114,7 +126,8 @@ _SET_SCOPE = text(
 def _set_scope(session: ScopedSession, _: SessionTransaction, connection: Connection) -> None:
     if session.scope is None:
         raise UnscopedSession("this session has no scope; enter one through webapp.scope.enter")
-    connection.execute(_SET_SCOPE, _settings_of(session.scope) | _operator_settings())
+    settings = _settings_of(session.scope) | _operator_settings()
+    connection.execute(_SET_SCOPE, {**session.limits, **settings})
 
 
 def _operator_settings() -> dict[str, str]:

@@ -18,6 +18,8 @@ import psycopg2.extensions
 import redis
 from psycopg2 import sql
 
+from webapp.db.migrate import limit_statements
+
 STARTUP = 60
 """Seconds that a server may take to answer, recovery after a crash included."""
 
@@ -209,7 +211,7 @@ class PostgresServer(Server):
         fast = ["-c", "fsync=off", "-c", "full_page_writes=off"] if not self._durable else []
         places = ["-h", "127.0.0.1", "-p", str(self.port), "-k", ""]
         return (
-            [*_unprivileged(), str(self._bin / "postgres"), "-D", str(self._data), *places]
+            [*unprivileged(), str(self._bin / "postgres"), "-D", str(self._data), *places]
             + sizes
             + fast
         )
@@ -220,12 +222,12 @@ class PostgresServer(Server):
         password = self.directory / "password"
         password.touch(mode=0o600)
         password.write_text(self._password)
-        if _unprivileged():
+        if unprivileged():
             os.chown(self._data, NOBODY_ID, NOBODY_ID)
         options = ["-U", "postgres", "-A", "scram-sha-256", "-E", "UTF8", "--locale=C", "--no-sync"]
         initdb = [str(self._bin / "initdb"), "-D", str(self._data), *options]
         made = subprocess.run(
-            [*_unprivileged(), *initdb, f"--pwfile={password}"],
+            [*unprivileged(), *initdb, f"--pwfile={password}"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -262,6 +264,8 @@ class PostgresServer(Server):
                 _ensure_role(cursor, OWNER_ROLE, "login createrole", owner_password)
                 for role, password in (logins or {}).items():
                     _ensure_role(cursor, role, "login noinherit", password)
+                    for statement in limit_statements(role):
+                        cursor.execute(statement)
                 cursor.execute("select 1 from pg_database where datname = %s", (name,))
                 if cursor.fetchone() is None:
                     made = sql.SQL("create database {} owner {}")
@@ -281,7 +285,7 @@ def _ensure_role(
         )
 
 
-def _unprivileged() -> list[str]:
+def unprivileged() -> list[str]:
     """The command prefix that runs PostgreSQL as `nobody` where this process is root.
 
     PostgreSQL refuses to run as root. `nobody` keeps CAP_DAC_OVERRIDE, to enter directories that

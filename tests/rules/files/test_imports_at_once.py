@@ -17,6 +17,7 @@ from tests.audit.ledgers import owner_connection
 from tests.audit.receipts import wait_for
 from tests.factories import INCIDENT, Account, MadeTenant, add_account
 from tests.rules.calls import add_rule, draft, etag, of
+from webapp.db.limits import limits_of_statements
 from webapp.db.scopes import GlobalScope, TenantScope
 from webapp.db.session import ScopedSession
 from webapp.extensions import db
@@ -58,7 +59,10 @@ def test_two_imports_of_the_same_rules_in_opposite_orders_do_not_deadlock(
     drafts = [draft(rule["name"], description="imported") for rule in made]
     files = [{"tenants": {tenant.slug: order}} for order in (drafts, drafts[::-1])]
     engine = create_engine(app.extensions["settings"].database_url, poolclass=NullPool)
-    with closing(ScopedSession(engine)) as holder, ThreadPoolExecutor(2) as threads:
+    with (
+        closing(ScopedSession(engine, limits=limits_of_statements(60))) as holder,
+        ThreadPoolExecutor(2) as threads,
+    ):
         holder.enter(TenantScope(tenant.id))
         middle = RuleRow.id == UUID(made[1]["id"])
         holder.scalars(select(RuleRow.id).where(middle).with_for_update()).one()
