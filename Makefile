@@ -12,19 +12,16 @@ COUNT_PINS = grep '^[a-z]' $(1) | grep -cv win32
 UV := uv==0.13.9
 PIN = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate $(UPGRADE) pyproject.toml
 
-# Without strace the tests that need it fail and say so; without RabbitMQ those that need it are
-# skipped, and say so; without libfaketime no clock is moved;
-# without wrk the benchmark says how to install it.
-INSTALL_FAULT_TOOLS = apt-get install -qq -y strace libfaketime > /dev/null
-FAULT_TOOLS = command -v strace > /dev/null && ls /usr/lib/*/faketime/libfaketimeMT.so.1 > /dev/null 2>&1 \
-	|| { [ "$$(id -u)" = 0 ] && { $(INSTALL_FAULT_TOOLS) || { apt-get update -qq && $(INSTALL_FAULT_TOOLS); }; }; } || true
-# RabbitMQ, and none that runs: a package starts its service where no policy-rc.d says otherwise.
-INSTALL_RABBITMQ = { policy=/usr/sbin/policy-rc.d; [ -e $$policy ] \
+# Debian's packages that tests need, installed where root may. Without strace the tests that need it
+# fail and say so; without libfaketime no clock is moved; those that need a server that is missing
+# are skipped, and say so. A package starts its service where no policy-rc.d says otherwise.
+PACKAGES = strace libfaketime rabbitmq-server pgbouncer
+INSTALL_PACKAGES = { policy=/usr/sbin/policy-rc.d; [ -e $$policy ] \
 	|| { printf '\043!/bin/sh\nexit 101\n' > $$policy && chmod +x $$policy && trap "rm $$policy" EXIT; }; \
-	apt-get install -qq -y --no-install-recommends rabbitmq-server > /dev/null; }
-RABBITMQ = [ -e /usr/lib/rabbitmq/bin/rabbitmq-server ] \
+	apt-get install -qq -y --no-install-recommends $(PACKAGES) > /dev/null; }
+FAULT_TOOLS = dpkg -s $(PACKAGES) > /dev/null 2>&1 \
 	|| { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null \
-	&& ( $(INSTALL_RABBITMQ) || { apt-get update -qq && $(INSTALL_RABBITMQ); } ); } || true
+	&& ( $(INSTALL_PACKAGES) || { apt-get update -qq && $(INSTALL_PACKAGES); } ); } || true
 INSTALL_WRK = apt-get install -qq -y wrk > /dev/null
 WRK = command -v wrk > /dev/null \
 	|| { [ "$$(id -u)" = 0 ] && { $(INSTALL_WRK) || { apt-get update -qq && $(INSTALL_WRK); }; }; } || true
@@ -46,7 +43,6 @@ demo: $(RUNNABLE) ## Tell in half a minute what Sightline does, on servers that 
 
 test: $(READY) ## Run the whole test suite on servers of its own (needs strace)
 	@$(FAULT_TOOLS)
-	@$(RABBITMQ)
 	$(PYTEST)
 
 check: lint ## Check style and the quick half of the tests, in two minutes
