@@ -13,7 +13,6 @@ from webapp.audit import append
 from webapp.audit.relay import drain
 from webapp.caching.generations import SKEW
 from webapp.db import migrate
-from webapp.db.limits import is_pooled
 from webapp.db.privileges import find_differences
 from webapp.db.roles import UnsafeLoginRole, find_setting_differences
 from webapp.db.scopes import LedgerScope, MaintenanceScope, PolicyScope
@@ -88,10 +87,9 @@ def _check_role_settings() -> str:
 
 def _check_pooler() -> str:
     """Check that only the application goes through a pooler, which keeps no session's lock."""
-    with db.engine.connect() as connection:
-        pooled = is_pooled(connection)
     if current_settings().database_owner_url is not None:
         migrate.reach(current_settings())
+    pooled = db.is_pooled()
     return "through a pooler: each transaction limits itself" if pooled else "connects directly"
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from webapp.db.deadline import BoundedConnection, Connector
-from webapp.db.limits import limits_of_statements, prepare_connection
+from webapp.db.limits import is_pooled, limits_of_statements, prepare_connection
 from webapp.db.roles import Process, refuse_unsafe_login_role
 from webapp.db.scopes import Scope
 from webapp.db.session import ScopedSession
@@ -107,6 +107,11 @@ class Database:
         """
         with self.engine.connect() as connection:
             connection.execute(select(literal(1)))
+
+    def is_pooled(self) -> bool:
+        """Whether a pooler stands between this process and the database."""
+        with self.engine.connect() as connection:
+            return is_pooled(connection)
 
     def refuse_logins_beyond(self, process: Process) -> None:
         """Refuse a login role that can do more than a kind of process needs. Call it before the

@@ -1,5 +1,6 @@
 """The rules over HTTP: /admin/api/rules."""
 
+from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
@@ -195,7 +196,7 @@ def read_simulation(simulation_id: UUID) -> Response:
 def _respond_queued(queued: QueuedSimulation, status: int = 200) -> Response:
     examined = queued.past.examined if queued.past else None
     response = respond(QueuedSimulationSchema(), queued, rows=examined, status=status)
-    if queued.state in UNFINISHED:
+    if queued.state in UNFINISHED and response.status_code != HTTPStatus.NOT_MODIFIED:
         response.headers["Retry-After"] = str(RETRY_AFTER)
     return response
 

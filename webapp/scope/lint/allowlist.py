@@ -73,6 +73,9 @@ EXEMPTIONS: tuple[Exemption, ...] = (
         "webapp/audit/relay/pipeline.py", source.SCOPE_ENTRY, "asks which events are committed"
     ),
     Exemption("webapp/db/session.py", source.RAW_SQL, "the statement that enters a scope"),
+    Exemption("webapp/db/limits.py", source.CONNECTION, "limits a connection before its first use"),
+    Exemption("webapp/db/limits.py", source.RAW_SQL, "sets limits, and asks who answers"),
+    Exemption("webapp/db/limits.py", source.SESSION_SET, "limits hold for all transactions"),
     Exemption("webapp/db/base.py", source.RAW_SQL, "a default, which is not run"),
     Exemption(
         "webapp/db/tenant_tables.py", source.RAW_SQL, "closes tables in migrations, as their owner"
