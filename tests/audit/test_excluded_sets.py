@@ -1,8 +1,6 @@
 """Sets of tenants that accesses left out: each is kept once, no later than its first event."""
 
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -24,7 +22,6 @@ from webapp.audit.event import (
     load_members,
 )
 from webapp.audit.journal.file import SETS_KEPT, adopt
-from webapp.audit.journal.reader import read_all
 from webapp.audit.journal.service import Journal
 from webapp.audit.models import AuditEventRow, ExcludedSetRow
 from webapp.db.scopes import LedgerScope, TenantScope
@@ -215,17 +212,3 @@ def test_set_leaves_the_file_some_time_after_the_last_event_that_names_it(
     file.forget_now([rows[0].place])
     file.close()
     assert not file.path.exists()
-
-
-def test_file_of_an_earlier_version_is_adopted_with_its_events(journal: Journal) -> None:
-    path = leave(journal, make_event())
-    with closing(sqlite3.connect(path)) as file:
-        file.execute("drop trigger forget_sets")
-        file.execute("drop index events_excluded")
-        file.execute("drop table excluded_sets")
-        file.execute("alter table events drop column excluded")
-        file.commit()
-    assert len(read_all(path)) == 1
-    adopted = adopt(path, MAX_BYTES)
-    assert [row.excluded for row in adopted.read_finalized(0, 10)] == [None]
-    adopted.close()

@@ -191,20 +191,6 @@ def test_stored_answer_is_told_until_it_ends_and_then_refused(
     assert ask(client, service, body).get_json()["decision"] == "approval_required"
 
 
-def test_stored_permission_without_a_moment_has_ended(
-    app: Flask, client: FlaskClient, service: Account, tenant: MadeTenant, engineer: Account
-) -> None:
-    """Earlier versions stored such answers, which would hold for ever."""
-    key, body = uuid4().hex, question(engineer.email, tenant)
-    assert ask(client, service, body, key).status_code == 200
-    with owner_connection(app) as owner:
-        owner.exec_driver_sql("alter table elevations no force row level security")
-        old = text("update elevations set answer = :answer where key = :key")
-        owner.execute(old, {"answer": '{"decision": "allowed", "minutes": 60}', "key": key})
-        owner.exec_driver_sql("alter table elevations force row level security")
-    assert ask(client, service, body, key).get_json()["code"] == "expired"
-
-
 def test_grant_that_ends_while_the_answer_waits_for_its_key_does_not_count(
     app: Flask,
     client: FlaskClient,

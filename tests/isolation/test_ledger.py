@@ -123,7 +123,7 @@ def test_tables_owner_cannot_read_or_append_by_a_partitions_name(
             text(
                 "insert into mine select gen_random_uuid(), null, null, clock_timestamp(),"
                 " clock_timestamp(), 'access', gen_random_uuid(), '', '', null, null, 'global',"
-                " 'allowed', 'served', '', gen_random_uuid(), 1, '{}', '{}'"
+                " 'allowed', 'served', '', gen_random_uuid(), 1, '{}'"
             )
         )
         with pytest.raises(DBAPIError, match="row-level security"):

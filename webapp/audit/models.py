@@ -67,10 +67,6 @@ class AuditEventRow(Base):
     origin_seq: Mapped[int] = mapped_column(BigInteger)
     excluded_digest: Mapped[str | None] = mapped_column(Text)
     """The name of the set of tenants that the access left out, in `excluded_sets`."""
-    excluded_tenant_ids: Mapped[list[UUID]] = mapped_column(
-        ARRAY(PgUUID(as_uuid=True)), server_default=text("'{}'")
-    )
-    """The set itself, in events of earlier versions."""
     event: Mapped[dict[str, Any]] = mapped_column(JSON)
     """The canonical bytes, as they came: JSONB would keep their meaning only."""
     digest: Mapped[bytes] = mapped_column(

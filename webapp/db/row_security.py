@@ -80,7 +80,6 @@ _NOT_LEFT_OUT = (
 _TENANT_EVENTS = (
     f"({own('tenant_id')} OR (({_TENANT} IS NOT NULL) AND (scope_kind = 'global'::text)"
     " AND (kind = 'access'::text) AND (effect = 'allowed'::text)"
-    f" AND (NOT ({_TENANT} = ANY (excluded_tenant_ids)))"
     f" AND {_NOT_LEFT_OUT}))"
 )
 """Events of accesses to the scope's tenant: to it alone, or to all tenants without excluding it."""

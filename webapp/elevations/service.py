@@ -126,8 +126,7 @@ def _has_expired(stored: Mapping[str, Any]) -> bool:
     """Whether what a stored answer allowed has ended. One that allows nothing does not end."""
     if stored["decision"] != "allowed":
         return False
-    until: str | None = stored.get("until")  # earlier versions did not say it
-    return until is None or datetime.fromisoformat(until) <= datetime.now(UTC)
+    return datetime.fromisoformat(stored["until"]) <= datetime.now(UTC)
 
 
 def _claim(service: Principal, key: str, digest: bytes) -> bool:

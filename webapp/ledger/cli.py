@@ -313,9 +313,9 @@ def _grouped_line(entry: LedgerEntry) -> GroupedLine:
 
 
 def _of(event: Any, *path: str) -> Any:
-    """Return the value at a path, or `None`: an event of an earlier version may lack a field."""
+    """Return the value at a path, or `None` where something on the way is null."""
     for name in path:
-        event = event.get(name) if event else None
+        event = event[name] if event else None
     return event
 
 

@@ -41,6 +41,7 @@ AUDIT: dict[str, Any] = {
         "path": "/admin/api/rules",
         "ip": "203.0.113.9",
         "user_agent": "curl/8.5.0",
+        "x_request_id": None,
     },
     "origin": {"journal": "01937c1e-0a00-7a10-9d2e-3f4a5b6c7d8e", "seq": 118},
     "committed_at": "2026-11-30T10:07:15.398127+00:00",

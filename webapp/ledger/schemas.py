@@ -74,7 +74,7 @@ class DecisionSchema(Schema):
     rule_ids = fields.List(fields.UUID(), required=True)
     policy_version = fields.Integer(required=True, allow_none=True)
     grant_ids = fields.List(fields.UUID(), required=True)
-    excluded = fields.Nested(ExcludedTenantsSchema, allow_none=True)
+    excluded = fields.Nested(ExcludedTenantsSchema, required=True, allow_none=True)
 
 
 class RequestSchema(Schema):
@@ -85,7 +85,7 @@ class RequestSchema(Schema):
     path = fields.String(required=True)
     ip = fields.String(required=True, allow_none=True)
     user_agent = fields.String(required=True, allow_none=True)
-    x_request_id = fields.String(allow_none=True)
+    x_request_id = fields.String(required=True, allow_none=True)
 
 
 class OriginSchema(Schema):

@@ -479,7 +479,7 @@ def test_access_over_http_reaches_the_ledger_and_leaves_the_journal(
 def test_event_that_no_task_can_hold_does_not_hold_up_those_behind_it(
     tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a former version may have left one in a file."""
+    """As one with another limit may have left it in a file."""
     monkeypatch.setattr("webapp.audit.journal.writer.MAX_STORED", MAX_UNPACKED * 2)
     large = make_event(reason=Reason(code="incident", note="x" * MAX_UNPACKED, ticket=None))
     send, sealed = ledger.send, register_serializer("a secret of this test")

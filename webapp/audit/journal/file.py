@@ -26,7 +26,8 @@ PER_STATEMENT = 500
 SETS_KEPT = 16
 """Sets of excluded tenants that stay though no event names them any more: the next one may."""
 
-_SCHEMA = """
+_SCHEMA = (
+    """
 create table if not exists events (
   place integer primary key,
   id text not null,
@@ -35,8 +36,7 @@ create table if not exists events (
   mac text not null,
   excluded text
 ) strict
-"""
-_SETS_SCHEMA = (
+""",
     "create index if not exists events_excluded on events (excluded) where excluded is not null",
     """
 create table if not exists excluded_sets (
@@ -117,10 +117,7 @@ class JournalFile(JournalReader):
         run(f"pragma max_page_count = {self._max_pages}")
         run("pragma wal_autocheckpoint = 0")  # SQLite would not report that its fsync failed
         run("begin immediate")
-        run(_SCHEMA)
-        if "excluded" not in {name for _, name, *_ in run("pragma table_info(events)")}:
-            run("alter table events add column excluded text")  # a file of an earlier version
-        for statement in _SETS_SCHEMA:
+        for statement in _SCHEMA:
             run(statement)
         run("commit")
         self.held = run("select count(place) from events").fetchone()[0]

@@ -17,8 +17,7 @@ from webapp.audit.event import event_key
 PAGE = 4096
 
 _COLUMNS = "select place, id, finalized, event, mac, excluded from events"
-# Without `excluded`, which a file of an earlier version does not have.
-_ALL = "select place, id, finalized, event, mac, null from events order by place"
+_ALL = f"{_COLUMNS} order by place"
 _NEXT = f"{_COLUMNS} where finalized >= ? and place > ? order by place limit ?"  # noqa: S608 - the same
 _CHOSEN = f"{_COLUMNS} where place in (select value from json_each(?)) order by place"  # noqa: S608 - the same
 _FROM_SETS = "from excluded_sets where digest in (select value from json_each(?)) order by digest"

@@ -208,7 +208,7 @@ class Relay:
             try:
                 self._send(delivery_of(box.file, rows, self._sets_to_send(box, rows)))
                 SENT.inc(len(rows))
-            except EncodeError as error:  # of a former version, which had no limit
+            except EncodeError as error:  # larger than any that is written now
                 log.error("audit_event_too_large", events=[row.id for row in rows], exc_info=error)
             box.note_sent(rows, now)
         self._has_more |= is_full(rows)
