@@ -140,14 +140,19 @@ def client(app: Flask) -> FlaskClient:
 
 
 @pytest.fixture(scope="session")
-def worker(
+def worker_log(
     app: Flask, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[None]:
-    """A real Celery worker."""
+) -> Iterator[Path]:
+    """What a real Celery worker logs."""
     assert app
-    log = tmp_path_factory.mktemp("worker") / "worker.log"
+    log: Path = tmp_path_factory.mktemp("worker") / "worker.log"
     with run_worker(environment, log):
-        yield
+        yield log
+
+
+@pytest.fixture(scope="session")
+def worker(worker_log: Path) -> None:
+    """A real Celery worker."""
 
 
 @pytest.fixture(scope="session")

@@ -278,7 +278,7 @@ def _begin(access: Access) -> _Begun:
         else:
             journal.begin(event)
     except JournalFailed as error:
-        log.error("audit_not_begun", events=[str(event.id)], exc_info=error)
+        log.error("audit_not_begun", events=[str(event.id)], problem=str(error))
         if access.open and access.kind == "access":
             return begun
         REFUSED.inc()
@@ -327,7 +327,12 @@ def _unrecorded(
     begun: Sequence[_Begun], events: Sequence[AuditEvent], response: Response, error: Exception
 ) -> Response:
     """Return the answer when the journal did not take the events: it shows open surfaces only."""
-    log.error("audit_not_recorded", events=[str(event.id) for event in events], exc_info=error)
+    log.error(
+        "audit_not_recorded",
+        events=[str(event.id) for event in events],
+        problem=str(error),
+        exc_info=None if isinstance(error, JournalFailed) else error,
+    )
     if _are_open(begun) and _finalize_later(events):
         UNVOUCHED.inc()
         return response

@@ -342,8 +342,14 @@ def _database(error: sql.SQLAlchemyError) -> Response:
     lost = isinstance(error, sql.DBAPIError) and error.connection_invalidated
     if not lost and not isinstance(error, (sql.OperationalError, sql.TimeoutError)):
         return _unexpected(error)
-    log.error("database_unavailable", exc_info=error)
+    log.error("database_unavailable", problem=_first_line(error))
     return problem(DatabaseUnavailable())
+
+
+def _first_line(error: Exception) -> str:
+    """What went wrong, without a statement: a server that is away is told once for each request."""
+    cause = error.orig if isinstance(error, sql.DBAPIError) and error.orig else error
+    return f"{type(cause).__name__}: {str(cause).partition(chr(10))[0]}"
 
 
 def _unexpected(error: Exception) -> Response:

@@ -51,6 +51,8 @@ class RequestState:
     """`observability`: the `X-Request-ID` of the answer; `None` outside a request."""
     client_request_id: str | None = None
     """`observability`: the `X-Request-ID` of the request, escaped; `None` if it has none."""
+    traceparent: str | None = None
+    """`observability`: the trace that the client says the request is in."""
     started: float = field(default_factory=perf_counter)
     session: ScopedSession | None = None
     """`extensions`: the session, made when it is first used."""
@@ -81,12 +83,17 @@ class RequestState:
     """`audit`: seconds that this request has waited for the journal."""
 
 
-def begin_request(request_id: str, client_request_id: str | None = None) -> None:
+def begin_request(
+    request_id: str, client_request_id: str | None = None, traceparent: str | None = None
+) -> None:
     """Start a new state, even if one application context surrounds several requests."""
     before: RequestState | None = g.get(_NAME)
     session = None if before is None else before.session
     state = RequestState(
-        request_id=request_id, client_request_id=client_request_id, session=session
+        request_id=request_id,
+        client_request_id=client_request_id,
+        traceparent=traceparent,
+        session=session,
     )
     setattr(g, _NAME, state)
 

@@ -24,6 +24,12 @@ from webapp.text import escaped_json, escaped_lines
 
 LIBRARIES = ("celery", "gunicorn.error", "gunicorn.access", "sqlalchemy")
 
+TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
+"""The form of every line's moment: UTC, to the microsecond."""
+
+NOISE = ("celery.worker.strategy", "celery.app.trace")
+"""Loggers that say of each task that it came and that it is done, which is one line of ours."""
+
 RenderLine = Callable[[MutableMapping[str, Any]], str]
 """Renders the fields of a line."""
 
@@ -45,7 +51,7 @@ def configure(env: Environment) -> None:
     ours: list[Processor] = [
         _name_request,
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.TimeStamper(fmt=TIME, utc=True),
     ]
     last: list[Processor] = [structlog.processors.format_exc_info, _redact, render]
     structlog.configure(
@@ -64,7 +70,7 @@ def configure(env: Environment) -> None:
 def line_renderer(env: Environment) -> RenderLine:
     """The function that renders lines of requests, which hold no secret."""
     render = render_pretty if env == "development" else render_json
-    return lambda fields: render(None, "info", fields)
+    return lambda fields: render(None, fields["level"], fields)
 
 
 class _Handler(logging.Handler):
@@ -89,7 +95,8 @@ def _adopt_standard_logging(formatter: logging.Formatter) -> None:
         library.propagate = True
     # Its line for each request repeats that of `request_log`, and holds the query string.
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    for quiet in ("alembic", *NOISE):
+        logging.getLogger(quiet).setLevel(logging.WARNING)
 
 
 def _keep_ours(loglevel: int | None = None, **_: object) -> None:

@@ -5,6 +5,7 @@
 """
 
 import atexit
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import partial
@@ -35,8 +36,13 @@ WAITING_MAX = 10_000
 GATHER = 0.05
 """Seconds in which requests gather before the thread notes them."""
 
+FAILED = 500
+"""The lowest status of an answer that is no answer to the question: its line is an error's."""
+
 MAX_REQUEST_ID = 128
 """Characters of an id that a client gives its request."""
+
+_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 _SCOPE_KINDS: dict[type, str] = {
     TenantScope: "tenant",
@@ -65,6 +71,7 @@ class Answered(NamedTuple):
     status: int
     request_id: str | None
     client_request_id: str | None
+    traceparent: str | None
     principal: UUID | None
     scope: type
     surface: str | None
@@ -131,6 +138,7 @@ class RequestLog:
                 status=status,
                 request_id=state.request_id,
                 client_request_id=state.client_request_id,
+                traceparent=state.traceparent,
                 principal=state.principal.id if state.principal else None,
                 scope=type(state.surface_scope),
                 surface=state.surface.name if state.surface else None,
@@ -176,7 +184,11 @@ def _count(answered: Answered) -> None:
 
 
 def _begin() -> None:
-    begin_request(str(uuid7()), _given_id(request.headers.get(REQUEST_ID_HEADER)))
+    begin_request(
+        str(uuid7()),
+        client_request_id=_given_id(request.headers.get(REQUEST_ID_HEADER)),
+        traceparent=_given_trace(request.headers.get("traceparent")),
+    )
 
 
 def _given_id(given: str | None) -> str | None:
@@ -187,6 +199,11 @@ def _given_id(given: str | None) -> str | None:
     if not given:
         return None
     return scrub(quote(given.encode("latin-1"), safe="/:=+@"))[:MAX_REQUEST_ID]
+
+
+def _given_trace(given: str | None) -> str | None:
+    """The trace that a client says its request is in, in the form of W3C's Trace Context."""
+    return given if given and _TRACEPARENT.fullmatch(given) else None
 
 
 def _fields(answered: Answered) -> dict[str, object]:
@@ -200,11 +217,13 @@ def _fields(answered: Answered) -> dict[str, object]:
         "scope": _SCOPE_KINDS.get(answered.scope),
         "surface": answered.surface,
         "event": "request",
-        "level": "info",
-        "timestamp": datetime.fromtimestamp(answered.at, UTC),
+        "level": "error" if answered.status >= FAILED else "info",
+        "timestamp": datetime.fromtimestamp(answered.at, UTC).strftime(logs.TIME),
     }
     if answered.client_request_id:
         fields["x_request_id"] = answered.client_request_id
+    if answered.traceparent:
+        fields["traceparent"] = answered.traceparent
     if answered.waited:
         fields["audit_ms"] = _milliseconds(answered.waited)
     return fields

@@ -1,6 +1,7 @@
 """Celery, set up for one application."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from time import perf_counter
 from typing import Any
 
 import structlog
@@ -27,13 +28,24 @@ def init_app(app: Flask) -> None:
         Request = "webapp.worker.delivery:Delivery"
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            began = perf_counter()
             with app.app_context():
-                if not (self.request.delivery_info or {}).get("redelivered"):
-                    return self.run(*args, **kwargs)
-                parts = parts_of(self.name, args)
-                limit = SPLIT_AFTER if parts else MAX_LOST
-                with lost.noted(self.name, self.request.id or "", args, limit) as is_given_up:
-                    return self._give_up(args, parts) if is_given_up else self.run(*args, **kwargs)
+                result = self._run_or_give_up(args, kwargs)
+            log.info(
+                "task",
+                task=self.name,
+                task_id=self.request.id,
+                duration_ms=round((perf_counter() - began) * 1000, 2),
+            )
+            return result
+
+        def _run_or_give_up(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+            if not (self.request.delivery_info or {}).get("redelivered"):
+                return self.run(*args, **kwargs)
+            parts = parts_of(self.name, args)
+            limit = SPLIT_AFTER if parts else MAX_LOST
+            with lost.noted(self.name, self.request.id or "", args, limit) as is_given_up:
+                return self._give_up(args, parts) if is_given_up else self.run(*args, **kwargs)
 
         def _give_up(self, args: Sequence[Any], parts: Sequence[Any]) -> None:
             """Send the parts of a task instead of it; what has no parts goes into quarantine."""
