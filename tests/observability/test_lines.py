@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 
 from tests.audit.receipts import committed, receipt
 from tests.factories import Account
-from tests.processes import Web
+from tests.processes import ROOT, Web
 from webapp import observability
 from webapp.http import errors
 
@@ -126,3 +126,14 @@ def test_batch_of_events_is_one_line_of_the_worker(
     assert set(told.values()) == {1}
     assert "received" not in log
     assert "succeeded" not in log
+
+
+def test_page_of_the_log_names_every_line_that_wants_somebody() -> None:
+    code = [
+        path.read_text() for room in ("webapp", "tasks") for path in (ROOT / room).rglob("*.py")
+    ]
+    named = re.compile(r"log\.(?:warning|error|critical)\(\s*\"(\w+)\"")
+    told = {name for text in code for name in named.findall(text)}
+    page = (ROOT / "docs" / "operations" / "logs.md").read_text()
+    assert told
+    assert sorted(name for name in told if f"`{name}`" not in page) == []
