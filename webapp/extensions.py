@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from webapp.db.deadline import BoundedConnection, Connector
+from webapp.db.deadline import KEEPALIVES, BoundedConnection, Connector
 from webapp.db.limits import is_pooled, limits_of_statements, prepare_connection
 from webapp.db.roles import Process, refuse_unsafe_login_role
 from webapp.db.scopes import Scope
@@ -132,10 +132,7 @@ class Database:
 
 _CONNECT_ARGUMENTS = {
     "application_name": "sightline",
-    # Ends connections to a server that is gone without a word.
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
+    **KEEPALIVES,
 }
 
 

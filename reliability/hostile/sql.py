@@ -91,7 +91,7 @@ INSERT_EVENT = (
     f" values ({', '.join(f'%({name})s' for name in COLUMNS)})"
 )
 LOCKS = (0x5167711E, 0x5167711F)
-"""The advisory locks of the append and of quarantine."""
+"""Advisory locks, which appends and quarantine take no more."""
 
 HELD = 3.0
 """Seconds that locks are held at a time."""

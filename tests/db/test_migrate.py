@@ -111,23 +111,83 @@ def test_concurrent_upgrades_migrate_once(database: Database, tmp_path: Path) ->
     assert not migrate.check(settings_of(database))
 
 
-def test_upgrade_waits_for_the_lock_of_another_upgrade(database: Database) -> None:
-    waiting = "select 1 from pg_locks where locktype = 'advisory' and not granted"
+@pytest.mark.parametrize("ends", ["commit", "rollback"])
+def test_upgrade_waits_for_another_first_upgrade_however_that_ends(
+    database: Database, ends: str
+) -> None:
     before = database.run("select rolname from pg_roles order by 1")
     upgrading = threading.Thread(target=migrate.upgrade, args=[settings_of(database)])
     other = psycopg2.connect(database.environment["DATABASE_OWNER_URL"])
     with other.cursor() as cursor:
-        cursor.execute("select pg_advisory_lock(%s)", (migrate.ADVISORY_LOCK,))
+        cursor.execute(str(migrate.MAKE_VERSIONS))
         upgrading.start()
         deadline = time.monotonic() + STARTUP
-        while not database.run(waiting):
+        while not database.run("select 1 from pg_locks where not granted"):
             assert time.monotonic() < deadline
             time.sleep(0.02)
         assert tables(database) == set()
         assert database.run("select rolname from pg_roles order by 1") == before
+    getattr(other, ends)()
     other.close()
     upgrading.join(STARTUP)
     assert not migrate.check(settings_of(database))
+
+
+def test_upgrade_says_how_long_it_has_waited_for_another_one(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "TURN_LIMIT", 1)
+    with held(database, str(migrate.MAKE_VERSIONS)):
+        refused = flask(database, "db", "upgrade")
+    assert (refused.exit_code, refused.output) == (
+        1,
+        "Error: Nothing was changed: another release has been migrating for 1 s; try again\n",
+    )
+    assert tables(database) == set()
+
+
+def test_migration_gives_up_a_table_that_somebody_uses_for_long(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrate.upgrade(settings_of(database))
+    database.run("update alembic_version set version_num = '0006'")
+    monkeypatch.setattr(migrate, "LOCK_LIMIT", 1)
+    with held(database, "lock table audit_quarantine in access share mode"):
+        refused = flask(database, "db", "upgrade")
+    assert (refused.exit_code, refused.output) == (
+        1,
+        "Error: Nothing was changed: somebody has held a lock that a migration needs for 1 s;"
+        " try again\n",
+    )
+    assert database.run("select version_num from alembic_version") == [("0006",)]
+
+
+def test_login_of_a_process_cannot_hold_up_an_upgrade(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may hold any advisory lock, and read the table of versions."""
+    migrate.upgrade(settings_of(database))
+    monkeypatch.setattr(migrate, "TURN_LIMIT", 1)
+    login = psycopg2.connect(database.environment["DATABASE_URL"])
+    with login.cursor() as cursor:
+        cursor.execute("select pg_advisory_lock(5741639220415837001)")
+        cursor.execute("set role sightline_identity")
+        cursor.execute("lock table alembic_version in access share mode")
+        assert migrate.upgrade(settings_of(database)) == ()
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            cursor.execute("lock table alembic_version in row share mode")
+    login.close()
+
+
+@contextmanager
+def held(database: Database, statement: str) -> Iterator[None]:
+    """Run a statement as the owner, in a transaction that lasts as long as the block."""
+    owner = psycopg2.connect(database.environment["DATABASE_OWNER_URL"])
+    try:
+        owner.cursor().execute(statement)
+        yield
+    finally:
+        owner.close()
 
 
 def test_db_check_agrees_after_upgrade_and_reports_an_added_column(database: Database) -> None:

@@ -51,6 +51,8 @@ OF_THE_LEDGER = {
     "replicate": "set session_replication_role = replica",
     "become the owner": "set role sightline_owner",
     "become somebody else": "set session authorization sightline_commands",
+    "lock a turn": "select from turns for share",
+    "end turns": "delete from turns",
 }
 OF_APPENDING = {
     "append an event": "insert into audit_events (id) select gen_random_uuid()",
@@ -58,6 +60,9 @@ OF_APPENDING = {
     "fill quarantine": "insert into audit_quarantine values ('x', now(), 'x', 'x')",
     "contradict an event": "insert into audit_contradictions select gen_random_uuid(), 'x', now()",
     "make partitions": "select ensure_audit_partition('2030-01-01')",
+    "hold up appends": "select take_turn_to_append()",
+    "hold up quarantine": "select take_turn_to_quarantine()",
+    "hold up simulations": "select take_turn_to_simulate()",
 }
 
 

@@ -46,6 +46,7 @@ from webapp.audit.event import (
 from webapp.audit.models import AuditEventRow, ContradictionRow, ExcludedSetRow, QuarantineRow
 from webapp.db import row_security
 from webapp.db.session import ScopedSession
+from webapp.db.turns import take_turn
 
 log = structlog.get_logger()
 
@@ -76,12 +77,6 @@ AHEAD = 2
 
 OWN_JOURNAL = row_security.OWN_JOURNAL
 """The journal of events that are committed in the transaction that they record. It has no file."""
-
-_OWN_JOURNAL_LOCK = 0x5167711E
-"""The advisory lock that is held while events are appended to OWN_JOURNAL."""
-
-_QUARANTINE_LOCK = 0x5167711F
-"""The advisory lock that is held while items are put into quarantine, so that all see its size."""
 
 _LIMIT_EXCEEDED = "54"
 """The SQLSTATE class of a row that exceeds one of PostgreSQL's limits."""
@@ -179,11 +174,11 @@ def append_own(session: ScopedSession, events: Sequence[AuditEvent]) -> None:
 def _append_numbered(session: Session, events: Sequence[AuditEvent]) -> None:
     """Give events the next numbers of OWN_JOURNAL, and append them.
 
-    A lock lets one transaction at a time number its events. So no number becomes visible before
-    the numbers below it.
+    One transaction at a time numbers its events. So no number becomes visible before the numbers
+    below it.
     """
     ensure_partitions(session, {event.occurred_at.date() for event in events})
-    session.execute(select(func.pg_advisory_xact_lock(_OWN_JOURNAL_LOCK)))
+    take_turn(session, "append")
     numbers = select(func.coalesce(func.max(AuditEventRow.origin_seq), 0))
     last = session.scalars(numbers.where(AuditEventRow.origin_journal == OWN_JOURNAL)).one()
     numbered = [
@@ -385,7 +380,7 @@ def _quarantine_some(session: Session, items: Sequence[Quarantined]) -> int:
     """Keep items that share their room, and return how many of them had none."""
     if not items:
         return 0
-    session.execute(select(func.pg_advisory_xact_lock(_QUARANTINE_LOCK)))
+    take_turn(session, "quarantine")  # so that all see what is there
     kept = func.sum(func.least(QuarantineRow.size, QUARANTINED_BYTES))
     sums = select(func.count(QuarantineRow.digest), func.coalesce(kept, 0))
     rows, size = session.execute(sums.where(QuarantineRow.authentic.is_(items[0].authentic))).one()

@@ -27,6 +27,9 @@ GRACE = 1.0
 RETRY = 1.0
 """Seconds without a new connection, after the database has not answered."""
 
+KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+"""Arguments of a connection that end it where the server is gone without a word."""
+
 FORGOTTEN = 10.0
 """Seconds without a try after which a silence counts no more."""
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 from alembic import command
@@ -14,12 +15,14 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from psycopg2 import errors
 from psycopg2.extensions import encrypt_password
-from sqlalchemy import URL, Connection, NullPool, create_engine, make_url, text
+from sqlalchemy import URL, Connection, NullPool, create_engine, func, make_url, select, text
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from webapp.db.base import Base
-from webapp.db.deadline import Connector
+from webapp.db.deadline import KEEPALIVES, Connector
 from webapp.db.limits import LOGIN_SETTINGS, is_pooled
 from webapp.db.roles import LOGINS, SCOPE_ROLES, Process, login_role
 from webapp.db.row_security import (
@@ -33,14 +36,23 @@ from webapp.settings import Settings
 
 MIGRATIONS = Path(__file__).parents[2] / "migrations"
 
-ADVISORY_LOCK = 5_741_639_220_415_837_001
-"""The number of the lock that makes two releases that migrate at once take turns."""
+TURN_LIMIT = 600
+"""Seconds that a release waits for another one, which may have much to migrate."""
+
+LOCK_LIMIT = 5
+"""Seconds that a migration waits for a lock, with all that queue up behind it."""
 
 _DIALECT = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # named, or percent signs are doubled
 _MAY_MAKE_ROLES = text(
     "select rolsuper or rolcreaterole from pg_roles where rolname = current_user"
 )
-_TAKE_TURNS = text("select pg_advisory_lock(:lock)")
+MAKE_VERSIONS = text(
+    "create table if not exists alembic_version"
+    " (version_num varchar(32) not null constraint alembic_version_pkc primary key)"
+)
+"""Alembic's own table, made early: only the owner can lock it against another release."""
+_TAKE_TURNS = text("lock table alembic_version in share row exclusive mode")
+_LIMIT_LOCKS = text("select set_config('lock_timeout', :limit, true)")
 _GRANTED_ROLES = text(
     "select u.rolname, g.rolname from pg_auth_members m join pg_roles g on g.oid = m.roleid"
     " join pg_roles u on u.oid = m.member where m.set_option"
@@ -56,7 +68,7 @@ _UNLIMITED_LOGINS = text(
 
 
 class NotMigrated(Exception):
-    """The owner is not set, or may not make the roles. The text is for the operator."""
+    """Why nothing was migrated. The text is for the operator."""
 
 
 @dataclass(frozen=True)
@@ -77,31 +89,60 @@ def heads() -> frozenset[str]:
 
 def upgrade(settings: Settings) -> tuple[str, ...]:
     """Make the roles that are missing and run what is pending; returns the revisions run."""
-    with _owner(settings) as connection:
-        # The lock is held until the connection ends, through the commits of roles and migrations.
-        connection.execute(_TAKE_TURNS, {"lock": ADVISORY_LOCK})
-        _make_roles(connection, make_url(settings.database_url))
-        _limit_logins(connection, logins(make_url(settings.database_url).username or ""))
-        connection.commit()
-        pending = _pending(connection)
-        connection.rollback()
-        config = Config()
-        config.set_main_option("script_location", str(MIGRATIONS))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "heads")
-        connection.commit()
+    with _owner(settings, statement_limit=None) as connection:
+        _take_turn(connection)
+        try:
+            connection.execute(_LIMIT_LOCKS, {"limit": f"{LOCK_LIMIT}s"})
+            login = make_url(settings.database_url)
+            _make_roles(connection, login)
+            _limit_logins(connection, logins(login.username or ""))
+            pending = _pending(connection)
+            config = Config()
+            config.set_main_option("script_location", str(MIGRATIONS))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "heads")
+            connection.commit()
+        except OperationalError as error:
+            _raise_if_locked(
+                error, f"somebody has held a lock that a migration needs for {LOCK_LIMIT} s"
+            )
+            raise
     return pending
+
+
+def _take_turn(connection: Connection) -> None:
+    """Wait until no other release migrates; the transaction that begins here keeps others out."""
+    while True:
+        try:
+            connection.execute(_LIMIT_LOCKS, {"limit": f"{TURN_LIMIT}s"})
+            connection.execute(MAKE_VERSIONS)
+            connection.execute(_TAKE_TURNS)
+        except OperationalError as error:
+            _raise_if_locked(error, f"another release has been migrating for {TURN_LIMIT} s")
+            raise
+        except (IntegrityError, ProgrammingError) as error:
+            # Another first release has made the table meanwhile.
+            if not isinstance(error.orig, (errors.UniqueViolation, errors.DuplicateTable)):
+                raise
+            connection.rollback()
+        else:
+            return
+
+
+def _raise_if_locked(error: OperationalError, problem: str) -> None:
+    if isinstance(error.orig, errors.LockNotAvailable):
+        raise NotMigrated(f"Nothing was changed: {problem}; try again") from error
 
 
 def reach(settings: Settings) -> None:
     """Connect as the owner; raises `NotMigrated` where that goes through a pooler."""
-    with _owner(settings):
+    with _owner(settings, statement_limit=settings.database_timeout):
         pass
 
 
 def check(settings: Settings) -> Drift:
     """Compare the database with the migrations, and the models with the database."""
-    with _owner(settings) as connection:
+    with _owner(settings, statement_limit=settings.database_timeout) as connection:
         pending = _pending(connection)
         opts = {"compare_type": True, "include_name": _is_migrated}
         context = MigrationContext.configure(connection, opts=opts)
@@ -225,17 +266,23 @@ def _pending(connection: Connection) -> tuple[str, ...]:
 
 
 @contextmanager
-def _owner(settings: Settings) -> Iterator[Connection]:
+def _owner(settings: Settings, *, statement_limit: float | None) -> Iterator[Connection]:
+    """Connect as the tables' owner, with a limit to each statement in seconds, if it has one."""
     if settings.database_owner_url is None:
         raise NotMigrated("DATABASE_OWNER_URL is not set: `flask db` works as the tables' owner")
-    connector = Connector(statement_limit=None)
+    connector = Connector(statement_limit)
+    limit = f"{ceil((statement_limit or 0) * 1000)}ms"
     engine = create_engine(
         settings.database_owner_url,
         poolclass=NullPool,
-        connect_args={"connection_factory": connector.connect},
+        connect_args={
+            "connection_factory": connector.connect,
+            **KEEPALIVES,
+        },
     )
     with engine.connect() as connection:
         if is_pooled(connection):
             raise NotMigrated("DATABASE_OWNER_URL goes through a pooler: name the database itself")
-        connection.rollback()
+        connection.execute(select(func.set_config("statement_timeout", limit, False)))
+        connection.commit()
         yield connection

@@ -289,12 +289,16 @@ OTHER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     "audit_contradictions": {LEDGER_ROLE: ("select", "insert"), RELAY_ROLE: ("select",)},
     "audit_quarantine": {LEDGER_ROLE: ("select", "insert")},
     "audit_numbers": {},
+    "turns": {},
 }
 """The privileges of each role in the tables without tenants' rows. Some are on some columns only:
 maintenance sees and changes of a token when it was last used, and nothing else."""
 
 FUNCTIONS: dict[str, tuple[str, ...]] = {
     "append_events": (LEDGER_ROLE,),
+    "take_turn_to_append": (LEDGER_ROLE,),
+    "take_turn_to_quarantine": (LEDGER_ROLE,),
+    "take_turn_to_simulate": (MAINTENANCE_ROLE,),
     "raise_generations": tuple(role for role in SCOPE_ROLES if role != RELAY_ROLE),
     "ensure_audit_partition": (LEDGER_ROLE,),
     "mint_token": (DIRECTORY_ROLE,),

@@ -19,6 +19,7 @@ from sqlalchemy.exc import IntegrityError
 from webapp.caching import SingleFlight
 from webapp.db.scopes import Exclusion, GlobalScope, Scope, TenantScope
 from webapp.db.session import violated_constraint
+from webapp.db.turns import take_turn
 from webapp.extensions import db
 from webapp.http.errors import NotFound, RateLimited
 from webapp.identity.principal import Principal
@@ -40,9 +41,6 @@ KEPT = timedelta(hours=1)
 
 KEPT_EACH = 10
 """How many results are kept for each turn: the newest."""
-
-_TAKE_LOCK = 0x51677120
-"""The advisory lock that is held while a simulation is taken."""
 
 NOT_IN_TIME = "No worker has carried it out in time. Ask again."
 
@@ -154,7 +152,7 @@ def take() -> TakenSimulation | None:
     a second time, even if its worker dies.
     """
     now = datetime.now(UTC)
-    db.session.execute(select(func.pg_advisory_xact_lock(_TAKE_LOCK)))
+    take_turn(db.session, "simulate")
     current = SimulationRow.until > now
     running = select(SimulationRow.id).where(SimulationRow.state == "running", current).exists()
     row = db.session.scalar(
