@@ -7,8 +7,8 @@ may call it. So whoever has the web's password holds up no append, no trigger an
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0024"
-down_revision = "0023"
+revision = "0025"
+down_revision = "0024"
 branch_labels = None
 depends_on = None
 
