@@ -16,13 +16,15 @@ from sqlalchemy import NullPool, create_engine, make_url, text
 
 from tests.applications import application, application_of
 from tests.audit.events import make_event
-from tests.audit.ledgers import key_of, ledger_session, owner_connection, seal
+from tests.audit.ledgers import append_events, key_of, ledger_session, owner_connection, seal
 from tests.processes import run_web
 from webapp import doctor
 from webapp.audit import append
-from webapp.audit.event import dump_event, event_mac
+from webapp.audit.event import EventOrigin, dump_event, event_mac
+from webapp.audit.journal import ends
 from webapp.audit.journal import file as journal_file
-from webapp.audit.journal.reader import Row
+from webapp.audit.journal.file import Notes
+from webapp.audit.journal.reader import Kept, Row
 from webapp.db.roles import LOGINS
 from webapp.ledger import search
 from webapp.stack.home import Stack, environment_of, open_stack, running
@@ -38,6 +40,7 @@ LEFT, QUARANTINE, PARTITION, CLOCKS, RULES, ADDRESSES, NOTICES, SLOW = (
     "notices arrive",
     "slow clients hold nobody up",
 )
+ENDS = "the ledger has what it had"
 CONTRADICTIONS = "no event contradicts another"
 ROLE_SETTINGS = "roles have only their limits"
 ROLES = "roles may do what is declared"
@@ -70,6 +73,27 @@ def test_doctor_of_new_product_finds_nothing(app: Flask) -> None:
     assert named <= found.keys()
     assert found[QUARANTINE].detail == "0 deliveries, none of the last 7 days"
     assert "apart" in found[CLOCKS].detail
+
+
+def test_doctor_reports_a_ledger_that_lacks_what_it_had(app: Flask) -> None:
+    directory, origins = app.extensions["settings"].journal_dir, [uuid4(), uuid4(), uuid4()]
+    known = [replace(make_event(), origin=EventOrigin(origins[0], seq)) for seq in (1, 2)]
+    append_events(app, *known)
+    directory.mkdir(exist_ok=True)
+    ends.record(directory, {str(origins[0]): 2})
+    assert diagnose(app)[ENDS].detail == "ok"
+    ends.record(directory, {str(origins[1]): 7})
+    file = journal_file.create(directory, origins[2], 2**20)
+    lost = replace(make_event(), origin=EventOrigin(origins[2], 1))
+    file.write([Row(1, str(lost.id), True, dump_event(lost), "mac")], durable=False)
+    file.note([Notes(kept=[Kept(1, 1, 0.0, "history")])])
+    found = diagnose(app)
+    file.note([Notes(forgotten=[Kept(1, 1, 0.0, "history")])])
+    file.close()
+    (directory / ends.NAME).unlink()
+    assert found[LEFT].ok
+    assert not found[ENDS].ok
+    assert found[ENDS].detail.startswith("it lacks the last events of 2 journals")
 
 
 def test_doctor_reports_events_left_by_dead_processes_only(app: Flask) -> None:

@@ -19,7 +19,7 @@ from webapp.db.scopes import LedgerScope, MaintenanceScope, PolicyScope
 from webapp.extensions import db
 from webapp.grants.notices import outbox
 from webapp.http.addresses import IpNetwork
-from webapp.ledger import search
+from webapp.ledger import completeness, search
 from webapp.observability.health import PROBES
 from webapp.observability.probes import CheckFailed, ProbeResult, run_probes
 from webapp.rules.checks.findings import describe_connecting_address
@@ -123,13 +123,25 @@ def _check_backlog() -> str:
 
 def _check_left_events() -> str:
     """Check that no events of dead processes wait: web processes here adopt them within seconds."""
-    left = drain.count_waiting(current_settings().journal_dir)
+    left = drain.count_left(current_settings().journal_dir)
     if left.unreadable:
         raise CheckFailed(f"cannot be read: {', '.join(left.unreadable)}")
     waiting = f"{left.by_dead} events wait in files of dead processes"
     if left.by_dead:
         raise CheckFailed(f"{waiting}: run `flask audit drain`")
     return f"{waiting}, {left.by_living} in those of running ones"
+
+
+def _check_ends() -> str:
+    """Check that the ledger still has the last event of each journal of this host that it had."""
+    with db.scoped(LedgerScope()):
+        lost = completeness.find_lost_ends(db.session, current_settings().journal_dir)
+    if lost:
+        raise CheckFailed(
+            f"it lacks the last events of {len(lost)} journals, after a restore or a failover:"
+            " start the web processes or run `flask audit drain`, then `flask audit verify`"
+        )
+    return "ok"
 
 
 def _check_quarantine() -> str:
@@ -237,6 +249,7 @@ CHECKS: Mapping[str, Callable[[], str]] = {
     "models match the database": _check_drift,
     "workers take audit events": _check_backlog,
     "no dead process's events wait": _check_left_events,
+    "the ledger has what it had": _check_ends,
     "no event is in quarantine": _check_quarantine,
     "no event contradicts another": _check_contradictions,
     "next month's partition is there": _check_partition,

@@ -72,6 +72,8 @@ class Settings:
     """Where each web process keeps its events until they are committed: on a disk that lasts."""
     journal_max_mb: int
     """Megabytes that one process may hold there; beyond them, elevated work is refused."""
+    journal_keep: float
+    """Seconds that it keeps an event which the ledger has: the ledger may lose it in a failover."""
     audit_timeout: float
     """Seconds that recording may hold a request."""
     rate_limit_address: float
@@ -129,6 +131,7 @@ def read_settings() -> Settings:
     env.add_parser("database", _database)
     env.add_parser("positive", _positive)
     env.add_parser("rate", _rate)
+    env.add_parser("seconds", _rate)
     env.add_parser("proxies", _proxies)
     settings = _read(env)
     if problems := _problems(env):
@@ -153,6 +156,7 @@ def _read(env: Env) -> Settings:
         **_read_servers(env, deployed=deployed),
         journal_dir=Path(env.str("JOURNAL_DIR", "") or home / "journal").resolve(),
         journal_max_mb=ceil(env.positive("JOURNAL_MAX_MB", 256) or 0),
+        journal_keep=env.seconds("JOURNAL_KEEP", 900),
         audit_timeout=env.positive("AUDIT_TIMEOUT", 2.0),
         rate_limit_address=env.rate("RATE_LIMIT_ADDRESS", 500),
         rate_limit_failures=env.rate("RATE_LIMIT_FAILURES", 2),

@@ -19,7 +19,7 @@ from uuid import UUID
 import structlog
 
 from tests.audit.events import make_event
-from tests.audit.journal.journals import KEY, MAX_BYTES, PATIENCE
+from tests.audit.journal.journals import KEY, MAX_BYTES, PATIENCE, forgetting
 from webapp.audit.event import AuditEvent, load_event
 from webapp.audit.journal.reader import JournalReader
 from webapp.audit.journal.service import Journal, JournalFailed
@@ -118,7 +118,7 @@ def _forget(journal: Journal) -> None:
         for row in rows:
             print("committed", row.event.decode(), flush=True)  # noqa: T201 - what it is for
             assert str(load_event(row.event).id) == row.id
-        journal.forget(file, [row.place for row in rows])
+        journal.note(file, forgetting([row.place for row in rows]))
 
 
 def _print(word: str, event: AuditEvent) -> None:

@@ -90,7 +90,7 @@ class Product:
 def own_product(home: Path) -> Iterator[Product]:
     home.mkdir(exist_ok=True)
     stack = open_stack(home, durable=False)
-    environment = {"SIGHTLINE_HOME": str(home), **stack.environment}
+    environment = {"SIGHTLINE_HOME": str(home), "JOURNAL_KEEP": "0", **stack.environment}
     with running(stack), application(environment, drain=0) as app:
         yield Product(app, stack, environment)
 

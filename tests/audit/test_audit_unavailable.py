@@ -19,7 +19,7 @@ from werkzeug.test import TestResponse
 
 from tests.audit.accesses import misbehaving_app
 from tests.audit.events import make_event
-from tests.audit.journal.journals import PATIENCE, events_in, hanging_disk
+from tests.audit.journal.journals import PATIENCE, events_in, hanging_disk, waiting_in
 from tests.audit.receipts import (
     committed,
     committed_of_request,
@@ -139,7 +139,7 @@ def breakage(request: pytest.FixtureRequest, isolated_app: Flask, journal: Journ
         journal.finalize([make_event()], PATIENCE)
         assert journal.file is not None
         execute = journal.file._connection.execute
-        with mock.patch.object(journal._writer, "forget"):  # otherwise the relay would make room
+        with mock.patch.object(journal._writer, "note"):  # otherwise the relay would make room
             execute("pragma max_page_count = 1")
             with suppress(JournalFailed):
                 while True:
@@ -255,7 +255,7 @@ def test_events_wait_in_the_journal_while_the_database_hangs(tmp_path: Path) -> 
                 waiting = {event.id for event in events_in(settings.journal_dir)}
                 assert waiting >= {event.id for event in events[1:]}
             committed(app, *(event.id for event in events))
-            wait_for(lambda: events_in(settings.journal_dir) == [])
+            wait_for(lambda: waiting_in(settings.journal_dir) == [])
 
 
 @contextmanager

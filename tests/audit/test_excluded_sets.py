@@ -11,7 +11,7 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from tests.audit.events import excluding, make_event, members_of
-from tests.audit.journal.journals import KEY, MAX_BYTES, PATIENCE
+from tests.audit.journal.journals import KEY, MAX_BYTES, PATIENCE, forgetting
 from tests.audit.ledgers import append_events, deliver, ledger_session, seal
 from tests.audit.receipts import second_connection
 from webapp.audit.event import (
@@ -204,11 +204,11 @@ def test_set_leaves_the_file_some_time_after_the_last_event_that_names_it(
     events = [excluding(some(2)) for _ in range(3 * SETS_KEPT)]
     file = adopt(leave(journal, *events), MAX_BYTES)
     rows = file.read_finalized(0, 100)
-    file.forget_now([row.place for row in rows[1:]])
+    file.note_now(forgetting([row.place for row in rows[1:]]))
     digests = [row.excluded for row in rows if row.excluded]
     assert len(file.read_sets(digests)) == SETS_KEPT + 1
     assert file.read_sets(digests[:1]) == [members_of(events[0])]
     assert file.held == 1
-    file.forget_now([rows[0].place])
+    file.note_now(forgetting([rows[0].place]))
     file.close()
     assert not file.path.exists()

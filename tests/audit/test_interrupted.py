@@ -16,7 +16,7 @@ import pytest
 import requests
 from flask import Flask
 
-from tests.audit.journal.journals import MAX_BYTES, events_in
+from tests.audit.journal.journals import MAX_BYTES, events_in, left_in
 from tests.audit.receipts import (
     committed,
     committed_of_request,
@@ -44,7 +44,7 @@ def journal_dir(tmp_path: Path) -> Path:
 def serving(environment: Mapping[str, str], journal_dir: Path, **changes: str) -> Iterator[Web]:
     own = journal_dir.parent
     # The test's directory also holds what a killed process leaves in its temporary directory.
-    places = {"JOURNAL_DIR": str(journal_dir), "TMPDIR": str(own)}
+    places = {"JOURNAL_DIR": str(journal_dir), "JOURNAL_KEEP": "0", "TMPDIR": str(own)}
     settings = {**environment, **places, "WEB_CONCURRENCY": "2", **changes}
     with run_server(SERVER, "/healthz", settings, own / "web.log") as web:
         yield web
@@ -129,7 +129,7 @@ def test_idle_process_relays_what_dead_processes_left(
     with serving(environment, journal_dir):
         (answered,) = committed_of_request(app, answered_request)
         (interrupted,) = committed_of_request(app, open_request)
-        wait_for(lambda: list(journal_dir.iterdir()) == [])
+        wait_for(lambda: left_in(journal_dir) == [])
     assert (answered["outcome"], interrupted["outcome"]) == ("served", "interrupted")
 
 
@@ -140,7 +140,7 @@ def test_orderly_end_leaves_no_journal_file(
     with serving(environment, journal_dir) as web:
         access(web, engineer, request_id)
     assert web.process.returncode == 0
-    assert list(journal_dir.iterdir()) == []
+    assert left_in(journal_dir) == []
     assert len(events_of_request(app, request_id)) == 1
 
 

@@ -166,6 +166,7 @@ def create_app(
         celery_broker_url=redis_url,
         journal_dir=Path(),
         journal_max_mb=1,
+        journal_keep=0,
         audit_timeout=2,
         cache_ttl=300,
         cache_timeout=cache_timeout,

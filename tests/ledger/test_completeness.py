@@ -10,11 +10,13 @@ import orjson
 import pytest
 from sqlalchemy.orm import Session
 
+from tests.audit.journal.journals import forgetting
 from tests.audit.ledgers import append_events, key_of, ledger_session
 from tests.audit.products import Product, numbered, own_product
 from webapp.audit.event import AuditEvent
-from webapp.audit.journal.file import adopt, list_files
-from webapp.audit.journal.reader import Row, read_all
+from webapp.audit.journal import ends
+from webapp.audit.journal.file import Notes, adopt, list_files
+from webapp.audit.journal.reader import Kept, Row, read_all
 from webapp.audit.relay import drain
 from webapp.ledger import completeness
 from webapp.ledger.completeness import Missing
@@ -146,6 +148,48 @@ def test_gap_in_a_journal_that_the_ledger_does_not_know_is_found(product: Produc
         assert row.request.id in done.output
 
 
+def test_numbers_up_to_a_journals_end_are_missing(product: Product) -> None:
+    """The database is an older one, and no file has the events any more."""
+    journal, gone, whole = uuid4(), uuid4(), uuid4()
+    events = numbered(journal, range(1, 11))
+    append_events(product.app, *events, *numbered(whole, [1, 2]))
+    product.journals.mkdir(exist_ok=True)
+    ends.record(product.journals, {str(journal): 14, str(gone): 3, str(whole): 2})
+    found = check(product)
+    assert (ranges(found, journal), ranges(found, gone)) == ([(11, 14)], [(1, 3)])
+    assert ranges(found, whole) == []
+    done = product.run("verify", "--complete")
+    assert done.exit_code == 1
+    assert (
+        f"missing: 11 to 14 of journal {journal}, after request {events[-1].request.id},"
+        f" up to its end\nmissing: 1 to 3 of journal {gone}, up to its end\n"
+    ) in done.output
+    assert "12 events of 2 journals: 7 missing," in done.output
+
+
+def test_kept_event_that_the_ledger_lacks_waits_and_the_rest_is_missing(product: Product) -> None:
+    """The file keeps the last of the events that an older database lacks."""
+    journal = uuid4()
+    events = numbered(journal, range(1, 6))
+    append_events(product.app, events[0])
+    file = product.hold(journal, *events)
+    rows = [Kept(place, place, 0.0, "history") for place in range(1, 6)]
+    file.note([Notes(kept=rows), Notes(forgotten=rows[:3])])
+    file.close()
+    found = check(product)
+    assert ranges(found, journal) == [(2, 3)]
+    assert [each.seq for each in found.waiting] == [4, 5]
+    assert product.run("drain").exit_code == 0
+    assert ranges(check(product), journal) == [(2, 3)]
+    assert check(product).waiting == ()
+
+
+def test_ends_that_cannot_be_read_are_named(product: Product) -> None:
+    product.journals.mkdir(exist_ok=True)
+    (product.journals / ends.NAME).write_bytes(b"no database" * 1000)
+    assert check(product).unreadable == (ends.NAME,)
+
+
 def test_verify_succeeds_when_events_only_wait_in_files(product: Product) -> None:
     journal = uuid4()
     (event,) = numbered(journal, [1])
@@ -189,7 +233,7 @@ def test_events_that_move_to_the_ledger_during_the_check_are_not_missing(
 
     def during_the_check(session: Session, directory: Any, mac_key: bytes) -> Any:
         append_events(product.app, waits, later)
-        file.forget_now([1])
+        file.note_now(forgetting([1]))
         file.write([product._row(2, late, finalized=False)], durable=False)
         return read_files(session, directory, mac_key)
 
@@ -307,7 +351,7 @@ def test_file_that_is_a_link_is_not_followed(product: Product, tmp_path: Path, e
     before = elsewhere.read_bytes() if elsewhere.exists() else None
     found = check(product)
     assert (found.unreadable, found.waiting) == ((path.name,), ())
-    assert drain.count_waiting(product.journals).unreadable == (path.name,)
+    assert drain.count_left(product.journals).unreadable == (path.name,)
     with pytest.raises(sqlite3.OperationalError, match="link"):
         adopt(path, 2**24)
     assert (elsewhere.read_bytes() if elsewhere.exists() else None) == before

@@ -73,6 +73,7 @@ def _app(env: Environment = "qa", port: int = 1) -> Flask:
         celery_broker_url=f"redis://:{SECRET}@127.0.0.1:{port}/0",
         journal_dir=Path(),
         journal_max_mb=1,
+        journal_keep=0,
         audit_timeout=2,
         cache_ttl=300,
         cache_timeout=0.25,

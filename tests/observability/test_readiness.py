@@ -12,6 +12,7 @@ from flask.testing import FlaskClient
 
 from tests.applications import application_of
 from tests.audit.events import make_event
+from tests.audit.journal.journals import forgetting
 from webapp.audit.event import EventRequest
 from webapp.audit.journal import file as journal_file
 from webapp.audit.journal.reader import Row
@@ -115,6 +116,6 @@ def test_forgotten_events_free_space_in_the_journal_file(tmp_path: Path) -> None
     file = journal_file.create(tmp_path, uuid4(), 2**20)
     file.write([Row(n, str(uuid4()), True, b"x" * 50_000, "mac") for n in range(10)], durable=False)
     assert file.used_bytes() > 500_000
-    file.forget_now(range(9))
+    file.note_now(forgetting(range(9)))
     assert 50_000 < file.used_bytes() < 100_000
     file.close()

@@ -7,10 +7,11 @@ as a contradiction, since nobody can tell which of the two is true.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from hashlib import sha256
 from operator import attrgetter
+from time import monotonic
 from uuid import UUID
 
 import orjson
@@ -19,17 +20,20 @@ from prometheus_client import Counter
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    ColumnElement,
     Select,
     Text,
     Uuid,
     bindparam,
     cast,
+    column,
     func,
     literal,
     select,
+    table,
     union_all,
 )
-from sqlalchemy.dialects.postgresql import JSON, insert
+from sqlalchemy.dialects.postgresql import JSON, OID, insert
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
@@ -100,6 +104,37 @@ def _make_committed() -> Select[str | None]:
 
 
 _COMMITTED = _make_committed()
+
+_DATABASES = table("pg_database", column("oid"), column("datname"))
+# Of a server in recovery, a replica, the first function raises an error: it could have events that
+# its primary has lost, and lose others when it becomes one.
+_HISTORY: ColumnElement[str] = func.concat_ws(
+    "/",
+    func.substr(func.pg_walfile_name(func.pg_current_wal_lsn()), 1, 8),
+    func.date_part("epoch", func.pg_postmaster_start_time()),
+    select(_DATABASES.c.oid)
+    .where(_DATABASES.c.datname == func.current_database())
+    .scalar_subquery(),
+    func.to_regclass("public.audit_events").cast(OID),
+)
+"""What changes where the ledger may have lost events that it had: the timeline, which a promotion
+and a recovery to a point in time begin anew; the server's start; and the identity of the database
+and the table, which a restored dump makes anew."""
+
+_CONFIRMED = _COMMITTED.add_columns(_HISTORY)
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """What the primary's ledger has of some events."""
+
+    committed: set[str]
+    """The keys of the events that it has."""
+    history: str
+    """The same text as in an earlier confirmation, unless the ledger may have lost since what it
+    had then: by a failover, or by a restore."""
+    at: float = field(default_factory=monotonic)
+    """When it was asked."""
 
 
 @dataclass(frozen=True)
@@ -206,9 +241,22 @@ def count_received(received: Received) -> None:
 
 def find_committed(session: Session, keys: Sequence[str]) -> set[str]:
     """Return those of the events' keys that the ledger has, or that are kept as contradictions."""
+    return _keys_in(session.scalars(_COMMITTED, _ids_of(keys)).one(), keys)
+
+
+def confirm(session: Session, keys: Sequence[str]) -> Confirmation:
+    """Ask the same of a primary, and the ledger's history; a replica raises an error."""
+    found, history = session.execute(_CONFIRMED, _ids_of(keys)).one()
+    return Confirmation(_keys_in(found, keys), history)
+
+
+def _ids_of(keys: Sequence[str]) -> dict[str, str]:
     # One text each way: a parameter and a value for each id would take longer than the query.
     ids = ",".join([key.partition(":")[0] for key in keys])
-    found = session.scalars(_COMMITTED, {"ids": f"{{{ids}}}"}).one()
+    return {"ids": f"{{{ids}}}"}
+
+
+def _keys_in(found: str | None, keys: Sequence[str]) -> set[str]:
     return set(found.split(",")).intersection(keys) if found else set()
 
 

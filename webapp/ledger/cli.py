@@ -333,12 +333,13 @@ def drain_command(*, as_json: bool) -> None:
         task = progress.add_task("draining", total=adopted.events)
         for file in adopted.files:
             try:
-                for committed, of in drain.drain(file, _commit):
+                for committed, of in drain.drain(file, _commit, _confirm, settings.journal_keep):
                     taken, refused = taken + committed, refused + of - committed
                     progress.advance(task, of)
             except drain.Unreadable as error:
                 unreadable.append(str(error))
-    done = Drained(taken, refused, adopted.held_by_living, tuple(unreadable))
+    kept = sum(file.kept for file in adopted.files)
+    done = Drained(taken, refused, kept, adopted.held_by_living, tuple(unreadable))
     if as_json:
         print_json(done)
     else:
@@ -352,6 +353,8 @@ class Drained:
 
     committed: int
     refused: int
+    kept: int
+    """That the ledger has, and that stay for JOURNAL_KEEP all the same."""
     running: int
     """In the files of running processes."""
     unreadable: tuple[str, ...]
@@ -361,20 +364,27 @@ def _print_drained(done: Drained) -> None:
     say(f"{done.committed} events committed, {done.refused} refused.")
     if done.refused:
         say("Refused events stay in their files, and are in quarantine too.")
+    if done.kept:
+        say(f"{done.kept} that the ledger has stay for JOURNAL_KEEP, should it lose them.")
     if done.running:
         say(f"{done.running} more are in files of running processes, which send them.")
     for name in done.unreadable:
         say(f"cannot be read: {name}")
 
 
-def _commit(file: JournalFile, rows: Sequence[Row]) -> set[str]:
+def _commit(file: JournalFile, rows: Sequence[Row]) -> append.Confirmation:
     delivery = [list(item) for item in delivery_of(file, rows, sets_named_by(rows))]
     with db.scoped(LedgerScope()):
         received = append.receive(db.session, delivery, current_settings().audit_mac_key.encode())
-        committed = append.find_committed(db.session, [row.key for row in rows])
+        found = append.confirm(db.session, [row.key for row in rows])
         db.session.commit()
     append.count_received(received)
-    return committed
+    return found
+
+
+def _confirm(keys: Sequence[str]) -> append.Confirmation:
+    with db.scoped(LedgerScope()):
+        return append.confirm(db.session, keys)
 
 
 @group.command("verify")
@@ -388,7 +398,8 @@ def verify_command(*, complete: bool, as_json: bool) -> None:
     Each journal numbers its events without a gap, so a number without an event is an event that
     is missing. An event that contradicts one in the ledger is named too. Events that wait in files
     on this host are listed, and are no reason to fail. Events that wait on other hosts count as
-    missing: run this where no other host has events.
+    missing: run this where no other host has events. The ends of journals are known on their own
+    host only: after a restore, run this on each.
     """
     settings = current_settings()
     with db.scoped(LedgerScope()):
@@ -433,7 +444,8 @@ def _doubled_line(doubled: completeness.Doubled) -> str:
 
 def _missing_line(gap: completeness.Missing) -> str:
     numbers = f"{gap.first}" if gap.first == gap.last else f"{gap.first} to {gap.last}"
-    between = f"after request {gap.after_request}, " if gap.after_request else ""
-    return (
-        f"missing: {numbers} of journal {gap.journal}, {between}before request {gap.before_request}"
-    )
+    places = [
+        f"after request {gap.after_request}" if gap.after_request else "",
+        f"before request {gap.before_request}" if gap.before_request else "up to its end",
+    ]
+    return f"missing: {numbers} of journal {gap.journal}, {', '.join(filter(None, places))}"

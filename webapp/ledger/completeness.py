@@ -1,6 +1,7 @@
 """The check that the ledger is complete, and holds each event once.
 
-Each journal numbers its events from 1 without a gap, so a number without an event is missing.
+Each journal numbers its events from 1 without a gap, so a number without an event is missing. So is
+every number up to a journal's end, which this host has noted beside the database.
 """
 
 import sqlite3
@@ -13,11 +14,12 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Function, Over, func, or_, select
+from sqlalchemy import ARRAY, Function, Over, Uuid, cast, func, or_, select
 from sqlalchemy.orm import Session
 
 from webapp.audit.append import find_committed
 from webapp.audit.event import AuditEvent, EventError, has_valid_mac, load_event
+from webapp.audit.journal import ends
 from webapp.audit.journal.file import is_held, list_files
 from webapp.audit.journal.reader import Row, read_all
 from webapp.audit.models import AuditEventRow, ContradictionRow
@@ -36,7 +38,8 @@ class Missing:
     last: int
     after_request: str | None
     """The request of the event before the gap; `None` at the journal's beginning."""
-    before_request: str
+    before_request: str | None
+    """The request of the event after the gap; `None` at the journal's end."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,9 @@ def _compare(session: Session, directory: Path, mac_key: bytes) -> Completeness:
     # The ledger first: events move from the files to the ledger meanwhile.
     ledger = _read_ledger(session)
     files = _read_files(session, directory, mac_key)
-    unexplained = [*_without([*ledger.gaps, *_beyond(ledger.last, files.held)], files.held)]
+    _read_recorded_ends(directory, files)
+    beyond = [*_beyond(ledger.last, files.held), *_lost_ends(ledger.last, files)]
+    unexplained = [*_without([*ledger.gaps, *beyond], files.held)]
     missing = _without(unexplained, _committed_meanwhile(session, unexplained))
     return Completeness(
         journals=len(ledger.last),
@@ -156,6 +161,8 @@ class _Ledger:
 @dataclass
 class _Files:
     held: defaultdict[UUID, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
+    ends: dict[UUID, int] = field(default_factory=dict)
+    """The highest number of each journal that the ledger has had, as far as this host knows."""
     waiting: list[Waiting] = field(default_factory=list)
     ownerless: int = 0
     forged: list[str] = field(default_factory=list)
@@ -195,16 +202,24 @@ def _read_files(session: Session, directory: Path, mac_key: bytes) -> _Files:
     found = _Files()
     for path in list_files(directory):
         try:
-            rows = read_all(path)
+            rows, noted = read_all(path), ends.read_noted(path)
         except sqlite3.Error:
             if path.exists():  # otherwise its process has emptied and removed it meanwhile
                 found.unreadable.append(path.name)
             continue
+        found.ends = ends.combine(found.ends, noted)
         before, is_owned = len(found.waiting), is_held(path)
         for start in range(0, len(rows), QUERY_KEYS):
             _add_rows(session, rows[start : start + QUERY_KEYS], found, mac_key)
         found.ownerless += 0 if is_owned else len(found.waiting) - before
     return found
+
+
+def _read_recorded_ends(directory: Path, found: _Files) -> None:
+    try:
+        found.ends = ends.combine(found.ends, ends.read_recorded(directory))
+    except sqlite3.Error:
+        found.unreadable.append(ends.NAME)
 
 
 def _add_rows(session: Session, rows: list[Row], found: _Files, mac_key: bytes) -> None:
@@ -250,6 +265,20 @@ def _beyond(last: Mapping[UUID, tuple[int, str]], held: _Numbers) -> Iterator[Mi
             yield Missing(journal, known + 1, highest, after, numbers[highest])
 
 
+def _lost_ends(last: Mapping[UUID, tuple[int, str]], files: _Files) -> Iterator[Missing]:
+    """Yield the gaps between the last event of each journal, wherever it is, and the journal's end.
+
+    Only a ledger that has lost events has such a gap.
+    """
+    for journal, end in files.ends.items():
+        known, after = last.get(journal, (0, None))
+        held = files.held.get(journal)
+        if held and max(held) > known:
+            known, after = max(held), held[max(held)]
+        if end > known:
+            yield Missing(journal, known + 1, end, after, None)
+
+
 def _committed_meanwhile(session: Session, gaps: Iterable[Missing]) -> _Numbers:
     """Return the numbers whose events moved from a file to the ledger during the check."""
     found: defaultdict[UUID, dict[int, str]] = defaultdict(dict)
@@ -276,3 +305,20 @@ def _without(gaps: Iterable[Missing], known: _Numbers) -> Iterator[Missing]:
             first, after = seq + 1, request
         if first <= gap.last:
             yield Missing(gap.journal, first, gap.last, after, gap.before_request)
+
+
+def find_lost_ends(session: Session, directory: Path) -> dict[UUID, int]:
+    """Return the journals of this host of which the ledger has had more than it has now.
+
+    Each comes with the highest number that it has had. Raises `sqlite3.Error` where a file cannot
+    be read.
+    """
+    known = ends.read_recorded(directory)
+    for path in list_files(directory):
+        known = ends.combine(known, ends.read_noted(path))
+    journal = func.unnest(cast(list(known), ARRAY(Uuid))).column_valued("journal")
+    # For each journal by itself, an index has its highest number at once.
+    highest = select(func.max(AuditEventRow.origin_seq))
+    last = highest.where(AuditEventRow.origin_journal == journal).scalar_subquery()
+    found = session.execute(select(journal, func.coalesce(last, 0)))
+    return {origin: known[origin] for origin, seq in found if known[origin] > seq}

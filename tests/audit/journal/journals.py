@@ -4,8 +4,8 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -14,8 +14,9 @@ from tests.audit.events import make_event
 from tests.audit.receipts import wait_for
 from tests.processes import ROOT
 from webapp.audit.event import AuditEvent, load_event
-from webapp.audit.journal.file import JournalFile, list_files
-from webapp.audit.journal.reader import read_all
+from webapp.audit.journal import ends
+from webapp.audit.journal.file import JournalFile, Notes, list_files
+from webapp.audit.journal.reader import JournalReader, Kept, Row, read_all
 from webapp.audit.journal.service import Journal
 
 KEY = b"k" * 32
@@ -85,6 +86,32 @@ def hanging_disk(file: JournalFile | None) -> Iterator[None]:
 def events_in(directory: Path) -> list[AuditEvent]:
     """Return all events in a directory's files, in order."""
     return [load_event(row.event) for path in list_files(directory) for row in read_all(path)]
+
+
+def waiting_in(directory: Path) -> list[AuditEvent]:
+    """Return the events in a directory's files that the ledger is not known to have."""
+    return [load_event(row.event) for path in list_files(directory) for row in read_waiting(path)]
+
+
+def read_waiting(path: Path) -> list[Row]:
+    rows = read_all(path)
+    try:
+        with closing(JournalReader(path)) as reader:
+            kept = reader.read_kept()
+    except sqlite3.OperationalError:  # its process has removed it meanwhile
+        kept = []
+    return [row for row in rows if not any(some.first <= row.place <= some.last for some in kept)]
+
+
+def left_in(directory: Path) -> list[str]:
+    """Return the names of what is in a directory of journals, apart from their ends."""
+    return sorted(path.name for path in directory.iterdir() if path.name != ends.NAME)
+
+
+def forgetting(places: Iterable[int]) -> Notes:
+    """What is noted of rows that the ledger has, where they are not kept."""
+    rows = [Kept(place, place, 0.0, "history") for place in places]
+    return Notes(kept=rows, forgotten=rows)
 
 
 def numbers(events: Sequence[AuditEvent]) -> list[int]:

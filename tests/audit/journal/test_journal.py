@@ -19,6 +19,7 @@ from tests.audit.journal.journals import (
     break_next,
     events_in,
     finalize,
+    forgetting,
     hanging_disk,
     journal_in,
     line_of,
@@ -295,7 +296,7 @@ def test_forgetting_rows_of_a_failed_file_does_not_touch_the_next_file(
     with pytest.raises(JournalFailed):
         finalize(journal)
     kept = finalize(journal)
-    journal.forget(broken, [1])
+    journal.note(broken, forgetting([1]))
     finalize(journal)
     finalize(journal)
     assert outcomes(journal.directory, kept.id) == ["served"]
@@ -314,7 +315,7 @@ def test_full_journal_can_be_emptied_under_load(tmp_path: Path) -> None:
             with ThreadPoolExecutor(4) as threads:
                 for _ in range(4):
                     threads.submit(finalize, journal)
-                journal.forget(file, places)
+                journal.note(file, forgetting(places))
             finalize(journal)
             assert journal.file is file
             assert journal.held < full
@@ -335,7 +336,8 @@ def test_full_file_finalizes_its_open_accesses_or_refuses_them(
                 journal.finalize_later([make_event(id=event.id, outcome="failed")])
         file = journal.file
         assert file is not None
-        journal.forget(file, [row.place for row in JournalReader(file.path).read_finalized(0, 9)])
+        rows = JournalReader(file.path).read_finalized(0, 9)
+        journal.note(file, forgetting([row.place for row in rows]))
         finalize(journal)
         finalize(journal)
         assert set(outcomes(tmp_path, *(event.id for event in begun))) <= {"served", "failed"}

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.audit.journal.journals import KEY, MAX_BYTES, hanging_disk, line_of, script
+from tests.audit.journal.journals import KEY, MAX_BYTES, forgetting, hanging_disk, line_of, script
 from webapp.audit.journal.file import JournalFile, Locked, adopt, create, list_files
 from webapp.audit.journal.reader import JournalReader, Row, read_all
 
@@ -107,7 +107,7 @@ def test_file_in_use_cannot_be_adopted(file: JournalFile) -> None:
     adopted = adopt(file.path, MAX_BYTES)
     with pytest.raises(Locked):
         adopt(file.path, MAX_BYTES)
-    adopted.forget_now([1])
+    adopted.note_now(forgetting([1]))
     adopted.close()
     with pytest.raises(FileNotFoundError):
         adopt(file.path, MAX_BYTES)
@@ -314,7 +314,7 @@ def test_reader_continues_when_the_writer_closes_the_file(file: JournalFile) -> 
     file.close()
     adopted = adopt(file.path, MAX_BYTES)
     assert places(reader) == [1, 2]
-    adopted.forget_now([1, 2])
+    adopted.note_now(forgetting([1, 2]))
     adopted.close()
     assert places(reader) == []
     assert names(file.path.parent) == []
@@ -327,9 +327,9 @@ def test_adopted_file_that_cannot_be_written_is_removed_when_empty(file: Journal
     adopted = adopt(file.path, MAX_BYTES)
     with hanging_disk(adopted):
         adopted._connection.execute("pragma busy_timeout = 0")
-        adopted.forget_now([1])
+        adopted.note_now(forgetting([1]))
         assert adopted.held == 1
-        adopted.forget_now([2])
+        adopted.note_now(forgetting([2]))
     adopted.close()
     assert names(file.path.parent) == []
 
@@ -347,7 +347,7 @@ def test_full_disk_is_emptied_by_adopting_its_files(small_disk: Path) -> None:
     file.close()
     adopted = adopt(file.path, MAX_BYTES)
     assert places(adopted) == kept
-    adopted.forget_now(kept)
+    adopted.note_now(forgetting(kept))
     adopted.close()
     assert names(small_disk) == ["ballast"]
 
@@ -373,7 +373,7 @@ def test_readers_of_disappearing_files_leave_nothing_behind(tmp_path: Path) -> N
         for _ in range(400):
             file = create(tmp_path, uuid4(), MAX_BYTES)
             put(file, row(1))
-            file.forget_now([1])
+            file.note_now(forgetting([1]))
             file.close()
         done.set()
         for future in reading:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, rule
 
 from tests.audit.events import make_event
-from tests.audit.journal.journals import KEY, MAX_BYTES, PATIENCE, break_next
+from tests.audit.journal.journals import KEY, MAX_BYTES, PATIENCE, break_next, forgetting
 from webapp.audit.event import AuditEvent, EventOrigin, Outcome, load_event
 from webapp.audit.journal.file import Locked, adopt, list_files
 from webapp.audit.journal.reader import Row, read_all
@@ -118,7 +118,7 @@ class JournalMachine(RuleBasedStateMachine):
         rows = [row for row in read_all(file.path) if row.finalized]
         chosen = [row for number, row in enumerate(rows) if number % 5 in which]
         self.commit(chosen)
-        self.journal.forget(file, [row.place for row in chosen])
+        self.journal.note(file, forgetting([row.place for row in chosen]))
 
     @rule()
     def adopt(self) -> None:
@@ -126,7 +126,7 @@ class JournalMachine(RuleBasedStateMachine):
         for file in self.adoptable(self.home / "journal"):
             rows = file.read_finalized(0, 10**6)
             self.commit(rows)
-            file.forget_now([row.place for row in rows])
+            file.note_now(forgetting([row.place for row in rows]))
             file.close()
 
     @rule()

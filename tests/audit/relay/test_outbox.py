@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 
 from tests.audit.journal.journals import MAX_BYTES
+from webapp.audit.append import Confirmation
 from webapp.audit.journal.file import create
 from webapp.audit.journal.reader import Row
 from webapp.audit.relay.outbox import AHEAD, BATCH, BATCH_BYTES, RESEND, RESEND_MAX, Outbox
@@ -20,7 +21,7 @@ def box(tmp_path: Path) -> Iterator[Outbox]:
         [Row(place, str(uuid4()), True, b"{}", "") for place in range(1, AHEAD + 1002)],
         durable=False,
     )
-    yield Outbox(file, file.forget_now)
+    yield Outbox(file, file.note_now)
     file.close()
 
 
@@ -41,7 +42,7 @@ def test_event_is_sent_again_after_growing_waits(
     box: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("webapp.audit.relay.outbox.RESEND", RESEND)
-    box.file.forget_now(range(2, AHEAD + 2000))  # type: ignore[attr-defined]  # a JournalFile
+    box.file.write(forgotten=range(2, AHEAD + 2000), durable=False)  # type: ignore[attr-defined]  # a JournalFile
     now, waits = 0.0, []
     for _ in range(8):
         rows = box.take(now)
@@ -57,7 +58,7 @@ def test_event_is_sent_again_after_growing_waits(
 
 def test_rows_that_are_gone_are_not_sent_again(box: Outbox) -> None:
     box.note_sent(box.take(0.0), 0.0)
-    box.file.forget_now(range(1, BATCH))  # type: ignore[attr-defined]  # a JournalFile
+    box.file.write(forgotten=range(1, BATCH), durable=False)  # type: ignore[attr-defined]  # a JournalFile
     assert places(box.take(10.0)) == [BATCH]
     box.note_sent(box.take(10.0), 10.0)
     assert places(box.take(10.0)) == list(range(BATCH + 1, 2 * BATCH + 1))
@@ -73,17 +74,17 @@ def test_every_sent_event_is_asked_about_even_if_none_is_committed(
     queried = Counter[str]()
     queries = 0
 
-    def find_committed(keys: Sequence[str]) -> set[str]:
+    def confirm(keys: Sequence[str]) -> Confirmation:
         nonlocal queries
         queries += 1
         queried.update(keys)
-        return set()
+        return Confirmation(set(), "history")
 
     for _ in range(AHEAD // BATCH):
-        box.ask(find_committed)
+        box.ask(confirm)
     assert queries == AHEAD // BATCH
     assert len(queried) == AHEAD
-    box.ask(lambda keys: set(keys))
+    box.ask(lambda keys: Confirmation(set(keys), "history"))
     assert len(box.take(0.0)) == BATCH
 
 
@@ -92,7 +93,7 @@ def test_batch_has_so_many_bytes_and_one_event_at_least(tmp_path: Path) -> None:
     sizes = [BATCH_BYTES // 2, BATCH_BYTES // 2, 1, BATCH_BYTES + 1, 1]
     rows = [Row(n, str(uuid4()), True, b"e" * size, "") for n, size in enumerate(sizes, 1)]
     file.write(rows, durable=False)
-    box = Outbox(file, file.forget_now)
+    box = Outbox(file, file.note_now)
     sent = []
     while rows := box.take(0.0):
         sent.append(places(rows))
@@ -105,7 +106,7 @@ def test_due_events_beyond_one_batch_are_sent_by_the_next(tmp_path: Path) -> Non
     file = create(tmp_path, uuid4(), MAX_BYTES)
     for place in range(1, 5):
         file.write([Row(place, str(uuid4()), True, b"e" * BATCH_BYTES, "")], durable=False)
-    box = Outbox(file, file.forget_now)
+    box = Outbox(file, file.note_now)
     while rows := box.take(0.0):
         box.note_sent(rows, 0.0)
     again = []

@@ -1,8 +1,8 @@
 """Tests of the relay: all events of all journals here reach the ledger and are then forgotten."""
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -22,19 +22,19 @@ from tests.audit.journal.journals import (
     events_in,
     hanging_disk,
     journal_in,
+    left_in,
     line_of,
     script,
+    waiting_in,
 )
 from tests.audit.receipts import committed, receipt, wait_for
+from tests.audit.relay.relays import Ledger, finalize, refuse, running_relay
 from tests.factories import INCIDENT, Account
 from tests.processes import Web
 from webapp.audit.event import (
-    AuditEvent,
-    EventError,
     Reason,
     dump_event,
     event_key,
-    load_event,
 )
 from webapp.audit.journal.file import Locked, adopt, create, list_files
 from webapp.audit.journal.reader import Row, read_all
@@ -52,46 +52,6 @@ time.sleep(60)
 """
 
 
-class Ledger:
-    """A stand-in for the workers and the database, whose faults a test sets."""
-
-    def __init__(self) -> None:
-        self.events: dict[UUID, AuditEvent] = {}
-        self.refused: list[str] = []
-        self.kept: set[str] = set()
-        """The keys of events that are kept beside the ledger."""
-        self.deliveries = 0
-        self.sets: list[str] = []
-        self.takes: Callable[[UUID], bool] = lambda event_id: True
-        self.before_send: Callable[[], object] = lambda: None
-        self.before_answer: Callable[[], object] = lambda: None
-
-    def send(self, batch: Delivery) -> None:
-        self.before_send()
-        self.deliveries += 1
-        for text, *mac in batch:
-            if not mac:
-                self.sets.append(text)
-                continue
-            try:
-                event = load_event(text.encode())
-            except EventError:
-                self.refused.append(text)
-                continue
-            if self.takes(event.id):
-                self.events.setdefault(event.id, event)
-
-    def find_committed(self, keys: Sequence[str]) -> set[str]:
-        self.before_answer()
-        asked = (self.events.get(UUID(key.partition(":")[0])) for key in keys)
-        in_ledger = {event_key(event.id, dump_event(event)) for event in asked if event}
-        return (in_ledger | self.kept) & set(keys)
-
-
-def refuse() -> None:
-    raise ConnectionError("refused")
-
-
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("webapp.audit.relay.outbox.RESEND", 0.1)
@@ -106,25 +66,10 @@ def ledger() -> Ledger:
     return Ledger()
 
 
-@contextmanager
-def running_relay(directory: Path, ledger: Ledger, max_bytes: int = MAX_BYTES) -> Iterator[Journal]:
-    with journal_in(directory, max_bytes) as journal:
-        relay = Relay(journal, ledger.send, ledger.find_committed)
-        relay.start()
-        yield journal
-        relay.drain(PATIENCE)
-
-
 @pytest.fixture
 def journal(tmp_path: Path, ledger: Ledger) -> Iterator[Journal]:
     with running_relay(tmp_path / "journal", ledger) as made:
         yield made
-
-
-def finalize(journal: Journal, **changes: object) -> UUID:
-    event = make_event(**changes)
-    journal.finalize([event], PATIENCE)
-    return event.id
 
 
 def wait_until_empty(journal: Journal) -> None:
@@ -236,7 +181,7 @@ def test_events_of_a_dead_process_reach_the_ledger(journal: Journal, ledger: Led
         process.kill()
     wait_until_empty(journal)
     assert [ledger.events[event_id].outcome for event_id in ids] == ["served", "interrupted"]
-    wait_for(lambda: list(journal.directory.iterdir()) == [])
+    wait_for(lambda: left_in(journal.directory) == [])
 
 
 @pytest.mark.slow
@@ -367,7 +312,7 @@ def test_draining_relays_all_events(tmp_path: Path, ledger: Ledger) -> None:
     with running_relay(tmp_path, ledger) as journal:
         ids = {finalize(journal) for _ in range(2 * BATCH)}
     assert ledger.events.keys() == ids
-    assert list(tmp_path.iterdir()) == []
+    assert left_in(tmp_path) == []
 
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["fails", "hangs"])
@@ -377,7 +322,7 @@ def test_events_that_draining_could_not_relay_can_be_adopted(
     go_on = Event()
     ledger.before_answer = (lambda: go_on.wait(PATIENCE)) if hangs else refuse
     with journal_in(tmp_path) as journal:
-        relay = Relay(journal, ledger.send, ledger.find_committed)
+        relay = Relay(journal, ledger.send, ledger.confirm, keep=0)
         event_id = finalize(journal)
         wait_for(lambda: event_id in ledger.events)
         relay.drain(0.2)
@@ -391,7 +336,7 @@ def test_events_that_draining_could_not_relay_can_be_adopted(
 def test_draining_relay_adopts_no_file(tmp_path: Path, ledger: Ledger) -> None:
     ledger.before_answer = refuse
     with journal_in(tmp_path) as journal:
-        relay = Relay(journal, ledger.send, ledger.find_committed)
+        relay = Relay(journal, ledger.send, ledger.confirm, keep=0)
         finalize(journal)
         wait_for(lambda: bool(ledger.events))
         relay.drain(0.0)
@@ -427,6 +372,7 @@ def test_child_of_a_fork_relays_its_own_events(tmp_path: Path) -> None:
     A child cannot continue what SQLite did during the fork, so the parent is idle then.
     """
     code = """
+from webapp.audit.append import Confirmation
 from webapp.audit.event import event_key
 from webapp.audit.relay import relay
 
@@ -435,7 +381,10 @@ def send(batch):
     for text, _ in batch:
         committed.add(event_key(load_event(text.encode()).id, text.encode()))
 
-running = relay.Relay(journal, send, committed.intersection)
+def confirm(keys):
+    return Confirmation(committed.intersection(keys), "history")
+
+running = relay.Relay(journal, send, confirm, keep=0)
 
 def bring():
     event = make_event()
@@ -473,7 +422,7 @@ def test_access_over_http_reaches_the_ledger_and_leaves_the_journal(
     assert [event["outcome"] for event in events] == ["served"] * 5
     ids = {UUID(event["id"]) for event in events}
     directory = app.extensions["settings"].journal_dir
-    wait_for(lambda: ids.isdisjoint(event.id for event in events_in(directory)))
+    wait_for(lambda: ids.isdisjoint(event.id for event in waiting_in(directory)))
 
 
 def test_event_that_no_task_can_hold_does_not_hold_up_those_behind_it(

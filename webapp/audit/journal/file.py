@@ -10,6 +10,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import chain
 from pathlib import Path
@@ -17,8 +18,12 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+import structlog
 
-from webapp.audit.journal.reader import PAGE, JournalReader, Row
+from webapp.audit.journal import ends
+from webapp.audit.journal.reader import PAGE, READ_ENDS, JournalReader, Kept, Row
+
+log = structlog.get_logger()
 
 SUFFIX, LOCK_SUFFIX = ".journal", ".lock"
 PER_STATEMENT = 500
@@ -36,6 +41,17 @@ create table if not exists events (
   mac text not null,
   excluded text
 ) strict
+""",
+    """
+create table if not exists kept (
+  first integer primary key,
+  last integer not null,
+  at real not null,
+  history text not null
+) strict
+""",
+    """
+create table if not exists ends (journal text primary key, last integer not null) strict
 """,
     "create index if not exists events_excluded on events (excluded) where excluded is not null",
     """
@@ -56,6 +72,28 @@ end
 )
 _ADD_SET = "insert or ignore into excluded_sets (digest, members) values (?, ?)"
 _DELETE = "delete from events where place in (select value from json_each(?))"
+_RANGE = (
+    "json_each(?) r cross join events e"
+    " on e.place between json_extract(r.value, '$[0]') and json_extract(r.value, '$[1]')"
+)
+_DELETE_RANGES = f"delete from events where place in (select e.place from {_RANGE})"  # noqa: S608 - constants
+_KEEP = (
+    "insert into kept select json_extract(value, '$[0]'), json_extract(value, '$[1]'),"
+    " json_extract(value, '$[2]'), json_extract(value, '$[3]') from json_each(?)"
+)
+_KEEP_NO_LONGER = (
+    "delete from kept where first in (select json_extract(value, '$[0]') from json_each(?))"
+)
+_NOTE_ENDS = f"""
+insert into ends
+  select journal, max(seq) from (
+    select json_extract(event, '$.origin.journal') as journal,
+      json_extract(event, '$.origin.seq') as seq
+    from (select cast(e.event as text) as event from {_RANGE}) where json_valid(event)
+  ) where typeof(journal) = 'text' and typeof(seq) = 'integer' group by journal
+on conflict (journal) do update set last = max(last, excluded.last)
+"""  # noqa: S608 - constants
+_COUNT_KEPT = "select coalesce(sum(last - first + 1), 0) from kept"
 
 
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
@@ -66,6 +104,36 @@ NO_SETS: Mapping[str, str] = {}
 
 Statement = tuple[str, Sequence[Any]]
 """SQL, and the values of its placeholders."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """What a file is to note about rows since the ledger was asked about them."""
+
+    kept: Sequence[Kept] = ()
+    """The ledger has these."""
+    released: Sequence[Kept] = ()
+    """These are kept no longer: whether the ledger has them is open again."""
+    forgotten: Sequence[Kept] = ()
+    """These were kept for long enough, and are deleted."""
+
+    def __bool__(self) -> bool:
+        return bool(self.kept or self.released or self.forgotten)
+
+
+def _statements(notes: Notes) -> Iterator[Statement]:
+    if notes.released:
+        yield _KEEP_NO_LONGER, _json(notes.released)
+    if notes.kept:
+        yield _KEEP, _json(notes.kept)
+        yield _NOTE_ENDS, _json(notes.kept)
+    if notes.forgotten:
+        yield _DELETE_RANGES, _json(notes.forgotten)
+        yield _KEEP_NO_LONGER, _json(notes.forgotten)
+
+
+def _json(ranges: Sequence[Kept]) -> tuple[str]:
+    return (orjson.dumps([tuple(kept) for kept in ranges]).decode(),)
 
 
 def _deletion(places: Sequence[int]) -> Iterator[Statement]:
@@ -106,7 +174,9 @@ class JournalFile(JournalReader):
         self._max_pages = max(16, max_bytes // PAGE)
         self._durable: bool | None = None
         self.held = 0
-        """The number of rows in the file; any thread may read it."""
+        """The number of rows that the ledger is not known to have; any thread may read it."""
+        self.kept = 0
+        """The number of rows that the ledger has, and that stay for a while."""
         if adopted:
             self._least = 0
         super().__init__(path)
@@ -120,7 +190,8 @@ class JournalFile(JournalReader):
         for statement in _SCHEMA:
             run(statement)
         run("commit")
-        self.held = run("select count(place) from events").fetchone()[0]
+        self.kept = run(_COUNT_KEPT).fetchone()[0]
+        self.held = run("select count(place) from events").fetchone()[0] - self.kept
 
     @cached_property
     def origin(self) -> UUID:
@@ -140,14 +211,17 @@ class JournalFile(JournalReader):
         With `durable`, these rows and all earlier ones are on disk when this returns. Without it,
         they survive the end of the process, but not a failure of the machine.
         """
-        if durable is not self._durable:
-            self._connection.execute(f"pragma synchronous = {'full' if durable else 'normal'}")
-            self._durable = durable
+        self._make_durable(durable=durable)
         deletion = [*_deletion(forgotten)]
         statements = [*deletion, *_additions(sets), *_insertions(rows)]
         run = self._run_one if len(statements) == 1 else self._run_all
         changed = run(statements)
         self.held += len(rows) - sum(changed[: len(deletion)])
+
+    def _make_durable(self, *, durable: bool) -> None:
+        if durable is not self._durable:
+            self._connection.execute(f"pragma synchronous = {'full' if durable else 'normal'}")
+            self._durable = durable
 
     def _run_one(self, statements: Sequence[Statement]) -> list[int]:
         """Run one statement, which is a transaction by itself.
@@ -169,16 +243,31 @@ class JournalFile(JournalReader):
             raise
         return changed
 
-    def forget_now(self, places: Sequence[int]) -> None:
-        """Delete rows of a file that no process writes any more.
+    def note(self, notes: Sequence[Notes]) -> None:
+        """Note in one transaction, in this order, what the ledger was found to have.
 
-        A full or failing disk raises no error. The file is removed when the ledger has all of its
-        rows; until then, more of them may be sent twice.
+        A loss of power may undo it. The ledger is asked again then.
+        """
+        self._make_durable(durable=False)
+        self._run_all([statement for some in notes for statement in _statements(some)])
+        for some in notes:
+            self._count(some)
+
+    def note_now(self, notes: Notes) -> None:
+        """Note it in a file that no process writes any more.
+
+        A full or failing disk raises no error. The file is removed when none of its rows is needed;
+        until then, more of them may be sent twice.
         """
         try:
-            self.write(forgotten=places, durable=False)
+            self.note([notes])
         except sqlite3.Error:
-            self.held -= len(places)
+            self._count(notes)
+
+    def _count(self, notes: Notes) -> None:
+        kept = sum(some.rows for some in notes.kept) - sum(some.rows for some in notes.released)
+        self.held -= kept
+        self.kept += kept - sum(some.rows for some in notes.forgotten)
 
     def checkpoint(self) -> None:
         """Copy the write-ahead log into the file, as far as no reader prevents it."""
@@ -187,11 +276,24 @@ class JournalFile(JournalReader):
     def close(self) -> None:
         """Close and unlock the file; remove it if it has no rows left."""
         try:
+            last = self._read_ends() if self._is_empty else {}
             super().close()
-            if self.held <= 0:
+            if self._is_empty:
+                ends.record(self.path.parent, last)
                 _remove(self.path)
         finally:
             os.close(self._lock)
+
+    @property
+    def _is_empty(self) -> bool:
+        return self.held <= 0 and self.kept <= 0
+
+    def _read_ends(self) -> dict[str, int]:
+        try:
+            return dict(self._connection.execute(READ_ENDS).fetchall())
+        except sqlite3.Error as error:
+            log.error("journal_end_unknown", journal=self.path.stem, exc_info=error)
+            return {}
 
     def disown(self) -> None:
         """Close the lock's descriptor in the child of a fork: the lock belongs to the parent."""

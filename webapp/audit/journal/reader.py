@@ -18,8 +18,15 @@ PAGE = 4096
 
 _COLUMNS = "select place, id, finalized, event, mac, excluded from events"
 _ALL = f"{_COLUMNS} order by place"
-_NEXT = f"{_COLUMNS} where finalized >= ? and place > ? order by place limit ?"  # noqa: S608 - the same
+_IS_KEPT = (
+    "coalesce((select last from kept where first <= place order by first desc limit 1), 0) >= place"
+)
+_NEXT = f"{_COLUMNS} where finalized >= ? and place > ? and not {_IS_KEPT} order by place limit ?"  # noqa: S608 - the same
+_BETWEEN = f"{_COLUMNS} where place between ? and ? order by place"  # noqa: S608 - the same
+_WAITING = f"select count(*) from events where not {_IS_KEPT}"  # noqa: S608 - the same
+_KEPT = "select first, last, at, history from kept order by at, first"
 _CHOSEN = f"{_COLUMNS} where place in (select value from json_each(?)) order by place"  # noqa: S608 - the same
+READ_ENDS = "select journal, last from ends"
 _FROM_SETS = "from excluded_sets where digest in (select value from json_each(?)) order by digest"
 _SETS = f"select members {_FROM_SETS}"
 _SET_SIZES = f"select digest, length(members) {_FROM_SETS}"
@@ -47,6 +54,26 @@ class Row(NamedTuple):
     @property
     def key(self) -> str:
         return event_key(self.id, self.event)
+
+
+class Kept(NamedTuple):
+    """Rows that the ledger has, and that stay in the file for a while: it might lose them again.
+
+    They stand in successive places, and no other row stands between them.
+    """
+
+    first: int
+    """The place of the first row."""
+    last: int
+    at: float
+    """When the ledger was last known to have them, by the clock of `time.monotonic`, which all
+    processes share until the host starts again."""
+    history: str
+    """The history of the ledger at that moment, as `audit.append.confirm` reports it."""
+
+    @property
+    def rows(self) -> int:
+        return self.last - self.first + 1
 
 
 class _Connection(sqlite3.Connection):
@@ -109,12 +136,19 @@ class JournalReader:
             raise sqlite3.OperationalError("the journal's disk is not one for SQLite's WAL")
 
     def read_finalized(self, after: int, limit: int) -> list[Row]:
-        """Return finalized rows after a place, in order."""
+        """Return finalized rows after a place, in order, without those that are kept."""
         return _rows(self._connection.execute(_NEXT, (self._least, after, limit)))
 
     def read(self, places: Sequence[int]) -> list[Row]:
         """Return the rows at these places that are still there."""
         return _rows(self._connection.execute(_CHOSEN, (orjson.dumps(places).decode(),)))
+
+    def read_between(self, first: int, last: int) -> list[Row]:
+        return _rows(self._connection.execute(_BETWEEN, (first, last)))
+
+    def read_kept(self) -> list[Kept]:
+        """Return which rows are kept, those first that the ledger has had for longest."""
+        return [Kept(*found) for found in self._connection.execute(_KEPT)]
 
     def read_sets(self, digests: Iterable[str]) -> list[str]:
         """Return the members of sets of excluded tenants that rows of the file name."""
@@ -143,13 +177,27 @@ def read_all(path: Path) -> list[Row]:
 
     A file that is gone has no rows.
     """
+    return _rows(_select(path, _ALL))
+
+
+def count_waiting(path: Path) -> int:
+    """Count the rows of a file that the ledger is not known to have, likewise."""
+    return sum(count for (count,) in _select(path, _WAITING))
+
+
+def read_ends(path: Path) -> dict[str, int]:
+    """Return the highest number of each journal that the ledger had of a file's rows, likewise."""
+    return dict(_select(path, READ_ENDS))
+
+
+def _select(path: Path, query: str) -> list[Any]:
     try:
         refuse_links(path)
         connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, factory=_Connection)
         try:
             if connection.execute("select 1 from sqlite_schema").fetchone() is None:
                 return []  # its process is just creating it
-            return _rows(connection.execute(_ALL))
+            return connection.execute(query).fetchall()
         finally:
             connection.close()
             _sweep(path)

@@ -17,7 +17,7 @@ import structlog
 
 from webapp.audit.event import AuditEvent
 from webapp.audit.forking import after_fork
-from webapp.audit.journal.file import JournalFile
+from webapp.audit.journal.file import JournalFile, Notes
 from webapp.audit.journal.queue import Full, WriteQueue, WriteRequest
 from webapp.audit.journal.writer import JournalWriter
 
@@ -74,7 +74,7 @@ class Journal:
         """Set the state of a process that has just started."""
         self._queue = WriteQueue(self._ensure_thread)
         self._late_at = 0.0
-        self._forgotten: SimpleQueue[tuple[JournalFile, Sequence[int]]] = SimpleQueue()
+        self._notes: SimpleQueue[tuple[JournalFile, Notes]] = SimpleQueue()
         self._thread: Thread | None = None
         self._writer = JournalWriter(self.directory, self._key, self.max_bytes)
 
@@ -112,9 +112,9 @@ class Journal:
         """
         self._hand_in(WriteRequest(finalized=events, late=True))
 
-    def forget(self, file: JournalFile, places: Sequence[int]) -> None:
-        """Have the thread remove committed rows, if `file` is still the one that it writes to."""
-        self._forgotten.put((file, places))
+    def note(self, file: JournalFile, notes: Notes) -> None:
+        """Have the thread note what the ledger has, if `file` is still the one it writes to."""
+        self._notes.put((file, notes))
         self._queue.wake()
 
     @property
@@ -179,7 +179,7 @@ class Journal:
         while True:
             closing = self._queue.closing  # read before `take`, which then takes everything
             waiting = self._queue.take()
-            self._writer.forget(self._take_forgotten())
+            self._writer.note(self._take_notes())
             self._write(waiting)
             # Separately: a write that the disk keeps refusing must not delay those that wait.
             self._write(self._take_late(everything=closing))
@@ -189,8 +189,8 @@ class Journal:
                 if self._has_ended():
                     return
 
-    def _take_forgotten(self) -> list[tuple[JournalFile, Sequence[int]]]:
-        return [self._forgotten.get_nowait() for _ in range(self._forgotten.qsize())]
+    def _take_notes(self) -> list[tuple[JournalFile, Notes]]:
+        return [self._notes.get_nowait() for _ in range(self._notes.qsize())]
 
     def _take_late(self, *, everything: bool) -> list[WriteRequest]:
         late: list[WriteRequest] = []

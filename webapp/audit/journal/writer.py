@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -12,7 +12,7 @@ import structlog
 from prometheus_client import Counter
 
 from webapp.audit.event import AuditEvent, EventOrigin, dump_event, event_mac
-from webapp.audit.journal.file import JournalFile, create
+from webapp.audit.journal.file import JournalFile, Notes, create
 from webapp.audit.journal.reader import Row
 from webapp.audit.size import MAX_STORED, EventTooLarge
 
@@ -93,13 +93,13 @@ class JournalWriter:
         self._next_number = unused
         self._note_put(dict(zip(events, rows, strict=True)), numbers)
 
-    def forget(self, forgotten: Iterable[tuple[JournalFile, Sequence[int]]]) -> None:
-        """Remove rows from the current file; rows of earlier files are ignored."""
-        places = [place for file, some in forgotten if file is self.file for place in some]
-        if not places or self.file is None:
+    def note(self, notes: Iterable[tuple[JournalFile, Notes]]) -> None:
+        """Note what the ledger has of the current file's rows; earlier files are ignored."""
+        own = [some for file, some in notes if file is self.file]
+        if not own or self.file is None:
             return
         try:
-            self.file.write(forgotten=places, durable=False)
+            self.file.note(own)
         except sqlite3.Error as error:
             _note_failure(error)
             self.leave()  # even if the disk is full: removing a whole file needs no space

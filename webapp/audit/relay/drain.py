@@ -3,15 +3,17 @@
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
+from time import monotonic
 
+from webapp.audit.append import Confirmation
 from webapp.audit.journal.file import JournalFile, Locked, adopt, is_held, list_files
-from webapp.audit.journal.reader import Row, read_all
+from webapp.audit.journal.reader import Row, count_waiting
+from webapp.audit.relay.outbox import Confirm, Outbox
 
-BATCH = 500
-
-Commit = Callable[[JournalFile, Sequence[Row]], set[str]]
-"""Commits rows of a file, and returns the keys of those events that the ledger has now."""
+Commit = Callable[[JournalFile, Sequence[Row]], Confirmation]
+"""Commits rows of a file, and says which of them the ledger has then."""
 
 
 class Unreadable(Exception):
@@ -48,7 +50,7 @@ def adopt_all(directory: Path, max_bytes: int) -> AdoptedFiles:
         try:
             files.append(adopt(path, max_bytes))
         except Locked:
-            held += len(_read(path) or ())
+            held += _count(path) or 0
         except FileNotFoundError:
             continue  # another process was faster
         except (OSError, sqlite3.Error):
@@ -56,45 +58,52 @@ def adopt_all(directory: Path, max_bytes: int) -> AdoptedFiles:
     return AdoptedFiles(tuple(files), held, tuple(unreadable))
 
 
-def drain(file: JournalFile, commit: Commit) -> Iterator[tuple[int, int]]:
+def drain(
+    file: JournalFile, commit: Commit, confirm: Confirm, keep: float
+) -> Iterator[tuple[int, int]]:
     """Commit a file's events batch by batch; yields how many of how many were committed.
 
-    Events that the ledger refuses stay in the file. Raises `Unreadable` where the file is damaged.
+    Events that the ledger refuses stay in the file, and for `keep` seconds those that it has. What
+    it had, and has lost since, is committed again. Raises `Unreadable` where the file is damaged.
     """
-    last = 0
     try:
-        while rows := file.read_finalized(last, BATCH):
-            last = rows[-1].place
-            committed = commit(file, rows)
-            taken = [row.place for row in rows if row.key in committed]
-            file.forget_now(taken)
-            yield len(taken), len(rows)
+        box = Outbox(file, file.note_now, ahead=inf)
+        history = confirm([]).history
+        while box.ask_again(history, confirm) is not None:
+            pass
+        now = monotonic()
+        while rows := box.take(now):
+            found = commit(file, rows)
+            box.note_sent(rows, now)
+            yield box.note_found(found), len(rows)
+        while box.forget(monotonic() - keep, history):
+            pass
     except sqlite3.Error as error:
         raise Unreadable(file.path.name) from error
     finally:
         file.close()
 
 
-def count_waiting(directory: Path) -> WaitingEvents:
+def count_left(directory: Path) -> WaitingEvents:
     """Count the events that wait in the files of dead and of living processes."""
     dead, living, unreadable = 0, 0, []
     for path in list_files(directory):
-        rows = _read(path)
-        if rows is None:
+        waiting = _count(path)
+        if waiting is None:
             unreadable.append(path.name)
         elif is_held(path):
-            living += len(rows)
+            living += waiting
         else:
-            dead += len(rows)
+            dead += waiting
     return WaitingEvents(dead, living, tuple(unreadable))
 
 
-def _read(path: Path) -> list[Row] | None:
-    """Return a file's rows, or `None` where the file is damaged or may not be read.
+def _count(path: Path) -> int | None:
+    """Count the events that wait in a file; `None` where it is damaged or may not be read.
 
-    A file that its process has emptied and removed meanwhile has no rows.
+    In a file that its process has emptied and removed meanwhile none does.
     """
     try:
-        return read_all(path)
+        return count_waiting(path)
     except sqlite3.Error:
-        return None if path.exists() else []
+        return None if path.exists() else 0

@@ -1,9 +1,16 @@
-"""The delivery state of one journal file: what was sent, and what is to be sent again."""
+"""The delivery state of one journal file: what was sent, what is to be sent again, and what stays
+though the ledger has it."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from operator import attrgetter
+from time import monotonic
 
-from webapp.audit.journal.reader import JournalReader, Row
+from webapp.audit.append import Confirmation
+from webapp.audit.journal.file import Notes
+from webapp.audit.journal.reader import JournalReader, Kept, Row
 
 BATCH = 500
 """Events in one task."""
@@ -25,8 +32,11 @@ RESEND_MAX = 300.0
 QUERY_KEYS = 2000
 """Keys in one query to the ledger, roughly: whole batches are asked for."""
 
-FindCommitted = Callable[[Sequence[str]], set[str]]
-"""Returns those of the events' keys that the ledger has."""
+FORGOTTEN = 5000
+"""Rows that are forgotten at a time, roughly: the thread that forgets them also writes new ones."""
+
+Confirm = Callable[[Sequence[str]], Confirmation]
+"""Asks the ledger which of some events' keys it has."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +59,16 @@ class Outbox:
     It does not send anything itself.
     """
 
-    def __init__(self, file: JournalReader, forget: Callable[[Sequence[int]], None]) -> None:
+    def __init__(
+        self, file: JournalReader, note: Callable[[Notes], None], ahead: float = AHEAD
+    ) -> None:
         self.file = file
-        self._forget = forget
+        self._note = note
+        self._ahead = ahead
+        self._kept = deque(_not_later(file.read_kept(), monotonic()))
+        """What the ledger has, in the order in which it was last asked."""
+        self._current: str | None = None
+        """The history under which all of it was last confirmed."""
         self._sent: list[_Batch] = []
         self._last = 0
         self._taken: list[_Batch] = []
@@ -68,8 +85,13 @@ class Outbox:
                 return self._within_bytes(rows)
             self._remove(due)  # the rows are gone from the file
         self._taken = []
-        limit = min(BATCH, AHEAD - _count(self._sent))
+        limit = int(min(BATCH, self._ahead - _count(self._sent)))
         return self._within_bytes(self.file.read_finalized(self._last, limit))
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the file has rows that the ledger has too."""
+        return bool(self._kept)
 
     @property
     def is_resending(self) -> bool:
@@ -88,8 +110,8 @@ class Outbox:
         self._sent.append(_Batch(keys, now + wait, wait))
         self._last = max(self._last, *keys)
 
-    def ask(self, find_committed: FindCommitted) -> None:
-        """Ask the ledger which events it has, and forget those.
+    def ask(self, confirm: Confirm) -> None:
+        """Ask the ledger which events it has, and keep those.
 
         The first query that finds nothing is the last one. Its batches are asked about again after
         all the others.
@@ -98,13 +120,87 @@ class Outbox:
             queried = _take(self._sent, QUERY_KEYS)
             if not queried:
                 return
-            committed = find_committed([key for batch in queried for key in batch.keys.values()])
-            self._remove(queried)
-            self._sent += [left for batch in queried if (left := batch.without(committed)).keys]
-            done = [place for b in queried for place, key in b.keys.items() if key in committed]
-            if not done:
+            found = confirm([key for batch in queried for key in batch.keys.values()])
+            if not self._settle(queried, found):
                 return
-            self._forget(done)
+
+    def note_found(self, found: Confirmation) -> int:
+        """Keep those of the rows sent last that the ledger has; returns how many."""
+        return self._settle(self._sent[-1:], found)
+
+    def _settle(self, queried: Sequence[_Batch], found: Confirmation) -> int:
+        committed = found.committed
+        self._remove(queried)
+        self._sent += [left for batch in queried if (left := batch.without(committed)).keys]
+        done = [place for b in queried for place, key in b.keys.items() if key in committed]
+        if done:
+            self._keep((), done, found)
+        return len(done)
+
+    def ask_again(self, history: str, confirm: Confirm) -> int | None:
+        """Ask once more about some of what was confirmed under another history than this one.
+
+        Returns how many of these events the ledger has lost, which are sent again; `None` where
+        there was nothing to ask.
+        """
+        if history == self._current or _count(self._sent) >= self._ahead:
+            return None
+        doubtful = [kept for kept in self._kept if kept.history != history]
+        if not doubtful:
+            self._current = history
+            return None
+        some = _take_rows(doubtful, QUERY_KEYS)
+        rows = [row for kept in some for row in self.file.read_between(kept.first, kept.last)]
+        found = confirm([row.key for row in rows])
+        lost = {row.place: row.key for row in rows if row.key not in found.committed}
+        self._keep(some, [row.place for row in rows if row.place not in lost], found)
+        self._sent[:0] = [_Batch(batch, monotonic(), RESEND / 2) for batch in _split(lost)]
+        return len(lost)
+
+    def forget(self, before: float, history: str) -> bool:
+        """Forget some of what the ledger has had since a moment; returns whether there was any.
+
+        While it has another history now, nothing is forgotten: it is asked again first.
+        """
+        rows = 0
+        forgotten = []
+        while self._kept and rows < FORGOTTEN:
+            kept = self._kept[0]
+            if kept.at > before or kept.history != history:
+                break
+            forgotten.append(self._kept.popleft())
+            rows += kept.rows
+        if forgotten:
+            self._note(Notes(forgotten=forgotten))
+        return bool(forgotten)
+
+    def make_room(self) -> int:
+        """Forget up to half of what is kept, the oldest first, and return how many rows."""
+        half = sum(kept.rows for kept in self._kept) // 2
+        forgotten = _take_rows(self._kept, min(half, FORGOTTEN) or 1)
+        for _ in forgotten:
+            self._kept.popleft()
+        if forgotten:
+            self._note(Notes(forgotten=forgotten))
+        return sum(kept.rows for kept in forgotten)
+
+    def kept_since(self, history: str) -> float | None:
+        """When the ledger was asked about the first of what the file keeps.
+
+        `None` where it has another history now, so that it has to be asked again.
+        """
+        if any(kept.history != history for kept in self._kept):
+            return None
+        return min((kept.at for kept in self._kept), default=None)
+
+    def _keep(self, released: Sequence[Kept], places: Sequence[int], found: Confirmation) -> None:
+        """Keep the rows at these places, which the ledger has, and not as they were kept before."""
+        kept = [Kept(first, last, found.at, found.history) for first, last in _runs(places)]
+        if released:
+            gone = set(released)
+            self._kept = deque(each for each in self._kept if each not in gone)
+        self._kept += kept
+        self._note(Notes(kept=kept, released=released))
 
     def _within_bytes(self, rows: Sequence[Row]) -> list[Row]:
         named = sets_named_by(rows)
@@ -149,6 +245,42 @@ def _take(batches: Iterable[_Batch], limit: int = BATCH) -> list[_Batch]:
             break
         taken.append(batch)
     return taken
+
+
+def _take_rows(ranges: Iterable[Kept], limit: int) -> list[Kept]:
+    """Return the first ranges, with roughly `limit` rows together."""
+    taken: list[Kept] = []
+    rows = 0
+    for kept in ranges:
+        if rows >= limit:
+            break
+        taken.append(kept)
+        rows += kept.rows
+    return taken
+
+
+def _runs(places: Iterable[int]) -> list[tuple[int, int]]:
+    """Return the first and the last of each run of successive places."""
+    ordered = sorted(places)
+    if not ordered:
+        return []
+    breaks = [(one, other) for one, other in pairwise(ordered) if other > one + 1]
+    firsts = [ordered[0], *(other for _, other in breaks)]
+    lasts = [*(one for one, _ in breaks), ordered[-1]]
+    return list(zip(firsts, lasts, strict=True))
+
+
+def _split(keys: Mapping[int, str]) -> list[Mapping[int, str]]:
+    items = list(keys.items())
+    return [dict(items[start : start + BATCH]) for start in range(0, len(items), BATCH)]
+
+
+def _not_later(found: Iterable[Kept], now: float) -> list[Kept]:
+    """Take what was confirmed before the host started again as confirmed now: the clock began anew.
+
+    So it is kept longer, and never for less.
+    """
+    return sorted((kept._replace(at=min(kept.at, now)) for kept in found), key=attrgetter("at"))
 
 
 def _count(batches: Iterable[_Batch]) -> int:

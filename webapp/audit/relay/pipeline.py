@@ -32,14 +32,14 @@ def init_app(app: Flask) -> None:
             kwargsrepr="",
         )
 
-    def find_committed(keys: Sequence[str]) -> set[str]:
+    def confirm(keys: Sequence[str]) -> append.Confirmation:
         with app.app_context(), db.scoped(RelayScope()):
-            return append.find_committed(db.session, keys)
+            return append.confirm(db.session, keys)
 
     key = settings.audit_mac_key.encode()
     journal = Journal(settings.journal_dir, key, settings.journal_max_mb * 2**20)
     app.extensions[_JOURNAL] = journal
-    app.extensions[_RELAY] = Relay(journal, send, find_committed)
+    app.extensions[_RELAY] = Relay(journal, send, confirm, settings.journal_keep)
 
 
 def current_journal() -> Journal:

@@ -1,14 +1,18 @@
 """The relay, which brings events from the journals' files to the ledger.
 
 It is one thread in each web process. It sends batches of events to Celery's `audit.commit`, asks
-the ledger which of them it has, removes those from the file, and sends the others again. It takes
-over the files of dead processes. No request waits for the relay, and it retries whatever fails.
+the ledger which of them it has, and sends the others again. What the ledger has stays in the file
+for a while: where the ledger's history has changed, by a failover or a restore, the relay asks for
+it again, and sends what was lost. It takes over the files of dead processes. No request waits for
+the relay, and it retries whatever fails.
 """
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from pathlib import Path
 from threading import Event, Lock, Thread
 from time import monotonic, sleep
@@ -17,15 +21,22 @@ import structlog
 from kombu.exceptions import EncodeError
 from prometheus_client import Counter, Gauge
 
+from webapp.audit.append import Confirmation
 from webapp.audit.event import SealedEvent, TravellingSet
 from webapp.audit.forking import after_fork
 from webapp.audit.journal.file import JournalFile, Locked, adopt, list_files
 from webapp.audit.journal.reader import JournalReader, Row
 from webapp.audit.journal.service import Journal
-from webapp.audit.relay.outbox import FindCommitted, Outbox, is_full, sets_named_by
+from webapp.audit.relay.outbox import Confirm, Outbox, is_full, sets_named_by
 
 ASK = 0.5
 """Seconds between two queries to the ledger."""
+
+WATCH = 5.0
+"""Seconds between two looks at the ledger's history while events are kept."""
+
+KEPT_SHARE = 0.5
+"""The part of JOURNAL_MAX_MB, in the file and on the disk, that kept events leave to others."""
 
 TICK = 0.5
 """Seconds between two rounds when nothing happens."""
@@ -46,6 +57,9 @@ ADOPT = 2.0
 ADOPTED_MAX = 32
 """Files that one process adopts at a time beside its own."""
 
+WARN = 60.0
+"""Seconds between two warnings that events are kept for less than JOURNAL_KEEP."""
+
 UNREADABLE = 60.0
 """Seconds until a file that could not be read is tried again."""
 
@@ -58,6 +72,19 @@ HELD = Gauge(
     "sightline_journal_events",
     "Events that this host's processes hold and the ledger is not known to have.",
     multiprocess_mode="livesum",
+)
+KEPT = Gauge(
+    "sightline_journal_kept_events",
+    "Events that this host's processes keep though the ledger has them.",
+    multiprocess_mode="livesum",
+)
+FORGOTTEN_EARLY = Counter(
+    "sightline_journal_forgotten_early_total",
+    "Events that were kept for less than JOURNAL_KEEP, since there was no room for them.",
+)
+LOST_BY_LEDGER = Counter(
+    "sightline_relay_lost_by_ledger_total",
+    "Events that the ledger had and no longer has, and that are sent again.",
 )
 USED = Gauge(
     "sightline_journal_used_ratio",
@@ -79,14 +106,16 @@ Send = Callable[[Delivery], None]
 class Relay:
     """Brings the events of a journal, and those of dead processes beside it, to the ledger.
 
-    `send` hands a batch to the workers. `find_committed` returns those of its keys that the ledger
-    has. Both raise an error when they fail, and may be slow, since no request waits for them.
+    `send` hands a batch to the workers. `confirm` asks the ledger which of its keys it has. Both
+    raise an error when they fail, and may be slow, since no request waits for them. What the ledger
+    has stays in the files for `keep` seconds.
     """
 
-    def __init__(self, journal: Journal, send: Send, find_committed: FindCommitted) -> None:
+    def __init__(self, journal: Journal, send: Send, confirm: Confirm, keep: float) -> None:
         self._journal = journal
         self._send = send
-        self._find_committed = find_committed
+        self._ask_ledger = confirm
+        self._keep = keep
         self._reset()
         after_fork(self._reset)
         journal.on_finalized = self._on_finalized
@@ -101,7 +130,14 @@ class Relay:
         self._own: Outbox | None = None
         self._own_file: JournalFile | None = None
         self._adopted: dict[JournalFile, Outbox] = {}
+        self._resting: dict[Path, _Rest] = {}
         self._unreadable: dict[Path, float] = {}
+        self._history: str | None = None
+        """The ledger's history when it was last asked."""
+        self._asked_at = -inf
+        self._is_disk_short = self._is_file_short = False
+        """Whether kept events take room that others may soon need."""
+        self._warned_at = -inf
         self._known_sets: set[str] = set()
         """Digests of the sets of excluded tenants that the ledger has."""
         self._awaited_sets: dict[str, str] = {}
@@ -111,6 +147,8 @@ class Relay:
             _Part("adopt", self._adopt, ADOPT),
             _Part("send", self._send_all, 0.0),
             _Part("ask", self._ask, ASK),
+            _Part("watch", self._watch, WATCH),
+            _Part("ask again", self._ask_again, 0.0),
             _Part("release", self._release, 0.0),
             _Part("measure", self._measure, ASK),
         )
@@ -157,7 +195,8 @@ class Relay:
     def _is_done(self) -> bool:
         if self._end is None:
             return False
-        return monotonic() > self._end or (self._journal.held == 0 and not self._adopted)
+        waiting = self._journal.held > 0 or any(file.held > 0 for file in self._adopted)
+        return monotonic() > self._end or not waiting
 
     def _follow(self, _: float) -> None:
         """Follow the journal to the file that it writes to, a new one after a failure."""
@@ -168,7 +207,7 @@ class Relay:
             self._own.file.close()
             self._own = None
         if file is not None:
-            self._own = Outbox(JournalReader(file.path), partial(self._journal.forget, file))
+            self._own = Outbox(JournalReader(file.path), partial(self._journal.note, file))
         self._own_file = file
 
     def _adopt(self, now: float) -> None:
@@ -177,10 +216,17 @@ class Relay:
             return
         paths = list_files(self._journal.directory)
         self._unreadable = {path: at for path, at in self._unreadable.items() if path in paths}
+        self._resting = {path: rest for path, rest in self._resting.items() if path in paths}
         for path in paths:
-            if len(self._adopted) < ADOPTED_MAX and self._unreadable.get(path, 0.0) <= now:
+            if len(self._adopted) < ADOPTED_MAX and self._is_due(path, now):
                 self._adopt_one(path)
         DAMAGED.set(len(self._unreadable))
+
+    def _is_due(self, path: Path, now: float) -> bool:
+        rest = self._resting.get(path)
+        if rest is not None and rest.history == self._history and not self._is_disk_short:
+            return rest.until <= now
+        return self._unreadable.get(path, 0.0) <= now
 
     def _adopt_one(self, path: Path) -> None:
         try:
@@ -191,8 +237,10 @@ class Relay:
             self._set_aside(path, error)
         else:
             self._unreadable.pop(path, None)
-            self._adopted[file] = Outbox(file, file.forget_now)
-            log.info("journal_adopted", journal=path.stem, events=file.held)
+            self._resting.pop(path, None)
+            self._adopted[file] = Outbox(file, file.note_now)
+            if file.held:
+                log.info("journal_adopted", journal=path.stem, events=file.held)
 
     def _set_aside(self, path: Path, error: Exception) -> None:
         """Leave an unreadable file in its place for a person to examine; go on with the others."""
@@ -226,15 +274,58 @@ class Relay:
         return unknown
 
     def _ask(self, _: float) -> None:
-        self._each(lambda box: box.ask(self._find))
+        self._each(self._ask_one)
 
-    def _find(self, keys: Sequence[str]) -> set[str]:
-        committed = self._find_committed(keys)
+    def _ask_one(self, box: Outbox) -> None:
+        box.ask(self._confirm)
+        if self._history is not None:
+            # While the ledger cannot be asked, nobody knows what it has.
+            box.forget(self._asked_at - self._keep, self._history)
+        if self._is_disk_short or (self._is_file_short and box is self._own):
+            self._make_room(box)
+
+    def _make_room(self, box: Outbox) -> None:
+        forgotten = box.make_room()
+        if forgotten:
+            FORGOTTEN_EARLY.inc(forgotten)
+            if self._warned_at < monotonic() - WARN:
+                self._warned_at = monotonic()
+                log.warning("journal_kept_for_less", journal=box.file.path.stem, events=forgotten)
+
+    def _watch(self, _: float) -> None:
+        """Ask for the ledger's history: a failover must not go unseen while nothing is sent."""
+        if self._resting or any(box.keeps for box in self._boxes()):
+            self._confirm([])
+
+    def _ask_again(self, _: float) -> None:
+        if self._history is not None:
+            self._each(partial(self._ask_one_again, self._history))
+
+    def _ask_one_again(self, history: str, box: Outbox) -> None:
+        lost = box.ask_again(history, self._confirm)
+        if lost is None:
+            return
+        self._has_more = True
+        if lost:
+            LOST_BY_LEDGER.inc(lost)
+            log.error("ledger_lost_events", journal=box.file.path.stem, events=lost)
+
+    def _confirm(self, keys: Sequence[str]) -> Confirmation:
+        found = self._ask_ledger(keys)
+        self._asked_at = found.at
+        if found.history != self._history:
+            if self._history is not None:
+                log.warning("ledger_history_changed", was=self._history, now=found.history)
+            self._history = found.history
+            self._known_sets.clear()
         for digest, key in list(self._awaited_sets.items()):
-            if key in committed:
+            if key in found.committed:
                 self._known_sets.add(digest)
                 del self._awaited_sets[digest]
-        return committed
+        return found
+
+    def _boxes(self) -> Iterable[Outbox]:
+        return [*self._adopted.values(), *([self._own] if self._own is not None else [])]
 
     def _each(self, do: Callable[[Outbox], None]) -> None:
         for file, box in list(self._adopted.items()):
@@ -251,13 +342,31 @@ class Relay:
                 raise
 
     def _release(self, _: float) -> None:
-        for file in [file for file in self._adopted if file.held <= 0]:
-            self._let_go(file)
+        """Close adopted files that have nothing left to send.
+
+        One that keeps events can be adopted again: by this process when they may be forgotten, or
+        when the ledger has another history.
+        """
+        for file, box in list(self._adopted.items()):
+            if file.held > 0:
+                continue
+            if file.kept <= 0:
+                self._let_go(file)
+            elif self._history is not None and (since := box.kept_since(self._history)) is not None:
+                until = since + self._keep
+                if until > monotonic():
+                    self._resting[file.path] = _Rest(self._history, until)
+                    self._let_go(file)
 
     def _measure(self, _: float) -> None:
+        own = self._own_file
         HELD.set(self._journal.held + sum(file.held for file in self._adopted))
+        KEPT.set((own.kept if own else 0) + sum(file.kept for file in self._adopted))
         used = self._own.file.used_bytes() if self._own is not None else 0
         USED.set(used / self._journal.max_bytes)
+        left = KEPT_SHARE * self._journal.max_bytes
+        self._is_file_short = self._journal.max_bytes - used < left
+        self._is_disk_short = _free_bytes(self._journal.directory) < left
 
     def _let_go(self, file: JournalFile) -> None:
         """Close an adopted file: an empty one is removed, another can be adopted again."""
@@ -275,6 +384,22 @@ def delivery_of(file: JournalReader, rows: Sequence[Row], sets: Iterable[str]) -
     """
     events = [(row.event.decode(errors="replace"), row.mac) for row in rows]
     return [*((members,) for members in file.read_sets(sets)), *events]
+
+
+def _free_bytes(directory: Path) -> float:
+    try:
+        disk = os.statvfs(directory)
+    except FileNotFoundError:  # before the first event
+        return inf
+    return disk.f_bavail * disk.f_frsize
+
+
+@dataclass(frozen=True)
+class _Rest:
+    """Why a file that only keeps events is not adopted for now."""
+
+    history: str
+    until: float
 
 
 @dataclass
