@@ -15,7 +15,13 @@ def _remove(directory: str, maker: int) -> None:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-development = os.environ.get("SIGHTLINE_ENV", "development") == "development"
+def _address() -> str:
+    """Loopback in development. Deployed, a proxy in front of it connects from elsewhere."""
+    from webapp.settings import is_development  # it imports prometheus_client: see below
+
+    return "127.0.0.1" if is_development() else "0.0.0.0"  # noqa: S104 - as the docstring says
+
+
 METRICS = "PROMETHEUS_MULTIPROC_DIR"
 # The directory for the metrics of all web processes. It must exist before prometheus_client is
 # imported.
@@ -25,7 +31,7 @@ if made_metrics is not None:
     # Not in `on_exit`, which is not called where gunicorn refuses to start.
     atexit.register(_remove, made_metrics, os.getpid())
 
-bind = f"{'127.0.0.1' if development else '0.0.0.0'}:{os.environ.get('PORT', '8000')}"  # noqa: S104 - deployed, a proxy in front of it connects from elsewhere
+bind = f"{_address()}:{os.environ.get('PORT', '8000')}"
 worker_class = "webapp.server.worker.BufferingWorker"
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
 threads = 8

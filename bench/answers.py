@@ -37,7 +37,7 @@ Answer = Callable[[], tuple[bytes, str]]
 
 def measure_answers(home: Path, rounds: int, results: Results) -> None:
     stack = open_stack(home, durable=True)
-    environment = {"SIGHTLINE_ENV": "qa", "SIGHTLINE_HOME": str(home), **stack.environment}
+    environment = {**stack.environment, "SIGHTLINE_ENV": "qa", "SIGHTLINE_HOME": str(home)}
     with (
         (home / "requests.log").open("w") as log,
         redirect_stdout(log),

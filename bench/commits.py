@@ -39,7 +39,7 @@ OURS = "audit events, journal to ledger"
 
 def measure_commits(home: Path, rounds: int, results: Results) -> None:
     stack = open_stack(home, durable=True)
-    environment = {"SIGHTLINE_ENV": "qa", "SIGHTLINE_HOME": str(home), **stack.environment}
+    environment = {**stack.environment, "SIGHTLINE_ENV": "qa", "SIGHTLINE_HOME": str(home)}
     place = Place(NOTHING_PINNED, environment, home)
     ours, tasks, limit = [], [], []
     with running(stack), application(environment) as app:

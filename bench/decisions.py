@@ -70,7 +70,7 @@ Seconds = dict[str, dict[int, list[float]]]
 def measure_decisions(home: Path, rounds: int, results: Results) -> None:
     stack = open_stack(home, durable=False)
     owner = stack.environment["DATABASE_OWNER_URL"]
-    environment = {"SIGHTLINE_ENV": "qa", "SIGHTLINE_HOME": str(home), **stack.environment}
+    environment = {**stack.environment, "SIGHTLINE_ENV": "qa", "SIGHTLINE_HOME": str(home)}
     with running(stack), application(environment) as app:
         _measure_rules(app, owner, rounds, results)
         _measure_tenants(app, owner, rounds, results)

@@ -61,7 +61,7 @@ def measure_large_ledger(home: Path, rounds: int, results: Results) -> None:
 @contextmanager
 def _application(home: Path) -> Iterator[tuple[Flask, str]]:
     stack = open_stack(home, durable=False)
-    environment = {"SIGHTLINE_ENV": "qa", "SIGHTLINE_HOME": str(home), **stack.environment}
+    environment = {**stack.environment, "SIGHTLINE_ENV": "qa", "SIGHTLINE_HOME": str(home)}
     with running(stack), application(environment) as app:
         yield app, stack.environment["DATABASE_OWNER_URL"]
 

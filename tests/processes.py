@@ -14,6 +14,7 @@ from unittest import mock
 
 import requests
 
+from webapp.settings import VARIABLES
 from webapp.stack.home import LOGIN_URLS, environment_of
 from webapp.stack.servers import free_port
 
@@ -29,15 +30,11 @@ RATE_LIMITS = tuple(
 """Out of reach in tests and measurements, but for the tests of limits."""
 
 SETTINGS = {
-    *("SIGHTLINE_ENV", "SIGHTLINE_HOME", "SECRET_KEY", "AUDIT_MAC_KEY", "PORT", "WEB_CONCURRENCY"),
+    *VARIABLES,
     *LOGIN_URLS.values(),
-    *("DATABASE_URL", "DATABASE_OWNER_URL", "DATABASE_TIMEOUT", "REDIS_URL", "CELERY_BROKER_URL"),
-    "BROKER_QUEUES",
-    *("JOURNAL_DIR", "JOURNAL_KEEP", "JOURNAL_MAX_MB", "TRUSTED_PROXIES"),
-    *("PUBLIC_URL", "SMTP_URL", "MAIL_FROM", "WEBHOOK_URL", "WEBHOOK_SECRET"),
-    *RATE_LIMITS,
-    *("AUDIT_TIMEOUT", "CACHE_TTL", "CACHE_TIMEOUT", "PROMETHEUS_MULTIPROC_DIR"),
+    *("PORT", "WEB_CONCURRENCY", "PROMETHEUS_MULTIPROC_DIR"),
 }
+"""All variables that the product reads."""
 
 
 @contextmanager

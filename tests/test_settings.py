@@ -1,6 +1,8 @@
 """Settings: a bad environment is refused with all its problems, and no value is repeated."""
 
 import os
+import re
+import runpy
 import string
 import subprocess
 import sys
@@ -15,26 +17,36 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.processes import RATE_LIMITS, ROOT, SETTINGS
-from webapp.settings import Settings, SettingsError, read_settings
+from webapp.settings import (
+    SECRETS,
+    VARIABLES,
+    Settings,
+    SettingsError,
+    file_variable,
+    read_settings,
+)
 
-SECRET = string.ascii_letters[:48]
-OTHER = string.ascii_letters[-48:]
+SECRET = "kx3RZ_w0TqP8uVbLhE5nYc7MdSgJ2aFi9OoXtQ4C1DyBvA6W"  # noqa: S105 - of this test only
+OTHER = "9fG-mU2zKpNs6HrXe1JqYtD8bLwVa0Cj4TiRo7ExSvPh5QcB"
+VERIFIED = "sslmode=verify-full"
 GOOD = {
     "SIGHTLINE_ENV": "production",
     "SECRET_KEY": SECRET,
     "AUDIT_MAC_KEY": OTHER,
-    "DATABASE_URL": "postgresql://app:app-secret@db.example/sightline",
-    "DATABASE_OWNER_URL": "postgresql://owner:owner-secret@db.example/sightline",
-    "REDIS_URL": "rediss://:redis-secret@redis.example/0",
-    "CELERY_BROKER_URL": "amqps://broker:broker-secret@broker.example//",
+    "DATABASE_URL": f"postgresql://app:app-password-1@db.example/sightline?{VERIFIED}",
+    "DATABASE_OWNER_URL": f"postgresql://owner:owner-password@db.example/sightline?{VERIFIED}",
+    "REDIS_URL": "rediss://:redis-password@redis.example/0",
+    "CELERY_BROKER_URL": "amqps://broker:broker-password@broker.example//",
     "BROKER_QUEUES": "quorum",
     "JOURNAL_DIR": "/var/lib/journal-of-ours",
     "TRUSTED_PROXIES": "10.1.0.0/16, fd00::/8",
     "PUBLIC_URL": "https://sightline.example/",
-    "SMTP_URL": "smtp://mailer:mail-secret@mail.example:2525",
+    "SMTP_URL": "smtp://mailer:mail-password@mail.example:2525",
     "MAIL_FROM": "sightline@mail.example",
     "WEBHOOK_URL": "https://hooks.example/in?key=hook-secret",
     "WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "PLAINTEXT_HOSTS": "mesh.internal, 10.9.0.0/16",
+    "OPERATIONS_TOKEN": "Vt3-kQ8yWc1RzNf6HjLp0XsBg5UoEa7MdYi2TxJr4Kv9CwAq",
 }
 NUMBERS = (
     "DATABASE_TIMEOUT",
@@ -46,6 +58,7 @@ NUMBERS = (
 )
 REQUIRED = ("SECRET_KEY", "AUDIT_MAC_KEY", "DATABASE_URL", "REDIS_URL")
 DEVELOPMENT = {
+    "SIGHTLINE_ENV": "development",
     "SECRET_KEY": "s",
     "AUDIT_MAC_KEY": "m",
     "DATABASE_URL": "postgresql://app:app@localhost/sightline",
@@ -80,7 +93,7 @@ def test_good_settings_are_read(env: str) -> None:
     assert found.deployed
     assert found.secret_key == SECRET
     assert found.audit_mac_key == OTHER
-    assert found.database_url == "postgresql+psycopg2://app:app-secret@db.example/sightline"
+    assert found.database_url == GOOD["DATABASE_URL"].replace("postgresql", "postgresql+psycopg2")
     assert found.database_owner_url is not None
     assert (found.celery_broker_url, found.broker_queues) == (GOOD["CELERY_BROKER_URL"], "quorum")
     assert found.journal_dir == Path(GOOD["JOURNAL_DIR"])
@@ -97,6 +110,7 @@ def test_good_settings_are_read(env: str) -> None:
 def test_missing_settings_are_all_named(env: str) -> None:
     error = refused({"SIGHTLINE_ENV": env})
     assert mentioned(error) == set(REQUIRED)
+    assert "SIGHTLINE_ENV is not set" not in str(error)
     assert all("is not set" in problem for problem in error.problems)
     assert len(error.problems) == len(REQUIRED)
     assert all(f"  - {problem}" in str(error).splitlines() for problem in error.problems)
@@ -111,12 +125,25 @@ WEAK: dict[str, tuple[str, dict[str, str]]] = {
     "short": ("SECRET_KEY", {"SECRET_KEY": SECRET[:31]}),
     "monotonous": ("AUDIT_MAC_KEY", {"AUDIT_MAC_KEY": "abcdefghijk" * 10}),
     "the same": ("SECRET_KEY", {"AUDIT_MAC_KEY": SECRET}),
-    "the user's name": ("DATABASE_URL", {"DATABASE_URL": "postgresql://app:app@db/x"}),
-    "the owner's name": ("DATABASE_OWNER_URL", {"DATABASE_OWNER_URL": "postgresql://o:o@db/x"}),
+    "the user's name": ("DATABASE_URL", {"DATABASE_URL": f"postgresql://app:app@db/x?{VERIFIED}"}),
+    "the owner's name": (
+        "DATABASE_OWNER_URL",
+        {"DATABASE_OWNER_URL": f"postgresql://o:o@db/x?{VERIFIED}"},
+    ),
     "a webhook in the clear": ("WEBHOOK_URL", {"WEBHOOK_URL": "http://hooks.example/"}),
     "a monotonous key": ("WEBHOOK_SECRET", {"WEBHOOK_SECRET": f"whsec_{'YWFh' * 10}"}),
     "no address to link to": ("PUBLIC_URL", {"PUBLIC_URL": ""}),
-    "one role": ("DATABASE_URL", {"DATABASE_OWNER_URL": "postgresql://app:other@db.example/x"}),
+    "one role": ("DATABASE_URL", {"DATABASE_OWNER_URL": GOOD["DATABASE_URL"]}),
+    "a token that is a key": ("OPERATIONS_TOKEN", {"OPERATIONS_TOKEN": OTHER}),
+    "an alphabet": ("SECRET_KEY", {"SECRET_KEY": string.ascii_letters}),
+    "a repetition": ("SECRET_KEY", {"SECRET_KEY": SECRET[:16] * 3}),
+    "a repeated key": ("WEBHOOK_SECRET", {"WEBHOOK_SECRET": f"whsec_{'MfKQ9r8GKYqr' * 4}"}),
+    "a short password": (
+        "DATABASE_URL",
+        {"DATABASE_URL": f"postgresql://a:12345678901@d/x?{VERIFIED}"},
+    ),
+    "a short mail password": ("SMTP_URL", {"SMTP_URL": "smtps://mailer:short@mail.example"}),
+    "a broker's default": ("CELERY_BROKER_URL", {"CELERY_BROKER_URL": "amqps://guest:guest@mq//"}),
 }
 
 
@@ -126,6 +153,234 @@ def test_weak_setting_is_refused_where_deployed(weakness: str, env: str) -> None
     variable, changes = WEAK[weakness]
     assert mentioned(refused(GOOD | changes | {"SIGHTLINE_ENV": env})) == {variable}
     assert read(GOOD | changes | {"SIGHTLINE_ENV": "development"}).env == "development"
+
+
+def test_web_listens_on_loopback_in_development_only(home: Path, tmp_path: Path) -> None:
+    def listening(environment: Mapping[str, str]) -> str:
+        own = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "PORT": "81"} | dict(environment)
+        with mock.patch.dict(os.environ, own, clear=True):
+            bind: str = runpy.run_path(str(ROOT / "gunicorn.conf.py"))["bind"]
+            return bind
+
+    assert listening({"SIGHTLINE_ENV": "development"}) == "127.0.0.1:81"
+    assert listening({"SIGHTLINE_HOME": str(home)}) == "127.0.0.1:81"
+    assert listening({}) == listening(GOOD) == "0.0.0.0:81"
+    assert listening({"SIGHTLINE_HOME": str(home), "SIGHTLINE_ENV": "qa"}) == "0.0.0.0:81"
+
+
+def test_every_variable_that_is_read_belongs_to_a_setting() -> None:
+    source = (ROOT / "webapp" / "settings.py").read_text()
+    assert set(re.findall(r'"([A-Z][A-Z_]*[A-Z])"', source)) <= set(VARIABLES) <= SETTINGS
+    assert "SIGHTLINE_OPERATOR" in VARIABLES
+
+
+REACHED: dict[str, tuple[dict[str, str], str | None]] = {
+    "a database without a password": (
+        {"DATABASE_URL": f"postgresql://app@db.example/x?{VERIFIED}"},
+        "has no password",
+    ),
+    "a local database without a password": (
+        {"DATABASE_URL": "postgresql://app@127.0.0.1/x"},
+        "has no password",
+    ),
+    "a database by its socket": ({"DATABASE_URL": "postgresql:///x?host=/run/postgresql"}, None),
+    "a database by the default socket": ({"DATABASE_OWNER_URL": "postgresql://owner@/x"}, None),
+    "a database by a client's certificate": (
+        {
+            "DATABASE_URL": f"postgresql://app@db.example/x?{VERIFIED}&sslcert=/etc/crt&sslkey=/etc/key"
+        },
+        None,
+    ),
+    "a database by a password file": (
+        {"DATABASE_URL": "postgresql://app@db.example/x?sslmode=verify-ca&passfile=/etc/pgpass"},
+        None,
+    ),
+    "a database by a service that may be anywhere": (
+        {"DATABASE_URL": "postgresql:///x?service=sightline"},
+        "without verifying it: add sslmode=verify-full",
+    ),
+    "a database by TLS that verifies nothing": (
+        {"DATABASE_OWNER_URL": "postgresql://owner:owner-password@db.example/x?sslmode=require"},
+        "without verifying it: add sslmode=verify-full",
+    ),
+    "a database on this host": (
+        {"DATABASE_URL": "postgresql://app:app-password-1@/x?host=localhost:5433&host=::1"},
+        None,
+    ),
+    "a standby on another host": (
+        {"DATABASE_URL": "postgresql://app:app-password-1@/x?host=localhost:1&host=db.example:2"},
+        "without verifying it",
+    ),
+    "a database at another address": (
+        {"DATABASE_URL": "postgresql://app:app-password-1@localhost/x?hostaddr=192.0.2.1"},
+        "without verifying it",
+    ),
+    "a database in a mesh": (
+        {"DATABASE_URL": "postgresql://app:app-password-1@MESH.internal/x"},
+        None,
+    ),
+    "a cache without a password": ({"REDIS_URL": "rediss://redis.example/0"}, "has no password"),
+    "a cache in clear text": (
+        {"REDIS_URL": "redis://:redis-password@redis.example/0"},
+        "without TLS: begin it with rediss://",
+    ),
+    "a cache that is not verified": (
+        {"REDIS_URL": "rediss://:redis-password@redis.example/0?ssl_cert_reqs=none"},
+        "does not verify",
+    ),
+    "a cache of another name": (
+        {"REDIS_URL": "rediss://:redis-password@redis.example/0?ssl_check_hostname=False"},
+        "does not verify",
+    ),
+    "a cache of an own authority": (
+        {"REDIS_URL": "rediss://:redis-password@redis.example/0?ssl_ca_certs=/etc/ca.pem"},
+        None,
+    ),
+    "a cache in a network of clear text": (
+        {"REDIS_URL": "redis://:redis-password@10.9.1.2/0"},
+        None,
+    ),
+    "a broker in clear text": (
+        {"CELERY_BROKER_URL": "amqp://broker:broker-password@broker.example//"},
+        "without TLS: begin it with amqps://",
+    ),
+    "a second broker in clear text": (
+        {"CELERY_BROKER_URL": "amqps://b:broker-password@one//;amqp://b:broker-password@two//"},
+        "without TLS: begin it with amqps://",
+    ),
+    "a broker without a password": (
+        {"CELERY_BROKER_URL": "amqps://broker.example//"},
+        "has no password",
+    ),
+    "a broker on this host": (
+        {"CELERY_BROKER_URL": "amqp://broker:broker-password@127.0.0.2//"},
+        None,
+    ),
+}
+"""What is said of a URL where it is deployed; `None` where it is accepted."""
+
+
+@pytest.mark.parametrize("case", REACHED)
+def test_deployed_server_is_reached_with_a_password_and_verified_beyond_this_host(
+    case: str,
+) -> None:
+    changes, said = REACHED[case]
+    if said is None:
+        assert read(GOOD | changes).deployed
+        return
+    (problem,) = refused(GOOD | changes).problems
+    assert problem.split()[0] in changes
+    assert said in problem
+
+
+@pytest.mark.parametrize("case", REACHED)
+def test_development_reaches_servers_as_it_likes(case: str) -> None:
+    changes, _ = REACHED[case]
+    assert read(GOOD | changes | {"SIGHTLINE_ENV": "development"})
+
+
+def test_database_host_of_libpq_counts_where_the_url_has_none() -> None:
+    changes = {"DATABASE_URL": "postgresql://app:app-password-1@/x", "PGHOST": "db.example"}
+    assert mentioned(refused(GOOD | changes)) == {"DATABASE_URL"}
+
+
+def spoilt_directory(path: Path, spoil: str) -> Path:
+    path.mkdir(mode=0o700)
+    match spoil:
+        case "a symlink":
+            link = path.with_name("link")
+            link.symlink_to(path)
+            return link
+        case "no directory":
+            path.rmdir()
+            path.touch()
+        case "of another user":
+            os.chown(path, 12345, -1)
+        case _:
+            path.chmod(int(spoil, 8))
+    return path
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        *("0720", "0702", "1777", "a symlink", "no directory"),
+        pytest.param(
+            "of another user",
+            marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away"),
+        ),
+    ],
+)
+def test_journal_directory_that_others_may_write_is_refused_where_deployed(
+    tmp_path: Path, spoil: str
+) -> None:
+    journal = {"JOURNAL_DIR": str(spoilt_directory(tmp_path / "journal", spoil))}
+    assert mentioned(refused(GOOD | journal)) == {"JOURNAL_DIR"}
+    assert read(GOOD | journal | {"SIGHTLINE_ENV": "development"})
+
+
+def test_journal_directory_of_this_user_alone_is_accepted(tmp_path: Path) -> None:
+    (tmp_path / "journal").mkdir(mode=0o750)
+    assert read(GOOD | {"JOURNAL_DIR": str(tmp_path / "journal")}).deployed
+
+
+def in_files(secrets: Mapping[str, str], directory: Path) -> dict[str, str]:
+    """Write secrets into files; returns the variables that name them."""
+    for name, value in secrets.items():
+        (directory / name).write_text(f"{value}\n")
+    return {file_variable(name): str(directory / name) for name in secrets}
+
+
+def test_every_secret_may_be_in_a_file(tmp_path: Path) -> None:
+    secrets = {name: GOOD[name] for name in SECRETS}
+    others = {name: value for name, value in GOOD.items() if name not in SECRETS}
+    unset = dict.fromkeys(SECRETS, "")  # as an empty variable of a compose file is
+    assert read(others | unset | in_files(secrets, tmp_path)) == read(GOOD)
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_secret_in_a_file_is_checked_like_one_in_its_variable(name: str, tmp_path: Path) -> None:
+    others = {other: value for other, value in GOOD.items() if other != name}
+    files = in_files({name: f"weak:{CANARY}"}, tmp_path)
+    error = refused(others | files)
+    assert mentioned(error) == {file_variable(name)}
+    assert CANARY not in str(error)
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_secret_in_both_a_variable_and_a_file_is_refused(name: str, tmp_path: Path) -> None:
+    (problem,) = refused(GOOD | in_files({name: GOOD[name]}, tmp_path)).problems
+    assert problem == f"{name}_FILE and {name} are both set"
+
+
+def test_keys_that_are_the_same_are_refused_from_files_too(tmp_path: Path) -> None:
+    keys = {"SECRET_KEY": SECRET, "AUDIT_MAC_KEY": SECRET}
+    others = {name: value for name, value in GOOD.items() if name not in keys}
+    assert mentioned(refused(others | in_files(keys, tmp_path))) == {"SECRET_KEY_FILE"}
+
+
+CONTENTS: dict[str, Callable[[Path], object]] = {
+    "that is not there": lambda path: None,
+    "that is a directory": lambda path: path.mkdir(),
+    "that is empty": lambda path: path.touch(),
+    "with an empty line": lambda path: path.write_text("\n"),
+    "of two lines": lambda path: path.write_text(f"{SECRET}\n{CANARY}\n"),
+    "that is too large": lambda path: path.write_text(SECRET * 400),
+    "that is no text": lambda path: path.write_bytes(b"\xff" * 48),
+    "with a null character": lambda path: path.write_text(f"{SECRET}\0"),
+    "that is a pipe": os.mkfifo,
+}
+
+
+@pytest.mark.parametrize("case", CONTENTS)
+def test_unusable_file_of_a_secret_is_refused_without_its_path(case: str, tmp_path: Path) -> None:
+    path = tmp_path / CANARY
+    CONTENTS[case](path)
+    others = {name: value for name, value in GOOD.items() if name != "SECRET_KEY"}
+    error = refused(others | {"SECRET_KEY_FILE": str(path)})
+    (problem,) = error.problems
+    assert problem.startswith("SECRET_KEY_FILE names ")
+    assert CANARY not in str(error)
 
 
 MALFORMED: dict[str, dict[str, str]] = {
@@ -166,6 +421,8 @@ MALFORMED: dict[str, dict[str, str]] = {
     "a network with a host in it": {"TRUSTED_PROXIES": "10.0.0.1/8"},
     "a network and nothing": {"TRUSTED_PROXIES": "10.0.0.0/8,"},
     "a host's name": {"TRUSTED_PROXIES": "proxy.example"},
+    "plaintext to a URL": {"PLAINTEXT_HOSTS": "redis://cache"},
+    "plaintext to every address": {"PLAINTEXT_HOSTS": "10.0.0.0/8, ::/0"},
     "every IPv4 address": {"TRUSTED_PROXIES": "10.0.0.0/8,0.0.0.0/0"},
     "every IPv6 address": {"TRUSTED_PROXIES": "::/0"},
     "another environment": {"SIGHTLINE_ENV": "staging"},
@@ -206,15 +463,21 @@ def test_all_problems_of_settings_are_reported_at_once() -> None:
             "MAIL_FROM": "nobody",
             "WEBHOOK_URL": "http://hooks.example/",
             "WEBHOOK_SECRET": "weak",
+            "PLAINTEXT_HOSTS": "0.0.0.0/0",
+            "OPERATIONS_TOKEN": "weaker",
+            "JOURNAL_DIR": os.devnull,
+            "REDIS_URL": "redis://cache",
         }
     )
-    expected = {*GOOD, *NUMBERS} - {"JOURNAL_DIR"}
+    expected = {*GOOD, *NUMBERS}
     assert mentioned(error) == expected
-    # Both keys are weak and also the same; both URLs have weak passwords and also the same role.
-    assert len(error.problems) == len(expected) + 2
+    # Both keys are weak and also the same; both URLs have weak passwords and also the same role,
+    # and like the cache's URL they lead to another host in clear text. Neither the cache's nor the
+    # broker's has a password.
+    assert len(error.problems) == len(expected) + 6
 
 
-@pytest.mark.parametrize("broker", ["redis://broker.example/0", ""])
+@pytest.mark.parametrize("broker", [GOOD["REDIS_URL"], ""])
 def test_quorum_queues_are_refused_where_the_broker_is_redis(broker: str) -> None:
     error = refused(GOOD | {"CELERY_BROKER_URL": broker})
     assert error.problems == (
@@ -268,7 +531,7 @@ def test_trusted_proxies_are_a_count_or_networks(value: str, expected: object) -
 
 
 def test_missing_setting_in_development_names_make_run() -> None:
-    error = refused({"SIGHTLINE_HOME": os.devnull})
+    error = refused({"SIGHTLINE_ENV": "development", "SIGHTLINE_HOME": os.devnull})
     assert mentioned(error) == set(REQUIRED)
     assert str(error).count("`make run`") == len(REQUIRED)
 
@@ -291,8 +554,70 @@ def test_environment_wins_over_the_stack_file(home: Path) -> None:
     found = read({"SIGHTLINE_HOME": str(home), "REDIS_URL": "redis://elsewhere/1"})
     assert found.redis_url == "redis://elsewhere/1"
     assert found.database_url.endswith("@localhost/sightline")
-    own = {"SIGHTLINE_HOME": str(home), "DATABASE_URL": DEVELOPMENT["DATABASE_URL"]}
+    own = {
+        "SIGHTLINE_ENV": "development",
+        "SIGHTLINE_HOME": str(home),
+        "DATABASE_URL": DEVELOPMENT["DATABASE_URL"],
+    }
     assert mentioned(refused(own)) == set(REQUIRED) - {"DATABASE_URL"}
+
+
+def test_stack_file_says_that_it_is_development(home: Path) -> None:
+    assert read({"SIGHTLINE_HOME": str(home)}).env == "development"
+
+
+def test_settings_without_the_stack_file_are_production_and_say_how_to_develop(
+    tmp_path: Path,
+) -> None:
+    error = refused({"SIGHTLINE_HOME": str(tmp_path)})
+    assert mentioned(error) == set(REQUIRED)
+    assert "SIGHTLINE_ENV is not set, so this is production." in str(error)
+    assert "`make run`" in str(error)
+    assert "SIGHTLINE_ENV=development" in str(error)
+    unsaid = {name: value for name, value in GOOD.items() if name != "SIGHTLINE_ENV"}
+    assert read(unsaid).env == "production"
+
+
+def test_stack_file_says_nothing_to_a_process_that_has_a_database(
+    home: Path, tmp_path: Path
+) -> None:
+    own = {"SIGHTLINE_HOME": str(home), "DATABASE_URL": GOOD["DATABASE_URL"]}
+    assert "so this is production" in str(refused(own))
+    secret = tmp_path / "database-url"
+    secret.write_text(GOOD["DATABASE_URL"])
+    own = {"SIGHTLINE_HOME": str(home), "DATABASE_URL_FILE": str(secret)}
+    assert "so this is production" in str(refused(own))
+
+
+def make_writable(file: Path) -> None:
+    file.chmod(0o620)
+
+
+def make_a_link(file: Path) -> None:
+    file.symlink_to(file.rename(file.with_name("elsewhere.env")))
+
+
+def give_away(file: Path) -> None:
+    os.chown(file, 12345, -1)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        make_writable,
+        make_a_link,
+        pytest.param(
+            give_away,
+            marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away"),
+        ),
+    ],
+)
+def test_stack_file_that_others_may_have_written_is_not_read(
+    home: Path, spoil: Callable[[Path], None]
+) -> None:
+    spoil(home / "stack.env")
+    for said in ({}, {"SIGHTLINE_ENV": "development"}):
+        assert mentioned(refused({"SIGHTLINE_HOME": str(home)} | said)) == set(REQUIRED)
 
 
 @pytest.mark.parametrize("env", ["qa", "production", "staging"])
@@ -320,6 +645,7 @@ canaries = st.builds(lambda before, after: f"{before}{CANARY}{after}", words, wo
 SHAPES: tuple[Callable[[str], str], ...] = (
     lambda canary: canary,
     lambda canary: f"postgresql://app:{canary}@db/x",
+    lambda canary: f"/run/secrets/{canary}",
     lambda canary: f"postgresql://{canary}:{canary}@db/x",
     lambda canary: f"postgresql://app:secret@db:{canary}/x",
     lambda canary: f"postgresql:{canary}",
@@ -337,7 +663,7 @@ bad_values = st.builds(lambda shape, canary: shape(canary), st.sampled_from(SHAP
 @settings(deadline=None)  # servers of other tests share the machine
 @given(
     environment=st.dictionaries(
-        st.sampled_from(sorted({*GOOD, *NUMBERS})),
+        st.sampled_from(sorted({*GOOD, *NUMBERS, *map(file_variable, SECRETS)})),
         bad_values,
     )
 )

@@ -4,7 +4,7 @@ import os
 import re
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, field, fields
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from math import ceil, inf
 from pathlib import Path
@@ -15,22 +15,28 @@ from environs import Env, EnvValidationError, ValidationError
 from flask import current_app
 from marshmallow.validate import And, OneOf, Regexp
 from sqlalchemy import make_url
-from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
+
+from webapp.hardening import connections
+from webapp.hardening.connections import PlaintextHosts, parse_database, parse_hosts
+from webapp.hardening.files import check_directory, is_ours_alone, read_secret
+from webapp.hardening.strength import check_secret, is_random
 
 Environment = Literal["development", "qa", "production"]
 BrokerQueues = Literal["classic", "quorum"]
 TrustedProxies = int | tuple[IPv4Network | IPv6Network, ...] | None
 
 Check = Callable[[str], Any]
-"""A check of a value. It raises `ValidationError` with a message that continues the variable's name
-("is not a URL") and never repeats the value, which may be a secret."""
+"""A check of a value, as those of `webapp.hardening` are."""
 
 STACK_FILE = "stack.env"
-"""Written under SIGHTLINE_HOME by the development stack; read in development only."""
+"""Written under SIGHTLINE_HOME by the development stack. It says that this is development."""
 
-MIN_SECRET_BYTES = 32
-MIN_DISTINCT_CHARACTERS = 12
+SECRET: Mapping[str, Any] = {"secret": True}
+"""Marks a setting whose variable may be left out for `NAME_FILE`, which names a file with it."""
+
+PREFIXED = ("env", "home", "operator")
+"""Settings whose variables begin with `SIGHTLINE_`."""
 
 PUBLIC_URL = "http://127.0.0.1:8000"
 WEBHOOK_SECRET_PREFIX = "whsec_"  # noqa: S105 - a public prefix, no secret
@@ -46,28 +52,28 @@ _COUNT = re.compile(r"[0-9]{1,2}")
 class SettingsError(Exception):
     """All problems of the environment, so that one start shows them all."""
 
-    def __init__(self, problems: list[str]) -> None:
+    def __init__(self, problems: list[str], note: str = "") -> None:
         self.problems = tuple(problems)
         lines = "".join(f"\n  - {problem}" for problem in problems)
-        super().__init__(f"Sightline cannot start with these settings:{lines}")
+        super().__init__(f"Sightline cannot start with these settings:{lines}{note}")
 
 
 @dataclass(frozen=True)
 class Settings:
     env: Environment
     home: Path
-    secret_key: str
+    secret_key: str = field(metadata=SECRET)
     """Keys cursors, cache envelopes and tasks (each through a derived key)."""
-    audit_mac_key: str
+    audit_mac_key: str = field(metadata=SECRET)
     """Keys the MAC that an audit event carries from the web process to the ledger."""
-    database_url: str
+    database_url: str = field(metadata=SECRET)
     """The login of this kind of process: owns nothing, may become the scope roles it needs."""
-    database_owner_url: str | None
+    database_owner_url: str | None = field(metadata=SECRET)
     """The owner of the tables; only `flask db` uses it."""
     database_timeout: float
     """Seconds that one statement may take."""
-    redis_url: str
-    celery_broker_url: str
+    redis_url: str = field(metadata=SECRET)
+    celery_broker_url: str = field(metadata=SECRET)
     journal_dir: Path
     """Where each web process keeps its events until they are committed: on a disk that lasts."""
     journal_max_mb: int
@@ -95,12 +101,17 @@ class Settings:
     connect directly. `None`: not set, and the address that connects is believed."""
     public_url: str = PUBLIC_URL
     """Where people reach the service; messages about grants link there."""
-    smtp_url: str | None = None
+    smtp_url: str | None = field(default=None, metadata=SECRET)
     """The server that sends mail; without one, no mail is sent."""
     mail_from: str | None = None
-    webhook_url: str | None = None
+    webhook_url: str | None = field(default=None, metadata=SECRET)
     """Receives a signed request for each notice of a grant; without one, none is sent."""
-    webhook_secret: str | None = None
+    webhook_secret: str | None = field(default=None, metadata=SECRET)
+    operations_token: str | None = field(default=None, metadata=SECRET)
+    """Opens the metrics and the API's description where it is deployed; without one they are not
+    there."""
+    plaintext_hosts: PlaintextHosts = PlaintextHosts()
+    """Other hosts to which connections may be in clear text."""
     broker_queues: BrokerQueues = "classic"
     """The kind of queues in RabbitMQ: one node's, or replicated to several."""
     operator: str | None = None
@@ -121,6 +132,35 @@ def current_settings() -> Settings:
     return settings
 
 
+def variable_of(setting: Field[Any]) -> str:
+    """The environment variable of a setting."""
+    prefix = "SIGHTLINE_" if setting.name in PREFIXED else ""
+    return f"{prefix}{setting.name.upper()}"
+
+
+def file_variable(variable: str) -> str:
+    """The variable that names a file with the secret."""
+    return f"{variable}_FILE"
+
+
+SECRETS = tuple(variable_of(setting) for setting in fields(Settings) if setting.metadata)
+"""The variables that may be left out for a `NAME_FILE`."""
+
+VARIABLES = (*map(variable_of, fields(Settings)), *map(file_variable, SECRETS))
+"""All variables that are read here."""
+
+
+def secret_files() -> dict[str, str]:
+    """The files that secrets are read from, by the variables that name them."""
+    named = {name: os.environ.get(name, "") for name in map(file_variable, SECRETS)}
+    return {name: path for name, path in named.items() if path}
+
+
+def is_development() -> bool:
+    """Whether the environment says that this is development. Whatever it does not say, is not."""
+    return _start(Env())[0] == "development"
+
+
 def read_settings() -> Settings:
     """Read and check the environment.
 
@@ -129,32 +169,56 @@ def read_settings() -> Settings:
     env = Env(eager=False)
     env.add_parser("text", _text)
     env.add_parser("database", _database)
+    env.add_parser("contents", _contents)
     env.add_parser("positive", _positive)
     env.add_parser("rate", _rate)
     env.add_parser("seconds", _rate)
     env.add_parser("proxies", _proxies)
-    settings = _read(env)
+    env.add_parser("hosts", parse_hosts)
+    env.add_parser("directory", _directory)
+    name, home = _start(env)
+    settings = _read(env, name, home)
+    note = _UNSAID if env.str(_ENV, None) is None else ""
     if problems := _problems(env):
-        raise SettingsError(problems)
+        raise SettingsError(problems, note)
     return settings
 
 
-def _read(env: Env) -> Settings:
+_ENV = "SIGHTLINE_ENV"
+
+_UNSAID = (
+    "\nSIGHTLINE_ENV is not set, so this is production. On your own machine start `make run`, and"
+    "\ncome back to its directory; or set SIGHTLINE_ENV=development."
+)
+
+
+def _start(env: Env) -> tuple[str, Path]:
+    """What is asked first: the environment's name, and SIGHTLINE_HOME.
+
+    The file of a development stack there is read where no variable says anything else. It has to
+    be this user's: it chooses the database, and says that nothing has to be safe.
+    """
+    home = Path(env.str("SIGHTLINE_HOME", ".sightline")).resolve()
+    file = home / STACK_FILE
+    led = any(env.str(name, "") for name in ("DATABASE_URL", file_variable("DATABASE_URL")))
+    if env.str(_ENV, "development") == "development" and not led and is_ours_alone(file):
+        env.read_env(str(file), recurse=False)
+    return env.str(_ENV, "production"), home
+
+
+def _read(env: Env, name: str, home: Path) -> Settings:
     """Read every variable. The field of a variable that is refused holds no usable value."""
     names = get_args(Environment)
-    name = env.str(
-        "SIGHTLINE_ENV", "development", validate=OneOf(names, error="must be one of {choices}")
-    )
+    env.str(_ENV, "production", validate=OneOf(names, error="must be one of {choices}"))
     deployed = name != "development"
-    home = Path(env.str("SIGHTLINE_HOME", ".sightline")).resolve()
-    if not deployed and not env.str("DATABASE_URL", ""):
-        env.read_env(str(home / STACK_FILE), recurse=False)
+    plaintext = env.hosts("PLAINTEXT_HOSTS", "") or PlaintextHosts()
+    own: list[Callable[[Path], None]] = [check_directory] if deployed else []
     return Settings(
         env=cast(Environment, name),
         home=home,
         **_read_keys(env, deployed=deployed),
-        **_read_servers(env, deployed=deployed),
-        journal_dir=Path(env.str("JOURNAL_DIR", "") or home / "journal").resolve(),
+        **_read_servers(env, plaintext, deployed=deployed),
+        journal_dir=env.directory("JOURNAL_DIR", "", home=home, checks=own),
         journal_max_mb=ceil(env.positive("JOURNAL_MAX_MB", 256) or 0),
         journal_keep=env.seconds("JOURNAL_KEEP", 900),
         audit_timeout=env.positive("AUDIT_TIMEOUT", 2.0),
@@ -166,6 +230,7 @@ def _read(env: Env) -> Settings:
         cache_ttl=ceil(env.positive("CACHE_TTL", 300) or 0),
         cache_timeout=env.positive("CACHE_TIMEOUT", 0.25),
         trusted_proxies=env.proxies("TRUSTED_PROXIES", ""),
+        plaintext_hosts=plaintext,
         operator=env.text("SIGHTLINE_OPERATOR", "", checks=[Regexp(_NAME, error=_NOT_A_NAME)]),
         **_read_channels(env, deployed=deployed),
     )
@@ -173,44 +238,53 @@ def _read(env: Env) -> Settings:
 
 def _read_keys(env: Env, *, deployed: bool) -> dict[str, Any]:
     missing = _not_set(deployed=deployed)
-    mac_key = env.str("AUDIT_MAC_KEY", "")
     same = "and AUDIT_MAC_KEY are the same; each needs a value of its own"
-    strong: list[Check] = [_check_strength] if deployed else []
-    unlike: list[Check] = [_differs_from(mac_key, same)] if deployed else []
+    strong: list[Check] = [check_secret] if deployed else []
+    unlike = [_differs_from(_raw(env, "AUDIT_MAC_KEY"), same)] if deployed else []
+    own = "is also another key; it needs a value of its own"
+    keys = (_raw(env, "SECRET_KEY"), _raw(env, "AUDIT_MAC_KEY"))
+    unlike_keys = [_differs_from(key, own) for key in keys] if deployed else []
     return {
-        "secret_key": env.text("SECRET_KEY", "", missing=missing, checks=strong + unlike),
-        "audit_mac_key": env.text("AUDIT_MAC_KEY", "", missing=missing, checks=strong),
+        "secret_key": _secret(env, "SECRET_KEY", missing=missing, checks=strong + unlike),
+        "audit_mac_key": _secret(env, "AUDIT_MAC_KEY", missing=missing, checks=strong),
+        "operations_token": _secret(env, "OPERATIONS_TOKEN", checks=strong + unlike_keys),
     }
 
 
-def _read_servers(env: Env, *, deployed: bool) -> dict[str, Any]:
+def _read_servers(env: Env, plaintext: PlaintextHosts, *, deployed: bool) -> dict[str, Any]:
     missing = _not_set(deployed=deployed)
-    owner_url = env.str("DATABASE_OWNER_URL", "")
-    postgresql: list[Check] = [_url("postgresql")]
+    owner_url = _raw(env, "DATABASE_OWNER_URL")
+    database: list[Check] = [_url("postgresql")]
+    cache: list[Check] = [_url("redis", "rediss")]
+    broker: list[Check] = [_url("redis", "rediss", "amqp", "amqps")]
+    unlike: list[Check] = []
     if deployed:
-        postgresql.append(_check_password)
-    unlike: list[Check] = [_other_role_than(owner_url)] if deployed else []
-    redis_url = env.text("REDIS_URL", "", missing=missing, checks=[_url("redis", "rediss")])
-    broker = _url("redis", "rediss", "amqp", "amqps")
-    in_redis = (env.str("CELERY_BROKER_URL", "") or "redis://").startswith("redis")
+        tls = connections.check_database_tls(plaintext)
+        database += [connections.check_database_password, tls]
+        server = [connections.check_server_password, connections.check_server_tls(plaintext)]
+        cache, broker = cache + server, broker + server
+        unlike = [_other_role_than(owner_url)]
+    redis_url = _secret(env, "REDIS_URL", missing=missing, checks=cache)
+    in_redis = (_raw(env, "CELERY_BROKER_URL") or "redis://").startswith("redis")
     return {
-        "database_url": env.database(
-            "DATABASE_URL", "", missing=missing, checks=postgresql + unlike
+        "database_url": _secret(
+            env, "DATABASE_URL", "database", missing=missing, checks=database + unlike
         ),
-        "database_owner_url": env.database("DATABASE_OWNER_URL", "", checks=postgresql),
+        "database_owner_url": _secret(env, "DATABASE_OWNER_URL", "database", checks=database),
         "database_timeout": env.positive("DATABASE_TIMEOUT", 5.0),
         "redis_url": redis_url,
-        "celery_broker_url": env.text("CELERY_BROKER_URL", "", checks=[broker]) or redis_url,
+        "celery_broker_url": _secret(env, "CELERY_BROKER_URL", checks=broker) or redis_url,
         "broker_queues": env.str("BROKER_QUEUES", "classic", validate=_queues(in_redis=in_redis)),
     }
 
 
 def _read_channels(env: Env, *, deployed: bool) -> dict[str, Any]:
     """Read the settings of mail and webhook, which tell people of grants."""
-    smtp_url = env.text("SMTP_URL", "", checks=[_host_url("smtp", "smtps")])
+    strong: list[Check] = [connections.check_given_password] if deployed else []
+    smtp_url = _secret(env, "SMTP_URL", checks=[_host_url("smtp", "smtps"), *strong])
     secure = ("https",) if deployed else ("http", "https")
-    webhook_url = env.text("WEBHOOK_URL", "", checks=[_host_url(*secure)])
-    by_mail, by_webhook = env.str("SMTP_URL", ""), env.str("WEBHOOK_URL", "")
+    webhook_url = _secret(env, "WEBHOOK_URL", checks=[_host_url(*secure)])
+    by_mail, by_webhook = _raw(env, "SMTP_URL"), _raw(env, "WEBHOOK_URL")
     linked = deployed and (by_mail or by_webhook)
     public_url = env.text(
         "PUBLIC_URL",
@@ -228,9 +302,9 @@ def _read_channels(env: Env, *, deployed: bool) -> dict[str, Any]:
             checks=[Regexp(_MAIL_ADDRESS, error="must be a mail address and nothing else")],
         ),
         "webhook_url": webhook_url,
-        "webhook_secret": env.text(
+        "webhook_secret": _secret(
+            env,
             "WEBHOOK_SECRET",
-            "",
             missing="is not set, and WEBHOOK_URL needs it" if by_webhook else None,
             checks=[_webhook_key(deployed=deployed)],
         ),
@@ -251,6 +325,31 @@ def _not_set(*, deployed: bool) -> str:
     return "is not set" if deployed else "is not set (`make run` starts a private stack)"
 
 
+def _secret(env: Env, name: str, parser: str = "text", **options: Any) -> str | None:
+    """Read a secret from its variable, or from the file that `NAME_FILE` names."""
+    file = file_variable(name)
+    if not env.str(file, ""):
+        return cast(str | None, getattr(env, parser)(name, "", **options))
+    both = [_refused(f"and {name} are both set")] if env.str(name, "") else []
+    options["checks"] = [*options.get("checks", ()), *both]
+    return cast(str | None, env.contents(file, "", parse=_PARSERS[parser], **options))
+
+
+def _raw(env: Env, name: str) -> str:
+    """A secret as it is given, to compare it with another one; empty where it is not readable."""
+    path = env.str(file_variable(name), "")
+    if not path:
+        return env.str(name, "")
+    try:
+        return read_secret(path)
+    except ValidationError:
+        return ""
+
+
+def _contents(path: str, *, parse: Callable[..., str | None], **options: Any) -> str | None:
+    return parse(read_secret(path), **options)
+
+
 def _text(value: str, *, missing: str | None = None, checks: Iterable[Check] = ()) -> str | None:
     """Parse a text. An empty one is `None`, or is refused with the message `missing`."""
     if not value:
@@ -268,6 +367,15 @@ def _database(value: str, **options: Any) -> str | None:
         return None
     scheme, _, rest = url.partition("://")
     return f"{scheme.partition('+')[0]}+psycopg2://{rest}"
+
+
+_PARSERS: Mapping[str, Callable[..., str | None]] = {"text": _text, "database": _database}
+
+
+def _directory(value: str, *, home: Path, checks: Iterable[Callable[[Path], None]]) -> Path:
+    path = Path(value or home / "journal")
+    And(*checks)(path)
+    return path.resolve()
 
 
 def _positive(value: str | float) -> float:
@@ -347,6 +455,15 @@ def _queues(*, in_redis: bool) -> Check:
     return check
 
 
+def _refused(message: str) -> Check:
+    """A check that fails, whatever the value is."""
+
+    def check(_: str) -> None:
+        raise ValidationError(message)
+
+    return check
+
+
 def _differs_from(other: str, message: str) -> Check:
     def check(value: str) -> None:
         if value == other:
@@ -355,37 +472,15 @@ def _differs_from(other: str, message: str) -> Check:
     return check
 
 
-def _check_strength(secret: str) -> None:
-    if len(os.fsencode(secret)) < MIN_SECRET_BYTES or len(set(secret)) < MIN_DISTINCT_CHARACTERS:
-        raise ValidationError(
-            f"is weak: give it at least {MIN_SECRET_BYTES} random bytes "
-            "(`python -c 'import secrets; print(secrets.token_urlsafe(48))'`)"
-        )
-
-
-def _check_password(url: str) -> None:
-    parsed = _parse(url)
-    if parsed and parsed.password and parsed.password == parsed.username:
-        raise ValidationError("has its user's name as the password")
-
-
 def _other_role_than(owner_url: str) -> Check:
-    owner = _parse(owner_url)
+    owner = parse_database(owner_url)
 
     def check(url: str) -> None:
-        parsed = _parse(url)
+        parsed = parse_database(url)
         if owner and parsed and parsed.username and parsed.username == owner.username:
             raise ValidationError("and DATABASE_OWNER_URL name the same role")
 
     return check
-
-
-def _parse(url: str) -> URL | None:
-    """The parts of a database's URL; `None` for a text that is no URL, which `_url` refuses."""
-    try:
-        return make_url(url)
-    except (ArgumentError, ValueError):
-        return None
 
 
 def _webhook_key(*, deployed: bool) -> Check:
@@ -395,8 +490,8 @@ def _webhook_key(*, deployed: bool) -> Check:
         except ValueError:
             key = b""
         fits = secret.startswith(WEBHOOK_SECRET_PREFIX) and len(key) in WEBHOOK_SECRET_BYTES
-        if not fits or (deployed and len(set(key)) < MIN_DISTINCT_CHARACTERS):
-            shortest, longest = WEBHOOK_SECRET_BYTES[0], WEBHOOK_SECRET_BYTES[-1]
+        shortest, longest = WEBHOOK_SECRET_BYTES[0], WEBHOOK_SECRET_BYTES[-1]
+        if not fits or (deployed and not is_random(key, shortest)):
             raise ValidationError(
                 f"must be {WEBHOOK_SECRET_PREFIX} and the base64 of {shortest} to {longest}"
                 " random bytes"

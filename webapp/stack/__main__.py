@@ -80,7 +80,10 @@ def _servers(home: Path, url: str) -> Iterator[Mapping[str, str]]:
             say("Starting PostgreSQL …")
             started.enter_context(running_postgres(stack))
             publish(home, environment | {METRICS: str(metrics_directory(home))})
-        yield {name: os.environ.get(name) or value for name, value in environment.items()}
+        yield {
+            **{name: os.environ.get(name) or value for name, value in environment.items()},
+            "SIGHTLINE_ENV": "development",  # whatever the caller has set: it has no demo elsewhere
+        }
 
 
 def _choose_port(wanted: str | None) -> int:

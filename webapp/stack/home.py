@@ -76,6 +76,7 @@ def open_stack(home: Path, *, durable: bool) -> Stack:
     passwords = {process: kept[f"{process.upper()}_PASSWORD"] for process in LOGINS}
     urls = {process: postgres.url(login_role(process), passwords[process]) for process in LOGINS}
     environment = {
+        "SIGHTLINE_ENV": "development",
         "SECRET_KEY": kept["SECRET_KEY"],
         "AUDIT_MAC_KEY": kept["AUDIT_MAC_KEY"],
         "DATABASE_URL": urls["commands"],

@@ -15,11 +15,7 @@ def main() -> int:
     flask = [sys.executable, "-m", "flask", "--app", "wsgi"]
     with tempfile.TemporaryDirectory(prefix="sightline-lint-") as directory:
         stack = open_stack(Path(directory), durable=False)
-        environment = os.environ | {
-            **stack.environment,
-            "SIGHTLINE_ENV": "development",
-            "SIGHTLINE_HOME": directory,
-        }
+        environment = os.environ | {**stack.environment, "SIGHTLINE_HOME": directory}
         with running(stack):
             subprocess.run(
                 [*flask, "db", "upgrade"], cwd=ROOT, env=environment, check=True, stdout=sys.stderr

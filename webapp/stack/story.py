@@ -243,7 +243,6 @@ def _environment(stack: Stack, home: Path) -> dict[str, str]:
     return {
         **dict.fromkeys(UNUSED_SETTINGS, ""),
         **stack.environment,
-        "SIGHTLINE_ENV": "development",
         "SIGHTLINE_HOME": str(home),
         "JOURNAL_DIR": str(home / "journal"),
         "PORT": str(free_port()),

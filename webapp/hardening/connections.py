@@ -1,0 +1,182 @@
+"""Connections to servers: with a password, and encrypted and verified beyond this host."""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+
+from marshmallow import ValidationError
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from webapp.hardening.strength import check_password
+
+Check = Callable[[str], None]
+
+VERIFYING = frozenset({"verify-ca", "verify-full"})
+"""Values of `sslmode` by which PostgreSQL's client verifies the server's certificate."""
+
+PASSWORDLESS = frozenset({"passfile", "service", "sslcert", "krbsrvname"})
+"""Parameters of a database's URL that name what stands for a password in it."""
+
+ENCRYPTED = {"redis": "rediss", "amqp": "amqps"}
+"""Schemes of connections over TLS, by those of clear text."""
+
+_NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9])?\Z", re.ASCII)
+_PORT = re.compile(r"\A([^:]+):[0-9]*\Z")
+_ON_PURPOSE = "(or name the host in PLAINTEXT_HOSTS, where clear text is meant)"
+
+
+@dataclass(frozen=True)
+class PlaintextHosts:
+    """Hosts to which clear text is meant, as where a service mesh encrypts it."""
+
+    names: frozenset[str] = frozenset()
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+
+    def __contains__(self, host: str) -> bool:
+        try:
+            address = ip_address(host)
+        except ValueError:
+            return host.lower() in self.names
+        return any(address in network for network in self.networks)
+
+
+def parse_hosts(value: str) -> PlaintextHosts:
+    """Parse names of hosts and networks, with commas between them."""
+    names, networks = set(), []
+    for item in filter(None, (text.strip().lower() for text in value.split(","))):
+        try:
+            networks.append(ip_network(item))
+        except ValueError:
+            if not _NAME.match(item):
+                raise ValidationError(
+                    "must be names of hosts or networks, as in redis.internal,10.0.0.0/8"
+                ) from None
+            names.add(item)
+    if any(network.prefixlen == 0 for network in networks):
+        raise ValidationError("names every address, so that nothing would have to be encrypted")
+    return PlaintextHosts(frozenset(names), tuple(networks))
+
+
+def is_this_host(host: str) -> bool:
+    """Whether a host is this one: a loopback address, or the directory of a Unix socket."""
+    if _is_socket(host) or host.lower() == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_socket(host: str) -> bool:
+    return host[:1] in ("", "/", "@")
+
+
+def parse_database(url: str) -> URL | None:
+    """The parts of a database's URL; `None` for a text that is none."""
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError):
+        return None
+
+
+def check_database_password(value: str) -> None:
+    """Refuse a PostgreSQL URL without a password, or what stands for one."""
+    url = parse_database(value)
+    if url is None:
+        return
+    if password := url.password or url.query.get("password"):
+        check_password(url.username, str(password))
+    elif not PASSWORDLESS & url.query.keys() and not all(map(_is_socket, _database_hosts(url))):
+        raise ValidationError(
+            "has no password, and names no passfile, service or client's certificate (sslcert)"
+        )
+
+
+def check_database_tls(plaintext: PlaintextHosts) -> Check:
+    """A check that another host's PostgreSQL is connected to by TLS, and verified."""
+
+    def check(value: str) -> None:
+        url = parse_database(value)
+        if url is None or url.query.get("sslmode") in VERIFYING:
+            return
+        if not _are_safe(_database_hosts(url), plaintext):
+            raise ValidationError(
+                f"names another host without verifying it: add sslmode=verify-full {_ON_PURPOSE}"
+            )
+
+    return check
+
+
+def _database_hosts(url: URL) -> Sequence[str]:
+    """The hosts that libpq may connect to. A URL without one means `PGHOST`, or else a socket."""
+    named = [url.host or "", *_values(url, "host"), *_values(url, "hostaddr")]
+    if not any(named) and "service" in url.query:
+        return ["service"]  # it may name any
+    hosts = [host for host in named if host] or [os.environ.get("PGHOST", "")]
+    return [_PORT.sub(r"\1", part) for host in hosts for part in host.split(",")]
+
+
+def _values(url: URL, name: str) -> Iterable[str]:
+    value = url.query.get(name, ())
+    return (value,) if isinstance(value, str) else value
+
+
+def check_server_password(value: str) -> None:
+    """Refuse a URL of a cache or a broker without a good password."""
+    for server in _servers(value):
+        if not server.password:
+            raise ValidationError("has no password")
+        check_password(unquote(server.username or ""), unquote(server.password))
+
+
+def check_given_password(value: str) -> None:
+    """Refuse a weak password; a server that asks for none needs none."""
+    for server in _servers(value):
+        if server.password:
+            check_password(unquote(server.username or ""), unquote(server.password))
+
+
+def check_server_tls(plaintext: PlaintextHosts) -> Check:
+    """A check that another host's cache or broker is connected to by TLS, and verified."""
+
+    def check(value: str) -> None:
+        for server in _servers(value):
+            if _are_safe([server.hostname or ""], plaintext):
+                continue
+            if encrypted := ENCRYPTED.get(server.scheme):
+                raise ValidationError(
+                    f"names another host without TLS: begin it with {encrypted}:// {_ON_PURPOSE}"
+                )
+            if _verifies_less(server):
+                raise ValidationError(
+                    "does not verify the server's certificate: leave out ssl_cert_reqs and"
+                    " ssl_check_hostname"
+                )
+
+    return check
+
+
+def _servers(url: str) -> Iterator[SplitResult]:
+    """The servers of a URL, of which kombu takes several with a `;` between them."""
+    for part in url.split(";"):
+        try:
+            yield urlsplit(part)
+        except ValueError:  # it is refused as no URL
+            continue
+
+
+def _verifies_less(server: SplitResult) -> bool:
+    options = {name: values[-1].lower() for name, values in parse_qs(server.query).items()}
+    strict = ("required", "cert_required")
+    return (
+        options.get("ssl_cert_reqs", "required") not in strict
+        or options.get("ssl_check_hostname", "true") != "true"
+    )
+
+
+def _are_safe(hosts: Iterable[str], plaintext: PlaintextHosts) -> bool:
+    return all(is_this_host(host) or host in plaintext for host in hosts)
