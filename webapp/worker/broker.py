@@ -5,8 +5,9 @@ without a word would hold its thread for good. What a send did not bring is sent
 journals, or by beat.
 """
 
+import ssl
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from kombu import Queue
@@ -31,6 +32,7 @@ def configuration(settings: Settings, queues: Iterable[Queue]) -> dict[str, Any]
     """Return the part of Celery's configuration that the broker decides."""
     return {
         "broker_url": settings.celery_broker_url,
+        "broker_use_ssl": _tls(settings.celery_broker_url),
         "broker_connection_timeout": settings.audit_timeout,
         "broker_heartbeat": HEARTBEAT,
         "broker_transport_options": _transport_options(settings),
@@ -53,6 +55,16 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
         "max_retries": 0,
         "visibility_timeout": VISIBILITY_TIMEOUT,
     }
+
+
+def _tls(url: str) -> dict[str, Any] | Literal[False]:
+    """Have Redis's certificate verified, which kombu would not; options in the URL come first.
+
+    RabbitMQ's is verified by `webapp.worker.amqp_transport`.
+    """
+    if urlsplit(url).scheme != "rediss":
+        return False
+    return {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True}
 
 
 def is_rabbitmq(url: str) -> bool:

@@ -9,7 +9,7 @@ from celery import Celery, Task
 from flask import Flask
 
 from webapp.settings import Settings
-from webapp.worker import broker, consumer, redis_transport
+from webapp.worker import amqp_transport, broker, consumer, redis_transport
 from webapp.worker.consumer import ASIDE_TASK
 from webapp.worker.lost_runs import MAX_LOST, SPLIT_AFTER, LostRuns, excerpt, parts_of
 from webapp.worker.messages import SealedMessages
@@ -58,6 +58,7 @@ def init_app(app: Flask) -> None:
 
     consumer.refuse_compression()
     redis_transport.use_for_redis()
+    amqp_transport.use_for_amqps()
     celery = Celery(app.name, task_cls=ContextTask, amqp=SealedMessages, set_as_current=False)
     celery.config_from_object("celeryconfig")
     serializer = register_serializer(settings.secret_key)

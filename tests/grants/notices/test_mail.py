@@ -1,4 +1,4 @@
-"""Delivery to a mail server: encrypted where possible, and never a password without encryption."""
+"""Delivery to a mail server: encrypted beyond this host, unless it is said that it need not be."""
 
 import ssl
 import subprocess
@@ -12,9 +12,11 @@ from aiosmtpd.smtp import AuthResult, LoginPassword
 
 from tests.grants.notices.channels import Mailbox, receiving_mail
 from webapp.grants.notices import mail
+from webapp.hardening.connections import PlaintextHosts, parse_hosts
 from webapp.stack.servers import free_port
 
 RECIPIENT = "somebody@example.org"
+NO_HOSTS = PlaintextHosts()
 
 
 def _authenticate(
@@ -48,6 +50,12 @@ def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLConte
     return context
 
 
+def post(
+    url: str, message: EmailMessage, recipient: str, plaintext: PlaintextHosts = NO_HOSTS
+) -> None:
+    mail.post(url, message, recipient, plaintext)
+
+
 def _received(mailbox: Mailbox) -> bool:
     return mailbox.recipients == [RECIPIENT]
 
@@ -62,7 +70,7 @@ def test_mail_is_encrypted_when_the_server_offers_starttls(certificate: ssl.SSLC
         **LOGIN,
     }
     with receiving_mail(port, **options) as mailbox:
-        mail.post(f"smtp://us%40er:pass%2Fword@127.0.0.1:{port}", _message(), RECIPIENT)
+        post(f"smtp://us%40er:pass%2Fword@127.0.0.1:{port}", _message(), RECIPIENT)
     assert _received(mailbox)
     assert mailbox.users == {b"us@er"}
 
@@ -70,7 +78,7 @@ def test_mail_is_encrypted_when_the_server_offers_starttls(certificate: ssl.SSLC
 def test_mail_over_smtps_is_encrypted_from_the_start(certificate: ssl.SSLContext) -> None:
     port = free_port()
     with receiving_mail(port, ssl_context=certificate) as mailbox:
-        mail.post(f"smtps://127.0.0.1:{port}", _message(), RECIPIENT)
+        post(f"smtps://127.0.0.1:{port}", _message(), RECIPIENT)
     assert _received(mailbox)
 
 
@@ -81,7 +89,7 @@ def test_server_with_an_untrusted_certificate_gets_no_mail(
     port = free_port()
     with receiving_mail(port, tls_context=certificate) as mailbox:
         with pytest.raises(ssl.SSLCertVerificationError):
-            mail.post(f"smtp://127.0.0.1:{port}", _message(), RECIPIENT)
+            post(f"smtp://127.0.0.1:{port}", _message(), RECIPIENT)
         assert mailbox.mails == []
 
 
@@ -89,17 +97,27 @@ def test_wrong_password_raises_the_servers_refusal() -> None:
     port = free_port()
     with receiving_mail(port, auth_require_tls=False, **LOGIN) as mailbox:
         with pytest.raises(OSError, match="535"):
-            mail.post(f"smtp://us%40er:wrong@127.0.0.1:{port}", _message(), RECIPIENT)
+            post(f"smtp://us%40er:wrong@127.0.0.1:{port}", _message(), RECIPIENT)
         assert mailbox.mails == []
 
 
-def test_password_is_never_sent_unencrypted_to_another_host() -> None:
+@pytest.mark.parametrize("login", ["", "us%40er:pass%2Fword@"])
+def test_mail_is_never_sent_unencrypted_to_another_host(login: str) -> None:
     own = _own_address()
     port = free_port()
     with receiving_mail(port, "0.0.0.0", auth_require_tls=False, **LOGIN) as mailbox:  # noqa: S104 - the server needs an address other than loopback
         with pytest.raises(mail.InTheClear):
-            mail.post(f"smtp://us%40er:pass%2Fword@{own}:{port}", _message(), RECIPIENT)
-        mail.post(f"smtp://us%40er:pass%2Fword@127.0.0.1:{port}", _message(), RECIPIENT)
+            post(f"smtp://{login}{own}:{port}", _message(), RECIPIENT)
+        assert mailbox.mails == []
+        post(f"smtp://{login}127.0.0.1:{port}", _message(), RECIPIENT)
+    assert _received(mailbox)
+
+
+def test_mail_is_sent_unencrypted_to_a_host_of_plaintext() -> None:
+    own = _own_address()
+    port = free_port()
+    with receiving_mail(port, "0.0.0.0") as mailbox:  # noqa: S104 - the server needs an address other than loopback
+        post(f"smtp://{own}:{port}", _message(), RECIPIENT, parse_hosts(own))
     assert _received(mailbox)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
+from webapp.hardening.connections import PlaintextHosts
 from webapp.text import escaped
 
 TIMEOUT = 10.0
@@ -21,7 +22,7 @@ SUBMISSION, SUBMISSIONS = 587, 465
 
 
 class InTheClear(Exception):
-    """The server asks for a password but offers no encryption."""
+    """The server is another host and offers no encryption, and nobody has said that it may."""
 
 
 def compose(notice_id: UUID, sender: str, recipient: str, body: Mapping[str, Any]) -> EmailMessage:
@@ -47,8 +48,11 @@ def compose(notice_id: UUID, sender: str, recipient: str, body: Mapping[str, Any
     return message
 
 
-def post(url: str, message: EmailMessage, recipient: str) -> None:
-    """Send a mail. Raises `OSError`, the base class of smtplib's exceptions, and `InTheClear`."""
+def post(url: str, message: EmailMessage, recipient: str, plaintext: PlaintextHosts) -> None:
+    """Send a mail, beyond this host by TLS, unless `plaintext` has the server's name.
+
+    Raises `OSError`, the base class of smtplib's exceptions, and `InTheClear`.
+    """
     server = urlsplit(url)
     host, context = server.hostname or "", ssl.create_default_context()
     encrypted = server.scheme == "smtps"
@@ -62,9 +66,9 @@ def post(url: str, message: EmailMessage, recipient: str) -> None:
         if not encrypted and connection.has_extn("starttls"):
             connection.starttls(context=context)
             encrypted = True
+        if not encrypted and host not in plaintext and not _is_this_host(connection):
+            raise InTheClear
         if server.username:
-            if not encrypted and not _is_this_host(connection):
-                raise InTheClear
             connection.login(unquote(server.username), unquote(server.password or ""))
         connection.send_message(message, to_addrs=[recipient])
 

@@ -184,7 +184,7 @@ def _send(notice: Notice) -> None:
     match notice.channel:
         case "mail" if settings.smtp_url and settings.mail_from and notice.recipient:
             message = mail.compose(notice.id, settings.mail_from, notice.recipient, notice.body)
-            mail.post(settings.smtp_url, message, notice.recipient)
+            mail.post(settings.smtp_url, message, notice.recipient, settings.plaintext_hosts)
         case "webhook" if settings.webhook_url and settings.webhook_secret:
             webhook.post(
                 settings.webhook_url,
