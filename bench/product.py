@@ -1,5 +1,6 @@
 """The product that is measured, run as the Procfile says, and what it counts itself."""
 
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ RULES = 50
 TENANT = "acme"
 SURFACE = "admin.rules.list"
 CACHES = "sightline_cache_requests"
+OPERATIONS_TOKEN = secrets.token_urlsafe(48)
 NOT_COMPUTED = {"hit", "hit_local", "stale"}
 
 
@@ -61,7 +63,8 @@ class Product:
 
     def loads(self) -> int:
         """How often the list was computed, by the product's own metrics."""
-        metrics = requests.get(f"{self.url}/metrics", timeout=30).text
+        shown = {"Authorization": f"Bearer {OPERATIONS_TOKEN}"}
+        metrics = requests.get(f"{self.url}/metrics", headers=shown, timeout=30).text
         samples = (
             sample
             for family in text_string_to_metric_families(metrics)
@@ -97,11 +100,12 @@ def run(home: Path, cores: Cores) -> Iterator[tuple[Product, Place]]:
     metrics = home / "metrics"
     metrics.mkdir()
     environment = {
+        **stack.environment,
         "SIGHTLINE_ENV": "qa",
         "SIGHTLINE_HOME": str(home),
         "WEB_CONCURRENCY": "1",
         "PROMETHEUS_MULTIPROC_DIR": str(metrics),
-        **stack.environment,
+        "OPERATIONS_TOKEN": OPERATIONS_TOKEN,
     }
     place = Place(cores, environment, home)
     with running(stack), application(environment) as app:

@@ -43,6 +43,9 @@ LEFT, QUARANTINE, PARTITION, CLOCKS, RULES, ADDRESSES, NOTICES, SLOW = (
 ENDS = "the ledger has what it had"
 CONTRADICTIONS = "no event contradicts another"
 ROLE_SETTINGS = "roles have only their limits"
+OPERATORS = "operators read the metrics"
+FILES = "secrets' files are private"
+ENCRYPTION = "connections are encrypted"
 ROLES = "roles may do what is declared"
 NETWORKS = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
 
@@ -372,6 +375,7 @@ def slow_diagnosis(app: Flask, url: str, **changes: Any) -> tuple[bool, str]:
 def test_doctor_is_answered_by_the_web_beside_half_requests(app: Flask, tmp_path: Path) -> None:
     settings = app.extensions["settings"]
     environment = {
+        "SIGHTLINE_ENV": "development",
         "SIGHTLINE_HOME": str(settings.home),
         "SECRET_KEY": settings.secret_key,
         "AUDIT_MAC_KEY": settings.audit_mac_key,
@@ -393,3 +397,44 @@ def test_doctor_reports_an_unreachable_web_where_it_is_deployed(app: Flask) -> N
     said = f"not tried: {url} cannot be reached"
     assert slow_diagnosis(app, url) == (True, said)
     assert slow_diagnosis(app, url, env="production") == (False, said)
+
+
+def diagnosis_of(app: Flask, check: str, **changes: Any) -> tuple[bool, str]:
+    with application_of(replace(app.extensions["settings"], **changes)) as other:
+        found = diagnose(other)[check]
+    return found.ok, found.detail
+
+
+def test_doctor_says_who_may_read_the_metrics(app: Flask) -> None:
+    deployed = {"env": "production"}
+    anybody = "anybody may read /metrics and /docs in development"
+    nobody = "nobody may: OPERATIONS_TOKEN is not set, so that no alarm has numbers"
+    assert diagnosis_of(app, OPERATORS) == (True, anybody)
+    assert diagnosis_of(app, OPERATORS, **deployed) == (False, nobody)
+    known = diagnosis_of(app, OPERATORS, **deployed, **{"operations_token": "x"})
+    assert known == (True, "whoever has OPERATIONS_TOKEN")
+
+
+def test_doctor_names_secrets_in_files_that_others_may_read(
+    app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, mode in (("SECRET_KEY", 0o400), ("REDIS_URL", 0o444), ("SMTP_URL", 0o640)):
+        file = tmp_path / name
+        file.touch()
+        file.chmod(mode)
+        monkeypatch.setenv(f"{name}_FILE", str(file))
+    found = diagnose(app)[FILES]
+    said = "others may read those of REDIS_URL_FILE (0444), SMTP_URL_FILE (0640)"
+    assert (found.ok, found.detail) == (False, said)
+    for file in tmp_path.iterdir():
+        file.chmod(0o600)
+    found = diagnose(app)[FILES]
+    assert (found.ok, found.detail) == (True, "3 secrets are in files")
+
+
+def test_doctor_names_what_leaves_the_host_in_clear_text(app: Flask) -> None:
+    nothing = "nothing leaves this host in clear text"
+    assert diagnosis_of(app, ENCRYPTION) == (True, nothing)
+    owner = "postgresql+psycopg2://owner@db.internal/x?sslmode=require"
+    plain = diagnosis_of(app, ENCRYPTION, database_owner_url=owner)
+    assert plain == (True, "beyond this host these are not: DATABASE_OWNER_URL")

@@ -7,6 +7,7 @@ from typing import Any
 
 from celery import Celery
 from flask import Flask, current_app
+from marshmallow import ValidationError
 from sqlalchemy import func
 
 from webapp.audit import append
@@ -18,6 +19,13 @@ from webapp.db.roles import UnsafeLoginRole, find_setting_differences
 from webapp.db.scopes import LedgerScope, MaintenanceScope, PolicyScope
 from webapp.extensions import db
 from webapp.grants.notices import outbox
+from webapp.hardening.connections import (
+    Check,
+    PlaintextHosts,
+    check_database_tls,
+    check_server_tls,
+)
+from webapp.hardening.files import mode_for_others
 from webapp.http.addresses import IpNetwork
 from webapp.ledger import completeness, search
 from webapp.observability.health import PROBES
@@ -28,7 +36,7 @@ from webapp.rules.models import RuleRow
 from webapp.rules.rule_sets import load
 from webapp.scope.lint import check_database
 from webapp.server import half_requests
-from webapp.settings import current_settings
+from webapp.settings import current_settings, secret_files
 
 MAX_BACKLOG = 100
 RECENT = timedelta(days=7)
@@ -240,6 +248,49 @@ def _check_slow_clients() -> str:
     return f"answered {said}"
 
 
+def _check_operators() -> str:
+    """Check who may read the metrics and the API's description."""
+    settings = current_settings()
+    if not settings.deployed:
+        return "anybody may read /metrics and /docs in development"
+    if settings.operations_token is None:
+        raise CheckFailed("nobody may: OPERATIONS_TOKEN is not set, so that no alarm has numbers")
+    return "whoever has OPERATIONS_TOKEN"
+
+
+def _check_secret_files() -> str:
+    named = secret_files()
+    modes = {name: mode_for_others(path) for name, path in named.items()}
+    readable = [f"{name} ({mode})" for name, mode in modes.items() if mode]
+    if readable:
+        raise CheckFailed(f"others may read those of {', '.join(readable)}")
+    return f"{len(named)} secrets are in files"
+
+
+def _check_encryption() -> str:
+    """Name what leaves this host in clear text, as PLAINTEXT_HOSTS and development allow it."""
+    settings = current_settings()
+    database, server = check_database_tls(PlaintextHosts()), check_server_tls(PlaintextHosts())
+    connections = {
+        "DATABASE_URL": (database, settings.database_url),
+        "DATABASE_OWNER_URL": (database, settings.database_owner_url or settings.database_url),
+        "REDIS_URL": (server, settings.redis_url),
+        "CELERY_BROKER_URL": (server, settings.celery_broker_url),
+    }
+    plain = [name for name, (check, url) in connections.items() if not _passes(check, url)]
+    if plain:
+        return f"beyond this host these are not: {', '.join(plain)}"
+    return "nothing leaves this host in clear text"
+
+
+def _passes(check: Check, url: str) -> bool:
+    try:
+        check(url)
+    except ValidationError:
+        return False
+    return True
+
+
 CHECKS: Mapping[str, Callable[[], str]] = {
     "login role owns nothing": _check_login_role,
     "roles may do what is declared": _check_roles,
@@ -258,5 +309,8 @@ CHECKS: Mapping[str, Callable[[], str]] = {
     "rules see clients' addresses": _check_addresses,
     "notices arrive": _check_notices,
     "slow clients hold nobody up": _check_slow_clients,
+    "operators read the metrics": _check_operators,
+    "secrets' files are private": _check_secret_files,
+    "connections are encrypted": _check_encryption,
 }
 """Each returns a description, or raises `CheckFailed` with what is wrong."""

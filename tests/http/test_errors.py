@@ -1,4 +1,5 @@
 import logging
+from types import SimpleNamespace
 from typing import Any
 
 import marshmallow as ma
@@ -75,6 +76,7 @@ class _QuerySchema(ma.Schema):
 def client(request: pytest.FixtureRequest) -> FlaskClient:
     app = Flask("errors")
     app.config["MAX_CONTENT_LENGTH"] = 10_000
+    app.extensions["settings"] = SimpleNamespace(deployed=False)
     if request.param == "ours first":
         errors.init_app(app)
     api = Api(app)

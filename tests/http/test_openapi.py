@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import jsonschema_rs
@@ -10,6 +11,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from tests.applications import application_of
 from webapp.http.errors import PROBLEM_TYPE
 from webapp.http.openapi import Api
 from webapp.http.openapi.shapes import LINE
@@ -20,7 +22,9 @@ Description = dict[str, Any]
 PAGES = {"/docs/", "/docs/<name>"}
 """The page of the description and its files, which the document does not describe."""
 
-PUBLIC = {"get_health", "get_readiness", "get_metrics", "get_description"}
+PUBLIC = {"get_health", "get_readiness"}
+FOR_OPERATORS = {"get_metrics", "get_description"}
+OPERATIONS_TOKEN = "of-operators"  # noqa: S105 - of this test only
 
 
 @pytest.fixture(scope="module")
@@ -112,9 +116,32 @@ def test_every_operation_has_a_summary_and_a_described_tag(description: Descript
 
 def test_only_public_operations_need_no_token(description: Description) -> None:
     assert description["security"] == [{"token": []}]
-    assert description["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
-    public = {o["operationId"] for _, _, o in _operations(description) if o.get("security") == []}
-    assert public == PUBLIC
+    schemes = description["components"]["securitySchemes"]
+    assert {name: scheme["scheme"] for name, scheme in schemes.items()} == {
+        "token": "bearer",
+        "operations": "bearer",
+    }
+    assert _secured_by(description, []) == PUBLIC | FOR_OPERATORS
+
+
+def test_deployed_description_asks_operators_for_their_token(app: Flask) -> None:
+    settings = replace(
+        app.extensions["settings"], env="production", operations_token=OPERATIONS_TOKEN
+    )
+    with application_of(settings) as deployed:
+        shown = {"Authorization": f"Bearer {OPERATIONS_TOKEN}"}
+        described = deployed.test_client().get("/openapi.json", headers=shown).get_json()
+    assert _secured_by(described, []) == PUBLIC
+    assert _secured_by(described, [{"operations": []}]) == FOR_OPERATORS
+    for path in ("/metrics", "/openapi.json"):
+        assert {"401", "404"} <= described["paths"][path]["get"]["responses"].keys()
+
+
+def _secured_by(description: Description, security: list[dict[str, list[str]]]) -> set[str]:
+    """The operations with this security of their own, in place of the description's."""
+    return {
+        o["operationId"] for _, _, o in _operations(description) if o.get("security") == security
+    }
 
 
 def test_every_error_is_described_by_its_status_as_a_problem(description: Description) -> None:

@@ -316,7 +316,8 @@ class TestMetrics:
         client.open("/other/place", method="STEEP")
         assert self._count("other", "unmatched", "404") == before + 2
 
-    def test_metrics_are_exposed(self, client: FlaskClient) -> None:
+    def test_metrics_are_exposed(self) -> None:
+        client = _app("development").test_client()
         client.get("/healthz")
         response = client.get("/metrics")
         assert response.content_type.startswith("text/plain")

@@ -83,8 +83,8 @@ class Unauthenticated(AppError):
     code = "unauthenticated"
     title = "Authentication required"
 
-    def __init__(self, detail: str | None = None) -> None:
-        super().__init__(detail, headers={"WWW-Authenticate": "Bearer"})
+    def __init__(self, detail: str | None = None, *, challenge: str = "Bearer") -> None:
+        super().__init__(detail, headers={"WWW-Authenticate": challenge})
 
 
 class ReasonRequired(AppError):

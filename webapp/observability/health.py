@@ -15,6 +15,7 @@ from sqlalchemy.exc import OperationalError
 from webapp.db.deadline import DatabaseSilent
 from webapp.db.scopes import IdentityScope
 from webapp.extensions import db
+from webapp.http.operations import for_operators
 from webapp.http.parsing import Blueprint
 from webapp.http.public import public
 from webapp.observability import metrics
@@ -75,7 +76,8 @@ def get_readiness() -> Response:
 
 
 @blueprint.route("/metrics")
-@public("read by Prometheus, and holds numbers by route and function, of no tenant or person")
+@public("read by Prometheus: numbers by route and function, of no tenant or person")
+@for_operators
 @blueprint.response(
     200, {"type": "string"}, content_type="text/plain", description="Prometheus' text format"
 )

@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException
 from webapp.http.errors import ProblemSchema, problem_of_http
 from webapp.http.openapi.operations import OperationsPlugin
 from webapp.http.openapi.shapes import ShapesPlugin
+from webapp.http.operations import for_operators
 from webapp.http.parsing import Blueprint
 from webapp.http.public import public
 from webapp.version import VERSION
@@ -33,7 +34,13 @@ SPEC_OPTIONS: Final = {
                 "scheme": "bearer",
                 "bearerFormat": "slt_…",
                 "description": "An API token, which begins with `slt_`.",
-            }
+            },
+            "operations": {
+                "type": "http",
+                "scheme": "bearer",
+                "description": "`OPERATIONS_TOKEN`, except in development. It may also be the"
+                " password of the Basic scheme.",
+            },
         }
     },
     "security": [{"token": []}],
@@ -83,7 +90,8 @@ class Api(flask_smorest.Api):  # type: ignore[misc]  # flask-smorest ships no ty
 
 
 @blueprint.route("/openapi.json")
-@public("describes routes and shapes, which are no secret")
+@public("describes routes and shapes")
+@for_operators
 @blueprint.response(200, {"type": "object"}, description="An OpenAPI 3.1 document")
 def get_description() -> Response:
     """Read this description"""

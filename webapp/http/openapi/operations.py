@@ -13,6 +13,7 @@ from werkzeug.routing import Rule
 
 from webapp.http import errors
 from webapp.http.errors import PROBLEM_TYPE, ProblemSchema
+from webapp.http.operations import is_for_operators
 
 Operation = dict[str, Any]
 
@@ -61,7 +62,8 @@ HEADERS: Final[dict[str, dict[str, Any]]] = {
         "example": '"principal";q=2000;w=10',
     },
     "WWWAuthenticate": {
-        "description": "The scheme of the credentials that are needed: `Bearer`.",
+        "description": "The scheme of the credentials that are needed: `Bearer`. For operators also"
+        " `Basic`.",
         "schema": {"type": "string"},
     },
 }
@@ -91,7 +93,7 @@ ERROR_HEADERS: Final = {
 class OperationsPlugin(BasePlugin):
     """Gives each operation its id and the errors that its parts can cause.
 
-    An operation whose view is public needs no credentials.
+    An operation whose view is public needs no credentials, but for operators' where it is deployed.
     """
 
     def __init__(self, app: Flask) -> None:
@@ -116,6 +118,9 @@ class OperationsPlugin(BasePlugin):
             if hasattr(view, "__public__"):
                 operation["security"] = []
                 add_errors(operation, 429)
+            if is_for_operators(view) and self._app.extensions["settings"].deployed:
+                operation["security"] = [{"operations": []}]
+                add_errors(operation, 401, 404)
             add_errors(operation, *_errors_of(rule, operation))
 
 

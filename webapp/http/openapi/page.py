@@ -7,6 +7,7 @@ from typing import Final
 
 from flask import Blueprint, Response, abort, send_from_directory
 
+from webapp.http.operations import for_operators
 from webapp.http.public import public
 
 STATIC: Final = Path(__file__).parent / "static"
@@ -34,7 +35,8 @@ blueprint = Blueprint("docs", __name__, url_prefix="/docs")
 
 
 @blueprint.get("/", strict_slashes=False)
-@public("shows /openapi.json, which is public")
+@public("shows /openapi.json, for those who may read that")
+@for_operators
 def page() -> Response:
     response = Response(PAGE, mimetype="text/html")
     response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
@@ -43,7 +45,8 @@ def page() -> Response:
 
 
 @blueprint.get("/<name>")
-@public("files of Swagger UI and of this page, and the contract, which anybody may read")
+@public("files of Swagger UI and of this page, and the contract")
+@for_operators
 def asset(name: str) -> Response:
     if name not in ASSETS:
         abort(404)
