@@ -27,8 +27,10 @@ from webapp.audit.journal.file import Notes
 from webapp.audit.journal.reader import Kept, Row
 from webapp.db.roles import LOGINS
 from webapp.ledger import search
+from webapp.signs_of_life.service import SILENT
 from webapp.stack.home import Stack, environment_of, open_stack, running
 from webapp.stack.servers import free_port
+from webapp.worker.alive import Pulse
 
 LEFT, QUARANTINE, PARTITION, CLOCKS, RULES, ADDRESSES, NOTICES, SLOW = (
     "no dead process's events wait",
@@ -70,6 +72,8 @@ def diagnose(app: Flask) -> dict[str, Any]:
 
 
 def test_doctor_of_new_product_finds_nothing(app: Flask) -> None:
+    for kind in SILENT:
+        Pulse(app, kind).note()
     found = diagnose(app)
     assert [each for each in found.values() if not each.ok] == []
     named = {LEFT, QUARANTINE, PARTITION, CLOCKS, RULES, ADDRESSES, NOTICES, "journal"}

@@ -16,7 +16,7 @@ from webapp.caching.generations import SKEW
 from webapp.db import migrate
 from webapp.db.privileges import find_differences
 from webapp.db.roles import UnsafeLoginRole, find_setting_differences
-from webapp.db.scopes import LedgerScope, MaintenanceScope, PolicyScope
+from webapp.db.scopes import IdentityScope, LedgerScope, MaintenanceScope, PolicyScope
 from webapp.extensions import db
 from webapp.grants.notices import outbox
 from webapp.hardening.connections import (
@@ -37,6 +37,9 @@ from webapp.rules.rule_sets import load
 from webapp.scope.lint import check_database
 from webapp.server import half_requests
 from webapp.settings import current_settings, secret_files
+from webapp.signs_of_life.service import SignOfLife, read_all
+from webapp.text import escaped
+from webapp.version import VERSION
 
 MAX_BACKLOG = 100
 RECENT = timedelta(days=7)
@@ -191,6 +194,39 @@ def _check_clocks() -> str:
     return said
 
 
+def _check_one_beat() -> str:
+    """Check that only one beat is alive: two send each task twice."""
+    beats = [sign for sign in _signs() if sign.kind == "beat"]
+    alive = sum(sign.alive for sign in beats)
+    if alive != 1:
+        raise CheckFailed(f"{alive} do: {_describe(beats)}")
+    return "1 does"
+
+
+def _check_versions() -> str:
+    """Check that living workers have the version of this process."""
+    workers = [sign for sign in _signs() if sign.kind == "worker"]
+    alive = [sign.version for sign in workers if sign.alive]
+    if others := set(alive) - {VERSION}:
+        named = ", ".join(sorted(map(escaped, others)))
+        raise CheckFailed(f"this is {VERSION}, and there are {named}: {_describe(workers)}")
+    return f"{len(alive)} of {VERSION}"
+
+
+def _signs() -> Sequence[SignOfLife]:
+    with db.scoped(IdentityScope()):
+        return read_all(db.session)
+
+
+def _describe(signs: Sequence[SignOfLife]) -> str:
+    """Name each process, those that have fallen silent too."""
+    named = (
+        f"{escaped(sign.host)}:{sign.pid} {escaped(sign.version)}, {sign.age:.0f} s ago"
+        for sign in signs
+    )
+    return "; ".join(named) or "none has been seen"
+
+
 def _check_rules() -> str:
     with db.scoped(PolicyScope()):
         if not are_mendable():
@@ -305,6 +341,8 @@ CHECKS: Mapping[str, Callable[[], str]] = {
     "no event contradicts another": _check_contradictions,
     "next month's partition is there": _check_partition,
     "clocks agree": _check_clocks,
+    "one beat sends tasks": _check_one_beat,
+    "workers have this version": _check_versions,
     "an owner may mend the rules": _check_rules,
     "rules see clients' addresses": _check_addresses,
     "notices arrive": _check_notices,

@@ -188,7 +188,7 @@ class Installation:
     def is_well(self) -> bool:
         """Ask often enough that each of the web processes has answered, or one that still suffers
         would be taken for well."""
-        return all(_is_ok(f"{self.url}/readyz") for _ in range(ANSWERS))
+        return all(_is_wholly_ready(f"{self.url}/readyz") for _ in range(ANSWERS))
 
     def await_well(self) -> None:
         _await(f"{self.url}/readyz is not ok", self.is_well)
@@ -282,6 +282,14 @@ def _lives(process: psutil.Process) -> bool:
 def _is_ok(url: str) -> bool:
     try:
         return requests.get(url, timeout=5).status_code == 200
+    except requests.RequestException:
+        return False
+
+
+def _is_wholly_ready(url: str) -> bool:
+    """Whether nothing is amiss, not even what requests are served without."""
+    try:
+        return bool(requests.get(url, timeout=5).json()["status"] == "ok")
     except requests.RequestException:
         return False
 

@@ -17,6 +17,7 @@ from tests.docs.pages import Write, blocks_of, read_steps
 from tests.processes import ROOT
 from webapp.commands import Commands, LazyCommand
 from webapp.identity.principal import STAFF_ROLES
+from webapp.observability.last_seen import LastSeen
 from webapp.settings import Settings
 
 DESIGNS = sorted((ROOT / "docs" / "design").glob("*.md"))
@@ -84,7 +85,8 @@ def test_settings_page_names_every_setting() -> None:
 def test_health_page_names_every_metric(app: Flask) -> None:
     page = (ROOT / "docs" / "operations" / "health.md").read_text()
     named = re.findall(r"^\| `(sightline_\w+)` \|", page, re.MULTILINE)
-    kept = [metric for metric in REGISTRY.collect() if metric.name.startswith("sightline_")]
+    collected = [*REGISTRY.collect(), *LastSeen(app).collect()]
+    kept = [metric for metric in collected if metric.name.startswith("sightline_")]
     counted = [f"{m.name}_total" if m.type == "counter" else m.name for m in kept]
     assert app.extensions
     assert sorted(named) == sorted(counted)

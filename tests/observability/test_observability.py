@@ -363,13 +363,26 @@ class TestHealth:
             "checks": {"database": {"ok": True, "detail": "ok"}},
         }
 
+    def test_readyz_without_what_may_be_away_is_degraded(self, client: FlaskClient) -> None:
+        def fail() -> None:
+            raise CheckFailed("away")
+
+        client.application.extensions[PROBES] = {
+            "database": Probe("database", lambda: None),
+            "cache": Probe("cache", fail, essential=False),
+        }
+        response = client.get("/readyz")
+        assert (response.status_code, response.get_json()["status"]) == (200, "degraded")
+
     def test_readyz_without_dependencies_is_unavailable(self, client: FlaskClient) -> None:
         """Port 1 refuses connections."""
         response = client.get("/readyz")
         assert response.status_code == 503
         body = response.get_json()
         assert body["status"] == "unavailable"
-        assert set(body["checks"]) == {"database", "migrations", "cache", "broker"}
+        assert set(body["checks"]) == {
+            *("database", "migrations", "cache", "broker", "worker", "beat")
+        }
         assert not any(check["ok"] for check in body["checks"].values())
         self._assert_discreet(response.text)
 

@@ -44,7 +44,7 @@ def state(client: FlaskClient) -> Any:
     """The journal's part of the answer of `/readyz`."""
     answer = client.get("/readyz")
     checks = answer.get_json()["checks"]
-    assert (answer.status_code == 200) == all(check["ok"] for check in checks.values())
+    assert (answer.status_code == 200) == checks["journal"]["ok"]  # the rest may be away
     return checks["journal"]
 
 

@@ -85,7 +85,7 @@ def logins_in(running: Running) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for process in running.family():
         with suppress(psutil.NoSuchProcess):  # the server of a connection that has ended
-            words = " ".join(process.cmdline())
+            words = " ".join([*process.cmdline(), ""])
             name = next((n for n in ("gunicorn", " worker ", " beat ") if n in words), "").strip()
             if name:
                 urls = [value for key, value in process.environ().items() if "DATABASE" in key]

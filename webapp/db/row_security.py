@@ -290,6 +290,7 @@ OTHER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     "audit_quarantine": {LEDGER_ROLE: ("select", "insert")},
     "audit_numbers": {},
     "turns": {},
+    "signs_of_life": {IDENTITY_ROLE: ("select",), MAINTENANCE_ROLE: ALL_PRIVILEGES},
 }
 """The privileges of each role in the tables without tenants' rows. Some are on some columns only:
 maintenance sees and changes of a token when it was last used, and nothing else."""

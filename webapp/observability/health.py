@@ -19,11 +19,14 @@ from webapp.http.operations import for_operators
 from webapp.http.parsing import Blueprint
 from webapp.http.public import public
 from webapp.observability import metrics
+from webapp.observability.last_seen import LastSeen
 from webapp.observability.probes import LIMIT, CheckFailed, Probe, run_probes
 from webapp.observability.schemas import HealthSchema, ReadinessSchema
 from webapp.settings import current_settings
+from webapp.signs_of_life.service import SILENT
 
 PROBES = "sightline.probes"
+_LAST_SEEN = "sightline.last_seen"
 
 blueprint = Blueprint(
     "observability", __name__, description="Health and metrics, for whoever operates Sightline."
@@ -31,23 +34,26 @@ blueprint = Blueprint(
 
 
 def init_app(app: Flask) -> None:
-    checks: dict[str, Callable[[], None]] = {
-        "database": _check_database,
-        "migrations": _check_migrations,
-        "cache": _check_cache,
-        "broker": _check_broker,
-    }
     app.extensions[PROBES] = {}
-    for name, check in checks.items():
-        add_check(app, name, check)
+    add_check(app, "database", _check_database)
+    add_check(app, "migrations", _check_migrations)
+    add_check(app, "cache", _check_cache, essential=False)
+    add_check(app, "broker", _check_broker, essential=False)
+    app.extensions[_LAST_SEEN] = last_seen = LastSeen(app)
+    for kind in SILENT:
+        add_check(app, kind, partial(last_seen.check, kind), essential=False)
 
 
-def add_check(app: Flask, name: str, check: Callable[[], None]) -> None:
+def add_check(
+    app: Flask, name: str, check: Callable[[], str | None], *, essential: bool = True
+) -> None:
     """Add a check of a feature's dependency to `/readyz` and `flask doctor`.
 
-    `check` runs in an application context, and raises where the dependency is not well.
+    `check` runs in an application context, raises where the dependency is not well, and may return
+    what there is to say of it. Without one that is not `essential` requests are served.
     """
-    app.extensions[PROBES][name] = Probe(name, partial(_in_context, app, check))
+    run = partial(_in_context, app, check)
+    app.extensions[PROBES][name] = Probe(name, run, essential=essential)
 
 
 @blueprint.route("/healthz")
@@ -60,19 +66,23 @@ def get_health() -> Response:
 
 @blueprint.route("/readyz")
 @public("asked by the load balancer, and tells no more than the kind of a failure")
-@blueprint.response(200, ReadinessSchema, description="All that the process needs is well")
-@blueprint.response(503, ReadinessSchema, description="Something that the process needs is not")
+@blueprint.response(200, ReadinessSchema, description="The process serves requests")
+@blueprint.response(
+    503, ReadinessSchema, description="Something is not well without which it cannot"
+)
 def get_readiness() -> Response:
     """Ask whether this process can serve requests
 
-    `checks` has the state of the database, its schema, the cache, the broker and this process's
-    journal. The answer comes within a second, even if one of them hangs.
+    `checks` has the state of the database, its schema, the cache, the broker, workers, beat and
+    this process's journal. `status` is `degraded` where requests are served, and recorded, without
+    one of them: cache, broker, workers and beat may be away for a time. The answer comes within a
+    second, even if one of them hangs.
     """
-    findings = run_probes(current_app.extensions[PROBES])
-    ready = all(finding.ok for finding in findings.values())
+    probes: Mapping[str, Probe] = current_app.extensions[PROBES]
+    findings = run_probes(probes)
+    status = _status({probes[name].essential for name, found in findings.items() if not found.ok})
     checks = {name: asdict(finding) for name, finding in findings.items()}
-    body = {"status": "ok" if ready else "unavailable", "checks": checks}
-    return _json(body, 200 if ready else 503)
+    return _json({"status": status, "checks": checks}, 503 if status == "unavailable" else 200)
 
 
 @blueprint.route("/metrics")
@@ -83,7 +93,7 @@ def get_readiness() -> Response:
 )
 def get_metrics() -> Response:
     """Read the metrics of all processes on this host"""
-    return metrics.expose()
+    return metrics.expose(current_app.extensions[_LAST_SEEN])
 
 
 def _json(body: Mapping[str, object], status: int) -> Response:
@@ -91,9 +101,16 @@ def _json(body: Mapping[str, object], status: int) -> Response:
     return Response(orjson.dumps(body), status, headers, mimetype="application/json")
 
 
-def _in_context(app: Flask, check: Callable[[], None]) -> None:
+def _status(failed: set[bool]) -> str:
+    """What failures mean, each of something essential or not."""
+    if True in failed:
+        return "unavailable"
+    return "degraded" if failed else "ok"
+
+
+def _in_context(app: Flask, check: Callable[[], str | None]) -> str | None:
     with app.app_context():
-        check()
+        return check()
 
 
 def _check_database() -> None:

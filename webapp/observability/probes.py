@@ -40,10 +40,14 @@ class _Check:
 class Probe:
     """A check that never runs twice at a time: all who start it meanwhile wait for one result.
 
-    `check` raises when the dependency is not well.
+    `check` raises when the dependency is not well, and may return what there is to say of it.
+    Without an `essential` one no request is served.
     """
 
-    def __init__(self, name: str, check: Callable[[], None]) -> None:
+    def __init__(
+        self, name: str, check: Callable[[], str | None], *, essential: bool = True
+    ) -> None:
+        self.essential = essential
         self._name = name
         self._check = check
         self._lock = Lock()
@@ -59,14 +63,14 @@ class Probe:
 
     def _run(self, future: Future[ProbeResult]) -> None:
         try:
-            self._check()
+            detail = self._check()
         except CheckFailed as error:
             future.set_result(ProbeResult(False, str(error)))
         except Exception as error:
             log.warning("check_failed", check=self._name, error=repr(error))
             future.set_result(ProbeResult(False, type(error).__name__))
         else:
-            future.set_result(ProbeResult(True, "ok"))
+            future.set_result(ProbeResult(True, detail or "ok"))
 
 
 def run_probes(probes: Mapping[str, Probe], limit: float = LIMIT) -> dict[str, ProbeResult]:

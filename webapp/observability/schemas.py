@@ -14,7 +14,8 @@ class HealthSchema(Schema):
 class CheckSchema(Schema):
     ok = fields.Boolean(required=True)
     detail = fields.String(
-        required=True, metadata={"description": "`ok`, or what is wrong, fit for anybody to read."}
+        required=True,
+        metadata={"description": "`ok`, or what there is to say, fit for anybody to read."},
     )
 
 
@@ -26,11 +27,15 @@ class ReadinessSchema(Schema):
             "migrations": {"ok": True, "detail": "ok"},
             "cache": {"ok": True, "detail": "ok"},
             "broker": {"ok": True, "detail": "ok"},
+            "worker": {"ok": True, "detail": "seen 4 s ago"},
+            "beat": {"ok": True, "detail": "seen 31 s ago"},
             "journal": {"ok": True, "detail": "ok"},
         },
     }
 
-    status = fields.String(required=True, validate=validate.OneOf(["ok", "unavailable"]))
+    status = fields.String(
+        required=True, validate=validate.OneOf(["ok", "degraded", "unavailable"])
+    )
     checks = fields.Dict(
         keys=fields.String(),
         values=fields.Nested(CheckSchema),

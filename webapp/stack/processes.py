@@ -10,7 +10,7 @@ import sysconfig
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Thread
@@ -25,6 +25,9 @@ from webapp.stack.terminal import complain, say
 RELEASE = "release"
 METRICS = "PROMETHEUS_MULTIPROC_DIR"
 """Directory where processes keep their metrics, which `/metrics` and `cache stats` add up."""
+
+WATCHED = {"worker", "beat"}
+"""The processes of which `/readyz` says whether they are at work."""
 
 READY = 60
 """Seconds to wait for the web server. After that, its own lines say what is wrong."""
@@ -77,7 +80,8 @@ def running(
             command = shlex.split(commands[name])
             own = environment_of(name, environment)
             started.enter_context(_process(root, command, _full(own), log))
-        if not _becomes_ready(f"http://127.0.0.1:{environment['PORT']}"):
+        missing = WATCHED - set(names)
+        if not _becomes_ready(f"http://127.0.0.1:{environment['PORT']}", missing):
             raise ProcfileError(f"the web server is not ready:\n{_tail(logs / 'web.log')}")
         yield
 
@@ -151,19 +155,21 @@ def _short(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def _becomes_ready(url: str) -> bool:
+def _becomes_ready(url: str, missing: Collection[str] = ()) -> bool:
+    """Wait until everything is well but the processes that are not to be there."""
     deadline = time.monotonic() + READY
     while time.monotonic() < deadline:
-        if _is_ready(url):
+        if _is_ready(url, missing):
             return True
         time.sleep(0.1)
     return False
 
 
-def _is_ready(url: str) -> bool:
+def _is_ready(url: str, missing: Collection[str]) -> bool:
     try:
         with urllib.request.urlopen(f"{url}/readyz", timeout=5) as answer:  # noqa: S310 - our own, http
-            return bool(json.load(answer)["status"] == "ok")
+            checks = json.load(answer)["checks"]
+            return all(check["ok"] for name, check in checks.items() if name not in missing)
     except (OSError, ValueError, urllib.error.URLError):
         return False
 

@@ -1,9 +1,12 @@
 """The scheduler of beat, which goes on after the broker was away."""
 
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from celery import beat
+
+from webapp.worker.alive import Pulse
+from webapp.worker.bound_celery import BoundCelery
 
 log = structlog.get_logger()
 
@@ -18,9 +21,22 @@ class Scheduler(beat.Scheduler):
     producer: Any = None
     """None: each send takes a connection from the application's pool, which opens a new one."""
 
+    _pulse: Pulse
+
+    def setup_schedule(self) -> None:
+        super().setup_schedule()
+        self._pulse = Pulse(cast(BoundCelery, self.app).flask_app, "beat")
+        self._pulse.note()
+
     def apply_entry(self, entry: Any, producer: Any = None) -> None:
         """Send a task that is due. One that cannot be sent is sent at its next time."""
         try:
             self.apply_async(entry, producer=producer, advance=False)
         except beat.SchedulingError as error:
             log.error("task_not_sent", task=entry.task, problem=repr(error.__cause__ or error))
+        else:
+            self._pulse.note()
+
+    def close(self) -> None:
+        super().close()
+        self._pulse.end()

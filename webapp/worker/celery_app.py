@@ -5,11 +5,13 @@ from time import perf_counter
 from typing import Any
 
 import structlog
-from celery import Celery, Task
+from celery import Task
 from flask import Flask
 
 from webapp.settings import Settings
 from webapp.worker import amqp_transport, broker, consumer, redis_transport
+from webapp.worker.alive import WorkerPulse
+from webapp.worker.bound_celery import BoundCelery
 from webapp.worker.consumer import ASIDE_TASK
 from webapp.worker.lost_runs import MAX_LOST, SPLIT_AFTER, LostRuns, excerpt, parts_of
 from webapp.worker.messages import SealedMessages
@@ -59,7 +61,8 @@ def init_app(app: Flask) -> None:
     consumer.refuse_compression()
     redis_transport.use_for_redis()
     amqp_transport.use_for_amqps()
-    celery = Celery(app.name, task_cls=ContextTask, amqp=SealedMessages, set_as_current=False)
+    celery = BoundCelery(app, task_cls=ContextTask, amqp=SealedMessages, set_as_current=False)
+    celery.steps["consumer"].add(WorkerPulse)
     celery.config_from_object("celeryconfig")
     serializer = register_serializer(settings.secret_key)
     celery.conf.update(

@@ -120,6 +120,11 @@ EXEMPTIONS: tuple[Exemption, ...] = (
         for file in ("webapp/identity/lookup.py", "webapp/identity/tokens.py")
     ),
     Exemption("webapp/observability/health.py", source.SCOPE_ENTRY, "reads the schema's revision"),
+    Exemption("webapp/observability/last_seen.py", source.SCOPE_ENTRY, "reads signs of life"),
+    *(
+        Exemption("webapp/worker/alive.py", rule, "notes that this process is at work")
+        for rule in (source.SCOPE_ENTRY, source.COMMIT)
+    ),
     Exemption(
         "webapp/scope/enter.py", source.SCOPE_ENTRY, "the only way of a request into a scope"
     ),
