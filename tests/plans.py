@@ -19,6 +19,10 @@ class Scan:
     index: str | None
     rows: int
     """Those that it read, whether it returned or discarded them."""
+    times: int
+    """How often it was begun."""
+    blocks: int
+    """Those of the index and of the table. Walking past an index's entries reads no row."""
 
 
 def scans_of(table: str, run: Callable[[], object]) -> list[Scan]:
@@ -30,7 +34,7 @@ def scans_of(table: str, run: Callable[[], object]) -> list[Scan]:
     connection = db.session.connection()
     scans = []
     for statement, parameters in statements:
-        explain = f"explain (analyze, format json) {statement}"
+        explain = f"explain (analyze, buffers, format json) {statement}"
         [plan] = connection.exec_driver_sql(explain, parameters).scalar_one()
         scans += [_scan(node) for node in _nodes(plan["Plan"]) if _reads(node, table)]
     return scans
@@ -67,4 +71,6 @@ def _reads(node: Plan, table: str) -> bool:
 def _scan(node: Plan) -> Scan:
     discarded = sum(node.get(f"Rows Removed by {why}", 0) for why in ("Filter", "Index Recheck"))
     rows = (node["Actual Rows"] + discarded) * node["Actual Loops"]
-    return Scan(node["Node Type"], node.get("Index Name"), round(rows))
+    blocks = sum(node.get(f"Shared {how} Blocks", 0) for how in ("Hit", "Read"))
+    times = round(node["Actual Loops"])
+    return Scan(node["Node Type"], node.get("Index Name"), round(rows), times, blocks)

@@ -109,6 +109,11 @@ class Run:
 
 WHOLE_LIST = (Run(),)
 
+Window = tuple[Any | None, Any | None]
+"""The first value of the sorted column, and the one after the last; `None` where there is none."""
+
+UNBOUNDED: Window = (None, None)
+
 
 def listing_of(kind: str, scope: Scope | None, query: object) -> str:
     """Name a list for its cursors, by its query and by the rows that its scope sees."""
@@ -158,6 +163,7 @@ def read_page(
     cursor: str | None,
     listing: str,
     runs: Sequence[Run] = WHOLE_LIST,
+    window: Window = UNBOUNDED,
     counts: bool = True,
 ) -> Page:
     """Read a page of `statement`, whose first column is the `model`.
@@ -171,12 +177,12 @@ def read_page(
     matching = tuple(filters)
     position = None if cursor is None else order.position(decode_cursor(cursor, listing))
     # The rows are counted in the same statement, and so in the same snapshot.
-    counted = _count(runs, matching, order) if counts else literal(0)
+    counted = _count(runs, matching, order, window) if counts else literal(0)
     page = statement.add_columns(counted).order_by(*order.by(*order.columns)).limit(limit + 1)
     if runs == WHOLE_LIST:
-        page = page.where(*matching, *order.after(position))
+        page = page.where(*matching, *order.bounds(window, position))
     else:
-        merged = _merge(runs, matching, order, limit + 1, position)
+        merged = _merge(runs, matching, order, limit + 1, window, position)
         keys = select(merged).order_by(*order.by(*merged.c)).limit(limit + 1).subquery()
         page = page.join(keys, (column == keys.c.value) & (model.id == keys.c.id))
     read_in_index_order(session, runs)
@@ -191,10 +197,13 @@ def read_page(
 
 
 def _count(
-    runs: Sequence[Run], matching: Sequence[ColumnElement[bool]], order: "_Order"
+    runs: Sequence[Run],
+    matching: Sequence[ColumnElement[bool]],
+    order: "_Order",
+    window: Window,
 ) -> ColumnElement[int]:
     """The number of rows in the list, up to one more than COUNTED."""
-    found = select(_merge(runs, matching, order, COUNTED + 1)).limit(COUNTED + 1).subquery()
+    found = select(_merge(runs, matching, order, COUNTED + 1, window)).limit(COUNTED + 1).subquery()
     return select(func.count()).select_from(found).scalar_subquery()
 
 
@@ -239,23 +248,42 @@ class _Order:
             value = datetime.fromisoformat(value)
         return literal(value, column.type), literal(UUID(last_id), row_id.type)
 
-    def after(
-        self, position: _Position | None, key: Sequence[Key] = ()
+    def bounds(
+        self, window: Window, position: _Position | None, key: Sequence[Key] = ()
     ) -> Iterator[ColumnElement[bool]]:
-        """The conditions for the rows that follow a position, in a run with this key."""
+        """The conditions for the rows of a window that follow a position, in a run with this key.
+
+        They are one comparison of rows for each end: PostgreSQL begins and ends to read an index at
+        a single one. And they are not `==`: PostgreSQL could then take another index that has the
+        same order, and walk past all rows with other values, however rare this one is.
+        """
         columns = tuple(column for column, _ in key)
-        values = tuple(
-            value if isinstance(value, ColumnElement) else literal(value, column.type)
-            for column, value in key
-        )
+        values = tuple(_typed(column, value) for column, value in key)
+        sorted_by = self.columns[0]
+        begins, ends = (None if m is None else _typed(sorted_by, m) for m in window)
         if key:
-            # Not `==`: PostgreSQL could then take another index that has the same order, and walk
-            # past all rows with other values, however rare this one is.
-            yield tuple_(*columns) >= tuple_(*values)
-            yield tuple_(*columns) <= tuple_(*values)
+            # Of the sorted column alone, these leave out the partitions of other times.
+            yield from () if begins is None else (sorted_by >= begins,)
+            yield from () if ends is None else (sorted_by < ends,)
+        following = None
         if position is not None:
-            row, last = tuple_(*columns, *self.columns), tuple_(*values, *position)
-            yield row < last if self.descending else row > last
+            following = tuple_(*columns, *self.columns), tuple_(*values, *position)
+        if following is not None and not self.descending:
+            yield following[0] > following[1]
+        elif begins is not None:
+            yield tuple_(*columns, sorted_by) >= tuple_(*values, begins)
+        elif key:
+            yield tuple_(*columns) >= tuple_(*values)
+        if following is not None and self.descending:
+            yield following[0] < following[1]
+        elif ends is not None:
+            yield tuple_(*columns, sorted_by) < tuple_(*values, ends)
+        elif key:
+            yield tuple_(*columns) <= tuple_(*values)
+
+
+def _typed(column: Any, value: Any) -> ColumnElement[Any]:
+    return value if isinstance(value, ColumnElement) else literal(value, column.type)
 
 
 def _merge(
@@ -263,6 +291,7 @@ def _merge(
     conditions: Sequence[ColumnElement[bool]],
     order: _Order,
     most: int,
+    window: Window,
     position: _Position | None = None,
 ) -> FromClause:
     """The sort values and ids of the first `most` rows of each run, not merged yet."""
@@ -270,7 +299,8 @@ def _merge(
     parts = []
     for run in runs:
         part = select(column.label("value"), row_id.label("id"))
-        part = part.where(*conditions, *run.conditions, *order.after(position, run.key))
+        bounds = order.bounds(window, position, run.key)
+        part = part.where(*conditions, *run.conditions, *bounds)
         of_key = (column for column, _ in run.key)
         part = part.order_by(*order.by(*of_key, *order.columns)).limit(most)
         if run.each is not None:

@@ -131,6 +131,7 @@ def _read(session: ScopedSession, query: AuditQuery, *, counts: bool = True) -> 
         cursor=query.cursor,
         listing=_listing(session, query),
         runs=_runs(session.scope, query),
+        window=(query.begins, query.ends),
         counts=counts,
     )
 
@@ -241,10 +242,6 @@ def _filters(query: AuditQuery) -> Iterator[ColumnElement[bool]]:
         yield from (column == value for column, value in exact)
         if prefix is not None:
             yield from _under(prefix)
-    if query.begins is not None:
-        yield AuditEventRow.occurred_at >= query.begins
-    if query.ends is not None:
-        yield AuditEventRow.occurred_at < query.ends
 
 
 def _runs(scope: Scope | None, query: AuditQuery) -> Sequence[Run]:
