@@ -18,7 +18,7 @@ PROGRAMS = Path("/usr/lib/rabbitmq/bin")
 """Where Debian has them. Those in /usr/sbin change the user."""
 
 PAGE = ROOT / "docs" / "operations" / "broker.md"
-VHOST, USER, PASSWORD = "sightline", "sightline", "a-password"
+VHOST, USER, PASSWORD = "sightline", "sightline", "a-long-password"
 """As the page has them."""
 
 STOPPED = 60

@@ -319,6 +319,16 @@ def test_journal_directory_that_others_may_write_is_refused_where_deployed(
     assert read(GOOD | journal | {"SIGHTLINE_ENV": "development"})
 
 
+def test_journal_directory_that_anybody_may_make_is_refused_where_deployed(tmp_path: Path) -> None:
+    open_to_all = tmp_path / "open"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o1777)
+    (problem,) = refused(
+        GOOD | {"JOURNAL_DIR": str(open_to_all / "sightline" / "journal")}
+    ).problems
+    assert problem.startswith("JOURNAL_DIR is not there, and anybody may make it")
+
+
 def test_journal_directory_of_this_user_alone_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "journal").mkdir(mode=0o750)
     assert read(GOOD | {"JOURNAL_DIR": str(tmp_path / "journal")}).deployed

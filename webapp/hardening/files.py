@@ -46,10 +46,11 @@ def is_ours_alone(path: Path) -> bool:
 
 
 def check_directory(path: Path) -> None:
-    """Refuse a directory that somebody else may write; one that is not there is made by us."""
+    """Refuse a directory that somebody else may write, or may make before this process does."""
     try:
         found = path.lstat()
     except FileNotFoundError:
+        _check_parent(path)
         return
     except OSError:
         raise ValidationError("names a directory that cannot be looked at") from None
@@ -64,3 +65,9 @@ def check_directory(path: Path) -> None:
         problems.append("may be written by its group or by others: `chmod go-w` it")
     if problems:
         raise ValidationError(problems)
+
+
+def _check_parent(path: Path) -> None:
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    if there.stat().st_mode & 0o002:
+        raise ValidationError("is not there, and anybody may make it: make it, for this user alone")
