@@ -279,9 +279,14 @@ def test_development_reaches_servers_as_it_likes(case: str) -> None:
     assert read(GOOD | changes | {"SIGHTLINE_ENV": "development"})
 
 
-def test_database_host_of_libpq_counts_where_the_url_has_none() -> None:
-    changes = {"DATABASE_URL": "postgresql://app:app-password-1@/x", "PGHOST": "db.example"}
-    assert mentioned(refused(GOOD | changes)) == {"DATABASE_URL"}
+@pytest.mark.parametrize(
+    ("variable", "host"),
+    [("PGHOST", "db.example"), ("PGHOSTADDR", "192.0.2.1"), ("PGSERVICE", "sightline")],
+)
+def test_database_host_of_libpq_counts_where_the_url_has_none(variable: str, host: str) -> None:
+    changes = {"DATABASE_URL": "postgresql://app:app-password-1@/x"}
+    assert read(GOOD | changes).deployed
+    assert mentioned(refused(GOOD | changes | {variable: host})) == {"DATABASE_URL"}
 
 
 def spoilt_directory(path: Path, spoil: str) -> Path:
@@ -482,9 +487,9 @@ def test_all_problems_of_settings_are_reported_at_once() -> None:
     expected = {*GOOD, *NUMBERS}
     assert mentioned(error) == expected
     # Both keys are weak and also the same; both URLs have weak passwords and also the same role,
-    # and like the cache's URL they lead to another host in clear text. Neither the cache's nor the
-    # broker's has a password.
-    assert len(error.problems) == len(expected) + 6
+    # and like those of the cache and the broker, which have no password, they lead to another host
+    # in clear text.
+    assert len(error.problems) == len(expected) + 7
 
 
 @pytest.mark.parametrize("broker", [GOOD["REDIS_URL"], ""])

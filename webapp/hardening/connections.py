@@ -112,16 +112,17 @@ def check_database_tls(plaintext: PlaintextHosts) -> Check:
 
 
 def _database_hosts(url: URL) -> Sequence[str]:
-    """The hosts that libpq may connect to. A URL without one means `PGHOST`, or else a socket."""
-    named = [url.host or "", *_values(url, "host"), *_values(url, "hostaddr")]
-    if not any(named) and "service" in url.query:
+    """The hosts that libpq may connect to, all of them; an empty one is the default socket."""
+    hosts = (url.host,) if url.host else _values(url, "host")
+    named = [*hosts, *_values(url, "hostaddr")]
+    if not named and _values(url, "service"):
         return ["service"]  # it may name any
-    hosts = [host for host in named if host] or [os.environ.get("PGHOST", "")]
-    return [_PORT.sub(r"\1", part) for host in hosts for part in host.split(",")]
+    return [_PORT.sub(r"\1", part) for host in named or [""] for part in host.split(",")]
 
 
-def _values(url: URL, name: str) -> Iterable[str]:
-    value = url.query.get(name, ())
+def _values(url: URL, name: str) -> tuple[str, ...]:
+    """The values of a parameter, which libpq takes from its variable where the URL has none."""
+    value = url.query.get(name) or os.environ.get(f"PG{name.upper()}") or ()
     return (value,) if isinstance(value, str) else value
 
 
@@ -147,7 +148,8 @@ def check_server_tls(plaintext: PlaintextHosts) -> Check:
         for server in _servers(value):
             if _are_safe([server.hostname or ""], plaintext):
                 continue
-            if encrypted := ENCRYPTED.get(server.scheme):
+            if server.scheme not in ENCRYPTED.values():
+                encrypted = ENCRYPTED.get(server.scheme, "rediss")
                 raise ValidationError(
                     f"names another host without TLS: begin it with {encrypted}:// {_ON_PURPOSE}"
                 )
