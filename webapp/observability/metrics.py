@@ -5,6 +5,7 @@ Other modules define their counters beside what they count. All of them are expo
 
 import os
 from functools import lru_cache
+from pathlib import Path
 from typing import Final
 
 from flask import Response
@@ -18,6 +19,8 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
+
+from webapp.observability.ended_processes import added_up
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -49,13 +52,16 @@ def _of(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
 
 def expose(*further: Collector) -> Response:
     """Answer with the metrics of this host, and with those of `further` collectors."""
-    shown = b"".join(map(generate_latest, (_registry(), *further)))
+    shown = b"".join((read(), *map(generate_latest, further)))
     return Response(shown, content_type=CONTENT_TYPE_LATEST)
 
 
-def _registry() -> CollectorRegistry:
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        return REGISTRY
+def read() -> bytes:
+    """Read the metrics of all processes that share this one's directory, ended ones included."""
+    directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if directory is None:
+        return generate_latest(REGISTRY)
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # it ships none for this
-    return registry
+    with added_up(Path(directory)):
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # it ships none for this
+        return generate_latest(registry)
