@@ -73,7 +73,8 @@ def roles() -> None:
 
     named = make_url(current_settings().database_url).username or ""
     limits = (migrate.limit_statements(login) for login in migrate.logins(named))
-    for statement in chain(migrate.role_statements(named), *limits):
+    connections = migrate.connection_statements(named, current_settings().database_connections)
+    for statement in chain(migrate.role_statements(named), *limits, connections):
         click.echo(f"{statement};")
     click.echo("-- Then, in psql, the passwords that each process has in its DATABASE_URL:")
     for login in migrate.logins(named):

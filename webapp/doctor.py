@@ -15,7 +15,7 @@ from webapp.audit.relay import drain
 from webapp.caching.generations import SKEW
 from webapp.db import migrate
 from webapp.db.privileges import find_differences
-from webapp.db.roles import UnsafeLoginRole, find_setting_differences
+from webapp.db.roles import UnsafeLoginRole, find_setting_differences, find_unlimited_logins
 from webapp.db.scopes import IdentityScope, LedgerScope, MaintenanceScope, PolicyScope
 from webapp.extensions import db
 from webapp.grants.notices import outbox
@@ -94,6 +94,16 @@ def _check_role_settings() -> str:
     if found:
         raise CheckFailed(f"{', '.join(found)}; `flask db roles` prints what they should be")
     return "ok"
+
+
+def _check_connections() -> str:
+    with db.scoped(LedgerScope()):
+        found = find_unlimited_logins(db.session)
+    if not found:
+        return "ok"
+    if current_settings().deployed:
+        raise CheckFailed(f"{'; '.join(found)}: see DATABASE_CONNECTIONS")
+    return "not limited, in development"
 
 
 def _check_pooler() -> str:
@@ -331,6 +341,7 @@ CHECKS: Mapping[str, Callable[[], str]] = {
     "login role owns nothing": _check_login_role,
     "roles may do what is declared": _check_roles,
     "roles have only their limits": _check_role_settings,
+    "no login takes all connections": _check_connections,
     "migrations go past a pooler": _check_pooler,
     "tenant tables are closed": _check_tables,
     "models match the database": _check_drift,

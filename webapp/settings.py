@@ -24,6 +24,7 @@ from webapp.hardening.strength import check_secret, is_random
 
 Environment = Literal["development", "qa", "production"]
 BrokerQueues = Literal["classic", "quorum"]
+Login = Literal["web", "worker", "commands"]
 TrustedProxies = int | tuple[IPv4Network | IPv6Network, ...] | None
 
 Check = Callable[[str], Any]
@@ -47,6 +48,7 @@ _MAIL_ADDRESS = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]+@[a-z0-9.-]+\Z", re.ASCII |
 _NAME = re.compile(r"[\w.@+-]{1,64}\Z")
 _NOT_A_NAME = "must be 1 to 64 letters, digits and . _ @ + -"
 _COUNT = re.compile(r"[0-9]{1,2}")
+_LIMIT = re.compile(r"[1-9][0-9]{0,4}")
 
 
 class SettingsError(Exception):
@@ -114,6 +116,9 @@ class Settings:
     """Other hosts to which connections may be in clear text."""
     broker_queues: BrokerQueues = "classic"
     """The kind of queues in RabbitMQ: one node's, or replicated to several."""
+    database_connections: Mapping[Login, int] | None = None
+    """How many connections the login of each kind of process may have at once; `None`: a share of
+    the server's. Only `flask db` uses it."""
     operator: str | None = None
     """The name of whoever runs commands; by default that of the operating system's user."""
 
@@ -174,6 +179,7 @@ def read_settings() -> Settings:
     env.add_parser("rate", _rate)
     env.add_parser("seconds", _rate)
     env.add_parser("proxies", _proxies)
+    env.add_parser("connections", _connections)
     env.add_parser("hosts", parse_hosts)
     env.add_parser("directory", _directory)
     name, home = _start(env)
@@ -272,6 +278,7 @@ def _read_servers(env: Env, plaintext: PlaintextHosts, *, deployed: bool) -> dic
         ),
         "database_owner_url": _secret(env, "DATABASE_OWNER_URL", "database", checks=database),
         "database_timeout": env.positive("DATABASE_TIMEOUT", 5.0),
+        "database_connections": env.connections("DATABASE_CONNECTIONS", ""),
         "redis_url": redis_url,
         "celery_broker_url": _secret(env, "CELERY_BROKER_URL", checks=broker) or redis_url,
         "broker_queues": env.str("BROKER_QUEUES", "classic", validate=_queues(in_redis=in_redis)),
@@ -413,6 +420,18 @@ def _proxies(value: str) -> TrustedProxies:
     if any(network.prefixlen == 0 for network in networks):
         raise ValidationError("trusts every address, so that every client could choose its own")
     return networks
+
+
+def _connections(value: str) -> dict[Login, int] | None:
+    if not value:
+        return None
+    parts = [part.strip().partition("=") for part in value.split(",")]
+    numbers = {name: int(number) for name, _, number in parts if _LIMIT.fullmatch(number)}
+    if len(parts) != len(numbers) or numbers.keys() != set(get_args(Login)):
+        raise ValidationError(
+            "must say how many connections each login may have, as in web=60,worker=20,commands=15"
+        )
+    return {login: numbers[login] for login in get_args(Login)}
 
 
 def _url(*schemes: str) -> Check:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest import mock
+from urllib.parse import quote
 
 import psycopg2
 import pytest
@@ -21,6 +22,8 @@ from tests.db.databases import PASSWORD, Database
 from tests.processes import STARTUP, started
 from webapp import create_app
 from webapp.db import migrate
+from webapp.db.roles import find_unlimited_logins
+from webapp.db.scopes import LedgerScope
 from webapp.extensions import db
 from webapp.settings import Settings, read_settings
 from webapp.stack.servers import OWNER_ROLE
@@ -302,3 +305,53 @@ def test_failed_upgrade_changes_nothing(database: Database) -> None:
     assert tables(database) == {"rules"}
     database.run("drop table rules")
     assert set(migrate.upgrade(settings_of(database))) == REVISIONS
+
+
+LIMITS = "select rolname, rolconnlimit from pg_roles where rolname ~ '^sightline_[wc]' order by 1"
+
+
+def test_logins_share_the_servers_connections_unless_somebody_has_said_otherwise(
+    database: Database,
+) -> None:
+    migrate.upgrade(settings_of(database))
+    [(most,)] = database.run("select current_setting('max_connections')::int")
+    shares = {"sightline_web": 60, "sightline_worker": 20, "sightline_commands": 15}
+    expected = {login: most * share // 100 for login, share in shares.items()}
+    assert dict(database.run(LIMITS)) == expected
+    database.run("alter role sightline_web connection limit 7")
+    migrate.upgrade(settings_of(database))
+    assert dict(database.run(LIMITS)) == {**expected, "sightline_web": 7}
+    said = {"web": 5, "worker": 4, "commands": 3}
+    migrate.upgrade(with_connections(database, "web=5, worker=4,commands=3"))
+    assert dict(database.run(LIMITS)) == {f"sightline_{name}": n for name, n in said.items()}
+
+
+def test_connections_that_one_login_takes_are_missing_to_no_other(database: Database) -> None:
+    migrate.upgrade(with_connections(database, "web=3,worker=4,commands=3"))
+    database.set_password("sightline_web")
+    stolen = database.server.url("sightline_web", quote(PASSWORD, safe=""), database.name)
+    with ExitStack() as held:
+        for _ in range(3):
+            held.callback(psycopg2.connect(stolen).close)
+        with pytest.raises(psycopg2.OperationalError, match="too many connections for role"):
+            psycopg2.connect(stolen)
+        assert is_reached(database)
+
+
+def test_login_that_could_take_all_connections_is_named(database: Database) -> None:
+    migrate.upgrade(settings_of(database))
+
+    def found() -> list[str]:
+        with application(database) as app, app.app_context(), db.scoped(LedgerScope()):
+            return find_unlimited_logins(db.session)
+
+    assert found() == []
+    database.run("alter role sightline_web connection limit 90")
+    assert found() == ["together they may have 125 of 100 connections"]
+    database.run("alter role sightline_web connection limit -1")
+    assert found() == ["sightline_web has no connection limit"]
+
+
+def with_connections(database: Database, said: str) -> Settings:
+    with mock.patch.dict(os.environ, {"DATABASE_CONNECTIONS": said}):
+        return settings_of(database)

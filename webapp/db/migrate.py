@@ -4,7 +4,7 @@ Everything here runs as the tables' owner (DATABASE_OWNER_URL), never as the app
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
@@ -24,7 +24,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 from webapp.db.base import Base
 from webapp.db.deadline import KEEPALIVES, Connector
 from webapp.db.limits import LOGIN_SETTINGS, is_pooled
-from webapp.db.roles import LOGINS, SCOPE_ROLES, Process, login_role
+from webapp.db.roles import CONNECTION_SHARES, LOGINS, SCOPE_ROLES, Process, login_role
 from webapp.db.row_security import (
     ALL_PRIVILEGES,
     FUNCTIONS,
@@ -96,6 +96,7 @@ def upgrade(settings: Settings) -> tuple[str, ...]:
             login = make_url(settings.database_url)
             _make_roles(connection, login)
             _limit_logins(connection, logins(login.username or ""))
+            _limit_connections(connection, login.username or "", settings.database_connections)
             pending = _pending(connection)
             config = Config()
             config.set_main_option("script_location", str(MIGRATIONS))
@@ -189,6 +190,31 @@ def limit_statements(login: str) -> list[str]:
     ]
 
 
+def connection_statements(
+    named: str = "", limits: Mapping[Process, int] | None = None
+) -> list[str]:
+    """The SQL that says how many connections each login may have at once.
+
+    Without `limits`, that is its share of the server's, and a login that has a limit keeps it.
+    """
+    if limits is not None:
+        return [
+            f"alter role {identifier(login)} connection limit {limits[process]}"
+            for login, process in logins(named).items()
+        ]
+    return [
+        _SHARE.format(login=_literal(login), percent=CONNECTION_SHARES[process])
+        for login, process in logins(named).items()
+    ]
+
+
+_SHARE = (
+    "do $limit$ begin if (select rolconnlimit < 0 from pg_roles where rolname = {login}) then"
+    " execute format('alter role %I connection limit %s', {login},"
+    " current_setting('max_connections')::int * {percent} / 100); end if; end $limit$"
+)
+
+
 def describe_privileges(role: str) -> str:
     """What a scope's role may do, which migrations have granted: tables first, then functions."""
     of_table = [
@@ -250,6 +276,21 @@ def _limit_logins(connection: Connection, names: Iterable[str]) -> None:
     asked = {"logins": list(names), "settings": settings}
     for login in connection.scalars(_UNLIMITED_LOGINS, asked).all():
         _run(connection, limit_statements(login))
+
+
+def _limit_connections(
+    connection: Connection, named: str, limits: Mapping[Process, int] | None
+) -> None:
+    """Limit the connections of logins, as far as the owner may: `flask doctor` names the others."""
+    may_change = set(connection.scalars(_CHANGEABLE, {"logins": list(logins(named))}))
+    statements = zip(logins(named), connection_statements(named, limits), strict=True)
+    _run(connection, [statement for login, statement in statements if login in may_change])
+
+
+_CHANGEABLE = text(
+    "select rolname from pg_roles where rolname = any(:logins)"
+    " and pg_has_role(current_user, oid, 'MEMBER WITH ADMIN OPTION')"
+)
 
 
 def _run(connection: Connection, statements: Iterable[str]) -> None:

@@ -42,6 +42,10 @@ LOGINS: dict[Process, tuple[str, ...]] = {
 }
 """The scope roles that each kind of process may become, and no other."""
 
+CONNECTION_SHARES: dict[Process, int] = {"web": 60, "worker": 20, "commands": 15}
+"""How many of a hundred of the server's connections each login has, unless a setting says how many
+it has. So none takes all of them, and the owner and DBAs have some left."""
+
 
 def login_role(process: Process) -> str:
     """The name of the login of a kind of process, unless a DBA has made another one."""
@@ -103,6 +107,22 @@ _SETTINGS = text(
     "  or r.oid in (select a.member from pg_auth_members a join pg_roles g on g.oid = a.roleid"
     "   where g.rolname = any(:scopes) and a.set_option)"
     " order by 1"
+)
+
+
+def find_unlimited_logins(session: Session) -> list[str]:
+    """Find why one login could take all of the server's connections; nothing where none could."""
+    rows = session.execute(_CONNECTION_LIMITS, {"roles": list(LOGIN_ROLES)}).all()
+    unlimited = [f"{role} has no connection limit" for role, limit, _ in rows if limit < 0]
+    together = sum(limit for _, limit, _ in rows)
+    if not unlimited and rows and together >= rows[0].max_connections:
+        return [f"together they may have {together} of {rows[0].max_connections} connections"]
+    return unlimited
+
+
+_CONNECTION_LIMITS = text(
+    "select rolname, rolconnlimit, cast(current_setting('max_connections') as int) max_connections"
+    " from pg_roles where rolname = session_user or rolname = any(:roles) order by 1"
 )
 
 
