@@ -722,3 +722,13 @@ def test_no_process_starts_with_refused_settings(command: list[str]) -> None:
         assert f"  - {variable} " in said
     assert "Traceback" not in said
     assert CANARY not in said
+
+
+def test_list_of_database_servers_is_checked_like_one_server() -> None:
+    several = "postgresql://app:another-password-1@127.0.0.1:5432,db-2.example:5432/sightline"
+    assert mentioned(refused(GOOD | {"DATABASE_URL": several})) == {"DATABASE_URL"}
+    verified = f"{several}?{VERIFIED}"
+    found = read(GOOD | {"DATABASE_URL": verified})
+    assert found.database_url.endswith("&host=127.0.0.1,db-2.example&port=5432,5432")
+    error = refused(GOOD | {"DATABASE_URL": verified, "DATABASE_OWNER_URL": verified})
+    assert "name the same role" in error.problems[0]

@@ -7,12 +7,14 @@ from celery.signals import worker_init
 from flask import Flask
 from sqlalchemy.exc import OperationalError
 
+from webapp.db.deadline import UnsupportedServer
 from webapp.db.roles import Process, UnsafeLoginRole
 from webapp.extensions import db
 from webapp.settings import current_settings
 
 UNSAFE = 4
-"""The exit code of a server whose login role could bypass row level security, or do too much."""
+"""The exit code of a server whose login role could bypass row level security, or do too much, or
+whose PostgreSQL is too old to keep it from that."""
 
 log = structlog.get_logger()
 
@@ -32,7 +34,10 @@ def check_database(app: Flask, process: Process) -> None:
         except UnsafeLoginRole as error:
             log.critical("unsafe_login_role", problem=str(error))
             sys.exit(UNSAFE)
-        except OperationalError:
+        except OperationalError as error:
+            if isinstance(error.orig, UnsupportedServer):
+                log.critical("unsupported_database", problem=str(error.orig))
+                sys.exit(UNSAFE)
             log.warning("database_unavailable_at_start")
         finally:
             db.prepare_to_fork()

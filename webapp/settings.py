@@ -369,7 +369,7 @@ def _text(value: str, *, missing: str | None = None, checks: Iterable[Check] = (
 
 def _database(value: str, **options: Any) -> str | None:
     """Parse a PostgreSQL URL of any driver into a URL of the installed driver."""
-    url = _text(value, **options)
+    url = _text(connections.with_hosts_apart(value), **options)
     if url is None:
         return None
     scheme, _, rest = url.partition("://")

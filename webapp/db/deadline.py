@@ -14,7 +14,14 @@ from time import monotonic
 from typing import Any
 
 from psycopg2 import Error, OperationalError
-from psycopg2.extensions import POLL_OK, POLL_READ, connection, set_wait_callback
+from psycopg2.extensions import (
+    POLL_OK,
+    POLL_READ,
+    connection,
+    make_dsn,
+    parse_dsn,
+    set_wait_callback,
+)
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -30,12 +37,19 @@ RETRY = 1.0
 KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 """Arguments of a connection that end it where the server is gone without a word."""
 
+OLDEST = 16
+"""The oldest version of PostgreSQL: the first that grants a role without what it inherits."""
+
 FORGOTTEN = 10.0
 """Seconds without a try after which a silence counts no more."""
 
 
 class DatabaseSilent(OperationalError):
     """The database did not answer in time, or has just not answered another request."""
+
+
+class UnsupportedServer(OperationalError):
+    """The server is of a version that lacks what the roles rest on; the text is for operators."""
 
 
 class Silence:
@@ -99,12 +113,32 @@ class Connector:
         `None`: statements take as long as they need, and only connecting has a limit.
         """
         set_wait_callback(_wait)
+        self._last = 0
+        """The place of the server, among those that a URL names, that was connected to last."""
         self._limit = None if statement_limit is None else statement_limit + GRACE
         self.silence = Silence()
 
     def connect(self, dsn: str, _: Any = None) -> BoundedConnection:
-        """Connect; psycopg2's `connection_factory`. Raises `DatabaseSilent`."""
+        """Connect; psycopg2's `connection_factory`. Raises `DatabaseSilent`, `UnsupportedServer`.
+
+        Of several servers the one that answered last is tried first, each within the limit: libpq
+        would wait for the first one alone.
+        """
         self.silence.refuse()
+        servers = _servers_of(dsn)
+        for tried in range(len(servers)):
+            place = (self._last + tried) % len(servers)
+            try:
+                made = self._connect(servers[place])
+            except OperationalError:
+                if tried + 1 == len(servers):
+                    raise
+            else:
+                self._last = place
+                return made
+        raise AssertionError("a URL names one server at least")
+
+    def _connect(self, dsn: str) -> BoundedConnection:
         try:
             made = BoundedConnection(dsn, self.silence)
         except DatabaseSilent:
@@ -112,8 +146,31 @@ class Connector:
         except Error:  # a refusal is an answer
             self.silence.end()
             raise
+        if made.server_version < OLDEST * 10_000:
+            found = made.server_version // 10_000
+            made.close()
+            raise UnsupportedServer(f"PostgreSQL {OLDEST} or newer is needed, and this is {found}")
         made.limit = self._limit
         return made
+
+
+def _servers_of(dsn: str) -> list[str]:
+    """One connection string for each server that a string names.
+
+    `prefer-standby` stays one: libpq asks all servers then, before it takes a primary.
+    """
+    options = parse_dsn(dsn)
+    hosts = options.get("host", "").split(",")
+    if len(hosts) == 1 or options.get("target_session_attrs") == "prefer-standby":
+        return [dsn]
+    ports = options.get("port", "").split(",")
+    ports = ports if len(ports) == len(hosts) else ports[:1] * len(hosts)
+    addresses = options.get("hostaddr", "").split(",")
+    addresses = addresses if len(addresses) == len(hosts) else [""] * len(hosts)
+    return [
+        make_dsn(**{**options, "host": host, "port": port or None, "hostaddr": address or None})
+        for host, port, address in zip(hosts, ports, addresses, strict=True)
+    ]
 
 
 @contextmanager

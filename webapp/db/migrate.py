@@ -17,12 +17,22 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from psycopg2 import errors
 from psycopg2.extensions import encrypt_password
-from sqlalchemy import URL, Connection, NullPool, create_engine, func, make_url, select, text
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    NullPool,
+    create_engine,
+    func,
+    make_url,
+    select,
+    text,
+)
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from webapp.db.base import Base
-from webapp.db.deadline import KEEPALIVES, Connector
+from webapp.db.deadline import KEEPALIVES, Connector, UnsupportedServer
 from webapp.db.limits import LOGIN_SETTINGS, is_pooled
 from webapp.db.roles import CONNECTION_SHARES, LOGINS, SCOPE_ROLES, Process, login_role
 from webapp.db.row_security import (
@@ -307,6 +317,18 @@ def _pending(connection: Connection) -> tuple[str, ...]:
 
 
 @contextmanager
+def _connected(engine: Engine) -> Iterator[Connection]:
+    try:
+        connection = engine.connect()
+    except OperationalError as error:
+        if isinstance(error.orig, UnsupportedServer):
+            raise NotMigrated(str(error.orig)) from error
+        raise
+    with connection:
+        yield connection
+
+
+@contextmanager
 def _owner(settings: Settings, *, statement_limit: float | None) -> Iterator[Connection]:
     """Connect as the tables' owner, with a limit to each statement in seconds, if it has one."""
     if settings.database_owner_url is None:
@@ -321,7 +343,7 @@ def _owner(settings: Settings, *, statement_limit: float | None) -> Iterator[Con
             **KEEPALIVES,
         },
     )
-    with engine.connect() as connection:
+    with _connected(engine) as connection:
         if is_pooled(connection):
             raise NotMigrated("DATABASE_OWNER_URL goes through a pooler: name the database itself")
         connection.execute(select(func.set_config("statement_timeout", limit, False)))

@@ -24,6 +24,10 @@ PASSWORDLESS = frozenset({"passfile", "service", "sslcert", "krbsrvname"})
 ENCRYPTED = {"redis": "rediss", "amqp": "amqps"}
 """Schemes of connections over TLS, by those of clear text."""
 
+POSTGRESQL_PORT = "5432"
+
+_HOST_LIST = re.compile(r"([\w+]+://(?:[^@/?]*@)?)([^@/?]+,[^@/?]+)(/[^?]*)?(?:\?(.*))?\Z")
+_HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(?::(?P<port>[0-9]{1,5}))?\Z")
 _NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9])?\Z", re.ASCII)
 _PORT = re.compile(r"\A([^:]+):[0-9]*\Z")
 _ON_PURPOSE = "(or name the host in PLAINTEXT_HOSTS, where clear text is meant)"
@@ -75,10 +79,24 @@ def _is_socket(host: str) -> bool:
     return host[:1] in ("", "/", "@")
 
 
+def with_hosts_apart(url: str) -> str:
+    """Write libpq's list of hosts, `host:port,host:port`, as parameters, as SQLAlchemy reads it."""
+    found = _HOST_LIST.match(url)
+    if found is None:
+        return url
+    start, listed, path, query = found.groups()
+    parts = [_HOST.match(part) for part in listed.split(",")]
+    if not all(parts):
+        return url  # it is refused as no URL
+    hosts = ",".join(part["name"].strip("[]") for part in parts if part)
+    ports = ",".join(part["port"] or POSTGRESQL_PORT for part in parts if part)
+    return f"{start}{path or '/'}?{f'{query}&' if query else ''}host={hosts}&port={ports}"
+
+
 def parse_database(url: str) -> URL | None:
     """The parts of a database's URL; `None` for a text that is none."""
     try:
-        return make_url(url)
+        return make_url(with_hosts_apart(url))
     except (ArgumentError, ValueError):
         return None
 

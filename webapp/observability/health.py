@@ -12,7 +12,7 @@ from kombu import Connection
 from sqlalchemy import String, column, select, table
 from sqlalchemy.exc import OperationalError
 
-from webapp.db.deadline import DatabaseSilent
+from webapp.db.deadline import DatabaseSilent, UnsupportedServer
 from webapp.db.scopes import IdentityScope
 from webapp.extensions import db
 from webapp.http.operations import for_operators
@@ -121,6 +121,8 @@ def _check_database() -> None:
 
 
 def _cause(error: OperationalError) -> str:
+    if isinstance(error.orig, UnsupportedServer):
+        return str(error.orig)
     if isinstance(error.orig, DatabaseSilent):
         return f"the database does not answer: {error.orig}"
     return "the database cannot be reached"
