@@ -82,6 +82,13 @@ FILTERS = [
     RARE,
     {"surface": "rarely.*", "actor": "user-7@example.org"},
     {"surface": "admin.*", "actor": "rare@example.org"},
+    {"surface": "admin.audits.list", "actor": "user-7@example.org"},
+    {"tenant": "bench-own", "actor": "user-7@example.org"},
+    {"kind": "access", "effect": "allowed", "outcome": "served"},
+    {"kind": "access", "ticket": "T-none"},
+    {"reason": "incident", "surface": "admin.*"},
+    {"reason": "incident", "surface": "rarely.*"},
+    COMMON,
 ]
 
 

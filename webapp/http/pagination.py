@@ -21,6 +21,8 @@ from sqlalchemy import (
     FromClause,
     Row,
     Select,
+    and_,
+    false,
     func,
     literal,
     select,
@@ -58,7 +60,8 @@ class PageSchema(Schema):
 
     descriptions: ClassVar[Fields] = {
         **PAGE_FIELDS,
-        "total": f"How many there are on all pages; null for more than {COUNTED:,}.",
+        "total": f"How many there are on all pages; null for more than {COUNTED:,}, and where not"
+        " all rows were looked at.",
         "total_is_at_least": "How many there are at least. Present only where `total` is null.",
     }
 
@@ -81,11 +84,11 @@ class Page:
     next_cursor: str | None
     total: int | None
     """`None` where there are more rows than COUNTED."""
-
-    @property
-    def total_is_at_least(self) -> int | None:
-        """What is known of the total where it is not exact."""
-        return COUNTED if self.total is None else None
+    total_is_at_least: int | None = None
+    """What is known of the total where it is not exact."""
+    truncated: bool = False
+    """Whether further rows may match that were not looked at: the page may have fewer than asked
+    for, and the cursor leads on to them."""
 
 
 Key = tuple[Any, Any]
@@ -172,8 +175,8 @@ def read_page(
 
     `sort` is a column of the model's, with `-` before it for descending.
     """
-    column = getattr(model, sort.removeprefix("-"))
-    order = _Order((column, model.id), descending=sort.startswith("-"))
+    order = _Order.of(model, sort)
+    column = order.columns[0]
     matching = tuple(filters)
     position = None if cursor is None else order.position(decode_cursor(cursor, listing))
     # The rows are counted in the same statement, and so in the same snapshot.
@@ -193,7 +196,88 @@ def read_page(
         last_row = shown[-1][0]
         next_cursor = encode_cursor([getattr(last_row, column.key), last_row.id], listing)
     total = rows[0][-1] if rows else session.scalars(select(counted)).one()
-    return Page(shown, next_cursor, total if total <= COUNTED else None)
+    is_exact = total <= COUNTED
+    return Page(shown, next_cursor, total if is_exact else None, None if is_exact else COUNTED)
+
+
+def look_through(
+    session: Session,
+    model: Any,
+    filters: Sequence[ColumnElement[bool]],
+    *,
+    sort: str,
+    limit: int,
+    cursor: str | None,
+    listing: str,
+    runs: Sequence[Run],
+    window: Window = UNBOUNDED,
+    counts: bool = True,
+) -> Page:
+    """Read a page of the model's rows, of those in the runs that match filters without an index.
+
+    It looks at COUNTED rows in order, whatever matches, and counts among as many from the list's
+    beginning. Raises `Invalid` for a cursor of another list.
+    """
+    order = _Order.of(model, sort)
+    position = None if cursor is None else order.position(decode_cursor(cursor, listing))
+    read_in_index_order(session, runs)
+    looked_at = _look_at(session, runs, filters, order, window, position)
+    found = [key for *key, matches in looked_at if matches]
+    is_whole = len(looked_at) < COUNTED
+    shown, last = found[:limit], None
+    if len(found) > limit:
+        last = shown[-1]
+    elif not is_whole:
+        *last, _ = looked_at[-1]
+    total, is_exact = len(found), is_whole
+    if counts and position is not None:
+        first = _look_at(session, runs, filters, order, window)
+        total, is_exact = sum(matches for *_, matches in first), len(first) < COUNTED
+    return Page(
+        rows=_rows_of(session, model, order, shown),
+        next_cursor=None if last is None else encode_cursor(last, listing),
+        total=total if is_exact else None,
+        total_is_at_least=None if is_exact else total,
+        truncated=not is_whole and len(found) <= limit,
+    )
+
+
+def count_rows(
+    session: Session, model: Any, runs: Sequence[Run], most: int, *, sort: str, window: Window
+) -> int:
+    """The number of rows in runs and a window, up to `most`."""
+    order = _Order.of(model, sort)
+    found = select(_merge(runs, (), order, most, window)).limit(most).subquery()
+    read_in_index_order(session, runs)
+    return session.scalars(select(func.count()).select_from(found)).one()
+
+
+def _look_at(
+    session: Session,
+    runs: Sequence[Run],
+    filters: Sequence[ColumnElement[bool]],
+    order: "_Order",
+    window: Window,
+    position: "_Position | None" = None,
+) -> Sequence[Any]:
+    """The sort values and the ids of COUNTED rows, and whether each matches."""
+    matches = func.coalesce(and_(*filters), false()).label("matches")
+    merged = _merge(runs, (), order, COUNTED, window, position, (matches,))
+    keys = order.by(merged.c.value, merged.c.id)
+    return session.execute(select(merged).order_by(*keys).limit(COUNTED)).all()
+
+
+def _rows_of(
+    session: Session, model: Any, order: "_Order", keys: Sequence[Sequence[Any]]
+) -> Sequence[Row[*tuple[Any, ...]]]:
+    """The rows with these sort values and ids, in their order."""
+    if not keys:
+        return []
+    column, row_id = order.columns
+    values, ids = zip(*keys, strict=True)
+    within = column.between(min(values), max(values)), row_id.in_(ids)
+    found = select(model, literal(0)).where(*within).order_by(*order.by(*order.columns))
+    return session.execute(found).all()
 
 
 def _count(
@@ -235,6 +319,11 @@ class _Order:
     columns: tuple[Any, Any]
     """The column that the list is sorted by, and the id."""
     descending: bool
+
+    @classmethod
+    def of(cls, model: Any, sort: str) -> "_Order":
+        column = getattr(model, sort.removeprefix("-"))
+        return cls((column, model.id), descending=sort.startswith("-"))
 
     def by(self, *columns: ColumnElement[Any]) -> list[ColumnElement[Any]]:
         """What to order a statement by that has the columns under these names."""
@@ -293,18 +382,20 @@ def _merge(
     most: int,
     window: Window,
     position: _Position | None = None,
+    beside: Sequence[ColumnElement[Any]] = (),
 ) -> FromClause:
-    """The sort values and ids of the first `most` rows of each run, not merged yet."""
+    """The sort values and ids of the first `most` rows of each run, and what is selected beside
+    them, not merged yet."""
     column, row_id = order.columns
     parts = []
     for run in runs:
-        part = select(column.label("value"), row_id.label("id"))
+        part = select(column.label("value"), row_id.label("id"), *beside)
         bounds = order.bounds(window, position, run.key)
         part = part.where(*conditions, *run.conditions, *bounds)
         of_key = (column for column, _ in run.key)
         part = part.order_by(*order.by(*of_key, *order.columns)).limit(most)
         if run.each is not None:
             of_each = part.correlate(run.each).lateral()
-            part = select(of_each.c.value, of_each.c.id).join_from(run.each, of_each, true())
+            part = select(*of_each.c).join_from(run.each, of_each, true())
         parts.append(part)
     return (parts[0] if len(parts) == 1 else union_all(*parts)).subquery()

@@ -4,13 +4,13 @@ They return the rows that the session's scope sees. An event is shown as it was 
 events have other fields by now.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, cast
 from uuid import UUID
 
-from sqlalchemy import CTE, ColumnElement, func, literal, select, tuple_
+from sqlalchemy import CTE, ColumnElement, and_, func, literal, select, tuple_
 
 from webapp.audit.event import Kind, Outcome, Ruling
 from webapp.audit.models import EVERY_TENANT, AuditEventRow, ExcludedSetRow
@@ -22,12 +22,17 @@ from webapp.http.pagination import (
     WHOLE_LIST,
     Page,
     Run,
+    count_rows,
     decode_cursor,
     encode_cursor,
     listing_of,
+    look_through,
     read_page,
 )
 from webapp.ledger.attempts import MILLISECOND, MOST, Attempts, Lines, is_strangers
+
+FEW = 100
+"""The number of events up to which it is counted how many a filter has, to choose among several."""
 
 SortKey = Literal["-occurred_at", "occurred_at"]
 
@@ -121,19 +126,31 @@ def list_events(session: ScopedSession, query: AuditQuery) -> AuditPage:
 
 
 def _read(session: ScopedSession, query: AuditQuery, *, counts: bool = True) -> Page:
-    return read_page(
-        session,
-        select(AuditEventRow),
-        AuditEventRow,
-        _filters(query),
-        sort=query.sort,
-        limit=query.limit,
-        cursor=query.cursor,
-        listing=_listing(session, query),
-        runs=_runs(session.scope, query),
-        window=(query.begins, query.ends),
-        counts=counts,
-    )
+    """Read a page by the index of one filter. The others are looked for among its events."""
+    window, owned = (query.begins, query.ends), _runs(session.scope)
+    filters = _filters(query)
+    if len(filters) > 1:
+        # The rarest leads, as far as it is counted. A prefix has several runs.
+        filters.sort(key=lambda each: (_count(session, query, each.of(owned)), each.is_prefix))
+    leading, others = filters[:1], filters[1:]
+    reading: dict[str, Any] = {
+        "sort": query.sort,
+        "limit": query.limit,
+        "cursor": query.cursor,
+        "listing": _listing(session, query),
+        "runs": [run for each in leading for run in each.of(owned)] or owned,
+        "window": window,
+        "counts": counts,
+    }
+    if others:
+        return look_through(session, AuditEventRow, [each.matches for each in others], **reading)
+    return read_page(session, select(AuditEventRow), AuditEventRow, (), **reading)
+
+
+def _count(session: ScopedSession, query: AuditQuery, runs: Sequence[Run]) -> int:
+    """How many events runs have in the query's window, up to FEW."""
+    window = query.begins, query.ends
+    return count_rows(session, AuditEventRow, runs, FEW, sort=query.sort, window=window)
 
 
 def _listing(session: ScopedSession, query: AuditQuery) -> str:
@@ -154,7 +171,7 @@ def _group(session: ScopedSession, query: AuditQuery, page: Page) -> tuple[Lines
                 assert last is not None  # noqa: S101 - a page has room for one line
                 return lines, encode_cursor([last.occurred_at, last.id], _listing(session, query))
         left = min(MAX_LIMIT, MOST - read)
-        if page.next_cursor is None or not lines.want_more or not left:
+        if page.next_cursor is None or page.truncated or not lines.want_more or not left:
             return lines, page.next_cursor
         page = _read(session, replace(query, limit=left, cursor=page.next_cursor), counts=False)
         read += left
@@ -234,65 +251,65 @@ def list_committed_since(session: ScopedSession, moment: datetime) -> list[Ledge
     return list(map(_shown_in(session), rows))
 
 
-def _filters(query: AuditQuery) -> Iterator[ColumnElement[bool]]:
-    """The conditions of a list, without the one filter that its runs have as their key."""
-    exact, prefix = _exact(query), _prefix(query)
-    if len(exact) + (prefix is not None) > 1:
-        # PostgreSQL chooses among their indexes, by what it knows of the values.
-        yield from (column == value for column, value in exact)
-        if prefix is not None:
-            yield from _under(prefix)
+@dataclass(frozen=True)
+class _Filter:
+    """One condition of a list, which an index leads to."""
 
+    column: Any
+    value: str
+    is_prefix: bool = False
+    """Whether the value is what a surface begins with, up to a dot."""
 
-def _runs(scope: Scope | None, query: AuditQuery) -> Sequence[Run]:
-    """The runs of a list: in a tenant's scope its own events, and those at all tenants.
+    @property
+    def matches(self) -> ColumnElement[bool]:
+        if self.is_prefix:
+            # Surfaces are sorted by bytes; "/" follows the dot.
+            return and_(self.column >= self.value, self.column < _end_of(self.value))
+        return cast(ColumnElement[bool], self.column == self.value)
 
-    The owner is in the key of each, and the only filter; of a prefix, each surface under it is in
-    the key of a run.
-    """
-    runs: Sequence[Run] = WHOLE_LIST
-    if isinstance(scope, TenantScope):
-        owners = (scope.tenant_id, EVERY_TENANT)
-        runs = [Run(key=((AuditEventRow.visible_to, owner),)) for owner in owners]
-    match _exact(query), _prefix(query):
-        case [(column, _) as key], None if column is AuditEventRow.request_id:
+    def of(self, runs: Sequence[Run]) -> Sequence[Run]:
+        """The events of these runs that match; of a prefix, each surface under it makes a run."""
+        if self.is_prefix:
+            return [_of_each_surface(self.value, run) for run in runs]
+        key = (self.column, self.value)
+        if self.column is AuditEventRow.request_id:
             # A request leaves a few events at most: its index is nobody's.
-            owned = (tuple(of == owner for of, owner in run.key) for run in runs)
-            return [Run(conditions, key=(key,)) for conditions in owned]
-        case [key], None:
-            return [replace(run, key=(*run.key, key)) for run in runs]
-        case [], str() as prefix:
-            return [_of_each_surface(prefix, run) for run in runs]
-    return runs
+            return [Run(tuple(of == owner for of, owner in run.key), (key,)) for run in runs]
+        return [replace(run, key=(*run.key, key)) for run in runs]
 
 
-def _exact(query: AuditQuery) -> list[tuple[Any, str]]:
-    """The columns that have to have one value, and the value."""
-    surface = query.surface
+def _filters(query: AuditQuery) -> list[_Filter]:
+    """The conditions of a list but for its window. Those that few events match tend to be first."""
+    surface = None if query.surface == "*" else query.surface
     values = {
+        AuditEventRow.request_id: query.request_id,
+        AuditEventRow.ticket: query.ticket,
         AuditEventRow.actor_email: query.actor,
         AuditEventRow.tenant: query.tenant,
-        AuditEventRow.surface: None if surface is None or surface.endswith("*") else surface,
+        AuditEventRow.surface: surface,
         AuditEventRow.reason_code: query.reason,
-        AuditEventRow.ticket: query.ticket,
-        AuditEventRow.effect: query.effect,
         AuditEventRow.outcome: query.outcome,
+        AuditEventRow.effect: query.effect,
         AuditEventRow.kind: query.kind,
-        AuditEventRow.request_id: query.request_id,
     }
-    return [(column, value) for column, value in values.items() if value is not None]
+    return [
+        _Filter(column, value.removesuffix("*"), is_prefix=value.endswith("*"))
+        if column is AuditEventRow.surface
+        else _Filter(column, value)
+        for column, value in values.items()
+        if value is not None
+    ]
 
 
-def _prefix(query: AuditQuery) -> str | None:
-    """What the surface has to begin with, up to a dot; `None` for any surface."""
-    if query.surface is None or query.surface == "*" or not query.surface.endswith("*"):
-        return None
-    return query.surface.removesuffix("*")
+def _runs(scope: Scope | None) -> Sequence[Run]:
+    """The runs of a list: in a tenant's scope its own events, and those at all tenants.
 
-
-def _under(prefix: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    """The conditions for surfaces under a prefix. They are sorted by bytes; "/" follows the dot."""
-    return AuditEventRow.surface >= prefix, AuditEventRow.surface < _end_of(prefix)
+    The owner is in the key of each.
+    """
+    if not isinstance(scope, TenantScope):
+        return WHOLE_LIST
+    owners = (scope.tenant_id, EVERY_TENANT)
+    return [Run(key=((AuditEventRow.visible_to, owner),)) for owner in owners]
 
 
 def _end_of(prefix: str) -> str:
