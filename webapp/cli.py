@@ -79,6 +79,9 @@ def roles() -> None:
     click.echo("-- Then, in psql, the passwords that each process has in its DATABASE_URL:")
     for login in migrate.logins(named):
         click.echo(f"-- \\password {migrate.identifier(login)}")
+    click.echo("-- For pg_dump, by a superuser: others get an error, or no tenants' rows.")
+    for statement in migrate.BACKUP_ROLE:
+        click.echo(f"-- {statement};")
     click.echo("-- What each role may do then, by the migrations:")
     for role in SCOPE_ROLES:
         click.echo(f"-- {role}: {migrate.describe_privileges(role)}")

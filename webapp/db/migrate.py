@@ -225,6 +225,13 @@ _SHARE = (
 )
 
 
+BACKUP_ROLE = (
+    "create role sightline_backup login bypassrls noinherit",
+    "grant pg_read_all_data to sightline_backup with inherit true",
+)
+"""The SQL that makes a role for `pg_dump`. Row level security is forced on the owner, too."""
+
+
 def describe_privileges(role: str) -> str:
     """What a scope's role may do, which migrations have granted: tables first, then functions."""
     of_table = [
