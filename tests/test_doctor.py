@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from uuid import uuid4
 
 import psycopg2
@@ -42,6 +43,7 @@ LEFT, QUARANTINE, PARTITION, CLOCKS, RULES, ADDRESSES, NOTICES, SLOW = (
     "notices arrive",
     "slow clients hold nobody up",
 )
+REPLICATION = "commits outlive the server"
 ENDS = "the ledger has what it had"
 CONTRADICTIONS = "no event contradicts another"
 ROLE_SETTINGS = "roles have only their limits"
@@ -80,6 +82,18 @@ def test_doctor_of_new_product_finds_nothing(app: Flask) -> None:
     assert named <= found.keys()
     assert found[QUARANTINE].detail == "0 deliveries, none of the last 7 days"
     assert "apart" in found[CLOCKS].detail
+
+
+def test_doctor_refuses_a_deployed_database_that_a_crash_makes_lose_commits(app: Flask) -> None:
+    """The tests' servers do not wait for their disks."""
+    deployed = replace(app.extensions["settings"], env="production")
+    with mock.patch.dict(app.extensions, settings=deployed):
+        found = diagnose(app)[REPLICATION]
+    assert not found.ok
+    assert found.detail == "fsync and full_page_writes off: a crash loses commits"
+    found = diagnose(app)[REPLICATION]
+    assert found.ok
+    assert found.detail.startswith("no standby is connected")
 
 
 def test_doctor_reports_a_ledger_that_lacks_what_it_had(app: Flask) -> None:

@@ -15,6 +15,7 @@ from webapp.audit.relay import drain
 from webapp.caching.generations import SKEW
 from webapp.db import migrate
 from webapp.db.privileges import find_differences
+from webapp.db.replication import read_replication
 from webapp.db.roles import UnsafeLoginRole, find_setting_differences, find_unlimited_logins
 from webapp.db.scopes import IdentityScope, LedgerScope, MaintenanceScope, PolicyScope
 from webapp.extensions import db
@@ -163,6 +164,25 @@ def _check_ends() -> str:
             " start the web processes or run `flask audit drain`, then `flask audit verify`"
         )
     return "ok"
+
+
+def _check_replication() -> str:
+    """Check what becomes of commits where the database's server or its disk fails."""
+    settings = current_settings()
+    with db.scoped(LedgerScope()):
+        found = read_replication(db.session)
+    if found.careless and settings.deployed:
+        raise CheckFailed(f"{' and '.join(found.careless)} off: a crash loses commits")
+    if not found.standbys:
+        if found.synchronous:
+            raise CheckFailed(f"commits wait for {found.synchronous}, and no standby is connected")
+        return "no standby is connected: backups have what its disk may lose"
+    if not found.synchronous:
+        said = f"no commit waits for a standby: events of {settings.journal_keep:g} s come back"
+    else:
+        said = f"commits wait for {found.synchronous}"
+    lag = "lag not for this role to see" if found.behind is None else f"{found.behind} bytes behind"
+    return f"{said}; {found.standbys} connected, {lag}"
 
 
 def _check_quarantine() -> str:
@@ -348,6 +368,7 @@ CHECKS: Mapping[str, Callable[[], str]] = {
     "workers take audit events": _check_backlog,
     "no dead process's events wait": _check_left_events,
     "the ledger has what it had": _check_ends,
+    "commits outlive the server": _check_replication,
     "no event is in quarantine": _check_quarantine,
     "no event contradicts another": _check_contradictions,
     "next month's partition is there": _check_partition,

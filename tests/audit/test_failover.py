@@ -21,16 +21,19 @@ from tests.audit.receipts import committed, receipt, second_connection, wait_for
 from tests.factories import INCIDENT, Account, add_account
 from tests.processes import Web, run_web, run_worker
 from tests.stacks import copied_stack
-from tests.standbys import Standby
+from tests.standbys import Standby, run_as_superuser
+from webapp import doctor
 from webapp.audit.append import confirm
 from webapp.audit.models import AuditEventRow
 from webapp.db.limits import limits_of_statements
 from webapp.db.scopes import RelayScope
 from webapp.db.session import ScopedSession
 from webapp.ledger.completeness import check_completeness
+from webapp.observability.probes import CheckFailed
 from webapp.stack.home import Stack, running
 
 ACCESSES = 60
+REPLICATION = "commits outlive the server"
 
 pytestmark = pytest.mark.slow(seconds=30)
 
@@ -117,6 +120,33 @@ def test_promoted_standby_that_lagged_gets_every_receipted_access(
     with ledger_session(app) as session:
         found = check_completeness(session, journals, key_of(app))
     assert (found.missing, found.doubled, found.contradictions) == ((), (), ())
+
+
+def test_doctor_says_whether_commits_wait_for_a_standby(
+    stack: Stack, standby: Standby, app: Flask
+) -> None:
+    def said() -> str:
+        with app.app_context():
+            try:
+                return f"yes: {doctor.CHECKS[REPLICATION]()}"
+            except CheckFailed as failed:
+                return f"no: {failed}"
+
+    standby.catch_up()
+    assert said() == (
+        "yes: no commit waits for a standby: events of 900 s come back;"
+        " 1 connected, lag not for this role to see"
+    )
+    names = "ANY 1 (walreceiver)"
+    run_as_superuser(stack.postgres, f"alter system set synchronous_standby_names = '{names}'")
+    run_as_superuser(stack.postgres, "select pg_reload_conf()")
+    waits = f"yes: commits wait for {names}; 1 connected, lag not for this role to see"
+    wait_for(lambda: said() == waits)
+    standby.hold_back()
+    alone = f"no: commits wait for {names}, and no standby is connected"
+    wait_for(lambda: said() == alone)
+    run_as_superuser(stack.postgres, "alter system reset synchronous_standby_names")
+    run_as_superuser(stack.postgres, "select pg_reload_conf()")
 
 
 def test_standby_confirms_nothing_and_a_promotion_changes_the_history(
