@@ -32,7 +32,7 @@ RATE_LIMITS = tuple(
 SETTINGS = {
     *VARIABLES,
     *LOGIN_URLS.values(),
-    *("PORT", "WEB_CONCURRENCY", "PROMETHEUS_MULTIPROC_DIR"),
+    *("PORT", "WEB_CONCURRENCY"),
 }
 """All variables that the product reads."""
 

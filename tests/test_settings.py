@@ -569,6 +569,13 @@ def test_settings_in_development_come_from_the_stack_file(home: Path) -> None:
     assert found.redis_url == DEVELOPMENT["REDIS_URL"]
 
 
+def test_directory_of_metrics_comes_from_the_stack_file(home: Path) -> None:
+    """Or `flask cache stats` beside `make run` counts nothing."""
+    with (home / "stack.env").open("a") as file:
+        file.write(f"PROMETHEUS_MULTIPROC_DIR={home}/metrics\n")
+    assert read({"SIGHTLINE_HOME": str(home)}).prometheus_multiproc_dir == home / "metrics"
+
+
 def test_environment_wins_over_the_stack_file(home: Path) -> None:
     found = read({"SIGHTLINE_HOME": str(home), "REDIS_URL": "redis://elsewhere/1"})
     assert found.redis_url == "redis://elsewhere/1"

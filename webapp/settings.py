@@ -119,6 +119,8 @@ class Settings:
     database_connections: Mapping[Login, int] | None = None
     """How many connections the login of each kind of process may have at once; `None`: a share of
     the server's. Only `flask db` uses it."""
+    prometheus_multiproc_dir: Path | None = None
+    """Where the processes of this host count together; `None`: each counts for itself."""
     operator: str | None = None
     """The name of whoever runs commands; by default that of the operating system's user."""
 
@@ -237,6 +239,7 @@ def _read(env: Env, name: str, home: Path) -> Settings:
         cache_timeout=env.positive("CACHE_TIMEOUT", 0.25),
         trusted_proxies=env.proxies("TRUSTED_PROXIES", ""),
         plaintext_hosts=plaintext,
+        prometheus_multiproc_dir=_path(env.str("PROMETHEUS_MULTIPROC_DIR", "")),
         operator=env.text("SIGHTLINE_OPERATOR", "", checks=[Regexp(_NAME, error=_NOT_A_NAME)]),
         **_read_channels(env, deployed=deployed),
     )
@@ -316,6 +319,10 @@ def _read_channels(env: Env, *, deployed: bool) -> dict[str, Any]:
             checks=[_webhook_key(deployed=deployed)],
         ),
     }
+
+
+def _path(value: str) -> Path | None:
+    return Path(value) if value else None
 
 
 def _problems(env: Env) -> list[str]:

@@ -1,6 +1,5 @@
 """`flask cache`: commands that show, clear and fill the cache."""
 
-import os
 from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from webapp.caching.store import Unavailable
 from webapp.commands import Commands, as_json, print_json, print_rows, say
 from webapp.db.scopes import IdentityScope
 from webapp.extensions import db
+from webapp.settings import current_settings
 
 
 class CacheCommands(Commands):
@@ -139,9 +139,9 @@ def _sizes() -> dict[str, list[int]]:
 def _outcomes() -> dict[str, dict[str, int]]:
     """Count outcomes, in all web processes if they share their metrics, else in this process."""
     collected = REGISTRY
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+    if directory := current_settings().prometheus_multiproc_dir:
         collected = CollectorRegistry()
-        MultiProcessCollector(collected)  # type: ignore[no-untyped-call]  # it has no annotations
+        MultiProcessCollector(collected, path=str(directory))  # type: ignore[no-untyped-call]  # it has no annotations
     outcomes: dict[str, dict[str, int]] = {}
     for metric in collected.collect():
         for sample in metric.samples:
