@@ -9,7 +9,8 @@ from time import sleep
 from reliability.faults import deliveries
 from reliability.faults.disk import Tracer
 from reliability.faults.history import Harm
-from reliability.faults.installation import Installation, Part, kill_child, send
+from reliability.faults.installation import Installation
+from reliability.parts import Part, kill_child, send
 
 TAKING = 1.0
 """Seconds in which the worker takes as many tasks as it can."""

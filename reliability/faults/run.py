@@ -20,8 +20,9 @@ from reliability.faults.comparison import (
 )
 from reliability.faults.faults import Fault, FaultContext, available_faults
 from reliability.faults.history import FaultPeriod, History
-from reliability.faults.installation import Installation, InstallationError
+from reliability.faults.installation import Installation
 from reliability.faults.load import Load
+from reliability.parts import InstallationError
 from tests.processes import ROOT
 from webapp.db.scopes import LedgerScope
 from webapp.extensions import db

@@ -8,8 +8,8 @@ import psutil
 import requests
 
 from reliability.faults.history import Harm
-from reliability.faults.installation import send
 from reliability.hostile.attack import Attack, Scene
+from reliability.parts import send
 from webapp.settings import Settings
 
 MARGIN = 8.0
