@@ -15,7 +15,7 @@ PIN = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --
 # Debian's packages that tests need, installed where root may. Without strace the tests that need it
 # fail and say so; without libfaketime no clock is moved; those that need a server that is missing
 # are skipped, and say so. A package starts its service where no policy-rc.d says otherwise.
-PACKAGES = strace libfaketime rabbitmq-server pgbouncer prometheus
+PACKAGES = strace libfaketime rabbitmq-server pgbouncer prometheus haproxy nftables iproute2
 INSTALL_PACKAGES = { policy=/usr/sbin/policy-rc.d; [ -e $$policy ] \
 	|| { printf '\043!/bin/sh\nexit 101\n' > $$policy && chmod +x $$policy && trap "rm $$policy" EXIT; }; \
 	apt-get install -qq -y --no-install-recommends $(PACKAGES) > /dev/null; }
@@ -30,7 +30,7 @@ WRK = command -v wrk > /dev/null \
 PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check lint lint-scope format requirements sbom stress faults hostile bench clean
+.PHONY: help run demo test check lint lint-scope format requirements sbom stress faults hosts hostile bench clean
 
 help: ## Explain every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +76,10 @@ stress: $(READY) ## One minute of mixed load on the real processes, and a count 
 faults: $(READY) ## Break every part under load, half an hour or so, and write what was lost into docs/reliability.md
 	@$(FAULT_TOOLS)
 	$(BIN)/python -m reliability.faults
+
+hosts: $(READY) ## Run it on many hosts (as root, on Linux), break them for an hour, and write what was lost into docs/reliability.md
+	@$(FAULT_TOOLS)
+	$(BIN)/python -m reliability.hosts
 
 hostile: $(READY) ## Attack the real processes under load, ten minutes or so, and write what others noticed into docs/reliability.md
 	$(BIN)/python -m reliability.hostile

@@ -56,6 +56,11 @@ class Part(ABC):
         """Kill all of it by SIGKILL, and return once nothing of it is left."""
         self._end(signal.SIGKILL)
 
+    def stop(self) -> None:
+        """End it in order, by SIGTERM."""
+        self.resume()
+        self._end(signal.SIGTERM)
+
     def pause(self) -> None:
         send(signal.SIGSTOP, self.tree)
 
@@ -128,11 +133,6 @@ class ProcessPart(Part):
                 start_new_session=True,
             )
         await_until(f"{self._command} does not start, see {self.log}", self._has_started)
-
-    def stop(self) -> None:
-        """End it in order, by SIGTERM."""
-        self.resume()
-        self._end(signal.SIGTERM)
 
     def _has_started(self) -> bool:
         assert self._process is not None

@@ -41,7 +41,10 @@ counted as recording."""
 EXAMPLES = 8
 DATABASE, JOURNAL = "database_unavailable", "audit_unavailable"
 
-_LINE = re.compile(r"audit_ms=([\d.]+).* x_request_id=(\S+)")
+_HELD = re.compile(r'\baudit_ms"?[=:]([\d.]+)')
+_REQUEST = re.compile(r'\bx_request_id(?:=|":")([^\s"]+)')
+"""As lines for people have them, and lines in JSON."""
+
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")
 
 
@@ -137,9 +140,10 @@ def read_waits(log: Path) -> Mapping[str, float]:
     waits: dict[str, float] = {}
     with log.open(errors="replace") as lines:
         for line in lines:
-            found = _LINE.search(_COLOUR.sub("", line))
-            if found is not None:
-                waits[found[2]] = float(found[1]) / 1000
+            plain = _COLOUR.sub("", line)
+            held, request = _HELD.search(plain), _REQUEST.search(plain)
+            if held is not None and request is not None:
+                waits[request[1]] = float(held[1]) / 1000
     return waits
 
 

@@ -4,6 +4,7 @@ import itertools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 from threading import Event, Lock, Thread
 from typing import Any
@@ -34,6 +35,10 @@ PAUSE = 0.08
 """The most seconds between an answer and the client's next request."""
 
 RETRY = 0.1
+
+FRONT = "front_unavailable"
+"""The code by which the proxy in front of the product says that it has no answer of the product's,
+in deploy/haproxy.cfg."""
 
 RuleVersions = frozenset[tuple[str, str, int]]
 """Id, name and version of each rule of a tenant."""
@@ -73,11 +78,22 @@ class RequestLog:
 class Load:
     """The tenants, people and clients of a run. The ids of all their requests begin with `run`."""
 
-    def __init__(self, app: Flask, url: str, run: str, seed: int, *, pause: float = PAUSE) -> None:
+    def __init__(
+        self,
+        app: Flask,
+        url: str,
+        run: str,
+        seed: int,
+        *,
+        pause: float = PAUSE,
+        certificate: Path | None = None,
+    ) -> None:
+        """`certificate`: the one of an HTTPS `url`."""
         self.log = RequestLog()
         self.run = run
         self._url = url
         self._pause = pause
+        self._verify = True if certificate is None else str(certificate)
         self._stopping = Event()
         self.people = create_people(app)
         self._expected: dict[str, RuleVersions] = {}
@@ -120,18 +136,22 @@ class Load:
                 headers={"X-Request-ID": request_id, **call.headers},
                 json=call.body,
                 timeout=TIMEOUT,
+                verify=self._verify,
             )
         except requests.RequestException:
             return SentRequest(request_id, call.effect, began, time.monotonic(), None)
         receipt = response.headers.get("Sightline-Audit")
         refused = response.status_code >= 400
+        code = _code(response) if refused else None
+        if code == FRONT:
+            return SentRequest(request_id, call.effect, began, time.monotonic(), None)
         return SentRequest(
             request_id,
             call.effect,
             began,
             time.monotonic(),
             response.status_code,
-            code=_code(response) if refused else None,
+            code=code,
             receipts=tuple(receipt.split(", ")) if receipt else (),
             wrong=None if refused else self._wrong(call, response),
         )
@@ -197,7 +217,9 @@ class Load:
         headers = self.people.admin_of(slug).headers
         for number in range(RULES):
             body = _draft(f"{slug} {number}")
-            response = requests.post(self._url + PATH, headers=headers, json=body, timeout=TIMEOUT)
+            response = requests.post(
+                self._url + PATH, headers=headers, json=body, timeout=TIMEOUT, verify=self._verify
+            )
             response.raise_for_status()
 
 

@@ -17,9 +17,9 @@ LISTS = ("fault", "lists", "5xx or unanswered", "unexplained", "wrong bodies", "
 
 def print_run(outcome: Outcome, extent: Extent) -> None:
     shown = console()
-    for table in _run_tables(outcome):
+    for table in run_tables(outcome):
         shown.print(printable(table))
-    shown.print(_summary(outcome, extent))
+    shown.print(summary(outcome, extent))
     for kind, examples in outcome.comparison.examples.items():
         for example in examples:
             shown.print(f"{kind}: {example}")
@@ -34,11 +34,11 @@ def print_calls(results: Sequence[CaseResult]) -> None:
 
 
 def write_document(outcome: Outcome, results: Sequence[CaseResult], extent: Extent) -> None:
-    tables = (*_run_tables(outcome), _call_table(results))
-    write_between("make faults", _summary(outcome, extent), tables)
+    tables = (*run_tables(outcome), _call_table(results))
+    write_between("make faults", summary(outcome, extent), tables)
 
 
-def _run_tables(outcome: Outcome) -> tuple[Table, Table]:
+def run_tables(outcome: Outcome) -> tuple[Table, Table]:
     rows = [*sorted(outcome.comparison.rows.items()), ("all", outcome.comparison.total)]
     return (
         Table("Accesses", ACCESSES, [_access_cells(name, row) for name, row in rows]),
@@ -79,7 +79,7 @@ def _call_rows(results: Sequence[CaseResult]) -> Iterator[list[str]]:
         yield [call or "all", *(f"{count:,}" for count in counts)]
 
 
-def _summary(outcome: Outcome, extent: Extent) -> str:
+def summary(outcome: Outcome, extent: Extent) -> str:
     total = outcome.comparison.total
     found = ", ".join(f"{kind} {total.discrepancies[kind]:,}" for kind in DISCREPANCIES)
     return (

@@ -1,14 +1,9 @@
 """A run: constant load, one fault after another at random moments, and then the comparison."""
 
-import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
-from typing import Any
 from uuid import uuid4
 
 from reliability.faults.comparison import (
@@ -22,8 +17,7 @@ from reliability.faults.faults import Fault, FaultContext, available_faults
 from reliability.faults.history import FaultPeriod, History
 from reliability.faults.installation import Installation
 from reliability.faults.load import Load
-from reliability.parts import InstallationError
-from tests.processes import ROOT
+from reliability.verification import count_missing, verify
 from webapp.db.scopes import LedgerScope
 from webapp.extensions import db
 from webapp.ledger.completeness import Completeness, check_completeness
@@ -31,8 +25,6 @@ from webapp.settings import Settings
 
 EARLY = 0.25
 """The share of faults that are injected before the last one is repaired."""
-
-COMMAND = 120
 
 
 @dataclass(frozen=True)
@@ -88,7 +80,7 @@ def run(
     began = time.monotonic()
     completeness = await_drained(installation, extent.drain, report)
     drained_after = time.monotonic() - began
-    missing, waiting = _count_missing(verify(installation))
+    missing, waiting = count_missing(verify(installation.environment))
     recorded = read_ledger(installation.app, name)
     settings: Settings = installation.app.extensions["settings"]
     comparison = compare(
@@ -168,35 +160,3 @@ def await_drained(
             return found
         report(f"{len(found.waiting)} events wait, {len(found.missing)} gaps")
         time.sleep(2)
-
-
-def verify(installation: Installation) -> Any:
-    """Return what `flask audit verify` says."""
-    found, exit_code = flask(installation, "audit", "verify", "--complete")
-    if exit_code == 0 and found["missing"]:
-        raise InstallationError("`flask audit verify` exits 0 with numbers missing")
-    return found
-
-
-def flask(installation: Installation, *arguments: str) -> tuple[Any, int]:
-    """Run a command on the installation; return the JSON that it prints, and its exit code."""
-    done = subprocess.run(
-        [sys.executable, "-m", "flask", "--app", "wsgi", *arguments, "--json"],
-        cwd=ROOT,
-        env=os.environ | dict(installation.environment),
-        capture_output=True,
-        text=True,
-        timeout=COMMAND,
-        check=False,
-    )
-    try:
-        return json.loads(done.stdout), done.returncode
-    except ValueError as error:
-        said = f"{done.stdout!r} {done.stderr!r}"
-        raise InstallationError(f"`flask {' '.join(arguments)}` says {said}") from error
-
-
-def _count_missing(found: Any) -> tuple[int, int]:
-    """Count the numbers that are missing, and what still waits."""
-    missing = sum(gap["last"] - gap["first"] + 1 for gap in found["missing"])
-    return missing, len(found["waiting"]) + len(found["unreadable"])

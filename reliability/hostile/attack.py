@@ -12,9 +12,9 @@ from flask import Flask
 
 from reliability.faults.history import Harm
 from reliability.faults.installation import Installation
-from reliability.faults.run import flask
 from reliability.hostile.remote import Barrage, Impact, fire
 from reliability.stress.people import People
+from reliability.verification import flask
 from tests.factories import Account, MadeTenant, add_account, add_tenant
 
 EXAMPLES = 8
@@ -78,7 +78,7 @@ class Scene:
 
     def expect_alarm(self, check: str) -> None:
         """Expect that `flask doctor` finds that one of its checks fails."""
-        found, _ = flask(self.installation, "doctor")
+        found, _ = flask(self.installation.environment, "doctor")
         failed = [row["check"] for row in found["items"] if not row["ok"]]
         self.expect(check in failed, f"doctor does not say that not: {check}")
 

@@ -8,8 +8,8 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import ColumnElement, func, select
 
-from reliability.faults.run import verify
 from reliability.hostile.attack import Attack, Scene
+from reliability.verification import verify
 from tests.audit.events import make_event, make_request
 from tests.audit.ledgers import key_of
 from tests.audit.receipts import second_connection
@@ -84,7 +84,7 @@ def _tamper(scene: Scene) -> None:
 
 def _unnamed(scene: Scene) -> list[UUID]:
     """The changed journals that are neither named by verify nor whole in the ledger."""
-    said = json.dumps(verify(scene.installation))
+    said = json.dumps(verify(scene.installation.environment))
     return [
         journal
         for journal, ids in scene.tampered.items()

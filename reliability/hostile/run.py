@@ -18,10 +18,11 @@ from reliability.faults.comparison import Comparison, compare, read_ledger, read
 from reliability.faults.history import FaultPeriod, History, SentRequest
 from reliability.faults.installation import Installation
 from reliability.faults.load import PATH, Load
-from reliability.faults.run import await_drained, verify
+from reliability.faults.run import await_drained
 from reliability.hostile.attack import Attack, Scene, create_attackers
 from reliability.hostile.broker import FORGED
 from reliability.stress.people import People
+from reliability.verification import verify
 from tests.audit.ledgers import owner_connection
 from tests.audit.receipts import second_connection
 from tests.factories import INCIDENT, Account
@@ -149,7 +150,7 @@ def run(
     settings: Settings = installation.app.extensions["settings"]
     waits = read_waits(installation.web.log)
     comparison = compare(sent, recorded, history, waits, settings.audit_timeout)
-    found = verify(installation)
+    found = verify(installation.environment)
     return Outcome(
         results,
         quiet,
