@@ -48,6 +48,7 @@ _MAIL_ADDRESS = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]+@[a-z0-9.-]+\Z", re.ASCII |
 _NAME = re.compile(r"[\w.@+-]{1,64}\Z")
 _NOT_A_NAME = "must be 1 to 64 letters, digits and . _ @ + -"
 _COUNT = re.compile(r"[0-9]{1,2}")
+_PORT = re.compile(r"[0-9]{1,5}")
 _LIMIT = re.compile(r"[1-9][0-9]{0,4}")
 
 
@@ -121,6 +122,8 @@ class Settings:
     the server's. Only `flask db` uses it."""
     prometheus_multiproc_dir: Path | None = None
     """Where the processes of this host count together; `None`: each counts for itself."""
+    metrics_port: int | None = None
+    """Where a worker on a host of its own answers `/metrics`; `None`: a web process does."""
     operator: str | None = None
     """The name of whoever runs commands; by default that of the operating system's user."""
 
@@ -181,6 +184,7 @@ def read_settings() -> Settings:
     env.add_parser("rate", _rate)
     env.add_parser("seconds", _rate)
     env.add_parser("proxies", _proxies)
+    env.add_parser("port", _port)
     env.add_parser("connections", _connections)
     env.add_parser("hosts", parse_hosts)
     env.add_parser("directory", _directory)
@@ -240,6 +244,7 @@ def _read(env: Env, name: str, home: Path) -> Settings:
         trusted_proxies=env.proxies("TRUSTED_PROXIES", ""),
         plaintext_hosts=plaintext,
         prometheus_multiproc_dir=_path(env.str("PROMETHEUS_MULTIPROC_DIR", "")),
+        metrics_port=_read_metrics_port(env),
         operator=env.text("SIGHTLINE_OPERATOR", "", checks=[Regexp(_NAME, error=_NOT_A_NAME)]),
         **_read_channels(env, deployed=deployed),
     )
@@ -323,6 +328,22 @@ def _read_channels(env: Env, *, deployed: bool) -> dict[str, Any]:
 
 def _path(value: str) -> Path | None:
     return Path(value) if value else None
+
+
+def _read_metrics_port(env: Env) -> int | None:
+    together = env.str("PROMETHEUS_MULTIPROC_DIR", "")
+    port: int | None = env.port("METRICS_PORT", "", together=together)
+    return port
+
+
+def _port(value: str, *, together: str) -> int | None:
+    if not value:
+        return None
+    if not _PORT.fullmatch(value) or not 0 < int(value) < 2**16:
+        raise ValidationError("must be a port, 1 to 65535")
+    if not together:
+        raise ValidationError("needs PROMETHEUS_MULTIPROC_DIR, where a worker's processes count")
+    return int(value)
 
 
 def _problems(env: Env) -> list[str]:
