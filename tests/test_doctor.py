@@ -1,5 +1,6 @@
 """`flask doctor` on a new product without problems, and with each problem."""
 
+import json
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from sqlalchemy import NullPool, create_engine, make_url, text
 from tests.applications import application, application_of
 from tests.audit.events import make_event
 from tests.audit.ledgers import append_events, key_of, ledger_session, owner_connection, seal
+from tests.factories import add_account
 from tests.processes import run_web
 from webapp import doctor
 from webapp.audit import append
@@ -65,6 +67,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def app(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flask]:
     home = str(tmp_path_factory.mktemp("home"))
     with application({"SIGHTLINE_HOME": home, **stack.environment}) as made:
+        add_account(made, "owner")
         yield made
 
 
@@ -456,3 +459,53 @@ def test_doctor_names_what_leaves_the_host_in_clear_text(app: Flask) -> None:
     owner = "postgresql+psycopg2://owner@db.internal/x?sslmode=require"
     plain = diagnosis_of(app, ENCRYPTION, database_owner_url=owner)
     assert plain == (True, "beyond this host these are not: DATABASE_OWNER_URL")
+
+
+def test_doctor_reports_that_nobody_holds_owner(app: Flask, stack: Stack) -> None:
+    run_as_superuser(stack, "update api_tokens set expires_at = now()")
+    try:
+        found = diagnose(app)["somebody is an owner"]
+    finally:
+        run_as_superuser(stack, "update api_tokens set expires_at = null")
+    assert not found.ok
+    assert found.detail.startswith("nobody: `flask users grant EMAIL owner`")
+    assert diagnose(app)["somebody is an owner"].detail == "1 person"
+
+
+def test_doctor_without_the_owners_password_says_what_it_could_not_check(app: Flask) -> None:
+    settings = replace(app.extensions["settings"], database_owner_url=None)
+    with application_of(settings) as web_host:
+        found = diagnose(web_host)
+        run = web_host.test_cli_runner().invoke(args=["doctor", "--json"])
+    unknown = {name for name, each in found.items() if each.ok is None}
+    assert unknown == {"tenant tables are closed", "models match the database"}
+    assert all("DATABASE_OWNER_URL" in found[name].detail for name in unknown)
+    shown = {each["check"]: each["ok"] for each in json.loads(run.stdout)["items"]}
+    assert {name for name, ok in shown.items() if ok is None} == unknown
+    assert run.exit_code == 0 or False in shown.values()
+
+
+@pytest.mark.parametrize("part", ["host", "database"])
+def test_doctor_checks_one_part_alone(app: Flask, part: str) -> None:
+    run = app.test_cli_runner().invoke(args=["doctor", f"--{part}", "--json"])
+    shown = {each["check"] for each in json.loads(run.stdout)["items"]}
+    asked = set(doctor.CHECKS["host" if part == "host" else "database"])
+    assert asked <= shown
+    others = set().union(*doctor.CHECKS.values()) - asked
+    assert not others & shown
+
+
+def test_every_check_is_about_one_part() -> None:
+    assert not doctor.CHECKS["host"].keys() & doctor.CHECKS["database"].keys()
+
+
+def test_doctor_says_what_a_wrong_password_is(app: Flask) -> None:
+    settings = app.extensions["settings"]
+    wrong = make_url(settings.database_url).set(password=f"not-{settings.env}")
+    url = wrong.render_as_string(hide_password=False)
+    with application_of(replace(settings, database_url=url)) as locked_out:
+        found = diagnose(locked_out)["clocks agree"]
+    assert not found.ok
+    assert found.detail == (
+        'the database says: password authentication failed for user "sightline_commands"'
+    )

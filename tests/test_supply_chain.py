@@ -70,4 +70,4 @@ def test_hardening_page_names_just_what_doctor_checks(app: Flask) -> None:
     page = (ROOT / "docs" / "operations" / "hardening.md").read_text()
     table = page.partition("## What it cannot check")[0]
     named = re.findall(r"^\| ([^|]+) \| ", table, re.MULTILINE)
-    assert named[1:] == [*CHECKS, *app.extensions[PROBES]]
+    assert named[1:] == [*CHECKS["database"], *CHECKS["host"], *app.extensions[PROBES]]

@@ -1,14 +1,15 @@
 """`flask doctor`: checks of everything that the service and its guarantees rest on."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from celery import Celery
 from flask import Flask, current_app
 from marshmallow import ValidationError
 from sqlalchemy import func
+from sqlalchemy.exc import OperationalError
 
 from webapp.audit import append
 from webapp.audit.relay import drain
@@ -28,9 +29,10 @@ from webapp.hardening.connections import (
 )
 from webapp.hardening.files import mode_for_others
 from webapp.http.addresses import IpNetwork
+from webapp.identity.lookup import count_owners
 from webapp.ledger import completeness, search
 from webapp.observability.health import PROBES
-from webapp.observability.probes import CheckFailed, ProbeResult, run_probes
+from webapp.observability.probes import CheckFailed, run_probes
 from webapp.rules.checks.findings import describe_connecting_address
 from webapp.rules.lockout import are_mendable
 from webapp.rules.models import RuleRow
@@ -46,31 +48,54 @@ MAX_BACKLOG = 100
 RECENT = timedelta(days=7)
 
 
+Part = Literal["host", "database"]
+"""What checks are about: this host, or the installation as a whole, of which any host can tell."""
+
+
+class NotChecked(Exception):
+    """A check cannot be made from here; the text says why."""
+
+
 @dataclass(frozen=True)
 class Diagnosis:
     check: str
-    ok: bool
+    ok: bool | None
+    """`None` where it could not be checked."""
     detail: str
 
 
-def diagnose(app: Flask) -> list[Diagnosis]:
-    """Run every check. A check that fails does not stop the others."""
+def diagnose(app: Flask, parts: Collection[Part] = ("database", "host")) -> list[Diagnosis]:
+    """Run the checks of some parts. A check that fails does not stop the others.
+
+    What this process reaches is always asked.
+    """
     found = [
         Diagnosis(name, finding.ok, finding.detail)
         for name, finding in run_probes(app.extensions[PROBES]).items()
     ]
-    return [*found, *(_run(name, check) for name, check in CHECKS.items())]
+    checks = ((name, check) for part in parts for name, check in CHECKS[part].items())
+    return [*found, *(_run(name, check) for name, check in checks)]
 
 
 def _run(name: str, check: Callable[[], str]) -> Diagnosis:
     """Run one check, which returns a description or raises `CheckFailed` with what is wrong."""
     try:
-        finding = ProbeResult(True, check())
+        return Diagnosis(name, True, check())
+    except NotChecked as error:
+        return Diagnosis(name, None, str(error))
     except (CheckFailed, migrate.NotMigrated) as error:
-        finding = ProbeResult(False, str(error))
+        return Diagnosis(name, False, str(error))
+    except OperationalError as error:
+        return Diagnosis(name, False, _refusal(error))
     except Exception as error:  # an unforeseen failure must not stop the next check
-        finding = ProbeResult(False, type(error).__name__)
-    return Diagnosis(name, finding.ok, finding.detail)
+        return Diagnosis(name, False, type(error).__name__)
+
+
+def _refusal(error: OperationalError) -> str:
+    """Why the database did not answer, in its own words where it has refused the login."""
+    _, _, refused = str(error.orig).partition("FATAL:")
+    said = refused.strip().partition("\n")[0]
+    return f"the database says: {said}" if said else "the database does not answer"
 
 
 def _check_login_role() -> str:
@@ -115,7 +140,22 @@ def _check_pooler() -> str:
     return "through a pooler: each transaction limits itself" if pooled else "connects directly"
 
 
+def _check_owner() -> str:
+    """Check that somebody who can log in holds the role that mends rules and roles."""
+    with db.scoped(IdentityScope()):
+        owners = count_owners(db.session)
+    if not owners:
+        raise CheckFailed("nobody: `flask users grant EMAIL owner`, then `flask tokens create`")
+    return f"{owners} people" if owners > 1 else "1 person"
+
+
+def _require_owner() -> None:
+    if current_settings().database_owner_url is None:
+        raise NotChecked("not checked: only the tables' owner can, see DATABASE_OWNER_URL")
+
+
 def _check_tables() -> str:
+    _require_owner()
     findings = check_database(current_settings())
     if findings:
         raise CheckFailed("; ".join(map(str, findings)))
@@ -123,6 +163,7 @@ def _check_tables() -> str:
 
 
 def _check_drift() -> str:
+    _require_owner()
     if migrate.check(current_settings()):
         raise CheckFailed("run `flask db check`")
     return "ok"
@@ -357,30 +398,35 @@ def _passes(check: Check, url: str) -> bool:
     return True
 
 
-CHECKS: Mapping[str, Callable[[], str]] = {
-    "login role owns nothing": _check_login_role,
-    "roles may do what is declared": _check_roles,
-    "roles have only their limits": _check_role_settings,
-    "no login takes all connections": _check_connections,
-    "migrations go past a pooler": _check_pooler,
-    "tenant tables are closed": _check_tables,
-    "models match the database": _check_drift,
-    "workers take audit events": _check_backlog,
-    "no dead process's events wait": _check_left_events,
-    "the ledger has what it had": _check_ends,
-    "commits outlive the server": _check_replication,
-    "no event is in quarantine": _check_quarantine,
-    "no event contradicts another": _check_contradictions,
-    "next month's partition is there": _check_partition,
-    "clocks agree": _check_clocks,
-    "one beat sends tasks": _check_one_beat,
-    "workers have this version": _check_versions,
-    "an owner may mend the rules": _check_rules,
-    "rules see clients' addresses": _check_addresses,
-    "notices arrive": _check_notices,
-    "slow clients hold nobody up": _check_slow_clients,
-    "operators read the metrics": _check_operators,
-    "secrets' files are private": _check_secret_files,
-    "connections are encrypted": _check_encryption,
+CHECKS: Mapping[Part, Mapping[str, Callable[[], str]]] = {
+    "database": {
+        "roles may do what is declared": _check_roles,
+        "roles have only their limits": _check_role_settings,
+        "no login takes all connections": _check_connections,
+        "tenant tables are closed": _check_tables,
+        "models match the database": _check_drift,
+        "workers take audit events": _check_backlog,
+        "commits outlive the server": _check_replication,
+        "no event is in quarantine": _check_quarantine,
+        "no event contradicts another": _check_contradictions,
+        "next month's partition is there": _check_partition,
+        "one beat sends tasks": _check_one_beat,
+        "workers have this version": _check_versions,
+        "somebody is an owner": _check_owner,
+        "an owner may mend the rules": _check_rules,
+        "notices arrive": _check_notices,
+    },
+    "host": {
+        "login role owns nothing": _check_login_role,
+        "migrations go past a pooler": _check_pooler,
+        "no dead process's events wait": _check_left_events,
+        "the ledger has what it had": _check_ends,
+        "clocks agree": _check_clocks,
+        "rules see clients' addresses": _check_addresses,
+        "slow clients hold nobody up": _check_slow_clients,
+        "operators read the metrics": _check_operators,
+        "secrets' files are private": _check_secret_files,
+        "connections are encrypted": _check_encryption,
+    },
 }
 """Each returns a description, or raises `CheckFailed` with what is wrong."""

@@ -128,7 +128,7 @@ def test_doctor_says_whether_commits_wait_for_a_standby(
     def said() -> str:
         with app.app_context():
             try:
-                return f"yes: {doctor.CHECKS[REPLICATION]()}"
+                return f"yes: {doctor.CHECKS['database'][REPLICATION]()}"
             except CheckFailed as failed:
                 return f"no: {failed}"
 

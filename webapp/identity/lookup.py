@@ -12,14 +12,14 @@ from typing import cast
 from uuid import UUID
 
 from flask import Flask, current_app
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from webapp.caching import GenerationCache, read_generations
 from webapp.db.scopes import IdentityScope
 from webapp.extensions import db
 from webapp.http.errors import NotFound
-from webapp.identity.models import MembershipRow, PlatformRoleRow, PrincipalRow, Tenant
+from webapp.identity.models import ApiToken, MembershipRow, PlatformRoleRow, PrincipalRow, Tenant
 from webapp.identity.principal import (
     NO_BINDINGS,
     Bindings,
@@ -168,3 +168,16 @@ def load_principal(
         ended=row.ended_at is not None,
         bindings=bindings,
     )
+
+
+def count_owners(session: Session) -> int:
+    """How many people hold the role `owner`, and a token that is good now."""
+    row, token = PlatformRoleRow, ApiToken
+    never_ends = token.expires_at.is_(None)
+    is_good = token.revoked_at.is_(None) & (never_ends | (token.expires_at > func.now()))
+    found = (
+        select(func.count(func.distinct(row.principal_id)))
+        .join(token, token.principal_id == row.principal_id)
+        .where(row.role == "owner", is_good)
+    )
+    return session.scalars(found).one()
