@@ -5,6 +5,7 @@ third less time that way.
 """
 
 import sys
+from collections.abc import Iterable
 from itertools import chain
 from typing import Literal
 
@@ -38,7 +39,17 @@ def upgrade() -> None:
         done = migrate.upgrade(current_settings())
     except migrate.NotMigrated as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"Migrated: {', '.join(done)}" if done else "The database is at this version.")
+    if done.later:
+        click.echo(f"Nothing was changed. {_describe_later(done.later)}")
+    elif done.revisions:
+        click.echo(f"Migrated: {', '.join(done.revisions)}")
+    else:
+        click.echo("The database is at this version.")
+
+
+def _describe_later(revisions: Iterable[str]) -> str:
+    named = ", ".join(revisions)
+    return f"The database has a later version's schema ({named}), beside which this version runs."
 
 
 @db_cli.command("check")
@@ -59,7 +70,8 @@ def check(*, as_json: bool) -> None:
         for difference in drift.differences:
             click.echo(f"differs: {difference}")
         if not drift:
-            click.echo("Models, migrations and database agree.")
+            agreed = "Models, migrations and database agree."
+            click.echo(_describe_later(drift.later) if drift.later else agreed)
     sys.exit(1 if drift else 0)
 
 

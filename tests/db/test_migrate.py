@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 from unittest import mock
 from urllib.parse import quote
 
@@ -83,7 +84,7 @@ def tables(database: Database) -> set[str]:
 
 def test_empty_database_is_migrated_to_this_version(database: Database) -> None:
     assert migrate.check(settings_of(database)).pending
-    assert set(migrate.upgrade(settings_of(database))) == REVISIONS
+    assert set(migrate.upgrade(settings_of(database)).revisions) == REVISIONS
     assert not migrate.check(settings_of(database))
     assert {"tenants", "rules", "audit_events", "alembic_version"} <= tables(database)
     assert is_reached(database)
@@ -176,7 +177,7 @@ def test_login_of_a_process_cannot_hold_up_an_upgrade(
         cursor.execute("select pg_advisory_lock(5741639220415837001)")
         cursor.execute("set role sightline_identity")
         cursor.execute("lock table alembic_version in access share mode")
-        assert migrate.upgrade(settings_of(database)) == ()
+        assert migrate.upgrade(settings_of(database)).revisions == ()
         with pytest.raises(psycopg2.errors.InsufficientPrivilege):
             cursor.execute("lock table alembic_version in row share mode")
     login.close()
@@ -232,6 +233,76 @@ def test_db_check_names_pending_revisions(database: Database) -> None:
     assert found.exit_code == 1
     for revision in REVISIONS:
         assert f"pending: {revision}\n" in found.output
+
+
+LATER = "a later version's schema"
+BESIDE = "The database has a later version's schema (9999), beside which this version runs."
+EXPANDED = (
+    "create table of_later (id int primary key)",
+    "alter table rules add column of_later text",
+    "alter table rules add column counted int not null default 0",
+    "alter table rules alter column name drop not null",
+    "update alembic_version set version_num = '9999'",
+)
+CONTRACTED = {
+    "a dropped column": (
+        "alter table tenants drop column name",
+        "alter table tenants add column name text not null",
+    ),
+    "a renamed table": (
+        "alter table grant_approvals rename to approvals",
+        "alter table approvals rename to grant_approvals",
+    ),
+    "a column that must be given": (
+        "alter table tenants add column forced text not null",
+        "alter table tenants drop column forced",
+    ),
+    "a column that may be null no more": (
+        "alter table api_tokens alter column revoked_at set not null",
+        "alter table api_tokens alter column revoked_at drop not null",
+    ),
+}
+
+
+def readiness(database: Database) -> Any:
+    """What `/readyz` says of the schema."""
+    with application(database) as app:
+        return app.test_client().get("/readyz").get_json()["checks"]["migrations"]
+
+
+def test_version_runs_beside_a_later_schema_that_has_what_it_needs(database: Database) -> None:
+    migrate.upgrade(settings_of(database))
+    database.run(*EXPANDED)
+    found = flask(database, "db", "upgrade")
+    assert (found.exit_code, found.output) == (0, f"Nothing was changed. {BESIDE}\n")
+    found = flask(database, "db", "check")
+    assert (found.exit_code, found.output) == (0, f"{BESIDE}\n")
+    assert readiness(database) == {
+        "ok": True,
+        "detail": f"{LATER}, beside which this version runs",
+    }
+    for contract, mend in CONTRACTED.values():
+        database.run(contract)
+        refused = flask(database, "db", "upgrade")
+        assert (refused.exit_code, refused.output) == (
+            1,
+            f"Error: Nothing was changed: the database has {LATER} (9999), and this version"
+            " cannot run beside it; `flask db check` says why\n",
+        ), contract
+        found = flask(database, "db", "check")
+        assert (found.exit_code, found.output.count("differs: ")) == (1, 1), contract
+        database.run(mend)
+    assert flask(database, "db", "check").exit_code == 0
+
+
+def test_version_is_not_ready_where_the_database_is_behind(database: Database) -> None:
+    migrate.upgrade(settings_of(database))
+    assert readiness(database)["ok"]
+    database.run("update alembic_version set version_num = '0006'")
+    behind = {"ok": False, "detail": "the database is behind this version's schema"}
+    assert readiness(database) == behind
+    database.run("delete from alembic_version")
+    assert readiness(database) == behind
 
 
 @pytest.mark.parametrize("login", ["sightline_commands", ODD])
@@ -304,7 +375,7 @@ def test_failed_upgrade_changes_nothing(database: Database) -> None:
         migrate.upgrade(settings_of(database))
     assert tables(database) == {"rules"}
     database.run("drop table rules")
-    assert set(migrate.upgrade(settings_of(database))) == REVISIONS
+    assert set(migrate.upgrade(settings_of(database)).revisions) == REVISIONS
 
 
 LIMITS = "select rolname, rolconnlimit from pg_roles where rolname ~ '^sightline_[wc]' order by 1"

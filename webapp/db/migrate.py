@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -87,20 +88,44 @@ class Drift:
 
     pending: tuple[str, ...]
     differences: tuple[str, ...]
+    """Of a later version's schema only those that this version cannot run beside."""
+    later: tuple[str, ...] = ()
+    """Revisions of the database that only a later version knows."""
 
     def __bool__(self) -> bool:
         return bool(self.pending or self.differences)
 
 
-def heads() -> frozenset[str]:
-    """The newest revisions, which a database of this version has."""
-    return frozenset(ScriptDirectory(MIGRATIONS).get_heads())
+@dataclass(frozen=True)
+class Upgraded:
+    """What an upgrade has done: nothing where the database has a later version's schema."""
+
+    revisions: tuple[str, ...]
+    later: tuple[str, ...] = ()
 
 
-def upgrade(settings: Settings) -> tuple[str, ...]:
-    """Make the roles that are missing and run what is pending; returns the revisions run."""
+@dataclass(frozen=True)
+class Revisions:
+    """The revisions that this version has."""
+
+    heads: frozenset[str]
+    """The newest ones, which a database of this version has."""
+    known: frozenset[str]
+
+
+def revisions() -> Revisions:
+    script = ScriptDirectory(MIGRATIONS)
+    known = frozenset(revision.revision for revision in script.walk_revisions())
+    return Revisions(frozenset(script.get_heads()), known)
+
+
+def upgrade(settings: Settings) -> Upgraded:
+    """Make the roles that are missing and run what is pending."""
     with _owner(settings, statement_limit=None) as connection:
         _take_turn(connection)
+        if later := _later(connection):
+            _require_what_is_needed(connection, later)
+            return Upgraded((), later)
         try:
             connection.execute(_LIMIT_LOCKS, {"limit": f"{LOCK_LIMIT}s"})
             login = make_url(settings.database_url)
@@ -118,7 +143,15 @@ def upgrade(settings: Settings) -> tuple[str, ...]:
                 error, f"somebody has held a lock that a migration needs for {LOCK_LIMIT} s"
             )
             raise
-    return pending
+    return Upgraded(pending)
+
+
+def _require_what_is_needed(connection: Connection, later: Iterable[str]) -> None:
+    if list(filter(_is_in_the_way, _differences(connection))):
+        raise NotMigrated(
+            f"Nothing was changed: the database has a later version's schema ({', '.join(later)}),"
+            " and this version cannot run beside it; `flask db check` says why"
+        )
 
 
 def _take_turn(connection: Connection) -> None:
@@ -154,11 +187,36 @@ def reach(settings: Settings) -> None:
 def check(settings: Settings) -> Drift:
     """Compare the database with the migrations, and the models with the database."""
     with _owner(settings, statement_limit=settings.database_timeout) as connection:
-        pending = _pending(connection)
-        opts = {"compare_type": True, "include_name": _is_migrated}
-        context = MigrationContext.configure(connection, opts=opts)
-        differences = compare_metadata(context, Base.metadata)
-    return Drift(pending, tuple(map(str, differences)))
+        later = _later(connection)
+        pending = () if later else _pending(connection)
+        differences = _differences(connection)
+    if later:
+        differences = list(filter(_is_in_the_way, differences))
+    return Drift(pending, tuple(map(str, differences)), later)
+
+
+def _differences(connection: Connection) -> list[Any]:
+    """The differences from the models, each as Alembic has it: a tuple, or a list of a column's."""
+    opts = {"compare_type": True, "include_name": _is_migrated}
+    context = MigrationContext.configure(connection, opts=opts)
+    return list(compare_metadata(context, Base.metadata))
+
+
+def _is_in_the_way(difference: Any) -> bool:
+    """Whether this version cannot run where a later one has made this difference.
+
+    It can where something was added that it does not know, as long as it may leave that out.
+    """
+    match difference:
+        case list():
+            return any(map(_is_in_the_way, difference))
+        case ("remove_column", _, _, column):
+            return not column.nullable and column.server_default is None
+        case ("modify_nullable", _, _, _, _, bool(may_be_null), _):
+            return not may_be_null
+        case (str(kind), *_):
+            return not kind.startswith("remove_")
+    return True
 
 
 def _is_migrated(name: str | None, kind: str, _: object) -> bool:
@@ -316,11 +374,17 @@ def _run(connection: Connection, statements: Iterable[str]) -> None:
         connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
 
 
+def _later(connection: Connection) -> tuple[str, ...]:
+    """The database's revisions that this version does not know."""
+    current = MigrationContext.configure(connection).get_current_heads()
+    return tuple(sorted(set(current) - revisions().known))
+
+
 def _pending(connection: Connection) -> tuple[str, ...]:
     script = ScriptDirectory(MIGRATIONS)
     current = MigrationContext.configure(connection).get_current_heads()
-    revisions = script.iterate_revisions("heads", current or "base")
-    return tuple(revision.revision for revision in revisions if revision.revision not in current)
+    ahead = script.iterate_revisions("heads", current or "base")
+    return tuple(revision.revision for revision in ahead if revision.revision not in current)
 
 
 @contextmanager

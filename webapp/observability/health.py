@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cache, partial
+from typing import TYPE_CHECKING
 
 import orjson
 import redis
@@ -24,6 +25,9 @@ from webapp.observability.probes import LIMIT, CheckFailed, Probe, run_probes
 from webapp.observability.schemas import HealthSchema, ReadinessSchema
 from webapp.settings import current_settings
 from webapp.signs_of_life.service import SILENT
+
+if TYPE_CHECKING:
+    from webapp.db.migrate import Revisions
 
 PROBES = "sightline.probes"
 _LAST_SEEN = "sightline.last_seen"
@@ -128,19 +132,27 @@ def _cause(error: OperationalError) -> str:
     return "the database cannot be reached"
 
 
-def _check_migrations() -> None:
+def _check_migrations() -> str | None:
+    """Check that the database has what this version needs.
+
+    It has with the next version's schema, too: migrations leave what the last version needs.
+    """
     version = select(column("version_num", String)).select_from(table("alembic_version"))
     with db.scoped(IdentityScope()):
         current = set(db.session.scalars(version))
-    if current != _heads():
-        raise CheckFailed("the database is not at this version's schema")
+    ours = _revisions()
+    if current - ours.known:
+        return "a later version's schema, beside which this version runs"
+    if current != ours.heads:
+        raise CheckFailed("the database is behind this version's schema")
+    return None
 
 
 @cache
-def _heads() -> frozenset[str]:
+def _revisions() -> "Revisions":
     from webapp.db import migrate  # imports Alembic, for which no start should wait
 
-    return migrate.heads()
+    return migrate.revisions()
 
 
 def _check_cache() -> None:
