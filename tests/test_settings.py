@@ -405,6 +405,8 @@ MALFORMED: dict[str, dict[str, str]] = {
     "a port in words": {"DATABASE_URL": "postgresql://app:secret@db:port/x"},
     "a slash in the password": {"REDIS_URL": "redis://:sec/ret@redis/0"},
     "half an address": {"REDIS_URL": "redis://[::1"},
+    "Sentinels without a primary": {"REDIS_URL": "redis+sentinel://:secret@one,two/0"},
+    "Sentinels over TLS": {"REDIS_URL": "rediss+sentinel://:secret@one/0?master_name=m"},
     "a port out of range": {"CELERY_BROKER_URL": "amqp://broker:70000//"},
     "HTTP": {"CELERY_BROKER_URL": "http://broker/"},
     "no kind of queues": {"BROKER_QUEUES": "both"},
@@ -739,3 +741,12 @@ def test_list_of_database_servers_is_checked_like_one_server() -> None:
     assert found.database_url.endswith("&host=127.0.0.1,db-2.example&port=5432,5432")
     error = refused(GOOD | {"DATABASE_URL": verified, "DATABASE_OWNER_URL": verified})
     assert "name the same role" in error.problems[0]
+
+
+def test_sentinel_beyond_this_host_is_refused_unless_clear_text_is_meant() -> None:
+    several = "redis+sentinel://:another-password-1@127.0.0.1,redis-2.example/0?master_name=m"
+    error = refused(GOOD | {"REDIS_URL": several})
+    assert mentioned(error) == {"REDIS_URL"}
+    assert "PLAINTEXT_HOSTS" in error.problems[0]
+    found = read(GOOD | {"REDIS_URL": several, "PLAINTEXT_HOSTS": "redis-2.example"})
+    assert found.redis_url == several

@@ -17,6 +17,7 @@ from marshmallow.validate import And, OneOf, Regexp
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from webapp import redis_servers
 from webapp.hardening import connections
 from webapp.hardening.connections import PlaintextHosts, parse_database, parse_hosts
 from webapp.hardening.files import check_directory, is_ours_alone, read_secret
@@ -269,8 +270,8 @@ def _read_servers(env: Env, plaintext: PlaintextHosts, *, deployed: bool) -> dic
     missing = _not_set(deployed=deployed)
     owner_url = _raw(env, "DATABASE_OWNER_URL")
     database: list[Check] = [_url("postgresql")]
-    cache: list[Check] = [_url("redis", "rediss")]
-    broker: list[Check] = [_url("redis", "rediss", "amqp", "amqps")]
+    cache: list[Check] = [_url("redis", "rediss", *redis_servers.SCHEMES)]
+    broker: list[Check] = [_url("redis", "rediss", *redis_servers.SCHEMES, "amqp", "amqps")]
     unlike: list[Check] = []
     if deployed:
         tls = connections.check_database_tls(plaintext)
@@ -279,7 +280,7 @@ def _read_servers(env: Env, plaintext: PlaintextHosts, *, deployed: bool) -> dic
         cache, broker = cache + server, broker + server
         unlike = [_other_role_than(owner_url)]
     redis_url = _secret(env, "REDIS_URL", missing=missing, checks=cache)
-    in_redis = (_raw(env, "CELERY_BROKER_URL") or "redis://").startswith("redis")
+    in_redis = (_raw(env, "CELERY_BROKER_URL") or "redis://").startswith(("redis", "sentinel"))
     return {
         "database_url": _secret(
             env, "DATABASE_URL", "database", missing=missing, checks=database + unlike
@@ -462,14 +463,25 @@ def _connections(value: str) -> dict[Login, int] | None:
     return {login: numbers[login] for login in get_args(Login)}
 
 
+def _parse_port(url: str) -> int | None:
+    return urlsplit(url).port
+
+
+_PARSE: Mapping[str, Callable[[str], object]] = {
+    "postgresql": make_url,
+    **dict.fromkeys(redis_servers.SCHEMES, redis_servers.parse_sentinel),
+}
+
+
 def _url(*schemes: str) -> Check:
     def check(value: str) -> None:
         try:
-            scheme = urlsplit(value).scheme.partition("+")[0]
+            scheme = urlsplit(value).scheme
+            scheme = "postgresql" if scheme.startswith("postgresql+") else scheme
             known = scheme in schemes
             if known:
                 # Parse it as its later users do, whose errors would repeat a part of it.
-                _ = make_url(value) if scheme == "postgresql" else urlsplit(value).port
+                _PARSE.get(scheme, _parse_port)(value)
         except (ArgumentError, ValueError):
             raise ValidationError("is not a URL") from None
         if not known:

@@ -17,6 +17,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from webapp.extensions import cache
+from webapp.redis_servers import connect, is_sentinel
 
 SKIP = 0.5
 """Seconds without commands after Redis has failed."""
@@ -88,10 +89,12 @@ class Store:
         self._lease = lease
         self._skip_until = 0.0
         self._restored_until = 0.0
-        self.client: redis.Redis = redis.Redis.from_url(
+        self._has_sentinel = is_sentinel(url)
+        self._server: bytes | None = None
+        """The run of the server that was connected to last, where Sentinel may name another."""
+        self.client: redis.Redis = connect(
             url,
-            socket_timeout=timeout,
-            socket_connect_timeout=timeout,
+            timeout,
             redis_connect_func=self._connected,
             retry=Retry(NoBackoff(), 0),
             max_connections=MAX_CONNECTIONS,
@@ -228,9 +231,21 @@ class Store:
             info = connection.read_response()
         except redis.ResponseError:
             info = b"uptime_in_seconds:0"  # INFO is not allowed: assume that Redis has just started
-        uptime = int(info.partition(b"uptime_in_seconds:")[2].split(b"\r")[0])
-        if uptime <= self._lease + 1:
+        uptime = int(_field(info, b"uptime_in_seconds:") or 0)
+        if uptime <= self._lease + 1 or self._is_another(_field(info, b"run_id:")):
             self._restored_until = monotonic() + self._lease
+
+    def _is_another(self, run: bytes) -> bool:
+        """Whether Sentinel has led to another server, which may lack the newest leases: what a
+        primary has taken, a replica gets later."""
+        if not self._has_sentinel:
+            return False
+        before, self._server = self._server, run
+        return run != before
+
+
+def _field(info: bytes, name: bytes) -> bytes:
+    return info.partition(name)[2].split(b"\r")[0]
 
 
 def _fill_key(key: str) -> str:

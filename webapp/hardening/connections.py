@@ -12,6 +12,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from webapp.hardening.strength import check_password
+from webapp.redis_servers import is_sentinel, parse_sentinel
 
 Check = Callable[[str], None]
 
@@ -166,6 +167,11 @@ def check_server_tls(plaintext: PlaintextHosts) -> Check:
         for server in _servers(value):
             if _are_safe([server.hostname or ""], plaintext):
                 continue
+            if is_sentinel(value):
+                raise ValidationError(
+                    "names another host, and Sentinel is asked in clear text: name its hosts, and"
+                    " Redis's, in PLAINTEXT_HOSTS where that is meant"
+                )
             if server.scheme not in ENCRYPTED.values():
                 encrypted = ENCRYPTED.get(server.scheme, "rediss")
                 raise ValidationError(
@@ -182,10 +188,14 @@ def check_server_tls(plaintext: PlaintextHosts) -> Check:
 
 def _servers(url: str) -> Iterator[SplitResult]:
     """The servers of a URL, of which kombu takes several with a `;` between them."""
-    for part in url.split(";"):
+    try:
+        listed = parse_sentinel(url).kombu_url if is_sentinel(url) else url
+    except ValueError:  # it is refused as no URL
+        return
+    for part in listed.split(";"):
         try:
             yield urlsplit(part)
-        except ValueError:  # it is refused as no URL
+        except ValueError:
             continue
 
 

@@ -6,7 +6,6 @@ from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import orjson
-import redis
 from celery import Celery
 from flask import Flask, Response, current_app
 from kombu import Connection
@@ -23,6 +22,7 @@ from webapp.observability import metrics
 from webapp.observability.last_seen import LastSeen
 from webapp.observability.probes import LIMIT, CheckFailed, Probe, run_probes
 from webapp.observability.schemas import HealthSchema, ReadinessSchema
+from webapp.redis_servers import connect
 from webapp.settings import current_settings
 from webapp.signs_of_life.service import SILENT
 
@@ -156,9 +156,7 @@ def _revisions() -> "Revisions":
 
 
 def _check_cache() -> None:
-    client = redis.Redis.from_url(
-        current_settings().redis_url, socket_timeout=LIMIT, socket_connect_timeout=LIMIT
-    )
+    client = connect(current_settings().redis_url, LIMIT)
     with client:
         client.ping()
 

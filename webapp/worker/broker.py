@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from kombu import Queue
 
+from webapp.redis_servers import is_sentinel, parse_sentinel
 from webapp.settings import BrokerQueues, Settings
 
 VISIBILITY_TIMEOUT = 60
@@ -31,7 +32,7 @@ else that can be said of a queue a policy says, which an operator can change."""
 def configuration(settings: Settings, queues: Iterable[Queue]) -> dict[str, Any]:
     """Return the part of Celery's configuration that the broker decides."""
     return {
-        "broker_url": settings.celery_broker_url,
+        "broker_url": _url_for_kombu(settings.celery_broker_url),
         "broker_use_ssl": _tls(settings.celery_broker_url),
         "broker_connection_timeout": settings.audit_timeout,
         "broker_heartbeat": HEARTBEAT,
@@ -54,7 +55,22 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
         "retry_on_timeout": False,
         "max_retries": 0,
         "visibility_timeout": VISIBILITY_TIMEOUT,
+        **_sentinel_options(settings.celery_broker_url, settings.audit_timeout),
     }
+
+
+def _sentinel_options(url: str, timeout: float) -> dict[str, Any]:
+    if not is_sentinel(url):
+        return {}
+    found = parse_sentinel(url)
+    return {
+        "master_name": found.master_name,
+        "sentinel_kwargs": found.sentinel_options(timeout),
+    }
+
+
+def _url_for_kombu(url: str) -> str:
+    return parse_sentinel(url).kombu_url if is_sentinel(url) else url
 
 
 def _tls(url: str) -> dict[str, Any] | Literal[False]:

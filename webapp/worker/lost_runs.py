@@ -17,6 +17,8 @@ import orjson
 import structlog
 from redis import Redis, RedisError
 
+from webapp.redis_servers import connect
+
 MAX_LOST = 3
 """After how many noted runs that ended their worker a task is given up. The first delivery, which
 is not noted, has ended one more."""
@@ -96,9 +98,7 @@ class LostRuns:
     def _redis(self) -> Redis:
         """A client, made where it is first used: after the worker's fork."""
         if self._client is None:
-            self._client = Redis.from_url(
-                self._url, socket_timeout=self._timeout, socket_connect_timeout=self._timeout
-            )
+            self._client = connect(self._url, self._timeout)
         return self._client
 
 

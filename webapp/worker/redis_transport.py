@@ -41,7 +41,7 @@ log = structlog.get_logger()
 class _Client(Redis):
     """A client whose replies are checked, and which removes values that are in its way."""
 
-    def __init__(self, channel: "Channel", **options: Any) -> None:
+    def __init__(self, channel: "_Checked", **options: Any) -> None:
         super().__init__(**options)
         self._channel = channel
         self.set_response_callback("BRPOP", _read_taken)
@@ -107,7 +107,7 @@ def _remove(client: Redis, keys: Sequence[Any]) -> None:
     client.delete(*keys)
 
 
-class Channel(redis.Channel):
+class _Checked(redis.Channel):
     """A channel whose replies from the broker are checked before kombu parses them."""
 
     @property
@@ -134,14 +134,30 @@ class Channel(redis.Channel):
         return _Client(self, connection_pool=client.connection_pool)
 
 
+class Channel(_Checked):
+    """A channel to one server."""
+
+
+class SentinelChannel(_Checked, redis.SentinelChannel):
+    """A channel to the server that Sentinel says is the primary."""
+
+
 class Transport(redis.Transport):
     Channel = Channel
 
 
+class SentinelTransport(redis.SentinelTransport):
+    Channel = SentinelChannel
+
+
 def use_for_redis() -> None:
-    """Have kombu use this transport for `redis://` and `rediss://`, also after a failover."""
-    for scheme in ("redis", "rediss"):
-        TRANSPORT_ALIASES[scheme] = f"{Transport.__module__}:{Transport.__qualname__}"
+    """Have kombu use these transports, also after a failover."""
+    for scheme, transport in (
+        ("redis", Transport),
+        ("rediss", Transport),
+        ("sentinel", SentinelTransport),
+    ):
+        TRANSPORT_ALIASES[scheme] = f"{transport.__module__}:{transport.__qualname__}"
 
 
 def _read_taken(reply: Any, **_: Any) -> tuple[bytes, bytes] | None:
