@@ -1,6 +1,7 @@
 """Tests of events that stay in their journal though the ledger has them: it may lose them again."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from uuid import UUID, uuid4
@@ -22,6 +23,7 @@ from webapp.audit.event import load_event
 from webapp.audit.journal import ends
 from webapp.audit.journal.file import JournalFile, adopt, create, list_files
 from webapp.audit.journal.reader import Row, count_waiting, read_all
+from webapp.audit.journal.service import JournalFailed
 from webapp.audit.relay.outbox import Outbox
 from webapp.audit.relay.relay import FORGOTTEN_EARLY, LOST_BY_LEDGER, RELAY_FAILURES
 
@@ -206,6 +208,27 @@ def test_kept_events_leave_room_in_the_file(tmp_path: Path, ledger: Ledger) -> N
         assert FORGOTTEN_EARLY._value.get() > counted + 800
         assert ids_in(tmp_path) <= set(ids[800:])
         assert ledger.events.keys() == set(ids)
+
+
+def test_full_file_has_room_for_what_it_notes(tmp_path: Path, ledger: Ledger) -> None:
+    """Between all events stands one of an access that lasts, so that each takes a line."""
+    ledger.history *= 60
+    ledger.before_send = refuse
+    with running_relay(tmp_path, ledger, max_bytes=2**18, keep=LONG) as journal:
+        ids, last = set(), []
+        with suppress(JournalFailed):
+            while True:
+                event = make_event()
+                journal.begin_durably(event, PATIENCE)
+                last.append(event)
+                ids.add(finalize(journal))
+        assert len(ids) > 70
+        file = journal.file
+        ledger.before_send = lambda: None
+        wait_for(lambda: ledger.events.keys() >= ids)
+        wait_for(lambda: journal.held == len(last))
+        assert journal.file is file
+        journal.finalize(last, PATIENCE)
 
 
 def test_kept_events_leave_room_on_the_disk(

@@ -184,7 +184,7 @@ class JournalFile(JournalReader):
     def _set_up(self) -> None:
         super()._set_up()
         run = self._connection.execute
-        run(f"pragma max_page_count = {self._max_pages}")
+        self._limit_pages(self._max_pages)
         run("pragma wal_autocheckpoint = 0")  # SQLite would not report that its fsync failed
         run("begin immediate")
         for statement in _SCHEMA:
@@ -218,6 +218,9 @@ class JournalFile(JournalReader):
         changed = run(statements)
         self.held += len(rows) - sum(changed[: len(deletion)])
 
+    def _limit_pages(self, pages: int) -> None:
+        self._connection.execute(f"pragma max_page_count = {pages}")
+
     def _make_durable(self, *, durable: bool) -> None:
         if durable is not self._durable:
             self._connection.execute(f"pragma synchronous = {'full' if durable else 'normal'}")
@@ -249,7 +252,11 @@ class JournalFile(JournalReader):
         A loss of power may undo it. The ledger is asked again then.
         """
         self._make_durable(durable=False)
-        self._run_all([statement for some in notes for statement in _statements(some)])
+        self._limit_pages(2 * self._max_pages)  # a file that is full must still shrink
+        try:
+            self._run_all([statement for some in notes for statement in _statements(some)])
+        finally:
+            self._limit_pages(self._max_pages)
         for some in notes:
             self._count(some)
 
