@@ -30,6 +30,7 @@ ENTRANCES = {
     "tasks": "imported by wsgi.py",
     "webapp.boot": "imported by wsgi.py and gunicorn.conf.py",
     "webapp.db.tenant_tables": "imported by migrations",
+    "webapp.observability.side_port": "imported by wsgi.py",
     "webapp.server.log": "named in gunicorn.conf.py",
     "webapp.server.worker": "named in gunicorn.conf.py",
     "webapp.stack.__main__": "make run",
