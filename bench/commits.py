@@ -62,7 +62,7 @@ def measure_commits(home: Path, rounds: int, results: Results) -> None:
 def _commit_journal(app: Flask, results: Results) -> float:
     """Leave a journal as a dead process would, and time its events into the ledger."""
     settings = app.extensions["settings"]
-    journal = Journal(settings.journal_dir, settings.audit_mac_key.encode(), 2**30)
+    journal = Journal(settings.journal_dir, settings.audit_mac_keys, 2**30)
     before = _count_committed(app)
     events = [make_event() for _ in range(EVENTS)]
     for start in range(0, EVENTS, BATCH):

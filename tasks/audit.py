@@ -25,7 +25,7 @@ def commit(delivery: object) -> None:
     After any error the delivery is put back into its queue, and is tried again without end.
     """
     with put_back("audit_commit_put_back"), db.scoped(LedgerScope()):
-        received = append.receive(db.session, delivery, current_settings().audit_mac_key.encode())
+        received = append.receive(db.session, delivery, current_settings().audit_mac_keys)
         db.session.commit()
     append.count_received(received)
 

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.processes import RATE_LIMITS, ROOT, SETTINGS
+from webapp.key_ring import KeyRing
 from webapp.settings import (
     SECRETS,
     VARIABLES,
@@ -47,6 +48,10 @@ GOOD = {
     "WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
     "PLAINTEXT_HOSTS": "mesh.internal, 10.9.0.0/16",
     "OPERATIONS_TOKEN": "Vt3-kQ8yWc1RzNf6HjLp0XsBg5UoEa7MdYi2TxJr4Kv9CwAq",
+    "SECRET_KEY_ACCEPTED": "VwUry9kjIYKHOfoWLnDV7kHlaAe1ixjXht_p1-7Zed1ypRQb",
+    "AUDIT_MAC_KEY_ACCEPTED": "Eqcovf-PRUnc0SuoNn_DDLVmf1ZtgiR_tA4UO8SV_9eUkwIR",
+    "WEBHOOK_SECRET_ACCEPTED": "whsec_rhZ/XD4DuiHrp0rpt11jK6VPWbI+K4hc",
+    "OPERATIONS_TOKEN_ACCEPTED": "MOZMCWeE8VXJdpGiQO3wYD1HiGZ3jg_EyMrepZb-SQM89nSQ",
 }
 NUMBERS = (
     "DATABASE_TIMEOUT",
@@ -104,6 +109,10 @@ def test_good_settings_are_read(env: str) -> None:
         GOOD["WEBHOOK_URL"],
         GOOD["WEBHOOK_SECRET"],
     )
+    assert found.secret_keys == KeyRing.of(SECRET, GOOD["SECRET_KEY_ACCEPTED"])
+    assert found.audit_mac_keys == KeyRing.of(OTHER, GOOD["AUDIT_MAC_KEY_ACCEPTED"])
+    assert found.webhook_secrets == (GOOD["WEBHOOK_SECRET"], GOOD["WEBHOOK_SECRET_ACCEPTED"])
+    assert found.operations_tokens == (GOOD["OPERATIONS_TOKEN"], GOOD["OPERATIONS_TOKEN_ACCEPTED"])
 
 
 @pytest.mark.parametrize("env", ["qa", "production"])
@@ -124,7 +133,18 @@ def test_each_required_setting_is_refused_if_missing(missing: str) -> None:
 WEAK: dict[str, tuple[str, dict[str, str]]] = {
     "short": ("SECRET_KEY", {"SECRET_KEY": SECRET[:31]}),
     "monotonous": ("AUDIT_MAC_KEY", {"AUDIT_MAC_KEY": "abcdefghijk" * 10}),
-    "the same": ("SECRET_KEY", {"AUDIT_MAC_KEY": SECRET}),
+    "the same": ("AUDIT_MAC_KEY", {"AUDIT_MAC_KEY": SECRET}),
+    "accepted for another": ("SECRET_KEY_ACCEPTED", {"SECRET_KEY_ACCEPTED": OTHER}),
+    "accepted and signing": ("AUDIT_MAC_KEY_ACCEPTED", {"AUDIT_MAC_KEY_ACCEPTED": OTHER}),
+    "accepted, short": ("AUDIT_MAC_KEY_ACCEPTED", {"AUDIT_MAC_KEY_ACCEPTED": SECRET[:31]}),
+    "a token accepted twice": (
+        "OPERATIONS_TOKEN_ACCEPTED",
+        {"OPERATIONS_TOKEN_ACCEPTED": GOOD["OPERATIONS_TOKEN"]},
+    ),
+    "a webhook's key twice": (
+        "WEBHOOK_SECRET_ACCEPTED",
+        {"WEBHOOK_SECRET_ACCEPTED": GOOD["WEBHOOK_SECRET"]},
+    ),
     "the user's name": ("DATABASE_URL", {"DATABASE_URL": f"postgresql://app:app@db/x?{VERIFIED}"}),
     "the owner's name": (
         "DATABASE_OWNER_URL",
@@ -371,7 +391,7 @@ def test_secret_in_both_a_variable_and_a_file_is_refused(name: str, tmp_path: Pa
 def test_keys_that_are_the_same_are_refused_from_files_too(tmp_path: Path) -> None:
     keys = {"SECRET_KEY": SECRET, "AUDIT_MAC_KEY": SECRET}
     others = {name: value for name, value in GOOD.items() if name not in keys}
-    assert mentioned(refused(others | in_files(keys, tmp_path))) == {"SECRET_KEY_FILE"}
+    assert mentioned(refused(others | in_files(keys, tmp_path))) == {"AUDIT_MAC_KEY_FILE"}
 
 
 CONTENTS: dict[str, Callable[[Path], object]] = {
@@ -486,6 +506,10 @@ def test_all_problems_of_settings_are_reported_at_once() -> None:
             "WEBHOOK_SECRET": "weak",
             "PLAINTEXT_HOSTS": "0.0.0.0/0",
             "OPERATIONS_TOKEN": "weaker",
+            "SECRET_KEY_ACCEPTED": "feeble",
+            "AUDIT_MAC_KEY_ACCEPTED": "feebler",
+            "OPERATIONS_TOKEN_ACCEPTED": "feeblest",
+            "WEBHOOK_SECRET_ACCEPTED": "weakest",
             "JOURNAL_DIR": os.devnull,
             "REDIS_URL": "redis://cache",
         }

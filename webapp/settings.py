@@ -3,7 +3,7 @@
 import os
 import re
 from base64 import b64decode
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from math import ceil, inf
@@ -22,6 +22,7 @@ from webapp.hardening import connections
 from webapp.hardening.connections import PlaintextHosts, parse_database, parse_hosts
 from webapp.hardening.files import check_directory, is_ours_alone, read_secret
 from webapp.hardening.strength import check_secret, is_random
+from webapp.key_ring import KeyRing
 
 Environment = Literal["development", "qa", "production"]
 BrokerQueues = Literal["classic", "quorum"]
@@ -114,6 +115,12 @@ class Settings:
     operations_token: str | None = field(default=None, metadata=SECRET)
     """Opens the metrics and the API's description where it is deployed; without one they are not
     there."""
+    secret_key_accepted: str | None = field(default=None, metadata=SECRET)
+    """What it has signed is accepted, and it signs nothing; so is the next one."""
+    audit_mac_key_accepted: str | None = field(default=None, metadata=SECRET)
+    webhook_secret_accepted: str | None = field(default=None, metadata=SECRET)
+    """What receivers may still or already go by: it signs each notice too."""
+    operations_token_accepted: str | None = field(default=None, metadata=SECRET)
     plaintext_hosts: PlaintextHosts = PlaintextHosts()
     """Other hosts to which connections may be in clear text."""
     broker_queues: BrokerQueues = "classic"
@@ -132,9 +139,29 @@ class Settings:
     def deployed(self) -> bool:
         return self.env != "development"
 
+    @property
+    def secret_keys(self) -> KeyRing:
+        return KeyRing.of(self.secret_key, self.secret_key_accepted)
+
+    @property
+    def audit_mac_keys(self) -> KeyRing:
+        return KeyRing.of(self.audit_mac_key, self.audit_mac_key_accepted)
+
+    @property
+    def webhook_secrets(self) -> tuple[str, ...]:
+        return _given(self.webhook_secret, self.webhook_secret_accepted)
+
+    @property
+    def operations_tokens(self) -> tuple[str, ...]:
+        return _given(self.operations_token, self.operations_token_accepted)
+
     def __repr__(self) -> str:
         """Name the fields only: most values are secrets or contain one."""
         return f"Settings({', '.join(field.name for field in fields(self))})"
+
+
+def _given(*secrets: str | None) -> tuple[str, ...]:
+    return tuple(secret for secret in secrets if secret)
 
 
 def current_settings() -> Settings:
@@ -152,6 +179,11 @@ def variable_of(setting: Field[Any]) -> str:
 def file_variable(variable: str) -> str:
     """The variable that names a file with the secret."""
     return f"{variable}_FILE"
+
+
+def accepted_variable(variable: str) -> str:
+    """The variable of a second key, which is accepted while keys are rotated."""
+    return f"{variable}_ACCEPTED"
 
 
 SECRETS = tuple(variable_of(setting) for setting in fields(Settings) if setting.metadata)
@@ -198,6 +230,7 @@ def read_settings() -> Settings:
 
 
 _ENV = "SIGHTLINE_ENV"
+_ANOTHER_KEY = "is also another key; it needs a value of its own"
 
 _UNSAID = (
     "\nSIGHTLINE_ENV is not set, so this is production. On your own machine start `make run`, and"
@@ -253,17 +286,19 @@ def _read(env: Env, name: str, home: Path) -> Settings:
 
 def _read_keys(env: Env, *, deployed: bool) -> dict[str, Any]:
     missing = _not_set(deployed=deployed)
-    same = "and AUDIT_MAC_KEY are the same; each needs a value of its own"
-    strong: list[Check] = [check_secret] if deployed else []
-    unlike = [_differs_from(_raw(env, "AUDIT_MAC_KEY"), same)] if deployed else []
-    own = "is also another key; it needs a value of its own"
-    keys = (_raw(env, "SECRET_KEY"), _raw(env, "AUDIT_MAC_KEY"))
-    unlike_keys = [_differs_from(key, own) for key in keys] if deployed else []
-    return {
-        "secret_key": _secret(env, "SECRET_KEY", missing=missing, checks=strong + unlike),
-        "audit_mac_key": _secret(env, "AUDIT_MAC_KEY", missing=missing, checks=strong),
-        "operations_token": _secret(env, "OPERATIONS_TOKEN", checks=strong + unlike_keys),
-    }
+    required = ("SECRET_KEY", "AUDIT_MAC_KEY")
+    optional = ("OPERATIONS_TOKEN", *map(accepted_variable, (*required, "OPERATIONS_TOKEN")))
+    found: dict[str, Any] = {}
+    for name in required + optional:
+        checks = [check_secret, *_unlike(env, required + optional, name)] if deployed else []
+        options = {"missing": missing} if name in required else {}
+        found[name.lower()] = _secret(env, name, checks=checks, **options)
+    return found
+
+
+def _unlike(env: Env, names: Sequence[str], name: str) -> list[Check]:
+    """Checks that a key is none of those that are read before it."""
+    return [_differs_from(_raw(env, other), _ANOTHER_KEY) for other in names[: names.index(name)]]
 
 
 def _read_servers(env: Env, plaintext: PlaintextHosts, *, deployed: bool) -> dict[str, Any]:
@@ -301,6 +336,7 @@ def _read_channels(env: Env, *, deployed: bool) -> dict[str, Any]:
     secure = ("https",) if deployed else ("http", "https")
     webhook_url = _secret(env, "WEBHOOK_URL", checks=[_host_url(*secure)])
     by_mail, by_webhook = _raw(env, "SMTP_URL"), _raw(env, "WEBHOOK_URL")
+    unlike = [_differs_from(_raw(env, "WEBHOOK_SECRET"), _ANOTHER_KEY)] if deployed else []
     linked = deployed and (by_mail or by_webhook)
     public_url = env.text(
         "PUBLIC_URL",
@@ -323,6 +359,11 @@ def _read_channels(env: Env, *, deployed: bool) -> dict[str, Any]:
             "WEBHOOK_SECRET",
             missing="is not set, and WEBHOOK_URL needs it" if by_webhook else None,
             checks=[_webhook_key(deployed=deployed)],
+        ),
+        "webhook_secret_accepted": _secret(
+            env,
+            accepted_variable("WEBHOOK_SECRET"),
+            checks=[_webhook_key(deployed=deployed), *unlike],
         ),
     }
 

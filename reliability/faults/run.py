@@ -154,7 +154,7 @@ def await_drained(
     while True:
         with installation.app.app_context(), db.scoped(LedgerScope()):
             settings = installation.app.extensions["settings"]
-            key = settings.audit_mac_key.encode()
+            key = settings.audit_mac_keys
             found = check_completeness(db.session, settings.journal_dir, key)
         if not found.waiting or time.monotonic() > deadline:
             return found

@@ -34,8 +34,9 @@ from webapp.db.scopes import DirectoryScope
 from webapp.directory import service
 from webapp.extensions import db
 from webapp.identity.last_use import TOUCH_TASK
+from webapp.key_ring import KeyRing
 from webapp.worker.redis_transport import MAX_MESSAGE
-from webapp.worker.serialization import register_serializer
+from webapp.worker.serialization import register_serializers
 
 QUEUES = ("audit", "default")
 KEYS = (
@@ -96,7 +97,7 @@ def _our_type(scene: Scene) -> str:
 
 def _forged_tasks(unused: str) -> Iterator[tuple[str, list[Any]]]:
     event = forged_event()
-    mac = event_mac(event, b"a key of the stranger's own")
+    mac = event_mac(event, KeyRing(b"a key of the stranger's own"))
     yield COMMIT_TASK, [[[event.decode(), mac]]]
     yield TOUCH_TASK, [unused, YEAR_9999]
     yield TOUCH_TASK, [unused, datetime.now(UTC).isoformat()]
@@ -106,7 +107,7 @@ def _forged_tasks(unused: str) -> Iterator[tuple[str, list[Any]]]:
 
 def _forge_tasks(scene: Scene) -> None:
     """Tasks as true ones look, under another key and under none."""
-    serializer = register_serializer("the stranger's own secret")
+    (serializer,) = register_serializers(KeyRing(b"the stranger's own secret"))
     unused = str(add_account(scene.installation.app).token_id)
     for _ in scene.meanwhile():
         for task, arguments in _forged_tasks(unused):

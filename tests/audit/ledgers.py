@@ -15,11 +15,12 @@ from webapp.audit.event import AuditEvent, dump_event, event_mac
 from webapp.db.limits import limits_of_statements
 from webapp.db.scopes import LedgerScope
 from webapp.db.session import ScopedSession
+from webapp.key_ring import KeyRing
 
 
-def key_of(app: Flask) -> bytes:
-    key: str = app.extensions["settings"].audit_mac_key
-    return key.encode()
+def key_of(app: Flask) -> KeyRing:
+    keys: KeyRing = app.extensions["settings"].audit_mac_keys
+    return keys
 
 
 def seal(app: Flask, *events: AuditEvent) -> list[list[str]]:

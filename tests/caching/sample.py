@@ -147,6 +147,7 @@ def create_app(
     redis_url: str,
     secret_key: str = "k" * 40,  # noqa: S107 - a test's
     cache_timeout: float = 0.25,
+    secret_key_accepted: str | None = None,
 ) -> Flask:
     app = Flask("sample")
     app.extensions["settings"] = Settings(
@@ -170,6 +171,7 @@ def create_app(
         audit_timeout=2,
         cache_ttl=300,
         cache_timeout=cache_timeout,
+        secret_key_accepted=secret_key_accepted,
     )
     db.init_app(app)
     init_app(app)

@@ -37,6 +37,7 @@ from tests.caching.sample import (
 )
 from tests.caching.servers import RedisServer
 from tests.caching.unit import caching, inside, outlast_reuse
+from tests.key_rotation.steps import BESIDE, STEPS
 from webapp.caching import CachedFunction, WrongScope
 from webapp.caching.codec import fingerprint
 from webapp.caching.envelope import MAGIC, Envelope, seal, unseal
@@ -44,6 +45,7 @@ from webapp.caching.store import Verbatim
 from webapp.db.scopes import Exclusion, GlobalScope, TenantScope
 from webapp.extensions import cache
 from webapp.http.schema import Schema, TupleOf
+from webapp.key_ring import KeyRing
 
 HANG = 180
 
@@ -266,7 +268,7 @@ def test_garbage_of_any_type_in_every_key_fails_no_call(
 @pytest.mark.parametrize(
     "forge",
     [
-        lambda envelope, _, name: seal(envelope, b"another key" * 2, name),
+        lambda envelope, _, name: seal(envelope, KeyRing(b"another key"), name),
         lambda envelope, key, _: seal(envelope, key, "value:other:00"),
         lambda envelope, key, name: seal(envelope, key, name)[:-1] + b"?",
     ],
@@ -276,12 +278,12 @@ def test_forged_envelope_is_a_miss(
     scope: TenantScope,
     redis_server: RedisServer,
     counted: Counted,
-    forge: Callable[[Envelope, bytes, str], bytes],
+    forge: Callable[[Envelope, KeyRing, str], bytes],
 ) -> None:
     probe.thing = THING
     call_in_turn((app,), scope, find_thing, "x")
     name = name_of(app, stored_key(redis_server))
-    key = caching(app).envelope_key
+    key = caching(app).envelope_keys
     envelope = unseal(stored_bytes(redis_server), key, name)
     bad = forge(replace(envelope, payload=b"null"), key, name)
     assert_miss_that_is_overwritten(app, scope, redis_server, counted, bad, ("forged",))
@@ -307,6 +309,31 @@ def test_envelope_sealed_with_another_secret_is_refused(
     assert [result[0] for result in results] == ["miss", "forged"]
 
 
+@pytest.mark.parametrize(("signs", "verifies"), BESIDE)
+def test_envelope_of_one_step_of_a_rotation_is_a_hit_at_the_step_beside_it(
+    make_app: Callable[..., Flask], scope: TenantScope, signs: str, verifies: str
+) -> None:
+    def at(step: str) -> Flask:
+        signing, accepted = STEPS[step]
+        return make_app(secret_key=signing, secret_key_accepted=accepted)
+
+    results = call_in_turn((at(signs), at(verifies)), scope, find_thing, "x")
+    assert [result[0] for result in results] == ["miss", "hit"]
+
+
+@pytest.mark.parametrize(("signs", "verifies"), BESIDE)
+def test_lease_of_one_step_of_a_rotation_is_believed_at_the_step_beside_it(
+    make_app: Callable[..., Flask], scope: TenantScope, signs: str, verifies: str
+) -> None:
+    ours, beside = (
+        caching(make_app(secret_key=STEPS[step][0], secret_key_accepted=STEPS[step][1])).generations
+        for step in (signs, verifies)
+    )
+    lease = ours._lease("tag", 7, 1000)
+    assert beside._verify("tag", lease) is not None
+    assert beside._verify("another tag", lease) is None
+
+
 @pytest.mark.parametrize("version", [0, 2, 255])
 def test_envelope_of_another_version_is_a_miss(
     app: Flask, scope: TenantScope, redis_server: RedisServer, counted: Counted, version: int
@@ -323,7 +350,7 @@ def test_envelope_of_another_schema_is_a_miss(
 ) -> None:
     probe.thing = THING
     call_in_turn((app,), scope, find_thing, "x")
-    name, key = name_of(app, stored_key(redis_server)), caching(app).envelope_key
+    name, key = name_of(app, stored_key(redis_server)), caching(app).envelope_keys
     envelope = unseal(stored_bytes(redis_server), key, name)
     other = seal(replace(envelope, fingerprint=b"f" * 16), key, name)
     assert_miss_that_is_overwritten(app, scope, redis_server, counted, other, ("fingerprint",))
@@ -335,7 +362,7 @@ def test_sealed_payload_that_does_not_load_is_computed_anew(
 ) -> None:
     probe.thing = THING
     call_in_turn((app,), scope, find_thing, "x")
-    name, key = name_of(app, stored_key(redis_server)), caching(app).envelope_key
+    name, key = name_of(app, stored_key(redis_server)), caching(app).envelope_keys
     envelope = unseal(stored_bytes(redis_server), key, name)
     redis_server.client.set(
         stored_key(redis_server), seal(replace(envelope, payload=payload), key, name)

@@ -64,6 +64,14 @@ def test_deployed_path_for_operators_is_shown_for_the_token(
             assert answer.status_code == 200
 
 
+def test_second_token_of_operators_is_accepted_where_one_is_set(deployed: Flask) -> None:
+    settings = replace(deployed.extensions["settings"], operations_token_accepted=TOKEN[::-1])
+    with application_of(settings) as both:
+        shown = [TOKEN, TOKEN[::-1], TOKEN[1:]]
+        answers = [both.test_client().get("/metrics", headers=bearer(token)) for token in shown]
+    assert [answer.status_code for answer in answers] == [200, 200, 401]
+
+
 @pytest.mark.parametrize(
     "shown",
     [

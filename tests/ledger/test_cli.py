@@ -35,6 +35,7 @@ from webapp.audit.event import (
 )
 from webapp.db.scopes import LedgerScope
 from webapp.extensions import db
+from webapp.key_ring import KeyRing
 from webapp.ledger import cli, search
 
 
@@ -43,14 +44,14 @@ def run(app: Flask, *arguments: str) -> Result:
 
 
 def append_events(app: Flask, *events: AuditEvent) -> None:
-    key = app.extensions["settings"].audit_mac_key.encode()
+    key = app.extensions["settings"].audit_mac_keys
     with app.app_context(), db.scoped(LedgerScope()):
         received = append.receive(db.session, [seal(event, key) for event in events], key)
         assert received.appended == len(events)
         db.session.commit()
 
 
-def seal(event: AuditEvent, key: bytes) -> list[str]:
+def seal(event: AuditEvent, key: KeyRing) -> list[str]:
     data = dump_event(event)
     return [data.decode(), event_mac(data, key)]
 

@@ -18,6 +18,7 @@ from webapp.audit.journal import ends
 from webapp.audit.journal.file import Notes, adopt, list_files
 from webapp.audit.journal.reader import Kept, Row, read_all
 from webapp.audit.relay import drain
+from webapp.key_ring import KeyRing
 from webapp.ledger import completeness
 from webapp.ledger.completeness import Missing
 
@@ -231,11 +232,11 @@ def test_events_that_move_to_the_ledger_during_the_check_are_not_missing(
     file = product.hold(journal, waits, finalized=finalized)
     read_files = completeness._read_files
 
-    def during_the_check(session: Session, directory: Any, mac_key: bytes) -> Any:
+    def during_the_check(session: Session, directory: Any, mac_keys: KeyRing) -> Any:
         append_events(product.app, waits, later)
         file.note_now(forgetting([1]))
         file.write([product._row(2, late, finalized=False)], durable=False)
-        return read_files(session, directory, mac_key)
+        return read_files(session, directory, mac_keys)
 
     monkeypatch.setattr(completeness, "_read_files", during_the_check)
     found = check(product)

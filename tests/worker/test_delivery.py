@@ -16,6 +16,7 @@ from tests.audit.events import make_event
 from tests.worker.bombs import bomb, compress
 from webapp.audit.event import dump_event, event_mac
 from webapp.http.json_bounds import MAX_DEPTH
+from webapp.key_ring import KeyRing
 from webapp.worker import serialization
 from webapp.worker.messages import headers_of
 from webapp.worker.serialization import (
@@ -23,7 +24,7 @@ from webapp.worker.serialization import (
     MAX_PACKED,
     MAX_UNPACKED,
     NotSealed,
-    register_serializer,
+    register_serializers,
     seal,
     unseal,
 )
@@ -40,8 +41,8 @@ JSON = st.recursive(
 )
 
 KEY = b"k" * 64
-SERIALIZER = register_serializer("a secret")
-OTHER = register_serializer("another secret")
+(SERIALIZER,) = register_serializers(KeyRing(b"a secret"))
+(OTHER,) = register_serializers(KeyRing(b"another secret"))
 TASK_ID = "01a2280d-f196-70dd-acac-91eafcccd765"
 
 
@@ -139,7 +140,7 @@ def test_batch_of_events_is_compressed_to_a_fraction() -> None:
     sealed = []
     for _ in range(100):
         data = dump_event(make_event())
-        sealed.append((data.decode(), event_mac(data, b"key")))
+        sealed.append((data.decode(), event_mac(data, KeyRing(b"key"))))
     _, _, body = dumps([[sealed], {}, {}], SERIALIZER)
     assert len(body) < sum(len(text) + len(mac) for text, mac in sealed) / 3
 

@@ -25,9 +25,10 @@ from tests.worker.garbage import BRACKETS, GARBAGE, envelope
 from webapp.audit.models import AuditEventRow
 from webapp.audit.relay.pipeline import COMMIT_TASK
 from webapp.identity.last_use import TOUCH_TASK
+from webapp.key_ring import KeyRing
 from webapp.worker.consumer import MAX_KEPT
 from webapp.worker.redis_transport import MAX_MESSAGE, UNKNOWN, rewrap
-from webapp.worker.serialization import register_serializer
+from webapp.worker.serialization import register_serializers
 
 ELSEWHERE = "elsewhere"
 """A queue that no worker takes from."""
@@ -135,7 +136,7 @@ def test_message_without_a_seal_runs_no_task_and_ends_no_worker(
 
 def test_event_under_another_key_is_not_committed(app: Flask, stranger: Stranger) -> None:
     event = make_event()
-    serializer = register_serializer("the stranger's own secret")
+    (serializer,) = register_serializers(KeyRing(b"the stranger's own secret"))
     headers = {"task": COMMIT_TASK, "id": str(uuid4())}
     content_type, _, body = dumps([[seal(app, event)], {}, headers], serializer)
     data = body.encode() if isinstance(body, str) else body

@@ -19,6 +19,7 @@ from tests.processes import run_worker
 from webapp.audit.event import AuditEvent
 from webapp.audit.relay.pipeline import COMMIT_TASK
 from webapp.audit.split import PARTS, split
+from webapp.key_ring import KeyRing
 from webapp.stack.home import Stack
 from webapp.worker.lost_runs import MAX_LOST, LostRuns, excerpt
 
@@ -111,7 +112,7 @@ def _count(log: Path, said: str) -> int:
 @pytest.fixture
 def lost(app: Flask) -> LostRuns:
     settings = app.extensions["settings"]
-    return LostRuns(settings.redis_url, 1.0, settings.secret_key)
+    return LostRuns(settings.redis_url, 1.0, settings.secret_keys)
 
 
 def test_task_is_given_up_after_runs_that_did_not_end(lost: LostRuns) -> None:
@@ -147,7 +148,7 @@ def test_note_that_somebody_else_wrote_counts_nothing(app: Flask, lost: LostRuns
 
 
 def test_task_runs_though_redis_does_not_answer(app: Flask) -> None:
-    lost = LostRuns("redis://127.0.0.1:1/0", 0.1, "secret")
+    lost = LostRuns("redis://127.0.0.1:1/0", 0.1, KeyRing(b"secret"))
     with lost.noted("some.task", "id", ["x"]) as given_up:
         assert not given_up
 

@@ -51,6 +51,7 @@ from webapp.audit.models import AuditEventRow, ContradictionRow, ExcludedSetRow,
 from webapp.db import row_security
 from webapp.db.session import ScopedSession
 from webapp.db.turns import take_turn
+from webapp.key_ring import KeyRing
 
 log = structlog.get_logger()
 
@@ -160,13 +161,13 @@ class Received:
     """The ids of events that contradict one in the ledger."""
 
 
-def receive(session: Session, delivery: object, key: bytes) -> Received:
+def receive(session: Session, delivery: object, keys: KeyRing) -> Received:
     """Append the events of a delivery whose MACs are valid, and put the rest into quarantine.
 
     Raises SQLAlchemy's error where the database is at fault and not an event. The caller commits,
     and then calls `count_received`.
     """
-    opened = _open_all(delivery, key)
+    opened = _open_all(delivery, keys)
     refused = opened.refused
     known = _keep_sets(session, opened)
     events = [event for event in opened.events if _digest_of(event) in known]
@@ -301,7 +302,7 @@ class _Opened:
     """The items that are neither."""
 
 
-def _open_all(delivery: object, key: bytes) -> _Opened:
+def _open_all(delivery: object, keys: KeyRing) -> _Opened:
     events: list[AuditEvent] = []
     sets: dict[str, tuple[UUID, ...]] = {}
     refused: list[Quarantined] = []
@@ -312,7 +313,7 @@ def _open_all(delivery: object, key: bytes) -> _Opened:
                     digest, ids = load_members(members)
                     sets[digest] = ids
                 case _:
-                    events.append(_open(item, key))
+                    events.append(_open(item, keys))
         except EventError as error:
             refused.append(Quarantined(str(error), _bytes(item)))
     return _Opened(sorted(events, key=attrgetter("id")), sets, refused)
@@ -338,13 +339,13 @@ def _digest_of(event: AuditEvent) -> str | None:
     return event.decision.excluded.digest if event.decision.excluded else None
 
 
-def _open(item: object, key: bytes) -> AuditEvent:
+def _open(item: object, keys: KeyRing) -> AuditEvent:
     match item:
         case [str() as text, str() as mac]:
             data = text.encode(errors="replace")  # a lone surrogate: no valid MAC covers it
         case _:
             raise EventError("not an event and its MAC")
-    if not has_valid_mac(data, mac, key):
+    if not has_valid_mac(data, mac, keys):
         raise EventError("the MAC does not match")
     return load_event(data)
 

@@ -134,7 +134,7 @@ class CachedFunction(Generic[S, P, T]):
         if reading.stored is None:
             return None, "miss" if reading.reachable else "unavailable"
         try:
-            envelope = unseal(reading.stored, call.caching.envelope_key, call.key)
+            envelope = unseal(reading.stored, call.caching.envelope_keys, call.key)
         except Rejected as rejected:
             return None, rejected.defect
         if envelope.fingerprint != self._codec.fingerprint:
@@ -223,7 +223,7 @@ class CachedFunction(Generic[S, P, T]):
         )
 
     def _store(self, call: Call[S], envelope: Envelope) -> None:
-        sealed = seal(envelope, call.caching.envelope_key, call.key)
+        sealed = seal(envelope, call.caching.envelope_keys, call.key)
         seconds = max(1, ceil((envelope.hard - envelope.created) / 1000))
         try:
             call.caching.store.set(call.key, sealed, seconds)

@@ -11,12 +11,12 @@ part of them is interpreted.
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
-from hmac import compare_digest
 from struct import Struct
 from typing import Literal
 
 import orjson
+
+from webapp.key_ring import KeyRing
 
 MAGIC = b"SLCV"
 VERSION = 1
@@ -55,7 +55,7 @@ class Envelope:
     payload: bytes
 
 
-def seal(envelope: Envelope, key: bytes, name: str) -> bytes:
+def seal(envelope: Envelope, keys: KeyRing, name: str) -> bytes:
     """Pack `envelope` for storage under `name`."""
     codec, payload = _pack(envelope.payload)
     tags = orjson.dumps(envelope.generations, option=orjson.OPT_SORT_KEYS)
@@ -70,10 +70,10 @@ def seal(envelope: Envelope, key: bytes, name: str) -> bytes:
         len(tags),
     )
     body = tags + payload
-    return header + _mac(key, name, header, body) + body
+    return header + keys.mac(*_bound(name), header, body) + body
 
 
-def unseal(stored: bytes, key: bytes, name: str) -> Envelope:
+def unseal(stored: bytes, keys: KeyRing, name: str) -> Envelope:
     """Unpack what was stored under `name`; raises `Rejected`."""
     if len(stored) < _PREFIX.size or not stored.startswith(MAGIC):
         raise Rejected("corrupt")
@@ -83,7 +83,7 @@ def unseal(stored: bytes, key: bytes, name: str) -> Envelope:
         raise Rejected("corrupt")
     header, body = stored[: _HEADER.size], stored[_HEADER.size + MAC_BYTES :]
     mac = stored[_HEADER.size : _HEADER.size + MAC_BYTES]
-    if not compare_digest(mac, _mac(key, name, header, body)):
+    if not keys.has_made(mac, *_bound(name), header, body):
         raise Rejected("forged")
     _, _, codec, fingerprint, created, soft, hard, length = _HEADER.unpack(header)
     return Envelope(
@@ -104,9 +104,6 @@ def _pack(payload: bytes) -> tuple[int, bytes]:
     return _RAW, payload
 
 
-def _mac(key: bytes, name: str, header: bytes, body: bytes) -> bytes:
+def _bound(name: str) -> tuple[bytes, bytes]:
     bound = name.encode()
-    mac = blake2b(len(bound).to_bytes(4) + bound, key=key, digest_size=MAC_BYTES, person=b"value")
-    mac.update(header)
-    mac.update(body)
-    return mac.digest()
+    return len(bound).to_bytes(4), bound

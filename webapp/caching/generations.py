@@ -35,8 +35,6 @@ generations do.
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from hashlib import blake2b
-from hmac import compare_digest
 from time import monotonic, time
 from typing import NamedTuple
 
@@ -47,6 +45,7 @@ from webapp.caching.store import Store, Unavailable
 from webapp.db.scopes import IdentityScope
 from webapp.db.session import ScopedSession
 from webapp.extensions import db
+from webapp.key_ring import KeyRing
 
 LEASE = 2.0
 SKEW = 0.1
@@ -100,9 +99,9 @@ class _Lease(NamedTuple):
 class Generations:
     """Reads the current generations from their leases, or else from the database."""
 
-    def __init__(self, store: Store, key: bytes) -> None:
+    def __init__(self, store: Store, keys: KeyRing) -> None:
         self._store = store
-        self._key = key
+        self._keys = keys
         # The MAC of a lease is verified once, while its bytes stay the same.
         self._verified: dict[str, _Lease] = {}
         # Generations, and until when by the monotonic clock this process uses them.
@@ -186,7 +185,7 @@ class Generations:
 
     def _lease(self, tag: str, generation: int, expires: int) -> bytes:
         body = b"%d|%d|" % (generation, expires)
-        return body + self._mac(tag, body)
+        return body + self._keys.mac(*_signed(tag, body))
 
     def _read_leases(self, tags: Sequence[str], stored: Sequence[bytes | None]) -> dict[str, int]:
         if not self._store.trusted:
@@ -205,17 +204,13 @@ class Generations:
 
     def _verify(self, tag: str, lease: bytes) -> _Lease | None:
         body = lease[:-MAC_BYTES]
-        if not compare_digest(lease[-MAC_BYTES:], self._mac(tag, body)):
+        if not self._keys.has_made(lease[-MAC_BYTES:], *_signed(tag, body)):
             return None
         generation, expires, _ = body.split(b"|")
         if len(self._verified) >= REMEMBERED:
             self._verified.clear()
         verified = self._verified[tag] = _Lease(lease, int(generation), int(expires))
         return verified
-
-    def _mac(self, tag: str, body: bytes) -> bytes:
-        content = tag.encode() + b"|" + body
-        return blake2b(content, key=self._key, digest_size=MAC_BYTES, person=b"lease").digest()
 
     def _from_database(self, tags: list[str], began: float) -> dict[str, int]:
         era = self._era()
@@ -235,6 +230,10 @@ class Generations:
             return self._store.era()
         except Unavailable:
             return None
+
+
+def _signed(tag: str, body: bytes) -> tuple[bytes, ...]:
+    return tag.encode(), b"|", body
 
 
 def now_ms() -> int:

@@ -1,15 +1,16 @@
 """The cache's state for an application, in `app.extensions`."""
 
 from dataclasses import dataclass, field
-from hashlib import blake2b
 
 from flask import Flask, current_app
 
+from webapp.caching import envelope, generations
 from webapp.caching.generations import LEASE, SKEW, Generations
 from webapp.caching.local import LocalCache
 from webapp.caching.single_flight import SingleFlight
 from webapp.caching.store import Store, Verbatim
 from webapp.extensions import cache
+from webapp.key_ring import KeyRing
 from webapp.settings import Settings
 
 APPLICATION = "sightline"
@@ -20,7 +21,7 @@ _EXTENSION = "caching"
 class Caching:
     store: Store
     generations: Generations
-    envelope_key: bytes
+    envelope_keys: KeyRing
     ttl: int
     entries: LocalCache = field(default_factory=LocalCache)
     single_flight: SingleFlight = field(default_factory=SingleFlight)
@@ -35,6 +36,7 @@ def init_app(app: Flask) -> None:
     """Make the cache from the application's settings; connects to nothing yet."""
     settings: Settings = app.extensions["settings"]
     prefix = f"{APPLICATION}:{settings.env}:cache:"
+    keys = settings.secret_keys
     store = Store(settings.redis_url, prefix, settings.cache_timeout, LEASE + SKEW)
     cache.init_app(
         app,
@@ -48,12 +50,7 @@ def init_app(app: Flask) -> None:
     )
     app.extensions[_EXTENSION] = Caching(
         store=store,
-        generations=Generations(store, _derived_key(settings.secret_key, prefix, b"lease")),
-        envelope_key=_derived_key(settings.secret_key, prefix, b"envelope"),
+        generations=Generations(store, keys.derive(f"lease {prefix}", generations.MAC_BYTES)),
+        envelope_keys=keys.derive(f"envelope {prefix}", envelope.MAC_BYTES),
         ttl=settings.cache_ttl,
     )
-
-
-def _derived_key(secret: str, prefix: str, use: bytes) -> bytes:
-    root = blake2b(secret.encode()).digest()
-    return blake2b(prefix.encode(), key=root, digest_size=32, person=use).digest()

@@ -5,7 +5,7 @@ which browsers ask people for. It is no token of a principal: nothing that it op
 tenant or a person.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import wraps
 from hmac import compare_digest
 from typing import Any, TypeVar, cast
@@ -31,7 +31,7 @@ def for_operators(view: V) -> V:
     def guarded(*args: Any, **kwargs: Any) -> Any:
         settings = current_settings()
         if settings.deployed:
-            _require(settings.operations_token)
+            _require(settings.operations_tokens)
         return view(*args, **kwargs)
 
     guarded.__operators__ = True  # type: ignore[attr-defined]  # read back by the API's description
@@ -42,13 +42,14 @@ def is_for_operators(view: Callable[..., Any]) -> bool:
     return hasattr(view, "__operators__")
 
 
-def _require(token: str | None) -> None:
-    if token is None:
+def _require(tokens: Collection[str]) -> None:
+    if not tokens:
         raise NotFound
     shown = _shown()
     if shown is None:
         raise Unauthenticated("Send OPERATIONS_TOKEN.", challenge=CHALLENGE)
-    if not compare_digest(shown.encode(errors="replace"), token.encode()):
+    given = shown.encode(errors="replace")
+    if True not in [compare_digest(given, token.encode()) for token in tokens]:
         current_limits().failures.take(client_site(request.remote_addr))
         raise Unauthenticated("This is not OPERATIONS_TOKEN.", challenge=CHALLENGE)
 

@@ -6,11 +6,9 @@ rows are counted up to COUNTED only.
 
 import base64
 import binascii
-import hmac
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import blake2b
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -35,6 +33,7 @@ from sqlalchemy.orm import Session
 from webapp.db.scopes import Scope
 from webapp.http.errors import Invalid
 from webapp.http.schema import PAGE_FIELDS, Digits, Fields, Schema
+from webapp.key_ring import KeyRing
 from webapp.settings import current_settings
 
 MAX_LIMIT = 200
@@ -130,7 +129,8 @@ def encode_cursor(position: Sequence[Any], listing: str) -> str:
     anywhere else.
     """
     payload = orjson.dumps(list(position), option=orjson.OPT_UTC_Z)
-    return base64.urlsafe_b64encode(_cursor_mac(payload, listing) + payload).decode().rstrip("=")
+    mac = _cursor_keys().mac(*_signed(payload, listing))
+    return base64.urlsafe_b64encode(mac + payload).decode().rstrip("=")
 
 
 def decode_cursor(cursor: str, listing: str) -> tuple[Any, ...]:
@@ -142,17 +142,18 @@ def decode_cursor(cursor: str, listing: str) -> tuple[Any, ...]:
     except (ValueError, binascii.Error):
         raw = b""
     mac, payload = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
-    if not hmac.compare_digest(mac, _cursor_mac(payload, listing)):
+    if not _cursor_keys().has_made(mac, *_signed(payload, listing)):
         problem = "is not a cursor of this list"
         raise Invalid(f"The cursor {problem}.", {"cursor": [problem]})
     return tuple(orjson.loads(payload))
 
 
-def _cursor_mac(payload: bytes, listing: str) -> bytes:
-    key = blake2b(current_settings().secret_key.encode(), person=b"sightline-cursor").digest()
-    keyed = blake2b(digest_size=_MAC_BYTES, key=key)
-    keyed.update(len(payload).to_bytes(4, "big") + payload + listing.encode())
-    return keyed.digest()
+def _cursor_keys() -> KeyRing:
+    return current_settings().secret_keys.derive("cursor", _MAC_BYTES)
+
+
+def _signed(payload: bytes, listing: str) -> tuple[bytes, ...]:
+    return len(payload).to_bytes(4, "big"), payload, listing.encode()
 
 
 def read_page(

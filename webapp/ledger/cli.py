@@ -375,7 +375,7 @@ def _print_drained(done: Drained) -> None:
 def _commit(file: JournalFile, rows: Sequence[Row]) -> append.Confirmation:
     delivery = [list(item) for item in delivery_of(file, rows, sets_named_by(rows))]
     with db.scoped(LedgerScope()):
-        received = append.receive(db.session, delivery, current_settings().audit_mac_key.encode())
+        received = append.receive(db.session, delivery, current_settings().audit_mac_keys)
         found = append.confirm(db.session, [row.key for row in rows])
         db.session.commit()
     append.count_received(received)
@@ -404,7 +404,7 @@ def verify_command(*, complete: bool, as_json: bool) -> None:
     settings = current_settings()
     with db.scoped(LedgerScope()):
         found = completeness.check_completeness(
-            db.session, settings.journal_dir, settings.audit_mac_key.encode()
+            db.session, settings.journal_dir, settings.audit_mac_keys
         )
     if as_json:
         print_json(found)

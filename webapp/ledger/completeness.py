@@ -24,6 +24,7 @@ from webapp.audit.journal.file import is_held, list_files
 from webapp.audit.journal.reader import Row, read_all
 from webapp.audit.models import AuditEventRow, ContradictionRow
 from webapp.db.deadline import long_statements
+from webapp.key_ring import KeyRing
 
 QUERY_KEYS = 1000
 """Keys in one query to the ledger."""
@@ -94,21 +95,21 @@ class Completeness:
         return not (self.missing or self.doubled or self.contradictions or bad)
 
 
-def check_completeness(session: Session, directory: Path, mac_key: bytes) -> Completeness:
+def check_completeness(session: Session, directory: Path, mac_keys: KeyRing) -> Completeness:
     """Find the numbers that are neither in the ledger nor in the files in `directory`, and those
     that several events have.
 
     A number that another host's file still holds counts as missing.
     """
     with long_statements(session):
-        return _compare(session, directory, mac_key)
+        return _compare(session, directory, mac_keys)
 
 
-def _compare(session: Session, directory: Path, mac_key: bytes) -> Completeness:
+def _compare(session: Session, directory: Path, mac_keys: KeyRing) -> Completeness:
     events = session.scalars(select(func.count()).select_from(AuditEventRow)).one()
     # The ledger first: events move from the files to the ledger meanwhile.
     ledger = _read_ledger(session)
-    files = _read_files(session, directory, mac_key)
+    files = _read_files(session, directory, mac_keys)
     _read_recorded_ends(directory, files)
     beyond = [*_beyond(ledger.last, files.held), *_lost_ends(ledger.last, files)]
     unexplained = [*_without([*ledger.gaps, *beyond], files.held)]
@@ -198,7 +199,7 @@ def _in_order(function: Function[Any]) -> Over[Any]:
     )
 
 
-def _read_files(session: Session, directory: Path, mac_key: bytes) -> _Files:
+def _read_files(session: Session, directory: Path, mac_keys: KeyRing) -> _Files:
     found = _Files()
     for path in list_files(directory):
         try:
@@ -210,7 +211,7 @@ def _read_files(session: Session, directory: Path, mac_key: bytes) -> _Files:
         found.ends = ends.combine(found.ends, noted)
         before, is_owned = len(found.waiting), is_held(path)
         for start in range(0, len(rows), QUERY_KEYS):
-            _add_rows(session, rows[start : start + QUERY_KEYS], found, mac_key)
+            _add_rows(session, rows[start : start + QUERY_KEYS], found, mac_keys)
         found.ownerless += 0 if is_owned else len(found.waiting) - before
     return found
 
@@ -222,7 +223,7 @@ def _read_recorded_ends(directory: Path, found: _Files) -> None:
         found.unreadable.append(ends.NAME)
 
 
-def _add_rows(session: Session, rows: list[Row], found: _Files, mac_key: bytes) -> None:
+def _add_rows(session: Session, rows: list[Row], found: _Files, mac_keys: KeyRing) -> None:
     """Add the numbers of a file's rows to `found`, and the events that the ledger does not have.
 
     A row with a wrong MAC holds no number: a worker would put it aside, and not commit it.
@@ -234,7 +235,7 @@ def _add_rows(session: Session, rows: list[Row], found: _Files, mac_key: bytes) 
         except EventError:
             found.unreadable.append(f"row {row.place}, event {row.id}")
             continue
-        if row.key not in committed and not has_valid_mac(row.event, row.mac, mac_key):
+        if row.key not in committed and not has_valid_mac(row.event, row.mac, mac_keys):
             found.forged.append(f"row {row.place}, event {row.id}")
             continue
         waiting = _waiting(event)

@@ -15,7 +15,7 @@ from webapp.worker.bound_celery import BoundCelery
 from webapp.worker.consumer import ASIDE_TASK
 from webapp.worker.lost_runs import MAX_LOST, SPLIT_AFTER, LostRuns, excerpt, parts_of
 from webapp.worker.messages import SealedMessages
-from webapp.worker.serialization import register_serializer
+from webapp.worker.serialization import register_serializers
 
 log = structlog.get_logger()
 
@@ -24,7 +24,7 @@ def init_app(app: Flask) -> None:
     """Set up Celery by `celeryconfig`. Each task runs in an application context of its own."""
     settings: Settings = app.extensions["settings"]
 
-    lost = LostRuns(settings.redis_url, settings.cache_timeout, settings.secret_key)
+    lost = LostRuns(settings.redis_url, settings.cache_timeout, settings.secret_keys)
 
     class ContextTask(Task[Any, Any]):
         Request = "webapp.worker.delivery:Delivery"
@@ -64,10 +64,10 @@ def init_app(app: Flask) -> None:
     celery = BoundCelery(app, task_cls=ContextTask, amqp=SealedMessages, set_as_current=False)
     celery.steps["consumer"].add(WorkerPulse)
     celery.config_from_object("celeryconfig")
-    serializer = register_serializer(settings.secret_key)
+    serializers = register_serializers(settings.secret_keys)
     celery.conf.update(
-        task_serializer=serializer,
-        accept_content=[serializer],
+        task_serializer=serializers[0],
+        accept_content=serializers,
         **broker.configuration(settings, celery.conf.task_queues),
     )
     celery.set_default()

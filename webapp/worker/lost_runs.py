@@ -3,20 +3,20 @@
 The broker delivers a task again whose worker was lost. A task that comes a second time is noted in
 Redis before it runs, and the note is removed when the run ends, whatever its result. So a note that
 is still there when the task comes again stands for a run that has ended its worker. A note carries
-a MAC, since Redis is not believed. Where Redis does not answer, nothing is counted.
+a MAC, since Redis is not believed. Where Redis does not answer, nothing is counted. Another key
+begins to count anew, since a note is named by it.
 """
 
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from hashlib import blake2b
-from hmac import compare_digest
 from typing import Any
 
 import orjson
 import structlog
 from redis import Redis, RedisError
 
+from webapp.key_ring import KeyRing
 from webapp.redis_servers import connect
 
 MAX_LOST = 3
@@ -45,9 +45,9 @@ log = structlog.get_logger()
 class LostRuns:
     """The notes, in the Redis of the cache."""
 
-    def __init__(self, redis_url: str, timeout: float, secret: str) -> None:
+    def __init__(self, redis_url: str, timeout: float, keys: KeyRing) -> None:
         self._url, self._timeout = redis_url, timeout
-        self._key = blake2b(secret.encode(), person=b"sightline-lost").digest()
+        self._keys = keys.derive("lost run", _MAC_BYTES)
         self._client: Redis | None = None
 
     @contextmanager
@@ -72,7 +72,7 @@ class LostRuns:
 
     def _name(self, task: str, task_id: str, args: Sequence[Any]) -> str:
         named = f"{task} ".encode() + (_packed(args) if args else task_id.encode())
-        return f"sightline:lost:{blake2b(named, digest_size=16, key=self._key).hexdigest()}"
+        return f"sightline:lost:{self._keys.mac(named).hex()}"
 
     def _read(self, name: str) -> int:
         found: Any = None
@@ -80,7 +80,8 @@ class LostRuns:
             found = self._redis.get(name)
         if not isinstance(found, bytes) or len(found) != 1 + _MAC_BYTES:
             return 0
-        return found[0] if compare_digest(self._sealed(name, found[0]), found) else 0
+        count, mac = found[:1], found[1:]
+        return count[0] if self._keys.has_made(mac, count, name.encode()) else 0
 
     def _write(self, name: str, lost: int) -> None:
         with suppress(RedisError, OSError):
@@ -92,7 +93,7 @@ class LostRuns:
 
     def _sealed(self, name: str, lost: int) -> bytes:
         count = bytes([lost])
-        return count + blake2b(count + name.encode(), key=self._key, digest_size=16).digest()
+        return count + self._keys.mac(count, name.encode())
 
     @property
     def _redis(self) -> Redis:

@@ -17,6 +17,7 @@ import orjson
 from kombu.serialization import register
 
 from webapp.http.json_bounds import is_too_deep
+from webapp.key_ring import KeyRing
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -36,13 +37,16 @@ class NotSealed(ValueError):
     """A body that no process of Sightline has sealed, or that exceeds the bounds."""
 
 
-def register_serializer(secret: str) -> str:
-    """Register the serializer whose key is derived from `secret`; returns its name.
+def register_serializers(keys: KeyRing) -> list[str]:
+    """Register a serializer for each key that is derived from `keys`; returns their names.
 
-    Its content type names the key, so that applications with different keys in one process, or two
-    keys at once, do not take each other's tasks for forged ones.
+    The first one's key signs. A content type names the key, so that applications with different
+    keys in one process do not take each other's tasks for forged ones.
     """
-    key = blake2b(secret.encode(), person=b"sightline-task").digest()
+    return [_register_serializer(key) for key in keys.derive("task")]
+
+
+def _register_serializer(key: bytes) -> str:
     name = f"sealed-{blake2b(key, digest_size=8, person=b'task-key-id').hexdigest()}"
     # kombu declares texts, and accepts bytes where the encoding is binary.
     encode = cast(Callable[[Any], str], partial(seal, key))

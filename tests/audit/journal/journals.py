@@ -18,8 +18,9 @@ from webapp.audit.journal import ends
 from webapp.audit.journal.file import JournalFile, Notes, list_files
 from webapp.audit.journal.reader import JournalReader, Kept, Row, read_all
 from webapp.audit.journal.service import Journal
+from webapp.key_ring import KeyRing
 
-KEY = b"k" * 32
+KEY = KeyRing(b"k" * 32)
 MAX_BYTES = 2**24
 PATIENCE = 180.0
 

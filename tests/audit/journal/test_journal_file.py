@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.audit.journal.journals import KEY, MAX_BYTES, forgetting, hanging_disk, line_of, script
+from tests.audit.journal.journals import MAX_BYTES, forgetting, hanging_disk, line_of, script
 from webapp.audit.journal.file import JournalFile, Locked, adopt, create, list_files
 from webapp.audit.journal.reader import JournalReader, Row, read_all
 
@@ -353,7 +353,7 @@ def test_full_disk_is_emptied_by_adopting_its_files(small_disk: Path) -> None:
 
 
 def test_row_is_read_as_it_was_put(file: JournalFile) -> None:
-    made = Row(7, str(UUID(int=7)), False, b"\x00\xff", KEY.hex())
+    made = Row(7, str(UUID(int=7)), False, b"\x00\xff", "ab" * 32)
     put(file, made)
     assert read_all(file.path) == [made]
 

@@ -24,6 +24,7 @@ from webapp.audit.journal.reader import read_all
 from webapp.audit.models import AuditEventRow
 from webapp.audit.relay import outbox
 from webapp.audit.relay.pipeline import COMMIT_TASK
+from webapp.key_ring import KeyRing
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +34,7 @@ class Broker:
 
     def __init__(self, app: Flask) -> None:
         self._celery: Celery = app.extensions["celery"]
-        self._key: bytes = app.extensions["settings"].audit_mac_key.encode()
+        self._key: KeyRing = app.extensions["settings"].audit_mac_keys
 
     def seal(self, event: AuditEvent) -> list[str]:
         data = dump_event(event)

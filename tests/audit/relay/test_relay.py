@@ -41,7 +41,8 @@ from webapp.audit.journal.reader import Row, read_all
 from webapp.audit.journal.service import Journal, JournalFailed
 from webapp.audit.relay.outbox import BATCH
 from webapp.audit.relay.relay import DAMAGED, RELAY_FAILURES, Delivery, Relay
-from webapp.worker.serialization import MAX_UNPACKED, register_serializer
+from webapp.key_ring import KeyRing
+from webapp.worker.serialization import MAX_UNPACKED, register_serializers
 
 LEFT_BEHIND = """
 events = [make_event(), make_event(outcome="interrupted")]
@@ -431,7 +432,8 @@ def test_event_that_no_task_can_hold_does_not_hold_up_those_behind_it(
     """As one with another limit may have left it in a file."""
     monkeypatch.setattr("webapp.audit.journal.writer.MAX_STORED", MAX_UNPACKED * 2)
     large = make_event(reason=Reason(code="incident", note="x" * MAX_UNPACKED, ticket=None))
-    send, sealed = ledger.send, register_serializer("a secret of this test")
+    send = ledger.send
+    (sealed,) = register_serializers(KeyRing(b"a secret of this test"))
 
     def refuse_large(batch: Delivery) -> None:
         dumps([batch], sealed)

@@ -14,7 +14,7 @@ from smtplib import (
     SMTPServerDisconnected,
 )
 from unittest import mock
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from celery.schedules import crontab
@@ -209,6 +209,17 @@ def test_webhook_is_signed_by_standard_webhooks(
     key = b64decode(SECRET.partition("_")[2])
     signature = b64encode(hmac.digest(key, signed, "sha256")).decode()
     assert headers["webhook-signature"] == f"v1,{signature}"
+
+
+def test_webhook_is_signed_with_both_secrets_where_two_are_set(app: Flask) -> None:
+    settings = replace(app.extensions["settings"], webhook_secret=SECRET)
+    both = replace(settings, webhook_secret_accepted=f"whsec_{b64encode(b'n' * 24).decode()}")
+    notice = UUID(int=7)
+    signed = webhook.sign(both.webhook_secrets, notice, 1, b"{}")
+    assert signed.split(" ") == [
+        webhook.sign([secret], notice, 1, b"{}") for secret in both.webhook_secrets
+    ]
+    assert len(set(signed.split(" "))) == 2
 
 
 def test_notice_reaches_servers_that_were_down_once_they_are_up(

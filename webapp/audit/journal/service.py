@@ -20,6 +20,7 @@ from webapp.audit.forking import after_fork
 from webapp.audit.journal.file import JournalFile, Notes
 from webapp.audit.journal.queue import Full, WriteQueue, WriteRequest
 from webapp.audit.journal.writer import JournalWriter
+from webapp.key_ring import KeyRing
 
 log = structlog.get_logger()
 
@@ -62,11 +63,11 @@ class Journal:
     `on_finalized` is called, on the writing thread, when events have become durable.
     """
 
-    def __init__(self, directory: Path, key: bytes, max_bytes: int) -> None:
+    def __init__(self, directory: Path, keys: KeyRing, max_bytes: int) -> None:
         self.directory = directory
         self.max_bytes = max_bytes
         self.on_finalized: Callable[[], None] = lambda: None
-        self._key = key
+        self._keys = keys
         self._reset()
         after_fork(self._reset)
 
@@ -76,7 +77,7 @@ class Journal:
         self._late_at = 0.0
         self._notes: SimpleQueue[tuple[JournalFile, Notes]] = SimpleQueue()
         self._thread: Thread | None = None
-        self._writer = JournalWriter(self.directory, self._key, self.max_bytes)
+        self._writer = JournalWriter(self.directory, self._keys, self.max_bytes)
 
     def begin(self, event: AuditEvent) -> None:
         """Note that an access begins, within LINGER seconds.

@@ -15,6 +15,7 @@ from webapp.audit.event import AuditEvent, EventOrigin, dump_event, event_mac
 from webapp.audit.journal.file import JournalFile, Notes, create
 from webapp.audit.journal.reader import Row
 from webapp.audit.size import MAX_STORED, EventTooLarge
+from webapp.key_ring import KeyRing
 
 log = structlog.get_logger()
 
@@ -35,11 +36,11 @@ class JournalWriter:
     another file.
     """
 
-    def __init__(self, directory: Path, key: bytes, max_bytes: int) -> None:
+    def __init__(self, directory: Path, keys: KeyRing, max_bytes: int) -> None:
         self.file: JournalFile | None = None
         """The file that is written to now; other threads may read this attribute."""
         self._directory = directory
-        self._key = key
+        self._keys = keys
         self._max_bytes = max_bytes
         self._written = 0
         self._next_number = 1
@@ -161,7 +162,7 @@ class JournalWriter:
             str(event.id),
             finalized,
             data,
-            event_mac(data, self._key),
+            event_mac(data, self._keys),
             excluded.digest if excluded else None,
         )
 

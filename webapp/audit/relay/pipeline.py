@@ -36,8 +36,8 @@ def init_app(app: Flask) -> None:
         with app.app_context(), db.scoped(RelayScope()):
             return append.confirm(db.session, keys)
 
-    key = settings.audit_mac_key.encode()
-    journal = Journal(settings.journal_dir, key, settings.journal_max_mb * 2**20)
+    keys = settings.audit_mac_keys
+    journal = Journal(settings.journal_dir, keys, settings.journal_max_mb * 2**20)
     app.extensions[_JOURNAL] = journal
     app.extensions[_RELAY] = Relay(journal, send, confirm, settings.journal_keep)
 

@@ -185,10 +185,10 @@ def _send(notice: Notice) -> None:
         case "mail" if settings.smtp_url and settings.mail_from and notice.recipient:
             message = mail.compose(notice.id, settings.mail_from, notice.recipient, notice.body)
             mail.post(settings.smtp_url, message, notice.recipient, settings.plaintext_hosts)
-        case "webhook" if settings.webhook_url and settings.webhook_secret:
+        case "webhook" if settings.webhook_url and settings.webhook_secrets:
             webhook.post(
                 settings.webhook_url,
-                settings.webhook_secret,
+                settings.webhook_secrets,
                 notice.id,
                 int(datetime.now(UTC).timestamp()),
                 orjson.dumps(notice.body),

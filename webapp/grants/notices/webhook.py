@@ -2,6 +2,7 @@
 
 import hmac
 from base64 import b64decode, b64encode
+from collections.abc import Iterable
 from uuid import UUID
 
 import urllib3
@@ -23,19 +24,21 @@ def key_of(secret: str) -> bytes:
     return b64decode(secret.removeprefix(WEBHOOK_SECRET_PREFIX))
 
 
-def sign(secret: str, notice_id: UUID, timestamp: int, body: bytes) -> str:
+def sign(secrets: Iterable[str], notice_id: UUID, timestamp: int, body: bytes) -> str:
+    """Return a signature for each secret: a receiver goes by the one that it knows."""
     signed = f"{notice_id}.{timestamp}.".encode() + body
-    return f"v1,{b64encode(hmac.digest(key_of(secret), signed, 'sha256')).decode()}"
+    macs = (hmac.digest(key_of(secret), signed, "sha256") for secret in secrets)
+    return " ".join(f"v1,{b64encode(mac).decode()}" for mac in macs)
 
 
-def post(url: str, secret: str, notice_id: UUID, timestamp: int, body: bytes) -> None:
+def post(url: str, secrets: Iterable[str], notice_id: UUID, timestamp: int, body: bytes) -> None:
     """Post a notice. Raises `Refused` if the receiver refuses it, and urllib3's exceptions."""
     headers = {
         "Content-Type": "application/json",
         "User-Agent": "Sightline",
         "webhook-id": str(notice_id),
         "webhook-timestamp": str(timestamp),
-        "webhook-signature": sign(secret, notice_id, timestamp, body),
+        "webhook-signature": sign(secrets, notice_id, timestamp, body),
     }
     with urllib3.PoolManager(timeout=TIMEOUT) as http:
         # The body of the answer is not read: a receiver may send anything, at any length.
