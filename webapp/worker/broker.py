@@ -31,8 +31,11 @@ else that can be said of a queue a policy says, which an operator can change."""
 
 def configuration(settings: Settings, queues: Iterable[Queue]) -> dict[str, Any]:
     """Return the part of Celery's configuration that the broker decides."""
+    url = _url_for_kombu(settings.celery_broker_url)
     return {
-        "broker_url": _url_for_kombu(settings.celery_broker_url),
+        # Not `broker_url`: Celery prefers the environment's CELERY_BROKER_URL to that, as it is.
+        "broker_read_url": url,
+        "broker_write_url": url,
         "broker_use_ssl": _tls(settings.celery_broker_url),
         "broker_connection_timeout": settings.audit_timeout,
         "broker_heartbeat": HEARTBEAT,
