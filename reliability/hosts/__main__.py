@@ -14,10 +14,10 @@ from reliability.hosts.enclosure import NoHosts, require_hosts, run_enclosed
 from reliability.hosts.faults import possible_faults
 from reliability.hosts.network import NETEM
 from reliability.hosts.report import print_run, write_document
-from reliability.hosts.run import run
+from reliability.hosts.run import SiteOutcome, run
 from reliability.hosts.site import BrokerKind, Layout, running_site
 
-LONGEST, PAUSE = 5.0, 2.0
+LONGEST, PAUSE = 5.0, 1.0
 
 
 def main() -> int:
@@ -43,21 +43,23 @@ def _run_inside(arguments: argparse.Namespace) -> int:
         faults = possible_faults(site)
         if arguments.only:
             faults = tuple(fault for fault in faults if fault.name in arguments.only)
-        result = run(site, faults, extent, home, report)
-        if not result.outcome.clean and arguments.logs is not None:
+        result = run(site, faults, extent, home, report, restores=not arguments.small)
+        if not result.clean and arguments.logs is not None:
             keep_logs(home, arguments.logs)
-        remarks = _remarks(layout, site.network.delay == NETEM)
+        remarks = _remarks(result, layout, site.network.delay == NETEM)
     print_run(result, extent, remarks)
     if arguments.document:
         write_document(result, extent, remarks)
-    return 0 if result.outcome.clean else 1
+    return 0 if result.clean else 1
 
 
-def _remarks(layout: Layout, has_netem: bool) -> list[str]:
-    hosts = f"{len(layout.names)} hosts, broker: {layout.broker}."
-    if has_netem:
-        return [hosts]
-    return [hosts, "This kernel has no netem: packets were delayed in the queue of a narrow link."]
+def _remarks(result: SiteOutcome, layout: Layout, has_netem: bool) -> list[str]:
+    said = [f"{len(layout.names)} hosts, broker: {layout.broker}."]
+    if result.restore is not None:
+        said.append(str(result.restore))
+    if not has_netem:
+        said.append("This kernel has no netem: packets were delayed in a narrow link's queue.")
+    return said
 
 
 def _arguments() -> argparse.Namespace:

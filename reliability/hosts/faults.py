@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -18,6 +18,7 @@ from reliability.hosts.site import (
     WebHost,
 )
 from reliability.parts import await_until
+from webapp.db import migrate
 
 Kind = Literal["promotion", "partition", "loss", "delay", "host", "upgrade", "restore"]
 
@@ -27,8 +28,6 @@ LOSSY = 25
 STATEMENT = 7.0
 """Seconds after which a commit no longer waits for a standby: DATABASE_TIMEOUT and more."""
 
-DRAINED = 240.0
-
 
 @dataclass
 class FaultContext:
@@ -37,17 +36,12 @@ class FaultContext:
     site: Site
     rng: Random
     home: Path
-    chosen: list[Host] = field(default_factory=list)
-    """The hosts that the fault has chosen, for its repair."""
 
     def web(self) -> WebHost:
-        web = self.rng.choice(self.site.webs)
-        self.chosen = [web.host]
-        return web
+        return self.rng.choice(self.site.webs)
 
     def worker(self) -> Host:
-        self.chosen = [self.rng.choice(self.site.workers)]
-        return self.chosen[0]
+        return self.rng.choice(self.site.workers)
 
 
 @dataclass(frozen=True)
@@ -57,7 +51,7 @@ class Fault:
     inject: Callable[[FaultContext], object]
     repair: Callable[[FaultContext], object] = lambda context: context.site.restore()
     harms: frozenset[Harm] = frozenset()
-    needs: Literal["nothing", "two webs", "three nodes"] = "nothing"
+    needs: Literal["nothing", "two webs", "three nodes", "a cache"] = "nothing"
     stops_web: bool = False
 
 
@@ -189,7 +183,10 @@ def _web_dies_with_disk(context: FaultContext) -> None:
     """The front takes the host out first, and it dies with its disk once it holds no event more."""
     web = context.web()
     take_out(context.site, web)
-    await_until(f"{web.host.name} is not drained", lambda: web.waiting() == 0)
+    await_until(
+        f"{web.host.name} is not drained",
+        lambda: web.metrics()["sightline_journal_events"] == 0,
+    )
     context.site.database.await_standby()
     web.host.die()
     web.host.lose_disk()
@@ -215,16 +212,17 @@ def _come_back(context: FaultContext) -> None:
 def _upgrade(context: FaultContext) -> None:
     """Restart each host of the product, one after the other, as the page of operations says."""
     site = context.site
+    migrate.upgrade(site.app.extensions["settings"])
+    for worker in site.workers:
+        for part in worker.parts:
+            part.stop()
+        worker.come_back()
     for web in context.rng.sample(site.webs, len(site.webs)):
         take_out(site, web)
         web.part.stop()
         web.part.start()
         await_until(f"{web.host.name} is not ready", web.is_ready)
         put_back(site)
-    for worker in site.workers:
-        for part in worker.parts:
-            part.stop()
-        worker.come_back()
 
 
 def _restore(context: FaultContext) -> None:
@@ -307,7 +305,12 @@ PARTITIONS = (
         harms=_DATABASE,
     ),
     Fault("all webs | broker", "partition", partial(_cut, one=_webs, other=_nodes)),
-    Fault("web | cache", "partition", partial(_cut, one=_one_web, other=_named(CACHE_NAME))),
+    Fault(
+        "web | cache",
+        "partition",
+        partial(_cut, one=_one_web, other=_named(CACHE_NAME)),
+        needs="a cache",
+    ),
     Fault(
         "front | web",
         "partition",
@@ -379,7 +382,12 @@ OTHERS = (
     Fault("standby dies with its disk", "host", _standby_dies_with_disk, _rebuild),
     Fault("a node of the broker dies, its disk comes back", "host", partial(_die, which=_one_node)),
     Fault("pooler dies", "host", partial(_die, which=_named(POOL_NAME)), harms=_DATABASE),
-    Fault("cache dies with all it has", "host", partial(_die, which=_named(CACHE_NAME))),
+    Fault(
+        "cache dies with all it has",
+        "host",
+        partial(_die, which=_named(CACHE_NAME)),
+        needs="a cache",
+    ),
     Fault("front dies", "host", partial(_die, which=_named(FRONT_NAME)), harms=_ANSWERS),
     Fault("rolling upgrade", "upgrade", _upgrade, needs="two webs"),
     Fault("database restored from an older backup", "restore", _restore, _rebuild, _DATABASE),
@@ -394,5 +402,6 @@ def possible_faults(site: Site) -> tuple[Fault, ...]:
         "nothing": True,
         "two webs": len(site.webs) > 1,
         "three nodes": len(site.broker.hosts) > 2,
+        "a cache": CACHE_NAME in site.hosts,
     }
     return tuple(fault for fault in FAULTS if has[fault.needs])

@@ -14,26 +14,40 @@ from reliability.faults.history import FaultPeriod, History
 from reliability.faults.load import Load
 from reliability.faults.run import Extent, Outcome
 from reliability.hosts.faults import Fault, FaultContext, Kind
+from reliability.hosts.restore import RestoreOutcome, restore_what_journals_forgot
 from reliability.hosts.site import Site
 from reliability.verification import count_missing, verify
 from webapp.settings import Settings
 
 Report = Callable[[str], object]
 POLL = 3.0
-PROMOTIONS, PARTITIONS = 20, 30
-"""Of each, the least of a whole run of as many faults as it has by default."""
 
 
 @dataclass(frozen=True)
 class SiteOutcome:
     outcome: Outcome
     kinds: Counter[Kind]
+    restore: RestoreOutcome | None
+    """`None` where nothing was restored that journals cannot complete."""
+
+    @property
+    def clean(self) -> bool:
+        return self.outcome.clean and (self.restore is None or self.restore.is_clean)
 
 
 def run(
-    site: Site, faults: tuple[Fault, ...], extent: Extent, home: Path, report: Report
+    site: Site,
+    faults: tuple[Fault, ...],
+    extent: Extent,
+    home: Path,
+    report: Report,
+    *,
+    restores: bool,
 ) -> SiteOutcome:
-    """Inject faults until both numbers are reached, then repair everything and compare."""
+    """Inject faults until both numbers are reached, then repair everything and compare.
+
+    `restores`: at last, put the database back to a backup that journals cannot complete.
+    """
     name = f"hosts-{uuid4().hex[:12]}"
     load = Load(site.app, site.url, name, extent.seed, certificate=site.certificate)
     history = History()
@@ -63,7 +77,8 @@ def run(
         events=len(recorded),
         drained_after=drained_after,
     )
-    return SiteOutcome(outcome, kinds)
+    restore = restore_what_journals_forgot(site, home, extent.seed, report) if restores else None
+    return SiteOutcome(outcome, kinds, restore)
 
 
 def _inject_all(

@@ -14,7 +14,7 @@ from unittest import mock
 import requests
 from flask import Flask
 
-from reliability.hosts.brokers import Broker, HostedRedis, RabbitBroker, RedisBroker
+from reliability.hosts.brokers import Broker, HostedRedis, RabbitBroker, RedisBroker, SentinelBroker
 from reliability.hosts.database import ADDRESS, NAME, PORT, Database, HostedPostgres
 from reliability.hosts.enclosure import furnish, program
 from reliability.hosts.host import Host, address_of, names_of
@@ -30,7 +30,7 @@ from webapp.settings import read_settings
 from webapp.stack.home import LOGIN_URLS, environment_of
 from webapp.stack.servers import NOBODY_ID, OWNER_ROLE, unprivileged
 
-BrokerKind = Literal["redis", "rabbitmq"]
+BrokerKind = Literal["redis", "rabbitmq", "sentinel"]
 POOLER = 6432
 WEB = 8000
 READINESS = 3.0
@@ -61,9 +61,13 @@ class Layout:
 
     @property
     def names(self) -> Sequence[str]:
-        nodes = {"redis": ["redis-1"], "rabbitmq": ["rabbit-1", "rabbit-2", "rabbit-3"]}
+        nodes = {
+            "redis": ["redis-1", CACHE_NAME],
+            "rabbitmq": ["rabbit-1", "rabbit-2", "rabbit-3", CACHE_NAME],
+            "sentinel": ["redis-1", "redis-2", "redis-3"],
+        }
         return (
-            *(FRONT_NAME, POOL_NAME, CACHE_NAME, "pg-1", "pg-2"),
+            *(FRONT_NAME, POOL_NAME, "pg-1", "pg-2"),
             *(f"web-{number + 1}" for number in range(self.webs)),
             *(f"worker-{number + 1}" for number in range(self.workers)),
             *nodes[self.broker],
@@ -75,8 +79,8 @@ class WebHost:
     host: Host
     part: ProcessPart
     journal: Path
-    token: str
-    """What opens its metrics."""
+    environment: dict[str, str]
+    """What its processes are told at their next start."""
 
     @property
     def url(self) -> str:
@@ -85,14 +89,13 @@ class WebHost:
     def is_ready(self) -> bool:
         return all(is_wholly_ready(f"{self.url}/readyz") for _ in range(ANSWERS))
 
-    def waiting(self) -> float:
-        """How many events the processes of this host hold."""
-        bearer = {"Authorization": f"Bearer {self.token}"}
+    def metrics(self) -> dict[str, float]:
+        """The metrics of this host that have no labels."""
+        bearer = {"Authorization": f"Bearer {self.environment['OPERATIONS_TOKEN']}"}
         answer = requests.get(f"{self.url}/metrics", headers=bearer, timeout=READINESS)
         answer.raise_for_status()
-        shown = answer.text
-        held = [line for line in shown.splitlines() if line.startswith("sightline_journal_events ")]
-        return float(held[0].split()[1]) if held else 0.0
+        lines = (line.split(" ") for line in answer.text.splitlines() if line[0] != "#")
+        return {name: float(value) for name, value in lines if "{" not in name}
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,6 @@ class Site:
     hosts: Mapping[str, Host]
     database: Database
     broker: Broker
-    cache: HostedRedis
     front: ProcessPart
     pooler: ProcessPart
     webs: tuple[WebHost, ...]
@@ -179,24 +181,21 @@ def _build(
     passwords = {login_role(process): secrets.token_urlsafe(24) for process in LOGINS}
     owner = secrets.token_urlsafe(24)
     superuser = secrets.token_urlsafe(24)
-    report("PostgreSQL, its standby, the pooler and the cache start")
+    report("PostgreSQL, its standby and the pooler start")
     servers = (HostedPostgres(hosts["pg-1"], superuser), HostedPostgres(hosts["pg-2"], superuser))
     database = Database(servers, [hosts[POOL_NAME]])
     database.start(owner, passwords)
     pooler = _pooler(hosts[POOL_NAME], passwords)
-    cache = HostedRedis(hosts[CACHE_NAME], secrets.token_urlsafe(24), durable=False)
-    hosts[CACHE_NAME].parts.append(cache.part)
     broker = _broker(layout, hosts)
     environment = {
         **_environment(passwords, owner),
-        "REDIS_URL": cache.url,
+        **_cache(hosts),
         **broker.settings,
-        "PLAINTEXT_HOSTS": ",".join([NAME, *hosts]),
+        "PLAINTEXT_HOSTS": ",".join([NAME, *hosts, str(ADDRESSES)]),
         "WEB_CONCURRENCY": str(layout.concurrency),
     }
     pooler.start()
-    cache.start()
-    report("the broker starts")
+    report("cache and broker start")
     broker.start()
     direct = {
         **environment,
@@ -225,7 +224,6 @@ def _build(
         hosts=hosts,
         database=database,
         broker=broker,
-        cache=cache,
         front=front,
         pooler=pooler,
         webs=webs,
@@ -258,47 +256,57 @@ def _url(process: str, password: str, host: str, port: int) -> str:
     return f"postgresql://sightline_{process}:{password}@{host}:{port}/sightline"
 
 
+def _cache(hosts: Mapping[str, Host]) -> dict[str, str]:
+    """Start the cache where it has a host of its own, and return what the product is told of it."""
+    if CACHE_NAME not in hosts:
+        return {}
+    cache = HostedRedis(hosts[CACHE_NAME], secrets.token_urlsafe(24), durable=False)
+    hosts[CACHE_NAME].parts.append(cache.part)
+    cache.start()
+    return {"REDIS_URL": cache.url}
+
+
 def _broker(layout: Layout, hosts: Mapping[str, Host]) -> Broker:
     if layout.broker == "redis":
         return RedisBroker(hosts["redis-1"], secrets.token_urlsafe(24))
+    if layout.broker == "sentinel":
+        return SentinelBroker([host for name, host in hosts.items() if name.startswith("redis-")])
     nodes = [host for name, host in hosts.items() if name.startswith("rabbit-")]
     return RabbitBroker(nodes)
 
 
 def _web(host: Host, environment: Mapping[str, str]) -> WebHost:
     journal = host.disk / "journal"
-    own = {**environment, "JOURNAL_DIR": str(journal), "PORT": str(WEB)}
+    own = environment_of("web", environment)
+    own |= {"JOURNAL_DIR": str(journal), "PORT": str(WEB)}
     part = _product_part("web", host, own, lambda: is_ok(f"http://{host.name}:{WEB}/healthz"))
     host.parts.append(part)
-    return WebHost(host, part, journal, environment["OPERATIONS_TOKEN"])
+    return WebHost(host, part, journal, own)
 
 
 def _add_worker(
     host: Host, environment: Mapping[str, str], concurrency: int, *, with_beat: bool
 ) -> None:
     options = ("--concurrency", str(concurrency))
-    host.parts.append(_product_part("worker", host, environment, options=options))
+    own = environment_of("worker", environment)
+    host.parts.append(_product_part("worker", host, own, options=options))
     if with_beat:
-        host.parts.append(_product_part("beat", host, environment))
+        host.parts.append(_product_part("beat", host, own))
 
 
 def _product_part(
     name: str,
     host: Host,
-    environment: Mapping[str, str],
+    environment: dict[str, str],
     answers: Callable[[], bool] = lambda: True,
     options: Sequence[str] = (),
 ) -> ProcessPart:
-    """One of the Procfile's processes, on a host."""
+    """One of the Procfile's processes, on a host. `environment` is read at each start."""
     temporary = host.disk.parent / f"{host.name}.tmp"  # killed processes clear nothing away
     temporary.mkdir(exist_ok=True)
-    own = {
-        **environment_of(name, environment),
-        "TMPDIR": str(temporary),
-        "SIGHTLINE_HOME": str(temporary),
-    }
+    environment |= {"TMPDIR": str(temporary), "SIGHTLINE_HOME": str(temporary)}
     log = host.disk.with_name(f"{host.name}.{name}.log")
-    return ProcessPart([*host.inside, *command_of(name), *options], own, log, answers)
+    return ProcessPart([*host.inside, *command_of(name), *options], environment, log, answers)
 
 
 def _pooler(host: Host, passwords: Mapping[str, str]) -> ProcessPart:
