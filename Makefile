@@ -65,7 +65,8 @@ requirements: $(RUNNABLE) ## Pin what pyproject.toml names, with hashes (UPGRADE
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(UV)
 	$(PIN) -o requirements.txt
 	$(PIN) --group run -c requirements.txt -o requirements-run.txt
-	$(PIN) --group dev -c requirements-run.txt -o requirements-dev.txt
+	$(PIN) --group traces -c requirements.txt -o requirements-traces.txt
+	$(PIN) --group dev -c requirements-run.txt -c requirements-traces.txt -o requirements-dev.txt
 
 sbom: $(READY) ## Write sbom.json: what production installs, as CycloneDX, the same each time
 	@$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible -o sbom.json requirements.txt

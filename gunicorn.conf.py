@@ -62,10 +62,11 @@ def on_starting(server: Arbiter) -> None:
 
 def post_worker_init(worker: Worker) -> None:
     from webapp.audit.relay import pipeline
-    from webapp.observability import request_log
+    from webapp.observability import request_log, traces
     from webapp.rules import rule_sets
 
     pipeline.start(worker.app.callable)
+    traces.start(worker.app.callable)  # before the next: what that notes at the end is sent too
     request_log.note_in_background(worker.app.callable)
     rule_sets.prepare_in_background(worker.app.callable)
 

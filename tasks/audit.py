@@ -2,6 +2,7 @@
 
 from base64 import b64decode
 from datetime import UTC, datetime
+from time import time
 
 from celery import Task, shared_task
 
@@ -10,6 +11,7 @@ from webapp.audit.relay.pipeline import COMMIT_TASK
 from webapp.audit.split import split
 from webapp.db.scopes import LedgerScope
 from webapp.extensions import db
+from webapp.observability.traces import Stage, current_traces
 from webapp.settings import current_settings
 from webapp.worker.consumer import ASIDE_TASK
 from webapp.worker.delivery import put_back
@@ -24,10 +26,15 @@ def commit(delivery: object) -> None:
 
     After any error the delivery is put back into its queue, and is tried again without end.
     """
+    began = time()
     with put_back("audit_commit_put_back"), db.scoped(LedgerScope()):
         received = append.receive(db.session, delivery, current_settings().audit_mac_keys)
+        appended = time()
         db.session.commit()
+        committed = time()
     append.count_received(received)
+    current_traces().note(Stage.COMMIT, received.known, appended, committed)
+    current_traces().note(Stage.TASK, received.known, began, time())
 
 
 @shared_task(name=ASIDE_TASK, bind=True, acks_late=True, ignore_result=True)

@@ -272,6 +272,18 @@ REACHED: dict[str, tuple[dict[str, str], str | None]] = {
         {"CELERY_BROKER_URL": "amqps://broker.example//"},
         "has no password",
     ),
+    "a receiver of traces in clear text": (
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://otel.example:4318"},
+        "without TLS: begin it with https://",
+    ),
+    "a receiver of traces on this host": (
+        {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:4318/v1/traces"},
+        None,
+    ),
+    "a receiver of traces in a mesh": (
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://mesh.internal:4318"},
+        None,
+    ),
     "a broker on this host": (
         {"CELERY_BROKER_URL": "amqp://broker:broker-password@127.0.0.2//"},
         None,
@@ -449,6 +461,11 @@ MALFORMED: dict[str, dict[str, str]] = {
     "a key without its prefix": {"WEBHOOK_SECRET": "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"},
     "a short key": {"WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaS="},
     "a key that is no base64": {"WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8I-PZIo2LaLaSw"},
+    "traces by another exporter": {"OTEL_TRACES_EXPORTER": "zipkin"},
+    "traces by gRPC": {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
+    "traces to no host": {"OTEL_EXPORTER_OTLP_ENDPOINT": "https:///v1"},
+    "traces with a password": {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://me:secret@otel.example"},
+    "traces with a key": {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://otel.example/?key=1"},
     "an operator in two lines": {"SIGHTLINE_OPERATOR": "ada\nbob"},
     "proxies in words": {"TRUSTED_PROXIES": "two"},
     "connections of one login": {"DATABASE_CONNECTIONS": "web=60"},
@@ -573,6 +590,46 @@ def test_numbers_in_settings_are_read() -> None:
 )
 def test_trusted_proxies_are_a_count_or_networks(value: str, expected: object) -> None:
     assert read(DEVELOPMENT | {"TRUSTED_PROXIES": value}).trusted_proxies == expected
+
+
+TRACES_AT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://otel.example"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "sent"),
+    [
+        ({}, False),
+        (TRACES_AT, True),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://otel.example/v1/traces"}, True),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, True),
+        (TRACES_AT | {"OTEL_TRACES_EXPORTER": "none"}, False),
+    ],
+)
+def test_traces_are_sent_where_an_exporter_or_an_endpoint_is_named(
+    asked: dict[str, str], sent: bool
+) -> None:
+    assert read(GOOD | asked).sends_traces is sent
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        (TRACES_AT, ["OTEL_EXPORTER_OTLP_ENDPOINT"]),
+        (TRACES_AT | {"OTEL_TRACES_EXPORTER": "otlp"}, ["OTEL_TRACES_EXPORTER"]),
+        (TRACES_AT | {"OTEL_TRACES_EXPORTER": "none"}, []),
+    ],
+)
+def test_traces_are_refused_in_one_sentence_where_what_sends_them_is_not_installed(
+    asked: dict[str, str], named: list[str]
+) -> None:
+    missing = {"opentelemetry.exporter.otlp.proto.http.trace_exporter": None}
+    with mock.patch.dict(sys.modules, missing):
+        if not named:
+            assert not read(GOOD | asked).sends_traces
+            return
+        error = refused(GOOD | asked)
+    assert [problem.split()[0] for problem in error.problems] == named
+    assert "requirements-traces.txt" in str(error)
 
 
 def test_missing_setting_in_development_names_make_run() -> None:

@@ -225,6 +225,9 @@ def test_make_explains_every_target() -> None:
     assert sorted(phony) == sorted(match[1] for match in targets)
 
 
+REQUIREMENTS = [f"requirements{of}.txt" for of in ("", "-run", "-traces", "-dev")]
+
+
 def pins(name: str) -> dict[str, str]:
     """The marker and the hashes of each requirement of a file, by name; all must be pinned."""
     text = (ROOT / name).read_text().replace("\\\n", " ")
@@ -239,19 +242,16 @@ def pins(name: str) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize(
-    "name", ["requirements.txt", "requirements-run.txt", "requirements-dev.txt"]
-)
+@pytest.mark.parametrize("name", REQUIREMENTS)
 def test_requirements_are_pinned_with_hashes_and_name_no_host(name: str) -> None:
     assert pins(name)
     assert "://" not in (ROOT / name).read_text()
 
 
 def test_each_requirements_file_has_the_pins_of_the_one_below() -> None:
-    product, run, development = map(
-        pins, ("requirements.txt", "requirements-run.txt", "requirements-dev.txt")
-    )
+    product, run, traces, development = map(pins, REQUIREMENTS)
     assert product.items() < run.items() < development.items()
+    assert product.items() < traces.items() < development.items()
 
 
 def test_every_requirement_of_pyproject_is_pinned() -> None:
@@ -261,6 +261,7 @@ def test_every_requirement_of_pyproject_is_pinned() -> None:
     asked = {
         "requirements.txt": project["project"]["dependencies"],
         "requirements-run.txt": groups["run"],
+        "requirements-traces.txt": groups["traces"],
         "requirements-dev.txt": named,
     }
     for name, lines in asked.items():

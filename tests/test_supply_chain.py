@@ -37,7 +37,7 @@ def test_every_pin_has_hashes(path: Path) -> None:
 
 
 def test_every_file_of_pins_is_known() -> None:
-    named = {"requirements.txt", "requirements-run.txt", "requirements-dev.txt"}
+    named = {f"requirements{of}.txt" for of in ("", "-run", "-traces", "-dev")}
     assert set(map(str, PINS)) == named | {"bench/peers/requirements.txt"}
 
 

@@ -5,6 +5,7 @@ import re
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
+from importlib.util import find_spec
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from math import ceil, inf
 from pathlib import Path
@@ -26,6 +27,7 @@ from webapp.key_ring import KeyRing
 
 Environment = Literal["development", "qa", "production"]
 BrokerQueues = Literal["classic", "quorum"]
+TracesExporter = Literal["otlp", "none"]
 Login = Literal["web", "worker", "commands"]
 TrustedProxies = int | tuple[IPv4Network | IPv6Network, ...] | None
 
@@ -132,6 +134,14 @@ class Settings:
     """Where the processes of this host count together; `None`: each counts for itself."""
     metrics_port: int | None = None
     """Where a worker on a host of its own answers `/metrics`; `None`: a web process does."""
+    otel_traces_exporter: TracesExporter | None = None
+    """Whether traces are sent; `None`: where an endpoint is named."""
+    otel_exporter_otlp_endpoint: str | None = None
+    """Where OpenTelemetry sends what it sends; it reads this variable, and others, itself."""
+    otel_exporter_otlp_traces_endpoint: str | None = None
+    """Where it sends traces."""
+    otel_exporter_otlp_protocol: str | None = None
+    """How it sends them."""
     operator: str | None = None
     """The name of whoever runs commands; by default that of the operating system's user."""
 
@@ -154,6 +164,14 @@ class Settings:
     @property
     def operations_tokens(self) -> tuple[str, ...]:
         return _given(self.operations_token, self.operations_token_accepted)
+
+    @property
+    def sends_traces(self) -> bool:
+        """Whether traces are sent, for which packages are needed that nothing else needs."""
+        if self.otel_traces_exporter is not None:
+            return self.otel_traces_exporter == "otlp"
+        named = self.otel_exporter_otlp_endpoint or self.otel_exporter_otlp_traces_endpoint
+        return named is not None
 
     def __repr__(self) -> str:
         """Name the fields only: most values are secrets or contain one."""
@@ -281,6 +299,7 @@ def _read(env: Env, name: str, home: Path) -> Settings:
         metrics_port=_read_metrics_port(env),
         operator=env.text("SIGHTLINE_OPERATOR", "", checks=[Regexp(_NAME, error=_NOT_A_NAME)]),
         **_read_channels(env, deployed=deployed),
+        **_read_traces(env, plaintext, deployed=deployed),
     )
 
 
@@ -366,6 +385,58 @@ def _read_channels(env: Env, *, deployed: bool) -> dict[str, Any]:
             checks=[_webhook_key(deployed=deployed), *unlike],
         ),
     }
+
+
+def _read_traces(env: Env, plaintext: PlaintextHosts, *, deployed: bool) -> dict[str, Any]:
+    """Read what says whether and where traces are sent.
+
+    The first variable that asks for them is refused where what sends them is not installed.
+    """
+    exporter, asked = "OTEL_TRACES_EXPORTER", env.str("OTEL_TRACES_EXPORTER", "")
+    exporters = OneOf(get_args(TracesExporter), error="must be one of {choices}")
+    endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    given = [name for name in endpoints if env.str(name, "") and asked != "none"]
+    asking = exporter if asked == "otlp" else next(iter(given), None)
+    tls = [connections.check_server_tls(plaintext)] if deployed else []
+
+    def checks_of(name: str) -> list[Check]:
+        return [_check_sender] if name == asking else []
+
+    places = {
+        name: env.text(
+            name, "", checks=[_host_url("http", "https"), _check_bare, *tls, *checks_of(name)]
+        )
+        for name in endpoints
+    }
+    protocol = "OTEL_EXPORTER_OTLP_PROTOCOL"
+    protocols = OneOf(["http/protobuf"], error="must be {choices}, or not set")
+    return {
+        **{name.lower(): place for name, place in places.items()},
+        exporter.lower(): env.text(exporter, "", checks=[exporters, *checks_of(exporter)]),
+        protocol.lower(): env.text(protocol, "", checks=[protocols]),
+    }
+
+
+def _check_sender(_: str) -> None:
+    """Refuse what needs the packages that send traces, where they are not installed."""
+    try:
+        found = find_spec("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise ValidationError(
+            "asks for traces, and what sends them is not installed: install"
+            " requirements-traces.txt in the place of requirements.txt"
+        )
+
+
+def _check_bare(value: str) -> None:
+    """Refuse an endpoint with what may be a secret, since errors of the network repeat it."""
+    parts = urlsplit(value)
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValidationError(
+            "has more than a host and a path: OTEL_EXPORTER_OTLP_HEADERS is for what is secret"
+        )
 
 
 def _path(value: str) -> Path | None:

@@ -159,6 +159,8 @@ class Received:
     """Events that were left for another delivery, since the ledger lacks a set that they name."""
     contradictions: tuple[UUID, ...] = ()
     """The ids of events that contradict one in the ledger."""
+    known: tuple[UUID, ...] = ()
+    """The ids of events that the ledger has now, appended or duplicates."""
 
 
 def receive(session: Session, delivery: object, keys: KeyRing) -> Received:
@@ -189,6 +191,7 @@ def receive(session: Session, delivery: object, keys: KeyRing) -> Received:
         discarded=_quarantine(session, quarantined),
         left=len(opened.events) - len(events),
         contradictions=contradictions,
+        known=tuple([event.id for event in fit if event.id not in contradictions]),
     )
 
 

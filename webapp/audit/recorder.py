@@ -10,7 +10,7 @@ before the answer, the access stands in the ledger as interrupted.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from time import monotonic
+from time import monotonic, time
 from typing import ClassVar, cast
 from uuid import UUID
 
@@ -37,7 +37,7 @@ from webapp.audit.relay.pipeline import current_journal
 from webapp.audit.size import EventTooLarge, check_size, shorten
 from webapp.http.errors import AuditUnavailable, problem
 from webapp.http.held import holder_for, message_of
-from webapp.http.state import current_state, resume_request
+from webapp.http.state import Recorded, current_state, resume_request
 from webapp.settings import current_settings
 from webapp.text import percent_encoded
 
@@ -206,7 +206,9 @@ def finalize(response: Response) -> Response:
     holder = None if _are_open(begun) else holder_for(response)
     try:
         if holder is None:
+            waited = state.waited
             _wait_for(lambda within: current_journal().finalize(events, within))
+            state.recorded = _recorded(events, state.waited - waited)
             _count(begun, events)
         else:
             state.held = _HeldRecord(begun, events, current_journal().start_finalizing(events))
@@ -236,11 +238,13 @@ class _HeldRecord:
 
     def decide(self) -> bytes | None:
         """Let the answer leave if its events are durable; otherwise return the one that says so."""
-        self._state.waited += monotonic() - self._since
+        waited = monotonic() - self._since
+        self._state.waited += waited
         try:
             self._writing.wait(0)
         except JournalFailed as error:
             return self._refusal(error)
+        self._state.recorded = _recorded(self._events, waited)
         _count(self._begun, self._events)
         self.then()
         return None
@@ -296,6 +300,10 @@ def _wait_for(write: Callable[[float], None]) -> None:
         state.waited += monotonic() - began
 
 
+def _recorded(events: Sequence[AuditEvent], seconds: float, *, durable: bool = True) -> Recorded:
+    return Recorded(tuple([event.id for event in events]), time(), seconds, durable)
+
+
 def _time_left() -> float:
     return max(0.0, current_settings().audit_timeout - current_state().waited)
 
@@ -333,6 +341,8 @@ def _unrecorded(
         problem=str(error),
         exc_info=None if isinstance(error, JournalFailed) else error,
     )
+    state = current_state()
+    state.recorded = _recorded(events, state.waited, durable=False)
     if _are_open(begun) and _finalize_later(events):
         UNVOUCHED.inc()
         return response

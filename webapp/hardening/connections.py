@@ -22,7 +22,7 @@ VERIFYING = frozenset({"verify-ca", "verify-full"})
 PASSWORDLESS = frozenset({"passfile", "service", "sslcert", "krbsrvname"})
 """Parameters of a database's URL that name what stands for a password in it."""
 
-ENCRYPTED = {"redis": "rediss", "amqp": "amqps"}
+ENCRYPTED = {"redis": "rediss", "amqp": "amqps", "http": "https"}
 """Schemes of connections over TLS, by those of clear text."""
 
 POSTGRESQL_PORT = "5432"
@@ -161,7 +161,7 @@ def check_given_password(value: str) -> None:
 
 
 def check_server_tls(plaintext: PlaintextHosts) -> Check:
-    """A check that another host's cache or broker is connected to by TLS, and verified."""
+    """A check that another host's server is connected to by TLS, and verified."""
 
     def check(value: str) -> None:
         for server in _servers(value):

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from flask import g
@@ -41,6 +41,18 @@ class RateLimit(Protocol):
     policy: str
 
     def left(self, tokens: float) -> str: ...
+
+
+class Recorded(NamedTuple):
+    """What a request has handed to the journal when its answer was known."""
+
+    events: tuple[UUID, ...]
+    """The ids of its accesses' events."""
+    at: float
+    """When the journal had them, or was given up, in seconds since 1970."""
+    seconds: float
+    """How long that took."""
+    durable: bool = True
 
 
 @dataclass(slots=True)
@@ -81,6 +93,8 @@ class RequestState:
     """`audit`: why the server holds the answer back, if it does."""
     waited: float = 0.0
     """`audit`: seconds that this request has waited for the journal."""
+    recorded: Recorded | None = None
+    """`audit`: what the journal has taken in the end; `None` where there was nothing."""
 
 
 def begin_request(

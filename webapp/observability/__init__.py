@@ -1,8 +1,8 @@
-"""Request ids, structured logs, metrics and health, for those who operate the service."""
+"""Request ids, structured logs, metrics, traces and health, for those who operate the service."""
 
 from flask import Flask
 
-from webapp.observability import health, logs, request_log
+from webapp.observability import health, logs, request_log, traces
 from webapp.settings import Settings
 
 
@@ -10,5 +10,6 @@ def init_app(app: Flask) -> None:
     """Set up logs, request hooks and health; comes before all that registers request hooks."""
     settings: Settings = app.extensions["settings"]
     logs.configure(settings.env)
+    traces.init_app(app)
     request_log.init_app(app)
     health.init_app(app)

@@ -6,15 +6,13 @@
 
 import atexit
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import partial
 from queue import SimpleQueue
 from threading import Thread
 from time import perf_counter, sleep, time
-from typing import NamedTuple
 from urllib.parse import quote
-from uuid import UUID
 
 import structlog
 from flask import Flask, Response, request
@@ -22,34 +20,23 @@ from prometheus_client import Counter
 from uuid_utils import uuid7
 from werkzeug.routing import Rule
 
-from webapp.db.scopes import GlobalScope, IdentityScope, PrincipalScope, TenantScope
 from webapp.http.state import RequestState, begin_request, current_state
-from webapp.observability import logs, metrics
+from webapp.observability import logs, metrics, traces
+from webapp.observability.answered import UNMATCHED, Answered
 from webapp.observability.redaction import scrub
 from webapp.settings import Settings
 
 REQUEST_ID_HEADER = "X-Request-ID"
-UNMATCHED = "unmatched"
 WAITING_MAX = 10_000
 """Requests that may wait for a log reader that stalls; later ones are dropped and counted."""
 
 GATHER = 0.05
 """Seconds in which requests gather before the thread notes them."""
 
-FAILED = 500
-"""The lowest status of an answer that is no answer to the question: its line is an error's."""
-
 MAX_REQUEST_ID = 128
 """Characters of an id that a client gives its request."""
 
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-
-_SCOPE_KINDS: dict[type, str] = {
-    TenantScope: "tenant",
-    GlobalScope: "global",
-    IdentityScope: "identity",
-    PrincipalScope: "principal",
-}
 
 DROPPED = Counter(
     "sightline_log_lines_dropped_total", "Lines of requests that nobody read in time."
@@ -60,28 +47,11 @@ _EXTENSION = "request_log"
 log = structlog.get_logger()
 
 
-class Answered(NamedTuple):
-    """What is logged and counted of a request. A dataclass would take longer to make."""
-
-    at: float
-    """Seconds since 1970."""
-    seconds: float
-    method: str
-    route: str
-    status: int
-    request_id: str | None
-    client_request_id: str | None
-    traceparent: str | None
-    principal: UUID | None
-    scope: type
-    surface: str | None
-    waited: float
-
-
 def init_app(app: Flask) -> None:
     """Note each request at once, in its own thread; servers call `note_in_background`."""
     settings: Settings = app.extensions["settings"]
-    request_log = app.extensions[_EXTENSION] = RequestLog(logs.line_renderer(settings.env))
+    render, noted = logs.line_renderer(settings.env), traces.of(app)
+    request_log = app.extensions[_EXTENSION] = RequestLog(render, noted.note_request)
     app.before_request(_begin)
     app.after_request(request_log.finish)
 
@@ -93,14 +63,15 @@ def note_in_background(app: Flask) -> None:
 
 
 class RequestLog:
-    """Writes a line for each request, and counts it in the metrics.
+    """Writes a line for each request, counts it in the metrics, and has it traced.
 
     Once it was started, a thread does so for the requests of GATHER seconds together. That takes
     15 of 200 µs out of the thread of a cached answer (`python -m bench answers`).
     """
 
-    def __init__(self, render: logs.RenderLine) -> None:
+    def __init__(self, render: logs.RenderLine, trace: Callable[[Answered], None]) -> None:
         self._render = render
+        self._trace = trace
         self._waiting: SimpleQueue[Answered | None] | None = None
         """`None` before the start; in the queue, `None` ends the thread."""
 
@@ -143,6 +114,7 @@ class RequestLog:
                 scope=type(state.surface_scope),
                 surface=state.surface.name if state.surface else None,
                 waited=state.waited,
+                recorded=state.recorded,
             )
         )
 
@@ -176,6 +148,7 @@ class RequestLog:
         for answered in answers:
             _count(answered)
             lines.append(self._render(_fields(answered)))
+            self._trace(answered)
         logs.Stderr().msg("\n".join(lines))
 
 
@@ -214,10 +187,10 @@ def _fields(answered: Answered) -> dict[str, object]:
         "duration_ms": _milliseconds(answered.seconds),
         "request_id": answered.request_id,
         "principal": answered.principal,
-        "scope": _SCOPE_KINDS.get(answered.scope),
+        "scope": answered.scope_kind,
         "surface": answered.surface,
         "event": "request",
-        "level": "error" if answered.status >= FAILED else "info",
+        "level": "error" if answered.has_failed else "info",
         "timestamp": datetime.fromtimestamp(answered.at, UTC).strftime(logs.TIME),
     }
     if answered.client_request_id:

@@ -23,7 +23,7 @@ from webapp.http.addresses import address, site
 from webapp.http.held import HeldAnswer
 from webapp.http.proxies import is_proxy
 from webapp.observability import metrics
-from webapp.observability.request_log import UNMATCHED
+from webapp.observability.answered import UNMATCHED
 from webapp.server.connection import Connection, Phase
 from webapp.server.problems import ErrorPageReplacement, problem
 from webapp.server.waiting import WaitingConnections

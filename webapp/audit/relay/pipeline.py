@@ -1,6 +1,7 @@
 """The pipeline of an application's events: journal, relay, workers, ledger."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from celery import Celery
 from flask import Flask, current_app
@@ -10,6 +11,8 @@ from webapp.audit.journal.service import Journal
 from webapp.audit.relay.relay import Delivery, Relay
 from webapp.db.scopes import RelayScope
 from webapp.extensions import db
+from webapp.observability import traces
+from webapp.observability.traces import Stage
 from webapp.settings import Settings
 
 COMMIT_TASK = "audit.commit"
@@ -39,7 +42,8 @@ def init_app(app: Flask) -> None:
     keys = settings.audit_mac_keys
     journal = Journal(settings.journal_dir, keys, settings.journal_max_mb * 2**20)
     app.extensions[_JOURNAL] = journal
-    app.extensions[_RELAY] = Relay(journal, send, confirm, settings.journal_keep)
+    relay = app.extensions[_RELAY] = Relay(journal, send, confirm, settings.journal_keep)
+    relay.on_sent = partial(traces.of(app).note, Stage.RELAY)
 
 
 def current_journal() -> Journal:

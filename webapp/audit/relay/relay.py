@@ -15,7 +15,8 @@ from functools import partial
 from math import inf
 from pathlib import Path
 from threading import Event, Lock, Thread
-from time import monotonic, sleep
+from time import monotonic, sleep, time
+from uuid import UUID
 
 import structlog
 from kombu.exceptions import EncodeError
@@ -109,6 +110,9 @@ class Relay:
     `send` hands a batch to the workers. `confirm` asks the ledger which of its keys it has. Both
     raise an error when they fail, and may be slow, since no request waits for them. What the ledger
     has stays in the files for `keep` seconds.
+
+    `on_sent` is called, on the relay's thread, with the ids of the events of a batch that was sent,
+    and the moments when that began and ended, in seconds since 1970.
     """
 
     def __init__(self, journal: Journal, send: Send, confirm: Confirm, keep: float) -> None:
@@ -116,6 +120,7 @@ class Relay:
         self._send = send
         self._ask_ledger = confirm
         self._keep = keep
+        self.on_sent: Callable[[Iterable[UUID], float, float], None] = lambda *_: None
         self._reset()
         after_fork(self._reset)
         journal.on_finalized = self._on_finalized
@@ -253,9 +258,11 @@ class Relay:
     def _send_next(self, now: float, box: Outbox) -> None:
         rows = box.take(now)
         if rows:
+            began = time()
             try:
                 self._send(delivery_of(box.file, rows, self._sets_to_send(box, rows)))
                 SENT.inc(len(rows))
+                self.on_sent((UUID(row.id) for row in rows), began, time())
             except EncodeError as error:  # larger than any that is written now
                 log.error("audit_event_too_large", events=[row.id for row in rows], exc_info=error)
             box.note_sent(rows, now)
