@@ -459,6 +459,11 @@ def test_doctor_names_what_leaves_the_host_in_clear_text(app: Flask) -> None:
     owner = "postgresql+psycopg2://owner@db.internal/x?sslmode=require"
     plain = diagnosis_of(app, ENCRYPTION, database_owner_url=owner)
     assert plain == (True, "beyond this host these are not: DATABASE_OWNER_URL")
+    endpoint = {"otel_exporter_otlp_endpoint": "http://otel.internal:4318"}
+    traced = diagnosis_of(app, ENCRYPTION, **endpoint)
+    assert traced == (True, "beyond this host these are not: OTEL_EXPORTER_OTLP_ENDPOINT")
+    untraced = diagnosis_of(app, ENCRYPTION, **endpoint, otel_traces_exporter="none")
+    assert untraced == (True, nothing)
 
 
 def test_doctor_reports_that_nobody_holds_owner(app: Flask, stack: Stack) -> None:

@@ -385,6 +385,12 @@ def _check_encryption() -> str:
         "REDIS_URL": (server, settings.redis_url),
         "CELERY_BROKER_URL": (server, settings.celery_broker_url),
     }
+    if settings.sends_traces:
+        traces = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": settings.otel_exporter_otlp_endpoint,
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": settings.otel_exporter_otlp_traces_endpoint,
+        }
+        connections |= {name: (server, url) for name, url in traces.items() if url}
     plain = [name for name, (check, url) in connections.items() if not _passes(check, url)]
     if plain:
         return f"beyond this host these are not: {', '.join(plain)}"
