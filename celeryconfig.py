@@ -33,6 +33,7 @@ beat_scheduler = "webapp.worker.beat:Scheduler"
 beat_schedule = {
     "audit-partitions": {"task": "audit.make_partitions", "schedule": crontab(minute="17")},
     "grants": {"task": "grants.expire", "schedule": crontab()},
+    "keys": {"task": "keys.record", "schedule": crontab()},
     "notices": {"task": "notices.send", "schedule": crontab()},
     "simulations": {"task": "rules.simulate", "schedule": crontab()},
     "old-simulations": {"task": "rules.forget_simulations", "schedule": crontab()},

@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 
+import structlog
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
 
@@ -60,8 +61,14 @@ def on_starting(server: Arbiter) -> None:
     check_database(server.app.wsgi(), "web")
 
 
+def on_reload(_: Arbiter) -> None:
+    """Say what SIGHUP does not do: processes are forked anew from the application as it is."""
+    structlog.get_logger().warning("reloaded_without_code_and_settings")
+
+
 def post_worker_init(worker: Worker) -> None:
     from webapp.audit.relay import pipeline
+    from webapp.key_uses import service as key_uses
     from webapp.observability import request_log, traces
     from webapp.rules import rule_sets
 
@@ -69,6 +76,7 @@ def post_worker_init(worker: Worker) -> None:
     traces.start(worker.app.callable)  # before the next: what that notes at the end is sent too
     request_log.note_in_background(worker.app.callable)
     rule_sets.prepare_in_background(worker.app.callable)
+    key_uses.note_in_background(worker.app.callable)
 
 
 def worker_exit(_: Arbiter, worker: Worker) -> None:

@@ -30,6 +30,7 @@ from webapp.hardening.connections import (
 from webapp.hardening.files import mode_for_others
 from webapp.http.addresses import IpNetwork
 from webapp.identity.lookup import count_owners
+from webapp.key_uses import service as key_uses
 from webapp.ledger import completeness, search
 from webapp.observability.health import PROBES
 from webapp.observability.probes import CheckFailed, run_probes
@@ -375,6 +376,19 @@ def _check_secret_files() -> str:
     return f"{len(named)} secrets are in files"
 
 
+def _check_keys() -> str:
+    """Name each key that is set by its fingerprint, and the one that is accepted beside it."""
+    with db.scoped(IdentityScope()):
+        known = key_uses.read_known(db.session)
+    said = []
+    for name, keys in key_uses.key_rings(current_settings()).items():
+        signing, *accepted = keys.fingerprints()
+        unused = "" if (name, signing) in known else " (not used yet)"
+        beside = "".join(f" (accepts {fingerprint})" for fingerprint in accepted)
+        said.append(f"{name} {signing}{unused}{beside}")
+    return ", ".join(said)
+
+
 def _check_encryption() -> str:
     """Name what leaves this host in clear text, as PLAINTEXT_HOSTS and development allow it."""
     settings = current_settings()
@@ -433,6 +447,7 @@ CHECKS: Mapping[Part, Mapping[str, Callable[[], str]]] = {
         "slow clients hold nobody up": _check_slow_clients,
         "operators read the metrics": _check_operators,
         "secrets' files are private": _check_secret_files,
+        "keys are in use": _check_keys,
         "connections are encrypted": _check_encryption,
     },
 }

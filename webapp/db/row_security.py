@@ -290,6 +290,7 @@ OTHER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     "audit_quarantine": {LEDGER_ROLE: ("select", "insert")},
     "audit_numbers": {},
     "turns": {},
+    "key_uses": {IDENTITY_ROLE: ("select",), MAINTENANCE_ROLE: ("select", "update")},
     "signs_of_life": {IDENTITY_ROLE: ("select",), MAINTENANCE_ROLE: ALL_PRIVILEGES},
 }
 """The privileges of each role in the tables without tenants' rows. Some are on some columns only:
@@ -302,6 +303,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "take_turn_to_simulate": (MAINTENANCE_ROLE,),
     "raise_generations": tuple(role for role in SCOPE_ROLES if role != RELAY_ROLE),
     "ensure_audit_partition": (LEDGER_ROLE,),
+    "note_key": (IDENTITY_ROLE, MAINTENANCE_ROLE),
     "mint_token": (DIRECTORY_ROLE,),
     "bind_token": (DIRECTORY_ROLE,),
     "revoke_tokens": (DIRECTORY_ROLE,),

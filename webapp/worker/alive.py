@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from webapp.db.scopes import MaintenanceScope
 from webapp.extensions import db
+from webapp.key_uses import service as key_uses
 from webapp.signs_of_life import service
 from webapp.signs_of_life.service import Kind
 
@@ -28,6 +29,7 @@ class Pulse:
     def __init__(self, app: Flask, kind: Kind) -> None:
         self._app, self._kind = app, kind
         self._noted_at: float | None = None
+        self._keys_are_noted = False
 
     def note(self) -> None:
         """Note that this process is at work, unless it has just been noted."""
@@ -35,17 +37,20 @@ class Pulse:
         if self._noted_at is None or now - self._noted_at >= EVERY / 2:
             self._noted_at = now
             self._write(service.note)
+            if not self._keys_are_noted:
+                self._keys_are_noted = self._write(key_uses.note)
 
     def end(self) -> None:
         """Remove the sign: the process ends in order."""
         self._write(service.remove)
 
-    def _write(self, change: Callable[[Session, Kind], None]) -> None:
-        """Change the sign over a connection that is closed then.
+    def _write(self, change: Callable[[Session, Kind], None]) -> bool:
+        """Change the sign, or the keys, over a connection that is closed then.
 
         A process that a worker forks later must not share it. Where the database does not answer,
         the sign grows old, as it should.
         """
+        written = True
         with self._app.app_context():
             try:
                 with db.scoped(MaintenanceScope()):
@@ -53,8 +58,10 @@ class Pulse:
                     db.session.commit()
             except SQLAlchemyError as error:
                 log.warning("sign_of_life_not_noted", problem=type(error).__name__)
+                written = False
         with self._app.app_context():
             db.prepare_to_fork()
+        return written
 
 
 class WorkerPulse(bootsteps.StartStopStep):

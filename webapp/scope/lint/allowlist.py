@@ -122,6 +122,10 @@ EXEMPTIONS: tuple[Exemption, ...] = (
     Exemption("webapp/observability/health.py", source.SCOPE_ENTRY, "reads the schema's revision"),
     Exemption("webapp/observability/last_seen.py", source.SCOPE_ENTRY, "reads signs of life"),
     *(
+        Exemption("webapp/key_uses/service.py", rule, "notes which keys this process signs with")
+        for rule in (source.SCOPE_ENTRY, source.COMMIT)
+    ),
+    *(
         Exemption("webapp/worker/alive.py", rule, "notes that this process is at work")
         for rule in (source.SCOPE_ENTRY, source.COMMIT)
     ),
