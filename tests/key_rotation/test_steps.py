@@ -7,6 +7,7 @@ from flask import Flask
 from kombu.exceptions import ContentDisallowed
 from kombu.serialization import dumps, loads, prepare_accept_content
 
+from tests.applications import application_of
 from tests.key_rotation.steps import BESIDE, NAMES, STEPS, UNKNOWN, ring
 from webapp.audit.event import event_mac, has_valid_mac
 from webapp.http.errors import Invalid
@@ -94,3 +95,11 @@ def test_key_ring_shows_no_key() -> None:
     shown = f"{both!r} {both.fingerprints()}"
     assert not any(key.decode() in shown or key.hex() in shown for key in both)
     assert len(set(both.fingerprints())) == 2
+
+
+def test_celery_accepts_tasks_under_both_keys_and_signs_with_the_first(app: Flask) -> None:
+    settings = replace(app.extensions["settings"], secret_key_accepted="n" * 40)
+    with application_of(settings) as made:
+        conf = made.extensions["celery"].conf
+        names = register_serializers(settings.secret_keys)
+        assert (conf.task_serializer, conf.accept_content) == (names[0], names)
