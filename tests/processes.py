@@ -56,23 +56,23 @@ class Web:
     log: Path
 
 
-def command_of(name: str) -> list[str]:
+def command_of(name: str, root: Path = ROOT) -> list[str]:
     """The Procfile's command of a process."""
-    lines = (ROOT / "Procfile").read_text().splitlines()
+    lines = (root / "Procfile").read_text().splitlines()
     commands = dict(line.split(": ", 1) for line in lines)
     return shlex.split(commands[name])
 
 
 @contextmanager
 def started(
-    command: list[str], environment: Mapping[str, str], log: Path
+    command: list[str], environment: Mapping[str, str], log: Path, root: Path = ROOT
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a process; at the end, end it and all its descendants."""
     path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
     with log.open("ab") as output:
         process = subprocess.Popen(
             command,
-            cwd=ROOT,
+            cwd=root,
             env=os.environ | {"PATH": path, "PYTHONWARNINGS": DEPRECATED, **environment},
             stdout=output,
             stderr=output,
@@ -104,20 +104,21 @@ def run_worker(
 
 
 @contextmanager
-def run_web(environment: Mapping[str, str], log: Path) -> Iterator[Web]:
-    with run_server(command_of("web"), "/readyz", environment, log) as web:
+def run_web(environment: Mapping[str, str], log: Path, root: Path = ROOT) -> Iterator[Web]:
+    """Run web processes, once they are ready: of this version, or of another one in `root`."""
+    with run_server(command_of("web", root), "/readyz", environment, log, root) as web:
         yield web
 
 
 @contextmanager
 def run_server(
-    command: list[str], ready: str, environment: Mapping[str, str], log: Path
+    command: list[str], ready: str, environment: Mapping[str, str], log: Path, root: Path = ROOT
 ) -> Iterator[Web]:
     """Run a web server on the PORT of its environment, once the path `ready` answers 200."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     own = environment_of("web", environment)
-    with started(command, {**own, "PORT": str(port)}, log) as process:
+    with started(command, {**own, "PORT": str(port)}, log, root) as process:
         _await(process, log, lambda: _answers(url + ready))
         yield Web(url, process, log)
 
