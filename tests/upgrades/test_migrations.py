@@ -85,7 +85,7 @@ def owner_cursor(app: Flask, environment: dict[str, str]) -> Iterator[Any]:
     [
         ("drop table signs_of_life", "gone: table signs_of_life"),
         ("alter table rules rename column ticket to tickets", "gone: column rules.ticket, "),
-        ("alter table tenants alter name type varchar(9)", "gone: column tenants.name, text"),
+        ("alter table tenants alter name type varchar(900)", "gone: column tenants.name, text"),
         (
             "alter function append_events rename to append_more",
             "gone: function append_events(",
@@ -95,12 +95,9 @@ def owner_cursor(app: Flask, environment: dict[str, str]) -> Iterator[Any]:
             "gone: sightline_identity may select signs_of_life",
         ),
         (
-            "alter table tenants add column forced text not null",
+            "alter table tenants add column forced text not null default '';"
+            " alter table tenants alter column forced drop default",
             "new: column tenants.forced has to be given",
-        ),
-        (
-            "alter table api_tokens alter column revoked_at set not null",
-            "new: column api_tokens.revoked_at has to be given",
         ),
         (
             "alter table tenants add check (length(name) < 9000)",
