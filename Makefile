@@ -81,6 +81,7 @@ faults: $(READY) ## Break every part under load, half an hour or so, and write w
 hosts: $(READY) ## Run it on many hosts (as root, on Linux), break them for an hour, and write what was lost into docs/reliability.md
 	@$(FAULT_TOOLS)
 	$(BIN)/python -m reliability.hosts
+	$(BIN)/python -m reliability.hosts --broker sentinel --faults 33 --accesses 5000
 
 hostile: $(READY) ## Attack the real processes under load, ten minutes or so, and write what others noticed into docs/reliability.md
 	$(BIN)/python -m reliability.hostile

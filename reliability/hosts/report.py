@@ -6,6 +6,7 @@ from reliability.faults.report import run_tables, summary
 from reliability.faults.run import Extent
 from reliability.hosts.faults import Kind
 from reliability.hosts.run import SiteOutcome
+from reliability.hosts.site import BrokerKind
 from reliability.tables import Table, console, printable, write_between
 
 KINDS: dict[Kind, str] = {
@@ -30,9 +31,11 @@ def print_run(result: SiteOutcome, extent: Extent, remarks: Sequence[str]) -> No
             shown.print(f"{kind}: {example}")
 
 
-def write_document(result: SiteOutcome, extent: Extent, remarks: Sequence[str]) -> None:
+def write_document(
+    result: SiteOutcome, extent: Extent, remarks: Sequence[str], broker: BrokerKind
+) -> None:
     lines = " ".join((summary(result.outcome, extent), *remarks))
-    write_between("make hosts", lines, _tables(result))
+    write_between(f"make hosts, {broker}", lines, _tables(result))
 
 
 def _tables(result: SiteOutcome) -> tuple[Table, ...]:
