@@ -63,4 +63,5 @@ def today_here() -> str:
 
 
 def _markdown(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    escaped = (cell.replace("|", r"\|") for cell in cells)
+    return f"| {' | '.join(escaped)} |"
