@@ -53,7 +53,7 @@ def _draft(number: int) -> dict[str, Any]:
         "effect": "deny",
         "surfaces": ["admin.rules.*", f"admin.unused.s{number}"],
         "subjects": {"users": [f"nobody-{number}@example.org"]},
-        "networks": [f"10.{number}.0.0/16", f"fd00:{number:x}::/32"],
+        "networks": [f"10.{number % 256}.0.0/16", f"fd00:{number:x}::/32"],
     }
 
 
