@@ -19,7 +19,7 @@ class KeyRing:
     mac_bytes: int = 32
 
     @classmethod
-    def of(cls, signing: str, accepted: str | None) -> "KeyRing":
+    def of(cls, signing: str, accepted: str | None = None) -> "KeyRing":
         return cls(signing.encode(), (accepted.encode(),) if accepted else ())
 
     def __iter__(self) -> Iterator[bytes]:

@@ -13,6 +13,7 @@ from werkzeug.test import TestResponse
 
 from tests.audit.receipts import committed, receipt
 from tests.factories import INCIDENT, Account, MadeTenant, add_account, add_tenant
+from tests.paging import pages
 from tests.processes import Web
 from tests.rules.calls import PATH, add_rule, delete, draft, names, problem
 from webapp.audit.recorder import EXCLUDED_HEADER
@@ -237,18 +238,10 @@ def test_rule_of_an_excluded_tenant_is_not_found_by_its_id(
 def _excluded_by(client: FlaskClient, auditor: Account, event_id: UUID) -> list[str]:
     """The ids of the tenants that an access left out, read page by page."""
     headers = auditor.headers("global", 'legal;ticket="AUDIT"')
-    query: dict[str, Any] = {"limit": 2}
-    found: list[str] = []
-    while True:
-        path = f"{AUDITS}/{event_id}/excluded"
-        answer = client.get(path, headers=headers, query_string=query)
-        assert answer.status_code == 200, answer.text
-        page = answer.get_json()
-        found += page["items"]
-        if page["next_cursor"] is None:
-            assert page["total"] == len(found) == len(set(found))
-            return found
-        query["cursor"] = page["next_cursor"]
+    read = list(pages(client, f"{AUDITS}/{event_id}/excluded", headers, {"limit": 2}))
+    found = [tenant for page in read for tenant in page["items"]]
+    assert read[-1]["total"] == len(found) == len(set(found))
+    return found
 
 
 def test_event_names_the_excluded_tenants_and_the_policy_version(

@@ -9,6 +9,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from tests import paging
 from tests.audit.events import make_event
 from tests.factories import INCIDENT, Account, MadeTenant, add_account, add_tenant
 from webapp.audit.append import append_own
@@ -60,15 +61,7 @@ def _append(app: Flask, events: Sequence[AuditEvent]) -> None:
 
 
 def pages(client: FlaskClient, who: Account, **query: Any) -> Iterator[dict[str, Any]]:
-    query |= WINDOW
-    while True:
-        answer = client.get(PATH, query_string=query, headers=who.headers())
-        assert answer.status_code == 200, answer.text
-        page = answer.get_json()
-        yield page
-        if page["next_cursor"] is None:
-            return
-        query["cursor"] = page["next_cursor"]
+    return paging.pages(client, PATH, who.headers(), query | WINDOW)
 
 
 def lines(client: FlaskClient, who: Account, **query: Any) -> list[dict[str, Any]]:

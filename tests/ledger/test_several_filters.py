@@ -9,6 +9,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from tests import paging
 from tests.audit.events import make_event
 from tests.factories import Account, MadeTenant, add_account, add_tenant
 from webapp.audit.append import append_own
@@ -69,15 +70,7 @@ def _few_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pages(client: FlaskClient, admin: Account, **query: Any) -> Iterator[dict[str, Any]]:
-    query |= WINDOW
-    while True:
-        answer = client.get(PATH, query_string=query, headers=admin.headers())
-        assert answer.status_code == 200, answer.text
-        page = answer.get_json()
-        yield page
-        if page["next_cursor"] is None:
-            return
-        query["cursor"] = page["next_cursor"]
+    return paging.pages(client, PATH, admin.headers(), query | WINDOW)
 
 
 def places(found: Sequence[dict[str, Any]]) -> list[int]:

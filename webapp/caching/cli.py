@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import click
-from prometheus_client import REGISTRY, CollectorRegistry
-from prometheus_client.multiprocess import MultiProcessCollector
 from rich.console import Console
 from rich.progress import Progress
 
@@ -20,6 +18,7 @@ from webapp.caching.store import Unavailable
 from webapp.commands import Commands, as_json, print_json, print_rows, say
 from webapp.db.scopes import IdentityScope
 from webapp.extensions import db
+from webapp.observability.metrics import counted
 from webapp.settings import current_settings
 
 
@@ -138,15 +137,12 @@ def _sizes() -> dict[str, list[int]]:
 
 def _outcomes() -> dict[str, dict[str, int]]:
     """Count outcomes, in all web processes if they share their metrics, else in this process."""
-    collected = REGISTRY
-    if directory := current_settings().prometheus_multiproc_dir:
-        collected = CollectorRegistry()
-        MultiProcessCollector(collected, path=str(directory))  # type: ignore[no-untyped-call]  # it has no annotations
     outcomes: dict[str, dict[str, int]] = {}
-    for metric in collected.collect():
-        for sample in metric.samples:
-            if sample.name == "sightline_cache_requests_total":
-                labels = sample.labels
-                counts = outcomes.setdefault(labels["function"], {})
-                counts[labels["outcome"]] = int(sample.value)
+    with counted(current_settings().prometheus_multiproc_dir) as registry:
+        for metric in registry.collect():
+            for sample in metric.samples:
+                if sample.name == "sightline_cache_requests_total":
+                    labels = sample.labels
+                    counts = outcomes.setdefault(labels["function"], {})
+                    counts[labels["outcome"]] = int(sample.value)
     return outcomes

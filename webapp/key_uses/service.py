@@ -48,7 +48,7 @@ def key_rings(settings: Settings) -> dict[str, KeyRing]:
         ("OPERATIONS_TOKEN", settings.operations_tokens),
     ):
         if texts:
-            set_[name] = KeyRing.of(texts[0], texts[1] if len(texts) > 1 else None)
+            set_[name] = KeyRing.of(*texts)
     return set_
 
 

@@ -4,6 +4,8 @@ Other modules define their counters beside what they count. All of them are expo
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -59,9 +61,17 @@ def expose(*further: Collector) -> Response:
 def read() -> bytes:
     """Read the metrics of all processes that share this one's directory, ended ones included."""
     directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-    if directory is None:
-        return generate_latest(REGISTRY)
-    registry = CollectorRegistry()
-    with added_up(Path(directory)):
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # it ships none for this
+    with counted(Path(directory) if directory else None) as registry:
         return generate_latest(registry)
+
+
+@contextmanager
+def counted(directory: Path | None) -> Iterator[CollectorRegistry]:
+    """What all processes of a directory have counted, or without one this process alone."""
+    if directory is None:
+        yield REGISTRY
+        return
+    registry = CollectorRegistry()
+    with added_up(directory):
+        MultiProcessCollector(registry, path=str(directory))  # type: ignore[no-untyped-call]  # it ships none for this
+        yield registry
