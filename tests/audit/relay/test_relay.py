@@ -192,7 +192,9 @@ def test_unreadable_file_does_not_stop_the_others(
 ) -> None:
     """It raises an alarm, stays where it is, and is relayed once it can be read."""
     journal.directory.mkdir()
-    bad = create(journal.directory, UUID(int=0), MAX_BYTES)
+    apart = journal.directory.parent / "apart"  # the relay may adopt a file as soon as it is there
+    apart.mkdir()
+    bad = create(apart, UUID(int=0), MAX_BYTES)
     rescued = make_event()
     with journal_in(journal.directory.parent / "other") as other:
         other.finalize([rescued], PATIENCE)
@@ -203,25 +205,28 @@ def test_unreadable_file_does_not_stop_the_others(
     bad.write(forgotten=range(2, 50), durable=True)
     bad.close()
     good = bad.path.read_bytes()
-    bad.path.unlink()
+    place = journal.directory / bad.path.name
     if damage == "not ours":
-        bad.path.mkdir()
-    elif damage == "a row":  # this damage is noticed when the row is read
-        bad.path.write_bytes(good.replace(str(rescued.id).encode(), b"?" * 36))
+        place.mkdir()
     else:
         half = 0 if damage == "no database" else 4096
-        bad.path.write_bytes(good[:half] + b"\xff" * (len(good) - half))
+        damaged = good[:half] + b"\xff" * (len(good) - half)
+        if damage == "a row":  # this damage is noticed when the row is read
+            damaged = good.replace(str(rescued.id).encode(), b"?" * 36)
+        bad.path.write_bytes(damaged)
+        bad.path.rename(place)
     wait_for(lambda: DAMAGED._value.get() == 1)
     with script(LEFT_BEHIND, journal.directory) as process:
         left = {UUID(event_id) for event_id in line_of(process)}
         process.kill()
     own = finalize(journal)
     wait_for(lambda: ledger.events.keys() == left | {own})
-    assert bad.path.exists()
-    bad.path.rmdir() if damage == "not ours" else bad.path.unlink()
+    assert place.exists()
+    place.rmdir() if damage == "not ours" else place.unlink()
     bad.path.write_bytes(good)
+    bad.path.rename(place)
     wait_for(lambda: rescued.id in ledger.events)
-    wait_for(lambda: not bad.path.exists())
+    wait_for(lambda: not place.exists())
     wait_for(lambda: DAMAGED._value.get() == 0)
 
 
