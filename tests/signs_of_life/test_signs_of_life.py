@@ -1,6 +1,7 @@
 """Signs of life: who has been seen at work, what says so, and what is said where nobody is."""
 
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from math import inf
@@ -15,7 +16,7 @@ from sqlalchemy import text
 from tests.applications import application, application_of
 from tests.audit.ledgers import owner_connection
 from tests.audit.receipts import wait_for
-from tests.processes import command_of, run_worker, started
+from tests.processes import PATIENCE, command_of, run_worker, started
 from tests.stacks import copied_stack
 from webapp import doctor
 from webapp.db.scopes import IdentityScope
@@ -173,6 +174,34 @@ def test_worker_and_beat_note_signs_remove_them_in_order_and_leave_them_when_kil
     assert pids(own_app, "beat") == {beat.pid}
 
 
+INTERRUPTED = """
+import os, signal, sys
+from celery.__main__ import main
+from webapp import extensions
+
+checked = extensions.refuse_unsafe_login_role
+
+def interrupted(*args):
+    extensions.refuse_unsafe_login_role = checked
+    os.kill(os.getpid(), signal.SIGTERM)
+    checked(*args)
+
+extensions.refuse_unsafe_login_role = interrupted
+sys.argv = ["celery", *sys.argv[1:]]
+main()
+"""
+
+
+@pytest.mark.slow
+def test_beat_told_to_end_while_it_notes_its_sign_ends(
+    own_app: Flask, own_environment: dict[str, str], tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", INTERRUPTED, *command_of("beat")[1:]]
+    with started(command, environment_of("worker", own_environment), tmp_path / "log") as beat:
+        assert beat.wait(PATIENCE) == 0
+    assert signs(own_app) == []
+
+
 def test_beat_that_cannot_send_gives_no_sign(
     own_app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +217,7 @@ def test_beat_that_cannot_send_gives_no_sign(
 def due_age(app: Flask) -> float:
     """Have a beat, seen long ago, send a task that is due; return the age of its sign then."""
     scheduler = Scheduler(app.extensions["celery"])
+    note(app, "beat")
     grow_old(app, SILENT["beat"] + 1)
     scheduler.apply_entry(ScheduleEntry("due", "grants.expire", app=app.extensions["celery"]))
     return min(sign.age for sign in signs(app) if sign.kind == "beat")
