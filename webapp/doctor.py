@@ -48,6 +48,9 @@ from webapp.version import VERSION
 MAX_BACKLOG = 100
 RECENT = timedelta(days=7)
 
+PATIENCE = 5.0
+"""Seconds for what `/readyz` asks within one, since no load balancer waits here."""
+
 
 Part = Literal["host", "database"]
 """What checks are about: this host, or the installation as a whole, of which any host can tell."""
@@ -72,7 +75,7 @@ def diagnose(app: Flask, parts: Collection[Part] = ("database", "host")) -> list
     """
     found = [
         Diagnosis(name, finding.ok, finding.detail)
-        for name, finding in run_probes(app.extensions[PROBES]).items()
+        for name, finding in run_probes(app.extensions[PROBES], PATIENCE).items()
     ]
     checks = ((name, check) for part in parts for name, check in CHECKS[part].items())
     return [*found, *(_run(name, check) for name, check in checks)]

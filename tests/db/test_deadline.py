@@ -17,7 +17,7 @@ from sqlalchemy.pool import QueuePool
 
 from tests.applications import application_of
 from tests.audit.products import Product, own_product
-from tests.audit.receipts import committed, receipt
+from tests.audit.receipts import committed, receipt, wait_for
 from tests.factories import add_account
 from tests.processes import PATIENCE, run_web, run_worker
 from webapp.boot import check_database
@@ -109,6 +109,20 @@ def test_readiness_says_that_the_database_is_silent(product: Product, app: Flask
             said.add(answer.get_json()["checks"]["database"]["detail"])
     while client.get("/readyz").status_code != 200:
         pass
+
+
+def test_readiness_believes_a_silent_database_for_seconds_only(
+    product: Product, app: Flask
+) -> None:
+    client = app.test_client()
+
+    def is_well() -> bool:
+        return bool(client.get("/readyz").get_json()["checks"]["database"]["ok"])
+
+    assert is_well()
+    with stopped(product):
+        wait_for(lambda: not is_well())
+    wait_for(is_well)
 
 
 def test_answer_on_one_connection_lets_others_connect_again(app: Flask) -> None:

@@ -417,6 +417,55 @@ class TestHealth:
         probe.start().result(60)
         assert len(started) == 2
 
+    def test_check_that_takes_long_counts_by_its_last_answer(self) -> None:
+        answered, slow = Event(), Event()
+
+        def check() -> str:
+            if answered.is_set():
+                assert slow.wait(60)
+            return "seen"
+
+        probes = {"database": Probe("database", check)}
+        assert run_probes(probes, 60) == {"database": ProbeResult(True, "seen")}
+        answered.set()
+        found = run_probes(probes, 0.01)["database"]
+        assert found.ok
+        assert re.fullmatch(r"seen \d+ s ago; no answer within 0.01 s", found.detail)
+        slow.set()
+        assert run_probes(probes, 60) == {"database": ProbeResult(True, "seen")}
+
+    def test_check_that_hangs_counts_by_no_old_answer(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        answered, slow = Event(), Event()
+
+        def check() -> None:
+            if answered.is_set():
+                assert slow.wait(60)
+
+        probes = {"database": Probe("database", check)}
+        assert run_probes(probes, 60)["database"].ok
+        answered.set()
+        monkeypatch.setattr("webapp.observability.probes.RECENT", 0)
+        hanging = ProbeResult(False, "no answer within 0.01 s")
+        assert run_probes(probes, 0.01) == {"database": hanging}
+        slow.set()
+
+    def test_check_that_hangs_does_not_count_by_a_bad_answer(self) -> None:
+        answered, slow = Event(), Event()
+
+        def check() -> None:
+            if answered.is_set():
+                assert slow.wait(60)
+            raise CheckFailed("away")
+
+        probes = {"database": Probe("database", check)}
+        assert run_probes(probes, 60) == {"database": ProbeResult(False, "away")}
+        answered.set()
+        hanging = ProbeResult(False, "no answer within 0.01 s")
+        assert run_probes(probes, 0.01) == {"database": hanging}
+        slow.set()
+
     def test_failed_check_shows_its_own_words_or_its_exception_type(self) -> None:
         def behind() -> None:
             raise CheckFailed("behind")

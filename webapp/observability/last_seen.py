@@ -33,7 +33,7 @@ class LastSeen:
 
     def check(self, kind: Kind) -> str:
         """Say when a process of a kind was last seen; raises `CheckFailed` where none is alive."""
-        signs = self._of(kind)
+        signs = _of(kind, self._read())
         if not signs:
             raise CheckFailed("none has been seen")
         seen = f"seen {signs[0].age:.0f} s ago"
@@ -42,18 +42,18 @@ class LastSeen:
         return seen
 
     def collect(self) -> Iterable[Metric]:
-        """The ages of the latest signs, as metrics. There are none while the database is silent."""
+        """The ages of the signs that were read last, as metrics.
+
+        There are none once the database is silent.
+        """
         (asked,) = run_probes({"signs of life": self._probe}).values()
         if asked.ok:
             for kind in SILENT:
                 yield GaugeMetricFamily(
                     f"sightline_{kind}_last_seen_seconds",
                     f"Seconds since a {kind} was last seen at its work, on any host.",
-                    value=min((sign.age for sign in self._of(kind)), default=inf),
+                    value=min((sign.age for sign in _of(kind, self._signs)), default=inf),
                 )
-
-    def _of(self, kind: Kind) -> list[SignOfLife]:
-        return [sign for sign in self._read() if sign.kind == kind]
 
     def _ask(self) -> None:
         self._read()
@@ -65,3 +65,7 @@ class LastSeen:
                     self._signs = read_all(db.session)
                 self._read_at = monotonic()
             return self._signs
+
+
+def _of(kind: Kind, signs: Sequence[SignOfLife]) -> list[SignOfLife]:
+    return [sign for sign in signs if sign.kind == kind]
