@@ -1,6 +1,7 @@
 """Audit events for tests, and Hypothesis strategies for them."""
 
 import string
+from base64 import urlsafe_b64encode
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +21,7 @@ from webapp.audit.event import (
     Via,
     moment_of,
     new_event_id,
+    new_salt,
 )
 from webapp.db.scopes import Exclusion
 
@@ -41,6 +43,7 @@ def make_event(**changes: Any) -> AuditEvent:
         outcome="served",
         http_status=200,
         rows=3,
+        salt=new_salt(),
         repeats=1,
         request=make_request(uuid4().hex),
         origin=EventOrigin(uuid4(), 1),
@@ -77,6 +80,9 @@ uuid_tuples = st.lists(st.uuids(), max_size=3).map(tuple)
 moments = st.datetimes(timezones=st.just(UTC))
 
 effects = st.sampled_from(["allowed", "denied", "approval_required"])
+salts = st.binary(min_size=16, max_size=16).map(
+    lambda salt: urlsafe_b64encode(salt).decode().rstrip("=")
+)
 digests = st.binary(min_size=32, max_size=32).map(bytes.hex)
 decisions = st.builds(
     EventDecision,
@@ -121,6 +127,7 @@ events = st.builds(
     outcome=st.sampled_from(["served", "denied", "failed", "interrupted"]),
     http_status=st.none() | counts,
     rows=st.none() | counts,
+    salt=salts,
     repeats=counts,
     request=st.builds(
         EventRequest,

@@ -1,5 +1,6 @@
 """Tests of the event's canonical bytes: they are RFC 8785's, and no other bytes are loaded."""
 
+from base64 import urlsafe_b64decode
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -20,6 +21,7 @@ from webapp.audit.event import (
     has_valid_mac,
     load_event,
 )
+from webapp.audit.operation import change, origin
 from webapp.key_ring import KeyRing
 
 KEY = KeyRing(b"k" * 32)
@@ -47,6 +49,12 @@ def test_texts_are_escaped_as_in_rfc_8785(text: str) -> None:
 @given(events, events)
 def test_different_events_have_different_bytes(one: AuditEvent, other: AuditEvent) -> None:
     assert (dump_event(one) == dump_event(other)) == (one == other)
+
+
+def test_each_event_has_a_salt_of_its_own() -> None:
+    salts = {change("rules.create", origin("CLI", "flask rules import")).salt for _ in range(3)}
+    assert len(salts) == 3
+    assert {len(urlsafe_b64decode(salt + "==")) for salt in salts} == {16}
 
 
 def test_mac_is_valid_for_its_event_and_key_only() -> None:
@@ -152,6 +160,12 @@ def _set(raw: dict[str, Any], path: str, value: Any) -> None:
         ("http_status", True),
         ("rows", -1),
         ("rows", 2**53),
+        ("salt", None),
+        ("salt", ""),
+        ("salt", "A" * 21),
+        ("salt", "A" * 23),
+        ("salt", "A" * 21 + "B"),
+        ("salt", "A" * 20 + "+A"),
         ("repeats", None),
         ("request.path", None),
         ("request.more", "than there is"),
@@ -172,7 +186,7 @@ def test_load_refuses_a_field_of_another_type(path: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["id", "actor", "actor.email", "reason", "rows", "request.ip", "origin", "origin.seq"]
+    "path", ["id", "actor", "actor.email", "reason", "rows", "salt", "request.ip", "origin"]
 )
 def test_load_refuses_an_event_without_a_field(path: str) -> None:
     raw = orjson.loads(dump_event(make_event()))

@@ -1,6 +1,7 @@
 """The audit event: a frozen value, its canonical bytes and its MAC."""
 
 import re
+import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -34,6 +35,9 @@ Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 
 Digest = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 """A SHA-256 in hex."""
+
+Salt = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{21}[AQgw]\Z")]
+"""Sixteen random bytes in base64url."""
 
 NOBODY = UUID(int=0)
 """The id of an actor that is no principal: an operator, or Sightline itself."""
@@ -154,6 +158,9 @@ class AuditEvent:
     request: EventRequest
     rows: Count | None
     """How many rows the answer held; `None` where the surface does not count its rows."""
+    salt: Salt
+    """Keeps what is withheld from being guessed by its digest. No list shows it: who is shown a
+    part of an event could try what the rest may be."""
     scope: EventScope
     surface: str
     terms: dict[str, str] | None = None
@@ -176,6 +183,10 @@ def new_event_id(at: datetime | None = None) -> UUID:
     """Return an id for an event that occurred at a moment, by default now."""
     made = uuid7()
     return made if at is None else UUID(int=_milliseconds(at) << 80 | made.int & _BELOW_MOMENT)
+
+
+def new_salt() -> Salt:
+    return secrets.token_urlsafe(16)
 
 
 def moment_of(event_id: UUID) -> datetime:

@@ -20,6 +20,7 @@ from webapp.audit.event import (
     Reason,
     moment_of,
     new_event_id,
+    new_salt,
 )
 from webapp.db.operator import current_operator
 
@@ -73,6 +74,7 @@ def change(
         repeats=1,
         request=request,
         rows=rows,
+        salt=new_salt(),
         scope=scope,
         surface=surface,
     )

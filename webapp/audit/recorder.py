@@ -31,6 +31,7 @@ from webapp.audit.event import (
     dump_event,
     moment_of,
     new_event_id,
+    new_salt,
 )
 from webapp.audit.journal.service import JournalFailed, Writing
 from webapp.audit.relay.pipeline import current_journal
@@ -387,6 +388,7 @@ def _event(access: Access) -> AuditEvent:
         repeats=1,
         request=_request(external),
         rows=None,
+        salt=new_salt(),
         scope=access.scope,
         surface=access.surface,
         via=external.via if external else None,
