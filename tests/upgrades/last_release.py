@@ -8,11 +8,11 @@ from pathlib import Path
 
 from tests.processes import ROOT
 
-BEFORE_ANY = "484b25e90a87d67e740c7413bba66e2c0900ef40"
+BEFORE_ANY = "b2f6a2810742c900f0ea693771e428fc20b4dbf4"
 """The commit that stands for the last release until there is one.
 
-From it on a version is ready on the schema of the next one, and its events are signed as they are
-now: what is before it leaves out the one or the other.
+From it on a version is ready on the schema of the next one, and its events have the fields that
+they have now: what is before it leaves out the one or the other.
 """
 
 CONTRACTIONS: dict[str, str] = {}
