@@ -125,7 +125,7 @@ def deployed(database: Database, login: Process) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("process", "login", "beyond"),
     [
-        ("web", "worker", "may become sightline_ledger, may become sightline_maintenance:"),
+        ("web", "worker", "may become sightline_ledger, may become sightline_maintenance, may"),
         ("web", "commands", "may become sightline_directory, may become sightline_ledger, may"),
         ("worker", "web", "may become sightline_identity, may become sightline_principal, may"),
         (

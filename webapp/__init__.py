@@ -16,6 +16,7 @@ from webapp.grants import active
 from webapp.grants.views import blueprint as grants
 from webapp.http import errors, openapi, proxies, rate_limits, redirects
 from webapp.identity import authentication
+from webapp.ledger.sealing import models as _tables_of_the_log  # noqa: F401 - `db check` compares
 from webapp.ledger.views import blueprint as audits
 from webapp.observability.health import blueprint as health
 from webapp.rules import rule_sets

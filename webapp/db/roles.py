@@ -18,6 +18,8 @@ RELAY_ROLE = "sightline_relay"
 POLICY_ROLE = "sightline_policy"
 PRINCIPAL_ROLE = "sightline_principal"
 MAINTENANCE_ROLE = "sightline_maintenance"
+SEALING_ROLE = "sightline_sealing"
+LOG_ROLE = "sightline_log"
 
 SCOPE_ROLES = (
     TENANT_ROLE,
@@ -29,6 +31,8 @@ SCOPE_ROLES = (
     POLICY_ROLE,
     PRINCIPAL_ROLE,
     MAINTENANCE_ROLE,
+    SEALING_ROLE,
+    LOG_ROLE,
 )
 """The roles that transactions run as, one for each kind of scope."""
 
@@ -36,8 +40,24 @@ Process = Literal["web", "worker", "commands"]
 """The kinds of processes that log in to the database."""
 
 LOGINS: dict[Process, tuple[str, ...]] = {
-    "web": (TENANT_ROLE, GLOBAL_ROLE, IDENTITY_ROLE, RELAY_ROLE, POLICY_ROLE, PRINCIPAL_ROLE),
-    "worker": (TENANT_ROLE, GLOBAL_ROLE, POLICY_ROLE, LEDGER_ROLE, MAINTENANCE_ROLE),
+    "web": (
+        TENANT_ROLE,
+        GLOBAL_ROLE,
+        IDENTITY_ROLE,
+        RELAY_ROLE,
+        POLICY_ROLE,
+        PRINCIPAL_ROLE,
+        LOG_ROLE,
+    ),
+    "worker": (
+        TENANT_ROLE,
+        GLOBAL_ROLE,
+        POLICY_ROLE,
+        LEDGER_ROLE,
+        MAINTENANCE_ROLE,
+        SEALING_ROLE,
+        LOG_ROLE,
+    ),
     "commands": SCOPE_ROLES,
 }
 """The scope roles that each kind of process may become, and no other."""

@@ -15,11 +15,13 @@ from webapp.db.roles import (
     GLOBAL_ROLE,
     IDENTITY_ROLE,
     LEDGER_ROLE,
+    LOG_ROLE,
     MAINTENANCE_ROLE,
     POLICY_ROLE,
     PRINCIPAL_ROLE,
     RELAY_ROLE,
     SCOPE_ROLES,
+    SEALING_ROLE,
     TENANT_ROLE,
 )
 
@@ -258,14 +260,33 @@ TENANT_TABLES: dict[str, TableShape] = {
         (
             may_read(TENANT_ROLE, _TENANT_EVENTS),
             may_read(GLOBAL_ROLE, accessed("tenant_id", platform_rows=True)),
-            *map(may_read, (LEDGER_ROLE, RELAY_ROLE)),
+            *map(may_read, (LEDGER_ROLE, RELAY_ROLE, SEALING_ROLE)),
         ),
         platform_rows=True,
         append_only=True,
         of_owner=(RowPolicy(OWNER, "a", None, "true"),),  # `append_events`, `record_change`
     ),
+    "log_series": TableShape(
+        (
+            may_read(TENANT_ROLE, own("tenant_id")),
+            may_read(GLOBAL_ROLE, accessed("tenant_id", platform_rows=True)),
+            may(SEALING_ROLE, "select", "insert", "update"),
+        ),
+        platform_rows=True,
+        open_uniques=frozenset({"pk_log_series"}),
+    ),
 }
 """The tenant tables that need more or less than `tenant_table()`, which any other gets."""
+
+_OF_GENERATIONS = tuple(
+    role for role in SCOPE_ROLES if role not in (RELAY_ROLE, SEALING_ROLE, LOG_ROLE)
+)
+"""The roles that read or change what is cached."""
+
+_OF_LOG: dict[str, tuple[str, ...]] = dict.fromkeys(
+    (TENANT_ROLE, GLOBAL_ROLE, LOG_ROLE), ("select",)
+)
+"""What is sealed names no tenant and no person, so that anybody may read it."""
 
 OTHER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     "alembic_version": {IDENTITY_ROLE: ("select",)},
@@ -285,23 +306,31 @@ OTHER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
         MAINTENANCE_ROLE: ("select", "update"),
     },
     "notices": {MAINTENANCE_ROLE: ALL_PRIVILEGES, PRINCIPAL_ROLE: ("insert",)},
-    "cache_generations": {role: ("select",) for role in SCOPE_ROLES if role != RELAY_ROLE},
+    "cache_generations": dict.fromkeys(_OF_GENERATIONS, ("select",)),
     "audit_contradictions": {LEDGER_ROLE: ("select", "insert"), RELAY_ROLE: ("select",)},
     "audit_quarantine": {LEDGER_ROLE: ("select", "insert")},
     "audit_numbers": {},
     "turns": {},
     "key_uses": {IDENTITY_ROLE: ("select",), MAINTENANCE_ROLE: ("select", "update")},
+    "logs": _OF_LOG | {SEALING_ROLE: ("select", "insert", "update")},
+    "log_entries": _OF_LOG | {SEALING_ROLE: ("select", "insert")},
+    "log_tiles": _OF_LOG | {SEALING_ROLE: ("select", "insert", "update")},
+    "log_cosignatures": _OF_LOG | {SEALING_ROLE: ("select", "insert", "delete")},
+    "log_queue": {SEALING_ROLE: ("select", "update", "delete")},
+    "log_witnesses": {SEALING_ROLE: ALL_PRIVILEGES},
+    "log_copies": {SEALING_ROLE: ALL_PRIVILEGES},
     "signs_of_life": {IDENTITY_ROLE: ("select",), MAINTENANCE_ROLE: ALL_PRIVILEGES},
 }
 """The privileges of each role in the tables without tenants' rows. Some are on some columns only:
-maintenance sees and changes of a token when it was last used, and nothing else."""
+maintenance sees and changes of a token when it was last used, and nothing else; and only who seals
+sees the secret by which labels of series are made."""
 
 FUNCTIONS: dict[str, tuple[str, ...]] = {
     "append_events": (LEDGER_ROLE,),
     "take_turn_to_append": (LEDGER_ROLE,),
     "take_turn_to_quarantine": (LEDGER_ROLE,),
     "take_turn_to_simulate": (MAINTENANCE_ROLE,),
-    "raise_generations": tuple(role for role in SCOPE_ROLES if role != RELAY_ROLE),
+    "raise_generations": _OF_GENERATIONS,
     "ensure_audit_partition": (LEDGER_ROLE,),
     "note_key": (IDENTITY_ROLE, MAINTENANCE_ROLE),
     "mint_token": (DIRECTORY_ROLE,),

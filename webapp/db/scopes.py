@@ -141,6 +141,20 @@ class MaintenanceScope:
     visibility: str = "expiry"
 
 
+@dataclass(frozen=True)
+class SealingScope:
+    """The queue of events that wait to be sealed, the events themselves, and the log, to grow."""
+
+    visibility: str = "sealing"
+
+
+@dataclass(frozen=True)
+class LogScope:
+    """The log as anybody may read it: entries, tiles and checkpoints."""
+
+    visibility: str = "log"
+
+
 Scope = (
     TenantScope
     | GlobalScope
@@ -151,4 +165,6 @@ Scope = (
     | PolicyScope
     | PrincipalScope
     | MaintenanceScope
+    | SealingScope
+    | LogScope
 )

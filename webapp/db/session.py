@@ -22,10 +22,12 @@ from webapp.db.roles import (
     GLOBAL_ROLE,
     IDENTITY_ROLE,
     LEDGER_ROLE,
+    LOG_ROLE,
     MAINTENANCE_ROLE,
     POLICY_ROLE,
     PRINCIPAL_ROLE,
     RELAY_ROLE,
+    SEALING_ROLE,
     TENANT_ROLE,
 )
 from webapp.db.scopes import (
@@ -33,11 +35,13 @@ from webapp.db.scopes import (
     GlobalScope,
     IdentityScope,
     LedgerScope,
+    LogScope,
     MaintenanceScope,
     PolicyScope,
     PrincipalScope,
     RelayScope,
     Scope,
+    SealingScope,
     TenantScope,
 )
 
@@ -161,6 +165,10 @@ def _settings_of(scope: Scope) -> dict[str, str]:
             )
         case MaintenanceScope():
             return _parameters(MAINTENANCE_ROLE)
+        case SealingScope():
+            return _parameters(SEALING_ROLE)
+        case LogScope():
+            return _parameters(LOG_ROLE)
 
 
 def _parameters(role: str, **settings: str) -> dict[str, str]:
