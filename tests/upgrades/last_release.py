@@ -8,11 +8,11 @@ from pathlib import Path
 
 from tests.processes import ROOT
 
-BEFORE_ANY = "b2f6a2810742c900f0ea693771e428fc20b4dbf4"
+BEFORE_ANY = "bb076c170082cf9ccd2d5809a6820190853d2ef9"
 """The commit that stands for the last release until there is one.
 
-From it on a version is ready on the schema of the next one, and its events have the fields that
-they have now: what is before it leaves out the one or the other.
+From it on a version is ready on the schema of the next one, its events have the fields that they
+have now, and its processes know the roles of the log: what is before it leaves out one of these.
 """
 
 CONTRACTIONS: dict[str, str] = {}
