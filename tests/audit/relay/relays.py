@@ -25,12 +25,16 @@ class Ledger:
         self.deliveries = 0
         self.sets: list[str] = []
         self.takes: Callable[[UUID], bool] = lambda event_id: True
+        self.drops: Callable[[Delivery], bool] = lambda batch: False
+        """Whether a delivery is lost as a whole, as one is of which each worker dies."""
         self.before_send: Callable[[], object] = lambda: None
         self.before_answer: Callable[[], object] = lambda: None
 
     def send(self, batch: Delivery) -> None:
         self.before_send()
         self.deliveries += 1
+        if self.drops(batch):
+            return
         for text, *mac in batch:
             if not mac:
                 self.sets.append(text)

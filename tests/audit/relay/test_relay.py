@@ -12,6 +12,7 @@ import pytest
 import requests
 from flask import Flask
 from kombu.serialization import dumps
+from structlog.testing import capture_logs
 from uuid_utils.compat import uuid7
 
 from tests.audit.events import excluding, make_event, members_of
@@ -40,7 +41,7 @@ from webapp.audit.journal.file import Locked, adopt, create, list_files
 from webapp.audit.journal.reader import Row, read_all
 from webapp.audit.journal.service import Journal, JournalFailed
 from webapp.audit.relay.outbox import BATCH
-from webapp.audit.relay.relay import DAMAGED, RELAY_FAILURES, Delivery, Relay
+from webapp.audit.relay.relay import DAMAGED, RELAY_FAILURES, STUCK, Delivery, Relay
 from webapp.key_ring import KeyRing
 from webapp.worker.serialization import MAX_UNPACKED, register_serializers
 
@@ -105,6 +106,31 @@ def test_set_of_tenants_is_sent_until_the_ledger_has_an_event_that_names_it(
     wait_for(lambda: len(ledger.sets) > sent)
     ledger.takes = lambda _: True
     wait_until_empty(journal)
+
+
+def test_event_that_no_worker_survives_is_found_and_named_and_holds_up_no_other(
+    journal: Journal, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webapp.audit.relay.outbox.STUCK_MAX", 0.5)
+    events = [make_event() for _ in range(5)]
+    poison = events[3].id
+    ledger.drops = lambda batch: any(str(poison) in text for text, *_ in batch)
+
+    def is_found() -> bool:
+        finalize(journal)  # it overtakes those before it
+        return bool(STUCK._value.get() == 1)
+
+    with capture_logs() as logs:
+        journal.finalize(events, PATIENCE)
+        wait_for(is_found)
+        wait_for(lambda: [event.id for event in events_in(journal.directory)] == [poison])
+        wait_for(lambda: any(line["event"] == "audit_event_stuck" for line in logs))
+    assert {line["audit_event"] for line in logs if line["event"] == "audit_event_stuck"} == {
+        str(poison)
+    }
+    ledger.drops = lambda _: False
+    wait_until_empty(journal)
+    wait_for(lambda: STUCK._value.get() == 0)
 
 
 def test_access_that_ends_after_a_later_one_reaches_the_ledger(

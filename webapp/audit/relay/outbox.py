@@ -3,7 +3,7 @@ though the ledger has it."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from operator import attrgetter
 from time import monotonic
@@ -29,11 +29,22 @@ and a second one would not help.
 """
 
 RESEND_MAX = 300.0
+
+STUCK = 3
+"""How often an event is overtaken until it is held to be stuck: alone, and before that at most once
+in a batch."""
+
+STUCK_MAX = 86_400.0
+"""The same as RESEND_MAX for an event that is stuck: it stays, and costs next to nothing."""
+
 QUERY_KEYS = 2000
 """Keys in one query to the ledger, roughly: whole batches are asked for."""
 
 FORGOTTEN = 5000
 """Rows that are forgotten at a time, roughly: the thread that forgets them also writes new ones."""
+
+UNSENT = 0
+"""The number of a batch that was not sent as it is."""
 
 Confirm = Callable[[Sequence[str]], Confirmation]
 """Asks the ledger which of some events' keys it has."""
@@ -47,14 +58,39 @@ class _Batch:
     """The events' keys, by the places of their rows."""
     again_at: float
     wait: float
+    number: int = UNSENT
+    """The place of the batch among all that were sent of the file."""
+    misses: int = 0
+    """How often it was overtaken, of a half the whole batch included."""
+
+    @property
+    def is_stuck(self) -> bool:
+        return len(self.keys) == 1 and self.misses >= STUCK
 
     def without(self, keys: set[str]) -> "_Batch":
         left = {place: key for place, key in self.keys.items() if key not in keys}
-        return _Batch(left, self.again_at, self.wait)
+        return replace(self, keys=left)
+
+    def halves(self) -> list["_Batch"]:
+        """The batch as it is sent next, now that others have overtaken it; one row stays as it is.
+
+        Others arrive, so that the halves need not wait for longer than new rows.
+        """
+        if len(self.keys) == 1:
+            return [replace(self, number=UNSENT, misses=self.misses + 1)]
+        items, middle = list(self.keys.items()), len(self.keys) // 2
+        return [
+            _Batch(dict(half), self.again_at, RESEND / 2, misses=1)
+            for half in (items[:middle], items[middle:])
+        ]
 
 
 class Outbox:
     """What the relay has sent of one file, and what it sends next, for one thread.
+
+    A batch that was overtaken, since the ledger has events that were sent later, does not come
+    through: a broker drops it, or workers die of it. It is sent in halves, down to the one event
+    that is at fault and travels alone.
 
     It does not send anything itself.
     """
@@ -73,20 +109,50 @@ class Outbox:
         self._last = 0
         self._taken: list[_Batch] = []
         """The batches that `take` returned last, if they had been sent before."""
+        self._number = 0
+        """How many batches were sent."""
+        self._reached = 0
+        """The number of the last batch of which the ledger has an event."""
 
     def take(self, now: float) -> list[Row]:
         """Return the next rows to send: first those that are due again, then new ones.
 
         The caller sends them, and then calls `note_sent`.
         """
-        while due := _take(batch for batch in self._sent if batch.again_at <= now):
+        while due := self._take_due(now):
             if rows := self.file.read([place for batch in due for place in batch.keys]):
                 self._taken = due
                 return self._within_bytes(rows)
             self._remove(due)  # the rows are gone from the file
         self._taken = []
-        limit = int(min(BATCH, self._ahead - _count(self._sent)))
+        limit = int(min(BATCH, self._room()))
         return self._within_bytes(self.file.read_finalized(self._last, limit))
+
+    def _room(self) -> float:
+        """How many new rows may be sent.
+
+        Where nothing has come through for long, one may, to find out whether others do.
+        """
+        ahead = [batch for batch in self._sent if not batch.is_stuck]
+        room = self._ahead - _count(ahead)
+        if room <= 0 and all(batch.wait >= RESEND_MAX for batch in ahead):
+            return 1
+        return max(0, room)
+
+    def _take_due(self, now: float) -> list[_Batch]:
+        """Return batches to send again: many in one, but each alone that was ever overtaken."""
+        due = [batch for batch in self._sent if batch.again_at <= now]
+        if whole := _take(b for b in due if not b.misses and not self._is_overtaken(b)):
+            return whole
+        if due and self._is_overtaken(due[0]):
+            halves = due[0].halves()
+            self._remove(due[:1])
+            self._sent[:0] = halves
+            return halves[:1]
+        return due[:1]
+
+    def _is_overtaken(self, batch: _Batch) -> bool:
+        return UNSENT < batch.number <= self._reached
 
     @property
     def keeps(self) -> bool:
@@ -98,6 +164,15 @@ class Outbox:
         """Whether the rows that `take` returned last had been sent before."""
         return bool(self._taken)
 
+    @property
+    def stuck(self) -> int:
+        """How many events do not come through, though each travels alone and others do."""
+        return sum(batch.is_stuck for batch in self._sent)
+
+    def is_stuck(self, rows: Sequence[Row]) -> bool:
+        """Whether the rows that `take` returned last are one such event."""
+        return len(rows) == 1 and any(batch.is_stuck for batch in self._taken)
+
     def note_sent(self, rows: Sequence[Row], now: float) -> None:
         """Note that the rows which `take` returned last were sent."""
         keys = {row.place: row.key for row in rows}
@@ -106,8 +181,11 @@ class Outbox:
         sent = set(keys.values())
         self._sent[:0] = [left for batch in self._taken if (left := batch.without(sent)).keys]
         waited = max((batch.wait for batch in self._taken), default=RESEND / 2)
-        wait = min(2 * waited, RESEND_MAX)
-        self._sent.append(_Batch(keys, now + wait, wait))
+        most = STUCK_MAX if self.is_stuck(rows) else RESEND_MAX
+        wait = min(2 * waited, most)
+        misses = max((batch.misses for batch in self._taken), default=0)
+        self._number += 1
+        self._sent.append(_Batch(keys, now + wait, wait, self._number, misses))
         self._last = max(self._last, *keys)
 
     def ask(self, confirm: Confirm) -> None:
@@ -131,6 +209,8 @@ class Outbox:
     def _settle(self, queried: Sequence[_Batch], found: Confirmation) -> int:
         committed = found.committed
         self._remove(queried)
+        arrived = [b.number for b in queried if not committed.isdisjoint(b.keys.values())]
+        self._reached = max([self._reached, *arrived])
         self._sent += [left for batch in queried if (left := batch.without(committed)).keys]
         done = [place for b in queried for place, key in b.keys.items() if key in committed]
         if done:
@@ -143,7 +223,7 @@ class Outbox:
         Returns how many of these events the ledger has lost, which are sent again; `None` where
         there was nothing to ask.
         """
-        if history == self._current or _count(self._sent) >= self._ahead:
+        if history == self._current or self._room() <= 0:
             return None
         doubtful = [kept for kept in self._kept if kept.history != history]
         if not doubtful:

@@ -79,6 +79,11 @@ KEPT = Gauge(
     "Events that this host's processes keep though the ledger has them.",
     multiprocess_mode="livesum",
 )
+STUCK = Gauge(
+    "sightline_relay_stuck_events",
+    "Events that do not reach the ledger though those that were sent later do.",
+    multiprocess_mode="livesum",
+)
 FORGOTTEN_EARLY = Counter(
     "sightline_journal_forgotten_early_total",
     "Events that were kept for less than JOURNAL_KEEP, since there was no room for them.",
@@ -258,6 +263,8 @@ class Relay:
     def _send_next(self, now: float, box: Outbox) -> None:
         rows = box.take(now)
         if rows:
+            if box.is_stuck(rows):
+                log.error("audit_event_stuck", journal=box.file.path.stem, audit_event=rows[0].id)
             began = time()
             try:
                 self._send(delivery_of(box.file, rows, self._sets_to_send(box, rows)))
@@ -369,6 +376,7 @@ class Relay:
         own = self._own_file
         HELD.set(self._journal.held + sum(file.held for file in self._adopted))
         KEPT.set((own.kept if own else 0) + sum(file.kept for file in self._adopted))
+        STUCK.set(sum(box.stuck for box in self._boxes()))
         used = self._own.file.used_bytes() if self._own is not None else 0
         USED.set(used / self._journal.max_bytes)
         left = KEPT_SHARE * self._journal.max_bytes
