@@ -1,0 +1,1 @@
+"""Exports of the ledger, which somebody else can check without Sightline."""
