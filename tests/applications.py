@@ -58,4 +58,4 @@ def application_of(settings: Settings, drain: float = DRAIN) -> Iterator[Flask]:
         pipeline.stop(app, drain)
         app.extensions["celery"].close()
         with app.app_context():
-            db.engine.dispose()
+            db.prepare_to_fork()  # closes all connections

@@ -36,6 +36,7 @@ GOOD = {
     "AUDIT_MAC_KEY": OTHER,
     "DATABASE_URL": f"postgresql://app:app-password-1@db.example/sightline?{VERIFIED}",
     "DATABASE_OWNER_URL": f"postgresql://owner:owner-password@db.example/sightline?{VERIFIED}",
+    "DATABASE_REPLICA_URL": f"postgresql://reader:read-password@replica.example/sightline?{VERIFIED}",
     "REDIS_URL": "rediss://:redis-password@redis.example/0",
     "CELERY_BROKER_URL": "amqps://broker:broker-password@broker.example//",
     "BROKER_QUEUES": "quorum",
@@ -55,6 +56,7 @@ GOOD = {
 }
 NUMBERS = (
     "DATABASE_TIMEOUT",
+    "DATABASE_REPLICA_LAG",
     *RATE_LIMITS,
     "AUDIT_TIMEOUT",
     "JOURNAL_MAX_MB",
@@ -149,6 +151,18 @@ WEAK: dict[str, tuple[str, dict[str, str]]] = {
     "the owner's name": (
         "DATABASE_OWNER_URL",
         {"DATABASE_OWNER_URL": f"postgresql://o:o@db/x?{VERIFIED}"},
+    ),
+    "a replica in the clear": (
+        "DATABASE_REPLICA_URL",
+        {"DATABASE_REPLICA_URL": "postgresql://reader:read-password@replica.example/x"},
+    ),
+    "a replica without a password": (
+        "DATABASE_REPLICA_URL",
+        {"DATABASE_REPLICA_URL": f"postgresql://reader@replica.example/x?{VERIFIED}"},
+    ),
+    "a replica read by the owner": (
+        "DATABASE_REPLICA_URL",
+        {"DATABASE_REPLICA_URL": GOOD["DATABASE_OWNER_URL"]},
     ),
     "a webhook in the clear": ("WEBHOOK_URL", {"WEBHOOK_URL": "http://hooks.example/"}),
     "a monotonous key": ("WEBHOOK_SECRET", {"WEBHOOK_SECRET": f"whsec_{'YWFh' * 10}"}),
@@ -507,9 +521,11 @@ def test_all_problems_of_settings_are_reported_at_once() -> None:
             "AUDIT_MAC_KEY": "weak",
             "DATABASE_URL": "postgresql://same:same@db/x",
             "DATABASE_OWNER_URL": "postgresql://same:same@db/x",
+            "DATABASE_REPLICA_URL": f"postgresql://same:same@db/x?{VERIFIED}",
             "CELERY_BROKER_URL": "http://broker/",
             "BROKER_QUEUES": "both",
             "DATABASE_TIMEOUT": "0",
+            "DATABASE_REPLICA_LAG": "0",
             **dict.fromkeys(RATE_LIMITS, "-1"),
             "AUDIT_TIMEOUT": "0",
             "TRUSTED_PROXIES": "proxy.example",
@@ -533,10 +549,10 @@ def test_all_problems_of_settings_are_reported_at_once() -> None:
     )
     expected = {*GOOD, *NUMBERS}
     assert mentioned(error) == expected
-    # Both keys are weak and also the same; both URLs have weak passwords and also the same role,
-    # and like those of the cache and the broker, which have no password, they lead to another host
-    # in clear text.
-    assert len(error.problems) == len(expected) + 7
+    # Both keys are weak and also the same. The URLs of the database have weak passwords and also
+    # the same role, and but for the replica's, like those of the cache and the broker, which have
+    # no password, they lead to another host in clear text.
+    assert len(error.problems) == len(expected) + 8
 
 
 @pytest.mark.parametrize("broker", [GOOD["REDIS_URL"], ""])
@@ -567,12 +583,12 @@ def test_development_needs_only_settings_without_default() -> None:
 
 
 def test_numbers_in_settings_are_read() -> None:
-    values = ("2.5", "0", "1", "2", "3", "50", "1.5", "0.5", "0.2", "1")
+    values = ("2.5", "7.5", "0", "1", "2", "3", "50", "1.5", "0.5", "0.2", "1")
     numbers = dict(zip(NUMBERS, values, strict=True))
     found = read(DEVELOPMENT | numbers)
     assert (found.audit_timeout, found.journal_max_mb) == (1.5, 1)
     assert (found.cache_ttl, found.cache_timeout) == (1, 1.0)
-    assert found.database_timeout == 2.5
+    assert (found.database_timeout, found.database_replica_lag) == (2.5, 7.5)
     assert (found.rate_limit_address, found.rate_limit_failures) == (0, 1)
     assert (found.rate_limit_principal, found.rate_limit_tenant) == (2, 3)
     assert found.rate_limit_denied == 50

@@ -16,6 +16,7 @@ from webapp.audit.relay import drain
 from webapp.caching.generations import SKEW
 from webapp.db import migrate
 from webapp.db.privileges import find_differences
+from webapp.db.replica import ReplicaUnusable
 from webapp.db.replication import read_replication
 from webapp.db.roles import UnsafeLoginRole, find_setting_differences, find_unlimited_logins
 from webapp.db.scopes import IdentityScope, LedgerScope, MaintenanceScope, PolicyScope
@@ -231,6 +232,18 @@ def _check_replication() -> str:
     return f"{said}; {found.standbys} connected, {lag}"
 
 
+def _check_replica() -> str:
+    """Check that this host can read from the replica, where one is set."""
+    with db.scoped(LedgerScope()):
+        try:
+            behind = db.ask_replica()
+        except ReplicaUnusable as error:
+            raise CheckFailed(f"{error}: the primary is read instead") from error
+    if behind is None:
+        return "none is set: everything is read from the primary"
+    return f"{behind} s behind" if behind else "less than a second behind"
+
+
 def _check_quarantine() -> str:
     with db.scoped(LedgerScope()):
         total, recent = append.count_quarantined(db.session, RECENT)
@@ -399,6 +412,7 @@ def _check_encryption() -> str:
     connections = {
         "DATABASE_URL": (database, settings.database_url),
         "DATABASE_OWNER_URL": (database, settings.database_owner_url or settings.database_url),
+        "DATABASE_REPLICA_URL": (database, settings.database_replica_url or settings.database_url),
         "REDIS_URL": (server, settings.redis_url),
         "CELERY_BROKER_URL": (server, settings.celery_broker_url),
     }
@@ -443,6 +457,7 @@ CHECKS: Mapping[Part, Mapping[str, Callable[[], str]]] = {
     "host": {
         "login role owns nothing": _check_login_role,
         "migrations go past a pooler": _check_pooler,
+        "the replica is read": _check_replica,
         "no dead process's events wait": _check_left_events,
         "the ledger has what it had": _check_ends,
         "clocks agree": _check_clocks,

@@ -1,15 +1,17 @@
 """Extensions, unbound until `create_app` binds them to an application."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 import structlog
 from flask import Flask, current_app
 from flask_caching import Cache
-from sqlalchemy import Engine, create_engine, event, literal, select
+from prometheus_client import Counter
+from psycopg2.errors import QueryCanceled
+from sqlalchemy import Engine, create_engine, event, func, literal, select
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import sessionmaker
@@ -17,6 +19,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from webapp.db.deadline import KEEPALIVES, BoundedConnection, Connector
 from webapp.db.limits import is_pooled, limits_of_statements, prepare_connection
+from webapp.db.replica import Reading, Replica, ReplicaUnusable, close
 from webapp.db.roles import Process, refuse_unsafe_login_role
 from webapp.db.scopes import Scope
 from webapp.db.session import ScopedSession
@@ -35,7 +38,15 @@ POOL = {
 log = structlog.get_logger()
 
 S = TypeVar("S", bound=Scope)
+T = TypeVar("T")
 
+READS = Counter(
+    "sightline_replica_reads_total",
+    "Reads that may be a replica's, by whether it or the primary has answered.",
+    ("answered_by",),
+)
+
+_REPLICA = "replica"
 _PROCESS = "process"
 """Key in an application's extensions: the kind of process that it runs in, where that is known."""
 
@@ -49,6 +60,15 @@ class _Bound:
     make_session: sessionmaker[ScopedSession]
 
 
+@dataclass(frozen=True)
+class Read(Generic[T]):
+    """What was read, and of when it is."""
+
+    value: T
+    behind: int | None
+    """As in `Reading`."""
+
+
 class Database:
     """An engine for each application, and a scoped session for each application context.
 
@@ -59,14 +79,14 @@ class Database:
     def init_app(self, app: Flask) -> None:
         """Bind the database; its first connection is refused unless the login role is harmless."""
         settings: Settings = app.extensions["settings"]
-        connector = Connector(settings.database_timeout)
-        arguments = {**_CONNECT_ARGUMENTS, "connection_factory": connector.connect}
-        limits = limits_of_statements(settings.database_timeout)
-        engine = create_engine(settings.database_url, connect_args=arguments, **POOL)
-        event.listen(engine, "connect", partial(_prepare, limits))
-        event.listen(engine, "first_connect", partial(_refuse_unsafe_login_role, app))
-        make_session = sessionmaker(engine, class_=ScopedSession, limits=limits)
-        app.extensions["database"] = _Bound(connector, engine, make_session)
+        bound = _bind(app, settings, settings.database_url)
+        app.extensions["database"], app.extensions[_REPLICA] = [bound], None
+        if settings.database_replica_url is not None:
+            beside = _bind(app, settings, settings.database_replica_url, readonly=True)
+            is_reached = partial(_is_reached, bound.engine)
+            replica = Replica(beside.make_session, settings.database_replica_lag, is_reached)
+            app.extensions["database"].append(beside)
+            app.extensions[_REPLICA] = replica
         app.teardown_appcontext(_close_session)
 
     @property
@@ -100,6 +120,66 @@ class Database:
         """The scope that the session is in, or will be in once it is made."""
         return _scope_of(current_state())
 
+    @contextmanager
+    def read_session(self) -> Iterator[Reading]:
+        """Read in the scope of this context, from the replica where one is set and can be used.
+
+        Otherwise the session is the one of this context. What was committed just now may be
+        missing: nothing may be read in it that a decision or a change rests on.
+        """
+        reading = self._begin_reading()
+        if reading is None:
+            yield Reading(self.session, None)
+            return
+        try:
+            yield reading
+        finally:
+            close(reading.session)
+
+    def read(self, work: Callable[[ScopedSession], T]) -> Read[T]:
+        """Read as in `read_session`; where the replica fails meanwhile, once more on the primary.
+
+        It ends statements of which it cannot wait any longer to follow the primary, too.
+        """
+        with self.read_session() as reading:
+            try:
+                return Read(work(reading.session), reading.behind)
+            except OperationalError as error:
+                if reading.behind is None or isinstance(error.orig, QueryCanceled):
+                    raise
+                self._leave_replica(type(error.orig).__name__)
+        return Read(work(self.session), None)
+
+    def ask_replica(self) -> int | None:
+        """How many seconds the replica is behind; `None` where none is set.
+
+        Raises `ReplicaUnusable`.
+        """
+        if self._replica is None:
+            return None
+        reading = self._replica.begin(self.scope)
+        close(reading.session)
+        return reading.behind
+
+    def _begin_reading(self) -> Reading | None:
+        if self._replica is None:
+            return None
+        if not self._replica.rests:
+            try:
+                reading = self._replica.begin(self.scope)
+            except ReplicaUnusable as error:
+                self._leave_replica(str(error))
+            else:
+                READS.labels("replica").inc()
+                return reading
+        READS.labels("primary").inc()
+        return None
+
+    def _leave_replica(self, problem: str) -> None:
+        if self._replica is not None:
+            self._replica.rest()
+        log.warning("replica_not_used", problem=problem)
+
     def reach(self) -> None:
         """Query the database.
 
@@ -121,13 +201,40 @@ class Database:
     def prepare_to_fork(self) -> None:
         """Keep nothing that a process forked from this one must not share or believe: connections,
         and that the database has just not answered."""
-        self._bound.engine.dispose()
-        self._bound.connector.silence.end()
+        for bound in current_app.extensions["database"]:
+            bound.engine.dispose()
+            bound.connector.silence.end()
 
     @property
     def _bound(self) -> _Bound:
-        bound: _Bound = current_app.extensions["database"]
+        bound: _Bound = current_app.extensions["database"][0]
         return bound
+
+    @property
+    def _replica(self) -> Replica | None:
+        replica: Replica | None = current_app.extensions[_REPLICA]
+        return replica
+
+
+def _bind(app: Flask, settings: Settings, url: str, *, readonly: bool = False) -> _Bound:
+    connector = Connector(settings.database_timeout)
+    arguments = {**_CONNECT_ARGUMENTS, "connection_factory": connector.connect}
+    limits = limits_of_statements(settings.database_timeout)
+    engine = create_engine(url, connect_args=arguments, **POOL)
+    event.listen(engine, "connect", partial(_prepare, limits, readonly))
+    event.listen(engine, "first_connect", partial(_refuse_unsafe_login_role, app))
+    make_session = sessionmaker(engine, class_=ScopedSession, limits=limits)
+    return _Bound(connector, engine, make_session)
+
+
+def _is_reached(engine: Engine, position: str) -> bool:
+    """Whether a primary has nothing after a position of its log; no, where it does not answer."""
+    more = func.pg_wal_lsn_diff(func.pg_current_wal_flush_lsn(), position)
+    try:
+        with engine.connect() as connection:
+            return bool(connection.scalar(select(more <= 0)))
+    except OperationalError:
+        return False
 
 
 _CONNECT_ARGUMENTS = {
@@ -155,8 +262,10 @@ def _close_session(_: BaseException | None) -> None:
             log.warning("session_not_closed", problem=type(error.orig).__name__)
 
 
-def _prepare(limits: Mapping[str, str], made: DBAPIConnection, _: ConnectionPoolEntry) -> None:
-    prepare_connection(cast(BoundedConnection, made), limits)
+def _prepare(
+    limits: Mapping[str, str], readonly: bool, made: DBAPIConnection, _: ConnectionPoolEntry
+) -> None:
+    prepare_connection(cast(BoundedConnection, made), limits, readonly=readonly)
 
 
 def _refuse_unsafe_login_role(

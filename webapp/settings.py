@@ -127,6 +127,11 @@ class Settings:
     """Other hosts to which connections may be in clear text."""
     broker_queues: BrokerQueues = "classic"
     """The kind of queues in RabbitMQ: one node's, or replicated to several."""
+    database_replica_url: str | None = field(default=None, metadata=SECRET)
+    """A replica, from which the audit events are listed; without one, everything is the primary's.
+    """
+    database_replica_lag: float = 10.0
+    """Seconds that it may be behind."""
     database_connections: Mapping[Login, int] | None = None
     """How many connections the login of each kind of process may have at once; `None`: a share of
     the server's. Only `flask db` uses it."""
@@ -341,6 +346,10 @@ def _read_servers(env: Env, plaintext: PlaintextHosts, *, deployed: bool) -> dic
         ),
         "database_owner_url": _secret(env, "DATABASE_OWNER_URL", "database", checks=database),
         "database_timeout": env.positive("DATABASE_TIMEOUT", 5.0),
+        "database_replica_url": _secret(
+            env, "DATABASE_REPLICA_URL", "database", checks=database + unlike
+        ),
+        "database_replica_lag": env.positive("DATABASE_REPLICA_LAG", 10.0),
         "database_connections": env.connections("DATABASE_CONNECTIONS", ""),
         "redis_url": redis_url,
         "celery_broker_url": _secret(env, "CELERY_BROKER_URL", checks=broker) or redis_url,

@@ -35,8 +35,11 @@ def limits_of_statements(timeout: float) -> dict[str, str]:
     }
 
 
-def prepare_connection(made: connection, limits: Mapping[str, str]) -> None:
-    """Let a new connection begin transactions that write, and be limited before the first one.
+def prepare_connection(
+    made: connection, limits: Mapping[str, str], *, readonly: bool = False
+) -> None:
+    """Let a new connection begin transactions that write, or only read, and be limited before the
+    first one.
 
     A login could have been made read-only by whoever has its password. Behind a pooler the limits
     are left to the transactions: they would reach those of other processes.
@@ -48,7 +51,7 @@ def prepare_connection(made: connection, limits: Mapping[str, str]) -> None:
             for name, value in limits.items():
                 cursor.execute("select pg_catalog.set_config(%s, %s, false)", (name, value))
     made.autocommit = False
-    made.set_session(isolation_level=ISOLATION_LEVEL_READ_COMMITTED, readonly=False)
+    made.set_session(isolation_level=ISOLATION_LEVEL_READ_COMMITTED, readonly=readonly)
 
 
 def is_pooled(asking: Connection) -> bool:

@@ -26,6 +26,7 @@ from webapp.audit.relay.outbox import sets_named_by
 from webapp.audit.relay.relay import delivery_of
 from webapp.commands import Commands, print_json, print_rows, say
 from webapp.db.scopes import LedgerScope
+from webapp.db.session import ScopedSession
 from webapp.extensions import db
 from webapp.http.errors import NotFound
 from webapp.http.pagination import MAX_LIMIT
@@ -149,10 +150,13 @@ def search_command(
     query = replace(_query(given), sort=sort)
     tenant = query.tenant if query.tenant and has_tenant(query.tenant) else None
     with command_access("audit search", reason, given, tenant=tenant) as access:
-        entries = list(_pages(query, limit))
+        read = db.read(lambda session: list(_pages(session, query, limit)))
+        entries = read.value
         if not entries:
             _refuse_unknown(query, tenant)
         access.rows = len(entries)
+    if read.behind:
+        click.echo(f"Read from a replica, which is {read.behind} s behind.", err=True)
     if as_json:
         _print_json(entries, AuditLineSchema)
     elif any(entry.attempts for entry in entries):
@@ -181,7 +185,7 @@ def tail(*, last: int, follow: bool, reason: Reason, as_json: bool) -> None:
     show = _print_json if as_json else _print_lines
     with command_access("audit tail", reason, {"follow": follow}) as access:
         moment, seen = _now()
-        newest = list(_pages(AuditQuery(), last))
+        newest = list(_pages(db.session, AuditQuery(), last))
         access.rows = None if follow else len(newest)
     show(reversed(newest))
     if follow:
@@ -239,12 +243,12 @@ def _surfaces() -> Iterator[str]:
             yield declared.name
 
 
-def _pages(query: AuditQuery, limit: int) -> Iterator[LedgerEntry]:
+def _pages(session: ScopedSession, query: AuditQuery, limit: int) -> Iterator[LedgerEntry]:
     """Yield the first `limit` events, and fetch them page by page."""
     cursor: str | None = None
     while limit > 0:
         page_query = replace(query, limit=min(limit, MAX_LIMIT), cursor=cursor)
-        page = search.list_events(db.session, page_query)
+        page = search.list_events(session, page_query)
         yield from page.items
         limit -= len(page.items)
         cursor = page.next_cursor

@@ -1,6 +1,6 @@
 """Schemas of audit events on the wire, and of the filters over HTTP and in commands."""
 
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 from urllib.parse import urlencode
 
 import marshmallow as ma
@@ -8,7 +8,7 @@ from marshmallow import fields, validate
 
 from webapp.audit.event import Kind, Outcome, Ruling, ScopeKind
 from webapp.http.pagination import PageQuerySchema, PageSchema
-from webapp.http.schema import PAGE_FIELDS, FlagText, Instant, Schema, Text
+from webapp.http.schema import PAGE_FIELDS, Fields, FlagText, Instant, Schema, Text
 from webapp.ledger import documentation
 from webapp.ledger.search import (
     AuditQuery,
@@ -163,8 +163,14 @@ class AuditLineSchema(AuditSchema):
 
 class AuditPageSchema(PageSchema):
     example = documentation.PAGE
+    descriptions: ClassVar[Fields] = {
+        **PageSchema.descriptions,
+        "behind": "How many seconds the list may lack at its newer end, in whole ones. Present only"
+        " where it was read from a replica of the database.",
+    }
 
     items = fields.List(fields.Nested(AuditLineSchema), required=True)
+    behind = fields.Integer()
 
 
 class ExcludedPageSchema(Schema):

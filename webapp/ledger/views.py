@@ -1,5 +1,6 @@
 """The views of the ledger under /admin/api/audits."""
 
+from functools import partial
 from uuid import UUID
 
 from flask import Response
@@ -15,7 +16,7 @@ from webapp.ledger.schemas import (
     ExcludedPageSchema,
     ExcludedQuerySchema,
 )
-from webapp.scope.answers import respond, respond_page
+from webapp.scope.answers import BEHIND_HEADER, respond, respond_page, respond_read
 from webapp.scope.surface import surface
 
 blueprint = Blueprint(
@@ -29,19 +30,21 @@ blueprint = Blueprint(
 @blueprint.route("")
 @surface("admin.audits.list", tenant_roles=("admin",), platform_roles=("auditor", "owner"))
 @blueprint.arguments(AuditQuerySchema, location="query")
-@blueprint.response(200, AuditPageSchema)
+@blueprint.response(200, AuditPageSchema, headers={BEHIND_HEADER: "Behind"})
 def list_audits(query: search.AuditQuery) -> Response:
     """List audit events
 
-    The list holds committed events. In a tenant's scope it holds the accesses to that tenant, the
-    allowed accesses to all tenants that did not leave it out, and the changes in it.
+    The list holds committed events. Where it is read from a replica of the database, it lacks the
+    last `behind` seconds at most, and an event whose receipt one has may not be there yet. In a
+    tenant's scope it holds the accesses to that tenant, the allowed accesses to all tenants that
+    did not leave it out, and the changes in it.
 
     There a stranger's refused attempts that are alike, by surface and decision, make one line of a
     page, the first of them: `attempts` says how many they are, and where each is listed. `total`
     counts events. A page with such lines may have fewer than `limit`.
     """
-    page = search.list_events(db.session, query)
-    return respond_page(AuditPageSchema(), page)
+    read = db.read(partial(search.list_events, query=query))
+    return respond_read(AuditPageSchema(), read.value, read.behind)
 
 
 @blueprint.route("/<uuid:event_id>")

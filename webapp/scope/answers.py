@@ -15,6 +15,8 @@ from webapp.caching import Cached
 from webapp.http.etags import etag_of, json_response
 from webapp.http.state import current_state
 
+BEHIND_HEADER = "Sightline-Behind"
+
 PageT = TypeVar("PageT", bound="Page")
 
 
@@ -38,6 +40,19 @@ def respond(
 def respond_page(schema: ma.Schema, page: Page) -> Response:
     """Answer with a page of a list as JSON."""
     return respond(schema, page, rows=len(page.items))
+
+
+def respond_read(schema: ma.Schema, page: PageT, behind: int | None) -> Response:
+    """Answer with a page of a list that may be a replica's, and say how far that is behind.
+
+    `behind` is in seconds; `None` where the primary has answered.
+    """
+    if behind is None:
+        return respond_page(schema, page)
+    body = orjson.dumps({**schema.dump(page), "behind": behind})
+    response = respond_json(body, rows=len(page.items))
+    response.headers[BEHIND_HEADER] = str(behind)
+    return response
 
 
 def respond_cached(cached: Cached[PageT]) -> Response:

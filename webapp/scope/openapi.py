@@ -34,6 +34,11 @@ HEADERS: Final = {
         "schema": {"type": "string"},
         "example": "01890a5d-7c3b-7a6e-9f2b-4c8d1e0f3a5b",
     },
+    "Behind": {
+        "description": "How many seconds the list may lack at its newer end. Present only where it"
+        " was read from a replica of the database.",
+        "schema": {"type": "integer"},
+    },
     "Excluded": {
         "description": "How many tenants an access to all of them left out, since their rules say"
         " no.",
