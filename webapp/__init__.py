@@ -17,6 +17,8 @@ from webapp.grants.views import blueprint as grants
 from webapp.http import errors, openapi, proxies, rate_limits, redirects
 from webapp.identity import authentication
 from webapp.ledger.sealing import models as _tables_of_the_log  # noqa: F401 - `db check` compares
+from webapp.ledger.sealing.views import blueprint as log
+from webapp.ledger.sealing.views import later_logs
 from webapp.ledger.views import blueprint as audits
 from webapp.observability.health import blueprint as health
 from webapp.rules import rule_sets
@@ -66,8 +68,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     active.init_app(app)
     decide.init_app(app)
     enter.bind_decider(app, decide.RulesDecider())
-    blueprints = [rules, grants, audits, elevations, health]
+    blueprints = [rules, grants, audits, log, elevations, health]
     openapi.init_app(app, blueprints, plugins=[SurfacesPlugin(app)])
+    app.register_blueprint(later_logs)
     cli.init_app(app)
     proxies.init_app(app)
     return app

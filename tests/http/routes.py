@@ -24,6 +24,14 @@ PUBLIC = {
     "/openapi.json": "/openapi.json",
     "/docs/": "/docs/",
     "/docs/<name>": "/docs/swagger-ui.css",
+    "/log/policy": "/log/policy",
+    "/log/keys": "/log/keys",
+    "/log/checkpoint": "/log/checkpoint",
+    "/log/tile/<level>/<path:index>": "/log/tile/0/000.p/1",
+    "/log/tile/entries/<path:index>": "/log/tile/entries/000.p/1",
+    "/log/<int(min=2):number>/checkpoint": "/log/2/checkpoint",
+    "/log/<int(min=2):number>/tile/<level>/<path:index>": "/log/2/tile/0/000.p/1",
+    "/log/<int(min=2):number>/tile/entries/<path:index>": "/log/2/tile/entries/000.p/1",
 }
 """The public routes, and a path of each."""
 
@@ -62,6 +70,12 @@ class Use:
     """Whether it needs an If-Match."""
     lists: str = ""
     """The kind of objects that it lists."""
+    unsealed: int | None = None
+    """The status of its answer while the event is not sealed yet; `None` where that is the same."""
+
+    @property
+    def successes(self) -> set[int]:
+        return {self.success, self.unsealed or self.success}
 
     @property
     def id(self) -> str:
@@ -118,6 +132,10 @@ USES = (
     Use("GET", AUDITS, "admin.audits.list", ("admin",), ("auditor", "owner"), lists="event_id"),
     Use("GET", AUDIT, "admin.audits.read", ("admin",), ("auditor", "owner")),
     Use("GET", f"{GRANTS}/all", "admin.grants.all", ("admin",), STAFF_ROLES),
+    Use(
+        *("GET", f"{AUDIT}/proof", "admin.audits.proof", ("admin",), ("auditor", "owner")),
+        unsealed=409,
+    ),
     Use("GET", f"{AUDIT}/excluded", "admin.audits.excluded", ("admin",), ("auditor", "owner")),
 )
 

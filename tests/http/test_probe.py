@@ -63,7 +63,9 @@ def test_every_route_is_in_the_probe(app: Flask) -> None:
 @pytest.mark.parametrize("path", PUBLIC.values())
 def test_public_route_answers_without_credentials(client: FlaskClient, path: str) -> None:
     with client.get(path) as plain, client.get(path, headers={"Authorization": "x"}) as odd:
-        assert plain.status_code == odd.status_code == 200
+        assert plain.status_code == odd.status_code
+        # Nothing may be sealed yet, and there is no second log.
+        assert plain.status_code == 200 or (plain.status_code == 404 and path.startswith("/log/"))
 
 
 BAD_CREDENTIALS: dict[str, dict[str, str]] = {
@@ -105,7 +107,7 @@ def test_access_in_own_tenant_is_decided_by_role(
 ) -> None:
     answer = use.call(client, new.ids, new.person(role).headers(new.scope))
     if role in use.tenant_roles:
-        assert answer.status_code == use.success
+        assert answer.status_code in use.successes
     else:
         assert problem(answer) == (403, "forbidden")
 
@@ -141,7 +143,8 @@ def test_object_of_another_tenant_is_answered_like_one_that_never_was(
     assert but_for_names(theirs, *ids) == but_for_names(nobodys, *ids)
     for access in OF_OBJECTS.values():
         if access.method == "GET":
-            assert access.call(client, elsewhere.ids, elsewhere.admin.headers()).status_code == 200
+            answer = access.call(client, elsewhere.ids, elsewhere.admin.headers())
+            assert answer.status_code in access.successes
 
 
 @pytest.mark.parametrize(
@@ -223,11 +226,11 @@ def test_elevation_with_role_is_served_and_recorded(
 ) -> None:
     person = add_account(app, use.platform_roles[-1])
     answer = use.call(client, new.ids, person.headers(beyond(scope, new), INCIDENT))
-    assert answer.status_code == use.success
+    assert answer.status_code in use.successes
     event = recorded(app, client, auditor, answer)
-    outcome = "served" if use.success < 400 else "failed"
+    outcome = "served" if answer.status_code < 400 else "failed"
     assert (event["surface"], event["outcome"]) == (use.surface, outcome)
-    assert event["http_status"] == use.success
+    assert event["http_status"] == answer.status_code
     assert event["reason"] == {"code": "incident", "ticket": "INC-1", "note": None}
     # A change of a tenant's object is in the tenant's list, from whatever scope it is made.
     changes_tenants = event["kind"] == "change" and use.names

@@ -316,6 +316,7 @@ OTHER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     "log_entries": _OF_LOG | {SEALING_ROLE: ("select", "insert")},
     "log_tiles": _OF_LOG | {SEALING_ROLE: ("select", "insert", "update")},
     "log_cosignatures": _OF_LOG | {SEALING_ROLE: ("select", "insert", "delete")},
+    "log_keys": _OF_LOG | {SEALING_ROLE: ("select", "insert")},
     "log_queue": {SEALING_ROLE: ("select", "update", "delete")},
     "log_witnesses": {SEALING_ROLE: ALL_PRIVILEGES},
     "log_copies": {SEALING_ROLE: ALL_PRIVILEGES},

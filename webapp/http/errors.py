@@ -155,6 +155,14 @@ class Expired(Conflict):
     title = "The answer's time is over"
 
 
+class NotSealed(Conflict):
+    code = "not_sealed"
+    title = "Not sealed yet"
+
+    def __init__(self, detail: str | None = None) -> None:
+        super().__init__(detail, headers={"Retry-After": str(RETRY_AFTER)})
+
+
 class Stale(AppError):
     status = 412
     code = "stale"

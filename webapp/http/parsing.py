@@ -171,6 +171,11 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]  # flask-smorest
         decorate: Callable[[V], V] = super().response(status_code, schema, **options)
         return decorate
 
+    def doc(self, **described: Any) -> Callable[[V], V]:
+        """Describe more of the operation, as OpenAPI has it."""
+        decorate: Callable[[V], V] = super().doc(**described)
+        return decorate
+
     def alt_response(
         self, status_code: int, *, schema: type[ma.Schema], **options: Any
     ) -> Callable[[V], V]:

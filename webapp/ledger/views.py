@@ -7,7 +7,7 @@ from flask import Response
 
 from webapp.extensions import db
 from webapp.http.parsing import Blueprint
-from webapp.ledger import search
+from webapp.ledger import disclosure, search
 from webapp.ledger.schemas import (
     PATH,
     AuditPageSchema,
@@ -16,8 +16,16 @@ from webapp.ledger.schemas import (
     ExcludedPageSchema,
     ExcludedQuerySchema,
 )
-from webapp.scope.answers import BEHIND_HEADER, respond, respond_page, respond_read
+from webapp.scope.answers import (
+    BEHIND_HEADER,
+    respond,
+    respond_file,
+    respond_page,
+    respond_read,
+)
 from webapp.scope.surface import surface
+
+PROOF_CONTENT = "text/plain; charset=utf-8"
 
 blueprint = Blueprint(
     "audits",
@@ -65,3 +73,25 @@ def list_excluded(query: search.ExcludedQuery, event_id: UUID) -> Response:
     The items are the ids of the tenants, in order. A tenant's scope shows none.
     """
     return respond_page(ExcludedPageSchema(), search.list_excluded(db.session, event_id, query))
+
+
+@blueprint.route("/<uuid:event_id>/proof")
+@surface("admin.audits.proof", tenant_roles=("admin",), platform_roles=("auditor", "owner"))
+@blueprint.response(
+    200,
+    {"type": "string"},
+    content_type=PROOF_CONTENT,
+    description="A proof, as c2sp.org/tlog-proof has it",
+    headers={"Content-Disposition": {"schema": {"type": "string"}}},
+)
+@blueprint.doc(responses={409: "Conflict"})
+def read_proof(event_id: UUID) -> Response:
+    """Read the proof that an event is in the log
+
+    The file shows the event, but for what the scope does not show, and proves that the log has it
+    as it is. Whoever has the log's public key can check it without Sightline. An event that is
+    committed and not sealed yet is 409.
+    """
+    proof = disclosure.prove_event(db.session, event_id)
+    name = f"{event_id}.tlog-proof"
+    return respond_file(proof.text, rows=1, content_type=PROOF_CONTENT, name=name)

@@ -72,6 +72,15 @@ def respond_json(
     return response
 
 
+def respond_file(body: bytes, *, rows: int | None, content_type: str, name: str) -> Response:
+    """Answer with a file, which a browser saves under this name."""
+    response = respond_json(body, rows=rows)
+    if response.status_code != 304:
+        response.content_type = content_type
+        response.headers.add("Content-Disposition", "attachment", filename=name)
+    return response
+
+
 def respond_empty() -> Response:
     """Answer 204, without a body."""
     return Response(status=204)

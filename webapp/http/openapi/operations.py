@@ -72,7 +72,7 @@ ERRORS: Final[Mapping[int, Sequence[type[errors.AppError]]]] = {
     401: (errors.Unauthenticated,),
     403: (errors.ElevationDenied, errors.ApprovalRequired, errors.Forbidden, errors.NotBound),
     404: (errors.NotFound,),
-    409: (errors.Conflict, errors.Expired),
+    409: (errors.Conflict, errors.Expired, errors.NotSealed),
     412: (errors.Stale,),
     413: (),
     422: (errors.Invalid,),

@@ -111,6 +111,18 @@ class LogSeriesRow(Base):
     __table_args__ = (Index(None, "tenant_id", "log"),)
 
 
+class LogKeyRow(Base):
+    """A public key that has signed a log's checkpoints, as a verifier key."""
+
+    __tablename__ = "log_keys"
+
+    log: Mapped[int] = mapped_column(ForeignKey("logs.number"), primary_key=True)
+    verifier: Mapped[str] = mapped_column(Text, primary_key=True)
+    since: Mapped[datetime] = mapped_column(Timestamp, server_default=text("clock_timestamp()"))
+
+    __table_args__ = (CheckConstraint("length(verifier) <= 4096", name="verifier"),)
+
+
 class LogCosignatureRow(Base):
     """The line that a witness has added to a checkpoint."""
 

@@ -19,6 +19,7 @@ MAX_LEVEL = 7
 """The highest level that a tree of `MAX_SIZE` has tiles of."""
 
 _CACHED = 64
+_LEVEL = re.compile(r"[0-9]|[1-5][0-9]|6[0-3]")
 _INDEX = re.compile(r"((?:x[0-9]{3}/)*[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?")
 
 ReadTile = Callable[[int, int], bytes]
@@ -84,6 +85,13 @@ def parse_index(path: str) -> TileIndex:
     if index.path != path:
         raise TileError("not the path of a tile")
     return index
+
+
+def parse_level(text: str) -> int:
+    """Parse the level of a tile in a path; raises `TileError`."""
+    if not _LEVEL.fullmatch(text):
+        raise TileError("not the level of a tile")
+    return int(text)
 
 
 def tile_path(level: int, index: TileIndex) -> str:

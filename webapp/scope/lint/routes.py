@@ -26,6 +26,7 @@ ANSWERS = frozenset(
         answers.respond_page,
         answers.respond_cached,
         answers.respond_json,
+        answers.respond_file,
         answers.respond_empty,
     }
 )
