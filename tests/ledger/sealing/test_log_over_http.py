@@ -12,7 +12,7 @@ from tlog_scales.tiles import leaf_hash
 from werkzeug.test import TestResponse
 
 from tests.applications import application
-from tests.ledger.sealing.logs import LOG, ORIGIN, WITNESS, cosign, open_log, seal
+from tests.ledger.sealing.made_logs import LOG, ORIGIN, WITNESS, cosign, open_log, seal
 from tests.stacks import copied_stack
 from webapp.ledger.sealing.merkle import verify_consistency
 from webapp.ledger.sealing.note import ed25519_signer, open_checkpoint

@@ -17,7 +17,7 @@ from tests.audit.events import excluding, make_event
 from tests.audit.ledgers import append_events, owner_connection
 from tests.audit.receipts import receipt
 from tests.factories import Account, MadeTenant, add_account, add_tenant
-from tests.ledger.sealing.logs import LOG, open_log, seal
+from tests.ledger.sealing.made_logs import LOG, open_log, seal
 from tests.stacks import copied_stack
 from webapp.audit.event import Actor, AuditEvent, EventDecision, EventScope, Reason, dump_event
 from webapp.ledger.sealing.leaf import (
