@@ -17,7 +17,7 @@ from webapp.caching.generations import SKEW
 from webapp.db import migrate
 from webapp.db.privileges import find_differences
 from webapp.db.replica import ReplicaUnusable
-from webapp.db.replication import read_replication
+from webapp.db.replication import Replication, read_replication
 from webapp.db.roles import UnsafeLoginRole, find_setting_differences, find_unlimited_logins
 from webapp.db.scopes import IdentityScope, LedgerScope, MaintenanceScope, PolicyScope
 from webapp.extensions import db
@@ -228,8 +228,14 @@ def _check_replication() -> str:
         said = f"no commit waits for a standby: events of {settings.journal_keep:g} s come back"
     else:
         said = f"commits wait for {found.synchronous}"
-    lag = "lag not for this role to see" if found.behind is None else f"{found.behind} bytes behind"
-    return f"{said}; {found.standbys} connected, {lag}"
+    return f"{said}; {found.standbys} connected, {_describe_lag(found)}"
+
+
+def _describe_lag(found: Replication) -> str:
+    if found.behind is None:
+        return "and how far behind the tables' owner may not see"
+    lasted = f", {found.seconds:.1f} s" if found.seconds else ""
+    return f"{found.behind} bytes{lasted} behind"
 
 
 def _check_replica() -> str:

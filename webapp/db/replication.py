@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import column, func, select, table
+from sqlalchemy import BigInteger, Float, column, func, select, table
 from sqlalchemy.orm import Session
 
-_STANDBYS = table("pg_stat_replication", column("pid"), column("flush_lsn"))
+_STANDBYS = table("pg_stat_replication", column("pid"))
+_BEHIND = func.standbys_behind().table_valued(column("bytes", BigInteger), column("seconds", Float))
 
 
 @dataclass(frozen=True)
@@ -15,8 +16,11 @@ class Replication:
     standbys: int
     """How many standbys, and backups, receive changes at the moment."""
     behind: int | None
-    """Bytes that the one that is furthest behind has not flushed; `None` where the role may not see
-    that of any, or there is none."""
+    """Bytes that the one that is furthest behind has not flushed; `None` where the tables' owner
+    may not see that of any, or there is none."""
+    seconds: float | None
+    """How long its latest flush had taken; `None` likewise, and where it has long had everything.
+    """
     careless: tuple[str, ...]
     """Settings by which the server may lose commits when its host fails."""
 
@@ -24,20 +28,15 @@ class Replication:
 def read_replication(session: Session) -> Replication:
     """Read it from a primary; a standby raises an error."""
     names = func.current_setting("synchronous_standby_names")
-    standbys, behind = _standbys(session)
+    standbys = session.scalars(select(func.count(_STANDBYS.c.pid))).one()
+    behind, seconds = session.execute(select(_BEHIND)).one()
     return Replication(
         synchronous=session.scalars(select(names)).one().strip(),
         standbys=standbys,
         behind=behind,
+        seconds=seconds,
         careless=tuple(_careless(session)),
     )
-
-
-def _standbys(session: Session) -> tuple[int, int | None]:
-    now = func.pg_current_wal_flush_lsn()
-    behind = func.max(func.pg_wal_lsn_diff(now, _STANDBYS.c.flush_lsn))
-    standbys, most = session.execute(select(func.count(_STANDBYS.c.pid), behind)).one()
-    return standbys, None if most is None else max(0, int(most))
 
 
 def _careless(session: Session) -> list[str]:

@@ -333,6 +333,7 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "take_turn_to_simulate": (MAINTENANCE_ROLE,),
     "raise_generations": _OF_GENERATIONS,
     "ensure_audit_partition": (LEDGER_ROLE,),
+    "standbys_behind": (LEDGER_ROLE,),
     "note_key": (IDENTITY_ROLE, MAINTENANCE_ROLE),
     "mint_token": (DIRECTORY_ROLE,),
     "bind_token": (DIRECTORY_ROLE,),
