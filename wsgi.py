@@ -9,7 +9,7 @@ import gc
 gc.disable()
 
 import tasks  # noqa: F401 - registers the tasks
-from webapp import create_app
+from webapp.application import create_app
 from webapp.boot import check_database_in_worker
 from webapp.observability.side_port import serve_in_worker
 from webapp.settings import SettingsError

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from flask import Flask
 
-from webapp import create_app
+from webapp.application import create_app
 from webapp.audit.relay import pipeline
 from webapp.db import migrate
 from webapp.db.scopes import GlobalScope

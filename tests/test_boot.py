@@ -15,7 +15,7 @@ from click.testing import Result
 from tests.caching.servers import PostgresServer
 from tests.db.databases import Database
 from tests.processes import STARTUP, command_of, run_server, run_worker, started
-from webapp import create_app
+from webapp.application import create_app
 from webapp.boot import UNSAFE
 from webapp.db import migrate
 from webapp.db.roles import Process, UnsafeLoginRole, login_role

@@ -26,7 +26,7 @@ NAMELESS = {"utils", "util", "helpers", "helper", "common", "manager", "managers
 ENTRANCES = {
     "webapp.worker.beat": "named in celeryconfig.py",
     "webapp.worker.delivery": "named by the tasks' class in webapp.worker.celery_app",
-    "webapp": "imported by wsgi.py",
+    "webapp.application": "imported by wsgi.py",
     "tasks": "imported by wsgi.py",
     "webapp.boot": "imported by wsgi.py and gunicorn.conf.py",
     "webapp.db.tenant_tables": "imported by migrations",

@@ -15,7 +15,7 @@ from reliability.faults.disk import Disk, journal_disk
 from reliability.parts import Part, ProcessPart, ServerPart, await_until, is_ok, is_wholly_ready
 from tests.applications import let_staff_access
 from tests.processes import command_of, no_settings_of_the_caller
-from webapp import create_app
+from webapp.application import create_app
 from webapp.db import migrate
 from webapp.extensions import db
 from webapp.settings import read_settings

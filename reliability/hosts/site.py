@@ -22,7 +22,7 @@ from reliability.hosts.network import ADDRESSES, Network
 from reliability.parts import ProcessPart, await_until, is_ok, is_wholly_ready
 from tests.applications import let_staff_access
 from tests.processes import ROOT, command_of, no_settings_of_the_caller
-from webapp import create_app
+from webapp.application import create_app
 from webapp.db import migrate
 from webapp.db.roles import LOGINS, login_role
 from webapp.extensions import db

@@ -17,7 +17,7 @@ from reliability.stress.load import Installation, run
 from reliability.stress.report import cache_outcomes, print_report
 from tests.applications import let_staff_access
 from tests.processes import no_settings_of_the_caller, run_web, run_worker
-from webapp import create_app
+from webapp.application import create_app
 from webapp.db import migrate
 from webapp.settings import read_settings
 from webapp.stack.home import open_stack, running

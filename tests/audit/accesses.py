@@ -14,7 +14,7 @@ from sqlalchemy import select, text
 
 from tests.audit.journal.journals import events_in
 from tests.isolation.rows import rule
-from webapp import create_app
+from webapp.application import create_app
 from webapp.audit import recorder
 from webapp.audit.relay import pipeline
 from webapp.extensions import db

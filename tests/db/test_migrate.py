@@ -21,7 +21,7 @@ from sqlalchemy.exc import ProgrammingError
 from tests.caching.servers import PostgresServer
 from tests.db.databases import PASSWORD, Database
 from tests.processes import STARTUP, started
-from webapp import create_app
+from webapp.application import create_app
 from webapp.db import migrate
 from webapp.db.roles import find_unlimited_logins
 from webapp.db.scopes import LedgerScope

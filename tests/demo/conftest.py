@@ -12,7 +12,7 @@ from click.testing import Result
 from flask import Flask
 from sqlalchemy import make_url
 
-from webapp import create_app
+from webapp.application import create_app
 from webapp.db import migrate
 from webapp.extensions import db
 from webapp.settings import read_settings

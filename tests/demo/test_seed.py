@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 from uuid_utils.compat import uuid7
 
 from tests.demo.conftest import Place
-from webapp import create_app
+from webapp.application import create_app
 from webapp.db.scopes import DirectoryScope, GlobalScope
 from webapp.demo import accounts, drafts
 from webapp.demo.rules import add_rules

@@ -11,7 +11,7 @@ from flask import Flask
 from sqlalchemy import make_url
 
 from tests.conftest import Run
-from webapp import create_app
+from webapp.application import create_app
 from webapp.http.errors import Unauthenticated
 from webapp.identity import tokens
 from webapp.identity.principal import Principal

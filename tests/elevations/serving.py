@@ -12,7 +12,7 @@ from unittest import mock
 
 from sqlalchemy import event
 
-from webapp import create_app
+from webapp.application import create_app
 from webapp.db.scopes import PrincipalScope
 from webapp.db.session import ScopedSession
 from webapp.elevations import service

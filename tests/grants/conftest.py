@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 
 from tests.factories import Account, MadeTenant
 from tests.grants.calls import add_request, require_approval
-from webapp import create_app
+from webapp.application import create_app
 from webapp.audit.relay import pipeline
 from webapp.extensions import db
 

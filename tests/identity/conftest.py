@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from flask import Flask
 
-from webapp import create_app
+from webapp.application import create_app
 from webapp.extensions import db
 
 

@@ -13,7 +13,7 @@ import pytest
 from flask import Flask
 
 from tests.factories import add_account, add_tenant
-from webapp import create_app
+from webapp.application import create_app
 from webapp.db.scopes import DirectoryScope, MaintenanceScope
 from webapp.directory import listing, service
 from webapp.extensions import db

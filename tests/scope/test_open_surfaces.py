@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from tests.factories import INCIDENT, Account
-from webapp import create_app
+from webapp.application import create_app
 from webapp.audit.recorder import RECEIPT_HEADER, UNVOUCHED
 from webapp.audit.relay import pipeline
 from webapp.extensions import db

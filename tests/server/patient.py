@@ -5,7 +5,7 @@ from unittest import mock
 from uuid import UUID
 
 from tests.server.clients import PATIENCE
-from webapp import create_app
+from webapp.application import create_app
 from webapp.audit.journal import file, writer
 
 
