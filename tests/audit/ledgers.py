@@ -6,8 +6,9 @@ from datetime import datetime
 from typing import Any
 
 from flask import Flask
-from sqlalchemy import Connection, NullPool, create_engine, text
+from sqlalchemy import Connection, text
 
+from tests.applications import engine_beside
 from tests.audit.events import make_event, members_of
 from webapp.audit import append
 from webapp.audit.append import Received
@@ -31,9 +32,7 @@ def seal(app: Flask, *events: AuditEvent) -> list[list[str]]:
 
 @contextmanager
 def ledger_session(app: Flask, lock_timeout: str = "120s") -> Iterator[ScopedSession]:
-    options = {"options": f"-c lock_timeout={lock_timeout}"}
-    url = app.extensions["settings"].database_url
-    engine = create_engine(url, poolclass=NullPool, connect_args=options)
+    engine = engine_beside(app, app.extensions["settings"].database_url, lock_timeout)
     with ScopedSession(engine, limits=limits_of_statements(60)) as session:
         session.enter(LedgerScope())
         yield session
@@ -42,10 +41,7 @@ def ledger_session(app: Flask, lock_timeout: str = "120s") -> Iterator[ScopedSes
 @contextmanager
 def owner_connection(app: Flask) -> Iterator[Connection]:
     """A transaction of the tables' owner, committed at the end."""
-    url = app.extensions["settings"].database_owner_url
-    engine = create_engine(
-        url, poolclass=NullPool, connect_args={"options": "-c lock_timeout=180s"}
-    )
+    engine = engine_beside(app, app.extensions["settings"].database_owner_url, "180s")
     with engine.begin() as connection:
         yield connection
 

@@ -7,8 +7,9 @@ from typing import Any, Protocol
 from uuid import UUID, uuid4
 
 from flask import Flask
-from sqlalchemy import NullPool, create_engine, select
+from sqlalchemy import select
 
+from tests.applications import engine_beside
 from webapp.audit.models import AuditEventRow, ExcludedSetRow
 from webapp.audit.recorder import RECEIPT_HEADER
 from webapp.db.limits import limits_of_statements
@@ -35,8 +36,8 @@ def receipt(answer: ReceivedAnswer) -> list[UUID]:
 
 @contextmanager
 def second_connection(app: Flask) -> Iterator[ScopedSession]:
-    """Open a session outside of any request and pool, which sees every event."""
-    engine = create_engine(app.extensions["settings"].database_url, poolclass=NullPool)
+    """Open a session outside of any request and of the application's pool. It sees every event."""
+    engine = engine_beside(app, app.extensions["settings"].database_url)
     with ScopedSession(engine, limits=limits_of_statements(60)) as session:
         session.enter(GlobalScope(access_id=uuid4()))
         yield session
