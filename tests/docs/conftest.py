@@ -1,4 +1,4 @@
-"""What `make run` gives a reader of the pages, made once and copied for each page."""
+"""What `make run` gives a reader of the pages, made once and copied."""
 
 import os
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.product import Project, Shell, copy_with_data, make_first_run, running
+from tests.docs.product import Project, copy_with_data, make_first_run, running
 from tests.stacks import TEMPLATE
 
 
@@ -15,15 +15,17 @@ def first_run() -> Project:
     return make_first_run(Path(os.environ[TEMPLATE]).with_name("pages"))
 
 
-@pytest.fixture
-def project(first_run: Project, tmp_path: Path) -> Project:
-    return copy_with_data(first_run, tmp_path / "sightline")
-
-
-@pytest.fixture
-def shell(project: Project, tmp_path: Path) -> Iterator[Shell]:
-    """A second terminal beside `make run`, in the project's directory."""
+@pytest.fixture(scope="module")
+def shared_run(first_run: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """`make run` for all pages that leave to others what these show."""
+    project = copy_with_data(first_run, tmp_path_factory.mktemp("shared") / "sightline")
     with running(project):
-        shell = Shell(project.root, tmp_path / "tmp")
-        yield shell
-        shell.close()
+        yield project
+
+
+@pytest.fixture
+def own_run(first_run: Project, tmp_path: Path) -> Iterator[Project]:
+    """`make run` for one page."""
+    project = copy_with_data(first_run, tmp_path / "sightline")
+    with running(project):
+        yield project

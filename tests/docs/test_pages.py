@@ -1,6 +1,7 @@
 """Each page does what it shows: its blocks are pasted into a shell beside `make run`, in order."""
 
 import re
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,51 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 WITH_COMMANDS = [page for page in PAGES if any(isinstance(s, Paste) for s in read_steps(page))]
 
 
-@pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda page: str(page.relative_to(ROOT)))
-def test_page_prints_what_it_shows(page: Path, project: Project, shell: Shell) -> None:
+TOGETHER = [
+    ROOT / name
+    for name in (
+        "docs/operations/journal.md",  # it counts all events
+        "docs/operations/health.md",  # it counts accesses that the web server took
+        "README.md",
+        "docs/operations/database.md",
+        "docs/operations/front.md",
+        "docs/operations/settings.md",
+        "docs/operations/traces.md",
+        "docs/operations/upgrade.md",
+        "docs/operations/people.md",  # it lists all people
+        "docs/elevations.md",
+    )
+]
+"""Pages that one product serves in this order. What one of them leaves, no later one shows."""
+
+ALONE = [page for page in WITH_COMMANDS if page not in TOGETHER]
+
+
+def _name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", TOGETHER, ids=_name)
+def test_page_prints_what_it_shows(page: Path, shared_run: Project, tmp_path: Path) -> None:
+    _follow(page, shared_run, tmp_path)
+
+
+@pytest.mark.parametrize("page", ALONE, ids=_name)
+def test_page_alone_prints_what_it_shows(page: Path, own_run: Project, tmp_path: Path) -> None:
+    _follow(page, own_run, tmp_path)
+
+
+def test_pages_that_share_a_product_have_commands() -> None:
+    assert set(TOGETHER) <= set(WITH_COMMANDS)
+
+
+def _follow(page: Path, project: Project, tmp_path: Path) -> None:
+    """Take a page's steps in a second terminal, in the project's directory."""
     particulars = Particulars()
-    for step in read_steps(page):
-        problem = _problem(step, project, shell, particulars)
-        assert problem is None, f"{page.relative_to(ROOT)}:{step.line}: {problem}"
+    with closing(Shell(project.root, tmp_path / "tmp")) as shell:
+        for step in read_steps(page):
+            problem = _problem(step, project, shell, particulars)
+            assert problem is None, f"{_name(page)}:{step.line}: {problem}"
 
 
 def _problem(
