@@ -15,7 +15,7 @@ PIN = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --
 # Debian's packages that tests need, installed where root may. Without strace the tests that need it
 # fail and say so; without libfaketime no clock is moved; those that need a server that is missing
 # are skipped, and say so. A package starts its service where no policy-rc.d says otherwise.
-PACKAGES = strace libfaketime rabbitmq-server pgbouncer prometheus haproxy nftables iproute2
+PACKAGES = strace libfaketime rabbitmq-server pgbouncer prometheus haproxy nftables iproute2 redis-server
 INSTALL_PACKAGES = { policy=/usr/sbin/policy-rc.d; [ -e $$policy ] \
 	|| { printf '\043!/bin/sh\nexit 101\n' > $$policy && chmod +x $$policy && trap "rm $$policy" EXIT; }; \
 	apt-get install -qq -y --no-install-recommends $(PACKAGES) > /dev/null; }

@@ -21,8 +21,17 @@ class PgBouncer(Server):
 
     name = "pgbouncer"
 
-    def __init__(self, directory: Path, target: str, passwords: Mapping[str, str], size: int):
+    def __init__(
+        self,
+        directory: Path,
+        target: str,
+        passwords: Mapping[str, str],
+        size: int,
+        certificate: Path | None = None,
+    ):
+        """With a `certificate`, beside whose file its key is, clients have to use TLS."""
         super().__init__(directory, free_port())
+        self._certificate = certificate
         self._target = make_url(target)
         self._passwords = dict(passwords)
         self._write(size)
@@ -50,6 +59,7 @@ class PgBouncer(Server):
             "auth_file": str(self.directory / "userlist.txt"),
             "pidfile": str(self._pid_file),
             "default_pool_size": str(size),
+            **self._tls(),
         }
         parser["pgbouncer"].update(own)
         with (self.directory / "pgbouncer.ini").open("w") as file:
@@ -59,6 +69,16 @@ class PgBouncer(Server):
         if os.geteuid() == 0:
             for path in (self.directory, *self.directory.iterdir()):
                 os.chown(path, NOBODY_ID, NOBODY_ID)
+
+    def _tls(self) -> dict[str, str]:
+        if self._certificate is None:
+            return {}
+        own = {"cert": self._certificate, "key": self._certificate.with_suffix(".key")}
+        files = {name: shutil.copy(path, self.directory) for name, path in own.items()}
+        return {
+            "client_tls_sslmode": "require",
+            **{f"client_tls_{name}_file": str(path) for name, path in files.items()},
+        }
 
     def _command(self) -> list[str]:
         assert PROGRAM is not None

@@ -9,12 +9,14 @@ import pytest
 import redis
 from celery import Celery
 from flask import Flask
+from kombu.exceptions import OperationalError
 
 from tests.applications import application
 from tests.audit.events import make_event
 from tests.audit.ledgers import seal
 from tests.audit.receipts import committed, wait_for
 from tests.processes import ROOT, run_worker
+from tests.worker.encrypted import make_certificate
 from webapp.audit.relay.pipeline import COMMIT_TASK
 from webapp.caching.state import current_caching
 from webapp.caching.store import Unavailable
@@ -25,6 +27,10 @@ from webapp.worker.broker import configuration
 
 PASSWORD, OWN = "redis-password", "sentinel-password"
 """As `deploy/redis/sentinel.conf` has them."""
+
+QUERY = f"master_name=sightline&sentinel_password={OWN}"
+DEBIANS = "/usr/bin/redis-server"
+"""A Redis that was built with TLS, which the one that is installed for development was not."""
 
 
 class SentinelServer(RedisServer):
@@ -59,13 +65,8 @@ class Watched:
     primary: RedisServer
     replica: RedisServer
     sentinel: SentinelServer
-
-    @property
-    def url(self) -> str:
-        """The second Sentinel is gone."""
-        hosts = f"127.0.0.1:{free_port()},127.0.0.1:{self.sentinel.port}"
-        query = f"master_name=sightline&sentinel_password={OWN}"
-        return f"redis+sentinel://:{PASSWORD}@{hosts}/0?{query}"
+    url: str
+    """It names two Sentinels, of which the first is gone."""
 
     def fail_over(self) -> None:
         """Kill the primary, and wait until Sentinel has promoted the replica."""
@@ -79,21 +80,101 @@ class Watched:
             return False
 
 
-@pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    home = tmp_path_factory.mktemp("sentinel")
+class EncryptedRedis(RedisServer):
+    """A Redis whose port speaks TLS only, with the certificate that `localhost` has."""
+
+    def __init__(self, directory: Path, certificates: Path) -> None:
+        super().__init__(directory, free_port(), PASSWORD)
+        self._certificates = certificates
+        self.client = encrypted_client(self.port, PASSWORD, certificates)
+
+    def _command(self) -> list[str]:
+        _, config = super()._command()
+        plain = f'port "{self.port}"'
+        text = Path(config).read_text()
+        assert plain in text
+        Path(config).write_text(
+            text.replace(plain, f"{tls_only(self.port, self._certificates)}")
+            + "replica-announce-ip localhost\n"
+        )
+        return [DEBIANS, config]
+
+
+class EncryptedSentinel(SentinelServer):
+    """A Sentinel that is asked, and asks, over TLS only."""
+
+    def __init__(self, directory: Path, watched: RedisServer, certificates: Path) -> None:
+        super().__init__(directory, watched)
+        self._certificates = certificates
+        self.client = encrypted_client(self.port, OWN, certificates)
+
+    def _command(self) -> list[str]:
+        _, config, option = super()._command()
+        text = Path(config).read_text()
+        for plain, encrypted in (
+            (f"port {self.port}", tls_only(self.port, self._certificates)),
+            ("sightline 127.0.0.1", "sightline localhost"),
+        ):
+            assert plain in text
+            text = text.replace(plain, encrypted)
+        Path(config).write_text(text)
+        return [DEBIANS, config, option]
+
+
+def tls_only(port: int, certificates: Path) -> str:
+    lines = {
+        "port": 0,
+        "tls-port": port,
+        "tls-cert-file": certificates / "localhost.crt",
+        "tls-key-file": certificates / "localhost.key",
+        "tls-ca-cert-file": certificates / "localhost.crt",
+        "tls-auth-clients": "no",
+        "tls-replication": "yes",
+    }
+    return "\n".join(f"{name} {value}" for name, value in lines.items())
+
+
+def encrypted_client(port: int, password: str, certificates: Path) -> redis.Redis:
+    authority = str(certificates / "localhost.crt")
+    return redis.Redis(
+        "localhost", port, password=password, ssl=True, ssl_ca_certs=authority, socket_timeout=5
+    )
+
+
+def plain_servers(home: Path) -> Watched:
     primary, replica = (
         RedisServer(home / name, free_port(), PASSWORD) for name in ("primary", "replica")
     )
     sentinel = SentinelServer(home / "sentinel", primary)
+    hosts = f"127.0.0.1:{free_port()},127.0.0.1:{sentinel.port}"
+    return Watched(primary, replica, sentinel, f"redis+sentinel://:{PASSWORD}@{hosts}/0?{QUERY}")
+
+
+def encrypted_servers(home: Path) -> Watched:
+    if not Path(DEBIANS).exists():
+        pytest.skip("Debian's redis-server is not installed: Sentinel was not tried over TLS")
+    make_certificate(home, "localhost", "DNS:localhost")
+    primary, replica = (EncryptedRedis(home / name, home) for name in ("primary", "replica"))
+    sentinel = EncryptedSentinel(home / "sentinel", primary, home)
+    hosts = f"localhost:{free_port()},localhost:{sentinel.port}"
+    query = f"{QUERY}&ssl_ca_certs={home}/localhost.crt"
+    return Watched(primary, replica, sentinel, f"rediss+sentinel://:{PASSWORD}@{hosts}/0?{query}")
+
+
+@pytest.fixture(scope="module", params=[plain_servers, encrypted_servers])
+def watched(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Watched]:
+    made: Watched = request.param(tmp_path_factory.mktemp("sentinel"))
+    primary, replica, sentinel = made.primary, made.replica, made.sentinel
     try:
         primary.start()
         replica.start()
         replica.client.config_set("masterauth", PASSWORD)
-        replica.client.replicaof("127.0.0.1", str(primary.port))
+        replica.client.replicaof("localhost", str(primary.port))
         sentinel.start()
         wait_for(lambda: len(sentinel.client.sentinel_slaves("sightline")) == 1)
-        yield Watched(primary, replica, sentinel)
+        yield made
     finally:
         for server in (sentinel, replica, primary):
             server.stop()
@@ -126,6 +207,34 @@ def cache_answers(app: Flask) -> bool:
 def is_ready(app: Flask) -> bool:
     checks = app.test_client().get("/readyz").get_json()["checks"]
     return bool(checks["cache"]["ok"] and checks["broker"]["ok"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("watched", [encrypted_servers], indirect=True)
+def test_sentinel_with_a_certificate_that_is_not_trusted_is_not_asked(
+    watched: Watched, environment: dict[str, str]
+) -> None:
+    """It bears the right name, and nobody whom this process trusts vouches for it."""
+    untrusted = watched.url.partition("&ssl_ca_certs")[0]
+    own = environment | {"REDIS_URL": untrusted, "CELERY_BROKER_URL": ""}
+    with application(own) as app:
+        with connect(untrusted, 5.0) as client, pytest.raises(redis.ConnectionError) as refused:
+            client.ping()
+        assert "No master found" in str(refused.value)
+        with pytest.raises(OperationalError):
+            app.extensions["celery"].send_task(COMMIT_TASK, args=[[]])
+    with connect(watched.url, 5.0) as client:
+        assert client.ping()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("watched", [encrypted_servers], indirect=True)
+def test_redis_that_bears_another_name_than_sentinel_says_is_not_spoken_to(
+    watched: Watched,
+) -> None:
+    other = watched.url.replace("localhost:", "127.0.0.1:")
+    with connect(other, 5.0) as client, pytest.raises(redis.ConnectionError):
+        client.ping()
 
 
 @pytest.mark.slow
@@ -193,6 +302,8 @@ def test_url_names_sentinels_and_their_primary(
         "sentinel://one:port/0?master_name=m",
         "sentinel://one/db?master_name=m",
         "sentinel://one/0?master_name=m&another=1",
+        "redis+sentinel://one/0?master_name=m&ssl_ca_certs=/there",
+        "rediss+sentinel://one/0?master_name=m&ssl_cert_reqs=none",
     ],
 )
 def test_malformed_url_of_sentinel_is_refused(url: str) -> None:

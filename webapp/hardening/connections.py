@@ -12,7 +12,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from webapp.hardening.strength import check_password
-from webapp.redis_servers import is_sentinel, parse_sentinel
+from webapp.redis_servers import ENCRYPTED_SCHEME, is_encrypted, is_sentinel, parse_sentinel
 
 Check = Callable[[str], None]
 
@@ -167,10 +167,13 @@ def check_server_tls(plaintext: PlaintextHosts) -> Check:
         for server in _servers(value):
             if _are_safe([server.hostname or ""], plaintext):
                 continue
+            if is_encrypted(value):
+                continue
             if is_sentinel(value):
                 raise ValidationError(
-                    "names another host, and Sentinel is asked in clear text: name its hosts, and"
-                    " Redis's, in PLAINTEXT_HOSTS where that is meant"
+                    f"names another host without TLS: begin it with {ENCRYPTED_SCHEME}://"
+                    " (or name its hosts, and Redis's, in PLAINTEXT_HOSTS, where clear text is"
+                    " meant)"
                 )
             if server.scheme not in ENCRYPTED.values():
                 encrypted = ENCRYPTED.get(server.scheme, "rediss")

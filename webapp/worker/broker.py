@@ -81,6 +81,8 @@ def _tls(url: str) -> dict[str, Any] | Literal[False]:
 
     RabbitMQ's is verified by `webapp.worker.amqp_transport`.
     """
+    if is_sentinel(url):
+        return parse_sentinel(url).tls or False
     if urlsplit(url).scheme != "rediss":
         return False
     return {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True}
