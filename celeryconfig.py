@@ -34,6 +34,7 @@ beat_schedule = {
     "audit-partitions": {"task": "audit.make_partitions", "schedule": crontab(minute="17")},
     "grants": {"task": "grants.expire", "schedule": crontab()},
     "keys": {"task": "keys.record", "schedule": crontab()},
+    "log": {"task": "ledger.seal", "schedule": 5.0},
     "notices": {"task": "notices.send", "schedule": crontab()},
     "simulations": {"task": "rules.simulate", "schedule": crontab()},
     "old-simulations": {"task": "rules.forget_simulations", "schedule": crontab()},

@@ -10,7 +10,7 @@ gc.disable()
 
 import tasks  # noqa: F401 - registers the tasks
 from webapp.application import create_app
-from webapp.boot import check_database_in_worker
+from webapp.boot import check_in_worker
 from webapp.observability.side_port import serve_in_worker
 from webapp.settings import SettingsError
 
@@ -19,7 +19,7 @@ try:
 except SettingsError as error:
     raise SystemExit(str(error)) from None
 celery = app.extensions["celery"]
-check_database_in_worker(app)
+check_in_worker(app)
 serve_in_worker(app)
 gc.freeze()
 gc.enable()

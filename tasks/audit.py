@@ -11,11 +11,16 @@ from webapp.audit.relay.pipeline import COMMIT_TASK
 from webapp.audit.split import split
 from webapp.db.scopes import LedgerScope
 from webapp.extensions import db
+from webapp.ledger.sealing.sealer import SEAL_TASK
 from webapp.observability.traces import Stage, current_traces
 from webapp.settings import current_settings
+from webapp.worker.after_commit import send_once
 from webapp.worker.consumer import ASIDE_TASK
 from webapp.worker.delivery import put_back
 from webapp.worker.lost_runs import split_by
+
+SEALED_WITHIN = 0.5
+"""Seconds after which a commit asks for its events to be sealed, and those of others meanwhile."""
 
 split_by(COMMIT_TASK, split)
 
@@ -33,6 +38,8 @@ def commit(delivery: object) -> None:
         db.session.commit()
         committed = time()
     append.count_received(received)
+    if received.appended:
+        send_once(SEAL_TASK, within=SEALED_WITHIN)
     current_traces().note(Stage.COMMIT, received.known, appended, committed)
     current_traces().note(Stage.TASK, received.known, began, time())
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from secrets import token_urlsafe
 from unittest import mock
 
 import psutil
@@ -116,10 +117,26 @@ def test_doctor_reports_unsafe_login_role(unsafe: dict[str, Database]) -> None:
     assert "the database's login role is a superuser" in result.output
 
 
+LOG = {"LOG_SIGNING_KEY": token_urlsafe(32), "LOG_ORIGIN": "sightline.example/log"}
+"""What a deployed worker seals with."""
+
+
+@pytest.mark.parametrize("missing", LOG)
+def test_deployed_worker_without_what_it_seals_with_does_not_start(
+    database: Database, missing: str, tmp_path: Path
+) -> None:
+    environment = {**deployed(database, "worker"), missing: ""}
+    code, said = end_of(command_of("worker"), environment, tmp_path / "log")
+    assert code == 1
+    assert f"- {missing} is not set, and workers seal with it" in said
+    assert "Traceback" not in said
+
+
 def deployed(database: Database, login: Process) -> dict[str, str]:
     """The environment of a deployed process with the login of a kind of process."""
     database.set_password(login_role(login))
-    return {**replace(database, login=login_role(login)).environment, "SIGHTLINE_ENV": "qa"}
+    own = replace(database, login=login_role(login)).environment
+    return {**own, "SIGHTLINE_ENV": "qa", **LOG}
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,12 @@ from webapp.settings import (
 SECRET = "kx3RZ_w0TqP8uVbLhE5nYc7MdSgJ2aFi9OoXtQ4C1DyBvA6W"  # noqa: S105 - of this test only
 OTHER = "9fG-mU2zKpNs6HrXe1JqYtD8bLwVa0Cj4TiRo7ExSvPh5QcB"
 VERIFIED = "sslmode=verify-full"
+WITNESSES = (
+    "https://witness.example/w witness.example+28a0a1a6+"
+    "BFAVuOs+2EtFXU2sVpPyfPIzpJJQwMUBdSBiGOfjbfda, "
+    "https://other.example:8443 other.example+0a1b2c3d+"
+    "BFAVuOs+2EtFXU2sVpPyfPIzpJJQwMUBdSBiGOfjbfda"
+)
 GOOD = {
     "SIGHTLINE_ENV": "production",
     "SECRET_KEY": SECRET,
@@ -53,6 +59,12 @@ GOOD = {
     "AUDIT_MAC_KEY_ACCEPTED": "Eqcovf-PRUnc0SuoNn_DDLVmf1ZtgiR_tA4UO8SV_9eUkwIR",
     "WEBHOOK_SECRET_ACCEPTED": "whsec_rhZ/XD4DuiHrp0rpt11jK6VPWbI+K4hc",
     "OPERATIONS_TOKEN_ACCEPTED": "MOZMCWeE8VXJdpGiQO3wYD1HiGZ3jg_EyMrepZb-SQM89nSQ",
+    "LOG_SIGNING_KEY": "8kV1hZ2uQn0cXo5y9bS3tR7wLpDfJgMaEiNqUvCzHdY",
+    "LOG_SIGNING_KEY_ACCEPTED": "w2Zp6QmXv9sTn4KcRb8LhUe1YdGjFo0aViHy5NqBxMk",
+    "LOG_SIGNING_KEY_PQ": "Tn7c0VxRb3LmQpZs9KhUe2YdGj5oFa8wXiHyWqNvCtE",
+    "LOG_ORIGIN": "sightline.example/log",
+    "CHECKPOINT_DIR": "/var/lib/checkpoints-of-ours",
+    "WITNESSES": WITNESSES,
 }
 NUMBERS = (
     "DATABASE_TIMEOUT",
@@ -115,6 +127,14 @@ def test_good_settings_are_read(env: str) -> None:
     assert found.audit_mac_keys == KeyRing.of(OTHER, GOOD["AUDIT_MAC_KEY_ACCEPTED"])
     assert found.webhook_secrets == (GOOD["WEBHOOK_SECRET"], GOOD["WEBHOOK_SECRET_ACCEPTED"])
     assert found.operations_tokens == (GOOD["OPERATIONS_TOKEN"], GOOD["OPERATIONS_TOKEN_ACCEPTED"])
+    assert (found.log_origin, found.checkpoint_dir) == (
+        GOOD["LOG_ORIGIN"],
+        Path(GOOD["CHECKPOINT_DIR"]),
+    )
+    assert [(witness.name, witness.url) for witness in found.witnesses] == [
+        ("witness.example", "https://witness.example/w"),
+        ("other.example", "https://other.example:8443"),
+    ]
 
 
 @pytest.mark.parametrize("env", ["qa", "production"])
@@ -169,6 +189,14 @@ WEAK: dict[str, tuple[str, dict[str, str]]] = {
     "no address to link to": ("PUBLIC_URL", {"PUBLIC_URL": ""}),
     "one role": ("DATABASE_URL", {"DATABASE_OWNER_URL": GOOD["DATABASE_URL"]}),
     "a token that is a key": ("OPERATIONS_TOKEN", {"OPERATIONS_TOKEN": OTHER}),
+    "a key of the log twice": (
+        "LOG_SIGNING_KEY_ACCEPTED",
+        {"LOG_SIGNING_KEY_ACCEPTED": GOOD["LOG_SIGNING_KEY"]},
+    ),
+    "a witness in the clear": (
+        "WITNESSES",
+        {"WITNESSES": WITNESSES.replace("https:", "http:")},
+    ),
     "an alphabet": ("SECRET_KEY", {"SECRET_KEY": string.ascii_letters}),
     "a repetition": ("SECRET_KEY", {"SECRET_KEY": SECRET[:16] * 3}),
     "a repeated key": ("WEBHOOK_SECRET", {"WEBHOOK_SECRET": f"whsec_{'MfKQ9r8GKYqr' * 4}"}),
@@ -187,6 +215,28 @@ def test_weak_setting_is_refused_where_deployed(weakness: str, env: str) -> None
     variable, changes = WEAK[weakness]
     assert mentioned(refused(GOOD | changes | {"SIGHTLINE_ENV": env})) == {variable}
     assert read(GOOD | changes | {"SIGHTLINE_ENV": "development"}).env == "development"
+
+
+@pytest.mark.parametrize("env", ["development", "production"])
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("LOG_SIGNING_KEY", "c2hvcnQ"),
+        ("LOG_SIGNING_KEY", f"{GOOD['LOG_SIGNING_KEY']}="),
+        ("LOG_SIGNING_KEY_PQ", "!" * 43),
+        ("LOG_ORIGIN", "two words"),
+        ("LOG_ORIGIN", "a+b"),
+        ("LOG_ORIGIN", "sightline.example/log#2"),
+        ("WITNESSES", "https://alone.example/"),
+        ("WITNESSES", "https://witness.example/ witness.example+28a0a1a6"),
+        ("WITNESSES", f"{WITNESSES}, {WITNESSES}"),
+        ("WITNESSES", WITNESSES.replace("https://witness.example/w", "witness.example")),
+    ],
+)
+def test_malformed_setting_of_the_log_is_refused(env: str, variable: str, value: str) -> None:
+    error = refused(GOOD | {"SIGHTLINE_ENV": env, variable: value})
+    assert mentioned(error) == {variable}
+    assert value not in str(error)
 
 
 def test_web_listens_on_loopback_in_development_only(home: Path, tmp_path: Path) -> None:
@@ -547,6 +597,12 @@ def test_all_problems_of_settings_are_reported_at_once() -> None:
             "WEBHOOK_SECRET_ACCEPTED": "weakest",
             "JOURNAL_DIR": os.devnull,
             "REDIS_URL": "redis://cache",
+            "LOG_SIGNING_KEY": "frailer",
+            "LOG_SIGNING_KEY_ACCEPTED": "feeble",
+            "LOG_SIGNING_KEY_PQ": "frail",
+            "LOG_ORIGIN": "two words",
+            "CHECKPOINT_DIR": os.devnull,
+            "WITNESSES": "nobody",
         }
     )
     expected = {*GOOD, *NUMBERS}

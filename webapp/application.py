@@ -16,7 +16,8 @@ from webapp.grants import active
 from webapp.grants.views import blueprint as grants
 from webapp.http import errors, openapi, proxies, rate_limits, redirects
 from webapp.identity import authentication
-from webapp.ledger.sealing import models as _tables_of_the_log  # noqa: F401 - `db check` compares
+from webapp.ledger.sealing import following
+from webapp.ledger.sealing import state as log_state
 from webapp.ledger.sealing.views import blueprint as log
 from webapp.ledger.sealing.views import later_logs
 from webapp.ledger.views import blueprint as audits
@@ -58,6 +59,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     rate_limits.init_app(app)
     db.init_app(app)
     celery_app.init_app(app)
+    following.init_app(app)
+    log_state.init_app(app)
     caching.init_app(app)
     authentication.init_app(app)
     pipeline.init_app(app)

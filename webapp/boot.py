@@ -1,4 +1,4 @@
-"""The check that a server makes before it forks the processes that take requests or tasks."""
+"""The checks that a server makes before it forks the processes that take requests or tasks."""
 
 import sys
 
@@ -10,7 +10,8 @@ from sqlalchemy.exc import OperationalError
 from webapp.db.deadline import UnsupportedServer
 from webapp.db.roles import Process, UnsafeLoginRole
 from webapp.extensions import db
-from webapp.settings import current_settings
+from webapp.ledger.sealing.keys import missing_settings
+from webapp.settings import Settings, SettingsError, current_settings
 
 UNSAFE = 4
 """The exit code of a server whose login role could bypass row level security, or do too much, or
@@ -43,10 +44,19 @@ def check_database(app: Flask, process: Process) -> None:
             db.prepare_to_fork()
 
 
-def check_database_in_worker(app: Flask) -> None:
-    """Run the check if this process starts as a Celery worker."""
+def check_sealing(app: Flask) -> None:
+    """End a deployed worker that lacks what it seals the log with."""
+    settings: Settings = app.extensions["settings"]
+    problems = missing_settings(settings)
+    if settings.deployed and problems:
+        sys.exit(str(SettingsError(problems)))
+
+
+def check_in_worker(app: Flask) -> None:
+    """Run both checks if this process starts as a Celery worker."""
 
     def check(**_: object) -> None:
+        check_sealing(app)
         check_database(app, "worker")
 
     worker_init.connect(check, weak=False)

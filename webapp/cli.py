@@ -24,7 +24,7 @@ db_cli = Commands("db", help="Migrate the database and make its roles, as its ta
 def init_app(app: Flask) -> None:
     for command in (db_cli, doctor, version):
         app.cli.add_command(command)
-    for load in (audit, cache, grants, rules, scope, tenants, tokens, users):
+    for load in (audit, cache, grants, ledger, rules, scope, tenants, tokens, users):
         app.cli.add_command(LazyCommand(load))
     if not app.extensions["settings"].deployed:
         app.cli.add_command(LazyCommand(demo))
@@ -151,6 +151,13 @@ def demo() -> click.Command:
 def grants() -> click.Command:
     """Show and end approvals and break-glass."""
     from webapp.grants.cli import group
+
+    return group
+
+
+def ledger() -> click.Command:
+    """Check the log of the ledger, prove what is in it, and resume it."""
+    from webapp.ledger.sealing.cli import group
 
     return group
 

@@ -19,7 +19,14 @@ from webapp.db.privileges import find_differences
 from webapp.db.replica import ReplicaUnusable
 from webapp.db.replication import Replication, read_replication
 from webapp.db.roles import UnsafeLoginRole, find_setting_differences, find_unlimited_logins
-from webapp.db.scopes import IdentityScope, LedgerScope, MaintenanceScope, PolicyScope
+from webapp.db.scopes import (
+    IdentityScope,
+    LedgerScope,
+    LogScope,
+    MaintenanceScope,
+    PolicyScope,
+    SealingScope,
+)
 from webapp.extensions import db
 from webapp.grants.notices import outbox
 from webapp.hardening.connections import (
@@ -33,6 +40,9 @@ from webapp.http.addresses import IpNetwork
 from webapp.identity.lookup import count_owners
 from webapp.key_uses import service as key_uses
 from webapp.ledger import completeness, search
+from webapp.ledger.sealing.following import find_problem, this_host
+from webapp.ledger.sealing.state import read_state
+from webapp.ledger.sealing.store import read_problems
 from webapp.observability.health import PROBES
 from webapp.observability.probes import CheckFailed, run_probes
 from webapp.rules.checks.findings import describe_connecting_address
@@ -41,7 +51,7 @@ from webapp.rules.models import RuleRow
 from webapp.rules.rule_sets import load
 from webapp.scope.lint import check_database
 from webapp.server import half_requests
-from webapp.settings import current_settings, secret_files
+from webapp.settings import SettingsError, current_settings, secret_files
 from webapp.signs_of_life.service import SignOfLife, read_all
 from webapp.text import escaped
 from webapp.version import VERSION
@@ -52,6 +62,17 @@ RECENT = timedelta(days=7)
 PATIENCE = 5.0
 """Seconds for what `/readyz` asks within one, since no load balancer waits here."""
 
+
+UNSEALED = 60.0
+"""Seconds after which what is committed should have been sealed."""
+FROZEN = 7_200.0
+"""Seconds after which a log is frozen: it has a heartbeat each hour."""
+
+WHAT_TO_DO = (
+    "Was the database restored? Start the web processes or run `flask audit drain` on each web"
+    " host, so that journals bring back what they have. Otherwise `flask ledger resume"
+    " --after-restore` on a worker's host"
+)
 
 Part = Literal["host", "database"]
 """What checks are about: this host, or the installation as a whole, of which any host can tell."""
@@ -266,6 +287,55 @@ def _check_contradictions() -> str:
     return "none does"
 
 
+def _check_sealed() -> str:
+    """Check that workers seal what is committed."""
+    with db.scoped(LogScope()):
+        state = read_state(db.session)
+    if state.unfit:
+        raise CheckFailed(
+            f"{state.unfit} events cannot be sealed: `flask ledger verify` names them"
+        )
+    if state.signed is None:
+        return f"nothing is sealed yet, {state.waiting} events wait"
+    said = f"{state.size} entries of {state.origin}, signed {state.signed:.0f} s ago"
+    if state.waiting and state.signed > UNSEALED or state.signed > FROZEN:
+        raise CheckFailed(f"{said}, and {state.waiting} events wait: are workers and beat at work?")
+    return said
+
+
+def _check_continued() -> str:
+    """Check that no worker's host has found the database to contradict what was signed."""
+    with db.scoped(SealingScope()):
+        found = read_problems(db.session)
+    if found:
+        said = "; ".join(f"{problem.host}: {escaped(problem.problem)}" for problem in found)
+        raise CheckFailed(f"nothing is signed any more. {said}. {WHAT_TO_DO}")
+    return "every host's copy agrees"
+
+
+def _check_witnesses() -> str:
+    with db.scoped(LogScope()):
+        seen = read_state(db.session).witnesses
+    named = [witness.name for witness in current_settings().witnesses]
+    silent = [name for name in named if not 0 <= seen.get(name, -1) <= FROZEN]
+    if silent:
+        raise CheckFailed(f"not for {FROZEN / 3600:g} hours: {', '.join(map(escaped, silent))}")
+    return f"{len(named)} do" if named else "none is configured"
+
+
+def _check_copy() -> str:
+    """Compare the database with this host's own copy of the log."""
+    try:
+        host = this_host(current_settings())
+    except SettingsError:
+        raise NotChecked("not checked: this is no worker's host") from None
+    with db.scoped(SealingScope()):
+        problem = find_problem(db.session, host)
+    if problem:
+        raise CheckFailed(f"{problem}. {WHAT_TO_DO}")
+    return "yes"
+
+
 def _check_partition() -> str:
     """Check that beat has made the next partition. Without it, a month's first event makes it."""
     *_, following = append.months_ahead(datetime.now(UTC).date())[:2]
@@ -453,6 +523,9 @@ CHECKS: Mapping[Part, Mapping[str, Callable[[], str]]] = {
         "commits outlive the server": _check_replication,
         "no event is in quarantine": _check_quarantine,
         "no event contradicts another": _check_contradictions,
+        "events are sealed": _check_sealed,
+        "no host contradicts the log": _check_continued,
+        "witnesses cosign": _check_witnesses,
         "next month's partition is there": _check_partition,
         "one beat sends tasks": _check_one_beat,
         "workers have this version": _check_versions,
@@ -466,6 +539,7 @@ CHECKS: Mapping[Part, Mapping[str, Callable[[], str]]] = {
         "the replica is read": _check_replica,
         "no dead process's events wait": _check_left_events,
         "the ledger has what it had": _check_ends,
+        "the log continues its copy": _check_copy,
         "clocks agree": _check_clocks,
         "rules see clients' addresses": _check_addresses,
         "slow clients hold nobody up": _check_slow_clients,

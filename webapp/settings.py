@@ -22,7 +22,7 @@ from webapp import redis_servers
 from webapp.hardening import connections
 from webapp.hardening.connections import PlaintextHosts, parse_database, parse_hosts
 from webapp.hardening.files import check_directory, is_ours_alone, read_secret
-from webapp.hardening.strength import check_secret, is_random
+from webapp.hardening.strength import check_secret, check_seed, is_random
 from webapp.key_ring import KeyRing
 
 Environment = Literal["development", "qa", "production"]
@@ -53,6 +53,9 @@ _NAME = re.compile(r"[\w.@+-]{1,64}\Z")
 _NOT_A_NAME = "must be 1 to 64 letters, digits and . _ @ + -"
 _COUNT = re.compile(r"[0-9]{1,2}")
 _PORT = re.compile(r"[0-9]{1,5}")
+_ORIGIN = re.compile(r"[!\"$-*,-~]{1,200}\Z")
+_NOT_AN_ORIGIN = "must be 1 to 200 ASCII characters without spaces, + and #"
+_VERIFIER_KEY = re.compile(r"[!-*,-~]{1,255}\+[0-9a-f]{8}\+[A-Za-z0-9+/]{40,2000}={0,2}")
 _LIMIT = re.compile(r"[1-9][0-9]{0,4}")
 
 
@@ -63,6 +66,19 @@ class SettingsError(Exception):
         self.problems = tuple(problems)
         lines = "".join(f"\n  - {problem}" for problem in problems)
         super().__init__(f"Sightline cannot start with these settings:{lines}{note}")
+
+
+@dataclass(frozen=True)
+class WitnessSetting:
+    """A witness, who cosigns what continues what it has cosigned before."""
+
+    url: str
+    key: str
+    """Its public key, as `name+id+key`."""
+
+    @property
+    def name(self) -> str:
+        return self.key.partition("+")[0]
 
 
 @dataclass(frozen=True)
@@ -87,6 +103,8 @@ class Settings:
     """Megabytes that one process may hold there; beyond them, elevated work is refused."""
     journal_keep: float
     """Seconds that it keeps an event which the ledger has: the ledger may lose it in a failover."""
+    checkpoint_dir: Path
+    """Where a worker's host keeps the log's last checkpoint, off the database."""
     audit_timeout: float
     """Seconds that recording may hold a request."""
     rate_limit_address: float
@@ -147,6 +165,16 @@ class Settings:
     """Where it sends traces."""
     otel_exporter_otlp_protocol: str | None = None
     """How it sends them."""
+    log_signing_key: str | None = field(default=None, metadata=SECRET)
+    """The private key that signs the log's checkpoints; only workers need it, and what is next."""
+    log_signing_key_accepted: str | None = field(default=None, metadata=SECRET)
+    """What verifiers may still or already go by: it signs each checkpoint too."""
+    log_signing_key_pq: str | None = field(default=None, metadata=SECRET)
+    """A second one, of ML-DSA-44, whose signatures a quantum computer would not forge."""
+    log_origin: str | None = None
+    """The log's name, which its checkpoints begin with."""
+    witnesses: tuple[WitnessSetting, ...] = ()
+    """Who cosigns checkpoints."""
     operator: str | None = None
     """The name of whoever runs commands; by default that of the operating system's user."""
 
@@ -244,6 +272,7 @@ def read_settings() -> Settings:
     env.add_parser("connections", _connections)
     env.add_parser("hosts", parse_hosts)
     env.add_parser("directory", _directory)
+    env.add_parser("witnesses", _witnesses)
     name, home = _start(env)
     settings = _read(env, name, home)
     note = _UNSAID if env.str(_ENV, None) is None else ""
@@ -302,6 +331,7 @@ def _read(env: Env, name: str, home: Path) -> Settings:
         plaintext_hosts=plaintext,
         prometheus_multiproc_dir=_path(env.str("PROMETHEUS_MULTIPROC_DIR", "")),
         metrics_port=_read_metrics_port(env),
+        **_read_log(env, home, plaintext, deployed=deployed),
         operator=env.text("SIGHTLINE_OPERATOR", "", checks=[Regexp(_NAME, error=_NOT_A_NAME)]),
         **_read_channels(env, deployed=deployed),
         **_read_traces(env, plaintext, deployed=deployed),
@@ -354,6 +384,27 @@ def _read_servers(env: Env, plaintext: PlaintextHosts, *, deployed: bool) -> dic
         "redis_url": redis_url,
         "celery_broker_url": _secret(env, "CELERY_BROKER_URL", checks=broker) or redis_url,
         "broker_queues": env.str("BROKER_QUEUES", "classic", validate=_queues(in_redis=in_redis)),
+    }
+
+
+def _read_log(env: Env, home: Path, plaintext: PlaintextHosts, *, deployed: bool) -> dict[str, Any]:
+    """Read what workers seal with. A worker that lacks any of it says so when it starts."""
+    first = "LOG_SIGNING_KEY"
+    keys = (first, accepted_variable(first), "LOG_SIGNING_KEY_PQ")
+    others = ("SECRET_KEY", "AUDIT_MAC_KEY", *keys)
+
+    def checks_of(name: str) -> list[Check]:
+        return [check_seed, *(_unlike(env, others, name) if deployed else ())]
+
+    own: list[Callable[[Path], None]] = [check_directory] if deployed else []
+    tls: list[Check] = [connections.check_server_tls(plaintext)] if deployed else []
+    return {
+        **{name.lower(): _secret(env, name, checks=checks_of(name)) for name in keys},
+        "log_origin": env.text("LOG_ORIGIN", "", checks=[Regexp(_ORIGIN, error=_NOT_AN_ORIGIN)]),
+        "checkpoint_dir": env.directory(
+            "CHECKPOINT_DIR", "", home=home, below="checkpoints", checks=own
+        ),
+        "witnesses": env.witnesses("WITNESSES", "", checks=[_host_url("http", "https"), *tls]),
     }
 
 
@@ -529,8 +580,10 @@ def _database(value: str, **options: Any) -> str | None:
 _PARSERS: Mapping[str, Callable[..., str | None]] = {"text": _text, "database": _database}
 
 
-def _directory(value: str, *, home: Path, checks: Iterable[Callable[[Path], None]]) -> Path:
-    path = Path(value or home / "journal")
+def _directory(
+    value: str, *, home: Path, checks: Iterable[Callable[[Path], None]], below: str = "journal"
+) -> Path:
+    path = Path(value or home / below)
     And(*checks)(path)
     return path.resolve()
 
@@ -582,6 +635,23 @@ def _connections(value: str) -> dict[Login, int] | None:
             "must say how many connections each login may have, as in web=60,worker=20,commands=15"
         )
     return {login: numbers[login] for login in get_args(Login)}
+
+
+def _witnesses(value: str, *, checks: Iterable[Check]) -> tuple[WitnessSetting, ...]:
+    """Parse witnesses with commas between them, each a URL and its key."""
+    found = []
+    for item in filter(None, (text.strip() for text in value.split(","))):
+        url, _, key = item.partition(" ")
+        if not _VERIFIER_KEY.fullmatch(key.strip()):
+            raise ValidationError(
+                "must be a URL, a space and a key for each witness, as in"
+                " https://witness.example/ witness.example+0a1b2c3d+BAUG…"
+            )
+        And(*checks)(url)
+        found.append(WitnessSetting(url.rstrip("/"), key.strip()))
+    if len({witness.name for witness in found}) < len(found):
+        raise ValidationError("names a witness twice")
+    return tuple(found)
 
 
 def _parse_port(url: str) -> int | None:

@@ -244,6 +244,8 @@ def _environment(passwords: Mapping[str, str], owner: str) -> dict[str, str]:
         "SECRET_KEY": secrets.token_urlsafe(48),
         "AUDIT_MAC_KEY": secrets.token_urlsafe(48),
         "OPERATIONS_TOKEN": secrets.token_urlsafe(48),
+        "LOG_SIGNING_KEY": secrets.token_urlsafe(32),
+        "LOG_ORIGIN": "sightline.example/log",
         "DATABASE_URL": urls["commands"],
         **{variable: urls[name] for name, variable in LOGIN_URLS.items() if name in urls},
         "DATABASE_OWNER_URL": f"postgresql://{OWNER_ROLE}:{owner}@{NAME}:{PORT}/sightline",

@@ -168,6 +168,7 @@ def create_app(
         journal_dir=Path(),
         journal_max_mb=1,
         journal_keep=0,
+        checkpoint_dir=Path(),
         audit_timeout=2,
         cache_ttl=300,
         cache_timeout=cache_timeout,

@@ -17,6 +17,7 @@ from tests.docs.pages import Write, blocks_of, read_steps
 from tests.processes import ROOT
 from webapp.commands import Commands, LazyCommand
 from webapp.identity.principal import STAFF_ROLES
+from webapp.ledger.sealing.state import LogGauges
 from webapp.observability.last_seen import LastSeen
 from webapp.settings import Settings
 
@@ -85,7 +86,7 @@ def test_settings_page_names_every_setting() -> None:
 def test_health_page_names_every_metric(app: Flask) -> None:
     page = (ROOT / "docs" / "operations" / "health.md").read_text()
     named = re.findall(r"^\| `(sightline_\w+)` \|", page, re.MULTILINE)
-    collected = [*REGISTRY.collect(), *LastSeen(app).collect()]
+    collected = [*REGISTRY.collect(), *LastSeen(app).collect(), *LogGauges(app).collect()]
     kept = [metric for metric in collected if metric.name.startswith("sightline_")]
     counted = [f"{m.name}_total" if m.type == "counter" else m.name for m in kept]
     assert app.extensions

@@ -74,6 +74,7 @@ def _app(env: Environment = "qa", port: int = 1) -> Flask:
         journal_dir=Path(),
         journal_max_mb=1,
         journal_keep=0,
+        checkpoint_dir=Path(),
         audit_timeout=2,
         cache_ttl=300,
         cache_timeout=0.25,

@@ -317,9 +317,9 @@ OTHER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     "log_tiles": _OF_LOG | {SEALING_ROLE: ("select", "insert", "update")},
     "log_cosignatures": _OF_LOG | {SEALING_ROLE: ("select", "insert", "delete")},
     "log_keys": _OF_LOG | {SEALING_ROLE: ("select", "insert")},
-    "log_queue": {SEALING_ROLE: ("select", "update", "delete")},
-    "log_witnesses": {SEALING_ROLE: ALL_PRIVILEGES},
-    "log_copies": {SEALING_ROLE: ALL_PRIVILEGES},
+    "log_queue": {SEALING_ROLE: ("select", "update", "delete"), LOG_ROLE: ("select",)},
+    "log_witnesses": {SEALING_ROLE: ALL_PRIVILEGES, LOG_ROLE: ("select",)},
+    "log_copies": {SEALING_ROLE: ALL_PRIVILEGES, LOG_ROLE: ("select",)},
     "signs_of_life": {IDENTITY_ROLE: ("select",), MAINTENANCE_ROLE: ALL_PRIVILEGES},
 }
 """The privileges of each role in the tables without tenants' rows. Some are on some columns only:

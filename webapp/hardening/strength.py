@@ -1,11 +1,14 @@
 """Secrets and passwords that somebody could guess."""
 
 import os
+import re
 import zlib
 from itertools import pairwise
 
 from marshmallow import ValidationError
 
+SEED = re.compile("[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
+"""32 bytes in base64url, without padding."""
 MIN_SECRET_BYTES = 32
 MIN_PASSWORD = 12
 """Characters."""
@@ -23,6 +26,15 @@ def check_secret(secret: str) -> None:
         raise ValidationError(
             f"is weak: give it at least {MIN_SECRET_BYTES} random bytes "
             "(`python -c 'import secrets; print(secrets.token_urlsafe(48))'`)"
+        )
+
+
+def check_seed(seed: str) -> None:
+    """Refuse a text that is no private key."""
+    if not SEED.fullmatch(seed):
+        raise ValidationError(
+            "must be 32 random bytes in base64url"
+            " (`python -c 'import secrets; print(secrets.token_urlsafe(32))'`)"
         )
 
 

@@ -9,6 +9,7 @@ import orjson
 from celery import Celery
 from flask import Flask, Response, current_app
 from kombu import Connection
+from prometheus_client.registry import Collector
 from sqlalchemy import String, column, select, table
 from sqlalchemy.exc import OperationalError
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from webapp.db.migrate import Revisions
 
 PROBES = "sightline.probes"
-_LAST_SEEN = "sightline.last_seen"
+_COLLECTORS = "sightline.collectors"
 
 blueprint = Blueprint(
     "observability", __name__, description="Health and metrics, for whoever operates Sightline."
@@ -43,7 +44,8 @@ def init_app(app: Flask) -> None:
     add_check(app, "migrations", _check_migrations)
     add_check(app, "cache", _check_cache, essential=False)
     add_check(app, "broker", _check_broker, essential=False)
-    app.extensions[_LAST_SEEN] = last_seen = LastSeen(app)
+    last_seen = LastSeen(app)
+    app.extensions[_COLLECTORS] = [last_seen]
     for kind in SILENT:
         add_check(app, kind, partial(last_seen.check, kind), essential=False)
 
@@ -58,6 +60,11 @@ def add_check(
     """
     run = partial(_in_context, app, check)
     app.extensions[PROBES][name] = Probe(name, run, essential=essential)
+
+
+def add_collector(app: Flask, collector: Collector) -> None:
+    """Add what a feature reads from the database to `/metrics`."""
+    app.extensions[_COLLECTORS].append(collector)
 
 
 @blueprint.route("/healthz")
@@ -97,7 +104,7 @@ def get_readiness() -> Response:
 )
 def get_metrics() -> Response:
     """Read the metrics of all processes on this host"""
-    return metrics.expose(current_app.extensions[_LAST_SEEN])
+    return metrics.expose(*current_app.extensions[_COLLECTORS])
 
 
 def _json(body: Mapping[str, object], status: int) -> Response:

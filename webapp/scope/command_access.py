@@ -30,6 +30,10 @@ class ReasonType(click.ParamType[Reason]):
 
     name = "reason"
 
+    def __init__(self, missing: str = "Say why you read tenants' data, which is recorded") -> None:
+        """`missing`: what to say where none is given."""
+        self._missing = missing
+
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> Reason:
@@ -43,7 +47,7 @@ class ReasonType(click.ParamType[Reason]):
         return reason
 
     def get_missing_message(self, param: click.Parameter, ctx: click.Context | None) -> str:
-        return f"Say why you read tenants' data, which is recorded: {_EXAMPLE}"
+        return f"{self._missing}: {_EXAMPLE}"
 
 
 reason_option = click.option(

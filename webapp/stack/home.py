@@ -18,7 +18,7 @@ from webapp.stack.servers import (
 )
 
 SECRETS = (
-    *("SECRET_KEY", "AUDIT_MAC_KEY"),
+    *("SECRET_KEY", "AUDIT_MAC_KEY", "LOG_SIGNING_KEY"),
     *("POSTGRES_PASSWORD", "OWNER_PASSWORD", "REDIS_PASSWORD"),
     *(f"{process.upper()}_PASSWORD" for process in LOGINS),
 )
@@ -29,6 +29,8 @@ LOGIN_URLS = {
 }
 """The variables that keep the DATABASE_URL of servers, by their names in the Procfile. Everything
 else logs in as commands do."""
+
+LOG_ORIGIN = "sightline.localhost/log"
 
 PORTS = ("POSTGRES_PORT", "REDIS_PORT")
 
@@ -79,6 +81,8 @@ def open_stack(home: Path, *, durable: bool) -> Stack:
         "SIGHTLINE_ENV": "development",
         "SECRET_KEY": kept["SECRET_KEY"],
         "AUDIT_MAC_KEY": kept["AUDIT_MAC_KEY"],
+        "LOG_SIGNING_KEY": kept["LOG_SIGNING_KEY"],
+        "LOG_ORIGIN": LOG_ORIGIN,
         "DATABASE_URL": urls["commands"],
         **{variable: urls[name] for name, variable in LOGIN_URLS.items() if name in urls},
         "DATABASE_OWNER_URL": postgres.url(OWNER_ROLE, kept["OWNER_PASSWORD"]),

@@ -4,7 +4,7 @@ Such a task only wakes a worker: the work stands in a table, and beat sends the 
 is lost where the broker cannot be reached.
 """
 
-from threading import Thread
+from threading import Lock, Thread, Timer
 
 import structlog
 from celery import Celery
@@ -27,14 +27,37 @@ def send_after_commit(session: ScopedSession, task: str) -> None:
 def send_soon(task: str) -> None:
     """Send a task without arguments, and do not wait for the broker."""
     celery: Celery = current_app.extensions["celery"]
+    Thread(target=_send, args=[celery, task], name=task).start()
+
+
+def send_once(task: str, within: float) -> None:
+    """Send a task without arguments within so many seconds: once, however often it is asked for."""
+    celery: Celery = current_app.extensions["celery"]
+    with _lock:
+        if task in _waiting:
+            return
+        _waiting.add(task)
 
     def send() -> None:
-        try:
-            celery.send_task(task, ignore_result=True, retry=False)
-        except Exception as error:  # whatever fails here, beat sends it again
-            log.warning("task_not_sent_soon", task=task, problem=type(error).__name__)
+        with _lock:
+            _waiting.discard(task)
+        _send(celery, task)
 
-    Thread(target=send, name=task).start()
+    timer = Timer(within, send)
+    timer.daemon = True
+    timer.start()
+
+
+_lock = Lock()
+_waiting: set[str] = set()
+"""The tasks that this process will send within a moment."""
+
+
+def _send(celery: Celery, task: str) -> None:
+    try:
+        celery.send_task(task, ignore_result=True, retry=False)
+    except Exception as error:  # whatever fails here, beat sends it again
+        log.warning("task_not_sent_soon", task=task, problem=type(error).__name__)
 
 
 @event.listens_for(ScopedSession, "after_commit")

@@ -1,0 +1,68 @@
+"""Tasks of the log: they seal what is committed."""
+
+from time import monotonic
+
+import structlog
+from celery import shared_task
+from sqlalchemy.exc import DBAPIError
+
+from webapp.db.scopes import SealingScope
+from webapp.extensions import db
+from webapp.ledger.sealing import following, sealer, store
+from webapp.ledger.sealing.following import Host, this_host
+from webapp.ledger.sealing.guard import RefusesToSign
+from webapp.ledger.sealing.sealer import REFUSED, SEAL_TASK, SEALED, UnfitEvents
+from webapp.settings import SettingsError, current_settings
+
+SEALING = 20.0
+"""Seconds after which a task leaves what still waits to the next one, so that others can run."""
+
+log = structlog.get_logger()
+
+
+@shared_task(name=SEAL_TASK, ignore_result=True)
+def seal() -> None:
+    """Seal what is committed, batch after batch, and copy each checkpoint off the database."""
+    try:
+        host = this_host(current_settings())
+    except SettingsError as error:  # in development only: a deployed worker does not start
+        log.warning("not_sealed", problem=str(error))
+        return
+    until = monotonic() + SEALING
+    with db.scoped(SealingScope()):
+        try:
+            while _seal_some(host) and monotonic() < until:
+                pass
+        except DBAPIError as error:
+            log.warning("not_sealed", problem=type(error).__name__)
+
+
+def _seal_some(host: Host) -> bool:
+    """Seal one batch; returns whether there may be more."""
+    try:
+        sealed = sealer.seal(db.session, host.keys, host.copies, host.name)
+        db.session.commit()
+    except UnfitEvents as error:
+        db.session.rollback()
+        store.refuse(db.session, error.problems)
+        db.session.commit()
+        log.error("events_not_sealed", positions=sorted(error.problems))
+        return True
+    except RefusesToSign as error:
+        db.session.rollback()
+        REFUSED.inc()
+        log.critical("log_not_signed", problem=str(error))
+        _follow(host)
+        return False
+    if sealed is None:
+        db.session.rollback()
+        return False
+    SEALED.inc(sealed.entries)
+    _follow(host)
+    return not sealed.is_all
+
+
+def _follow(host: Host) -> None:
+    """Copy the checkpoint. Where that fails, it fails by itself: a later one is copied as well."""
+    following.follow_and_report(db.session, host)
+    db.session.commit()
