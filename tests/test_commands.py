@@ -295,6 +295,17 @@ def checked_rules(setting: Setting) -> Read:
     return Read(["rules", "check"])
 
 
+def exported(setting: Setting) -> Read:
+    return Read(["ledger", "export", "--output", setting.rules_file() + ".jsonl"])
+
+
+def one_tenants_audits(setting: Setting) -> Read:
+    words = ["ledger", "export", "--tenant", setting.tenant.slug, "--kind", "change"]
+    assert setting.run(*IMPORT, setting.rules_file("one", "two")).exit_code == 0
+    output = ["--output", setting.rules_file() + ".jsonl"]
+    return Read([*words, "--surface", "rules.import", *output], of_tenant=True, rows=1)
+
+
 def refused_search(_: Setting) -> Read:
     return Read(["audit", "search", "--surface", "no.such.surface"], rows=0, prints=False)
 
@@ -324,6 +335,8 @@ READS: Sequence[Callable[[Setting], Read]] = [
     one_tenants_export,
     one_tenants_grants,
     one_tenants_events,
+    exported,
+    one_tenants_audits,
     refused_search,
 ]
 

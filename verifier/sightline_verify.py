@@ -1266,6 +1266,7 @@ class ExportCheck:
                 f"the entries do not make the root that {shown(checkpoint.origin)} has signed for"
                 f" size {checkpoint.size}: what was sealed has been changed",
             )
+            tree.intact = False
         self._check_pinned(tree, checkpoint)
 
     def _check_pinned(self, tree: Tree, checkpoint: Checkpoint) -> None:

@@ -156,9 +156,11 @@ def grants() -> click.Command:
 
 
 def ledger() -> click.Command:
-    """Check the log of the ledger, prove what is in it, and resume it."""
+    """Check the log of the ledger, prove what is in it, export it, and resume it."""
+    from webapp.ledger.export.cli import export_command
     from webapp.ledger.sealing.cli import group
 
+    group.add_command(export_command)
     return group
 
 

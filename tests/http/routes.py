@@ -99,7 +99,9 @@ class Use:
         sent = dict(headers)
         if self.names_version:
             sent["If-Match"] = f'"{ids["rule_id"].hex}.1"'
-        return client.open(self.path(ids), method=self.method, headers=sent, json=self.body)
+        return client.open(
+            self.path(ids), method=self.method, headers=sent, json=self.body, buffered=True
+        )
 
 
 def _reads(rule: str, surface: str, lists: str = "") -> Use:
@@ -130,6 +132,7 @@ USES = (
         *(("admin",), ("owner", "engineer", "auditor"), 404),
     ),
     Use("GET", AUDITS, "admin.audits.list", ("admin",), ("auditor", "owner"), lists="event_id"),
+    Use("GET", f"{AUDITS}/export", "admin.audits.export", ("admin",), ("auditor", "owner")),
     Use("GET", AUDIT, "admin.audits.read", ("admin",), ("auditor", "owner")),
     Use("GET", f"{GRANTS}/all", "admin.grants.all", ("admin",), STAFF_ROLES),
     Use(

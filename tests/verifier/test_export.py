@@ -241,6 +241,15 @@ def test_history_that_does_not_go_on_from_the_pinned_one_is_forked(desk: Desk, l
     assert before.root() == verifier.policy_from(log.policy().encode()).open(log.checkpoint).root
 
 
+def test_edited_entry_below_the_pinned_size_is_no_fork(desk: Desk, log: Log) -> None:
+    earlier = log.copy()
+    del earlier.entries[7:], earlier.events[7:]
+    lines = export(log, anchor=7)
+    spoiled = spoil(lines, 2, json.loads(lines[2])["commitment"].encode(), b"A" * 43)
+    verdict = desk.verify(with_right_trailer(spoiled), log.policy(pin(earlier)))
+    assert verdict.faults == {"edited"}
+
+
 def test_smaller_log_than_the_pinned_one_is_truncated(desk: Desk, log: Log) -> None:
     grown = log.copy().seal(access())
     assert desk.verify(export(log), log.policy(pin(grown))).faults == {"truncated"}

@@ -152,7 +152,7 @@ class AuditEvent:
     """`None` until a journal has numbered it."""
     outcome: Outcome
     reason: Reason | None
-    """`None` only for a change in one's own scope, which needs no reason."""
+    """`None` only for a change or an export in one's own scope, which needs no reason."""
     repeats: Count
     """How many times the request entered the surface, the first time included."""
     request: EventRequest

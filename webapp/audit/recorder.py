@@ -7,7 +7,8 @@ rollback of the request's own transaction changes nothing. Where the request or 
 before the answer, the access stands in the ledger as interrupted.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from time import monotonic, time
@@ -38,7 +39,7 @@ from webapp.audit.relay.pipeline import current_journal
 from webapp.audit.size import EventTooLarge, check_size, shorten
 from webapp.http.errors import AuditUnavailable, problem
 from webapp.http.held import holder_for, message_of
-from webapp.http.state import Recorded, current_state, resume_request
+from webapp.http.state import Recorded, Streamed, current_state, resume_request
 from webapp.settings import current_settings
 from webapp.text import percent_encoded
 
@@ -100,6 +101,8 @@ class Access:
     open: bool = False
     """Whether the answer may leave although the access cannot be recorded now."""
     external: ExternalAccess | None = None
+    streams: bool = False
+    """Whether the answer goes on after its beginning has to be on disk."""
 
     @property
     def key(self) -> _Key:
@@ -203,6 +206,11 @@ def finalize(response: Response) -> Response:
         return response
     begun = tuple(accesses.values())
     events = [entry.answered(response.status_code) for entry in begun]
+    if response.is_streamed and isinstance(state.streamed, _Streamed):
+        state.streamed.begin(response, begun, events)
+        state.recorded = _recorded(events, 0.0)
+        _tell(response, begun, events)
+        return response
     # Where an open surface's answer leaves unrecorded, it has no receipt: that must be known first.
     holder = None if _are_open(begun) else holder_for(response)
     try:
@@ -218,6 +226,55 @@ def finalize(response: Response) -> Response:
         return _unrecorded(begun, events, response, error)
     _tell(response, begun, events)
     return response
+
+
+def stream(count: Callable[[], int]) -> Streamed:
+    """Have the accesses of this request recorded when its answer has ended, however it ends.
+
+    They have begun on disk. `count` says how many rows the answer has shown by then.
+    """
+    streamed = _Streamed(count)
+    current_state().streamed = streamed
+    return streamed
+
+
+class _Streamed:
+    """An answer that goes on after its view has returned, and the record of its accesses.
+
+    Nothing here needs the request's context: the server may end an answer outside of it.
+    """
+
+    def __init__(self, count: Callable[[], int]) -> None:
+        self._count = count
+        self._journal = current_journal()
+        self._timeout = current_settings().audit_timeout
+        self._is_whole = False
+        self._begun: Sequence[_Begun] = ()
+        self._events: Sequence[AuditEvent] = ()
+
+    def follow(self, parts: Iterable[bytes]) -> Iterator[bytes]:
+        """Pass the parts of the answer on, and note that none is left."""
+        yield from parts
+        self._is_whole = True
+
+    def begin(
+        self, response: Response, begun: Sequence[_Begun], events: Sequence[AuditEvent]
+    ) -> None:
+        self._begun, self._events = begun, events
+        response.call_on_close(self._end)
+
+    def _end(self) -> None:
+        """Record what the answer has shown: all of it, or what it came to before it ended."""
+        rows = self._count()
+        outcome: Outcome = "served" if self._is_whole else "interrupted"
+        events = [replace(event, rows=rows, outcome=outcome) for event in self._events]
+        try:
+            self._journal.finalize(events, self._timeout)
+        except JournalFailed as error:
+            log.error("audit_not_finalized", events=[str(e.id) for e in events], problem=str(error))
+            with suppress(JournalFailed):  # then it stays as it began: interrupted
+                self._journal.finalize_later(events)
+        _count(self._begun, events)
 
 
 class _HeldRecord:
@@ -278,7 +335,7 @@ def _begin(access: Access) -> _Begun:
     if access.decision.effect != "allowed" and access.external is None:
         return begun
     try:
-        if access.kind == "change" or access.external is not None:
+        if access.kind == "change" or access.external is not None or access.streams:
             _wait_for(lambda within: journal.begin_durably(event, within))
         else:
             journal.begin(event)

@@ -1,6 +1,6 @@
 """The state of one request, command or task: a single typed value in `flask.g`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol
@@ -41,6 +41,12 @@ class RateLimit(Protocol):
     policy: str
 
     def left(self, tokens: float) -> str: ...
+
+
+class Streamed(Protocol):
+    """The part of an answer that goes on which rooms other than `audit` know."""
+
+    def follow(self, parts: Iterable[bytes]) -> Iterator[bytes]: ...
 
 
 class Recorded(NamedTuple):
@@ -89,6 +95,8 @@ class RequestState:
     """`audit`: the accesses that have begun, by the key that makes equal ones one record."""
     finalized: bool = False
     """`audit`: whether the accesses are recorded, after which no other may begin."""
+    streamed: Streamed | None = None
+    """`audit`: the answer that goes on after its view has returned, if it does."""
     held: Held | None = None
     """`audit`: why the server holds the answer back, if it does."""
     waited: float = 0.0

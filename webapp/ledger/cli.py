@@ -90,10 +90,12 @@ class GroupedLine(Line):
     first_at: datetime | None
 
 
-def _filter_options(command: Callable[..., None]) -> Callable[..., None]:
+def filter_options(
+    command: Callable[..., None], names: Sequence[str] = FILTERS
+) -> Callable[..., None]:
     """Add the filters that the list over HTTP has, by the same names but for one."""
     fields = AuditQuerySchema().fields
-    for name in reversed(FILTERS):
+    for name in reversed(names):
         values = _values(name, fields[name])
         command = click.option(
             f"--{_option(fields[name].data_key or name)}",
@@ -121,7 +123,7 @@ def _option(filter_name: str) -> str:
 
 
 @group.command("search")
-@_filter_options
+@filter_options
 @click.option(
     "--limit",
     type=click.IntRange(1, MOST),
@@ -146,8 +148,8 @@ def search_command(
     An event has to match all the filters that are given. With --tenant the command runs in the
     tenant's scope, which sees no other tenant's events.
     """
-    given = _given(filters)
-    query = replace(_query(given), sort=sort)
+    given = given_filters(filters)
+    query: AuditQuery = replace(load_filters(AuditQuerySchema(), given), sort=sort)
     tenant = query.tenant if query.tenant and has_tenant(query.tenant) else None
     with command_access("audit search", reason, given, tenant=tenant) as access:
         read = db.read(lambda session: list(_pages(session, query, limit)))
@@ -192,23 +194,23 @@ def tail(*, last: int, follow: bool, reason: Reason, as_json: bool) -> None:
         _follow(access, moment, seen | {entry.id for entry in newest}, show)
 
 
-def _given(options: Mapping[str, str | None]) -> dict[str, str]:
+def given_filters(options: Mapping[str, str | None]) -> dict[str, str]:
     """The filters that are given, by their names over HTTP."""
     fields = AuditQuerySchema().fields
-    values = {name: options[f"filter_{name}"] for name in FILTERS}
+    values = {name: options.get(f"filter_{name}") for name in FILTERS}
     return {
         fields[name].data_key or name: value for name, value in values.items() if value is not None
     }
 
 
-def _query(given: Mapping[str, str]) -> AuditQuery:
+def load_filters(schema: ma.Schema, given: Mapping[str, str]) -> Any:
+    """Load what a query over HTTP would have; raises `UsageError` that names the options."""
     try:
-        query: AuditQuery = AuditQuerySchema().load(given)
+        return schema.load(given)
     except ma.ValidationError as error:
         problems: dict[str, list[str]] = error.normalized_messages()  # type: ignore[no-untyped-call]  # marshmallow left it untyped
         lines = [f"--{_option(name)}: {' '.join(texts)}" for name, texts in problems.items()]
         raise click.UsageError("\n".join(lines)) from error
-    return query
 
 
 def _refuse_unknown(query: AuditQuery, tenant: str | None) -> None:

@@ -301,6 +301,16 @@ def _filters(query: AuditQuery) -> list[_Filter]:
     ]
 
 
+def conditions_of(query: AuditQuery) -> list[ColumnElement[bool]]:
+    """The filters of a list, and its window, as conditions on events."""
+    conditions = [each.matches for each in _filters(query)]
+    if query.begins is not None:
+        conditions.append(AuditEventRow.occurred_at >= query.begins)
+    if query.ends is not None:
+        conditions.append(AuditEventRow.occurred_at < query.ends)
+    return conditions
+
+
 def _runs(scope: Scope | None) -> Sequence[Run]:
     """The runs of a list: in a tenant's scope its own events, and those at all tenants.
 

@@ -1,13 +1,17 @@
 """The views of the ledger under /admin/api/audits."""
 
 from functools import partial
+from threading import BoundedSemaphore
 from uuid import UUID
 
 from flask import Response
 
 from webapp.extensions import db
+from webapp.http.errors import RateLimited
 from webapp.http.parsing import Blueprint
 from webapp.ledger import disclosure, search
+from webapp.ledger.export.schemas import ExportQuerySchema, ExportRequest
+from webapp.ledger.export.service import Export
 from webapp.ledger.schemas import (
     PATH,
     AuditPageSchema,
@@ -22,10 +26,17 @@ from webapp.scope.answers import (
     respond_file,
     respond_page,
     respond_read,
+    respond_stream,
 )
-from webapp.scope.surface import surface
+from webapp.scope.surface import current_tenant, surface
 
-PROOF_CONTENT = "text/plain; charset=utf-8"
+TEXT = "text/plain; charset=utf-8"
+
+
+EXPORTS_AT_ONCE = 2
+"""Exports that a process sends at the same time: each keeps one of its threads."""
+
+_exports = BoundedSemaphore(EXPORTS_AT_ONCE)
 
 blueprint = Blueprint(
     "audits",
@@ -55,6 +66,50 @@ def list_audits(query: search.AuditQuery) -> Response:
     return respond_read(AuditPageSchema(), read.value, read.behind)
 
 
+@blueprint.route("/export")
+@surface(
+    "admin.audits.export",
+    tenant_roles=("admin",),
+    platform_roles=("auditor", "owner"),
+    streams=True,
+)
+@blueprint.arguments(ExportQuerySchema, location="query")
+@blueprint.response(
+    200,
+    {"type": "string"},
+    content_type=TEXT,
+    description="The events, a JSON value a line, and what proves them",
+    headers={"Content-Disposition": {"schema": {"type": "string"}}},
+)
+def export_audits(asked: ExportRequest) -> Response:
+    """Export audit events, with what proves them
+
+    The file has what the list has with the same filters, in the order of the log, each event with
+    its place in it. Whoever has the log's public key can check it without Sightline: that each
+    event is as it was sealed, and, without a filter, that none is missing. Units that the scope is
+    not shown are withheld. What is committed and not sealed yet comes last. A file without a
+    trailer was cut. The export is recorded in one's own tenant too.
+    """
+    if not _exports.acquire(blocking=False):
+        raise RateLimited(f"This process already sends {EXPORTS_AT_ONCE} exports.")
+    try:
+        export = Export(db.session, asked, current_tenant())
+        response = respond_stream(
+            export.parts,
+            lambda: export.counts.shown,
+            content_type=TEXT,
+            name="audits.jsonl",
+        )
+    except Exception:
+        _exports.release()
+        raise
+    if response.is_streamed:
+        response.call_on_close(_exports.release)
+    else:  # to HEAD, which nobody closes
+        _exports.release()
+    return response
+
+
 @blueprint.route("/<uuid:event_id>")
 @surface("admin.audits.read", tenant_roles=("admin",), platform_roles=("auditor", "owner"))
 @blueprint.response(200, AuditSchema)
@@ -80,7 +135,7 @@ def list_excluded(query: search.ExcludedQuery, event_id: UUID) -> Response:
 @blueprint.response(
     200,
     {"type": "string"},
-    content_type=PROOF_CONTENT,
+    content_type=TEXT,
     description="A proof, as c2sp.org/tlog-proof has it",
     headers={"Content-Disposition": {"schema": {"type": "string"}}},
 )
@@ -94,4 +149,4 @@ def read_proof(event_id: UUID) -> Response:
     """
     proof = disclosure.prove_event(db.session, event_id)
     name = f"{event_id}.tlog-proof"
-    return respond_file(proof.text, rows=1, content_type=PROOF_CONTENT, name=name)
+    return respond_file(proof.text, rows=1, content_type=TEXT, name=name)

@@ -3,17 +3,19 @@
 `make lint-scope` refuses a surface whose view answers without a function of this module.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 import marshmallow as ma
 import orjson
-from flask import Response, request
+from flask import Response, request, stream_with_context
 
 from webapp.audit import recorder
 from webapp.caching import Cached
+from webapp.extensions import db
 from webapp.http.etags import etag_of, json_response
 from webapp.http.state import current_state
+from webapp.scope.surface import current_scope
 
 BEHIND_HEADER = "Sightline-Behind"
 
@@ -78,6 +80,30 @@ def respond_file(body: bytes, *, rows: int | None, content_type: str, name: str)
     if response.status_code != 304:
         response.content_type = content_type
         response.headers.add("Content-Disposition", "attachment", filename=name)
+    return response
+
+
+def respond_stream(
+    parts: Iterable[bytes], rows: Callable[[], int], *, content_type: str, name: str
+) -> Response:
+    """Answer with a file that is made while it is sent, in the scope of the surface.
+
+    `rows` says how many rows the parts have shown so far. The surface has to declare `streams`.
+    """
+    scope = current_scope()
+
+    def in_scope() -> Iterator[bytes]:
+        with db.scoped(scope):
+            yield from parts
+
+    if request.method == "HEAD":
+        response = respond_json(b"", rows=0)
+        response.content_type = content_type
+    else:
+        streamed = recorder.stream(rows)
+        body = stream_with_context(streamed.follow(in_scope()))
+        response = Response(body, content_type=content_type)
+    response.headers.add("Content-Disposition", "attachment", filename=name)
     return response
 
 

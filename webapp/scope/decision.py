@@ -39,6 +39,9 @@ class Surface:
     """Whether it shows and changes what concerns the principal, in no tenant's scope: the
     principal's own requests, and those that the principal decides about. Its view records its
     changes."""
+    streams: bool = False
+    """Whether its answer goes on after its view has returned. Its access is on disk before the
+    answer begins, in the principal's own tenant too, and gets its rows when the answer ends."""
     decides: bool = False
     """Whether it is for one thing that staff may have to decide about. Then its view finds what is
     of any tenant, and has to refuse whoever may decide nothing about it."""

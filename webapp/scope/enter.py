@@ -73,8 +73,8 @@ def enter_scope(
 ) -> AbstractContextManager[Scope]:
     """A context manager that runs a block in the scope that `target` names.
 
-    An elevation, and any use of a surface that changes something, has begun in the journal before
-    this returns, whether it is allowed or not.
+    An elevation, and any use of a surface that changes something or streams, has begun in the
+    journal before this returns, whether it is allowed or not.
 
     Raises `Forbidden` in the principal's own tenant, and `ReasonRequired`, `ElevationDenied` or
     `ApprovalRequired` beyond it. Raises `NotFound` for a tenant that does not exist: only those who
@@ -85,7 +85,7 @@ def enter_scope(
         raise ReasonRequired("Say why in the header Sightline-Reason.")
     event_id = None
     current_state().elevated |= _is_elevation(decision)
-    if surface.changes or _is_elevation(decision):
+    if surface.changes or surface.streams or _is_elevation(decision):
         event_id = begin_access(principal, surface, target, reason, decision)
     raise_unless_allowed(decision)
     scope = _scope(target, event_id, decision)
@@ -130,6 +130,7 @@ def begin_access(
         scope=_event_scope(target),
         decision=_event_decision(decision),
         open=bool(surface.open_because),
+        streams=surface.streams,
         external=external,
     )
     return recorder.begin(access)

@@ -64,6 +64,7 @@ def surface(
     caches: tuple[str, ...] = (),
     open_because: str | None = None,
     personal: bool = False,
+    streams: bool = False,
     decides: bool = False,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Declare a view to be the surface `name`; the fields are those of `decision.Surface`.
@@ -80,6 +81,7 @@ def surface(
         caches=caches,
         open_because=open_because,
         personal=personal,
+        streams=streams,
         decides=decides,
     )
 
@@ -109,6 +111,14 @@ def current_scope() -> Scope:
     scope = current_state().surface_scope
     assert scope is not None  # noqa: S101 - a view runs inside one
     return scope
+
+
+def current_tenant() -> str | None:
+    """The slug of the tenant in whose scope the surface runs; `None` in the scope of all."""
+    if not isinstance(current_scope(), TenantScope):
+        return None
+    target = _target(current_principal(), _requested_scope(request.headers.get(SCOPE_HEADER)))
+    return target.slug if isinstance(target, TenantTarget) else None
 
 
 def current_principal() -> Principal:

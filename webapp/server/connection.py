@@ -3,7 +3,10 @@
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
+from errno import EPIPE
+from select import POLLOUT, poll
 from socket import SHUT_WR, socket
+from time import monotonic
 from typing import Any
 
 from gunicorn.config import Config
@@ -16,6 +19,12 @@ from webapp.server.framing import Framing
 
 RECEIVED = 64 * 1024
 """Bytes that are received at once."""
+
+AHEAD = 2**20
+"""Bytes that an answer which is sent in parts may be ahead of its client."""
+
+PATIENCE = 60.0
+"""Seconds that the client has for them, while the thread that makes the answer waits."""
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -69,9 +78,25 @@ class BufferedSocket:
 
     def sendall(self, data: bytes) -> None:
         self._answered = True
+        if len(self.unsent) > AHEAD and self.held is None:
+            self._wait_for_client()
         sent = 0 if self.unsent or self.held is not None else self._send(data)
         if sent < len(data):
             self.unsent += memoryview(data)[sent:]
+
+    def _wait_for_client(self) -> None:
+        """Wait until the client has taken what is kept; raises `OSError` where it does not.
+
+        An answer that is there as a whole comes at once, and never waits. One that is made while it
+        is sent would fill the memory otherwise.
+        """
+        writable, ends = poll(), monotonic() + PATIENCE
+        writable.register(self._client, POLLOUT)
+        while self.unsent:
+            left = ends - monotonic()
+            if left <= 0 or not writable.poll(left * 1000):
+                raise BrokenPipeError(EPIPE, "the client does not take its answer")
+            self.flush()
 
     def hold(self, answer: HeldAnswer) -> None:
         """Keep back what is sent from now on, as `webapp.http.held` describes."""

@@ -14,7 +14,9 @@ from webapp.scope.command_access import ReasonType
 from webapp.scope.headers import Reason
 from webapp.settings import SettingsError, current_settings
 
-group = Commands("ledger", help="Check the log of the ledger, prove what is in it, and resume it.")
+group = Commands(
+    "ledger", help="Check the log of the ledger, prove what is in it, export it, and resume it."
+)
 
 
 @group.command("resume")

@@ -64,10 +64,10 @@ def list_logs(session: Session) -> list[PublishedLog]:
 
 def read_checkpoint(session: Session, number: int) -> bytes:
     """Return a log's newest checkpoint, with the cosignatures on it; raises `NotFound`."""
-    return _checkpoint_of(session, number)[1]
+    return read_sized_checkpoint(session, number)[1]
 
 
-def _checkpoint_of(session: Session, number: int) -> tuple[int, bytes]:
+def read_sized_checkpoint(session: Session, number: int) -> tuple[int, bytes]:
     """Return the size of a log, and the checkpoint of that size."""
     found = select(LogRow.size, LogRow.checkpoint).where(LogRow.number == number)
     row = session.execute(found).one_or_none()
@@ -119,7 +119,7 @@ def prove(
     if entry is None:
         raise NotSealed("The event is committed, and not sealed yet: ask again in a moment.")
     log, index, leaf = entry
-    size, checkpoint = _checkpoint_of(session, log)
+    size, checkpoint = read_sized_checkpoint(session, log)
     hashes = inclusion_proof_at(index, size, tile_reader(session, log, size))
     shown = canonical_json(disclosed(event, bytes(leaf), withheld))
     return InclusionProof(index, tuple(hashes), checkpoint, shown)

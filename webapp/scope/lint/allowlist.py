@@ -41,6 +41,11 @@ EXEMPTIONS: tuple[Exemption, ...] = (
         source.SCOPE_ENTRY,
         "the way of commands to tenants' rows: no rule is asked, and each is recorded",
     ),
+    Exemption(
+        "webapp/scope/answers.py",
+        source.SCOPE_ENTRY,
+        "enters a surface's scope again for an answer that goes on after its view",
+    ),
     Exemption("webapp/*cli.py", source.COMMIT, "a command is a unit of work"),
     Exemption(
         "webapp/*cli.py", source.SCOPE_ENTRY, "an operator at the machine is not subject to rules"

@@ -27,6 +27,7 @@ ANSWERS = frozenset(
         answers.respond_cached,
         answers.respond_json,
         answers.respond_file,
+        answers.respond_stream,
         answers.respond_empty,
     }
 )
