@@ -321,6 +321,10 @@ def reads(*words: str) -> Callable[[Setting], Read]:
     return prepare
 
 
+def refused_proof(_: Setting) -> Read:
+    return Read(["ledger", "prove", str(uuid4())], rows=0, prints=False)
+
+
 READS: Sequence[Callable[[Setting], Read]] = [
     reads("audit", "search"),
     reads("audit", "tail"),
@@ -338,6 +342,7 @@ READS: Sequence[Callable[[Setting], Read]] = [
     exported,
     one_tenants_audits,
     refused_search,
+    refused_proof,
 ]
 
 
@@ -363,6 +368,9 @@ SHOWS: Sequence[Callable[[Setting], Sequence[str]]] = [
     shows("db", "check"),
     shows("db", "roles"),
     shows("doctor"),
+    shows("ledger", "checkpoint"),
+    shows("ledger", "policy"),
+    shows("ledger", "verify"),
     shows("scope", "lint"),
     shows("tenants", "list"),
     shows("tokens", "list"),

@@ -159,6 +159,10 @@ def ledger() -> click.Command:
     """Check the log of the ledger, prove what is in it, export it, and resume it."""
     from webapp.ledger.export.cli import export_command
     from webapp.ledger.sealing.cli import group
+    from webapp.ledger.verify_cli import COMMANDS
+
+    for command in COMMANDS:
+        group.add_command(command)
 
     group.add_command(export_command)
     return group
