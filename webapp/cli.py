@@ -163,7 +163,6 @@ def ledger() -> click.Command:
 
     for command in COMMANDS:
         group.add_command(command)
-
     group.add_command(export_command)
     return group
 
