@@ -8,11 +8,13 @@ from sqlalchemy.exc import DBAPIError
 
 from webapp.db.scopes import SealingScope
 from webapp.extensions import db
-from webapp.ledger.sealing import following, sealer, store
+from webapp.ledger.sealing import following, sealer, store, witnesses
 from webapp.ledger.sealing.following import Host, this_host
 from webapp.ledger.sealing.guard import RefusesToSign
 from webapp.ledger.sealing.sealer import REFUSED, SEAL_TASK, SEALED, UnfitEvents
-from webapp.settings import SettingsError, current_settings
+from webapp.ledger.sealing.witnesses import ASK_TASK, Question, WitnessFailed
+from webapp.settings import SettingsError, WitnessSetting, current_settings
+from webapp.worker.after_commit import send_soon
 
 SEALING = 20.0
 """Seconds after which a task leaves what still waits to the next one, so that others can run."""
@@ -33,8 +35,52 @@ def seal() -> None:
         try:
             while _seal_some(host) and monotonic() < until:
                 pass
+            _ask_witnesses()
         except DBAPIError as error:
             log.warning("not_sealed", problem=type(error).__name__)
+
+
+@shared_task(name=ASK_TASK, ignore_result=True)
+def ask_witness(name: str) -> None:
+    """Have one witness cosign the last checkpoint. No transaction is open while it is asked."""
+    witness = {each.name: each for each in current_settings().witnesses}.get(name)
+    if witness is None:
+        return  # it is no more among the settings
+    with db.scoped(SealingScope()):
+        try:
+            asked = witnesses.take(db.session, name)
+            db.session.commit()
+            if asked is None:
+                return
+            asked, line = _ask(witness, asked)
+        except WitnessFailed as error:
+            db.session.rollback()
+            witnesses.note_failure(db.session, name, str(error))
+        else:
+            witnesses.keep(db.session, name, asked, line)
+        db.session.commit()
+
+
+def _ask(witness: WitnessSetting, asked: Question) -> tuple[Question, str]:
+    """Ask a witness, and once more from the size that it says it has."""
+    answer = witnesses.ask(witness, asked)
+    if isinstance(answer, str):
+        return asked, answer
+    found = store.read_open(db.session)
+    if found is None or answer.size == asked.old_size:
+        raise WitnessFailed(f"it has another tree of size {answer.size}")
+    again = witnesses.question(db.session, found, answer.size)
+    db.session.commit()
+    line = witnesses.ask(witness, again)
+    if not isinstance(line, str):
+        raise WitnessFailed(f"it has another tree of size {line.size}")
+    return again, line
+
+
+def _ask_witnesses() -> None:
+    """Send a task for each witness that is due: none waits for another one."""
+    for name in witnesses.find_due(db.session, current_settings().witnesses):
+        send_soon(ASK_TASK, name)
 
 
 def _seal_some(host: Host) -> bool:

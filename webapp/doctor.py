@@ -43,6 +43,7 @@ from webapp.ledger import completeness, search
 from webapp.ledger.sealing.following import find_problem, this_host
 from webapp.ledger.sealing.state import read_state
 from webapp.ledger.sealing.store import read_problems
+from webapp.ledger.sealing.witnesses import read_witness_problems
 from webapp.observability.health import PROBES
 from webapp.observability.probes import CheckFailed, run_probes
 from webapp.rules.checks.findings import describe_connecting_address
@@ -314,12 +315,15 @@ def _check_continued() -> str:
 
 
 def _check_witnesses() -> str:
-    with db.scoped(LogScope()):
-        seen = read_state(db.session).witnesses
+    """Check that each witness has cosigned within the last hours."""
     named = [witness.name for witness in current_settings().witnesses]
+    with db.scoped(SealingScope()):
+        seen = read_state(db.session).witnesses
+        problems = read_witness_problems(db.session, named)
     silent = [name for name in named if not 0 <= seen.get(name, -1) <= FROZEN]
-    if silent:
-        raise CheckFailed(f"not for {FROZEN / 3600:g} hours: {', '.join(map(escaped, silent))}")
+    if silent or problems:
+        said = [f"{name}: {problems.get(name, 'not asked yet')}" for name in {*silent, *problems}]
+        raise CheckFailed(escaped("; ".join(sorted(said))))
     return f"{len(named)} do" if named else "none is configured"
 
 

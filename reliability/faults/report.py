@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from reliability.faults.comparison import DISCREPANCIES, FaultSummary
 from reliability.faults.run import Extent, Outcome
 from reliability.faults.system_calls import MODES, CaseResult
+from reliability.sealed_log import SealedLog
 from reliability.tables import Table, console, printable, today_here, write_between
 
 ACCESSES = (
@@ -23,6 +24,8 @@ def print_run(outcome: Outcome, extent: Extent) -> None:
     for kind, examples in outcome.comparison.examples.items():
         for example in examples:
             shown.print(f"{kind}: {example}")
+    for problem in outcome.sealed.problems if outcome.sealed else ():
+        shown.print(f"log: {problem}")
 
 
 def print_calls(results: Sequence[CaseResult]) -> None:
@@ -88,6 +91,15 @@ def summary(outcome: Outcome, extent: Extent) -> str:
         f" receipt, {total.plain:,} plain lists; {outcome.events:,} events in the ledger"
         f" {outcome.drained_after:.0f} s after the last fault. {found.capitalize()},"
         f" numbers without an event {outcome.missing:,}, events left in files {outcome.waiting:,},"
-        f" quarantined {outcome.quarantined:,}. Refused, but recorded as served:"
-        f" {outcome.comparison.overstated:,}."
+        f" quarantined {outcome.quarantined:,}.{_sealed(outcome.sealed)}"
+        f" Refused, but recorded as served: {outcome.comparison.overstated:,}."
+    )
+
+
+def _sealed(log: SealedLog | None) -> str:
+    if log is None:
+        return ""
+    return (
+        f" The log has {log.size:,} entries: events without one {log.unsealed:,}, gaps and forks"
+        f" {len(log.problems):,}."
     )

@@ -17,11 +17,15 @@ from reliability.faults.faults import Fault, FaultContext, available_faults
 from reliability.faults.history import FaultPeriod, History
 from reliability.faults.installation import Installation
 from reliability.faults.load import Load
+from reliability.sealed_log import SealedLog, await_sealed, check_log
 from reliability.verification import count_missing, verify
 from webapp.db.scopes import LedgerScope
 from webapp.extensions import db
 from webapp.ledger.completeness import Completeness, check_completeness
 from webapp.settings import Settings
+
+SEALED = 60.0
+"""Seconds after which everything must be sealed once it is in the ledger."""
 
 EARLY = 0.25
 """The share of faults that are injected before the last one is repaired."""
@@ -51,10 +55,14 @@ class Outcome:
     quarantined: int
     events: int
     drained_after: float
+    sealed: SealedLog | None = None
+    """`None` where the log was not checked."""
 
     @property
     def clean(self) -> bool:
         wrong = self.missing + self.waiting + self.quarantined
+        if self.sealed is not None:
+            wrong += self.sealed.unsealed + len(self.sealed.problems)
         total = self.comparison.total
         return not wrong and not total.discrepancies.total() and total.acknowledged > 0
 
@@ -80,6 +88,7 @@ def run(
     began = time.monotonic()
     completeness = await_drained(installation, extent.drain, report)
     drained_after = time.monotonic() - began
+    await_sealed(installation.app, SEALED)
     missing, waiting = count_missing(verify(installation.environment))
     recorded = read_ledger(installation.app, name)
     settings: Settings = installation.app.extensions["settings"]
@@ -97,6 +106,7 @@ def run(
         quarantined=count_quarantined(installation.app),
         events=len(recorded),
         drained_after=drained_after,
+        sealed=check_log(installation.app),
     )
 
 

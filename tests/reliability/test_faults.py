@@ -28,3 +28,6 @@ def test_no_fault_loses_or_doubles_a_record(tmp_path: Path) -> None:
     assert (outcome.missing, outcome.waiting, outcome.quarantined) == (0, 0, 0)
     assert outcome.events >= total.acknowledged > 0
     assert total.times == kinds
+    assert outcome.sealed is not None
+    assert (outcome.sealed.unsealed, outcome.sealed.problems) == (0, ())
+    assert outcome.sealed.size >= outcome.events

@@ -24,10 +24,10 @@ def send_after_commit(session: ScopedSession, task: str) -> None:
     session.info.setdefault(_TASKS, set()).add(task)
 
 
-def send_soon(task: str) -> None:
-    """Send a task without arguments, and do not wait for the broker."""
+def send_soon(task: str, *arguments: str) -> None:
+    """Send a task, and do not wait for the broker."""
     celery: Celery = current_app.extensions["celery"]
-    Thread(target=_send, args=[celery, task], name=task).start()
+    Thread(target=_send, args=[celery, task, *arguments], name=task).start()
 
 
 def send_once(task: str, within: float) -> None:
@@ -53,9 +53,9 @@ _waiting: set[str] = set()
 """The tasks that this process will send within a moment."""
 
 
-def _send(celery: Celery, task: str) -> None:
+def _send(celery: Celery, task: str, *arguments: str) -> None:
     try:
-        celery.send_task(task, ignore_result=True, retry=False)
+        celery.send_task(task, args=arguments, ignore_result=True, retry=False)
     except Exception as error:  # whatever fails here, beat sends it again
         log.warning("task_not_sent_soon", task=task, problem=type(error).__name__)
 

@@ -10,6 +10,8 @@ from webapp.audit.event import AuditEvent, dump_event
 from webapp.doctor import diagnose
 from webapp.ledger.sealing.guard import RefusesToSign
 
+pytestmark = pytest.mark.slow(seconds=40)
+
 
 def commit_again(ledger: Ledger, events: list[AuditEvent]) -> None:
     """Append events as journals do that still have them: each under its own number."""

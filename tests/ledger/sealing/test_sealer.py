@@ -27,6 +27,8 @@ from webapp.ledger.sealing.sealer import UnfitEvents
 from webapp.ledger.sealing.store import Entry, Tiles
 from webapp.ledger.sealing.tiles import grow
 
+pytestmark = pytest.mark.slow(seconds=40)
+
 
 def test_committed_events_are_sealed_in_order_once(ledger: Ledger) -> None:
     before = ledger.seal_all()
