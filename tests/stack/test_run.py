@@ -1,4 +1,4 @@
-"""`make run` for a new user: an empty directory, a ready line, Ctrl-C, and a second run."""
+"""`make run` for a new user: an empty directory, a ready line, a second run, and Ctrl-C."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from sqlalchemy import make_url
 
 from webapp.stack.servers import RedisServer, free_port
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=9)
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 180
@@ -59,23 +59,26 @@ def _start(home: Path, **environment: str) -> subprocess.Popen[str]:
     )
 
 
+def _said_until_ready(process: subprocess.Popen[str]) -> tuple[str, ...]:
+    assert process.stdout is not None
+    said: list[str] = []
+    for line in process.stdout:
+        said.append(line)
+        if "Sightline is ready" in line:
+            return tuple(said)
+    raise AssertionError("".join(said))
+
+
 @contextmanager
 def run(home: Path, **environment: str) -> Iterator[Running]:
     """Run `make run` until it is ready. Ctrl-C ends it, and nothing of it may be left."""
     process = _start(home, PORT=str(free_port()), **environment)
-    assert process.stdout is not None
-    said = []
-    for line in process.stdout:
-        said.append(line)
-        if "Sightline is ready" in line:
-            break
-    assert "Sightline is ready" in said[-1], "".join(said)
-    running = Running(process, home, tuple(said))
+    running = Running(process, home, _said_until_ready(process))
     family = running.family()
     yield running
     process.send_signal(signal.SIGINT)
-    said.append(process.communicate(timeout=PATIENCE)[0])
-    assert process.returncode == 0, "".join(said)
+    rest = process.communicate(timeout=PATIENCE)[0]
+    assert process.returncode == 0, "".join([*running.said, rest])
     _, alive = psutil.wait_procs(family, timeout=PATIENCE)
     assert alive == []
 
@@ -102,51 +105,94 @@ STEPS = (
 )
 
 
-def test_second_run_has_the_data_of_the_first(tmp_path: Path) -> None:
-    home = tmp_path / "not there yet"
-    with run(home, SIGHTLINE_ENV="production") as first:
-        steps = [line.strip() for line in first.said if line.strip() in STEPS]
-        assert steps == list(STEPS)
-        answer = first.list_rules("acme-member")
-        assert answer.status_code == 200
-        total = answer.json()["total"]
-        assert total > 50
-        tokens = first.demo["tokens"]
-        for name in ("demo.json", "stack.env", "stack.secrets"):
-            assert (home / name).stat().st_mode & 0o777 == 0o600
-        assert logins_in(first) == {
-            "gunicorn": {"sightline_web"},
-            "worker": {"sightline_worker"},
-            "beat": {"sightline_worker"},
-        }
-    with run(home) as second:
-        assert second.demo["tokens"] == tokens
-        assert second.list_rules("acme-member").json()["total"] == total
+@dataclass(frozen=True)
+class Killed:
+    """What the first run of a home did until it was killed."""
+
+    home: Path
+    steps: list[str]
+    modes: set[int]
+    """Of the files that only its user may read."""
+    logins: dict[str, set[str]]
+    tokens: dict[str, str]
+    total: int
+    servers: list[psutil.Process]
+    """The servers that it left, as a crash of the machine's session would."""
 
 
-def test_servers_that_a_killed_run_left_are_ended_by_the_next_run(tmp_path: Path) -> None:
-    killed = _run_and_kill(tmp_path)
-    servers = [process for process in killed if process.is_running()]
-    assert servers
-    with run(tmp_path) as again:
-        assert again.list_rules("acme-member").status_code == 200
-        _, alive = psutil.wait_procs(servers, timeout=PATIENCE)
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killed]:
+    home = tmp_path_factory.mktemp("first") / "not there yet"
+    environment = {"PORT": str(free_port()), "SIGHTLINE_ENV": "production"}
+    process = _start(home, TMPDIR=str(home.parent), **environment)
+    running = Running(process, home, _said_until_ready(process))
+    answer = running.list_rules("acme-member")
+    assert answer.status_code == 200
+    files = [home / name for name in ("demo.json", "stack.env", "stack.secrets")]
+    left = Killed(
+        home,
+        steps=[line.strip() for line in running.said if line.strip() in STEPS],
+        modes={file.stat().st_mode & 0o777 for file in files},
+        logins=logins_in(running),
+        tokens=running.demo["tokens"],
+        total=answer.json()["total"],
+        servers=_kill_all_but_servers(running),
+    )
+    yield left
+    for server in left.servers:
+        with suppress(psutil.NoSuchProcess):
+            server.kill()
+
+
+def _kill_all_but_servers(running: Running) -> list[psutil.Process]:
+    servers = []
+    for member in running.family():
+        with suppress(psutil.NoSuchProcess):  # ended by its parent's end, or a connection's server
+            if member.name() in ("postgres", "redis-server"):
+                servers.append(member)
+            else:
+                member.kill()
+    running.process.communicate(timeout=PATIENCE)
+    return servers
+
+
+def test_first_run_makes_everything_and_keeps_its_secrets(killed: Killed) -> None:
+    assert killed.steps == list(STEPS)
+    assert killed.total > 50
+    assert killed.modes == {0o600}
+    assert killed.logins == {
+        "gunicorn": {"sightline_web"},
+        "worker": {"sightline_worker"},
+        "beat": {"sightline_worker"},
+    }
+
+
+def test_next_run_has_the_data_of_a_killed_one_and_ends_its_servers(killed: Killed) -> None:
+    assert [server for server in killed.servers if server.is_running()] != []
+    with run(killed.home) as second:
+        assert second.demo["tokens"] == killed.tokens
+        assert second.list_rules("acme-member").json()["total"] == killed.total
+        _, alive = psutil.wait_procs(killed.servers, timeout=PATIENCE)
         assert alive == []
 
 
-def _run_and_kill(home: Path) -> list[psutil.Process]:
-    """Kill a run, but not its servers, as a crash of the machine's session would; returns all."""
-    process = _start(home, PORT=str(free_port()), TMPDIR=str(home))
-    assert process.stdout is not None
-    while "Sightline is ready" not in process.stdout.readline():
-        assert process.poll() is None
-    family = Running(process, home).family()
-    for member in family:
-        with suppress(psutil.NoSuchProcess):  # ended by its parent's end, or a connection's server
-            if member.name() not in ("postgres", "redis-server"):
-                member.kill()
-    process.communicate(timeout=PATIENCE)
-    return family
+def test_server_that_the_caller_names_is_used_and_not_started(
+    killed: Killed, tmp_path: Path
+) -> None:
+    redis = RedisServer(tmp_path / "redis", free_port())
+    redis.start()
+    try:
+        with run(killed.home, REDIS_URL=redis.url) as running:
+            assert running.list_rules("acme-member").status_code == 200
+            names = set()
+            for process in running.family():
+                with suppress(psutil.NoSuchProcess):
+                    names.add(process.name())
+            assert "redis-server" not in names
+            assert "postgres" in names
+            assert redis.client.keys("sightline:*")
+    finally:
+        redis.stop()
 
 
 @pytest.mark.parametrize("port", ["0", "eighty", "70000"])
@@ -162,20 +208,3 @@ def test_port_in_use_is_refused(tmp_path: Path) -> None:
         process = _start(tmp_path, PORT=port)
         assert f"port {port} is in use" in process.communicate(timeout=PATIENCE)[0]
         assert process.returncode == 1
-
-
-def test_server_that_the_caller_names_is_used_and_not_started(tmp_path: Path) -> None:
-    redis = RedisServer(tmp_path / "redis", free_port())
-    redis.start()
-    try:
-        with run(tmp_path / "home", REDIS_URL=redis.url) as running:
-            assert running.list_rules("acme-member").status_code == 200
-            names = set()
-            for process in running.family():
-                with suppress(psutil.NoSuchProcess):
-                    names.add(process.name())
-            assert "redis-server" not in names
-            assert "postgres" in names
-            assert redis.client.keys("sightline:*")
-    finally:
-        redis.stop()

@@ -14,7 +14,7 @@ import pytest
 
 from tests.processes import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=15)
 
 PATIENCE = 240
 ID = "[0-9a-f-]{36}"
