@@ -16,7 +16,7 @@ from reliability.faults.comparison import (
 from reliability.faults.faults import Fault, FaultContext, available_faults
 from reliability.faults.history import FaultPeriod, History
 from reliability.faults.installation import Installation
-from reliability.faults.load import Load
+from reliability.faults.load import PAUSE, Load
 from reliability.sealed_log import SealedLog, await_sealed, check_log
 from reliability.verification import count_missing, verify
 from webapp.db.scopes import LedgerScope
@@ -43,6 +43,8 @@ class Extent:
     drain: float = 420.0
     """Seconds after the last fault until everything must be in the ledger. What was sent often, and
     was lost with its broker each time, is sent again after five minutes at the latest."""
+    client_pause: float = PAUSE
+    """The most seconds between two requests of a client."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def run(
     The same seed injects the same faults in the same order, and for as long.
     """
     name = f"faults-{uuid4().hex[:12]}"
-    load = Load(installation.app, installation.url, name, extent.seed)
+    load = Load(installation.app, installation.url, name, extent.seed, pause=extent.client_pause)
     history = History()
     load.start()
     try:

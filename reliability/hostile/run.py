@@ -35,7 +35,7 @@ WELL = 180.0
 
 DRAIN = 420.0
 PAUSE = 0.4
-"""The most seconds between two requests of a client: the load of others leaves the cores room."""
+"""The load of others leaves the cores room."""
 
 TIMEOUT = 60.0
 ASKED = 6
@@ -50,6 +50,8 @@ class Extent:
     quiet: float
     """Seconds before each attack in which nobody attacks."""
     seed: int
+    client_pause: float = PAUSE
+    """The most seconds between two requests of a client."""
 
 
 @dataclass
@@ -106,7 +108,7 @@ def run(
 ) -> Outcome:
     """Let every attack happen under load, and compare what clients were told with the ledger."""
     name = f"hostile-{uuid4().hex[:12]}"
-    load = Load(installation.app, installation.url, name, extent.seed, pause=PAUSE)
+    load = Load(installation.app, installation.url, name, extent.seed, pause=extent.client_pause)
     history = History()
     quiet, results = AttackResult(QUIET), []
     periods: list[tuple[AttackResult, float, float]] = []
