@@ -7,8 +7,8 @@ from unittest import mock
 from uuid import uuid4
 
 from flask import Flask
-from sqlalchemy import Engine, create_engine
 
+from tests.connections import dispose_engines_beside
 from webapp.application import create_app
 from webapp.audit.relay import pipeline
 from webapp.db import migrate
@@ -20,7 +20,6 @@ from webapp.rules.schemas import RuleCreateSchema
 from webapp.settings import Settings, read_settings
 
 DRAIN = 1.0
-_BESIDE = "engines beside"
 STAFF_ACCESS = {
     "name": "Staff access",
     "effect": "allow",
@@ -59,16 +58,6 @@ def application_of(settings: Settings, drain: float = DRAIN) -> Iterator[Flask]:
     finally:
         pipeline.stop(app, drain)
         app.extensions["celery"].close()
-        for engine in app.extensions.pop(_BESIDE, {}).values():
-            engine.dispose()
+        dispose_engines_beside(app)
         with app.app_context():
             db.prepare_to_fork()  # closes all connections
-
-
-def engine_beside(app: Flask, url: str, lock_timeout: str = "0") -> Engine:
-    """An engine beside the application's own, which keeps its connections for the next test."""
-    engines: dict[tuple[str, str], Engine] = app.extensions.setdefault(_BESIDE, {})
-    if (url, lock_timeout) not in engines:
-        options = {"options": f"-c lock_timeout={lock_timeout}"}
-        engines[url, lock_timeout] = create_engine(url, connect_args=options, pool_pre_ping=True)
-    return engines[url, lock_timeout]

@@ -8,8 +8,8 @@ from typing import Any
 from flask import Flask
 from sqlalchemy import Connection, text
 
-from tests.applications import engine_beside
 from tests.audit.events import make_event, members_of
+from tests.connections import engine_beside
 from webapp.audit import append
 from webapp.audit.append import Received
 from webapp.audit.event import AuditEvent, dump_event, event_mac

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 from flask import Flask
 from sqlalchemy import select
 
-from tests.applications import engine_beside
+from tests.connections import engine_beside
 from webapp.audit.models import AuditEventRow, ExcludedSetRow
 from webapp.audit.recorder import RECEIPT_HEADER
 from webapp.db.limits import limits_of_statements

@@ -11,7 +11,8 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.audit.events import as_json, events, make_event
+from tests.audit.events import as_json, make_event
+from tests.audit.strategies import events
 from webapp.audit.event import (
     AuditEvent,
     EventError,

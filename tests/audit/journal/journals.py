@@ -11,8 +11,6 @@ from typing import Any
 from uuid import UUID
 
 from tests.audit.events import make_event
-from tests.audit.receipts import wait_for
-from tests.processes import ROOT
 from webapp.audit.event import AuditEvent, load_event
 from webapp.audit.journal import ends
 from webapp.audit.journal.file import JournalFile, Notes, list_files
@@ -20,6 +18,7 @@ from webapp.audit.journal.reader import JournalReader, Kept, Row, read_all
 from webapp.audit.journal.service import Journal
 from webapp.key_ring import KeyRing
 
+ROOT = Path(__file__).parents[3]
 KEY = KeyRing(b"k" * 32)
 MAX_BYTES = 2**24
 PATIENCE = 180.0
@@ -120,6 +119,8 @@ def numbers(events: Sequence[AuditEvent]) -> list[int]:
 
 
 def wait_until_written(directory: Path, *ids: UUID) -> None:
+    from tests.audit.receipts import wait_for  # a process with a journal starts without the ledger
+
     wait_for(lambda: {event.id for event in events_in(directory)} >= set(ids))
 
 
