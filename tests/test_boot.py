@@ -25,7 +25,7 @@ from webapp.settings import read_settings
 from webapp.stack.home import LOGIN_URLS
 from webapp.stack.servers import OWNER_ROLE, free_port
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=2)
 
 PROBLEMS = {
     "is a superuser": ["alter role {role} superuser"],

@@ -31,7 +31,7 @@ from webapp.grants.models import GrantApprovalRow, GrantRow
 from webapp.identity.models import ApiToken, MembershipRow, PlatformRoleRow, PrincipalRow, Tenant
 from webapp.rules.models import RuleRow
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=0.5)
 
 OTHERWISE_RECORDED = {
     "audit drain": "what it commits are the events themselves",

@@ -35,6 +35,8 @@ from webapp.stack.home import Stack, environment_of, open_stack, running
 from webapp.stack.servers import free_port
 from webapp.worker.alive import Pulse
 
+pytestmark = pytest.mark.slow(seconds=0.5)
+
 LEFT, QUARANTINE, PARTITION, CLOCKS, RULES, ADDRESSES, NOTICES, SLOW = (
     "no dead process's events wait",
     "no event is in quarantine",
@@ -392,7 +394,6 @@ def slow_diagnosis(app: Flask, url: str, **changes: Any) -> tuple[bool, str]:
     return found.ok, found.detail
 
 
-@pytest.mark.slow
 def test_doctor_is_answered_by_the_web_beside_half_requests(app: Flask, tmp_path: Path) -> None:
     settings = app.extensions["settings"]
     environment = {

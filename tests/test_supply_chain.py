@@ -41,6 +41,7 @@ def test_every_file_of_pins_is_known() -> None:
     assert set(map(str, PINS)) == named | {"bench/peers/requirements.txt"}
 
 
+@pytest.mark.slow(seconds=5)
 def test_bill_of_materials_names_every_pin_and_is_the_same_each_time(tmp_path: Path) -> None:
     written = []
     for number in range(2):

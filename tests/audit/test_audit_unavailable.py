@@ -37,7 +37,7 @@ from webapp.settings import read_settings
 from webapp.stack.home import open_stack, running
 from webapp.stack.servers import RedisServer, free_port
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=1)
 
 Breakage = Callable[[], AbstractContextManager[None]]
 PATIENT, IMPATIENT = 20.0, 0.3

@@ -35,7 +35,7 @@ from webapp.stack.home import Stack, running
 ACCESSES = 60
 REPLICATION = "commits outlive the server"
 
-pytestmark = pytest.mark.slow(seconds=30)
+pytestmark = pytest.mark.slow(seconds=6)
 
 
 @pytest.fixture

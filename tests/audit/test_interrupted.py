@@ -29,7 +29,7 @@ from tests.processes import Web, run_server
 from webapp.audit.journal.file import adopt, list_files
 from webapp.stack.servers import free_port
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=7)
 
 SERVER = ["gunicorn", "tests.audit.serving:app"]
 TIMEOUT = 180

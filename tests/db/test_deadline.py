@@ -27,7 +27,7 @@ from webapp.db.scopes import LedgerScope
 from webapp.extensions import db
 from webapp.http.state import current_state
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=2)
 
 LIMIT = 1.0
 RULES = "/admin/api/rules"

@@ -29,7 +29,7 @@ from webapp.extensions import db
 from webapp.settings import Settings, read_settings
 from webapp.stack.servers import OWNER_ROLE
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=0.7)
 
 REVISIONS = {script.revision for script in ScriptDirectory(migrate.MIGRATIONS).walk_revisions()}
 UPGRADE = ["flask", "--app", "wsgi", "db", "upgrade"]

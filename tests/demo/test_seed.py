@@ -24,7 +24,7 @@ from webapp.extensions import db
 from webapp.identity import lookup, tokens
 from webapp.rules.models import RuleRow, RuleVersionRow
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=1)
 
 ROLES = {
     "acme-admin": ("acme:admin",),

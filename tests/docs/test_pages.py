@@ -11,7 +11,7 @@ from tests.docs.particulars import Differs, Particulars
 from tests.docs.product import Project, Shell
 from tests.processes import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=8)
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 WITH_COMMANDS = [page for page in PAGES if any(isinstance(s, Paste) for s in read_steps(page))]

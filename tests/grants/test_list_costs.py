@@ -16,7 +16,7 @@ from webapp.grants.grant import GrantQuery
 from webapp.grants.service import list_grants
 from webapp.stack.home import Stack
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=0.1)
 
 GRANTS = 20_000
 BOUND = GRANTS // 4

@@ -13,7 +13,7 @@ from tests.factories import add_account
 from tests.http.routes import ALL, AUDITS, PUBLIC, RULES, USES, Place, Use, only
 from webapp.http.errors import ProblemSchema
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=0.05)
 
 HTTP_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
 MADE_UP_METHODS = ("BREW", "PROPFIND", "X" * 5000)

@@ -16,7 +16,7 @@ from webapp.audit.recorder import RECEIPT_HEADER
 from webapp.identity.principal import PLATFORM_ROLES, TENANT_ROLES, TenantRole
 from webapp.observability.request_log import REQUEST_ID_HEADER
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=0.1)
 
 OF_OBJECTS = only(USES, "names")
 LISTS = only(USES, "lists")

@@ -24,7 +24,7 @@ from tests.rules.calls import draft
 from webapp.http.errors import PROBLEM_TYPE, ProblemSchema
 from webapp.stack.home import open_stack, running
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=10)
 
 OF_EVERY_ANSWER = {
     *("cache-control", "content-length", "content-type"),

@@ -80,6 +80,7 @@ def test_revoked_token_is_refused_from_the_next_request(app: Flask, other_app: F
         assert answer.json["code"] == "unauthenticated"  # type: ignore[index]  # it is JSON
 
 
+@pytest.mark.slow(seconds=2)
 def test_revoked_token_is_refused_by_running_processes(app: Flask, web: Web) -> None:
     tenant = add_tenant(app)
     account = add_account(app, member_of={tenant.slug: "member"})

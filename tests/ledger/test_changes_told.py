@@ -43,7 +43,7 @@ from webapp.ledger import search
 from webapp.rules.models import RuleRow
 from webapp.scope.decision import Surface
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=0.2)
 
 GRANTS = "/admin/api/grants"
 BOUND = replace(EVERYTHING, surfaces=("admin.*",))

@@ -27,7 +27,7 @@ from webapp.rules.simulation.history import PAGE as PAGE_OF_HISTORY
 from webapp.rules.simulation.history import read_history
 from webapp.stack.home import Stack
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=0.05)
 
 EVENTS = 30_000
 OLDEST = make_event(occurred_at=datetime.now(UTC) - timedelta(hours=1))

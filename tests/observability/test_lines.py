@@ -103,6 +103,7 @@ def test_trace_of_the_client_is_in_the_request_line(
     assert request_line.get("traceparent") == noted
 
 
+@pytest.mark.slow(seconds=2)
 def test_every_line_of_running_processes_has_one_way_of_writing_a_moment(
     app: Flask, web: Web, worker_log: Path, owner: Account
 ) -> None:

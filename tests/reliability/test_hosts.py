@@ -10,7 +10,7 @@ import pytest
 from reliability.hosts.enclosure import NoHosts, require_hosts
 from tests.processes import ROOT
 
-pytestmark = pytest.mark.slow(seconds=70)
+pytestmark = pytest.mark.slow(seconds=40)
 
 WITHIN = 540
 FAULTS = ("lagging standby promoted", "web | everybody")

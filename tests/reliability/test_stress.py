@@ -6,7 +6,7 @@ from flask import Flask
 from reliability.stress.load import Installation, run
 from tests.processes import Web
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=15)
 
 SECONDS = 8
 SEED = 1

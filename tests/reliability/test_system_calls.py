@@ -6,7 +6,7 @@ import pytest
 
 from reliability.faults.system_calls import find_cases, run_all, sample
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=10)
 
 SAMPLE = 5
 """Calls of each mode; `make faults` takes them all."""

@@ -267,6 +267,7 @@ def _at_once(web: Web, headers: dict[str, str]) -> list[requests.Response]:
         return list(threads.map(get, range(TOGETHER)))
 
 
+@pytest.mark.slow(seconds=3)
 def test_concurrent_requests_cause_one_load_and_get_the_same_answer(
     web: Web, tenant: MadeTenant, admin: Account, owner: Account
 ) -> None:

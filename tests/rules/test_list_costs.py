@@ -17,7 +17,7 @@ from webapp.rules.rule import RuleQuery, SortKey
 from webapp.rules.service import list_rules
 from webapp.stack.home import Stack
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=0.05)
 
 TENANTS, EACH = 500, 40
 BOUND = 2 * (COUNTED + 52)

@@ -16,7 +16,7 @@ from tests.rules.calls import draft
 from tests.server.clients import HEAD, PATIENCE, connect, ended, holding, read_all
 from webapp.server.waiting import ADDRESS_MAX, HELD_MAX
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=2)
 
 ASSET = b"/docs/swagger-ui-bundle.js"
 SIXTEEN, TWO_HUNDRED = 16, 200

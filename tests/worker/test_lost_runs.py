@@ -77,7 +77,7 @@ def _quarantined(app: Flask) -> list[tuple[str, bool, bytes]]:
         ]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=30)
 def test_event_that_kills_its_worker_goes_aside_and_the_others_of_its_batch_arrive(
     filled_app: Flask, poisoned_worker: Path
 ) -> None:

@@ -18,7 +18,7 @@ from webapp.audit.relay.pipeline import COMMIT_TASK
 from webapp.stack.home import environment_of
 from webapp.stack.servers import free_port
 
-pytestmark = pytest.mark.slow(seconds=40)
+pytestmark = pytest.mark.slow(seconds=15)
 
 DELIVERIES = 20
 """After how many that came back a message is set aside: `delivery-limit` in the definitions."""

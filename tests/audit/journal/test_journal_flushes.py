@@ -91,6 +91,7 @@ def is_flushed(
     )
 
 
+@pytest.mark.slow(seconds=1)
 def test_row_is_flushed_before_it_is_acknowledged(calls: list[SystemCall]) -> None:
     given = promises(calls)
     assert {promise.outcome for promise in given} == set(OUTCOMES.values())

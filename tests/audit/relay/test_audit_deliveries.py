@@ -26,7 +26,7 @@ from webapp.audit.relay import outbox
 from webapp.audit.relay.pipeline import COMMIT_TASK
 from webapp.key_ring import KeyRing
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=2)
 
 
 class Broker:

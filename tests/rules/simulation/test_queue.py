@@ -95,6 +95,7 @@ def carry_out(app: Flask) -> None:
     app.extensions["celery"].tasks[queue.SIMULATE_TASK].apply(throw=True)
 
 
+@pytest.mark.slow(seconds=3)
 def test_simulation_that_a_request_has_no_time_for_is_fetched_from_a_real_worker(
     client: FlaskClient, worker: None, past: PastAccesses, tenant: MadeTenant, admin: Account
 ) -> None:

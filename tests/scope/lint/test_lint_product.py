@@ -19,7 +19,7 @@ from webapp.scope.lint.exceptions import FILE
 from webapp.settings import read_settings
 from webapp.stack.home import open_stack, running
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=6)
 
 PARTS = ("webapp", "tasks", "migrations", "wsgi.py", "celeryconfig.py", FILE)
 

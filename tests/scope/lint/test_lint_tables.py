@@ -10,6 +10,8 @@ from webapp.db.row_security import TENANT_TABLES
 from webapp.scope.lint.catalog import read_tables
 from webapp.scope.lint.tables import check_tables
 
+pytestmark = pytest.mark.slow(seconds=0.3)
+
 FoundAfter = Callable[[str], set[tuple[str, str]]]
 
 OWN = "tenant_id = (select nullif(current_setting('sightline.tenant_id', true), '')::uuid)"
