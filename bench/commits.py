@@ -1,5 +1,6 @@
 """From journal to ledger with one worker process, beside a task for each event, and beside the
-fastest way that the driver has."""
+fastest way that the driver has; then from the ledger into the log, and what queueing for it costs.
+"""
 
 import time
 from collections.abc import Callable
@@ -20,13 +21,17 @@ from bench.servers import Place, run_task_worker
 from tests.applications import application
 from tests.audit.events import make_event
 from tests.processes import run_worker
+from webapp.audit.append import append_own
 from webapp.audit.event import dump_event
 from webapp.audit.journal.service import Journal
 from webapp.audit.models import AuditEventRow
 from webapp.audit.relay import pipeline
 from webapp.db.base import Base
-from webapp.db.scopes import GlobalScope
+from webapp.db.scopes import GlobalScope, SealingScope
 from webapp.extensions import db
+from webapp.ledger.sealing import sealer
+from webapp.ledger.sealing.following import Host, follow_and_report, this_host
+from webapp.settings import current_settings
 from webapp.stack.home import open_stack, running
 
 EVENTS, TASKS = 5000, 500
@@ -35,13 +40,15 @@ TASK_TABLE, LIMIT_TABLE = "bench_tasks", "bench_ledger"
 PATIENCE = 120
 POLL = 0.02
 OURS = "audit events, journal to ledger"
+SEALING = "audit events sealed in the log"
+QUEUEING = "appending events that are queued for the log"
 
 
 def measure_commits(home: Path, rounds: int, results: Results) -> None:
     stack = open_stack(home, durable=True)
     environment = {**stack.environment, "SIGHTLINE_ENV": "qa", "SIGHTLINE_HOME": str(home)}
     place = Place(NOTHING_PINNED, environment, home)
-    ours, tasks, limit = [], [], []
+    ours, tasks, limit, sealed, queued = [], [], [], [], []
     with running(stack), application(environment) as app:
         database.run(place.database, audit_table.create(TASK_TABLE))
         database.run(
@@ -53,10 +60,15 @@ def measure_commits(home: Path, rounds: int, results: Results) -> None:
                 ours.append(_commit_journal(app, results))
             tasks.append(_insert_by_tasks(place, results))
             limit.append(_insert_by_values(app, place))
+            sealed.append(_seal(app, results))
+            queued.append(_queue(app, place))
         pipeline.stop(app, 5)
     results.ratios.append(Ratio(OURS, "a task and an INSERT for each", ratios(ours, tasks), 12))
     results.ratios.append(Ratio(OURS, "execute_values of its rows", ratios(ours, limit), 0.25))
+    results.ratios.append(Ratio(SEALING, OURS, ratios(sealed, ours), 1))
+    results.ratios.append(Ratio(QUEUEING, "without the queue", tuple(queued), 0.9))
     results.figures.append(Figure(OURS, median(ours), "/s", "one worker process"))
+    results.figures.append(Figure(SEALING, median(sealed), "/s", "one process"))
 
 
 def _commit_journal(app: Flask, results: Results) -> float:
@@ -76,6 +88,50 @@ def _commit_journal(app: Flask, results: Results) -> float:
 def _count_committed(app: Flask) -> int:
     with app.app_context(), db.scoped(GlobalScope(access_id=uuid4())):
         return db.session.scalars(select(func.count()).select_from(AuditEventRow)).one()
+
+
+def _seal(app: Flask, results: Results) -> float:
+    """Seal events that are in the ledger, as a worker's task does, with this host's copy."""
+    with app.app_context(), db.scoped(SealingScope()):
+        host = this_host(current_settings())
+        while _seal_batch(host):
+            pass  # what the worker has left
+        _append(EVENTS)
+        began, sealed = time.perf_counter(), 0
+        while batch := _seal_batch(host):
+            sealed += batch
+        seconds = time.perf_counter() - began
+    results.expect(sealed == EVENTS, f"{SEALING}: {sealed} of {EVENTS}")
+    return EVENTS / seconds
+
+
+def _seal_batch(host: Host) -> int:
+    sealed = sealer.seal(db.session, host.keys, host.copies, host.name)
+    db.session.commit()
+    follow_and_report(db.session, host)
+    db.session.commit()
+    return 0 if sealed is None else sealed.entries
+
+
+def _append(count: int) -> float:
+    """Append events in batches, and return the seconds that it took."""
+    events = [make_event(origin=None) for _ in range(count)]
+    began = time.perf_counter()
+    for start in range(0, count, BATCH):
+        append_own(db.session, events[start : start + BATCH])
+        db.session.commit()
+    return time.perf_counter() - began
+
+
+def _queue(app: Flask, place: Place) -> float:
+    """Append events with and without the trigger that queues them, in turns."""
+    seconds = {"enable": 0.0, "disable": 0.0}
+    with app.app_context(), db.scoped(SealingScope()):
+        for turn in ("disable", "enable", "enable", "disable"):
+            database.run(place.database, f"alter table audit_events {turn} trigger queued")
+            seconds[turn] += _append(BATCH * 4)
+    database.run(place.database, "alter table audit_events enable trigger queued")
+    return seconds["disable"] / seconds["enable"]
 
 
 def _insert_by_tasks(place: Place, results: Results) -> float:
