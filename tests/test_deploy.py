@@ -13,6 +13,7 @@ from flask.testing import FlaskClient
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
+import tasks.ledger  # noqa: F401 - it defines those that workers count
 import webapp.application  # noqa: F401 - imports every module that defines a metric
 from tests.processes import ROOT, command_of
 

@@ -13,6 +13,7 @@ from flask import Flask
 from prometheus_client import REGISTRY
 from werkzeug.routing import Rule
 
+import tasks.ledger  # noqa: F401 - it defines metrics that workers count
 from tests.docs.pages import Write, blocks_of, read_steps
 from tests.processes import ROOT
 from webapp.commands import Commands, LazyCommand
