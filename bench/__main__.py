@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from bench import answers, commits, decisions, growth, lists, misses, product
+from bench import answers, commits, decisions, growth, lists, misses, product, proofs
 from bench.load import WrkMissing, find_wrk
 from bench.machine import Cores, describe, find_cores
 from bench.report import print_report, write
@@ -25,6 +25,7 @@ PARTS_ALONE = {
     "decisions": decisions.measure_decisions,
     "growth": growth.measure_growth,
     "ledger": growth.measure_large_ledger,
+    "proofs": proofs.measure_proofs,
 }
 """The parts that run on servers of their own; the others share a web process."""
 PARTS = ("lists", "misses", *PARTS_ALONE)

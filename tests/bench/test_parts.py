@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from bench import answers, commits, decisions, growth
+from bench import answers, commits, decisions, growth, proofs
 from bench.result import Results
 
 pytestmark = pytest.mark.slow
@@ -16,6 +16,7 @@ SIZES: Mapping[ModuleType, Mapping[str, object]] = {
     commits: {"EVENTS": 40, "BATCH": 20, "TASKS": 5},
     decisions: {"RULES": (10, 20), "NARROWING": 2, "TENANTS": (2, 4), "REPEATS": 1},
     growth: {"EVENTS": (200, 300), "TENANTS": (2, 4), "REPEATS": 2},
+    proofs: {"FEW": 20, "MANY": 40, "BATCH": 10},
 }
 
 
@@ -34,6 +35,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
         (commits.measure_commits, 4, 0),
         (decisions.measure_decisions, 8, 9),
         (growth.measure_growth, 16, 16),
+        (proofs.measure_proofs, 1, 0),
     ],
 )
 def test_part_measures_what_it_names_and_finds_nothing_wrong(

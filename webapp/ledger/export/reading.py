@@ -41,6 +41,10 @@ EVERYBODYS = "all"
 """The label of the series of accesses to all tenants."""
 
 
+_EVENT = cast(AuditEventRow.event, Text)
+_SIGNATURE = getattr(AuditEventRow, "origin_signature", null())
+
+
 @dataclass(frozen=True)
 class SealedLog:
     """A log, as far as one of its checkpoints proves it."""
@@ -106,12 +110,15 @@ def read_entries(
     With `conditions` these are the entries whose events meet them. With `labels` they are those of
     the series of these labels.
     """
-    first = 0
+    first, span = 0, PAGE
     while first < log.size:
-        end = min(first + SPAN, log.size)
+        end = min(first + span, log.size)
         page = _read_page(session, log.number, first, end, conditions, labels)
-        yield from page
-        first = page[-1].index + 1 if len(page) == PAGE else end
+        # One event at a time is parsed: a page of parsed ones is what garbage collectors search.
+        yield from (_entry(*row) for row in page)
+        first = page[-1][0] + 1 if len(page) == PAGE else end
+        # Where few entries are wanted, a statement looks at more of them.
+        span = min(2 * span, SPAN) if len(page) <= PAGE // 4 else PAGE
 
 
 def _read_page(
@@ -121,7 +128,7 @@ def _read_page(
     end: int,
     conditions: Sequence[ColumnElement[bool]],
     labels: Sequence[str] | None,
-) -> list[StoredEntry]:
+) -> list[tuple[Any, ...]]:
     same = and_(
         AuditEventRow.id == LogEntryRow.event_id,
         AuditEventRow.occurred_at == LogEntryRow.occurred_at,
@@ -137,13 +144,10 @@ def _read_page(
         # A leaf is one byte and ASCII. Where a label stands in it, it is that of a number.
         text = func.convert_from(func.substr(LogEntryRow.leaf, 2), "UTF8")
         found = found.where(or_(*[text.contains(f'["{label}",') for label in labels]))
-    rows = session.execute(found.order_by(LogEntryRow.index).limit(PAGE)).all()
+    rows = session.execute(found.order_by(LogEntryRow.index).limit(PAGE))
+    page = [tuple(row) for row in rows]
     session.rollback()
-    return [_entry(*row) for row in rows]
-
-
-_EVENT = cast(AuditEventRow.event, Text)
-_SIGNATURE = getattr(AuditEventRow, "origin_signature", null())
+    return page
 
 
 def _entry(index: int, leaf: bytes, event: str | None, signature: str | None) -> StoredEntry:
