@@ -56,8 +56,9 @@ logger_class = "webapp.server.log.GunicornLogger"
 
 
 def on_starting(server: Arbiter) -> None:
-    from webapp.boot import check_database
+    from webapp.boot import check_database, check_signing_key
 
+    check_signing_key(server.app.wsgi())
     check_database(server.app.wsgi(), "web")
 
 

@@ -22,8 +22,11 @@ from bench.product import RULES, TENANT, draft_rule
 from bench.result import Ratio, Results, ratios
 from bench.servers import KEY
 from tests.applications import application
+from tests.audit.events import make_event
 from tests.factories import INCIDENT, Account, add_account, add_tenant
+from webapp.audit.event import dump_event
 from webapp.audit.relay import pipeline
+from webapp.audit.signature import sign_event
 from webapp.stack.home import open_stack, running
 
 PATH = "/admin/api/rules"
@@ -61,6 +64,8 @@ def measure_answers(home: Path, rounds: int, results: Results) -> None:
             same = answered == body or name == ELEVATED  # its rules are those of all tenants
             results.expect(same, f"{name}, in one process: another list")
         seconds = _time_in_turns(answers, rounds * SLICES)
+        signing = _time_signing(app, answers[ELEVATED], rounds * SLICES)
+    results.ratios.append(signing)
     bare = seconds[BARE]
     for name in (PLAIN, ELEVATED):
         rates = ratios(bare, seconds[name])
@@ -79,6 +84,32 @@ def _time_in_turns(answers: dict[str, Answer], slices: int) -> dict[str, list[fl
                 answer()
             seconds[name].append((time.thread_time() - began) / REPEATS)
     return seconds
+
+
+def _time_signing(app: Flask, elevated: Answer, slices: int) -> Ratio:
+    """The rate of elevated answers beside what it would be if nothing were signed.
+
+    An elevated answer signs one event. Both are the CPU time of the whole process, with the thread
+    that writes the journal.
+    """
+    key = app.extensions["settings"].signing_key
+    data = dump_event(make_event())
+    rates, answered, signed = [], [], []
+    for _ in range(slices):
+        began = time.process_time()
+        for _ in range(REPEATS):
+            elevated()
+        answering = time.process_time() - began
+        began = time.process_time()
+        for _ in range(REPEATS):
+            sign_event(key, data)
+        signing = time.process_time() - began
+        rates.append(1 - signing / answering)
+        answered.append(answering / REPEATS)
+        signed.append(signing / REPEATS)
+    cpu_us = (median(answered) * 1e6, (median(answered) - median(signed)) * 1e6)
+    against = "the same without its signature"
+    return Ratio(f"{ELEVATED}, signed", against, tuple(rates), 0.94, cpu_us)
 
 
 def _answer(app: Flask, path: str, headers: dict[str, str]) -> Answer:

@@ -4,6 +4,7 @@ fastest way that the driver has; then from the ledger into the log, and what que
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from uuid import uuid4
@@ -26,6 +27,7 @@ from webapp.audit.event import dump_event
 from webapp.audit.journal.service import Journal
 from webapp.audit.models import AuditEventRow
 from webapp.audit.relay import pipeline
+from webapp.audit.signature import sign_event
 from webapp.db.base import Base
 from webapp.db.scopes import GlobalScope, SealingScope
 from webapp.extensions import db
@@ -74,7 +76,7 @@ def measure_commits(home: Path, rounds: int, results: Results) -> None:
 def _commit_journal(app: Flask, results: Results) -> float:
     """Leave a journal as a dead process would, and time its events into the ledger."""
     settings = app.extensions["settings"]
-    journal = Journal(settings.journal_dir, settings.audit_mac_keys, 2**30)
+    journal = Journal(settings.journal_dir, partial(sign_event, settings.signing_key), 2**30)
     before = _count_committed(app)
     events = [make_event() for _ in range(EVENTS)]
     for start in range(0, EVENTS, BATCH):

@@ -13,7 +13,6 @@ from webapp.db.scopes import LedgerScope
 from webapp.extensions import db
 from webapp.ledger.sealing.sealer import SEAL_TASK
 from webapp.observability.traces import Stage, current_traces
-from webapp.settings import current_settings
 from webapp.worker.after_commit import send_once
 from webapp.worker.consumer import ASIDE_TASK
 from webapp.worker.delivery import put_back
@@ -33,7 +32,7 @@ def commit(delivery: object) -> None:
     """
     began = time()
     with put_back("audit_commit_put_back"), db.scoped(LedgerScope()):
-        received = append.receive(db.session, delivery, current_settings().audit_mac_keys)
+        received = append.receive(db.session, delivery)
         appended = time()
         db.session.commit()
         committed = time()

@@ -18,6 +18,8 @@ from webapp.http.errors import Conflict
 from webapp.rules import service
 from webapp.rules.schemas import RuleCreateSchema
 from webapp.settings import Settings, read_settings
+from webapp.stack import signing_keys
+from webapp.stack.home import SIGNING_KEYS
 
 DRAIN = 1.0
 STAFF_ACCESS = {
@@ -30,10 +32,15 @@ STAFF_ACCESS = {
 
 @contextmanager
 def application(environment: Mapping[str, str], drain: float = DRAIN) -> Iterator[Flask]:
-    """Make an application for an environment, whose database it migrates."""
-    with mock.patch.dict(os.environ, environment):
+    """Make an application for an environment, whose database it migrates.
+
+    It signs as a web process does, though its login is that of commands.
+    """
+    key = {"JOURNAL_SIGNING_KEY": environment[SIGNING_KEYS["web"]]}
+    with mock.patch.dict(os.environ, {**environment, **key}):
         settings = read_settings()
     migrate.upgrade(settings)
+    signing_keys.register(environment)
     with application_of(settings, drain) as app:
         let_staff_access(app)
         yield app

@@ -15,7 +15,7 @@ from unittest import mock
 import requests
 
 from webapp.settings import VARIABLES
-from webapp.stack.home import LOGIN_URLS, environment_of
+from webapp.stack.home import LOGIN_URLS, SIGNING_KEYS, environment_of
 from webapp.stack.servers import free_port
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +32,7 @@ RATE_LIMITS = tuple(
 SETTINGS = {
     *VARIABLES,
     *LOGIN_URLS.values(),
+    *SIGNING_KEYS.values(),
     *("PORT", "WEB_CONCURRENCY"),
 }
 """All variables that the product reads."""

@@ -3,7 +3,10 @@
 import fcntl
 import os
 import subprocess
+from contextlib import closing
 from pathlib import Path
+
+import psycopg2
 
 from tests.applications import application
 from webapp.stack.home import PORTS, Stack, open_stack, running
@@ -31,9 +34,19 @@ def _ensure_made(template: Path) -> None:
         draft = template.with_suffix(".draft")
         draft.mkdir()
         stack = open_stack(draft, durable=False)
-        with running(stack), application({"SIGHTLINE_HOME": str(draft), **stack.environment}):
-            pass
+        with running(stack):
+            with application({"SIGHTLINE_HOME": str(draft), **stack.environment}):
+                pass
+            _empty_ledger(stack)
         draft.rename(template)
+
+
+def _empty_ledger(stack: Stack) -> None:
+    """Remove the events of the keys that were registered."""
+    url = stack.postgres.url("postgres", stack.postgres._password)
+    with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute("set local session_replication_role = replica")
+        cursor.execute("truncate audit_events, audit_numbers, log_queue")
 
 
 def forget_ports(secrets: Path) -> None:

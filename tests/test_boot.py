@@ -90,6 +90,17 @@ def test_server_with_unsafe_login_role_does_not_start(
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("process", ["web", "worker"])
+def test_server_without_a_key_to_sign_with_does_not_start(
+    database: Database, process: str, tmp_path: Path
+) -> None:
+    environment = {**database.environment, "JOURNAL_SIGNING_KEY": ""}
+    code, said = end_of(command_of(process), environment, tmp_path / "log")
+    assert code == 1
+    assert said.count("JOURNAL_SIGNING_KEY is not set") == 1
+    assert "Traceback" not in said
+
+
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_command_with_unsafe_login_role_reads_nothing(
     unsafe: dict[str, Database], problem: str

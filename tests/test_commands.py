@@ -1,6 +1,7 @@
 """Every `flask` command changes something, reads tenants' data, or neither: the first two leave
 events, and whoever reads says why."""
 
+import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from tests.factories import Account, MadeTenant, add_account, add_tenant
 from tests.grants.notices.channels import add_grant, end
 from tests.operators import ACCOUNT, OPERATOR
 from webapp.audit.append import OWN_JOURNAL
-from webapp.audit.models import AuditEventRow
+from webapp.audit.models import AuditEventRow, SigningKeyRow
 from webapp.commands import LazyCommand
 from webapp.db.base import Base
 from webapp.db.scopes import IdentityScope, PolicyScope, Scope
@@ -30,6 +31,7 @@ from webapp.extensions import db
 from webapp.grants.models import GrantApprovalRow, GrantRow
 from webapp.identity.models import ApiToken, MembershipRow, PlatformRoleRow, PrincipalRow, Tenant
 from webapp.rules.models import RuleRow
+from webapp.signing_key import signing_key
 
 pytestmark = pytest.mark.slow(seconds=0.5)
 
@@ -41,11 +43,15 @@ OTHERWISE_RECORDED = {
     "demo access": "of development: its access is an event like any other",
     "ledger resume": "its event is its first entry: the log's own tests restore a database for it",
     "demo seed": "of development: it makes the demo's tenants as their people would",
+    "ledger keys register": "tests/ledger/test_signing_keys.py: it needs a key that is not ours",
 }
-"""Commands that change something without an event of their own, and why."""
+"""Commands that change something without an event of their own, or that others try, and why."""
 
 STATE: Mapping[Scope, Sequence[type[Base]]] = {
-    IdentityScope(): (Tenant, PrincipalRow, PlatformRoleRow, MembershipRow, ApiToken),
+    IdentityScope(): (
+        *(Tenant, PrincipalRow, PlatformRoleRow, MembershipRow, ApiToken),
+        SigningKeyRow,
+    ),
     PolicyScope(): (RuleRow, GrantRow, GrantApprovalRow),
 }
 """The rows that operators change, and the scopes that see all of them."""
@@ -207,6 +213,15 @@ def prune_rules(setting: Setting) -> Prepared:
     return Prepared([*IMPORT, "--prune", setting.rules_file("kept")], [IMPORTED])
 
 
+def retire_key(setting: Setting) -> Prepared:
+    key = signing_key(secrets.token_urlsafe(32))
+    statement = "insert into signing_keys (public_key, process, label) values (:key, 'web', 'away')"
+    with owner_connection(setting.app) as owner:
+        owner.execute(text(statement), {"key": key.public})
+    words = ["ledger", "keys", "retire", key.fingerprint]
+    return Prepared(words, [f"flask ledger keys retire web {key.fingerprint} away"])
+
+
 IMPORT = ("rules", "import", *WHY)
 IMPORTED = "flask rules import"
 
@@ -229,6 +244,7 @@ CHANGES: Sequence[Callable[[Setting], Prepared]] = [
     import_rules,
     import_changes,
     prune_rules,
+    retire_key,
 ]
 
 
@@ -369,6 +385,7 @@ SHOWS: Sequence[Callable[[Setting], Sequence[str]]] = [
     shows("db", "roles"),
     shows("doctor"),
     shows("ledger", "checkpoint"),
+    shows("ledger", "keys", "list"),
     shows("ledger", "policy"),
     shows("ledger", "verify"),
     shows("scope", "lint"),
@@ -486,7 +503,8 @@ def test_change_by_a_command_leaves_its_event(
     assert len({event["request"]["id"] for event in events}) == 1
     for event in events:
         assert event["outcome"] == "served"
-        assert event["surface"] == ".".join(event["request"]["path"].split()[1:3])
+        words = event["request"]["path"].split()[1:]
+        assert event["surface"] == ".".join(words[: 3 if words[0] == "ledger" else 2])
         assert event["request"]["method"] == "CLI"
         assert event["rows"] == rows
 

@@ -18,12 +18,12 @@ from sqlalchemy import NullPool, create_engine, make_url, text
 
 from tests.applications import application, application_of
 from tests.audit.events import make_event
-from tests.audit.ledgers import append_events, key_of, ledger_session, owner_connection, seal
+from tests.audit.ledgers import append_events, ledger_session, owner_connection, seal, sign
 from tests.factories import add_account
 from tests.processes import run_web
 from webapp import doctor
 from webapp.audit import append
-from webapp.audit.event import EventOrigin, dump_event, event_mac
+from webapp.audit.event import EventOrigin, dump_event
 from webapp.audit.journal import ends
 from webapp.audit.journal import file as journal_file
 from webapp.audit.journal.file import Notes
@@ -49,6 +49,7 @@ LEFT, QUARANTINE, PARTITION, CLOCKS, RULES, ADDRESSES, NOTICES, SLOW = (
 )
 REPLICATION = "commits outlive the server"
 ENDS = "the ledger has what it had"
+BELIEVED = "this key's events are believed"
 CONTRADICTIONS = "no event contradicts another"
 ROLE_SETTINGS = "roles have only their limits"
 OPERATORS = "operators read the metrics"
@@ -111,7 +112,7 @@ def test_doctor_reports_a_ledger_that_lacks_what_it_had(app: Flask) -> None:
     ends.record(directory, {str(origins[1]): 7})
     file = journal_file.create(directory, origins[2], 2**20)
     lost = replace(make_event(), origin=EventOrigin(origins[2], 1))
-    file.write([Row(1, str(lost.id), True, dump_event(lost), "mac")], durable=False)
+    file.write([Row(1, str(lost.id), True, dump_event(lost), "signature")], durable=False)
     file.note([Notes(kept=[Kept(1, 1, 0.0, "history")])])
     found = diagnose(app)
     file.note([Notes(forgotten=[Kept(1, 1, 0.0, "history")])])
@@ -122,6 +123,21 @@ def test_doctor_reports_a_ledger_that_lacks_what_it_had(app: Flask) -> None:
     assert found[ENDS].detail.startswith("it lacks the last events of 2 journals")
 
 
+def test_doctor_says_whether_what_this_process_signs_is_believed(app: Flask) -> None:
+    own = app.extensions["settings"].signing_key.fingerprint
+    here = diagnose(app)[BELIEVED]
+    assert (here.ok, here.detail) == (True, f"{own} is registered for web")
+    stranger = replace(app.extensions["settings"], journal_signing_key="s" * 43)
+    without = replace(app.extensions["settings"], journal_signing_key=None)
+    with mock.patch.dict(app.extensions, settings=stranger):
+        found = diagnose(app)[BELIEVED]
+    with mock.patch.dict(app.extensions, settings=without):
+        unset = diagnose(app)[BELIEVED]
+    name = stranger.signing_key.fingerprint
+    assert (found.ok, unset.ok) == (False, None)
+    assert found.detail == f"{name} is not registered: `flask ledger keys register`"
+
+
 def test_doctor_reports_events_left_by_dead_processes_only(app: Flask) -> None:
     """Events of running processes are no problem."""
     settings = app.extensions["settings"]
@@ -130,7 +146,7 @@ def test_doctor_reports_events_left_by_dead_processes_only(app: Flask) -> None:
     rows = [(event.id, dump_event(event)) for event in events]
     file.write(
         [
-            Row(place, str(event_id), True, data, event_mac(data, key_of(app)))
+            Row(place, str(event_id), True, data, sign(app, data))
             for place, (event_id, data) in enumerate(rows, 1)
         ],
         durable=False,
@@ -261,7 +277,7 @@ def test_doctor_reports_an_unreadable_journal(app: Flask) -> None:
 
 def test_doctor_reports_recent_deliveries_in_quarantine(app: Flask) -> None:
     with ledger_session(app) as session:
-        append.receive(session, [*seal(app, make_event()), ["forged", "0" * 64]], key_of(app))
+        append.receive(session, [*seal(app, make_event()), ["forged", "0" * 64]])
         session.commit()
     fresh = diagnose(app)[QUARANTINE]
     with owner_connection(app) as owner:
@@ -274,8 +290,8 @@ def test_doctor_reports_recent_deliveries_in_quarantine(app: Flask) -> None:
 def test_doctor_reports_an_event_that_contradicts_another(app: Flask) -> None:
     event = make_event()
     with ledger_session(app) as session:
-        append.receive(session, seal(app, event), key_of(app))
-        append.receive(session, seal(app, replace(event, outcome="failed")), key_of(app))
+        append.receive(session, seal(app, event))
+        append.receive(session, seal(app, replace(event, outcome="failed")))
         session.commit()
     found = diagnose(app)[CONTRADICTIONS]
     with owner_connection(app) as owner:
@@ -400,7 +416,7 @@ def test_doctor_is_answered_by_the_web_beside_half_requests(app: Flask, tmp_path
         "SIGHTLINE_ENV": "development",
         "SIGHTLINE_HOME": str(settings.home),
         "SECRET_KEY": settings.secret_key,
-        "AUDIT_MAC_KEY": settings.audit_mac_key,
+        "JOURNAL_SIGNING_KEY": settings.journal_signing_key,
         "DATABASE_URL": settings.database_url.replace("+psycopg2", ""),
         "REDIS_URL": settings.redis_url,
     }

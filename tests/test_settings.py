@@ -28,6 +28,7 @@ from webapp.settings import (
 )
 
 SECRET = "kx3RZ_w0TqP8uVbLhE5nYc7MdSgJ2aFi9OoXtQ4C1DyBvA6W"  # noqa: S105 - of this test only
+SEED = "mQ7vXr2LpTs0KzWnHd9YcEuB4jGfAo1iVq8RxNtJ6kI"
 OTHER = "9fG-mU2zKpNs6HrXe1JqYtD8bLwVa0Cj4TiRo7ExSvPh5QcB"
 VERIFIED = "sslmode=verify-full"
 WITNESSES = (
@@ -39,7 +40,7 @@ WITNESSES = (
 GOOD = {
     "SIGHTLINE_ENV": "production",
     "SECRET_KEY": SECRET,
-    "AUDIT_MAC_KEY": OTHER,
+    "JOURNAL_SIGNING_KEY": SEED,
     "DATABASE_URL": f"postgresql://app:app-password-1@db.example/sightline?{VERIFIED}",
     "DATABASE_OWNER_URL": f"postgresql://owner:owner-password@db.example/sightline?{VERIFIED}",
     "DATABASE_REPLICA_URL": f"postgresql://reader:read-password@replica.example/sightline?{VERIFIED}",
@@ -56,7 +57,6 @@ GOOD = {
     "PLAINTEXT_HOSTS": "mesh.internal, 10.9.0.0/16",
     "OPERATIONS_TOKEN": "Vt3-kQ8yWc1RzNf6HjLp0XsBg5UoEa7MdYi2TxJr4Kv9CwAq",
     "SECRET_KEY_ACCEPTED": "VwUry9kjIYKHOfoWLnDV7kHlaAe1ixjXht_p1-7Zed1ypRQb",
-    "AUDIT_MAC_KEY_ACCEPTED": "Eqcovf-PRUnc0SuoNn_DDLVmf1ZtgiR_tA4UO8SV_9eUkwIR",
     "WEBHOOK_SECRET_ACCEPTED": "whsec_rhZ/XD4DuiHrp0rpt11jK6VPWbI+K4hc",
     "OPERATIONS_TOKEN_ACCEPTED": "MOZMCWeE8VXJdpGiQO3wYD1HiGZ3jg_EyMrepZb-SQM89nSQ",
     "LOG_SIGNING_KEY": "8kV1hZ2uQn0cXo5y9bS3tR7wLpDfJgMaEiNqUvCzHdY",
@@ -75,11 +75,10 @@ NUMBERS = (
     "CACHE_TTL",
     "CACHE_TIMEOUT",
 )
-REQUIRED = ("SECRET_KEY", "AUDIT_MAC_KEY", "DATABASE_URL", "REDIS_URL")
+REQUIRED = ("SECRET_KEY", "DATABASE_URL", "REDIS_URL")
 DEVELOPMENT = {
     "SIGHTLINE_ENV": "development",
     "SECRET_KEY": "s",
-    "AUDIT_MAC_KEY": "m",
     "DATABASE_URL": "postgresql://app:app@localhost/sightline",
     "REDIS_URL": "redis://localhost/0",
 }
@@ -111,7 +110,7 @@ def test_good_settings_are_read(env: str) -> None:
     assert found.env == env
     assert found.deployed
     assert found.secret_key == SECRET
-    assert found.audit_mac_key == OTHER
+    assert found.journal_signing_key == SEED
     assert found.database_url == GOOD["DATABASE_URL"].replace("postgresql", "postgresql+psycopg2")
     assert found.database_owner_url is not None
     assert (found.celery_broker_url, found.broker_queues) == (GOOD["CELERY_BROKER_URL"], "quorum")
@@ -124,7 +123,6 @@ def test_good_settings_are_read(env: str) -> None:
         GOOD["WEBHOOK_SECRET"],
     )
     assert found.secret_keys == KeyRing.of(SECRET, GOOD["SECRET_KEY_ACCEPTED"])
-    assert found.audit_mac_keys == KeyRing.of(OTHER, GOOD["AUDIT_MAC_KEY_ACCEPTED"])
     assert found.webhook_secrets == (GOOD["WEBHOOK_SECRET"], GOOD["WEBHOOK_SECRET_ACCEPTED"])
     assert found.operations_tokens == (GOOD["OPERATIONS_TOKEN"], GOOD["OPERATIONS_TOKEN_ACCEPTED"])
     assert (found.log_origin, found.checkpoint_dir) == (
@@ -154,11 +152,14 @@ def test_each_required_setting_is_refused_if_missing(missing: str) -> None:
 
 WEAK: dict[str, tuple[str, dict[str, str]]] = {
     "short": ("SECRET_KEY", {"SECRET_KEY": SECRET[:31]}),
-    "monotonous": ("AUDIT_MAC_KEY", {"AUDIT_MAC_KEY": "abcdefghijk" * 10}),
-    "the same": ("AUDIT_MAC_KEY", {"AUDIT_MAC_KEY": SECRET}),
-    "accepted for another": ("SECRET_KEY_ACCEPTED", {"SECRET_KEY_ACCEPTED": OTHER}),
-    "accepted and signing": ("AUDIT_MAC_KEY_ACCEPTED", {"AUDIT_MAC_KEY_ACCEPTED": OTHER}),
-    "accepted, short": ("AUDIT_MAC_KEY_ACCEPTED", {"AUDIT_MAC_KEY_ACCEPTED": SECRET[:31]}),
+    "monotonous": ("JOURNAL_SIGNING_KEY", {"JOURNAL_SIGNING_KEY": "A" * 43}),
+    "the same": ("JOURNAL_SIGNING_KEY", {"SECRET_KEY": SEED}),
+    "accepted for another": (
+        "SECRET_KEY_ACCEPTED",
+        {"SECRET_KEY_ACCEPTED": GOOD["OPERATIONS_TOKEN"]},
+    ),
+    "accepted and signing": ("SECRET_KEY_ACCEPTED", {"SECRET_KEY_ACCEPTED": SECRET}),
+    "accepted, short": ("SECRET_KEY_ACCEPTED", {"SECRET_KEY_ACCEPTED": SECRET[:31]}),
     "a token accepted twice": (
         "OPERATIONS_TOKEN_ACCEPTED",
         {"OPERATIONS_TOKEN_ACCEPTED": GOOD["OPERATIONS_TOKEN"]},
@@ -188,7 +189,7 @@ WEAK: dict[str, tuple[str, dict[str, str]]] = {
     "a monotonous key": ("WEBHOOK_SECRET", {"WEBHOOK_SECRET": f"whsec_{'YWFh' * 10}"}),
     "no address to link to": ("PUBLIC_URL", {"PUBLIC_URL": ""}),
     "one role": ("DATABASE_URL", {"DATABASE_OWNER_URL": GOOD["DATABASE_URL"]}),
-    "a token that is a key": ("OPERATIONS_TOKEN", {"OPERATIONS_TOKEN": OTHER}),
+    "a token that is a key": ("OPERATIONS_TOKEN", {"OPERATIONS_TOKEN": SECRET}),
     "a key of the log twice": (
         "LOG_SIGNING_KEY_ACCEPTED",
         {"LOG_SIGNING_KEY_ACCEPTED": GOOD["LOG_SIGNING_KEY"]},
@@ -465,9 +466,9 @@ def test_secret_in_both_a_variable_and_a_file_is_refused(name: str, tmp_path: Pa
 
 
 def test_keys_that_are_the_same_are_refused_from_files_too(tmp_path: Path) -> None:
-    keys = {"SECRET_KEY": SECRET, "AUDIT_MAC_KEY": SECRET}
+    keys = {"SECRET_KEY": SECRET, "OPERATIONS_TOKEN": SECRET}
     others = {name: value for name, value in GOOD.items() if name not in keys}
-    assert mentioned(refused(others | in_files(keys, tmp_path))) == {"AUDIT_MAC_KEY_FILE"}
+    assert mentioned(refused(others | in_files(keys, tmp_path))) == {"OPERATIONS_TOKEN_FILE"}
 
 
 CONTENTS: dict[str, Callable[[Path], object]] = {
@@ -570,7 +571,7 @@ def test_all_problems_of_settings_are_reported_at_once() -> None:
         {
             "SIGHTLINE_ENV": "staging",
             "SECRET_KEY": "weak",
-            "AUDIT_MAC_KEY": "weak",
+            "JOURNAL_SIGNING_KEY": "weak",
             "DATABASE_URL": "postgresql://same:same@db/x",
             "DATABASE_OWNER_URL": "postgresql://same:same@db/x",
             "DATABASE_REPLICA_URL": f"postgresql://same:same@db/x?{VERIFIED}",
@@ -592,7 +593,6 @@ def test_all_problems_of_settings_are_reported_at_once() -> None:
             "PLAINTEXT_HOSTS": "0.0.0.0/0",
             "OPERATIONS_TOKEN": "weaker",
             "SECRET_KEY_ACCEPTED": "feeble",
-            "AUDIT_MAC_KEY_ACCEPTED": "feebler",
             "OPERATIONS_TOKEN_ACCEPTED": "feeblest",
             "WEBHOOK_SECRET_ACCEPTED": "weakest",
             "JOURNAL_DIR": os.devnull,

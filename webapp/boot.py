@@ -52,10 +52,20 @@ def check_sealing(app: Flask) -> None:
         sys.exit(str(SettingsError(problems)))
 
 
+def check_signing_key(app: Flask) -> None:
+    """End a process that has no key to sign its events with."""
+    settings: Settings = app.extensions["settings"]
+    try:
+        settings.signing_key  # noqa: B018 - it raises
+    except SettingsError as error:
+        sys.exit(str(error))
+
+
 def check_in_worker(app: Flask) -> None:
-    """Run both checks if this process starts as a Celery worker."""
+    """Run the checks if this process starts as a Celery worker."""
 
     def check(**_: object) -> None:
+        check_signing_key(app)
         check_sealing(app)
         check_database(app, "worker")
 

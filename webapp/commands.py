@@ -20,6 +20,7 @@ from sqlalchemy import exc as sql
 from webapp.db.roles import UnsafeLoginRole
 from webapp.db.session import violated_constraint
 from webapp.http.errors import AppError
+from webapp.settings import SettingsError
 from webapp.text import escaped, escaped_json, escaped_lines
 from webapp.version import VERSION
 
@@ -64,6 +65,8 @@ def describe(error: Exception) -> str:
     match error:
         case AppError():
             return str(error)
+        case SettingsError():
+            return f"{'; '.join(error.problems)}."
         case UnsafeLoginRole():
             return f"Refused: {error}; see DATABASE_URL."
         case sql.IntegrityError():

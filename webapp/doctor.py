@@ -13,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from webapp.audit import append
 from webapp.audit.relay import drain
+from webapp.audit.signing_keys import read_keys
 from webapp.caching.generations import SKEW
 from webapp.db import migrate
 from webapp.db.privileges import find_differences
@@ -485,6 +486,20 @@ def _check_keys() -> str:
     return ", ".join(said)
 
 
+def _check_signing_key() -> str:
+    """Check that what this process signs is believed."""
+    try:
+        key = current_settings().signing_key
+    except SettingsError:
+        raise NotChecked("not checked: JOURNAL_SIGNING_KEY is not set") from None
+    with db.scoped(LedgerScope()):
+        found = read_keys(db.session, [key.fingerprint]).get(key.fingerprint)
+    if found is None or found.retired:
+        state = "retired" if found else "not registered"
+        raise CheckFailed(f"{key.fingerprint} is {state}: `flask ledger keys register`")
+    return f"{key.fingerprint} is registered for {found.process}"
+
+
 def _check_encryption() -> str:
     """Name what leaves this host in clear text, as PLAINTEXT_HOSTS and development allow it."""
     settings = current_settings()
@@ -550,6 +565,7 @@ CHECKS: Mapping[Part, Mapping[str, Callable[[], str]]] = {
         "operators read the metrics": _check_operators,
         "secrets' files are private": _check_secret_files,
         "keys are in use": _check_keys,
+        "this key's events are believed": _check_signing_key,
         "connections are encrypted": _check_encryption,
     },
 }

@@ -22,8 +22,9 @@ from webapp import redis_servers
 from webapp.hardening import connections
 from webapp.hardening.connections import PlaintextHosts, parse_database, parse_hosts
 from webapp.hardening.files import check_directory, is_ours_alone, read_secret
-from webapp.hardening.strength import check_secret, check_seed, is_random
+from webapp.hardening.strength import check_random_seed, check_secret, check_seed, is_random
 from webapp.key_ring import KeyRing
+from webapp.signing_key import SigningKey, signing_key
 
 Environment = Literal["development", "qa", "production"]
 BrokerQueues = Literal["classic", "quorum"]
@@ -87,8 +88,6 @@ class Settings:
     home: Path
     secret_key: str = field(metadata=SECRET)
     """Keys cursors, cache envelopes and tasks (each through a derived key)."""
-    audit_mac_key: str = field(metadata=SECRET)
-    """Keys the MAC that an audit event carries from the web process to the ledger."""
     database_url: str = field(metadata=SECRET)
     """The login of this kind of process: owns nothing, may become the scope roles it needs."""
     database_owner_url: str | None = field(metadata=SECRET)
@@ -121,6 +120,9 @@ class Settings:
     """Seconds until a cached value expires, changed or not."""
     cache_timeout: float
     """Seconds that one call to Redis may take before the database answers instead."""
+    journal_signing_key: str | None = field(default=None, metadata=SECRET)
+    """The private key that signs the events of this process. Beat needs none, nor does a command
+    that records nothing."""
     trusted_proxies: TrustedProxies = None
     """How many proxies stand in front of the web process, or the networks they are in. 0: clients
     connect directly. `None`: not set, and the address that connects is believed."""
@@ -136,8 +138,7 @@ class Settings:
     """Opens the metrics and the API's description where it is deployed; without one they are not
     there."""
     secret_key_accepted: str | None = field(default=None, metadata=SECRET)
-    """What it has signed is accepted, and it signs nothing; so is the next one."""
-    audit_mac_key_accepted: str | None = field(default=None, metadata=SECRET)
+    """What it has signed is accepted, and it signs nothing."""
     webhook_secret_accepted: str | None = field(default=None, metadata=SECRET)
     """What receivers may still or already go by: it signs each notice too."""
     operations_token_accepted: str | None = field(default=None, metadata=SECRET)
@@ -187,8 +188,11 @@ class Settings:
         return KeyRing.of(self.secret_key, self.secret_key_accepted)
 
     @property
-    def audit_mac_keys(self) -> KeyRing:
-        return KeyRing.of(self.audit_mac_key, self.audit_mac_key_accepted)
+    def signing_key(self) -> SigningKey:
+        """The key of this process's events; raises `SettingsError` where none is set."""
+        if self.journal_signing_key is None:
+            raise SettingsError([f"JOURNAL_SIGNING_KEY {_not_set(deployed=self.deployed)}"])
+        return signing_key(self.journal_signing_key)
 
     @property
     def webhook_secrets(self) -> tuple[str, ...]:
@@ -340,12 +344,17 @@ def _read(env: Env, name: str, home: Path) -> Settings:
 
 def _read_keys(env: Env, *, deployed: bool) -> dict[str, Any]:
     missing = _not_set(deployed=deployed)
-    required = ("SECRET_KEY", "AUDIT_MAC_KEY")
-    optional = ("OPERATIONS_TOKEN", *map(accepted_variable, (*required, "OPERATIONS_TOKEN")))
+    required, signing = "SECRET_KEY", "JOURNAL_SIGNING_KEY"
+    rotated = (required, "OPERATIONS_TOKEN")
+    names = (*rotated, *map(accepted_variable, rotated), signing)
     found: dict[str, Any] = {}
-    for name in required + optional:
-        checks = [check_secret, *_unlike(env, required + optional, name)] if deployed else []
-        options = {"missing": missing} if name in required else {}
+    for name in names:
+        unlike = _unlike(env, names, name)
+        if name == signing:
+            checks = [check_random_seed, *unlike] if deployed else [check_seed]
+        else:
+            checks = [check_secret, *unlike] if deployed else []
+        options = {"missing": missing} if name == required else {}
         found[name.lower()] = _secret(env, name, checks=checks, **options)
     return found
 
@@ -391,7 +400,7 @@ def _read_log(env: Env, home: Path, plaintext: PlaintextHosts, *, deployed: bool
     """Read what workers seal with. A worker that lacks any of it says so when it starts."""
     first = "LOG_SIGNING_KEY"
     keys = (first, accepted_variable(first), "LOG_SIGNING_KEY_PQ")
-    others = ("SECRET_KEY", "AUDIT_MAC_KEY", *keys)
+    others = ("SECRET_KEY", "JOURNAL_SIGNING_KEY", *keys)
 
     def checks_of(name: str) -> list[Check]:
         return [check_seed, *(_unlike(env, others, name) if deployed else ())]

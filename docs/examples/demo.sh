@@ -5,6 +5,7 @@
 #   body                                     the body of the last answer
 #   field KEY...                             one value of that body
 #   record ID [WHO SCOPE]                    wait until an audit event is committed; print it
+#   web_key                                  the key that this stack's web processes sign events with
 #
 # Each request gives the reason in $reason.
 
@@ -33,6 +34,8 @@ value = json.load(open(sys.argv[1]))
 for key in sys.argv[2:]: value = value[int(key) if key.isdigit() else key]
 print(value)' "$answer/body" "$@"
 }
+
+web_key() { sed -n 's/^WEB_JOURNAL_SIGNING_KEY=//p' "$(dirname "$demo")/stack.env"; }
 
 record() {
   until access "${2:-auditor}" "${3:-global}" "/admin/api/audits/$1" | grep -q ' 200 '; do sleep 0.2; done

@@ -19,7 +19,7 @@ from uuid import UUID
 import structlog
 
 from tests.audit.events import make_event
-from tests.audit.journal.journals import KEY, MAX_BYTES, PATIENCE, forgetting
+from tests.audit.journal.journals import MAX_BYTES, PATIENCE, SIGN, forgetting
 from webapp.audit.event import AuditEvent, load_event
 from webapp.audit.journal.reader import JournalReader
 from webapp.audit.journal.service import Journal, JournalFailed
@@ -46,7 +46,7 @@ def main() -> None:
         mock.patch("webapp.audit.journal.writer.CHECKPOINT", EARLY),
         mock.patch("webapp.audit.journal.service.LATE", SOON),
     ):
-        journal = Journal(Path(sys.argv[1]), KEY, MAX_BYTES)
+        journal = Journal(Path(sys.argv[1]), SIGN, MAX_BYTES)
         for number in range(ROUNDS):
             _work(journal, number)
         if CRASH in sys.argv[2:]:

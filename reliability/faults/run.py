@@ -166,8 +166,7 @@ def await_drained(
     while True:
         with installation.app.app_context(), db.scoped(LedgerScope()):
             settings = installation.app.extensions["settings"]
-            key = settings.audit_mac_keys
-            found = check_completeness(db.session, settings.journal_dir, key)
+            found = check_completeness(db.session, settings.journal_dir)
         if not found.waiting or time.monotonic() > deadline:
             return found
         report(f"{len(found.waiting)} events wait, {len(found.missing)} gaps")

@@ -27,14 +27,16 @@ from tests.audit.ledgers import owner_connection
 from tests.factories import INCIDENT, add_account
 from tests.worker.bombs import bomb
 from tests.worker.garbage import BRACKETS, GARBAGE, envelope
-from webapp.audit.event import dump_event, event_mac
+from webapp.audit.event import dump_event
 from webapp.audit.relay.pipeline import COMMIT_TASK
+from webapp.audit.signature import sign_event
 from webapp.caching.generations import LEASE, SKEW
 from webapp.db.scopes import DirectoryScope
 from webapp.directory import service
 from webapp.extensions import db
 from webapp.identity.last_use import TOUCH_TASK
 from webapp.key_ring import KeyRing
+from webapp.signing_key import SigningKey
 from webapp.worker.redis_transport import MAX_MESSAGE
 from webapp.worker.serialization import register_serializers
 
@@ -97,8 +99,8 @@ def _our_type(scene: Scene) -> str:
 
 def _forged_tasks(unused: str) -> Iterator[tuple[str, list[Any]]]:
     event = forged_event()
-    mac = event_mac(event, KeyRing(b"a key of the stranger's own"))
-    yield COMMIT_TASK, [[[event.decode(), mac]]]
+    signature = sign_event(SigningKey("k" * 43), event)
+    yield COMMIT_TASK, [[[event.decode(), signature]]]
     yield TOUCH_TASK, [unused, YEAR_9999]
     yield TOUCH_TASK, [unused, datetime.now(UTC).isoformat()]
     yield "grants.expire", []

@@ -11,9 +11,9 @@ from sqlalchemy import ColumnElement, func, select
 from reliability.hostile.attack import Attack, Scene
 from reliability.verification import verify
 from tests.audit.events import make_event, make_request
-from tests.audit.ledgers import key_of
+from tests.audit.ledgers import sign
 from tests.audit.receipts import second_connection
-from webapp.audit.event import EventOrigin, dump_event, event_mac
+from webapp.audit.event import EventOrigin, dump_event
 from webapp.audit.journal import file as journal_file
 from webapp.audit.journal.reader import Row
 from webapp.audit.models import AuditEventRow
@@ -46,9 +46,7 @@ def _write_elsewhere(scene: Scene, journal: UUID) -> tuple[Path, list[UUID]]:
         event = make_event(request=request, origin=EventOrigin(journal, seq))
         data = dump_event(event)
         ids.append(event.id)
-        rows.append(
-            Row(seq, str(event.id), 1, data, event_mac(data, key_of(scene.installation.app)))
-        )
+        rows.append(Row(seq, str(event.id), 1, data, sign(scene.installation.app, data)))
     file.write(rows, durable=True)
     file.close()
     scene.did["files"] += 1

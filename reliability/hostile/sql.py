@@ -17,6 +17,7 @@ from psycopg2.extensions import connection as Connection
 from reliability.faults.history import Harm
 from reliability.hostile.attack import Attack, Scene
 from tests.audit.events import make_event, make_request
+from tests.audit.ledgers import NO_SIGNATURE
 from webapp.audit.event import dump_event
 from webapp.stack.home import environment_of
 
@@ -200,9 +201,9 @@ def _try_as(scene: Scene, process: str, values: Mapping[str, str]) -> None:
 
 def append(made: Connection, role: str | None, values: Mapping[str, Any]) -> bool:
     """Append an event, as a row or by the function that workers append by; whether that was let."""
-    by_function = "select append_events(cast(%s as json))"
+    by_function = "select append_events(cast(%s as json), array[%s])"
     return _try(made, role, f"{INSERT_EVENT} on conflict do nothing", values) or _try(
-        made, role, by_function, (f"[{values['event']}]",), result=1
+        made, role, by_function, (f"[{values['event']}]", NO_SIGNATURE), result=1
     )
 
 

@@ -27,7 +27,8 @@ from webapp.db import migrate
 from webapp.db.roles import LOGINS, login_role
 from webapp.extensions import db
 from webapp.settings import read_settings
-from webapp.stack.home import LOGIN_URLS, environment_of
+from webapp.stack import signing_keys
+from webapp.stack.home import LOGIN_URLS, SIGNING_KEYS, environment_of
 from webapp.stack.servers import NOBODY_ID, OWNER_ROLE, unprivileged
 
 BrokerKind = Literal["redis", "rabbitmq", "sentinel"]
@@ -205,6 +206,7 @@ def _build(
     with mock.patch.dict(os.environ, direct):
         settings = read_settings()
     migrate.upgrade(settings)
+    signing_keys.register(direct)
     app = create_app(settings)
     let_staff_access(app)
     webs = tuple(_web(hosts[name], environment) for name in hosts if name.startswith("web-"))
@@ -242,7 +244,7 @@ def _environment(passwords: Mapping[str, str], owner: str) -> dict[str, str]:
     return {
         "SIGHTLINE_ENV": "production",
         "SECRET_KEY": secrets.token_urlsafe(48),
-        "AUDIT_MAC_KEY": secrets.token_urlsafe(48),
+        **{name: secrets.token_urlsafe(32) for name in SIGNING_KEYS.values()},
         "OPERATIONS_TOKEN": secrets.token_urlsafe(48),
         "LOG_SIGNING_KEY": secrets.token_urlsafe(32),
         "LOG_ORIGIN": "sightline.example/log",

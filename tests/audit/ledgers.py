@@ -1,4 +1,4 @@
-"""Sessions of the ledger's role, each on a connection of its own, and sealed events for them."""
+"""Sessions of the ledger's role, each on a connection of its own, and signed events for them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,23 +11,32 @@ from sqlalchemy import Connection, text
 from tests.audit.events import make_event, members_of
 from tests.connections import engine_beside
 from webapp.audit import append
-from webapp.audit.append import Received
-from webapp.audit.event import AuditEvent, dump_event, event_mac
+from webapp.audit.append import Received, SignedEvent
+from webapp.audit.event import AuditEvent, dump_event
+from webapp.audit.signature import sign_event
 from webapp.db.limits import limits_of_statements
 from webapp.db.scopes import LedgerScope
 from webapp.db.session import ScopedSession
-from webapp.key_ring import KeyRing
 
 
-def key_of(app: Flask) -> KeyRing:
-    keys: KeyRing = app.extensions["settings"].audit_mac_keys
-    return keys
+def sign(app: Flask, data: bytes) -> str:
+    """The signature of this application's process."""
+    return sign_event(app.extensions["settings"].signing_key, data)
+
+
+NO_SIGNATURE = f"{0:016x}:{'A' * 86}"
+"""What has the form of a signature, and no key has made."""
+
+
+def unsigned(event: AuditEvent) -> SignedEvent:
+    """An event under a signature that no key has made."""
+    return SignedEvent(event, dump_event(event), NO_SIGNATURE)
 
 
 def seal(app: Flask, *events: AuditEvent) -> list[list[str]]:
     """Return a delivery of these events."""
     dumped = [dump_event(event) for event in events]
-    return [[data.decode(), event_mac(data, key_of(app))] for data in dumped]
+    return [[data.decode(), sign(app, data)] for data in dumped]
 
 
 @contextmanager
@@ -49,7 +58,7 @@ def owner_connection(app: Flask) -> Iterator[Connection]:
 def deliver(app: Flask, delivery: Any) -> Received:
     """Append and commit a delivery as a worker does."""
     with ledger_session(app) as session:
-        received = append.receive(session, delivery, key_of(app))
+        received = append.receive(session, delivery)
         session.commit()
     return received
 

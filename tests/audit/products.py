@@ -15,9 +15,9 @@ from flask import Flask
 
 from tests.applications import application
 from tests.audit.events import make_event
-from tests.audit.ledgers import key_of
+from tests.audit.ledgers import sign
 from tests.processes import ROOT
-from webapp.audit.event import AuditEvent, EventOrigin, dump_event, event_mac
+from webapp.audit.event import AuditEvent, EventOrigin, dump_event
 from webapp.audit.journal.file import JournalFile, create
 from webapp.audit.journal.reader import Row
 from webapp.stack.home import Stack, open_stack, running
@@ -62,7 +62,7 @@ class Product:
 
     def empty(self) -> None:
         """Empty the ledger and remove the journals."""
-        self.tamper("truncate audit_events, audit_numbers, audit_contradictions")
+        self.tamper("truncate audit_events, audit_numbers, audit_contradictions, log_queue")
         for path in self.journals.glob("*"):
             path.unlink()
 
@@ -83,7 +83,7 @@ class Product:
 
     def _row(self, place: int, event: AuditEvent, *, finalized: bool) -> Row:
         data = dump_event(event)
-        return Row(place, str(event.id), finalized, data, event_mac(data, key_of(self.app)))
+        return Row(place, str(event.id), finalized, data, sign(self.app, data))
 
 
 @contextmanager
@@ -92,7 +92,9 @@ def own_product(home: Path) -> Iterator[Product]:
     stack = open_stack(home, durable=False)
     environment = {"SIGHTLINE_HOME": str(home), "JOURNAL_KEEP": "0", **stack.environment}
     with running(stack), application(environment, drain=0) as app:
-        yield Product(app, stack, environment)
+        product = Product(app, stack, environment)
+        product.empty()  # of the registered keys' events
+        yield product
 
 
 def numbered(origin: UUID, seqs: Sequence[int]) -> list[AuditEvent]:

@@ -23,6 +23,7 @@ from tests.audit.ledgers import (
     ledger_session,
     owner_connection,
     seal,
+    unsigned,
 )
 from tests.audit.products import Product, numbered, own_product
 from tests.audit.receipts import second_connection
@@ -39,10 +40,10 @@ def _no_contradictions(app: Flask) -> Iterator[None]:
 
 
 def forge(app: Flask, event: AuditEvent) -> None:
-    """Append an event as the ledger's role, without a MAC."""
+    """Append an event as the ledger's role, under a signature that nobody has made."""
     with ledger_session(app) as session:
         append.ensure_partitions(session, [event.occurred_at.date()])
-        append._append(session, [event])
+        append._append(session, [unsigned(event)])
         session.commit()
 
 

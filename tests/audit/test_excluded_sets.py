@@ -11,7 +11,7 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from tests.audit.events import excluding, make_event, members_of
-from tests.audit.journal.journals import KEY, MAX_BYTES, PATIENCE, forgetting
+from tests.audit.journal.journals import MAX_BYTES, PATIENCE, SIGN, forgetting
 from tests.audit.ledgers import append_events, deliver, ledger_session, seal
 from tests.audit.receipts import second_connection
 from webapp.audit.event import (
@@ -173,7 +173,7 @@ def test_no_role_can_rewrite_a_set(app: Flask) -> None:
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path, KEY, MAX_BYTES)
+    return Journal(tmp_path, SIGN, MAX_BYTES)
 
 
 def leave(journal: Journal, *events: AuditEvent) -> Path:

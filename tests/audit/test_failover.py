@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tests.applications import application
 from tests.audit.journal.journals import PATIENCE, waiting_in
-from tests.audit.ledgers import key_of, ledger_session
+from tests.audit.ledgers import ledger_session
 from tests.audit.receipts import committed, receipt, second_connection, wait_for
 from tests.factories import INCIDENT, Account, add_account
 from tests.processes import Web, run_web, run_worker
@@ -118,7 +118,7 @@ def test_promoted_standby_that_lagged_gets_every_receipted_access(
         ids = [*before, *lost, *after]
         assert counts(app, ids) == (len(ids), len(ids))
     with ledger_session(app) as session:
-        found = check_completeness(session, journals, key_of(app))
+        found = check_completeness(session, journals)
     assert (found.missing, found.doubled, found.contradictions) == ((), (), ())
 
 

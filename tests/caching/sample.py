@@ -154,7 +154,6 @@ def create_app(
         env="development",
         home=Path(),
         secret_key=secret_key,
-        audit_mac_key="",
         database_url=database_url,
         database_owner_url=None,
         database_timeout=5.0,

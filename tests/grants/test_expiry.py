@@ -16,7 +16,7 @@ from sqlalchemy import select
 
 import celeryconfig
 import tasks  # noqa: F401 - registers the task
-from tests.audit.ledgers import key_of, ledger_session
+from tests.audit.ledgers import ledger_session
 from tests.audit.receipts import second_connection, wait_for
 from tests.factories import Account, MadeTenant
 from tests.grants.calls import access, add_request, of, perform
@@ -184,7 +184,7 @@ def test_expiry_events_have_complete_numbers(
     expire(app)
     with ledger_session(app) as session:
         directory = app.extensions["settings"].journal_dir
-        found = completeness.check_completeness(session, directory, key_of(app))
+        found = completeness.check_completeness(session, directory)
     assert [gap for gap in found.missing if gap.journal == OWN_JOURNAL] == []
     assert own_numbers(app)
 

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from uuid_utils.compat import uuid7
 
 from tests.audit.events import make_event
+from tests.audit.ledgers import unsigned
 from webapp.audit import append
 from webapp.audit.event import EventScope, ScopeKind
 from webapp.audit.models import AuditEventRow
@@ -152,7 +153,7 @@ def add_event(session: Session, tenant_id: UUID | None) -> UUID:
     """Append an event as the ledger does, whose role may not read all that it inserts."""
     kind: ScopeKind = "tenant" if tenant_id else "global"
     event = make_event(scope=EventScope(kind=kind, tenant=None, tenant_id=tenant_id))
-    append._append(session, [event])
+    append._append(session, [unsigned(event)])
     return event.id
 
 

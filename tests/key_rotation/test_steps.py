@@ -9,7 +9,6 @@ from kombu.serialization import dumps, loads, prepare_accept_content
 
 from tests.applications import application_of
 from tests.key_rotation.steps import BESIDE, NAMES, STEPS, UNKNOWN, ring
-from webapp.audit.event import event_mac, has_valid_mac
 from webapp.http.errors import Invalid
 from webapp.http.pagination import decode_cursor, encode_cursor
 from webapp.key_ring import KeyRing
@@ -65,18 +64,6 @@ def passed(sender: KeyRing, receiver: KeyRing) -> object:
     content_type, encoding, body = dumps(["x"], register_serializers(sender)[0])
     accepted = prepare_accept_content(register_serializers(receiver))
     return loads(body, content_type, encoding, accept=accepted)
-
-
-@pytest.mark.parametrize(("signs", "verifies"), BESIDE)
-def test_journals_row_of_one_step_is_accepted_at_the_step_beside_it(
-    signs: str, verifies: str
-) -> None:
-    assert has_valid_mac(b"{}", event_mac(b"{}", ring(signs)), ring(verifies))
-
-
-@pytest.mark.parametrize("verifies", NAMES)
-def test_journals_row_under_an_unknown_key_is_refused_at_each_step(verifies: str) -> None:
-    assert not has_valid_mac(b"{}", event_mac(b"{}", STRANGER), ring(verifies))
 
 
 def test_key_that_is_only_accepted_signs_nothing() -> None:

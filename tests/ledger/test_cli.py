@@ -19,7 +19,7 @@ from click.testing import Result
 from flask import Flask
 
 from tests.audit.events import make_event
-from tests.audit.ledgers import key_of, ledger_session
+from tests.audit.ledgers import ledger_session, seal
 from tests.factories import Account, MadeTenant, add_tenant
 from tests.operators import OPERATOR, WHY
 from tests.processes import ROOT
@@ -31,11 +31,9 @@ from webapp.audit.event import (
     EventScope,
     Reason,
     dump_event,
-    event_mac,
 )
 from webapp.db.scopes import LedgerScope
 from webapp.extensions import db
-from webapp.key_ring import KeyRing
 from webapp.ledger import cli, search
 
 
@@ -44,16 +42,10 @@ def run(app: Flask, *arguments: str) -> Result:
 
 
 def append_events(app: Flask, *events: AuditEvent) -> None:
-    key = app.extensions["settings"].audit_mac_keys
     with app.app_context(), db.scoped(LedgerScope()):
-        received = append.receive(db.session, [seal(event, key) for event in events], key)
+        received = append.receive(db.session, seal(app, *events))
         assert received.appended == len(events)
         db.session.commit()
-
-
-def seal(event: AuditEvent, key: KeyRing) -> list[str]:
-    data = dump_event(event)
-    return [data.decode(), event_mac(data, key)]
 
 
 def make_actor() -> Actor:
@@ -303,7 +295,7 @@ def test_tail_shows_an_event_that_commits_after_one_inserted_later(
     with ledger_session(app) as slow:
 
         def insert() -> None:
-            append.receive(slow, [seal(early, key_of(app))], key_of(app))
+            append.receive(slow, seal(app, early))
 
         if begun_before:
             insert()

@@ -11,14 +11,13 @@ import pytest
 from sqlalchemy.orm import Session
 
 from tests.audit.journal.journals import forgetting
-from tests.audit.ledgers import append_events, key_of, ledger_session
+from tests.audit.ledgers import append_events, ledger_session
 from tests.audit.products import Product, numbered, own_product
 from webapp.audit.event import AuditEvent
 from webapp.audit.journal import ends
 from webapp.audit.journal.file import Notes, adopt, list_files
 from webapp.audit.journal.reader import Kept, Row, read_all
 from webapp.audit.relay import drain
-from webapp.key_ring import KeyRing
 from webapp.ledger import completeness
 from webapp.ledger.completeness import Missing
 
@@ -37,7 +36,7 @@ def _empty_product(product: Product) -> Iterator[None]:
 
 def check(product: Product) -> completeness.Completeness:
     with ledger_session(product.app) as session:
-        return completeness.check_completeness(session, product.journals, key_of(product.app))
+        return completeness.check_completeness(session, product.journals)
 
 
 def ranges(found: completeness.Completeness, journal: UUID) -> list[tuple[int, int]]:
@@ -232,11 +231,11 @@ def test_events_that_move_to_the_ledger_during_the_check_are_not_missing(
     file = product.hold(journal, waits, finalized=finalized)
     read_files = completeness._read_files
 
-    def during_the_check(session: Session, directory: Any, mac_keys: KeyRing) -> Any:
+    def during_the_check(session: Session, directory: Any) -> Any:
         append_events(product.app, waits, later)
         file.note_now(forgetting([1]))
         file.write([product._row(2, late, finalized=False)], durable=False)
-        return read_files(session, directory, mac_keys)
+        return read_files(session, directory)
 
     monkeypatch.setattr(completeness, "_read_files", during_the_check)
     found = check(product)
@@ -306,7 +305,7 @@ def test_damaged_row_is_named(product: Product) -> None:
     good, bad = numbered(journal, [1, 2])
     file = product.hold(journal, good)
     row = product._row(2, bad, finalized=True)
-    damaged = Row(2, str(bad.id), True, row.event[:-7] + b"garbage", row.mac)
+    damaged = Row(2, str(bad.id), True, row.event[:-7] + b"garbage", row.signature)
     file.write([damaged], durable=False)
     file.close()
     found = check(product)
@@ -314,12 +313,15 @@ def test_damaged_row_is_named(product: Product) -> None:
     assert [each.seq for each in found.waiting] == [1]
 
 
-def test_row_with_a_wrong_mac_is_named_and_does_not_wait(product: Product) -> None:
+def test_row_with_a_wrong_signature_is_named_and_does_not_wait(product: Product) -> None:
     journal = uuid4()
     good, bad = numbered(journal, [1, 2])
     file = product.hold(journal, good)
     row = product._row(2, bad, finalized=True)
-    file.write([Row(2, str(bad.id), True, row.event, "0" * 64)], durable=False)
+    file.write(
+        [Row(2, str(bad.id), True, row.event, product._row(1, good, finalized=True).signature)],
+        durable=False,
+    )
     file.close()
     found = check(product)
     assert found.forged == (f"row 2, event {bad.id}",)
@@ -327,7 +329,7 @@ def test_row_with_a_wrong_mac_is_named_and_does_not_wait(product: Product) -> No
     assert (found.unreadable, found.is_complete) == ((), False)
     done = product.run("verify", "--complete")
     assert done.exit_code == 1
-    assert f"wrong MAC: row 2, event {bad.id}" in done.output
+    assert f"wrong signature: row 2, event {bad.id}" in done.output
 
 
 def test_events_that_no_running_process_holds_are_counted(product: Product) -> None:

@@ -60,7 +60,7 @@ def _app(env: Environment = "qa", port: int = 1) -> Flask:
         env=env,
         home=Path(),
         secret_key=SECRET,
-        audit_mac_key=SECRET,
+        journal_signing_key=SECRET,
         database_url=f"postgresql+psycopg2://app:{SECRET}@127.0.0.1:{port}/sightline",
         database_owner_url=None,
         database_timeout=5.0,

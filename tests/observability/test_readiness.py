@@ -114,7 +114,9 @@ def test_nearly_full_journal_is_not_ready(journaling: Flask, client: FlaskClient
 
 def test_forgotten_events_free_space_in_the_journal_file(tmp_path: Path) -> None:
     file = journal_file.create(tmp_path, uuid4(), 2**20)
-    file.write([Row(n, str(uuid4()), True, b"x" * 50_000, "mac") for n in range(10)], durable=False)
+    file.write(
+        [Row(n, str(uuid4()), True, b"x" * 50_000, "signature") for n in range(10)], durable=False
+    )
     assert file.used_bytes() > 500_000
     file.note_now(forgetting(range(9)))
     assert 50_000 < file.used_bytes() < 100_000

@@ -111,7 +111,7 @@ def test_broker_key_of_another_type_ends_no_worker(stranger: Stranger, key: str)
     [
         envelope(BRACKETS),
         envelope("no base64 at all"),
-        envelope(json.dumps([[[["{}", "mac"]]], {}, {}]).encode()),
+        envelope(json.dumps([[[["{}", "signature"]]], {}, {}]).encode()),
         envelope(
             b"cos\nsystem\n(S'true'\ntR.", **{"content-type": "application/x-python-serialize"}
         ),

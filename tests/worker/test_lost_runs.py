@@ -157,7 +157,8 @@ def test_delivery_is_split_with_the_sets_that_each_part_names() -> None:
     digest = "315f5bdb76d078c43b8ac0064e4a0164612b1fce77c869345bfc94c75894edd3"  # of "a"
     hello = ["Hello, world!"]
     events = [
-        [f"event {number} names {digest if number == 20 else ''}", "mac"] for number in range(40)
+        [f"event {number} names {digest if number == 20 else ''}", "signature"]
+        for number in range(40)
     ]
     parts = split([hello, *events])
     assert 1 < len(parts) <= PARTS

@@ -43,15 +43,21 @@ from webapp.audit.event import (
     EventOrigin,
     dump_event,
     event_key,
-    has_valid_mac,
-    load_event,
     load_members,
 )
 from webapp.audit.models import AuditEventRow, ContradictionRow, ExcludedSetRow, QuarantineRow
+from webapp.audit.signature import (
+    Signed,
+    check_signatures,
+    load_journaled,
+    named_key,
+    sign_event,
+)
+from webapp.audit.signing_keys import read_keys
 from webapp.db import row_security
 from webapp.db.session import ScopedSession
 from webapp.db.turns import take_turn
-from webapp.key_ring import KeyRing
+from webapp.settings import current_settings
 
 log = structlog.get_logger()
 
@@ -71,8 +77,8 @@ DISCARDED = Counter(
 
 QUARANTINE_ROWS = 5_000
 QUARANTINE_BYTES = 32 * 2**20
-"""What quarantine has room for: of items under a valid MAC, and as much again of all others. So
-whoever fills it with the latter crowds none of the former out."""
+"""What quarantine has room for: of items under a valid MAC or signature, and as much again of all
+others. So whoever fills it with the latter crowds none of the former out."""
 
 QUARANTINED_BYTES = 2**16
 """Bytes that are kept of one item."""
@@ -139,11 +145,20 @@ class Confirmation:
 
 
 @dataclass(frozen=True)
+class SignedEvent:
+    """An event with its canonical bytes and its origin signature."""
+
+    event: AuditEvent
+    data: bytes
+    signature: str
+
+
+@dataclass(frozen=True)
 class Quarantined:
     problem: str
     delivery: bytes
     authentic: bool = False
-    """Whether it came under a valid MAC."""
+    """Whether it came under a valid MAC or signature."""
 
 
 @dataclass(frozen=True)
@@ -163,25 +178,26 @@ class Received:
     """The ids of events that the ledger has now, appended or duplicates."""
 
 
-def receive(session: Session, delivery: object, keys: KeyRing) -> Received:
-    """Append the events of a delivery whose MACs are valid, and put the rest into quarantine.
+def receive(session: Session, delivery: object) -> Received:
+    """Append the events of a delivery that web processes have signed, and put the rest into
+    quarantine.
 
     Raises SQLAlchemy's error where the database is at fault and not an event. The caller commits,
     and then calls `count_received`.
     """
-    opened = _open_all(delivery, keys)
+    opened = _open_all(session, delivery)
     refused = opened.refused
     known = _keep_sets(session, opened)
-    events = [event for event in opened.events if _digest_of(event) in known]
-    ensure_partitions(session, {event.occurred_at.date() for event in events})
+    signed = [each for each in opened.signed if _digest_of(each.event) in known]
+    ensure_partitions(session, {each.event.occurred_at.date() for each in signed})
     unfit: dict[UUID, Quarantined] = {}
     try:
         with session.begin_nested():
-            appended = _append(session, events)
+            appended = _append(session, signed)
     except DBAPIError as error:
         _raise_unless_unfit(error)
-        appended, unfit = _append_each(session, events)
-    fit = [event for event in events if event.id not in unfit]
+        appended, unfit = _append_each(session, signed)
+    fit = [each for each in signed if each.event.id not in unfit]
     contradictions = _keep_contradictions(session, fit) if appended < len(fit) else ()
     quarantined = (*refused, *unfit.values())
     return Received(
@@ -189,9 +205,9 @@ def receive(session: Session, delivery: object, keys: KeyRing) -> Received:
         duplicates=len(fit) - appended - len(contradictions),
         quarantined=quarantined,
         discarded=_quarantine(session, quarantined),
-        left=len(opened.events) - len(events),
+        left=len(opened.signed) - len(signed),
         contradictions=contradictions,
-        known=tuple([event.id for event in fit if event.id not in contradictions]),
+        known=tuple([each.event.id for each in fit if each.event.id not in contradictions]),
     )
 
 
@@ -204,7 +220,11 @@ def set_aside(
 
 
 def append_own(session: ScopedSession, events: Sequence[AuditEvent]) -> None:
-    """Append events of changes without a request. The caller's commit records both or neither."""
+    """Append events of changes without a request, under the signature of this process. The caller's
+    commit records both or neither.
+
+    Raises `SettingsError` where this process has no key to sign with.
+    """
     if events:
         with session.as_ledger():
             _append_numbered(session, events)
@@ -224,7 +244,12 @@ def _append_numbered(session: Session, events: Sequence[AuditEvent]) -> None:
         replace(event, origin=EventOrigin(OWN_JOURNAL, number))
         for number, event in enumerate(events, last + 1)
     ]
-    _append(session, numbered)
+    _append(session, [_sign(event) for event in numbered])
+
+
+def _sign(event: AuditEvent) -> SignedEvent:
+    data = dump_event(event)
+    return SignedEvent(event, data, sign_event(current_settings().signing_key, data))
 
 
 def count_received(received: Received) -> None:
@@ -297,7 +322,7 @@ def months_ahead(today: date) -> list[date]:
 class _Opened:
     """The items of a delivery."""
 
-    events: list[AuditEvent]
+    signed: list[SignedEvent]
     """Sorted by id: two deliveries of the same events, each in its own order, could deadlock."""
     sets: dict[str, tuple[UUID, ...]]
     """Sets of excluded tenants, by digest."""
@@ -305,29 +330,58 @@ class _Opened:
     """The items that are neither."""
 
 
-def _open_all(delivery: object, keys: KeyRing) -> _Opened:
-    events: list[AuditEvent] = []
-    sets: dict[str, tuple[UUID, ...]] = {}
-    refused: list[Quarantined] = []
-    for item in delivery if isinstance(delivery, list) else [delivery]:
+def _open_all(session: Session, delivery: object) -> _Opened:
+    items = delivery if isinstance(delivery, list) else [delivery]
+    opened = _Opened([], {}, [])
+    pairs: list[tuple[object, Signed]] = []
+    for item in items:
+        match item:
+            case [str() as text, str() as signature]:
+                # A lone surrogate is replaced: nobody has signed it.
+                pairs.append((item, (text.encode(errors="replace"), signature)))
+            case [str() as members]:
+                _open_set(item, members, opened)
+            case _:
+                problem = "not an event and its signature"
+                opened.refused.append(Quarantined(problem, _bytes(item)))
+    _open_events(session, pairs, opened)
+    opened.signed.sort(key=attrgetter("event.id"))
+    return opened
+
+
+def _open_set(item: object, members: str, opened: _Opened) -> None:
+    try:
+        digest, ids = load_members(members)
+    except EventError as error:
+        opened.refused.append(Quarantined(str(error), _bytes(item)))
+    else:
+        opened.sets[digest] = ids
+
+
+def _open_events(session: Session, pairs: Sequence[tuple[object, Signed]], opened: _Opened) -> None:
+    """Open events, by the keys as the transaction that appends finds them.
+
+    So a key that is retired counts no more at once. Nothing of an event is parsed before its
+    signature holds.
+    """
+    signed = [each for _, each in pairs]
+    named = {name for _, signature in signed if (name := named_key(signature)) is not None}
+    keys = read_keys(session, named)
+    for (item, (data, signature)), key in zip(pairs, check_signatures(signed, keys), strict=True):
         try:
-            match item:
-                case [str() as members]:
-                    digest, ids = load_members(members)
-                    sets[digest] = ids
-                case _:
-                    events.append(_open(item, keys))
+            if isinstance(key, EventError):
+                raise key
+            opened.signed.append(SignedEvent(load_journaled(data, key), data, signature))
         except EventError as error:
-            refused.append(Quarantined(str(error), _bytes(item)))
-    return _Opened(sorted(events, key=attrgetter("id")), sets, refused)
+            opened.refused.append(Quarantined(str(error), _bytes(item)))
 
 
 def _keep_sets(session: Session, opened: _Opened) -> set[str | None]:
     """Keep the sets that the delivery's events name; returns those that the ledger has then.
 
-    No MAC protects a set. The digest does, in an event that has one: other sets are ignored.
+    Nobody signs a set. The digest does, in an event that has one: other sets are ignored.
     """
-    named = {digest for event in opened.events if (digest := _digest_of(event)) is not None}
+    named = {digest for each in opened.signed if (digest := _digest_of(each.event)) is not None}
     if not named:
         return {None}
     for digest in sorted(named & opened.sets.keys()):
@@ -342,63 +396,62 @@ def _digest_of(event: AuditEvent) -> str | None:
     return event.decision.excluded.digest if event.decision.excluded else None
 
 
-def _open(item: object, keys: KeyRing) -> AuditEvent:
-    match item:
-        case [str() as text, str() as mac]:
-            data = text.encode(errors="replace")  # a lone surrogate: no valid MAC covers it
-        case _:
-            raise EventError("not an event and its MAC")
-    if not has_valid_mac(data, mac, keys):
-        raise EventError("the MAC does not match")
-    return load_event(data)
-
-
-def _append(session: Session, events: Sequence[AuditEvent]) -> int:
+def _append(session: Session, signed: Sequence[SignedEvent]) -> int:
     """Append the events that the ledger does not have yet, and return how many those were.
 
     The database takes the columns from the events: nobody can append a row that says otherwise.
     """
-    if not events:
+    if not signed:
         return 0
-    document = b",".join(map(dump_event, events)).decode()
-    return session.scalars(_APPEND, {"events": f"[{document}]"}).one()
+    document = b",".join([each.data for each in signed]).decode()
+    signatures = ",".join([each.signature for each in signed])
+    return session.scalars(_APPEND, {"events": f"[{document}]", "signatures": signatures}).one()
 
 
 _APPEND: Select[int] = select(
-    func.append_events(cast(bindparam("events", type_=Text), JSON), type_=BigInteger)
+    func.append_events(
+        cast(bindparam("events", type_=Text), JSON),
+        func.string_to_array(bindparam("signatures", type_=Text), ","),
+        type_=BigInteger,
+    )
 )
 
 
 def _append_each(
-    session: Session, events: Sequence[AuditEvent]
+    session: Session, signed: Sequence[SignedEvent]
 ) -> tuple[int, dict[UUID, Quarantined]]:
     """Append events one by one, after the database has refused one of them."""
     appended, refused = 0, {}
-    for event in events:
+    for each in signed:
         try:
             with session.begin_nested():
-                appended += _append(session, [event])
+                appended += _append(session, [each])
         except DBAPIError as error:
             _raise_unless_unfit(error)
             if _code(error) == _TAKEN:
                 continue  # a contradiction
             problem = f"the ledger refused it: {type(error).__name__}"
-            refused[event.id] = Quarantined(problem, dump_event(event), authentic=True)
+            refused[each.event.id] = Quarantined(problem, each.data, authentic=True)
     return appended, refused
 
 
-def _keep_contradictions(session: Session, events: Sequence[AuditEvent]) -> tuple[UUID, ...]:
+def _keep_contradictions(session: Session, signed: Sequence[SignedEvent]) -> tuple[UUID, ...]:
     """Keep those of the events that the ledger has not, since it has others in their place.
 
     Once committed here, an event is no longer sent by its journal.
     """
-    dumped = {event_key(event.id, data := dump_event(event)): (event.id, data) for event in events}
-    missing = dumped.keys() - find_committed(session, list(dumped))
+    by_key = {event_key(each.event.id, each.data): each for each in signed}
+    missing = by_key.keys() - find_committed(session, list(by_key))
     for key in sorted(missing):
-        event_id, data = dumped[key]
-        values = {"event_id": event_id, "digest": sha256(data).digest(), "text": data.decode()}
+        each = by_key[key]
+        values = {
+            "event_id": each.event.id,
+            "digest": sha256(each.data).digest(),
+            "text": each.data.decode(),
+            "origin_signature": each.signature,
+        }
         session.execute(_KEEP_CONTRADICTION, values)
-    return tuple(dumped[key][0] for key in sorted(missing))
+    return tuple(by_key[key].event.id for key in sorted(missing))
 
 
 _KEEP_CONTRADICTION = (

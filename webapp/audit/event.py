@@ -1,10 +1,9 @@
-"""The audit event: a frozen value, its canonical bytes and its MAC."""
+"""The audit event: a frozen value and its canonical bytes."""
 
 import re
 import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from hashlib import sha256
 from typing import Annotated, Literal
 from uuid import UUID
@@ -13,8 +12,6 @@ import msgspec
 import orjson
 from uuid_utils.compat import uuid7
 
-from webapp.key_ring import KeyRing
-
 Kind = Literal["access", "change"]
 ScopeKind = Literal["tenant", "global"]
 Ruling = Literal["allowed", "denied", "approval_required"]
@@ -22,8 +19,8 @@ Ruling = Literal["allowed", "denied", "approval_required"]
 Outcome = Literal["served", "denied", "failed", "interrupted"]
 """How an access ended."""
 
-SealedEvent = tuple[str, str]
-"""An event as it travels through the broker: its canonical bytes as text, and their MAC in hex."""
+TravellingEvent = tuple[str, str]
+"""An event as it travels through the broker: its canonical bytes as text, and the signature."""
 
 TravellingSet = tuple[str]
 """A set of excluded tenants as it travels with events that name it: its members. The digest in the
@@ -139,7 +136,7 @@ class EventOrigin:
 
 @dataclass(frozen=True, kw_only=True)
 class AuditEvent:
-    """One access or change, as it will stand in the ledger. The MAC covers every field."""
+    """One access or change, as it will stand in the ledger. Its signature covers every field."""
 
     actor: Actor
     decision: EventDecision
@@ -226,7 +223,6 @@ def dump_event(event: AuditEvent) -> bytes:
 
 _DECODER = msgspec.json.Decoder(AuditEvent)
 
-_MAC = re.compile(r"[0-9a-f]{64}")
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
@@ -251,22 +247,6 @@ def load_event(data: bytes) -> AuditEvent:
     if b"\\u0000" in data and _NUL.search(data):
         raise EventError("a text with a NUL")
     return event
-
-
-def event_mac(data: bytes, keys: KeyRing) -> str:
-    """Return the MAC of canonical bytes: keyed BLAKE2b (RFC 7693), 32 bytes in hex."""
-    return _event_keys(keys).mac(data).hex()
-
-
-def has_valid_mac(data: bytes, mac: str, keys: KeyRing) -> bool:
-    if not _MAC.fullmatch(mac):
-        return False
-    return _event_keys(keys).has_made(bytes.fromhex(mac), data)
-
-
-@lru_cache(16)
-def _event_keys(keys: KeyRing) -> KeyRing:
-    return keys.derive("event")
 
 
 def load_members(members: str) -> tuple[str, tuple[UUID, ...]]:

@@ -73,6 +73,8 @@ class AuditEventRow(Base):
         LargeBinary, Computed("event_digest(event)", persisted=True)
     )
     """SHA-256 of the canonical bytes, by the database: nobody can claim another's."""
+    origin_signature: Mapped[str | None] = mapped_column(Text)
+    """By the process that first wrote the event; null where the database itself did."""
     visible_to: Mapped[UUID | None] = mapped_column(
         Computed(
             "CASE WHEN tenant_id IS NOT NULL THEN tenant_id"
@@ -90,6 +92,7 @@ class AuditEventRow(Base):
         # and the moment is the one inside the id.
         PrimaryKeyConstraint("id", "occurred_at"),
         CheckConstraint("occurred_at = event_moment(id)", name="moment"),
+        CheckConstraint("length(origin_signature) = 103", name="origin_signature"),
         Index(None, "tenant_id", "occurred_at", "id"),
         Index(None, "occurred_at", "id"),
         Index(None, "visible_to", "occurred_at", "id"),
@@ -132,8 +135,35 @@ class AuditNumberRow(Base):
     event_id: Mapped[UUID]
 
 
+class SigningKeyRow(Base):
+    """A public key of a process that signs events. Triggers record each change of the table."""
+
+    __tablename__ = "signing_keys"
+
+    fingerprint: Mapped[str] = mapped_column(
+        Text,
+        Computed("encode(substr(sha256(public_key), 1, 8), 'hex')", persisted=True),
+        primary_key=True,
+    )
+    public_key: Mapped[bytes] = mapped_column(LargeBinary)
+    process: Mapped[str] = mapped_column(Text)
+    label: Mapped[str] = mapped_column(Text)
+    """The host's name, or what else people know it by."""
+    registered_at: Mapped[datetime] = mapped_column(
+        Timestamp, server_default=text("clock_timestamp()")
+    )
+    retired_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    """Since when it is believed no more."""
+
+    __table_args__ = (
+        CheckConstraint("length(public_key) = 32", name="public_key"),
+        CheckConstraint("process in ('web', 'worker', 'commands')", name="process"),
+        CheckConstraint("length(label) between 1 and 255", name="label"),
+    )
+
+
 class ContradictionRow(Base):
-    """An event under a valid MAC whose id, or whose number, another event in the ledger has."""
+    """A signed event whose id, or whose number, another event in the ledger has."""
 
     __tablename__ = "audit_contradictions"
 
@@ -143,13 +173,14 @@ class ContradictionRow(Base):
         Timestamp, server_default=text("clock_timestamp()")
     )
     event: Mapped[dict[str, Any]] = mapped_column(JSON)
+    origin_signature: Mapped[str | None] = mapped_column(Text)
 
 
 class QuarantineRow(Base):
     """A delivery that was no valid event, or that the ledger refused, for a person to examine.
 
-    The table has room for so many rows and bytes only, apart for what came under a valid MAC and
-    for what anybody may have sent.
+    The table has room for so many rows and bytes only, apart for what came under a valid MAC or
+    signature and for what anybody may have sent.
     """
 
     __tablename__ = "audit_quarantine"

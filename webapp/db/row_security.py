@@ -320,11 +320,16 @@ OTHER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     "log_queue": {SEALING_ROLE: ("select", "update", "delete"), LOG_ROLE: ("select",)},
     "log_witnesses": {SEALING_ROLE: ALL_PRIVILEGES, LOG_ROLE: ("select",)},
     "log_copies": {SEALING_ROLE: ALL_PRIVILEGES, LOG_ROLE: ("select",)},
+    "signing_keys": {
+        DIRECTORY_ROLE: ("select", "insert", "update"),
+        **dict.fromkeys((IDENTITY_ROLE, LEDGER_ROLE, LOG_ROLE, SEALING_ROLE), ("select",)),
+    },
     "signs_of_life": {IDENTITY_ROLE: ("select",), MAINTENANCE_ROLE: ALL_PRIVILEGES},
 }
 """The privileges of each role in the tables without tenants' rows. Some are on some columns only:
-maintenance sees and changes of a token when it was last used, and nothing else; and only who seals
-sees the secret by which labels of series are made."""
+maintenance sees and changes of a token when it was last used, and nothing else; directory changes
+of a signing key whether it is retired; and only who seals sees the secret by which labels of series
+are made."""
 
 FUNCTIONS: dict[str, tuple[str, ...]] = {
     "append_events": (LEDGER_ROLE,),

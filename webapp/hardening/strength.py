@@ -1,14 +1,13 @@
 """Secrets and passwords that somebody could guess."""
 
 import os
-import re
 import zlib
 from itertools import pairwise
 
 from marshmallow import ValidationError
 
-SEED = re.compile("[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
-"""32 bytes in base64url, without padding."""
+from webapp.signing_key import SEED
+
 MIN_SECRET_BYTES = 32
 MIN_PASSWORD = 12
 """Characters."""
@@ -18,6 +17,11 @@ MIN_DISTINCT = 10
 
 MIN_STEPS = 8
 """Different distances from one byte to the next. An alphabet in order has one."""
+
+_NO_SEED = (
+    "must be 32 random bytes in base64url"
+    " (`python -c 'import secrets; print(secrets.token_urlsafe(32))'`)"
+)
 
 
 def check_secret(secret: str) -> None:
@@ -32,10 +36,13 @@ def check_secret(secret: str) -> None:
 def check_seed(seed: str) -> None:
     """Refuse a text that is no private key."""
     if not SEED.fullmatch(seed):
-        raise ValidationError(
-            "must be 32 random bytes in base64url"
-            " (`python -c 'import secrets; print(secrets.token_urlsafe(32))'`)"
-        )
+        raise ValidationError(_NO_SEED)
+
+
+def check_random_seed(seed: str) -> None:
+    """Refuse a private key that no generator of random bytes would have made."""
+    if not (SEED.fullmatch(seed) and is_random(os.fsencode(seed), MIN_SECRET_BYTES)):
+        raise ValidationError(_NO_SEED)
 
 
 def is_random(secret: bytes, shortest: int) -> bool:

@@ -14,7 +14,7 @@ class KeyUseRow(Base):
     __tablename__ = "key_uses"
     __table_args__ = (
         CheckConstraint(
-            "name in ('SECRET_KEY', 'AUDIT_MAC_KEY', 'WEBHOOK_SECRET', 'OPERATIONS_TOKEN')",
+            "name in ('SECRET_KEY', 'WEBHOOK_SECRET', 'OPERATIONS_TOKEN')",
             name="name",
         ),
         CheckConstraint("fingerprint ~ '^[0-9a-f]{16}$'", name="fingerprint"),

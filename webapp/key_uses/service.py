@@ -25,7 +25,7 @@ from webapp.settings import Settings, current_settings
 Process = Literal["web", "worker", "beat"]
 
 USED: Mapping[Process, Sequence[str]] = {
-    "web": ("SECRET_KEY", "AUDIT_MAC_KEY", "OPERATIONS_TOKEN"),
+    "web": ("SECRET_KEY", "OPERATIONS_TOKEN"),
     "worker": ("SECRET_KEY", "WEBHOOK_SECRET"),
     "beat": ("SECRET_KEY",),
 }
@@ -39,10 +39,7 @@ log = structlog.get_logger()
 
 def key_rings(settings: Settings) -> dict[str, KeyRing]:
     """The keys that are set, by the variable of the one that signs."""
-    set_ = {
-        "SECRET_KEY": settings.secret_keys,
-        "AUDIT_MAC_KEY": settings.audit_mac_keys,
-    }
+    set_ = {"SECRET_KEY": settings.secret_keys}
     for name, texts in (
         ("WEBHOOK_SECRET", settings.webhook_secrets),
         ("OPERATIONS_TOKEN", settings.operations_tokens),

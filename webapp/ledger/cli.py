@@ -381,7 +381,7 @@ def _print_drained(done: Drained) -> None:
 def _commit(file: JournalFile, rows: Sequence[Row]) -> append.Confirmation:
     delivery = [list(item) for item in delivery_of(file, rows, sets_named_by(rows))]
     with db.scoped(LedgerScope()):
-        received = append.receive(db.session, delivery, current_settings().audit_mac_keys)
+        received = append.receive(db.session, delivery)
         found = append.confirm(db.session, [row.key for row in rows])
         db.session.commit()
     append.count_received(received)
@@ -409,9 +409,7 @@ def verify_command(*, complete: bool, as_json: bool) -> None:
     """
     settings = current_settings()
     with db.scoped(LedgerScope()):
-        found = completeness.check_completeness(
-            db.session, settings.journal_dir, settings.audit_mac_keys
-        )
+        found = completeness.check_completeness(db.session, settings.journal_dir)
     if as_json:
         print_json(found)
     else:
@@ -427,7 +425,7 @@ def _print_completeness(found: completeness.Completeness) -> None:
     for contradiction in found.contradictions:
         say(f"contradicted: event {contradiction.event}, received {contradiction.received_at}")
     for name in found.forged:
-        say(f"wrong MAC: {name}")
+        say(f"wrong signature: {name}")
     for name in found.unreadable:
         say(f"cannot be read: {name}")
     if found.waiting:

@@ -18,13 +18,14 @@ from sqlalchemy import ARRAY, Function, Over, Uuid, cast, func, or_, select
 from sqlalchemy.orm import Session
 
 from webapp.audit.append import find_committed
-from webapp.audit.event import AuditEvent, EventError, has_valid_mac, load_event
+from webapp.audit.event import AuditEvent, EventError, load_event
 from webapp.audit.journal import ends
 from webapp.audit.journal.file import is_held, list_files
 from webapp.audit.journal.reader import Row, read_all
 from webapp.audit.models import AuditEventRow, ContradictionRow
+from webapp.audit.signature import Keys, check_signature, load_journaled
+from webapp.audit.signing_keys import read_keys
 from webapp.db.deadline import long_statements
-from webapp.key_ring import KeyRing
 
 QUERY_KEYS = 1000
 """Keys in one query to the ledger."""
@@ -85,7 +86,7 @@ class Completeness:
     ownerless: int
     """How many of the waiting events are in files that no running process holds."""
     forged: tuple[str, ...]
-    """Rows of files whose MAC is not that of their event."""
+    """Rows of files that no web process has signed as they are."""
     unreadable: tuple[str, ...]
     """Files, and rows of files, that cannot be read."""
 
@@ -95,21 +96,21 @@ class Completeness:
         return not (self.missing or self.doubled or self.contradictions or bad)
 
 
-def check_completeness(session: Session, directory: Path, mac_keys: KeyRing) -> Completeness:
+def check_completeness(session: Session, directory: Path) -> Completeness:
     """Find the numbers that are neither in the ledger nor in the files in `directory`, and those
     that several events have.
 
     A number that another host's file still holds counts as missing.
     """
     with long_statements(session):
-        return _compare(session, directory, mac_keys)
+        return _compare(session, directory)
 
 
-def _compare(session: Session, directory: Path, mac_keys: KeyRing) -> Completeness:
+def _compare(session: Session, directory: Path) -> Completeness:
     events = session.scalars(select(func.count()).select_from(AuditEventRow)).one()
     # The ledger first: events move from the files to the ledger meanwhile.
     ledger = _read_ledger(session)
-    files = _read_files(session, directory, mac_keys)
+    files = _read_files(session, directory)
     _read_recorded_ends(directory, files)
     beyond = [*_beyond(ledger.last, files.held), *_lost_ends(ledger.last, files)]
     unexplained = [*_without([*ledger.gaps, *beyond], files.held)]
@@ -199,7 +200,7 @@ def _in_order(function: Function[Any]) -> Over[Any]:
     )
 
 
-def _read_files(session: Session, directory: Path, mac_keys: KeyRing) -> _Files:
+def _read_files(session: Session, directory: Path) -> _Files:
     found = _Files()
     for path in list_files(directory):
         try:
@@ -211,7 +212,7 @@ def _read_files(session: Session, directory: Path, mac_keys: KeyRing) -> _Files:
         found.ends = ends.combine(found.ends, noted)
         before, is_owned = len(found.waiting), is_held(path)
         for start in range(0, len(rows), QUERY_KEYS):
-            _add_rows(session, rows[start : start + QUERY_KEYS], found, mac_keys)
+            _add_rows(session, rows[start : start + QUERY_KEYS], found)
         found.ownerless += 0 if is_owned else len(found.waiting) - before
     return found
 
@@ -223,25 +224,34 @@ def _read_recorded_ends(directory: Path, found: _Files) -> None:
         found.unreadable.append(ends.NAME)
 
 
-def _add_rows(session: Session, rows: list[Row], found: _Files, mac_keys: KeyRing) -> None:
+def _add_rows(session: Session, rows: list[Row], found: _Files) -> None:
     """Add the numbers of a file's rows to `found`, and the events that the ledger does not have.
 
-    A row with a wrong MAC holds no number: a worker would put it aside, and not commit it.
+    A row with a wrong signature holds no number: a worker would put it aside, and not commit it.
     """
     committed = find_committed(session, [row.key for row in rows])
+    keys = read_keys(session)
     for row in rows:
         try:
             event = load_event(row.event)
         except EventError:
             found.unreadable.append(f"row {row.place}, event {row.id}")
             continue
-        if row.key not in committed and not has_valid_mac(row.event, row.mac, mac_keys):
+        if row.key not in committed and not _is_journaled(row, keys):
             found.forged.append(f"row {row.place}, event {row.id}")
             continue
         waiting = _waiting(event)
         found.held[waiting.journal][waiting.seq] = waiting.request
         if row.key not in committed:
             found.waiting.append(waiting)
+
+
+def _is_journaled(row: Row, keys: Keys) -> bool:
+    try:
+        load_journaled(row.event, check_signature(row.event, row.signature, keys))
+    except EventError:
+        return False
+    return True
 
 
 def _waiting(event: AuditEvent) -> Waiting:

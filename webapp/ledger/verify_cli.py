@@ -190,9 +190,7 @@ def _anchor(path: Path, verifiers: Sequence[Verifier]) -> Anchor:
 
 def _check_journals(settings: Settings, report: Report) -> None:
     with db.scoped(LedgerScope()):
-        found = completeness.check_completeness(
-            db.session, settings.journal_dir, settings.audit_mac_keys
-        )
+        found = completeness.check_completeness(db.session, settings.journal_dir)
     for gap in found.missing:
         report.find("incomplete", f"numbers {gap.first} to {gap.last} of journal {gap.journal}")
     for doubled in found.doubled:

@@ -17,11 +17,6 @@ from webapp.stack.servers import (
     is_free,
 )
 
-SECRETS = (
-    *("SECRET_KEY", "AUDIT_MAC_KEY", "LOG_SIGNING_KEY"),
-    *("POSTGRES_PASSWORD", "OWNER_PASSWORD", "REDIS_PASSWORD"),
-    *(f"{process.upper()}_PASSWORD" for process in LOGINS),
-)
 LOGIN_URLS = {
     "web": "WEB_DATABASE_URL",
     "worker": "WORKER_DATABASE_URL",
@@ -32,6 +27,18 @@ else logs in as commands do."""
 
 LOG_ORIGIN = "sightline.localhost/log"
 
+SIGNING_KEYS = {
+    "web": "WEB_JOURNAL_SIGNING_KEY",
+    "worker": "WORKER_JOURNAL_SIGNING_KEY",
+    "commands": "JOURNAL_SIGNING_KEY",
+}
+"""The variables that keep the JOURNAL_SIGNING_KEY of each kind of process likewise."""
+
+SECRETS = (
+    *("SECRET_KEY", "LOG_SIGNING_KEY", *SIGNING_KEYS.values()),
+    *("POSTGRES_PASSWORD", "OWNER_PASSWORD", "REDIS_PASSWORD"),
+    *(f"{process.upper()}_PASSWORD" for process in LOGINS),
+)
 PORTS = ("POSTGRES_PORT", "REDIS_PORT")
 
 
@@ -80,7 +87,7 @@ def open_stack(home: Path, *, durable: bool) -> Stack:
     environment = {
         "SIGHTLINE_ENV": "development",
         "SECRET_KEY": kept["SECRET_KEY"],
-        "AUDIT_MAC_KEY": kept["AUDIT_MAC_KEY"],
+        **{name: kept[name] for name in SIGNING_KEYS.values()},
         "LOG_SIGNING_KEY": kept["LOG_SIGNING_KEY"],
         "LOG_ORIGIN": LOG_ORIGIN,
         "DATABASE_URL": urls["commands"],
@@ -94,13 +101,20 @@ def open_stack(home: Path, *, durable: bool) -> Stack:
 
 
 def environment_of(name: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment of one of the Procfile's processes: a server has its own login's only."""
-    own = environment.get(LOGIN_URLS.get(name, ""))
-    if own is None:
+    """The environment of one of the Procfile's processes: a server has only its own login's URL and
+    its own key."""
+    if name not in LOGIN_URLS:
         return dict(environment)
-    others = {"DATABASE_OWNER_URL", *LOGIN_URLS.values()}
+    kept_in = {
+        "DATABASE_URL": LOGIN_URLS[name],
+        "JOURNAL_SIGNING_KEY": SIGNING_KEYS.get(name, ""),
+    }
+    own = {variable: environment[kept] for variable, kept in kept_in.items() if kept in environment}
+    if not own:
+        return dict(environment)  # the caller's own
+    others = {"DATABASE_OWNER_URL", *kept_in, *LOGIN_URLS.values(), *SIGNING_KEYS.values()}
     kept = {variable: value for variable, value in environment.items() if variable not in others}
-    return {**kept, "DATABASE_URL": own}
+    return {**kept, **own}
 
 
 @contextmanager

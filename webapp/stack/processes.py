@@ -19,6 +19,7 @@ from typing import IO
 from honcho.environ import parse_procfile
 from honcho.manager import Manager
 
+from webapp.stack import signing_keys
 from webapp.stack.home import environment_of
 from webapp.stack.terminal import complain, say
 
@@ -46,8 +47,12 @@ def metrics_directory(home: Path) -> Path:
 
 
 def release(root: Path, environment: Mapping[str, str], *, quietly: bool = False) -> None:
-    """Run the Procfile's release command; raises `ProcfileError` when it fails."""
+    """Run the Procfile's release command, and register the keys of this stack's processes.
+
+    Raises `ProcfileError` when the command fails.
+    """
     run(root, shlex.split(_read(root)[RELEASE]), environment, quietly=quietly)
+    signing_keys.register({**os.environ, **environment})
 
 
 def run(

@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -16,10 +17,12 @@ from webapp.audit.journal import ends
 from webapp.audit.journal.file import JournalFile, Notes, list_files
 from webapp.audit.journal.reader import JournalReader, Kept, Row, read_all
 from webapp.audit.journal.service import Journal
-from webapp.key_ring import KeyRing
+from webapp.audit.signature import sign_event
+from webapp.signing_key import SigningKey
 
 ROOT = Path(__file__).parents[3]
-KEY = KeyRing(b"k" * 32)
+KEY = SigningKey("k" * 43)
+SIGN = partial(sign_event, KEY)
 MAX_BYTES = 2**24
 PATIENCE = 180.0
 
@@ -28,12 +31,12 @@ import os, sys, time
 from pathlib import Path
 import structlog
 from tests.audit.events import make_event
-from tests.audit.journal.journals import KEY, MAX_BYTES, PATIENCE
+from tests.audit.journal.journals import SIGN, MAX_BYTES, PATIENCE
 from webapp.audit.event import load_event
 from webapp.audit.journal.service import Journal, JournalFailed
 
 structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-journal = Journal(Path(sys.argv[1]), KEY, MAX_BYTES)
+journal = Journal(Path(sys.argv[1]), SIGN, MAX_BYTES)
 
 def report(*words):
     print(*words, flush=True)
@@ -42,7 +45,7 @@ def report(*words):
 
 @contextmanager
 def journal_in(directory: Path, max_bytes: int = MAX_BYTES) -> Iterator[Journal]:
-    journal = Journal(directory, KEY, max_bytes)
+    journal = Journal(directory, SIGN, max_bytes)
     yield journal
     journal.close(PATIENCE)
 

@@ -21,7 +21,7 @@ BIG = b"x" * 900
 
 
 def row(place: int, *, finalized: bool = True, event: bytes = BIG) -> Row:
-    return Row(place, str(uuid4()), finalized, event, "mac")
+    return Row(place, str(uuid4()), finalized, event, "signature")
 
 
 def put(file: JournalFile, *rows: Row) -> None:

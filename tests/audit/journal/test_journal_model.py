@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, rule
 
 from tests.audit.events import make_event
-from tests.audit.journal.journals import KEY, MAX_BYTES, PATIENCE, break_next, forgetting
+from tests.audit.journal.journals import MAX_BYTES, PATIENCE, SIGN, break_next, forgetting
 from webapp.audit.event import AuditEvent, EventOrigin, Outcome, load_event
 from webapp.audit.journal.file import Locked, adopt, list_files
 from webapp.audit.journal.reader import Row, read_all
@@ -43,7 +43,7 @@ class JournalMachine(RuleBasedStateMachine):
         self.home = Path(tempfile.mkdtemp(prefix="sightline-test-"))
         self.late = mock.patch("webapp.audit.journal.service.LATE", 0.0)
         self.late.start()
-        self.journal = Journal(self.home / "journal", KEY, MAX_BYTES)
+        self.journal = Journal(self.home / "journal", SIGN, MAX_BYTES)
         self.open: set[UUID] = set()
         self.outcomes: dict[UUID, set[Outcome]] = {}
         """The outcomes given for each access that has ended; several where a write failed."""

@@ -35,8 +35,8 @@ class Ledger:
         self.deliveries += 1
         if self.drops(batch):
             return
-        for text, *mac in batch:
-            if not mac:
+        for text, *signature in batch:
+            if not signature:
                 self.sets.append(text)
                 continue
             try:

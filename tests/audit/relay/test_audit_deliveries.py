@@ -13,18 +13,18 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from sqlalchemy import func, select, text
 
 from tests.audit.events import make_event
-from tests.audit.ledgers import owner_connection
+from tests.audit.ledgers import owner_connection, seal
 from tests.audit.products import own_product
 from tests.audit.receipts import committed, receipt, second_connection, wait_for
 from tests.factories import INCIDENT, add_account
 from tests.processes import run_worker
-from webapp.audit.event import AuditEvent, dump_event, event_mac
+from webapp.audit.event import AuditEvent
 from webapp.audit.journal.file import list_files
 from webapp.audit.journal.reader import read_all
 from webapp.audit.models import AuditEventRow
 from webapp.audit.relay import outbox
 from webapp.audit.relay.pipeline import COMMIT_TASK
-from webapp.key_ring import KeyRing
+from webapp.stack import signing_keys
 
 pytestmark = pytest.mark.slow(seconds=2)
 
@@ -34,11 +34,11 @@ class Broker:
 
     def __init__(self, app: Flask) -> None:
         self._celery: Celery = app.extensions["celery"]
-        self._key: KeyRing = app.extensions["settings"].audit_mac_keys
+        self._app = app
 
     def seal(self, event: AuditEvent) -> list[str]:
-        data = dump_event(event)
-        return [data.decode(), event_mac(data, self._key)]
+        (sealed,) = seal(self._app, event)
+        return sealed
 
     def deliver(self, delivery: Any) -> None:
         self._celery.send_task(COMMIT_TASK, args=[delivery])
@@ -86,14 +86,14 @@ MALFORMED: list[Any] = [
     [None],
     ["ab"],
     [["text"]],
-    [["text", "mac", "more"]],
+    [["text", "signature", "more"]],
     [[1, 2]],
     [["text", None]],
-    [{"text": "mac"}],
+    [{"text": "signature"}],
     [["{}", "\ud800"]],
-    [["\ud800", "mac"]],
+    [["\ud800", "signature"]],
     [["{}", "ä"]],
-    [[["nested"], "mac"]],
+    [[["nested"], "signature"]],
 ]
 
 
@@ -110,15 +110,15 @@ def test_malformed_item_does_not_affect_the_rest_of_its_delivery(
 ) -> None:
     first, forged, last = make_event(), make_event(), make_event()
     text_, _ = broker.seal(forged)
-    _, mac = broker.seal(first)
+    _, signature = broker.seal(first)
     bad = [item for delivery in MALFORMED if isinstance(delivery, list) for item in delivery]
-    broker.deliver([broker.seal(first), [text_, mac], *bad, broker.seal(last)])
+    broker.deliver([broker.seal(first), [text_, signature], *bad, broker.seal(last)])
     committed(app, first.id, last.id)
     assert count(app, forged.id) == 0
 
 
 def test_event_that_the_ledger_refuses_delays_no_other(app: Flask, broker: Broker) -> None:
-    """The event's MAC is valid, but its month was archived, so that it has no partition."""
+    """The event's signature is valid, but its month was archived, so that it has no partition."""
     with owner_connection(app) as owner:
         owner.execute(text("create table audit_events_198707 ()"))
     try:
@@ -135,20 +135,21 @@ def test_event_that_the_ledger_refuses_delays_no_other(app: Flask, broker: Broke
     committed(app, poison.id)
 
 
-def test_worker_with_another_key_loses_no_event(
+def test_host_whose_key_is_not_registered_loses_no_event(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The worker takes each event for a forged one, and raises an alarm.
 
-    The journal keeps the events, and sends them again until a worker has the right key.
+    The journal keeps the events, and sends them again until the key is registered.
     """
     monkeypatch.setattr(outbox, "RESEND", 0.2)
     log, numbers = tmp_path / "worker.log", tmp_path / "numbers"
     numbers.mkdir()
     with own_product(tmp_path / "home") as product:
         client, who = product.app.test_client(), add_account(product.app, "engineer")
-        wrong = {"AUDIT_MAC_KEY": "w" * 40, "PROMETHEUS_MULTIPROC_DIR": str(numbers)}
-        with run_worker({**product.environment, **wrong}, log):
+        counting = {**product.environment, "PROMETHEUS_MULTIPROC_DIR": str(numbers)}
+        product.tamper("delete from signing_keys")
+        with run_worker(counting, log):
             accesses = [
                 client.get("/admin/api/rules", headers=who.headers("global", INCIDENT))
                 for _ in range(5)
@@ -162,6 +163,7 @@ def test_worker_with_another_key_loses_no_event(
         assert count(product.app, *ids) == 0
         (path,) = list_files(product.journals)
         assert {UUID(row.id) for row in read_all(path)} == set(ids)
+        signing_keys.register(product.environment)
         with run_worker(product.environment, log):
             committed(product.app, *ids)
             wait_for(lambda: read_all(path) == [])

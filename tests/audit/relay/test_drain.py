@@ -127,10 +127,10 @@ def test_drain_records_an_unfinished_access_as_interrupted(product: Product) -> 
 
 
 def leave_forged(product: Product, *events: AuditEvent) -> Path:
-    """Leave a file in which the first event's MAC is not valid."""
+    """Leave a file in which the first event's signature is not valid."""
     file = product.hold(uuid4(), *events[1:])
     row = product._row(len(events), events[0], finalized=True)
-    file.write([row._replace(mac="0" * 64)], durable=False)
+    file.write([row._replace(signature="0" * 64)], durable=False)
     file.close()
     return file.path
 
@@ -182,7 +182,7 @@ def test_drain_does_not_change_a_partly_damaged_file(product: Product) -> None:
 
 def test_drain_refuses_a_row_that_is_no_text(product: Product) -> None:
     file = product.hold(uuid4(), make_event())
-    file.write([Row(2, str(uuid4()), True, b"\xff\xfe", "mac")], durable=False)
+    file.write([Row(2, str(uuid4()), True, b"\xff\xfe", "signature")], durable=False)
     file.close()
     assert run_drain(product) == (1, report(committed=1, refused=1))
 

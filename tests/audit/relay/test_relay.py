@@ -259,9 +259,9 @@ def test_unreadable_file_does_not_stop_the_others(
 def test_damaged_event_is_refused_by_the_worker_and_stays_in_its_file(
     journal: Journal, ledger: Ledger
 ) -> None:
-    """Only the worker checks MACs. The event delays no other one."""
+    """Only the worker checks signatures. The event delays no other one."""
     left = create(journal.directory, uuid4(), MAX_BYTES)
-    damaged = Row(1, str(uuid4()), True, b"\xff\xfe", "mac")
+    damaged = Row(1, str(uuid4()), True, b"\xff\xfe", "signature")
     left.write([damaged], durable=True)
     left.close()
     event_id = finalize(journal)

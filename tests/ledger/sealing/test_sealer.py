@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import event
 
 from tests.audit.events import make_event
+from tests.audit.ledgers import NO_SIGNATURE
 from tests.ledger.sealing.logs import Ledger, access, accesses, check_log, ledger_on, sealed_ids
 from webapp.audit.event import dump_event
 from webapp.db.scopes import SealingScope
@@ -61,7 +62,8 @@ def test_event_that_commits_late_is_sealed_behind_those_before_it(ledger: Ledger
     ledger.seal_all()
     late = make_event()
     with ledger.server.connected(ledger.name) as slow, slow.cursor() as cursor:
-        cursor.execute("select append_events(%s)", [f"[{dump_event(late).decode()}]"])
+        values = [f"[{dump_event(late).decode()}]", [NO_SIGNATURE]]
+        cursor.execute("select append_events(%s, %s)", values)
         (first,) = ledger.commit(access())
         size = ledger.seal_all()
         slow.commit()

@@ -38,7 +38,7 @@ create table if not exists events (
   id text not null,
   finalized integer not null,
   event blob not null,
-  mac text not null,
+  signature text not null,
   excluded text
 ) strict
 """,
@@ -155,7 +155,7 @@ def _insertions(rows: Sequence[Row]) -> Iterator[Statement]:
 @cache
 def _insert(rows: int) -> str:
     values = ", ".join(["(?, ?, ?, ?, ?, ?)"] * rows)
-    return f"insert into events (place, id, finalized, event, mac, excluded) values {values}"  # noqa: S608 - placeholders only
+    return f"insert into events (place, id, finalized, event, signature, excluded) values {values}"  # noqa: S608 - placeholders only
 
 
 class Locked(Exception):

@@ -16,7 +16,7 @@ from webapp.audit.event import event_key
 
 PAGE = 4096
 
-_COLUMNS = "select place, id, finalized, event, mac, excluded from events"
+_COLUMNS = "select place, id, finalized, event, signature, excluded from events"
 _ALL = f"{_COLUMNS} order by place"
 _IS_KEPT = (
     "coalesce((select last from kept where first <= place order by first desc limit 1), 0) >= place"
@@ -47,7 +47,8 @@ class Row(NamedTuple):
     """1 once the outcome of the access is known, else 0."""
     event: bytes
     """The event's canonical bytes, as `audit.event` dumps them."""
-    mac: str
+    signature: str
+    """The origin signature over these bytes."""
     excluded: str | None = None
     """The digest of the set of tenants that the event's access left out."""
 
@@ -226,7 +227,7 @@ def _has_its_types(row: Row) -> bool:
     """Whether the values are of the table's types: of a damaged file they may be of any."""
     return (
         type(row.place) is type(row.finalized) is int
-        and type(row.id) is type(row.mac) is str
+        and type(row.id) is type(row.signature) is str
         and type(row.event) is bytes
         and (row.excluded is None or type(row.excluded) is str)
     )

@@ -20,7 +20,7 @@ from webapp.audit.forking import after_fork
 from webapp.audit.journal.file import JournalFile, Notes
 from webapp.audit.journal.queue import Full, WriteQueue, WriteRequest
 from webapp.audit.journal.writer import JournalWriter
-from webapp.key_ring import KeyRing
+from webapp.audit.signature import Sign
 
 log = structlog.get_logger()
 
@@ -60,14 +60,15 @@ class Writing:
 class Journal:
     """The journal of one process, safe for many threads and for the children of a fork.
 
-    `on_finalized` is called, on the writing thread, when events have become durable.
+    `sign` makes an event's origin signature. `on_finalized` is called, on the writing thread, when
+    events have become durable.
     """
 
-    def __init__(self, directory: Path, keys: KeyRing, max_bytes: int) -> None:
+    def __init__(self, directory: Path, sign: Sign, max_bytes: int) -> None:
         self.directory = directory
         self.max_bytes = max_bytes
         self.on_finalized: Callable[[], None] = lambda: None
-        self._keys = keys
+        self._sign = sign
         self._reset()
         after_fork(self._reset)
 
@@ -77,7 +78,7 @@ class Journal:
         self._late_at = 0.0
         self._notes: SimpleQueue[tuple[JournalFile, Notes]] = SimpleQueue()
         self._thread: Thread | None = None
-        self._writer = JournalWriter(self.directory, self._keys, self.max_bytes)
+        self._writer = JournalWriter(self.directory, self._sign, self.max_bytes)
 
     def begin(self, event: AuditEvent) -> None:
         """Note that an access begins, within LINGER seconds.

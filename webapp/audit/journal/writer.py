@@ -11,11 +11,11 @@ from uuid import UUID, uuid4
 import structlog
 from prometheus_client import Counter
 
-from webapp.audit.event import AuditEvent, EventOrigin, dump_event, event_mac
+from webapp.audit.event import AuditEvent, EventOrigin, dump_event
 from webapp.audit.journal.file import JournalFile, Notes, create
 from webapp.audit.journal.reader import Row
+from webapp.audit.signature import Sign
 from webapp.audit.size import MAX_STORED, EventTooLarge
-from webapp.key_ring import KeyRing
 
 log = structlog.get_logger()
 
@@ -36,11 +36,11 @@ class JournalWriter:
     another file.
     """
 
-    def __init__(self, directory: Path, keys: KeyRing, max_bytes: int) -> None:
+    def __init__(self, directory: Path, sign: Sign, max_bytes: int) -> None:
         self.file: JournalFile | None = None
         """The file that is written to now; other threads may read this attribute."""
         self._directory = directory
-        self._keys = keys
+        self._sign = sign
         self._max_bytes = max_bytes
         self._written = 0
         self._next_number = 1
@@ -162,7 +162,7 @@ class JournalWriter:
             str(event.id),
             finalized,
             data,
-            event_mac(data, self._keys),
+            self._sign(data),
             excluded.digest if excluded else None,
         )
 

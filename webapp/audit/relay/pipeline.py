@@ -9,6 +9,7 @@ from flask import Flask, current_app
 from webapp.audit import append
 from webapp.audit.journal.service import Journal
 from webapp.audit.relay.relay import Delivery, Relay
+from webapp.audit.signature import sign_event
 from webapp.db.scopes import RelayScope
 from webapp.extensions import db
 from webapp.observability import traces
@@ -39,8 +40,10 @@ def init_app(app: Flask) -> None:
         with app.app_context(), db.scoped(RelayScope()):
             return append.confirm(db.session, keys)
 
-    keys = settings.audit_mac_keys
-    journal = Journal(settings.journal_dir, keys, settings.journal_max_mb * 2**20)
+    def sign(data: bytes) -> str:
+        return sign_event(settings.signing_key, data)
+
+    journal = Journal(settings.journal_dir, sign, settings.journal_max_mb * 2**20)
     app.extensions[_JOURNAL] = journal
     relay = app.extensions[_RELAY] = Relay(journal, send, confirm, settings.journal_keep)
     relay.on_sent = partial(traces.of(app).note, Stage.RELAY)

@@ -23,7 +23,7 @@ from kombu.exceptions import EncodeError
 from prometheus_client import Counter, Gauge
 
 from webapp.audit.append import Confirmation
-from webapp.audit.event import SealedEvent, TravellingSet
+from webapp.audit.event import TravellingEvent, TravellingSet
 from webapp.audit.forking import after_fork
 from webapp.audit.journal.file import JournalFile, Locked, adopt, list_files
 from webapp.audit.journal.reader import JournalReader, Row
@@ -105,7 +105,7 @@ DAMAGED = Gauge(
 
 log = structlog.get_logger()
 
-Delivery = list[SealedEvent | TravellingSet]
+Delivery = list[TravellingEvent | TravellingSet]
 Send = Callable[[Delivery], None]
 
 
@@ -395,9 +395,9 @@ class Relay:
 def delivery_of(file: JournalReader, rows: Sequence[Row], sets: Iterable[str]) -> Delivery:
     """The rows of a file, and before them the sets of excluded tenants with these digests.
 
-    The worker detects a damaged row by its MAC, and a damaged set by its digest.
+    The worker detects a damaged row by its signature, and a damaged set by its digest.
     """
-    events = [(row.event.decode(errors="replace"), row.mac) for row in rows]
+    events = [(row.event.decode(errors="replace"), row.signature) for row in rows]
     return [*((members,) for members in file.read_sets(sets)), *events]
 
 

@@ -10,6 +10,7 @@ from webapp.db.scopes import SealingScope
 from webapp.extensions import db
 from webapp.ledger.sealing import resume as resuming
 from webapp.ledger.sealing.following import this_host
+from webapp.ledger.signing_keys_cli import keys
 from webapp.scope.command_access import ReasonType
 from webapp.scope.headers import Reason
 from webapp.settings import SettingsError, current_settings
@@ -17,6 +18,7 @@ from webapp.settings import SettingsError, current_settings
 group = Commands(
     "ledger", help="Check the log of the ledger, prove what is in it, export it, and resume it."
 )
+group.add_command(keys)
 
 
 @group.command("resume")
