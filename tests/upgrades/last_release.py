@@ -8,11 +8,12 @@ from pathlib import Path
 
 from tests.processes import ROOT
 
-BEFORE_ANY = "bb076c170082cf9ccd2d5809a6820190853d2ef9"
+BEFORE_ANY = "edef7a5bdb79b7931a5336dfd3ac6d16dc7fed22"
 """The commit that stands for the last release until there is one.
 
-From it on a version is ready on the schema of the next one, its events have the fields that they
-have now, and its processes know the roles of the log: what is before it leaves out one of these.
+From it on a version is ready on the schema of the next one, its events have the fields and the
+signatures that they have now, and its processes know the roles of the log: what is before it leaves
+out one of these.
 """
 
 CONTRACTIONS: dict[str, str] = {}
