@@ -113,6 +113,37 @@ def test_host_that_seals_nothing_notices_and_holds_others_up(ledger: Ledger) -> 
         ledger.seal(host="new")
 
 
+def test_host_with_less_waits_for_the_one_that_has_more(ledger: Ledger) -> None:
+    ledger.commit(access())
+    ledger.seal(host="b")
+    ledger.seal(host="a")
+    ledger.follow("a")
+    ledger.follow("b")
+    ledger.dump("dump_more")
+    lost = [make_event() for _ in range(3)]
+    commit_again(ledger, lost[:1])
+    ledger.seal(host="a")
+    commit_again(ledger, lost[1:])
+    ledger.seal(host="b")
+    signed = ledger.log
+    ledger.restore("dump_more")
+    commit_again(ledger, lost)
+    with pytest.raises(RefusesToSign, match="b have not compared yet"):
+        ledger.seal(host="a")
+    ledger.follow("b")
+    with pytest.raises(RefusesToSign, match="b has found"):
+        ledger.seal(host="a")
+    with pytest.raises(RefusesToSign, match="a have not compared yet"):
+        ledger.seal(host="b")
+    ledger.follow("a")
+    assert ledger.seal(host="b") is not None
+    assert (ledger.log.size, ledger.log.root) == (signed.size, signed.root)
+    ledger.follow("a")
+    ledger.commit(access())
+    assert ledger.seal(host="a") is not None
+    check_log(ledger)
+
+
 def test_rewritten_tile_is_noticed(ledger: Ledger) -> None:
     ledger.commit(*accesses(4))
     ledger.seal_all()

@@ -13,9 +13,12 @@ from binascii import Error as Base64Error
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from time import time
 from uuid import UUID
+
+import orjson
 
 from webapp.ledger.sealing.keys import LogKeys, origin_of
 from webapp.ledger.sealing.note import NOTE_BYTES, NoteError, open_checkpoint
@@ -27,6 +30,7 @@ MAX_BYTES = 256 * 2**20
 _CHECKPOINT = "checkpoint"
 _PREFIX = "entries-"
 _NOTHING = "-"
+_HOSTS, _BEHIND = "hosts", "behind"
 
 
 class UnreadableCopy(Exception):
@@ -142,6 +146,36 @@ class Copies:
                 " that the database lacks"
             )
         return entries
+
+    def note_hosts(self, hosts: Sequence[str]) -> None:
+        """Keep the names of the other hosts that follow the log. A restored database may not."""
+        if hosts != self.known_hosts():
+            self._write(_HOSTS, orjson.dumps(list(hosts)))
+
+    def known_hosts(self) -> list[str]:
+        try:
+            found = orjson.loads((self._directory / _HOSTS).read_bytes())
+        except (OSError, ValueError):
+            return []
+        return [name for name in found if isinstance(name, str)]
+
+    def behind_since(self, now: datetime) -> datetime:
+        """Return when it was first seen that the database is behind, which is now if it is new."""
+        try:
+            return datetime.fromisoformat((self._directory / _BEHIND).read_text())
+        except (OSError, ValueError):
+            self._write(_BEHIND, now.isoformat().encode())
+            return now
+
+    def is_well(self) -> None:
+        """Forget that the database was behind."""
+        (self._directory / _BEHIND).unlink(missing_ok=True)
+
+    def _write(self, name: str, data: bytes) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        written = self._directory / f"{name}.new"
+        written.write_bytes(data)
+        written.replace(self._directory / name)
 
     def _of(self, log: int) -> Path:
         return self._directory / str(log)

@@ -62,22 +62,6 @@ def this_host(settings: Settings) -> Host:
     return Host(keys, Copies(settings.checkpoint_dir, keys, keep, name), name)
 
 
-def follow(session: Session, host: Host) -> str | None:
-    """Copy what was sealed since; returns why the database contradicts the copy, if it does."""
-    with host.copies.locked() as mine:
-        if not mine:
-            return None  # another process of this host does it at this moment
-        try:
-            copy = host.copies.read()
-            found = store.read_open(session)
-            problem = _compare(session, host, found, copy)
-            if problem is None and found is not None:
-                _renew(session, host, found, copy)
-        except (RefusesToSign, UnreadableCopy) as error:
-            return str(error)
-        return problem
-
-
 def find_problem(session: Session, host: Host) -> str | None:
     """Return why the database contradicts this host's copy, if it does; nothing is written."""
     try:
@@ -139,19 +123,30 @@ def _copy_entries(session: Session, copies: Copies, found: Log, copy: Copy | Non
 
 
 def follow_and_report(session: Session, host: Host) -> None:
-    """Follow, and note in the database what comes of it. The caller commits.
+    """Copy what was sealed since, and note in the database what comes of it. The caller commits.
 
     A directory that cannot be written fails by itself: what is sealed is sealed.
     """
     try:
-        problem = follow(session, host)
+        with host.copies.locked() as mine:
+            if mine:  # otherwise another process of this host does it at this moment
+                _report(session, host, _follow(session, host))
     except OSError as error:
         NOT_COPIED.inc()
         log.error("checkpoint_not_copied", problem=type(error).__name__)
-        return
-    if problem is not None:
-        log.critical("log_contradicts_copy", problem=problem)
-    _report(session, host, problem)
+
+
+def _follow(session: Session, host: Host) -> str | None:
+    """Renew the copy; returns why the database contradicts it, if it does."""
+    try:
+        copy = host.copies.read()
+        found = store.read_open(session)
+        problem = _compare(session, host, found, copy)
+        if problem is None and found is not None:
+            _renew(session, host, found, copy)
+    except (RefusesToSign, UnreadableCopy) as error:
+        return str(error)
+    return problem
 
 
 def _report(session: Session, host: Host, problem: str | None) -> None:
@@ -161,6 +156,11 @@ def _report(session: Session, host: Host, problem: str | None) -> None:
         copy = None
     size, root, number = (copy.size, copy.root, copy.log) if copy else (0, EMPTY_ROOT, 0)
     store.write_copy(session, host.name, number, size, root, problem)
+    if problem is None:
+        host.copies.note_hosts(sorted(store.read_comparisons(session).keys() - {host.name}))
+        host.copies.is_well()
+    else:
+        log.critical("log_contradicts_copy", problem=problem)
 
 
 class FollowStep(bootsteps.StartStopStep):

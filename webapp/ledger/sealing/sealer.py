@@ -92,6 +92,7 @@ def seal(
         _heed_others(session, log, copy, host)
         behind = compare(log, tiles.hash_at(log.size), copy)
         if behind:
+            _await_others(session, log, copies, behind)
             return _seal_again(session, log, tiles, copies, behind)
     except UnreadableCopy as error:
         raise RefusesToSign(str(error)) from error
@@ -117,6 +118,18 @@ def _heed_others(session: Session, log: LockedLog, copy: Copy | None, host: str)
     for other in store.read_problems(session, host):
         if other.log != log.number or not log.size < other.size <= ours:
             raise RefusesToSign(f"{other.host} has found: {other.problem}")
+
+
+def _await_others(session: Session, log: LockedLog, copies: Copies, behind: Behind) -> None:
+    """Raise `RefusesToSign` until each host has compared its copy since the restore was noticed.
+
+    Another host may have more than this one has, and only it could seal that again.
+    """
+    since = copies.behind_since(log.now)
+    compared = store.read_comparisons(session)
+    waiting = [h for h in copies.known_hosts() if h not in compared or compared[h] <= since]
+    if waiting:
+        raise RefusesToSign(f"{behind.problem}, and {', '.join(waiting)} have not compared yet")
 
 
 def _seal_next(

@@ -6,7 +6,7 @@ transaction's end gives it back, so that it holds behind a pooler too.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import (
@@ -339,6 +339,13 @@ def read_problems(session: Session, but: str = "") -> list[HostProblem]:
         )
     )
     return [HostProblem(host, log, size, problem or "") for host, log, size, problem in rows]
+
+
+def read_comparisons(session: Session) -> dict[str, datetime]:
+    """Read when each host last compared its copy, of those that did within a day."""
+    recent = LogCopyRow.compared_at > func.clock_timestamp() - timedelta(days=1)
+    rows = session.execute(select(LogCopyRow.host, LogCopyRow.compared_at).where(recent))
+    return {host: at.astimezone(UTC) for host, at in rows}
 
 
 def forget_problems(session: Session) -> None:
