@@ -10,6 +10,7 @@ from webapp.audit import recorder
 from webapp.audit.journal import readiness
 from webapp.audit.relay import pipeline
 from webapp.decisions import decide
+from webapp.directory.views import members_blueprint, tenants_blueprint, tokens_blueprint
 from webapp.elevations.views import blueprint as elevations
 from webapp.extensions import db
 from webapp.grants import active
@@ -71,7 +72,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     active.init_app(app)
     decide.init_app(app)
     enter.bind_decider(app, decide.RulesDecider())
-    blueprints = [rules, grants, audits, log, elevations, health]
+    directory = [tenants_blueprint, members_blueprint, tokens_blueprint]
+    blueprints = [rules, grants, audits, log, elevations, *directory, health]
     openapi.init_app(app, blueprints, plugins=[SurfacesPlugin(app)])
     app.register_blueprint(later_logs)
     cli.init_app(app)

@@ -9,7 +9,7 @@ from flask import Flask
 from tests.audit.receipts import committed, receipt
 from tests.factories import Account, add_account, add_tenant
 from tests.grants.calls import add_grant
-from tests.http.routes import Place
+from tests.http.routes import TOKENS, Place
 from tests.rules.calls import PATH, draft
 
 
@@ -21,15 +21,21 @@ def make_place(app: Flask, worker: None) -> Callable[[], Place]:
         made = app.test_client().post(PATH, headers=admin.headers(), json=draft())
         (event_id,) = receipt(made)
         committed(app, event_id)
+        member = add_account(app, member_of={tenant.slug: "member"})
+        draft_of_token = {"user": member.email, "name": "probed"}
+        minted = app.test_client().post(TOKENS, headers=admin.headers(), json=draft_of_token)
         return Place(
             tenant,
             admin,
-            member=add_account(app, member_of={tenant.slug: "member"}),
+            member=member,
             ids={
                 "rule_id": UUID(made.get_json()["id"]),
                 "event_id": event_id,
                 "grant_id": add_grant(app, tenant.id, admin.id),
                 "simulation_id": uuid4(),
+                "tenant_id": tenant.id,
+                "member_id": member.id,
+                "token_id": UUID(minted.get_json()["id"]),
             },
         )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from flask.testing import FlaskClient
@@ -15,7 +15,12 @@ from webapp.identity.principal import STAFF_ROLES, TENANT_ROLES, PlatformRole, T
 
 RULES, RULE = "/admin/api/rules", "/admin/api/rules/<uuid:rule_id>"
 GRANTS, GRANT = "/admin/api/grants", "/admin/api/grants/<uuid:grant_id>"
+TENANTS, TENANT = "/admin/api/tenants", "/admin/api/tenants/<uuid:tenant_id>"
+MEMBERS, MEMBER = "/admin/api/members", "/admin/api/members/<uuid:member_id>"
+TOKENS, TOKEN = "/admin/api/tokens", "/admin/api/tokens/<uuid:token_id>"
 AUDITS, AUDIT = "/admin/api/audits", "/admin/api/audits/<uuid:event_id>"
+
+NAMES = ("rule_id", "event_id", "tenant_id", "member_id", "token_id")
 
 PUBLIC = {
     "/healthz": "/healthz",
@@ -72,10 +77,16 @@ class Use:
     """The kind of objects that it lists."""
     unsealed: int | None = None
     """The status of its answer while the event is not sealed yet; `None` where that is the same."""
+    only_in: Literal["tenant", "global"] | None = None
+    """The only scope in which it can be used, if there is one."""
 
     @property
     def successes(self) -> set[int]:
         return {self.success, self.unsealed or self.success}
+
+    def statuses_in(self, scope: str) -> set[int]:
+        """The statuses of its answer in a scope to those who may call it."""
+        return self.successes if self.only_in in (None, scope) else {422}
 
     @property
     def id(self) -> str:
@@ -84,7 +95,7 @@ class Use:
     @property
     def names(self) -> str | None:
         """The kind of object that its path names."""
-        return next((name for name in ("rule_id", "event_id") if name in self.rule), None)
+        return next((name for name in NAMES if name in self.rule), None)
 
     def path(self, ids: Mapping[str, UUID]) -> str:
         filled = self.rule
@@ -98,7 +109,8 @@ class Use:
     ) -> TestResponse:
         sent = dict(headers)
         if self.names_version:
-            sent["If-Match"] = f'"{ids["rule_id"].hex}.1"'
+            versions = {"rule_id": f'"{ids["rule_id"].hex}.1"'}
+            sent["If-Match"] = versions.get(self.names or "", "*")
         return client.open(
             self.path(ids), method=self.method, headers=sent, json=self.body, buffered=True
         )
@@ -140,6 +152,60 @@ USES = (
         unsealed=409,
     ),
     Use("GET", f"{AUDIT}/excluded", "admin.audits.excluded", ("admin",), ("auditor", "owner")),
+    _reads(TENANTS, "admin.tenants.list", lists="tenant_id"),
+    Use(
+        *("POST", TENANTS, "admin.tenants.create", (), ("owner",), 201),
+        body={"slug": "probed"},
+        only_in="global",
+    ),
+    _reads(TENANT, "admin.tenants.read"),
+    Use(
+        *("PATCH", TENANT, "admin.tenants.update", (), ("owner",)),
+        body={"name": "Probed"},
+        names_version=True,
+        only_in="tenant",
+    ),
+    Use(
+        *("DELETE", TENANT, "admin.tenants.end", (), ("owner",), 204),
+        names_version=True,
+        only_in="tenant",
+    ),
+    Use(
+        *("GET", MEMBERS, "admin.members.list", ("admin",), STAFF_ROLES),
+        lists="member_id",
+        only_in="tenant",
+    ),
+    Use(
+        *("POST", MEMBERS, "admin.members.add", ("admin",), ("owner",), 201),
+        body={"email": "probed@example.org"},
+        only_in="tenant",
+    ),
+    Use("GET", MEMBER, "admin.members.read", ("admin",), STAFF_ROLES, only_in="tenant"),
+    Use(
+        *("PATCH", MEMBER, "admin.members.update", ("admin",), ("owner",)),
+        body={"role": "admin"},
+        names_version=True,
+        only_in="tenant",
+    ),
+    Use(
+        *("DELETE", MEMBER, "admin.members.remove", ("admin",), ("owner",), 204),
+        names_version=True,
+        only_in="tenant",
+    ),
+    Use("GET", TOKENS, "admin.tokens.list", ("admin",), ("auditor", "owner"), lists="token_id"),
+    Use(  # whom it is for depends on the place: `directory` tests who gets one
+        *("POST", TOKENS, "admin.tokens.create", ("admin",), ("owner",), 422),
+        body={"user": "nobody@example.org", "name": "probed"},
+    ),
+    Use("GET", TOKEN, "admin.tokens.read", ("admin",), ("auditor", "owner")),
+    Use(  # it is no service's
+        *("POST", f"{TOKEN}/bind", "admin.tokens.bind", (), ("owner",), 422),
+        body={"surfaces": ["billing.*"]},
+    ),
+    Use(
+        *("POST", f"{TOKEN}/revoke", "admin.tokens.revoke", ("admin",), ("owner",)),
+        only_in="tenant",
+    ),
 )
 
 PERSONAL: tuple[Use, ...] = (

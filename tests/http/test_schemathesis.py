@@ -54,6 +54,9 @@ RULE_READS = frozenset({f"GET {RULES}", f"GET {RULE}", f"GET {RULE}/history"})
 RULE_CHANGES = frozenset({f"POST {RULES}", f"PATCH {RULE}", f"DELETE {RULE}"})
 AUDIT_READS = frozenset({f"GET {AUDITS}", f"GET {AUDIT}"})
 GRANT_READS = frozenset({"GET /admin/api/grants", "GET /admin/api/grants/{grant_id}"})
+OF_MEMBERS = frozenset(
+    {"GET /admin/api/members", "POST /admin/api/members", "GET /admin/api/tokens"}
+)
 ELEVATIONS = frozenset({"POST /admin/api/elevations"})
 PUBLIC = frozenset({"GET /healthz", "GET /metrics"})
 READINESS = "/readyz"
@@ -171,6 +174,10 @@ class People:
     event_id: str
     grant_id: str
 
+    @property
+    def member_id(self) -> str:
+        return str(self.member.id)
+
 
 @pytest.fixture
 def people(app: Flask, worker: None) -> People:
@@ -228,8 +235,8 @@ RUNS = {
     "an admin": Run(lambda p: p.admin.headers(), frozenset()),
     "an admin of any version": Run(
         lambda p: p.admin.headers(f"tenant:{p.tenant.slug}") | ANY_VERSION,
-        RULE_READS | RULE_CHANGES | AUDIT_READS | GRANT_READS,
-        ("event_id", "grant_id"),
+        RULE_READS | RULE_CHANGES | AUDIT_READS | GRANT_READS | OF_MEMBERS,
+        ("event_id", "grant_id", "member_id"),  # who changes herself may do nothing afterwards
     ),
     "an engineer in a foreign tenant": Run(
         lambda p: p.engineer.headers(f"tenant:{p.tenant.slug}", INCIDENT) | ANY_VERSION,

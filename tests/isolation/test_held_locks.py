@@ -2,14 +2,17 @@
 
 from datetime import date
 
+import pytest
 from flask import Flask
 from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
 
 from tests.audit.ledgers import owner_connection
 from tests.conftest import Run
 from tests.factories import MadeTenant
 from tests.isolation.logins import connected
 from webapp.audit import append
+from webapp.db.roles import ADMINISTRATION_ROLE
 from webapp.db.scopes import LedgerScope, MaintenanceScope
 from webapp.extensions import db
 from webapp.rules.simulation import queue
@@ -43,3 +46,16 @@ def test_no_function_of_the_database_takes_a_lock_that_any_login_can_hold(app: F
     )
     with owner_connection(app) as owner:
         assert owner.scalars(text(taking)).all() == []
+
+
+def test_role_that_administers_locks_no_table_against_others(environment: dict[str, str]) -> None:
+    """A login that may update or delete whole rows may take such a lock, whatever it proves."""
+    with connected(environment, "web") as attacker:
+        attacker.execute(text(f"set role {ADMINISTRATION_ROLE}"))
+        for table in ("tenants", "memberships", "api_tokens", "principals", "platform_roles"):
+            for mode in ("share", "exclusive", "access exclusive"):
+                with (
+                    pytest.raises(ProgrammingError, match="permission denied"),
+                    attacker.begin_nested(),
+                ):
+                    attacker.execute(text(f"lock {table} in {mode} mode"))

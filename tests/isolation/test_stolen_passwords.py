@@ -11,11 +11,24 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from tests.factories import Account, add_account
 from tests.isolation.logins import connected
-from webapp.db.roles import DIRECTORY_ROLE, LEDGER_ROLE, LOGINS, MAINTENANCE_ROLE, Process
+from webapp.db.roles import (
+    ADMINISTRATION_ROLE,
+    DIRECTORY_ROLE,
+    LEDGER_ROLE,
+    LOGINS,
+    MAINTENANCE_ROLE,
+    Process,
+)
 
 SERVERS: tuple[Process, ...] = ("web", "worker")
-ROLES = [(login, role) for login in SERVERS for role in (None, *LOGINS[login])]
-"""Each login of a server as itself, and as each role that it may become."""
+ROLES = [
+    (login, role)
+    for login in SERVERS
+    for role in (None, *LOGINS[login])
+    if role != ADMINISTRATION_ROLE
+]
+"""Each login of a server as itself, and as each role that it may become, but for the one that
+administers with somebody's credential: `test_administration` tries that one."""
 
 OF_IDENTITY = {
     "mint a token": "insert into api_tokens (id, principal_id, name, token_hash)"

@@ -24,6 +24,7 @@ from werkzeug.test import TestResponse
 from tests.audit.ledgers import owner_connection
 from tests.audit.receipts import committed, receipt, wait_for
 from tests.conftest import Run
+from tests.directory.calls import MEMBERS, TENANTS, TOKENS
 from tests.directory.test_recorded import BY_SQL, Somebody, force, lift
 from tests.elevations.calls import ask as ask_elevation
 from tests.elevations.calls import question
@@ -98,7 +99,8 @@ def concerned(before: set[Changed], after: set[Changed]) -> set[UUID]:
             named |= members[row["principal_id"]]
         elif row.model is ApiToken:
             bound = re.findall(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", row["tenant_ids"])
-            named |= {*members[row["principal_id"]], *bound}
+            of_holder = members[row["principal_id"]]
+            named |= {*of_holder, *bound} if row["tenant_id"] == "None" else {row["tenant_id"]}
         else:
             assert row.model in (MembershipRow, RuleRow, GrantRow, GrantApprovalRow)
             named.add(row["tenant_id"])
@@ -264,7 +266,57 @@ def answer_service(place: Place, _: str) -> Case:
     return use_break_glass(place, asking)
 
 
+def create_tenant(place: Place, scope: str) -> Case:
+    body = {"slug": f"t-{uuid4().hex}"}
+    return lambda: place.client.post(TENANTS, headers=place.headers(scope), json=body)
+
+
+def change_at(
+    method: str, where: Callable[[Place], str], **changes: Any
+) -> Callable[[Place, str], Case]:
+    """Change what is at a path, whatever its version is."""
+
+    def prepare(place: Place, scope: str) -> Case:
+        path, headers = where(place), place.headers(scope) | {"If-Match": "*"}
+        return lambda: place.client.open(path, method=method, headers=headers, json=changes or None)
+
+    return prepare
+
+
+def tenant_at(place: Place) -> str:
+    return f"{TENANTS}/{place.tenant.id}"
+
+
+def add_member(place: Place, scope: str) -> Case:
+    body = {"email": f"{uuid4().hex}@example.org"}
+    return lambda: place.client.post(MEMBERS, headers=place.headers(scope), json=body)
+
+
+def member_of(place: Place) -> str:
+    return f"{MEMBERS}/{add_account(place.app, member_of={place.tenant.slug: 'member'}).id}"
+
+
+def mint(place: Place, _: str) -> Case:
+    body = {"user": place.admin.email, "name": "made"}
+    return lambda: place.post(place.admin, TOKENS, **body)
+
+
+def bind(place: Place, scope: str) -> Case:
+    path = f"{TOKENS}/{add_account(place.app, 'service').token_id}/bind"
+    body = {"surfaces": ["shop.*"], "tenants": [place.tenant.slug]}
+    return lambda: place.client.post(path, headers=place.headers(scope), json=body)
+
+
+def revoke(place: Place, scope: str) -> Case:
+    token_id: object = place.admin.token_id
+    if scope != "all tenants":
+        token_id = mint(place, scope)().get_json()["id"]  # type: ignore[attr-defined]  # an answer
+    path = f"{TOKENS}/{token_id}/revoke"
+    return lambda: place.client.post(path, headers=place.headers(scope))
+
+
 SCOPES = ("own tenant", "foreign tenant", "all tenants")
+ONE_TENANTS = ("own tenant", "foreign tenant")
 DECIDERS = ("admin", "owner")
 
 ROUTES: Mapping[str, tuple[Callable[[Place, str], Case], Sequence[str]]] = {
@@ -277,6 +329,15 @@ ROUTES: Mapping[str, tuple[Callable[[Place, str], Case], Sequence[str]]] = {
     "admin.grants.revoke": (decide("revoke"), (*DECIDERS, "support")),
     "admin.grants.review": (review, DECIDERS),
     "admin.elevations.create": (answer_service, ("service",)),
+    "admin.tenants.create": (create_tenant, ("all tenants",)),
+    "admin.tenants.update": (change_at("PATCH", tenant_at, name="Renamed"), ("foreign tenant",)),
+    "admin.tenants.end": (change_at("DELETE", tenant_at), ("foreign tenant",)),
+    "admin.members.add": (add_member, ONE_TENANTS),
+    "admin.members.update": (change_at("PATCH", member_of, role="admin"), ONE_TENANTS),
+    "admin.members.remove": (change_at("DELETE", member_of), ONE_TENANTS),
+    "admin.tokens.create": (mint, ("own tenant",)),
+    "admin.tokens.bind": (bind, ("all tenants",)),
+    "admin.tokens.revoke": (revoke, SCOPES),
 }
 """Each surface that changes something: how, and from where or by whom."""
 

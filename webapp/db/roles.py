@@ -20,6 +20,7 @@ PRINCIPAL_ROLE = "sightline_principal"
 MAINTENANCE_ROLE = "sightline_maintenance"
 SEALING_ROLE = "sightline_sealing"
 LOG_ROLE = "sightline_log"
+ADMINISTRATION_ROLE = "sightline_administration"
 
 SCOPE_ROLES = (
     TENANT_ROLE,
@@ -33,6 +34,7 @@ SCOPE_ROLES = (
     MAINTENANCE_ROLE,
     SEALING_ROLE,
     LOG_ROLE,
+    ADMINISTRATION_ROLE,
 )
 """The roles that transactions run as, one for each kind of scope."""
 
@@ -48,6 +50,7 @@ LOGINS: dict[Process, tuple[str, ...]] = {
         POLICY_ROLE,
         PRINCIPAL_ROLE,
         LOG_ROLE,
+        ADMINISTRATION_ROLE,
     ),
     "worker": (
         TENANT_ROLE,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from webapp.db.roles import (
+    ADMINISTRATION_ROLE,
     DIRECTORY_ROLE,
     GLOBAL_ROLE,
     IDENTITY_ROLE,
@@ -111,6 +112,8 @@ class Permission:
     privileges: tuple[str, ...]
     """Lower-case; on the whole table, or on some of its columns."""
     policies: tuple[RowPolicy, ...]
+    needs: str | None = None
+    """A function that the policies call. Migrations before the one that makes it leave them out."""
 
 
 def may(role: str, *privileges: str, rows: str = "true") -> Permission:
@@ -126,6 +129,26 @@ def may_read(role: str, rows: str = "true") -> Permission:
 def may_append(role: str, rows: str = "true") -> Permission:
     """Let a role insert rows that an expression accepts: by default, any row."""
     return Permission(role, ("insert",), (RowPolicy(role, "a", None, rows),))
+
+
+_IN_SCOPE = "( SELECT administers_scope() AS administers_scope)"
+"""Whether the credential that is proven is somebody's who administers the scope."""
+_ON_PLATFORM = "( SELECT administers_platform() AS administers_platform)"
+
+
+def may_administer(privileges: Iterable[str], rows: str, changed: str, written: str) -> Permission:
+    """Let who has proven a credential change some of the rows that may be read anyway.
+
+    `changed` says which rows may be changed, and `written` what may be written.
+    """
+    names = tuple(privileges)
+    policies = {
+        "insert": RowPolicy(ADMINISTRATION_ROLE, "a", None, written),
+        "update": RowPolicy(ADMINISTRATION_ROLE, "w", changed, written),
+    }
+    given = (policies[name] for name in names if name in policies)
+    read = RowPolicy(ADMINISTRATION_ROLE, "r", rows, None)
+    return Permission(ADMINISTRATION_ROLE, names, (read, *given), needs="administers_scope()")
 
 
 @dataclass(frozen=True)
@@ -192,6 +215,13 @@ TENANT_TABLES: dict[str, TableShape] = {
         also=[
             may(DIRECTORY_ROLE, "select", "insert", "update"),
             *map(may_read, (IDENTITY_ROLE, POLICY_ROLE, PRINCIPAL_ROLE, MAINTENANCE_ROLE)),
+            # Who administers a tenant locks its row, and only an owner changes it.
+            may_administer(
+                ("select", "insert", "update"),
+                rows=f"({own('id')} OR {accessed('id')})",
+                changed=f"({own('id')} AND {_IN_SCOPE})",
+                written=_ON_PLATFORM,
+            ),
         ],
         open_uniques=["uq_tenants_slug"],
         of_owner=[RowPolicy(OWNER, "r", "true", None)],  # events name the tenant
@@ -201,8 +231,30 @@ TENANT_TABLES: dict[str, TableShape] = {
         also=[
             may(DIRECTORY_ROLE, *ALL_PRIVILEGES),
             *map(may_read, (IDENTITY_ROLE, MAINTENANCE_ROLE)),
+            may_administer(
+                ("select", "insert", "update"),
+                rows=own("tenant_id"),
+                changed=f"({own('tenant_id')} AND {_IN_SCOPE})",
+                written=f"({own('tenant_id')} AND {_IN_SCOPE})",
+            ),
         ],
-        of_owner=[RowPolicy(OWNER, "r", "true", None)],  # whose tenants an event concerns
+        of_owner=[
+            RowPolicy(OWNER, "r", "true", None),  # whose tenants an event concerns
+            RowPolicy(OWNER, "d", "true", None),  # `end_members_in_scope`
+        ],
+    ),
+    "api_tokens": TableShape(
+        (
+            *map(may_read, (IDENTITY_ROLE, DIRECTORY_ROLE)),
+            may_read(
+                ADMINISTRATION_ROLE,
+                f"({own('tenant_id')} OR {accessed('tenant_id', platform_rows=True)})",
+            ),
+            may(MAINTENANCE_ROLE, "select", "update"),
+        ),
+        platform_rows=True,
+        open_uniques=frozenset({"uq_api_tokens_token_hash", "uq_api_tokens_sha256"}),
+        of_owner=(RowPolicy(OWNER, "*", "true", "true"),),  # `add_token`, `revoke_tokens`
     ),
     "rules": tenant_table(
         "select", "insert", "update", platform_rows=True, also=[may_read(POLICY_ROLE)]
@@ -279,7 +331,9 @@ TENANT_TABLES: dict[str, TableShape] = {
 """The tenant tables that need more or less than `tenant_table()`, which any other gets."""
 
 _OF_GENERATIONS = tuple(
-    role for role in SCOPE_ROLES if role not in (RELAY_ROLE, SEALING_ROLE, LOG_ROLE)
+    role
+    for role in SCOPE_ROLES
+    if role not in (RELAY_ROLE, SEALING_ROLE, LOG_ROLE, ADMINISTRATION_ROLE)
 )
 """The roles that read or change what is cached."""
 
@@ -294,16 +348,13 @@ OTHER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
         DIRECTORY_ROLE: ("select", "insert", "update"),
         IDENTITY_ROLE: ("select",),
         MAINTENANCE_ROLE: ("select",),
+        ADMINISTRATION_ROLE: ("select",),
     },
     "platform_roles": {
         DIRECTORY_ROLE: ("select", "insert", "delete"),
         IDENTITY_ROLE: ("select",),
         MAINTENANCE_ROLE: ("select",),
-    },
-    "api_tokens": {
-        DIRECTORY_ROLE: ("select",),
-        IDENTITY_ROLE: ("select",),
-        MAINTENANCE_ROLE: ("select", "update"),
+        ADMINISTRATION_ROLE: ("select",),
     },
     "notices": {MAINTENANCE_ROLE: ALL_PRIVILEGES, PRINCIPAL_ROLE: ("insert",)},
     "cache_generations": dict.fromkeys(_OF_GENERATIONS, ("select",)),
@@ -326,10 +377,10 @@ OTHER_TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "signs_of_life": {IDENTITY_ROLE: ("select",), MAINTENANCE_ROLE: ALL_PRIVILEGES},
 }
-"""The privileges of each role in the tables without tenants' rows. Some are on some columns only:
-maintenance sees and changes of a token when it was last used, and nothing else; directory changes
-of a signing key whether it is retired; and only who seals sees the secret by which labels of series
-are made."""
+"""The privileges of each role in the tables without tenants' rows. Some are on some columns only,
+here and above: directory changes of a signing key whether it is retired; only who seals sees the
+secret by which labels of series are made; no role sees the digests of tokens, and maintenance sees
+and changes when one was last used, and nothing else."""
 
 FUNCTIONS: dict[str, tuple[str, ...]] = {
     "append_events": (LEDGER_ROLE,),
@@ -343,6 +394,14 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
     "mint_token": (DIRECTORY_ROLE,),
     "bind_token": (DIRECTORY_ROLE,),
     "revoke_tokens": (DIRECTORY_ROLE,),
+    "token_with": (IDENTITY_ROLE,),
+    "administers_scope": (ADMINISTRATION_ROLE,),
+    "administers_platform": (ADMINISTRATION_ROLE,),
+    "add_user_in_scope": (ADMINISTRATION_ROLE,),
+    "end_members_in_scope": (ADMINISTRATION_ROLE,),
+    "mint_token_in_scope": (ADMINISTRATION_ROLE,),
+    "bind_token_in_scope": (ADMINISTRATION_ROLE,),
+    "revoke_token_in_scope": (ADMINISTRATION_ROLE,),
 }
 """Who may call each function that runs with the rights of the tables' owner. Other functions only
 compute, or are triggers."""

@@ -8,7 +8,9 @@ policies read, for that transaction only. A later transaction of the same sessio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
+from uuid import UUID
 
 import psycopg2
 from sqlalchemy import Connection, event, text
@@ -18,6 +20,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 from webapp.db.limits import limits_of_statements
 from webapp.db.operator import current_operator
 from webapp.db.roles import (
+    ADMINISTRATION_ROLE,
     DIRECTORY_ROLE,
     GLOBAL_ROLE,
     IDENTITY_ROLE,
@@ -72,6 +75,7 @@ class ScopedSession(Session):
         if self.in_transaction() or self.identity_map:
             self.close()
         self.info["scope"] = scope
+        self.info.pop("role", None)
 
     @contextmanager
     def as_ledger(self) -> Iterator[None]:
@@ -95,16 +99,57 @@ class ScopedSession(Session):
             self.expunge(self.identity_map[key])
 
     @contextmanager
+    def seeing_tokens(self) -> Iterator[None]:
+        """Run statements of the open transaction as the role that sees the tokens of the scope.
+
+        It changes nothing without a proof, as `administering` gives one.
+        """
+        with self._as_role(ADMINISTRATION_ROLE):
+            yield
+
+    @contextmanager
+    def administering(
+        self, token_id: UUID, digest: bytes, request_id: str | None
+    ) -> Iterator[None]:
+        """Run statements of the open transaction as the role that may change identity.
+
+        What they may change is decided by the database: by whose token this is, if `digest` is the
+        token's. Triggers name its holder as the actor. The proof is good in this transaction only.
+        """
+        transaction_id = self.scalars(_TRANSACTION_ID).one()
+        settings = {
+            "token": str(token_id),
+            "proof": sha256(digest + transaction_id.encode()).hexdigest(),
+            "request_id": request_id or "",
+        }
+        with self._as_role(ADMINISTRATION_ROLE):
+            self.execute(_SET_PROOF, settings)
+            yield
+            self.flush()
+
+    @contextmanager
     def _as_role(self, role: str) -> Iterator[None]:
         if self.scope is None:
             raise UnscopedSession("this session has no scope, whose transaction could go on")
         self.flush()
+        before = self.info.get("role") or _settings_of(self.scope)["role"]
         self.execute(_SET_ROLE, {"role": role})
-        yield
-        self.execute(_SET_ROLE, {"role": _settings_of(self.scope)["role"]})
+        self.info["role"] = role
+        try:
+            yield
+        finally:
+            self.info["role"] = before
+        self.execute(_SET_ROLE, {"role": before})
 
 
 _SET_ROLE = text("select set_config('role', :role, true)")
+
+_TRANSACTION_ID = text("select pg_catalog.pg_current_xact_id()::text")
+_SET_PROOF = text(
+    "select pg_catalog.set_config('sightline.token', :token, true),"
+    " pg_catalog.set_config('sightline.proof', :proof, true),"
+    " pg_catalog.set_config('sightline.request_id', :request_id, true)"
+)
 
 _SETTINGS = ("tenant_id", "access", "excluded", "principal_id", "administers", "staff")
 """The settings that policies read, without their prefix `sightline.`; empty if a scope has none."""

@@ -43,6 +43,8 @@ class TokenEntry:
 
     id: UUID
     user: str
+    made_in: str | None
+    """The slug of the tenant that it was made in, and is good in; `None` for the platform's."""
     name: str
     created_at: datetime
     expires_at: datetime | None
@@ -148,17 +150,20 @@ def list_naming_rules(email: str) -> list[NamingRule]:
 
 def list_tokens(email: str | None = None) -> list[TokenEntry]:
     """Read the tokens of all users or of one, newest first; raises `NotFound`."""
-    query = select(ApiToken, PrincipalRow.email).join(
-        PrincipalRow, PrincipalRow.id == ApiToken.principal_id
+    query = (
+        select(ApiToken, PrincipalRow.email, Tenant.slug)
+        .join(PrincipalRow, PrincipalRow.id == ApiToken.principal_id)
+        .outerjoin(Tenant, Tenant.id == ApiToken.tenant_id)
     )
     if email is not None:
         query = query.where(PrincipalRow.id == get_user(email).id)
     rows = db.session.execute(query.order_by(ApiToken.created_at.desc(), ApiToken.id)).all()
-    slugs = _slugs_of({tenant for token, _ in rows for tenant in token.tenant_ids or ()})
+    slugs = _slugs_of({tenant for token, *_ in rows for tenant in token.tenant_ids or ()})
     return [
         TokenEntry(
             id=token.id,
             user=owner,
+            made_in=made_in,
             name=token.name,
             created_at=token.created_at,
             expires_at=token.expires_at,
@@ -169,7 +174,7 @@ def list_tokens(email: str | None = None) -> list[TokenEntry]:
             break_glass=token.break_glass,
             reports_mfa=token.reports_mfa,
         )
-        for token, owner in rows
+        for token, owner, made_in in rows
     ]
 
 

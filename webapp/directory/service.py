@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import product
-from typing import TypeVar
+from typing import Literal, TypeVar
 from uuid import UUID
 
 from marshmallow import ValidationError
@@ -49,14 +49,17 @@ UNKNOWN_TOKEN = "There is no such token, or it was revoked before."  # noqa: S10
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _EMAIL = re.compile(r"[^\s@]+@[^\s@]+")
 
-_ONE_SIDE = "one_side"
-"""What the triggers name that keep platform roles and memberships apart."""
-
-_BOTH_SIDES = (
-    "Nobody holds a platform role and is a member of a tenant; end the one before the other."
-)
+_REFUSED = {
+    "one_side": "Nobody holds a platform role and is a member of a tenant; end the one before the"
+    " other.",
+    "has_ended": "The user has ended.",
+}
+"""What a change is refused for by triggers, by the constraints that they name."""
 
 Row = TypeVar("Row", Tenant, PrincipalRow)
+
+BindingFunction = Literal["bind_token", "bind_token_in_scope"]
+"""The functions of the database that bind a token: for commands, and for requests."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def rename_tenant(slug: str, *, new_slug: str | None = None, name: str | None = 
         tenant.slug = _slug(new_slug)
     if name is not None:
         tenant.name = _name(name)
-    _changed(_taken("tenant", tenant.slug))
+    flush_change(_taken("tenant", tenant.slug))
     # Cached lists of rules show slugs.
     invalidate(ALL_RULES_TAG, owner_tag(tenant.id))
     return tenant
@@ -114,10 +117,10 @@ def end_tenant(slug: str) -> int:
 
     From now on no elevation finds the tenant. Its rules, grants and audit events stay.
     """
-    tenant = _active_tenant(slug)
+    tenant = lock_tenant(slug)
     tenant.ended_at = datetime.now(UTC)
     ended = _end_memberships(MembershipRow.tenant_id == tenant.id)
-    _changed()
+    flush_change()
     return ended
 
 
@@ -134,7 +137,7 @@ def rename_user(email: str, new_email: str) -> PrincipalRow:
     """Change a user's address. Audit events and grants keep the address that they recorded."""
     user = get_user(email)
     user.email = _email(new_email)
-    _changed(_taken("user", user.email))
+    flush_change(_taken("user", user.email))
     return user
 
 
@@ -150,18 +153,19 @@ def end_user(email: str) -> Ended:
         .returning(PlatformRoleRow.role)
     ).all()
     memberships = _end_memberships(MembershipRow.principal_id == user.id)
-    _changed()
+    flush_change()
     return Ended(len(revoked), len(roles), memberships)
 
 
 def set_membership(email: str, slug: str, role: TenantRole) -> None:
-    user, tenant = _active_user(email), _active_tenant(slug)
+    user, tenant = get_user(email), lock_tenant(slug)
+    _refuse_ended(user)  # a trigger refuses who ends at the moment
     membership = db.session.get(MembershipRow, (tenant.id, user.id))
     if membership is None:
         membership = MembershipRow(tenant_id=tenant.id, principal_id=user.id)
         db.session.add(membership)
     membership.role = role
-    _changed()
+    flush_change()
 
 
 def end_membership(email: str, slug: str) -> None:
@@ -170,7 +174,7 @@ def end_membership(email: str, slug: str) -> None:
     if membership is None:
         raise NotFound(f"{email} is no member of {slug}.")
     db.session.delete(membership)
-    _changed()
+    flush_change()
 
 
 def set_platform_role(email: str, role: PlatformRole, *, held: bool) -> None:
@@ -182,7 +186,7 @@ def set_platform_role(email: str, role: PlatformRole, *, held: bool) -> None:
         if row is None:
             raise NotFound(f"{email} does not have the role {role}.")
         db.session.delete(row)
-    _changed()
+    flush_change()
 
 
 def create_token(
@@ -195,18 +199,21 @@ def create_token(
         token_id, user.id, _name(name), tokens.digest(secret), expires_at, mfa, type_=Text
     )
     db.session.execute(select(minted))
-    _changed()
+    flush_change()
     return NewToken(token_id, secret)
 
 
-def bind_token(token_id: UUID, bindings: NewBindings) -> None:
-    """Bind a service's token, instead of what it was bound to; raises `NotFound` and `Invalid`."""
+def bind_token(token_id: UUID, bindings: NewBindings, by: BindingFunction = "bind_token") -> None:
+    """Bind a service's token, instead of what it was bound to; raises `NotFound` and `Invalid`.
+
+    `by` is the function that the scope's role may call for it.
+    """
     token = db.session.get(ApiToken, token_id)
     if token is None or token.revoked_at is not None:
         raise NotFound(UNKNOWN_TOKEN)
-    if db.session.get(PlatformRoleRow, (token.principal_id, "service")) is None:
+    if not is_service(token.principal_id):
         raise _invalid("token", "must be a service's: its user does not have the role service")
-    bound = func.bind_token(
+    bound = getattr(func, by)(
         token_id,
         bindparam("surfaces", _patterns(bindings.surfaces), type_=ARRAY(Text)),
         bindparam("tenant_ids", _tenant_ids(bindings.tenants), type_=ARRAY(Uuid)),
@@ -216,14 +223,18 @@ def bind_token(token_id: UUID, bindings: NewBindings) -> None:
     )
     if db.session.scalar(select(bound)) is None:
         raise NotFound(UNKNOWN_TOKEN)
-    _changed()
+    flush_change()
+
+
+def is_service(user_id: UUID) -> bool:
+    return db.session.get(PlatformRoleRow, (user_id, "service")) is not None
 
 
 def revoke_token(token_id: UUID) -> None:
     """Revoke a token; raises `NotFound` if it is unknown or revoked already."""
     if not _revoke([token_id]):
         raise NotFound(UNKNOWN_TOKEN)
-    _changed()
+    flush_change()
 
 
 def _revoke(token_ids: Sequence[UUID]) -> Sequence[UUID]:
@@ -250,12 +261,16 @@ def _active_user(email: str) -> PrincipalRow:
     """A user that has not ended, and that nobody else changes until the transaction ends."""
     user = get_user(email)
     db.session.refresh(user, with_for_update=True)
-    if user.ended_at is not None:
-        raise Conflict(f"The user {email} has ended.")
+    _refuse_ended(user)
     return user
 
 
-def _active_tenant(slug: str) -> Tenant:
+def _refuse_ended(user: PrincipalRow) -> None:
+    if user.ended_at is not None:
+        raise Conflict(f"The user {user.email} has ended.")
+
+
+def lock_tenant(slug: str) -> Tenant:
     """A tenant that has not ended, and that nobody else changes until the transaction ends."""
     tenant = get_tenant(slug)
     db.session.refresh(tenant, with_for_update=True)
@@ -273,16 +288,16 @@ def _end_memberships(condition: ColumnElement[bool]) -> int:
 
 def _add(row: Row, taken: str) -> Row:
     db.session.add(row)
-    _changed(taken)
+    flush_change(taken)
     return row
 
 
-def _changed(taken: str = "Somebody made the same change just now.") -> None:
+def flush_change(taken: str = "Somebody made the same change just now.") -> None:
+    """Write what has changed, so that it counts from the commit on; raises `Conflict`."""
     try:
         db.session.flush()
     except IntegrityError as error:
-        apart = violated_constraint(error) == _ONE_SIDE
-        raise Conflict(_BOTH_SIDES if apart else taken) from error
+        raise Conflict(_REFUSED.get(violated_constraint(error) or "", taken)) from error
     invalidate(IDENTITY_TAG)
 
 

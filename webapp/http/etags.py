@@ -6,6 +6,7 @@ from hashlib import blake2b
 from uuid import UUID
 
 from flask import Response, request
+from werkzeug.datastructures import ETags
 
 from webapp.http.errors import Invalid, PreconditionRequired, Stale
 
@@ -32,14 +33,29 @@ def row_etag(row_id: UUID, version: int) -> str:
     return f'"{row_id.hex}.{version}"'
 
 
+def required_tag() -> Callable[[str], None]:
+    """Check the client's `If-Match` against the tag of what is there.
+
+    Raises `PreconditionRequired` at once when the header is missing; the function returned raises
+    `Stale` unless the header names the tag that it is given, in its quotes.
+    """
+    _require_condition()
+    tags = _sent_tags()
+
+    def check(etag: str) -> None:
+        if not tags.contains(etag.strip('"')):
+            raise Stale("It was changed since; read it again.")
+
+    return check
+
+
 def required_version(row_id: UUID) -> Callable[[int], None]:
     """Check the client's `If-Match` against a row's version.
 
     Raises `PreconditionRequired` at once when the header is missing; the function returned raises
     `Stale` unless the header names the version it is given.
     """
-    if not request.headers.get("If-Match"):
-        raise PreconditionRequired("Send If-Match with the ETag that you last saw.")
+    _require_condition()
     return sent_version(row_id)
 
 
@@ -50,16 +66,25 @@ def sent_version(row_id: UUID) -> Callable[[int], None]:
     """
     if "If-Match" not in request.headers:
         return lambda version: None
-    if not _TAGS.fullmatch(request.headers["If-Match"].strip()):
-        problem = 'must be `*` or an ETag in its quotes, as in "0123abcd.1"'
-        raise Invalid(f"The header If-Match {problem}.", {"If-Match": [problem]})
-    tags = request.if_match
+    tags = _sent_tags()
 
     def check(version: int) -> None:
         if not tags.contains(row_etag(row_id, version).strip('"')):
             raise Stale("It was changed since; read it again.")
 
     return check
+
+
+def _require_condition() -> None:
+    if not request.headers.get("If-Match"):
+        raise PreconditionRequired("Send If-Match with the ETag that you last saw.")
+
+
+def _sent_tags() -> ETags:
+    if not _TAGS.fullmatch(request.headers["If-Match"].strip()):
+        problem = 'must be `*` or an ETag in its quotes, as in "0123abcd.1"'
+        raise Invalid(f"The header If-Match {problem}.", {"If-Match": [problem]})
+    return request.if_match
 
 
 def _client_has(etag: str) -> bool:

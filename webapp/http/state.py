@@ -74,6 +74,8 @@ class RequestState:
     started: float = field(default_factory=perf_counter)
     session: ScopedSession | None = None
     """`extensions`: the session, made when it is first used."""
+    credential: bytes | None = None
+    """`identity`: the digest of the credential, which proves to the database who administers."""
     principal: Identified | None = None
     """`identity`: the principal, once the credential is verified."""
     surface: Named | None = None

@@ -143,17 +143,24 @@ def load_principal(
     expires_at: datetime | None = None,
     mfa: bool,
     bindings: Bindings = NO_BINDINGS,
+    only_in: UUID | None = None,
 ) -> Principal:
-    """Read the principal of a row, with its current roles."""
-    roles = session.scalars(
-        select(PlatformRoleRow.role).where(PlatformRoleRow.principal_id == row.id)
-    )
-    memberships = session.execute(
+    """Read the principal of a row, with its current roles.
+
+    With the id of a tenant, that is only the membership there, as a token has it that was made
+    there.
+    """
+    held = select(PlatformRoleRow.role).where(PlatformRoleRow.principal_id == row.id)
+    roles = session.scalars(held) if only_in is None else ()
+    joined = (
         select(MembershipRow.tenant_id, Tenant.slug, MembershipRow.role)
         .join(Tenant, Tenant.id == MembershipRow.tenant_id)
         .where(MembershipRow.principal_id == row.id, Tenant.ended_at.is_(None))
         .order_by(Tenant.slug)
     )
+    if only_in is not None:
+        joined = joined.where(MembershipRow.tenant_id == only_in)
+    memberships = session.execute(joined)
     return Principal(
         id=row.id,
         email=row.email,
@@ -174,7 +181,11 @@ def count_owners(session: Session) -> int:
     """How many people hold the role `owner`, and a token that is good now."""
     row, token = PlatformRoleRow, ApiToken
     never_ends = token.expires_at.is_(None)
-    is_good = token.revoked_at.is_(None) & (never_ends | (token.expires_at > func.now()))
+    is_good = (
+        token.tenant_id.is_(None)
+        & token.revoked_at.is_(None)
+        & (never_ends | (token.expires_at > func.now()))
+    )
     found = (
         select(func.count(func.distinct(row.principal_id)))
         .join(token, token.principal_id == row.principal_id)

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, Text, Uuid, false, text
 from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column, synonym
 from uuid_utils.compat import uuid7
 
 from webapp.db.base import Base
@@ -57,6 +57,8 @@ class MembershipRow(Base):
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
     principal_id: Mapped[UUID] = mapped_column(ForeignKey("principals.id"), primary_key=True)
     role: Mapped[str] = mapped_column(Text)
+    id: Mapped[UUID] = synonym("principal_id")
+    """Within its tenant a membership is named by its member."""
 
     __table_args__ = (
         CheckConstraint("role in ('member', 'admin')", name="role"),
@@ -72,7 +74,13 @@ class ApiToken(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
     principal_id: Mapped[UUID] = mapped_column(ForeignKey("principals.id"), index=True)
     name: Mapped[str] = mapped_column(Text)
-    token_hash: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
+    tenant_id: Mapped[UUID | None] = mapped_column(ForeignKey("tenants.id"))
+    """Of a token that was made in a tenant: that tenant. It carries the membership there, and
+    neither another one nor a role of the platform."""
+    token_hash: Mapped[bytes] = mapped_column(
+        LargeBinary, unique=True, deferred=True, deferred_raiseload=True
+    )
+    """No role of the application may read it: `token_with` finds a token by the digest of it."""
     created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=NOW)
     expires_at: Mapped[datetime | None] = mapped_column(Timestamp)
     revoked_at: Mapped[datetime | None] = mapped_column(Timestamp)
@@ -88,4 +96,8 @@ class ApiToken(Base):
     reports_mfa: Mapped[bool] = mapped_column(server_default=false())
     """Of a service's token: whether it may say that a person has shown a second factor."""
 
-    __table_args__ = (CheckConstraint("octet_length(token_hash) = 32", name="token_hash"),)
+    __table_args__ = (
+        CheckConstraint("octet_length(token_hash) = 32", name="token_hash"),
+        Index(None, "tenant_id", "created_at", "id"),
+        Index("uq_api_tokens_sha256", text("sha256(token_hash)"), unique=True),
+    )
