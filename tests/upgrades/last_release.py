@@ -8,12 +8,12 @@ from pathlib import Path
 
 from tests.processes import ROOT
 
-BEFORE_ANY = "edef7a5bdb79b7931a5336dfd3ac6d16dc7fed22"
+BEFORE_ANY = "764477ad8d4bd38b65ce386b79f3612b3da19fa1"
 """The commit that stands for the last release until there is one.
 
 From it on a version is ready on the schema of the next one, its events have the fields and the
-signatures that they have now, and its processes know the roles of the log: what is before it leaves
-out one of these.
+signatures that they have now, and its processes know the roles of the log and of administration,
+and read no digest of a token: what is before it leaves out one of these.
 """
 
 CONTRACTIONS: dict[str, str] = {}
