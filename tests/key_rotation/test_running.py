@@ -27,6 +27,8 @@ from webapp.stack.home import Stack, running
 
 AUDITS = "/admin/api/audits"
 THREADS = 2
+PAUSE = 0.05
+"""Seconds between two requests of a client, so that processes have time to start beside them."""
 
 pytestmark = pytest.mark.slow(seconds=60)
 
@@ -88,7 +90,7 @@ def environment(stack: Stack, keys: Keys, tmp_path: Path) -> dict[str, str]:
 
 @dataclass
 class Load:
-    """Clients that access without a pause, each request on a connection of its own."""
+    """Clients that access all the time, each request on a connection of its own."""
 
     url: str
     headers: dict[str, str]
@@ -105,8 +107,9 @@ class Load:
                 continue
             self.statuses.append(answer.status_code)
             self.receipts += receipt(answer)
+            ended.wait(PAUSE)
 
-    def go_on(self, requests: int = 20) -> None:
+    def go_on(self, requests: int = 10) -> None:
         """Wait until so many more were answered."""
         enough = len(self.statuses) + requests
         wait_for(lambda: len(self.statuses) >= enough or bool(self.problems))
