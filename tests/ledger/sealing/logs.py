@@ -23,6 +23,7 @@ from webapp.db.scopes import SealingScope
 from webapp.extensions import db
 from webapp.ledger.sealing import sealer, store
 from webapp.ledger.sealing.following import Host, follow_and_report, this_host
+from webapp.ledger.sealing.keys import LogKeys, log_keys
 from webapp.ledger.sealing.leaf import EventLeaf, HeartbeatLeaf, commitment_of, parse_leaf
 from webapp.ledger.sealing.merkle import hash_leaf, root_from_hashes
 from webapp.ledger.sealing.models import LogEntryRow, LogRow
@@ -144,6 +145,9 @@ class Ledger:
             return replace(this_host(settings), name="worker-1")
         directory = settings.checkpoint_dir.with_name(f"checkpoints-{name}")
         return replace(this_host(replace(settings, checkpoint_dir=directory)), name=name)
+
+    def host_keys(self) -> LogKeys:
+        return log_keys(self.app.extensions["settings"])
 
     @property
     def log(self) -> store.Log:

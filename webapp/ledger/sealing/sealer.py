@@ -8,14 +8,20 @@ import hmac
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from hashlib import sha256
 from itertools import count
+from socket import gethostname
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import orjson
 from prometheus_client import Counter
 from sqlalchemy.orm import Session
 
+from webapp.audit.append import append_own
+from webapp.audit.event import AuditEvent, EventRequest
+from webapp.audit.operation import SIGHTLINE, change
+from webapp.db.session import ScopedSession
 from webapp.ledger.sealing import published, store
 from webapp.ledger.sealing.checkpoint import Checkpoint
 from webapp.ledger.sealing.copies import CopiedEntry, Copies, Copy, UnreadableCopy
@@ -23,7 +29,7 @@ from webapp.ledger.sealing.guard import Behind, RefusesToSign, compare
 from webapp.ledger.sealing.keys import LogKeys, base_of, origin_of
 from webapp.ledger.sealing.leaf import LeafError, commitment_of, event_leaf, heartbeat_leaf
 from webapp.ledger.sealing.merkle import hash_leaf, root_at
-from webapp.ledger.sealing.note import sign_note
+from webapp.ledger.sealing.note import Verifier, sign_note
 from webapp.ledger.sealing.numbering import HEARTBEAT, Numbering, label_of, tenant_of
 from webapp.ledger.sealing.store import Entry, LockedLog, Queued, Tiles
 from webapp.ledger.sealing.tiles import grow
@@ -76,7 +82,7 @@ def series_secret(keys: LogKeys, number: int) -> bytes:
 
 
 def seal(
-    session: Session, keys: LogKeys, copies: Copies, host: str, limit: int = BATCH
+    session: ScopedSession, keys: LogKeys, copies: Copies, host: str, limit: int = BATCH
 ) -> Sealed | None:
     """Seal what waits longest; `None` where another process does, or nothing has to be done.
 
@@ -133,7 +139,7 @@ def _await_others(session: Session, log: LockedLog, copies: Copies, behind: Behi
 
 
 def _seal_next(
-    session: Session, log: LockedLog, tiles: Tiles, keys: LogKeys, limit: int
+    session: ScopedSession, log: LockedLog, tiles: Tiles, keys: LogKeys, limit: int
 ) -> Sealed | None:
     queued = _take(session, log, limit)
     if queued:
@@ -145,10 +151,34 @@ def _seal_next(
     size, root = _grow(session, log, tiles, log.size, entries)
     checkpoint = Checkpoint(log.origin, size, root)
     signers = keys.signers(log.origin, int(log.now.timestamp()))
-    published.note_keys(session, log.number, [signer.verifier for signer in signers])
+    _note_keys(session, log, [signer.verifier for signer in signers])
     note = sign_note(checkpoint.text, signers).decode()
     store.write_checkpoint(session, log.number, note, log.now)
     return Sealed(len(entries), size, is_all=len(queued) < limit)
+
+
+def _note_keys(session: ScopedSession, log: LockedLog, verifiers: Sequence[Verifier]) -> None:
+    """Keep the public keys of the log, and record each key that comes after another one."""
+    known = store.read_keys(session, log.number)
+    new = [verifier for verifier in verifiers if str(verifier) not in known]
+    if not new:
+        return
+    published.note_keys(session, log.number, new)
+    if known:
+        keys = {verifier.public_key for verifier in new}
+        append_own(session, [_rotation(key) for key in sorted(keys)])
+
+
+def _rotation(public_key: bytes) -> AuditEvent:
+    fingerprint = sha256(public_key).hexdigest()[:16]
+    request = EventRequest(
+        id=uuid4().hex,
+        ip=None,
+        method="START",
+        path=f"LOG_SIGNING_KEY {fingerprint}",
+        user_agent=gethostname(),
+    )
+    return change("keys.use", request, actor=SIGHTLINE)
 
 
 def _take(session: Session, log: LockedLog, limit: int) -> list[Queued]:

@@ -36,6 +36,7 @@ from webapp.ledger.sealing.merkle import EMPTY_ROOT, HashAt
 from webapp.ledger.sealing.models import (
     LogCopyRow,
     LogEntryRow,
+    LogKeyRow,
     LogQueueRow,
     LogRow,
     LogSeriesRow,
@@ -150,6 +151,11 @@ def close_log(session: Session, number: int) -> None:
 
 def has_logs(session: Session) -> bool:
     return session.scalars(select(func.count(LogRow.number))).one() > 0
+
+
+def read_keys(session: Session, log: int) -> set[str]:
+    """Read the public keys that have signed a log."""
+    return set(session.scalars(select(LogKeyRow.verifier).where(LogKeyRow.log == log)))
 
 
 def take_first(session: Session, limit: int) -> list[Queued]:
