@@ -1495,6 +1495,8 @@ def verify_export(args: argparse.Namespace, report: Report) -> int:
     policy = read_policy(args.policy)
     limits = Limits(args.as_of, timedelta(hours=args.fresh_within))
     seen = read_snapshots(args.monitored) if args.monitored else []
+    if args.monitored and not seen:
+        raise Usage(f"{args.monitored}: no monitor has kept anything here")
     check = ExportCheck(report, policy, limits, args.evidence, seen[-1] if seen else None)
     try:
         file = args.file.open("rb")

@@ -5,11 +5,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from tests.audit.events import make_request
 from tests.verifier import logs
 from tests.verifier.desk import AS_OF, Desk
 from tests.verifier.logs import SEALED_AT, Log, access, change, export, pin
@@ -109,6 +111,24 @@ def test_pending_events_are_said_and_no_fault_before_their_deadline(desk: Desk, 
     assert (verdict.code, verdict.faults) == (1, {"frozen"})
 
 
+def test_pending_event_that_a_later_checkpoint_leaves_out_is_inserted(desk: Desk, log: Log) -> None:
+    lines = export(log, "acme", pending=[(SEALED_AT - timedelta(hours=2), access())])
+    assert desk.verify(lines, log.policy()).faults == {"inserted"}
+
+
+def test_access_under_the_key_of_a_worker_is_a_bad_signature(desk: Desk) -> None:
+    log = Log().seal(access())
+    lines = export(log, signed=True)
+    of_commands = Log().seal(access(request=replace(make_request("1"), method="CLI")))
+    key = logs.web_key()
+    assert desk.verify(lines, log.policy(key)).code == 0
+    verdict = desk.verify(lines, log.policy(key.replace("key web", "key worker")))
+    assert verdict.faults == {"bad signature"}
+    policy = log.policy(key.replace("key web", "key commands"))
+    assert desk.verify(lines, policy).faults == {"bad signature"}
+    assert desk.verify(export(of_commands, signed=True), policy).code == 0
+
+
 # --- Crimes on an export -------------------------------------------------------------------------
 
 
@@ -149,6 +169,10 @@ CRIMES: dict[str, tuple[Callable[[list[bytes]], list[bytes]], set[str]]] = {
     "inserted": (
         lambda lines: with_right_trailer([*lines[:3], lines[2], *lines[3:]], accesses=6),
         {"inserted", "duplicated"},
+    ),
+    "edited header": (
+        lambda lines: spoil(lines, 0, b'"exported_at":"2026', b'"exported_at":"2025'),
+        {"edited"},
     ),
     "reordered": (
         lambda lines: with_right_trailer([*lines[:3], lines[4], lines[3], *lines[5:]]),
@@ -200,6 +224,13 @@ def test_last_entry_withheld_is_known_to_who_monitors(desk: Desk, log: Log) -> N
     assert desk.verify(lines, log.policy()).code == 0
     verdict = desk.verify(lines, log.policy(), "--monitored", str(desk.directory / "seen"))
     assert verdict.faults == {"incomplete"}
+
+
+def test_directory_without_what_a_monitor_has_seen_is_refused(desk: Desk, log: Log) -> None:
+    policy = desk.put("policy", log.policy().encode())
+    file = desk.put("export.jsonl", b"".join(export(log)))
+    args = ["export", file, "--policy", policy, "--monitored", str(desk.directory / "none")]
+    assert verifier.main(args) == 2
 
 
 def test_event_sealed_in_another_tenants_series_is_found_by_an_auditor(desk: Desk) -> None:
@@ -295,6 +326,8 @@ HOSTILE = {
     "not UTF-8": (b"INC-1", b"\xff\xfe"),
     "other order of keys": (b'"rows":3,"scope"', b'"scope":3,"rows"'),
     "deep value": (b'"rows":3', b'"rows":' + b"[" * 100_000),
+    "text with a NUL": (b"INC-1", b"\\u0000"),
+    "gap after the entry": (b'"from":0', b'"from":7'),
     "index as text": (b'"index":1,', b'"index":"1",'),
     "index below zero": (b'"index":1,', b'"index":-1,'),
     "number of a series as truth": (b",1]]", b",true]]"),
