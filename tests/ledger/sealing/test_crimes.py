@@ -21,7 +21,13 @@ from tests.ledger.sealing.logs import Ledger, Server, access, ledger_on
 from tests.operators import WHY
 from tests.verifier.desk import Desk, Verdict
 from webapp.ledger.sealing.checkpoint import parse_checkpoint
-from webapp.ledger.sealing.leaf import EventLeaf, commitment_of, event_leaf, parse_leaf
+from webapp.ledger.sealing.leaf import (
+    EventLeaf,
+    commitment_of,
+    encode_bytes,
+    event_leaf,
+    parse_leaf,
+)
 from webapp.ledger.sealing.note import ed25519_signer, sign_note
 from webapp.settings import read_settings
 from webapp.stack.servers import DATABASE
@@ -137,6 +143,27 @@ def test_honest_ledger_holds_for_the_tenant_and_for_auditors(case: Case) -> None
     verdict = case.verify()
     assert (verdict.code, verdict.faults) == (0, set())
     assert verdict.words["pending"] == 1  # the access of the first export
+
+
+def test_access_that_a_command_has_made_is_no_access_of_a_web_host(case: Case) -> None:
+    """Whoever has a worker's key or a command's signs with it, and not as a web host."""
+    found = case.scene.ledger.run("select fingerprint, encode(public_key, 'hex') from signing_keys")
+    keys = {name: encode_bytes(bytes.fromhex(public)) for name, public in found}
+    signed = {
+        line["origin_signature"].partition(":")[0]
+        for line in map(orjson.loads, case.export())
+        if "origin_signature" in line
+    }
+    assert signed
+    assert signed <= keys.keys()
+    honest = case.scene.policy
+    try:
+        for process, faults in (("web", set()), ("commands", {"bad signature"})):
+            pins = [f"#sightline key {process} {name} {keys[name]}" for name in sorted(signed)]
+            case.scene.policy = "\n".join([honest.rstrip("\n"), *pins, ""])
+            assert case.verify().faults == faults
+    finally:
+        case.scene.policy = honest
 
 
 # --- The crimes ----------------------------------------------------------------------------------

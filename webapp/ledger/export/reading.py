@@ -18,7 +18,6 @@ from sqlalchemy import (
     cast,
     exists,
     func,
-    null,
     or_,
     select,
     tuple_,
@@ -42,7 +41,7 @@ EVERYBODYS = "all"
 
 
 _EVENT = cast(AuditEventRow.event, Text)
-_SIGNATURE = getattr(AuditEventRow, "origin_signature", null())
+_SIGNATURE = AuditEventRow.origin_signature
 
 
 @dataclass(frozen=True)
