@@ -16,16 +16,10 @@ def first_run() -> Project:
 
 
 @pytest.fixture(scope="module")
-def shared_run(first_run: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """`make run` for all pages that leave to others what these show."""
-    project = copy_with_data(first_run, tmp_path_factory.mktemp("shared") / "sightline")
-    with running(project):
-        yield project
-
-
-@pytest.fixture
-def own_run(first_run: Project, tmp_path: Path) -> Iterator[Project]:
-    """`make run` for one page."""
-    project = copy_with_data(first_run, tmp_path / "sightline")
+def project(
+    request: pytest.FixtureRequest, first_run: Project, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Project]:
+    """`make run`, for the pages of the group that is asked for."""
+    project = copy_with_data(first_run, tmp_path_factory.mktemp(request.param) / "sightline")
     with running(project):
         yield project
