@@ -95,7 +95,8 @@ def _export(app: Flask, file: Path, results: Results) -> float:
 
 def _policy(app: Flask) -> str:
     with app.app_context(), db.scoped(SealingScope()):
-        return policy_of(published.list_logs(db.session), current_settings())
+        # Without the keys that sign events: the signatures are a measurement of their own.
+        return policy_of(published.list_logs(db.session), [], current_settings())
 
 
 def _memory_of_export(environment: dict[str, str], home: Path) -> int:

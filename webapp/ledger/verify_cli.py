@@ -105,6 +105,7 @@ def _verify(
 ) -> Verification:
     report = Report()
     with db.scoped(SealingScope()):
+        signers = verifying.read_signers(db.session)
         logs = verifying.read_logs(db.session)
         pinned = _pinned(settings, logs)
         anchors = [*_copies(settings, logs, pinned, report), *_given(files, logs, pinned)]
@@ -113,6 +114,7 @@ def _verify(
                 db.session,
                 log,
                 report,
+                signers=signers,
                 anchors=anchors,
                 pinned=pinned.get(log.origin, ()),
                 before=before.get(log.origin),
@@ -306,8 +308,8 @@ def _chosen(number: int | None) -> int:
 def policy() -> None:
     """Print whose signatures on checkpoints to believe, for those who verify the log."""
     with db.scoped(LogScope()):
-        text = policy_of(published.list_logs(db.session), current_settings())
-    click.echo(text, nl=False)
+        logs, signers = published.list_logs(db.session), published.list_signers(db.session)
+    click.echo(policy_of(logs, signers, current_settings()), nl=False)
 
 
 COMMANDS = (checkpoint, policy, prove, verify)

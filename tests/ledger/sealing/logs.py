@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import orjson
 import psycopg2
@@ -16,7 +16,7 @@ from psycopg2 import sql
 from sqlalchemy import make_url, select
 
 from tests.applications import application_of
-from tests.audit.events import make_event
+from tests.audit.events import make_event, make_request
 from webapp.audit import append
 from webapp.audit.event import AuditEvent, EventScope
 from webapp.db.scopes import SealingScope
@@ -172,7 +172,8 @@ class Ledger:
 
 
 def access(tenant: UUID | None = None, **changes: Any) -> AuditEvent:
-    """Make the event of an access to a tenant, or to all of them."""
+    """Make the event of a command's access to a tenant, or to all of them."""
+    changes.setdefault("request", replace(make_request(uuid4().hex), method="CLI"))
     if tenant is not None:
         changes["scope"] = EventScope(kind="tenant", tenant="acme", tenant_id=tenant)
     return make_event(origin=None, **changes)

@@ -2,6 +2,7 @@
 
 import gzip
 from collections.abc import Iterator
+from socket import gethostname
 
 import pytest
 from flask import Flask
@@ -207,6 +208,22 @@ def test_keys_name_the_log_and_what_has_signed_it(client: FlaskClient) -> None:
             "keys": [str(LOG.verifier)],
         }
     ]
+
+
+def test_keys_and_policy_name_what_signs_events_and_not_on_which_host(
+    app: Flask, client: FlaskClient
+) -> None:
+    signers = client.get("/log/keys").get_json()["signers"]
+    assert [signer["process"] for signer in signers] == ["web", "worker", "commands"]
+    pins = [line for line in client.get("/log/policy").text.split("\n") if line.startswith("#")]
+    assert pins == [
+        f"#sightline key {s['process']} {s['fingerprint']} {s['public_key']}" for s in signers
+    ]
+    assert app.extensions["settings"].signing_key.fingerprint in {
+        signer["fingerprint"] for signer in signers
+    }
+    for path in ("keys", "policy"):
+        assert gethostname() not in client.get(f"/log/{path}").text
 
 
 def test_cosignature_of_a_witness_is_on_the_checkpoint_of_its_size_only(

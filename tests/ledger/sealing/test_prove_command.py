@@ -49,7 +49,9 @@ def test_proof_proves_the_event_under_the_policy_and_is_recorded(
     printed = ledger.flask("ledger", "prove", str(event), "--tenant", tenant.slug, *WHY)
     shown = parse_proof(printed.stdout.encode())
     assert shown.verify(entry_of(shown), policy).size == size
-    assert "value" in orjson.loads(proof.extra)["units"]["excluded"]
+    whole = orjson.loads(proof.extra)
+    assert "value" in whole["units"]["excluded"]
+    assert (len(whole["salt"]), "origin_signature" in orjson.loads(shown.extra)) == (22, False)
     assert "digest" in orjson.loads(shown.extra)["units"]["excluded"]
     recorded = ledger.run(
         "select scope_kind, event -> 'terms' ->> 'event' from audit_events"

@@ -1,6 +1,7 @@
 """`flask ledger verify`: all is well, or which crime was done, beside a log that grows."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ TENANTS = [uuid4(), uuid4()]
 FORGED = event_leaf(encode_bytes(bytes(32)), [("all", 1)])
 STANDS_FOR = {
     "FIRST": "(select event_id from log_entries where event_id is not null order by index limit 1)",
+    "FIRST_SIGNED": "(select id from audit_events where origin_signature is not null order by id"
+    " limit 1)",
     "NEWEST": "(select event_id from log_entries order by index desc limit 1)",
     "ANOTHER": f"'{uuid4()}'",
     "LEAF": f"'\\x{FORGED.hex()}'",
@@ -32,9 +35,12 @@ def verify(ledger: Ledger, *options: str) -> tuple[int, dict[str, Any]]:
 
 def as_superuser(ledger: Ledger, *statements: str) -> None:
     """Do what no trigger and no constraint of the tables can prevent."""
-    for word, meaning in STANDS_FOR.items():
-        statements = tuple(each.replace(word, meaning) for each in statements)
-    ledger.run("set session_replication_role = replica", *statements)
+    meant = (re.sub(r"\b[A-Z_]{4,}\b", _meaning, statement) for statement in statements)
+    ledger.run("set session_replication_role = replica", *meant)
+
+
+def _meaning(word: re.Match[str]) -> str:
+    return STANDS_FOR[word[0]]
 
 
 def words(found: dict[str, Any]) -> set[str]:
@@ -85,8 +91,21 @@ CRIMES: dict[str, tuple[str, set[str]]] = {
     "an event is rewritten": (
         "update audit_events set event = replace(event::text, 'engineer@', 'somebody@')::json,"
         " actor_email = replace(actor_email, 'engineer@', 'somebody@')"
-        " where id = FIRST",
-        {"edited"},
+        " where id = FIRST_SIGNED",
+        {"edited", "bad signature"},
+    ),
+    "the signature of an event is taken away": (
+        "update audit_events set origin_signature = null where id = NEWEST",
+        {"bad signature"},
+    ),
+    "the signature of an event is another's": (
+        "update audit_events set origin_signature = (select origin_signature from audit_events"
+        " where id = NEWEST) where id = FIRST_SIGNED",
+        {"bad signature"},
+    ),
+    "the key that has signed events is taken away": (
+        "delete from signing_keys where process = 'commands'",
+        {"bad signature"},
     ),
     "an event is hidden from its tenant by a column": (
         "update audit_events set tenant_id = ANOTHER where id = FIRST",

@@ -1,15 +1,16 @@
 """The log as anybody may read it: checkpoints, tiles and entries, and the proof of one event."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import UTC, datetime
 from uuid import UUID
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from webapp.audit.models import SigningKeyRow
 from webapp.http.errors import NotFound, NotSealed
-from webapp.ledger.sealing.leaf import EventLeaf, canonical_json, parse_leaf, unit_digest, units_of
+from webapp.ledger.sealing.leaf import EventLeaf, encode_bytes, parse_leaf
 from webapp.ledger.sealing.merkle import HASH_BYTES, inclusion_proof_at
 from webapp.ledger.sealing.models import (
     LogCosignatureRow,
@@ -45,6 +46,35 @@ class PublishedLog:
     def path(self) -> str:
         """Where it is served. Each log has a place of its own: what is cached stays true."""
         return path_of(self.number)
+
+
+@dataclass(frozen=True)
+class EventSigner:
+    """A key of a process that signs events when they are first written."""
+
+    fingerprint: str
+    process: str
+    public_key: str
+    registered_at: datetime
+    retired_at: datetime | None
+    """Since when nothing more is committed under it."""
+
+
+def list_signers(session: Session) -> list[EventSigner]:
+    """List the keys that sign events, and those that once did."""
+    columns = (SigningKeyRow.fingerprint, SigningKeyRow.process, SigningKeyRow.public_key)
+    moments = (SigningKeyRow.registered_at, SigningKeyRow.retired_at)
+    rows = session.execute(select(*columns, *moments).order_by(SigningKeyRow.registered_at))
+    return [
+        EventSigner(
+            fingerprint,
+            process,
+            encode_bytes(bytes(key)),
+            registered_at.astimezone(UTC),
+            None if retired_at is None else retired_at.astimezone(UTC),
+        )
+        for fingerprint, process, key, registered_at, retired_at in rows
+    ]
 
 
 def path_of(number: int) -> str:
@@ -106,36 +136,21 @@ def read_entries(session: Session, number: int, index: TileIndex) -> bytes:
     return encode_entries(entries)
 
 
-def prove(
-    session: Session, event_id: UUID, event: Mapping[str, Any], withheld: Collection[str] = ()
-) -> InclusionProof:
-    """Prove that the log has an event, which is the JSON object of its canonical bytes.
+def prove(session: Session, event_id: UUID) -> tuple[InclusionProof, EventLeaf]:
+    """Prove that the log has an event's entry, and return what that says.
 
-    The proof shows the event's units but for those that are withheld, of which it has digests: so
-    whoever reads it can make the entry from it. Raises `NotSealed` where it is not sealed yet.
+    Raises `NotSealed` where the event is not sealed yet.
     """
     found = select(LogEntryRow.log, LogEntryRow.index, LogEntryRow.leaf)
     entry = session.execute(found.where(LogEntryRow.event_id == event_id)).one_or_none()
     if entry is None:
         raise NotSealed("The event is committed, and not sealed yet: ask again in a moment.")
-    log, index, leaf = entry
+    log, index, data = entry
+    leaf = parse_leaf(bytes(data))
+    assert isinstance(leaf, EventLeaf)  # noqa: S101 - a heartbeat is of no event
     size, checkpoint = read_sized_checkpoint(session, log)
     hashes = inclusion_proof_at(index, size, tile_reader(session, log, size))
-    shown = canonical_json(disclosed(event, bytes(leaf), withheld))
-    return InclusionProof(index, tuple(hashes), checkpoint, shown)
-
-
-def disclosed(
-    event: Mapping[str, Any], leaf: bytes, withheld: Collection[str] = ()
-) -> dict[str, Any]:
-    """What shows how an entry commits to an event: its units, and what the entry says."""
-    entry = parse_leaf(leaf)
-    assert isinstance(entry, EventLeaf)  # noqa: S101 - a heartbeat is of no event
-    units = {
-        name: {"digest": unit_digest(name, unit)} if name in withheld else vars(unit)
-        for name, unit in units_of(event).items()
-    }
-    return {"commitment": entry.commitment, "series": entry.series, "units": units}
+    return InclusionProof(index, tuple(hashes), checkpoint), leaf
 
 
 def tile_reader(session: Session, number: int, size: int) -> TileReader:

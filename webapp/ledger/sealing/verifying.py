@@ -8,7 +8,7 @@ checkpoints that somebody else has kept.
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -17,8 +17,12 @@ import orjson
 from sqlalchemy import Text, cast, func, select
 from sqlalchemy.orm import Session
 
+from webapp.audit.event import EventError, load_event
 from webapp.audit.models import AuditEventRow
+from webapp.audit.signature import Keys, RegisteredKey, check_signatures, may_sign
+from webapp.audit.signing_keys import read_keys
 from webapp.db.deadline import long_statements
+from webapp.db.row_security import OWN_JOURNAL
 from webapp.ledger.sealing.checkpoint import Checkpoint, encode_base64
 from webapp.ledger.sealing.leaf import (
     EventLeaf,
@@ -65,6 +69,9 @@ SHOWN = 20
 
 PART = 20 * TILE_HASHES
 """Entries that one transaction reads."""
+
+BY_DATABASE = ("ledger.keys.", "tenants.", "tokens.", "users.")
+"""What the surfaces of changes begin with that the database itself records, by triggers."""
 
 FROZEN_AFTER = timedelta(hours=2)
 """The age at which the newest checkpoint is too old: a heartbeat comes each hour."""
@@ -152,6 +159,15 @@ def read_logs(session: Session) -> list[LogToVerify]:
     ]
 
 
+def read_signers(session: Session) -> Keys:
+    """Read the keys that sign events, those included that are believed no more.
+
+    What is committed was signed by a key that was believed then.
+    """
+    keys = read_keys(session)
+    return {name: replace(key, retired=False) for name, key in keys.items()}
+
+
 def _keys(session: Session, number: int) -> tuple[Verifier, ...]:
     keys = session.scalars(select(LogKeyRow.verifier).where(LogKeyRow.log == number))
     return tuple(map(parse_verifier, keys))
@@ -166,6 +182,7 @@ class LogCheck:
         log: LogToVerify,
         report: Report,
         *,
+        signers: Keys,
         anchors: Sequence[Anchor] = (),
         pinned: Sequence[Verifier] = (),
         before: Verified | None = None,
@@ -174,6 +191,7 @@ class LogCheck:
         self._session = session
         self._log = log
         self._report = report
+        self._signers = signers
         self._anchors = [each for each in anchors if each.checkpoint.origin == log.origin]
         self._verifiers = tuple(pinned) or log.verifiers
         self._start = before.size if before else 0
@@ -294,6 +312,7 @@ class LogCheck:
             self._check_indexes([row.place for row in rows], start, end)
             for row in rows:
                 self._check_entry(row)
+            self._check_origins([row for row in rows if row.text is not None])
             hashes = [hash_leaf(bytes(row.leaf)) for row in rows]
             if frontier is not None and len(rows) == end - start:
                 self._check_tiles(start, hashes)
@@ -317,9 +336,10 @@ class LogCheck:
         event = (AuditEventRow.id == LogEntryRow.event_id) & (
             AuditEventRow.occurred_at == LogEntryRow.occurred_at
         )
-        columns = (LogEntryRow.index.label("place"), LogEntryRow.event_id, LogEntryRow.leaf)
+        entry = (LogEntryRow.index.label("place"), LogEntryRow.event_id, LogEntryRow.leaf)
+        record = (cast(AuditEventRow.event, Text).label("text"), AuditEventRow.origin_signature)
         found = (
-            select(*columns, cast(AuditEventRow.event, Text).label("text"), *_COPIED)
+            select(*entry, *record, *_COPIED)
             .join_from(LogEntryRow, AuditEventRow, event, isouter=True)
             .where(LogEntryRow.log == self._log.number)
             .where(LogEntryRow.index >= start, LogEntryRow.index < end)
@@ -392,6 +412,20 @@ class LogCheck:
         elif wrong := _differing(row, event):
             what = f"event {row.event_id}: the columns {', '.join(wrong)} say something else"
             self._report.find("edited", what)
+
+    def _check_origins(self, rows: Sequence[Any]) -> None:
+        """Check who has signed events when they were first written."""
+        signed = [row for row in rows if row.origin_signature is not None]
+        pairs = [(row.text.encode(), row.origin_signature) for row in signed]
+        checked = check_signatures(pairs, self._signers)
+        by = {row.event_id: found for row, found in zip(signed, checked, strict=True)}
+        for row in rows:
+            match by.get(row.event_id):
+                case EventError() as error:
+                    self._report.find("bad signature", f"event {row.event_id}: {error}")
+                case key if not _may_sign(key, row.text):
+                    who = f"key {key.fingerprint} of {key.process} alone" if key else "nobody"
+                    self._report.find("bad signature", f"event {row.event_id}: signed by {who}")
 
     def _check_tiles(self, start: int, hashes: Sequence[bytes]) -> None:
         """Compare the tiles over some entries with what they have to be."""
@@ -497,6 +531,18 @@ _COPIED = (
 )
 """The columns by which lists find an event: where one says something else, who should see the event
 does not."""
+
+
+def _may_sign(key: RegisteredKey | None, text: str) -> bool:
+    """Whether a key may have signed an event, or nobody, of what the database itself records."""
+    try:
+        event = load_event(text.encode())
+    except EventError:
+        return True  # it is not what its entry commits to, which is said already
+    if key is not None:
+        return may_sign(key.process, event)
+    own = event.origin is not None and event.origin.journal == OWN_JOURNAL
+    return own and event.kind == "change" and event.surface.startswith(BY_DATABASE)
 
 
 def _differing(row: Any, event: Mapping[str, Any]) -> list[str]:

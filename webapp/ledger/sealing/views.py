@@ -120,7 +120,8 @@ def read_policy() -> Response:
     this.
     """
     with _log():
-        policy = policy_of(published.list_logs(db.session), current_settings())
+        logs, signers = published.list_logs(db.session), published.list_signers(db.session)
+    policy = policy_of(logs, signers, current_settings())
     return _cached(policy.encode(), TEXT, KEYS_SECONDS)
 
 
@@ -128,10 +129,10 @@ def read_policy() -> Response:
 @public("public keys")
 @blueprint.response(200, LogKeysSchema, headers=CACHED)
 def read_keys() -> Response:
-    """Read the public keys of the log, and where each log is"""
+    """Read the public keys of the log and of what signs events, and where each log is"""
     with _log():
-        logs = published.list_logs(db.session)
-    body = LogKeysSchema().dump({"logs": logs})
+        logs, signers = published.list_logs(db.session), published.list_signers(db.session)
+    body = LogKeysSchema().dump({"logs": logs, "signers": signers})
     return _cached(orjson.dumps(body), "application/json", KEYS_SECONDS)
 
 
