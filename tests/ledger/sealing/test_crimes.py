@@ -145,8 +145,8 @@ def test_honest_ledger_holds_for_the_tenant_and_for_auditors(case: Case) -> None
     assert verdict.words["pending"] == 1  # the access of the first export
 
 
-def test_access_that_a_command_has_made_is_no_access_of_a_web_host(case: Case) -> None:
-    """Whoever has a worker's key or a command's signs with it, and not as a web host."""
+def test_access_under_the_key_of_a_worker_is_no_access_of_a_web_host(case: Case) -> None:
+    """Whoever has a worker's key signs with it, and not as a web host or a command."""
     found = case.scene.ledger.run("select fingerprint, encode(public_key, 'hex') from signing_keys")
     keys = {name: encode_bytes(bytes.fromhex(public)) for name, public in found}
     signed = {
@@ -158,7 +158,7 @@ def test_access_that_a_command_has_made_is_no_access_of_a_web_host(case: Case) -
     assert signed <= keys.keys()
     honest = case.scene.policy
     try:
-        for process, faults in (("web", set()), ("commands", {"bad signature"})):
+        for process, faults in (("commands", set()), ("worker", {"bad signature"})):
             pins = [f"#sightline key {process} {name} {keys[name]}" for name in sorted(signed)]
             case.scene.policy = "\n".join([honest.rstrip("\n"), *pins, ""])
             assert case.verify().faults == faults
