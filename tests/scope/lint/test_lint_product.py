@@ -150,7 +150,7 @@ def test_lint_names_each_fault_in_a_route(
     app: Flask, environment: dict[str, str], copy: Path
 ) -> None:
     assert app
-    add_fault(copy, "webapp/observability/health.py", ROUTES)
+    add_fault(copy, "webapp/ledger/sealing/views.py", ROUTES)
     recorder = copy / "webapp/audit/recorder.py"
     finalized = "    app.after_request(finalize)\n"
     assert finalized in recorder.read_text()
@@ -159,12 +159,12 @@ def test_lint_names_each_fault_in_a_route(
     assert found.returncode == 1
     assert named(found) == {
         ("app", "unrecorded"),
-        ("route GET /faulty/undeclared", "undeclared"),
-        ("route GET /faulty/no-reason", "no-reason"),
-        ("route GET /faulty/unguarded", "unguarded"),
-        ("route GET /faulty/one", "uncounted"),
-        ("route GET /faulty/two", "uncounted"),
-        ("route GET /faulty/two", "surface-twice"),
+        ("route GET /log/faulty/undeclared", "undeclared"),
+        ("route GET /log/faulty/no-reason", "no-reason"),
+        ("route GET /log/faulty/unguarded", "unguarded"),
+        ("route GET /log/faulty/one", "uncounted"),
+        ("route GET /log/faulty/two", "uncounted"),
+        ("route GET /log/faulty/two", "surface-twice"),
     }
 
 
