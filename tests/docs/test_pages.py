@@ -52,6 +52,7 @@ GROUPS = [*TOGETHER, *([name] for name in NAMES if name not in sum(TOGETHER, [])
     ("project", "page"),
     [(f"group{number}", name) for number, group in enumerate(GROUPS) for name in group],
     indirect=["project"],
+    scope="module",  # a product stays for its whole group
     ids=sum(GROUPS, []),
 )
 def test_page_prints_what_it_shows(page: str, project: Project, tmp_path: Path) -> None:
