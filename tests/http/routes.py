@@ -77,6 +77,8 @@ class Use:
     """The kind of objects that it lists."""
     unsealed: int | None = None
     """The status of its answer while the event is not sealed yet; `None` where that is the same."""
+    streams: bool = False
+    """Whether its answer is made while it is sent, so that it has neither a tag nor a length."""
     only_in: Literal["tenant", "global"] | None = None
     """The only scope in which it can be used, if there is one."""
 
@@ -144,7 +146,10 @@ USES = (
         *(("admin",), ("owner", "engineer", "auditor"), 404),
     ),
     Use("GET", AUDITS, "admin.audits.list", ("admin",), ("auditor", "owner"), lists="event_id"),
-    Use("GET", f"{AUDITS}/export", "admin.audits.export", ("admin",), ("auditor", "owner")),
+    Use(
+        *("GET", f"{AUDITS}/export", "admin.audits.export", ("admin",), ("auditor", "owner")),
+        streams=True,
+    ),
     Use("GET", AUDIT, "admin.audits.read", ("admin",), ("auditor", "owner")),
     Use("GET", f"{GRANTS}/all", "admin.grants.all", ("admin",), STAFF_ROLES),
     Use(

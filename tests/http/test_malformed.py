@@ -80,10 +80,11 @@ class TestMethods:
             path += "?kind=change"  # no accesses, since this test makes some
         assert client.head(path).status_code == 401
         headers = add_account(app, "auditor").headers(here.scope, "legal")
-        head, get = client.head(path, headers=headers), client.get(path, headers=headers)
+        head = client.head(path, headers=headers)
+        get = client.get(path, headers=headers, buffered=True)
         assert (head.status_code, head.data) == (200, b"")
-        assert head.headers["ETag"] == get.headers["ETag"]
-        assert head.headers["Content-Length"] == str(len(get.data))
+        for name in () if use.streams else ("ETag", "Content-Length"):
+            assert head.headers[name] == get.headers[name]
         assert head.headers["Sightline-Audit"] != get.headers["Sightline-Audit"]
 
 
@@ -237,7 +238,7 @@ def test_senseless_header_changes_nothing(client: FlaskClient, here: Place, name
     for value in VALUES:
         for use in READS.values():
             headers = here.admin.headers() | {name: value}
-            answer = client.get(use.path(here.ids), headers=headers)
+            answer = client.get(use.path(here.ids), headers=headers, buffered=True)
             if answer.status_code >= 400:
                 assert (name, problem(answer)) == ("Host", (400, "bad_request"))
             else:

@@ -101,7 +101,7 @@ def test_deployed_without_a_token_has_no_paths_for_operators(app: Flask) -> None
     }
 
 
-def test_deployed_product_shows_strangers_its_probes_and_nothing_else(
+def test_deployed_product_shows_strangers_its_probes_and_its_log_and_nothing_else(
     deployed: Flask, stranger: FlaskClient
 ) -> None:
     public = [
@@ -109,7 +109,8 @@ def test_deployed_product_shows_strangers_its_probes_and_nothing_else(
         for rule in deployed.url_map.iter_rules()
         if is_public(deployed.view_functions[rule.endpoint])
     ]
-    assert {path for path in public if stranger.get(path).status_code != 401} == PROBES
+    shown = {path for path in public if stranger.get(path).status_code != 401}
+    assert {path for path in shown if not path.startswith("/log/")} == PROBES
 
 
 def test_wrong_tokens_of_operators_are_limited(app: Flask) -> None:

@@ -15,7 +15,7 @@ from webapp.caching import Cached
 from webapp.extensions import db
 from webapp.http.etags import etag_of, json_response
 from webapp.http.state import current_state
-from webapp.scope.surface import current_scope
+from webapp.scope.surface import current_scope, current_surface
 
 BEHIND_HEADER = "Sightline-Behind"
 
@@ -102,8 +102,8 @@ def respond_stream(
             yield from parts
 
     if request.method == "HEAD":
-        response = respond_json(b"", rows=0)
-        response.content_type = content_type
+        recorder.count_rows(current_surface().name, 0)
+        response = Response(content_type=content_type)
     else:
         streamed = recorder.stream(rows)
         body = stream_with_context(streamed.follow(in_scope()))

@@ -69,7 +69,8 @@ class SurfacesPlugin(BasePlugin):
         if declared is None:
             return
         for method, operation in (operations or {}).items():
-            add_conditions(method, operation)
+            if not declared.streams:  # a file that is made while it is sent has no entity tag
+                add_conditions(method, operation)
             if not declared.personal:
                 operation["parameters"] += PARAMETERS
             elif declared.changes and rule.arguments:
