@@ -31,7 +31,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("part", "compared", "curves"),
     [
-        (answers.measure_answers, 2, 0),
+        (answers.measure_answers, 3, 0),
         (commits.measure_commits, 4, 0),
         (decisions.measure_decisions, 8, 9),
         (growth.measure_growth, 16, 16),

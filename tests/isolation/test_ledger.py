@@ -117,7 +117,7 @@ def test_tables_owner_cannot_read_or_append_by_a_partitions_name(
     with owner_engine.connect() as connection:
         assert connection.scalar(text(f"select count(*) from {partition}")) == 0  # noqa: S608 - the fixture's name
         connection.execute(text(f"create temp table mine (like {partition} including defaults)"))
-        for column in ("visible_to", "excluded_digest", "digest"):
+        for column in ("visible_to", "excluded_digest", "digest", "origin_signature"):
             connection.execute(text(f"alter table mine drop column {column}"))
         connection.execute(
             text(

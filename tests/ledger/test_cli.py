@@ -190,7 +190,7 @@ def test_search_refuses_an_invalid_value_and_names_the_option(
     ("option", "value"),
     [
         ("--actor", "nobody@example.org"),
-        ("--tenant", "no-such-tenant"),
+        ("--tenant", "nobody-asked-for-this"),
         ("--surface", "no.such.surface"),
         ("--surface", "no.such.*"),
         ("--surface", "admin.rules.lis"),
