@@ -371,8 +371,8 @@ def test_incident_is_told_to_the_tenant_that_it_is_at(
     refuse_untold(app, since, access_by_break_glass(Place(app, client), ""))
 
 
-OF_NOBODY = {"create_user", "users_grant", "users_revoke"}
-"""Commands that change who is of the staff, or nobody's member yet."""
+OF_NOBODY = {"create_user", "users_grant", "users_revoke", "retire_key"}
+"""Commands that change who is of the staff, or nobody's member yet, or which keys sign."""
 
 
 @pytest.mark.parametrize("prepare", CHANGES, ids=lambda prepare: prepare.__qualname__)
