@@ -19,7 +19,8 @@ from webapp.application import create_app
 from webapp.db import migrate
 from webapp.extensions import db
 from webapp.settings import read_settings
-from webapp.stack.home import environment_of, open_stack, running
+from webapp.stack import signing_keys
+from webapp.stack.home import SIGNING_KEYS, environment_of, open_stack, running
 from webapp.stack.servers import free_port
 
 WEB_CONCURRENCY = "2"
@@ -30,7 +31,8 @@ ANSWERS = 8
 @dataclass(frozen=True)
 class Installation:
     app: Flask
-    """Reads the product's database, and takes no requests."""
+    """Reads the product's database, and takes no requests. It signs as a web process does, for the
+    files of journals that attacks leave."""
     environment: Mapping[str, str]
     url: str
     postgres: ServerPart
@@ -91,9 +93,11 @@ def running_installation(home: Path, *, as_deployed: bool = False) -> Iterator[I
         running(stack),
         journal_disk(home / "journal") as journal,
     ):
-        with mock.patch.dict(os.environ, environment):
+        web_key = {"JOURNAL_SIGNING_KEY": environment[SIGNING_KEYS["web"]]}
+        with mock.patch.dict(os.environ, {**environment, **web_key}):
             settings = read_settings()
         migrate.upgrade(settings)
+        signing_keys.register(environment)
         app = create_app(settings)
         let_staff_access(app)
         web_environment = {**environment, **(clock.environment if clock else {})}

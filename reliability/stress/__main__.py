@@ -20,6 +20,7 @@ from tests.processes import no_settings_of_the_caller, run_web, run_worker
 from webapp.application import create_app
 from webapp.db import migrate
 from webapp.settings import read_settings
+from webapp.stack import signing_keys
 from webapp.stack.home import open_stack, running
 
 WEB_CONCURRENCY = "2"
@@ -62,6 +63,7 @@ def _installation(home: Path) -> Iterator[Installation]:
         with mock.patch.dict(os.environ, environment):
             settings = read_settings()
         migrate.upgrade(settings)
+        signing_keys.register(environment)
         app = create_app(settings)
         let_staff_access(app)
         with (
