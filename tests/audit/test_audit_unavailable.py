@@ -34,7 +34,8 @@ from webapp.audit.journal.service import Journal, JournalFailed
 from webapp.audit.recorder import LOST, RECEIPT_HEADER, REFUSED, UNVOUCHED
 from webapp.db import migrate
 from webapp.settings import read_settings
-from webapp.stack.home import open_stack, running
+from webapp.stack import signing_keys
+from webapp.stack.home import SIGNING_KEYS, open_stack, running
 from webapp.stack.servers import RedisServer, free_port
 
 pytestmark = pytest.mark.slow(seconds=1)
@@ -240,11 +241,13 @@ def test_stream_is_recorded_before_its_first_byte(
 def test_events_wait_in_the_journal_while_the_database_hangs(tmp_path: Path) -> None:
     stack = open_stack(tmp_path, durable=False)
     environment = {"SIGHTLINE_HOME": str(tmp_path), **stack.environment}
-    with mock.patch.dict("os.environ", environment):
+    key = {"JOURNAL_SIGNING_KEY": environment[SIGNING_KEYS["web"]]}
+    with mock.patch.dict("os.environ", {**environment, **key}):
         settings = read_settings()
     events = [make_event() for _ in range(3)]
     with running(stack):
         migrate.upgrade(settings)
+        signing_keys.register(environment)
         with misbehaving_app(settings) as app, run_worker(environment, tmp_path / "worker.log"):
             journal_of(app).finalize(events[:1], PATIENCE)
             committed(app, events[0].id)

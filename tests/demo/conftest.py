@@ -16,6 +16,7 @@ from webapp.application import create_app
 from webapp.db import migrate
 from webapp.extensions import db
 from webapp.settings import read_settings
+from webapp.stack import signing_keys
 from webapp.stack.home import LOGIN_URLS, Stack, open_stack, running
 
 
@@ -51,6 +52,7 @@ def place(stack: Stack, tmp_path: Path) -> Iterator[Place]:
     with mock.patch.dict(os.environ, environment):
         settings = read_settings()
     migrate.upgrade(settings)
+    signing_keys.register(environment)
     app = create_app(settings)
     yield Place(app, home, environment)
     with app.app_context():

@@ -33,16 +33,16 @@ import signal
 
 from webapp.audit import append
 
-open_item = append._open
+load_event = append.load_journaled
 
 
-def planted(item, key):
-    if "{POISON}" in item[0]:
+def planted(data, key):
+    if b"{POISON}" in data:
         os.kill(os.getpid(), signal.SIGKILL)
-    return open_item(item, key)
+    return load_event(data, key)
 
 
-append._open = planted
+append.load_journaled = planted
 '''
 """Imported by the worker's processes as soon as the tasks are."""
 
