@@ -49,6 +49,8 @@ class JournalMachine(RuleBasedStateMachine):
         """The outcomes given for each access that has ended; several where a write failed."""
         self.ledger: dict[UUID, AuditEvent] = {}
         """The committed events. As in the real ledger, the first version of an event stays."""
+        self.noted: set[tuple[Path, int]] = set()
+        """The files and places of rows that were noted as forgotten, perhaps not deleted yet."""
         self.has_left = False
         """Whether a file that is no longer written to may hold open accesses."""
 
@@ -108,7 +110,7 @@ class JournalMachine(RuleBasedStateMachine):
 
     @rule(which=st.sets(st.integers(0, 4)))
     def forget(self, which: set[int]) -> None:
-        """Forget rows that the ledger has, as the relay does.
+        """Forget rows that the ledger has, each once, as the relay does: a file counts them.
 
         The number of rows at this moment is not deterministic, so no drawn value may depend on it.
         """
@@ -116,7 +118,9 @@ class JournalMachine(RuleBasedStateMachine):
         if file is None:
             return
         rows = [row for row in read_all(file.path) if row.finalized]
-        chosen = [row for number, row in enumerate(rows) if number % 5 in which]
+        some = [row for number, row in enumerate(rows) if number % 5 in which]
+        chosen = [row for row in some if (file.path, row.place) not in self.noted]
+        self.noted |= {(file.path, row.place) for row in chosen}
         self.commit(chosen)
         self.journal.note(file, forgetting([row.place for row in chosen]))
 
@@ -151,12 +155,14 @@ class JournalMachine(RuleBasedStateMachine):
         self.check(found)
 
     def teardown(self) -> None:
-        for access in list(self.open):
-            self.record_later(access, "failed")
-        self.die()
-        self.journal.close(PATIENCE)
-        self.late.stop()
-        shutil.rmtree(self.home)
+        try:
+            for access in list(self.open):
+                self.record_later(access, "failed")
+            self.die()
+        finally:
+            self.journal.close(PATIENCE)
+            self.late.stop()
+            shutil.rmtree(self.home)
 
     def record_later(self, access: UUID, outcome: Outcome) -> None:
         self.open.discard(access)
