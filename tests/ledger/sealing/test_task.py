@@ -1,5 +1,6 @@
 """A real worker seals what it commits, without waiting for beat, and follows the log."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 import pytest
@@ -25,14 +26,21 @@ def is_sealed(app: Flask, event_id: UUID) -> bool:
         return db.session.scalar(found) is not None
 
 
+def problems(app: Flask) -> Sequence[str | None]:
+    """What each host has found that has compared its copy."""
+    with app.app_context(), db.scoped(SealingScope()):
+        return db.session.scalars(select(LogCopyRow.problem)).all()
+
+
 def test_worker_seals_an_access_and_keeps_the_checkpoint_off_the_database(
     app: Flask, client: FlaskClient, worker: None, engineer: Account
 ) -> None:
     answer = client.get(PATH, headers=engineer.headers("global", INCIDENT))
     (event_id,) = receipt(answer)
     wait_for(lambda: is_sealed(app, event_id))
-    with app.app_context(), db.scoped(SealingScope()):
+    with app.app_context():
         host = this_host(current_settings())
+    wait_for(lambda: host.copies.read() is not None)  # once the sealing is committed
+    wait_for(lambda: problems(app) == [None])
+    with app.app_context(), db.scoped(SealingScope()):
         assert find_problem(db.session, host) is None
-        assert db.session.scalars(select(LogCopyRow.problem)).all() == [None]
-    assert host.copies.read() is not None
