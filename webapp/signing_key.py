@@ -16,7 +16,7 @@ class SigningKey:
 
     def __init__(self, seed: str) -> None:
         """`seed`: a text that matches SEED."""
-        private = Ed25519PrivateKey.from_private_bytes(urlsafe_b64decode(f"{seed}="))
+        private = Ed25519PrivateKey.from_private_bytes(seed_of(seed))
         self.sign = private.sign
         """Returns the signature over some bytes."""
         self.public = private.public_key().public_bytes_raw()
@@ -26,6 +26,11 @@ class SigningKey:
 @lru_cache(16)
 def signing_key(seed: str) -> SigningKey:
     return SigningKey(seed)
+
+
+def seed_of(text: str) -> bytes:
+    """The 32 bytes of a text that matches SEED."""
+    return urlsafe_b64decode(f"{text}=")
 
 
 def fingerprint_of(public: bytes) -> str:

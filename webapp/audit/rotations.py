@@ -1,5 +1,6 @@
 """Events of rotated keys: one for each key that came into use after another one of its name."""
 
+from datetime import datetime
 from uuid import uuid4
 
 from sqlalchemy import select
@@ -17,17 +18,17 @@ def record() -> None:
     rows = db.session.scalars(
         unrecorded.order_by(KeyUseRow.first_used_at).with_for_update(skip_locked=True)
     ).all()
-    append.append_own(db.session, [_event(row) for row in rows])
+    append.append_own(
+        db.session,
+        [use_of_key(row.name, row.fingerprint, row.host, row.first_used_at) for row in rows],
+    )
     for row in rows:
         row.recorded = True
 
 
-def _event(row: KeyUseRow) -> AuditEvent:
+def use_of_key(name: str, fingerprint: str, host: str, at: datetime | None = None) -> AuditEvent:
+    """The event of a key that came into use after another one of its name, by default now."""
     request = EventRequest(
-        id=uuid4().hex,
-        ip=None,
-        method="START",
-        path=f"{row.name} {row.fingerprint}",
-        user_agent=row.host,
+        id=uuid4().hex, ip=None, method="START", path=f"{name} {fingerprint}", user_agent=host
     )
-    return change("keys.use", request, actor=SIGHTLINE, at=row.first_used_at)
+    return change("keys.use", request, actor=SIGHTLINE, at=at)

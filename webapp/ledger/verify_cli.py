@@ -20,6 +20,7 @@ from webapp.extensions import db
 from webapp.ledger import completeness, disclosure
 from webapp.ledger.sealing import published, verifying
 from webapp.ledger.sealing.checkpoint import encode_base64
+from webapp.ledger.sealing.copies import replace_file
 from webapp.ledger.sealing.keys import log_keys
 from webapp.ledger.sealing.merkle import consistency_proof_at
 from webapp.ledger.sealing.note import NOTE_BYTES, NoteError, Verifier, open_checkpoint
@@ -228,9 +229,7 @@ def _read_state(path: Path) -> dict[str, Verified]:
 def _write_state(path: Path, logs: Sequence[Verified]) -> None:
     """Keep how far each log is verified, in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.new")
-    beside.write_bytes(orjson.dumps([asdict(log) for log in logs]))
-    beside.replace(path)
+    replace_file(path, orjson.dumps([asdict(log) for log in logs]))
 
 
 def _print(done: Verification) -> None:

@@ -14,7 +14,7 @@ from webapp.audit.models import AuditEventRow
 from webapp.db.limits import limits_of_statements
 from webapp.db.scopes import SealingScope
 from webapp.db.session import ScopedSession
-from webapp.ledger.sealing import published
+from webapp.ledger.sealing import published, store
 from webapp.ledger.sealing.checkpoint import Checkpoint
 from webapp.ledger.sealing.leaf import commitment_of, event_leaf, heartbeat_leaf
 from webapp.ledger.sealing.merkle import EMPTY_ROOT, hash_leaf, root_at
@@ -80,7 +80,8 @@ def seal(app: Flask, heartbeats: int = 0, number: int = 1, signer: Signer = LOG)
         note = sign_note(Checkpoint(origin, size, root).text, [signer])
         values = {"size": size, "root": root, "checkpoint": note.decode(), "signed_at": _moment()}
         session.execute(update(LogRow).where(LogRow.number == number).values(values))
-        published.note_keys(session, number, [signer.verifier])
+        if str(signer.verifier) not in store.read_keys(session, number):
+            store.write_keys(session, number, [str(signer.verifier)])
     return size
 
 

@@ -320,7 +320,7 @@ def create(directory: Path, origin: UUID, max_bytes: int) -> JournalFile:
         # SQLite gives the files beside it the same mode.
         os.close(os.open(path, _NEW, 0o600))
         file = JournalFile(path, lock, max_bytes, adopted=False)
-        _sync(directory)
+        sync_directory(directory)
     except BaseException:
         with suppress(OSError):
             _remove(path)
@@ -384,10 +384,10 @@ def _make(directory: Path) -> None:
     if not directory.is_dir():
         _make(directory.parent)
         directory.mkdir(mode=0o700, exist_ok=True)
-        _sync(directory.parent)
+        sync_directory(directory.parent)
 
 
-def _sync(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
     """Flush a directory: a new file in it could lose its name in a loss of power otherwise."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:

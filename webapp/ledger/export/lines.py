@@ -15,7 +15,7 @@ from webapp.ledger.sealing.leaf import (
     EventLeaf,
     Unit,
     canonical_json,
-    commitment,
+    commitment_of,
     encode_bytes,
     unit_digest,
     units_of,
@@ -97,11 +97,6 @@ def disclose(event: Event, withheld: Set[str], signature: str | None = None) -> 
     units = {name: _unit(name, unit, withheld) for name, unit in units_of(event).items()}
     signed = Signed(event["salt"], signature) if signature and not withheld else None
     return Disclosure(event, units, signed)
-
-
-def commitment_of_units(event: Event) -> str:
-    """The commitment to an event that is not sealed yet."""
-    return commitment({name: unit_digest(name, unit) for name, unit in units_of(event).items()})
 
 
 def _unit(name: str, unit: Unit, withheld: Set[str]) -> Mapping[str, Any]:
@@ -210,7 +205,7 @@ class Lines:
         self._count(shown.event)
         return self._line(
             {
-                "commitment": commitment_of_units(shown.event),
+                "commitment": commitment_of(shown.event),
                 "committed_at": committed_at.isoformat(),
                 "pending": True,
                 **shown.line,

@@ -17,6 +17,7 @@ from sqlalchemy import (
     and_,
     cast,
     exists,
+    false,
     func,
     or_,
     select,
@@ -35,10 +36,6 @@ PAGE = 1_000
 
 SPAN = 20_000
 """Entries, or events, that one statement looks at."""
-
-EVERYBODYS = "all"
-"""The label of the series of accesses to all tenants."""
-
 
 _EVENT = cast(AuditEventRow.event, Text)
 _SIGNATURE = AuditEventRow.origin_signature
@@ -207,4 +204,4 @@ def _is_covered(snapshot: Snapshot) -> ColumnElement[bool]:
         and_(LogEntryRow.log == log.number, LogEntryRow.index < log.size) for log in snapshot.logs
     ]
     entry = select(LogEntryRow.index).where(LogEntryRow.event_id == AuditEventRow.id)
-    return exists(entry.where(or_(*within))) if within else exists(entry.where(or_(False)))
+    return exists(entry.where(or_(false(), *within)))

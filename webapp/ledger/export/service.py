@@ -7,7 +7,6 @@ from webapp.db.session import ScopedSession
 from webapp.ledger.disclosure import withheld_in
 from webapp.ledger.export.lines import Counts, Header, Lines, Tree, disclose
 from webapp.ledger.export.reading import (
-    EVERYBODYS,
     SealedLog,
     Snapshot,
     StoredEntry,
@@ -17,6 +16,7 @@ from webapp.ledger.export.reading import (
     take_snapshot,
 )
 from webapp.ledger.export.schemas import ExportRequest
+from webapp.ledger.sealing.numbering import ALL
 from webapp.ledger.sealing.published import tile_reader
 from webapp.ledger.search import conditions_of
 
@@ -84,7 +84,7 @@ class Export:
         labels = read_labels(self._session, log.number)
         wanted = None
         if isinstance(self._session.scope, TenantScope) and not self._conditions:
-            wanted = [*labels, EVERYBODYS]
+            wanted = [*labels, ALL]
         for entry in read_entries(self._session, log, self._conditions, wanted):
             yield self._entry(tree, entry, labels)
         yield self._lines.end_of_log(tree, log.size, log.checkpoint)

@@ -41,6 +41,10 @@ class Checkpoint:
         if len(self.extensions) > EXTENSIONS or any(not _is_line(e) for e in self.extensions):
             raise CheckpointError("not extension lines")
 
+    def is_of(self, origin: str, size: int, root: bytes) -> bool:
+        """Whether it is of this tree."""
+        return (self.origin, self.size, self.root) == (origin, size, root)
+
     @property
     def text(self) -> str:
         """The text that is signed."""
@@ -85,6 +89,11 @@ def decode_base64(text: str) -> bytes:
     if encode_base64(data) != text:
         raise CheckpointError("not the one form of Base64")
     return data
+
+
+def describe_tree(size: int, root: bytes | None) -> str:
+    """Name a tree for people; no root is known of one whose tiles are missing."""
+    return f"size {size}, root {encode_base64(root) if root else 'unknown'}"
 
 
 def _is_line(text: str) -> bool:

@@ -20,6 +20,7 @@ from uuid import UUID
 
 import orjson
 
+from webapp.audit.journal.file import sync_directory
 from webapp.ledger.sealing.keys import LogKeys, origin_of
 from webapp.ledger.sealing.note import NOTE_BYTES, NoteError, open_checkpoint
 
@@ -107,13 +108,7 @@ class Copies:
         """Put a checkpoint in the place of the last one, which it has to continue."""
         directory = self._of(log)
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        written = directory / f"{_CHECKPOINT}.new"
-        with written.open("wb") as file:
-            file.write(note.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        written.replace(directory / _CHECKPOINT)
-        _fsync_directory(directory)
+        replace_file(directory / _CHECKPOINT, note.encode())
 
     def add(self, log: int, entries: Sequence[CopiedEntry]) -> None:
         """Write entries behind those that are there; the segments stay within their bounds."""
@@ -173,9 +168,7 @@ class Copies:
 
     def _write(self, name: str, data: bytes) -> None:
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        written = self._directory / f"{name}.new"
-        written.write_bytes(data)
-        written.replace(self._directory / name)
+        replace_file(self._directory / name, data)
 
     def _of(self, log: int) -> Path:
         return self._directory / str(log)
@@ -190,6 +183,17 @@ class Copies:
                 break
             total -= found.st_size
             path.unlink()
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Put a file in another's place in one step, so that it survives a loss of power."""
+    written = path.with_name(f"{path.name}.new")
+    with written.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    written.replace(path)
+    sync_directory(path.parent)
 
 
 def _segments(directory: Path) -> list[Path]:
@@ -235,11 +239,3 @@ def _read_segment(path: Path) -> Iterator[CopiedEntry]:
                 yield CopiedEntry(int(index), event, b64decode(leaf, validate=True))
             except (ValueError, Base64Error) as error:
                 raise UnreadableCopy(f"{path} is damaged") from error
-
-
-def _fsync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

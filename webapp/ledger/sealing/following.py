@@ -104,11 +104,7 @@ def _check_signature(found: Log, keys: LogKeys) -> None:
         raise RefusesToSign(
             f"the checkpoint in the database cannot be believed: {error}"
         ) from error
-    if (checkpoint.origin, checkpoint.size, checkpoint.root) != (
-        found.origin,
-        found.size,
-        found.root,
-    ):
+    if not checkpoint.is_of(found.origin, found.size, found.root):
         raise RefusesToSign("the checkpoint in the database is of another tree than its row")
 
 

@@ -6,7 +6,7 @@ another. Whoever signed that would sign two histories.
 
 from dataclasses import dataclass
 
-from webapp.ledger.sealing.checkpoint import encode_base64
+from webapp.ledger.sealing.checkpoint import describe_tree
 from webapp.ledger.sealing.copies import Copy
 from webapp.ledger.sealing.merkle import HashAt, root_at
 from webapp.ledger.sealing.store import Log
@@ -28,7 +28,7 @@ class Behind:
     def problem(self) -> str:
         return (
             f"the database has {self.size} entries of the log, and {self.copy.place} has a"
-            f" checkpoint of {_tree(self.copy.size, self.copy.root)}"
+            f" checkpoint of {describe_tree(self.copy.size, self.copy.root)}"
         )
 
 
@@ -40,7 +40,7 @@ def compare(log: Log, hash_at: HashAt, copy: Copy | None) -> Behind | None:
     """
     if _root(log.size, hash_at) != log.root:
         raise RefusesToSign(
-            f"the tiles of the log do not have its root of {_tree(log.size, log.root)}"
+            f"the tiles of the log do not have its root of {describe_tree(log.size, log.root)}"
         )
     if copy is None:
         return None
@@ -56,8 +56,8 @@ def compare(log: Log, hash_at: HashAt, copy: Copy | None) -> Behind | None:
     found = _root(copy.size, hash_at)
     if found != copy.root:
         raise RefusesToSign(
-            f"the database has {_tree(copy.size, found)}, and {copy.place} has a checkpoint of"
-            f" {_tree(copy.size, copy.root)}"
+            f"the database has {describe_tree(copy.size, found)}, and {copy.place} has a checkpoint"
+            f" of {describe_tree(copy.size, copy.root)}"
         )
     return None
 
@@ -67,7 +67,7 @@ def _check_later(log: Log, copy: Copy) -> None:
     if copy.log > log.number or log.resumed_by is None:
         raise RefusesToSign(
             f"the database's log is {log.origin}, and {copy.place} has a checkpoint of"
-            f" {copy.origin}, {_tree(copy.size, copy.root)}"
+            f" {copy.origin}, {describe_tree(copy.size, copy.root)}"
         )
 
 
@@ -76,7 +76,3 @@ def _root(size: int, hash_at: HashAt) -> bytes | None:
         return root_at(size, hash_at)
     except TileError:
         return None
-
-
-def _tree(size: int, root: bytes | None) -> str:
-    return f"size {size}, root {encode_base64(root) if root else 'unknown'}"

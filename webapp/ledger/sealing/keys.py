@@ -1,6 +1,5 @@
 """The keys that sign the log's checkpoints, and the name under which they do."""
 
-from base64 import urlsafe_b64decode
 from dataclasses import dataclass, field
 
 from webapp.ledger.sealing.note import (
@@ -11,6 +10,7 @@ from webapp.ledger.sealing.note import (
     ml_dsa_44_cosigner,
 )
 from webapp.settings import Settings, SettingsError
+from webapp.signing_key import seed_of
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,3 @@ def missing_settings(settings: Settings) -> list[str]:
 
 def _optional_seed(text: str | None) -> bytes | None:
     return seed_of(text) if text else None
-
-
-def seed_of(text: str) -> bytes:
-    """The 32 bytes of a key, which the settings have checked."""
-    return urlsafe_b64decode(text + "=" * (-len(text) % 4))

@@ -1,8 +1,8 @@
 """The log as anybody may read it: checkpoints, tiles and entries, and the proof of one event."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from webapp.audit.models import SigningKeyRow
 from webapp.http.errors import NotFound, NotSealed
+from webapp.ledger.sealing import store
 from webapp.ledger.sealing.leaf import EventLeaf, encode_bytes, parse_leaf
 from webapp.ledger.sealing.merkle import HASH_BYTES, inclusion_proof_at
 from webapp.ledger.sealing.models import (
@@ -155,22 +156,4 @@ def prove(session: Session, event_id: UUID) -> tuple[InclusionProof, EventLeaf]:
 
 def tile_reader(session: Session, number: int, size: int) -> TileReader:
     """Return what reads the hashes of a log's tree of this size."""
-
-    def read(level: int, n: int) -> bytes:
-        found = select(LogTileRow.hashes).where(
-            LogTileRow.log == number, LogTileRow.level == level, LogTileRow.n == n
-        )
-        return bytes(session.scalar(found) or b"")
-
-    return TileReader(read, size)
-
-
-def note_keys(session: Session, number: int, verifiers: Sequence[Verifier]) -> None:
-    """Keep the public keys of those that sign a log, for everybody to read."""
-    known = set(session.scalars(select(LogKeyRow.verifier).where(LogKeyRow.log == number)))
-    session.add_all(
-        LogKeyRow(log=number, verifier=str(verifier))
-        for verifier in verifiers
-        if str(verifier) not in known
-    )
-    session.flush()
+    return TileReader(partial(store.read_tile, session, number), size)

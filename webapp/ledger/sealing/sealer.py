@@ -8,21 +8,19 @@ import hmac
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from hashlib import sha256
 from itertools import count
 from socket import gethostname
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import orjson
 from prometheus_client import Counter
 from sqlalchemy.orm import Session
 
 from webapp.audit.append import append_own
-from webapp.audit.event import AuditEvent, EventRequest
-from webapp.audit.operation import SIGHTLINE, change
+from webapp.audit.rotations import use_of_key
 from webapp.db.session import ScopedSession
-from webapp.ledger.sealing import published, store
+from webapp.ledger.sealing import store
 from webapp.ledger.sealing.checkpoint import Checkpoint
 from webapp.ledger.sealing.copies import CopiedEntry, Copies, Copy, UnreadableCopy
 from webapp.ledger.sealing.guard import Behind, RefusesToSign, compare
@@ -33,6 +31,7 @@ from webapp.ledger.sealing.note import Verifier, sign_note
 from webapp.ledger.sealing.numbering import HEARTBEAT, Numbering, label_of, tenant_of
 from webapp.ledger.sealing.store import Entry, LockedLog, Queued, Tiles
 from webapp.ledger.sealing.tiles import grow
+from webapp.signing_key import fingerprint_of
 
 SEAL_TASK = "ledger.seal"
 """Beat sends it every few seconds, and commits of events do. One at a time does anything."""
@@ -163,22 +162,11 @@ def _note_keys(session: ScopedSession, log: LockedLog, verifiers: Sequence[Verif
     new = [verifier for verifier in verifiers if str(verifier) not in known]
     if not new:
         return
-    published.note_keys(session, log.number, new)
+    store.write_keys(session, log.number, map(str, new))
     if known:
-        keys = {verifier.public_key for verifier in new}
-        append_own(session, [_rotation(key) for key in sorted(keys)])
-
-
-def _rotation(public_key: bytes) -> AuditEvent:
-    fingerprint = sha256(public_key).hexdigest()[:16]
-    request = EventRequest(
-        id=uuid4().hex,
-        ip=None,
-        method="START",
-        path=f"LOG_SIGNING_KEY {fingerprint}",
-        user_agent=gethostname(),
-    )
-    return change("keys.use", request, actor=SIGHTLINE)
+        keys = sorted({verifier.public_key for verifier in new})
+        names = [fingerprint_of(key) for key in keys]
+        append_own(session, [use_of_key("LOG_SIGNING_KEY", name, gethostname()) for name in names])
 
 
 def _take(session: Session, log: LockedLog, limit: int) -> list[Queued]:

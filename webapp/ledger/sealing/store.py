@@ -158,6 +158,12 @@ def read_keys(session: Session, log: int) -> set[str]:
     return set(session.scalars(select(LogKeyRow.verifier).where(LogKeyRow.log == log)))
 
 
+def write_keys(session: Session, log: int, verifiers: Iterable[str]) -> None:
+    """Keep public keys that sign a log, for everybody to read."""
+    session.add_all(LogKeyRow(log=log, verifier=verifier) for verifier in verifiers)
+    session.flush()
+
+
 def take_first(session: Session, limit: int) -> list[Queued]:
     """Take the events from the queue that wait longest, in order."""
     waiting = select(LogQueueRow.position).where(LogQueueRow.problem.is_(None))
@@ -272,6 +278,12 @@ def read_entries(session: Session, log: int, first: int, end: int) -> list[Entry
     return [Entry(index, event_id, at, bytes(leaf)) for index, event_id, at, leaf in rows]
 
 
+def read_tile(session: Session, log: int, level: int, n: int) -> bytes:
+    """Read the hashes of a tile; none where there is no such tile."""
+    key = {"log": log, "level": level, "n": n}
+    return bytes(session.scalar(select(LogTileRow.hashes).filter_by(**key)) or b"")
+
+
 class Tiles:
     """The tiles of a log: those in the database, and those that are to be written."""
 
@@ -283,9 +295,7 @@ class Tiles:
     def read(self, level: int, n: int) -> bytes:
         """Return the hashes of a tile; none where there is no such tile."""
         if (level, n) not in self._known:
-            key = {"log": self._log, "level": level, "n": n}
-            found = select(LogTileRow.hashes).filter_by(**key)
-            self._known[level, n] = bytes(self._session.scalar(found) or b"")
+            self._known[level, n] = read_tile(self._session, self._log, level, n)
         return self._known[level, n]
 
     def hash_at(self, size: int) -> HashAt:

@@ -23,7 +23,8 @@ from webapp.audit.signature import Keys, RegisteredKey, check_signatures, may_si
 from webapp.audit.signing_keys import read_keys
 from webapp.db.deadline import long_statements
 from webapp.db.row_security import OWN_JOURNAL
-from webapp.ledger.sealing.checkpoint import Checkpoint, encode_base64
+from webapp.ledger.sealing import store
+from webapp.ledger.sealing.checkpoint import Checkpoint, describe_tree, encode_base64
 from webapp.ledger.sealing.leaf import (
     EventLeaf,
     HeartbeatLeaf,
@@ -36,7 +37,6 @@ from webapp.ledger.sealing.leaf import (
 from webapp.ledger.sealing.merkle import HASH_BYTES, Frontier, hash_leaf, root_at
 from webapp.ledger.sealing.models import (
     LogEntryRow,
-    LogKeyRow,
     LogQueueRow,
     LogRow,
     LogSeriesRow,
@@ -137,7 +137,7 @@ class LogToVerify:
 
     @property
     def tree(self) -> str:
-        return _tree(self.size, self.root)
+        return describe_tree(self.size, self.root)
 
 
 def read_logs(session: Session) -> list[LogToVerify]:
@@ -153,7 +153,7 @@ def read_logs(session: Session) -> list[LogToVerify]:
             checkpoint=row.checkpoint,
             state=row.state,
             series_secret=bytes(row.series_secret),
-            verifiers=_keys(session, row.number),
+            verifiers=tuple(map(parse_verifier, sorted(store.read_keys(session, row.number)))),
         )
         for row in rows
     ]
@@ -166,11 +166,6 @@ def read_signers(session: Session) -> Keys:
     """
     keys = read_keys(session)
     return {name: replace(key, retired=False) for name, key in keys.items()}
-
-
-def _keys(session: Session, number: int) -> tuple[Verifier, ...]:
-    keys = session.scalars(select(LogKeyRow.verifier).where(LogKeyRow.log == number))
-    return tuple(map(parse_verifier, keys))
 
 
 class LogCheck:
@@ -230,11 +225,7 @@ class LogCheck:
         except NoteError as error:
             self._report.find("bad signature", f"the checkpoint of {log.origin}: {error}")
             return
-        if (checkpoint.origin, checkpoint.size, checkpoint.root) != (
-            log.origin,
-            log.size,
-            log.root,
-        ):
+        if not checkpoint.is_of(log.origin, log.size, log.root):
             self._report.find("edited", f"the checkpoint of {log.origin} is of another tree")
         signed = max((each.time for each in note.verified if each.time), default=None)
         if log.state == "open" and signed is not None:
@@ -262,7 +253,7 @@ class LogCheck:
             self._report.find(
                 "forked",
                 f"{self._log.origin} was verified with {self._before.size} entries, root"
-                f" {self._before.root}, and has {_tree(self._before.size, root)}",
+                f" {self._before.root}, and has {describe_tree(self._before.size, root)}",
             )
             # From its first entry on, it says what it is.
             self._start = 0
@@ -295,13 +286,13 @@ class LogCheck:
                 self._report.find(
                     word,
                     f"{log.origin} has {log.size} entries, and {anchor.place} a checkpoint of"
-                    f" {_tree(kept.size, kept.root)}",
+                    f" {describe_tree(kept.size, kept.root)}",
                 )
             elif (root := self._root_at(kept.size)) != kept.root:
                 self._report.find(
                     "forked",
-                    f"{log.origin} has {_tree(kept.size, root)}, and {anchor.place} a checkpoint"
-                    f" of {_tree(kept.size, kept.root)}",
+                    f"{log.origin} has {describe_tree(kept.size, root)}, and {anchor.place} a"
+                    f" checkpoint of {describe_tree(kept.size, kept.root)}",
                 )
 
     def _check_entries(self, advance: Advance) -> None:
@@ -323,7 +314,7 @@ class LogCheck:
             self._session.rollback()
             advance(end - start)
         if frontier is not None and frontier.root() != self._log.root:
-            made = _tree(frontier.size, frontier.root())
+            made = describe_tree(frontier.size, frontier.root())
             self._report.find(
                 "edited", f"the entries make {made}, and the log has {self._log.tree}"
             )
@@ -578,7 +569,3 @@ def _load(text: str) -> Mapping[str, Any]:
     if canonical_json(event) != text.encode():
         raise LeafError("not the canonical bytes of an event")
     return event
-
-
-def _tree(size: int, root: bytes | None) -> str:
-    return f"size {size}, root {encode_base64(root) if root else 'unknown'}"

@@ -5,8 +5,7 @@ for good, is under /log/<number>: a tile never changes where it is, so that cach
 """
 
 import gzip
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import flask
 import orjson
@@ -57,7 +56,7 @@ def read_checkpoint(number: int = published.FIRST) -> Response:
     It has the log's name, its size and the root of its tree, signed by the log and by those
     witnesses that have cosigned it (c2sp.org/tlog-checkpoint).
     """
-    with _log():
+    with db.scoped(LogScope()):
         note = published.read_checkpoint(db.session, number)
     return _cached(note, TEXT, CHECKPOINT_SECONDS)
 
@@ -78,7 +77,7 @@ def read_entries(index: str, number: int = published.FIRST) -> Response:
     `x001/234`. `.p/<width>` follows where it is not full.
     """
     tile = _index_of(index)
-    with _log():
+    with db.scoped(LogScope()):
         bundle = published.read_entries(db.session, number, tile)
     return _compressed(_cached(bundle, BYTES, _seconds(tile)))
 
@@ -102,7 +101,7 @@ def read_tile(level: str, index: str, number: int = published.FIRST) -> Response
         height = parse_level(level)
     except TileError as error:
         raise NotFound("The log has no such tile.") from error
-    with _log():
+    with db.scoped(LogScope()):
         hashes = published.read_tile(db.session, number, height, tile)
     return _cached(hashes, BYTES, _seconds(tile))
 
@@ -119,7 +118,7 @@ def read_policy() -> Response:
     read it, and compare it with what somebody else has: who could forge a checkpoint could forge
     this.
     """
-    with _log():
+    with db.scoped(LogScope()):
         logs, signers = published.list_logs(db.session), published.list_signers(db.session)
     policy = policy_of(logs, signers, current_settings())
     return _cached(policy.encode(), TEXT, KEYS_SECONDS)
@@ -130,7 +129,7 @@ def read_policy() -> Response:
 @blueprint.response(200, LogKeysSchema, headers=CACHED)
 def read_keys() -> Response:
     """Read the public keys of the log and of what signs events, and where each log is"""
-    with _log():
+    with db.scoped(LogScope()):
         logs, signers = published.list_logs(db.session), published.list_signers(db.session)
     body = LogKeysSchema().dump({"logs": logs, "signers": signers})
     return _cached(orjson.dumps(body), "application/json", KEYS_SECONDS)
@@ -154,12 +153,6 @@ def _refuse_query() -> None:
 
 blueprint.before_request(_refuse_query)
 later_logs.before_request(_refuse_query)
-
-
-@contextmanager
-def _log() -> Iterator[None]:
-    with db.scoped(LogScope()):
-        yield
 
 
 def _index_of(path: str) -> TileIndex:
